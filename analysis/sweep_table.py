@@ -1,0 +1,32 @@
+"""The table and the figures of any sweep: means over seeds, differences from the baseline, learning curves.
+
+    python analysis/sweep_table.py SWEEP [--results DIR] [--format md|csv|tex]
+
+Every file here has ``table(results, sweep)`` and ``figures(results, sweep)``; ``deit-ablate`` shows what they return.
+"""
+
+import argparse
+from pathlib import Path
+
+from deit_ablate.report import render, tables
+
+
+def table(results, sweep):
+    """A variant a row: test top-1 with its 95% interval, the difference paired by seed, training time, seeds."""
+    return tables.sweep_table(results, sweep)
+
+
+def figures(results, sweep):
+    """Accuracies with intervals and seeds; learning curves."""
+    from deit_ablate.report.figures import curves_figure, sweep_figure
+
+    return {"top1": sweep_figure(results, sweep), "curves": curves_figure(results, sweep)}
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Print the table of a sweep.")
+    parser.add_argument("sweep")
+    parser.add_argument("--results", type=Path, default=Path("results"))
+    parser.add_argument("--format", choices=render.RENDERERS, default="md")
+    arguments = parser.parse_args()
+    print(render.RENDERERS[arguments.format](table(arguments.results, arguments.sweep)), end="")

@@ -1,0 +1,83 @@
+"""The command itself: its sub-commands, and one place where an error becomes a message and an exit code."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
+import typer
+import typer.core
+import typer.main
+
+from deit_ablate import __version__
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "run": ("running", "Train what a sweep is missing, then write its table and figures"),
+    "plan": ("running", "Show what a sweep would run, and what it would cost"),
+    "retry": ("running", "Run again what failed or was cancelled"),
+    "train": ("running", "Train one run in the foreground"),
+    "status": ("looking", "Show where runs stand"),
+    "logs": ("looking", "Print what a run printed"),
+    "show": ("looking", "Show a run: recipe, metrics, provenance"),
+    "diff": ("looking", "Show what differs between two runs"),
+    "table": ("looking", "Print a sweep's table"),
+    "figure": ("looking", "Draw a sweep's figures"),
+    "cancel": ("keeping", "Cancel runs that are not finished"),
+    "release": ("keeping", "Say that an attempt is over, where nobody can prove it"),
+    "forget": ("keeping", "Move a run to the trash, so that it is trained again"),
+    "du": ("keeping", "Show what the store takes on disk"),
+    "gc": ("keeping", "Remove checkpoints that finished runs no longer need"),
+    "init": ("keeping", "Write the shipped sweeps and analyses out, to be edited"),
+    "schema": ("keeping", "Print the JSON Schema of sweep files"),
+}
+"""Sub-command -> (module, one line of help). A module is imported when its command is used: --help is quick."""
+
+
+class Commands(typer.core.TyperGroup):
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"deit_ablate.cli.{COMMANDS[cmd_name][0]}")
+        alone = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+        alone.command(cmd_name)(getattr(module, cmd_name))
+        return typer.main.get_command(alone)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+class App(typer.Typer):
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        from deit_ablate.yamlfile import InputError
+
+        try:
+            return super().__call__(*args, **kwargs)
+        except InputError as error:
+            from deit_ablate.cli.console import plain
+
+            print(f"error: {plain(str(error))}", file=sys.stderr)
+            raise SystemExit(2) from None
+        except BrokenPipeError:
+            raise SystemExit(141) from None
+
+
+app = App(
+    cls=Commands, name="deit-ablate", no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
+    help="Run the ablation study of a vision transformer's training recipe.",
+)  # fmt: skip
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"deit-ablate {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version.")) -> None:
+    pass

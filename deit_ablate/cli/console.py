@@ -1,0 +1,171 @@
+"""What the command prints: plain lines, or a live view where the output is a terminal."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from deit_ablate.launch import Progress, Report
+from deit_ablate.store import State, Store
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+PLAIN_EVERY = 30.0
+
+
+def plain(text: str) -> str:
+    """Text without terminal control characters."""
+    return _CONTROL.sub("", text)
+
+
+def duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "unknown"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def size(count: float | None) -> str:
+    if count is None:
+        return "unknown"
+    for unit in ("B", "KB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def show_value(value: Any) -> str:
+    if value is None:
+        return "off"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def changes(differs: Mapping[str, Sequence[Any]]) -> str:
+    """A row's differences from the baseline in one line."""
+    return "; ".join(f"{key} {show_value(before)} -> {show_value(after)}" for key, (before, after) in differs.items())
+
+
+def columns(rows: Sequence[Sequence[str]], indent: str = "") -> list[str]:
+    """Rows as left-aligned plain lines; cheap however many they are."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))] if rows else []
+    return [indent + "  ".join(plain(cell).ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def counts(states: Mapping[str, State]) -> str:
+    """``6 done, 1 running, 2 missing``."""
+    counted = Counter(state.name for state in states.values())
+    return ", ".join(f"{number} {name}" for name, number in counted.most_common()) or "no runs"
+
+
+def glance(store: Store, run: str, epochs: int) -> str:
+    """Where a running run stands: epoch and validation accuracy, from its own lines."""
+    history = store.history(run)
+    if not history:
+        return f"epoch 0/{epochs}"
+    validation = history[-1].get("validation") or {}
+    shown = f", validation {validation['top1']:.1f}%" if validation.get("top1") is not None else ""
+    return f"epoch {history[-1]['epoch'] + 1}/{epochs}{shown}"
+
+
+class Watch:
+    """Shows a launch as it goes: a live block on a terminal, else a line for each thing that happens."""
+
+    def __init__(self, store: Store, labels: Mapping[str, str], epochs: Mapping[str, int], *, stream: Any = None):
+        self.store, self.labels, self.epochs = store, labels, epochs
+        self.stream = stream or sys.stdout
+        self.begun = self.last = time.monotonic()
+        self.seen_running: set[str] = set()
+        self.live: Any = None
+        if self.stream.isatty() and os.environ.get("TERM") != "dumb":
+            from rich.console import Console
+            from rich.live import Live
+
+            self.live = Live(console=Console(file=self.stream), refresh_per_second=4, transient=True)
+            self.live.start()
+
+    def __call__(self, progress: Progress) -> None:
+        for run in progress.ended:
+            self.say(f"{self.labels.get(run, run)}: {self.told(run, progress.states[run])}")
+        if self.live is not None:
+            self.live.update(self.block(progress))
+            return
+        for run in progress.running:
+            if run not in self.seen_running:
+                self.seen_running.add(run)
+                self.say(f"{self.labels.get(run, run)}: started ({run})")
+        if time.monotonic() - self.last > PLAIN_EVERY and progress.running:
+            for run in progress.running:
+                self.say(f"  {self.labels.get(run, run)}: {glance(self.store, run, self.epochs.get(run, 0))}")
+            self.say(self.headline(progress))
+
+    def told(self, run: str, state: State) -> str:
+        if state.finished:
+            outcome = self.store.outcome(run) or {}
+            test = (outcome.get("metrics") or {}).get("test") or {}
+            shown = f", test top-1 {test['top1']:.2f}%" if "top1" in test else ""
+            return f"{state.name}{shown} in {duration(outcome.get('cost', {}).get('wall_seconds'))}"
+        return str(state)
+
+    def headline(self, progress: Progress) -> str:
+        parts = [
+            f"{progress.count('done', 'diverged')} of {progress.total} done", f"{len(progress.running)} running",
+            f"{progress.count('failed', 'blocked', 'cancelled')} failed",
+            f"{max(0, progress.total - progress.count('done', 'diverged', 'failed', 'blocked', 'cancelled') - len(progress.running))} to go",
+        ]  # fmt: skip
+        left = "saving what runs ..." if progress.stopping else f"about {duration(progress.seconds_left)} left" if progress.seconds_left is not None else ""
+        return " · ".join([*parts, f"{duration(time.monotonic() - self.begun)} so far", *([left] if left else [])])
+
+    def block(self, progress: Progress) -> Any:
+        from rich.text import Text
+
+        lines = [self.headline(progress)]
+        lines += [f"  {plain(self.labels.get(run, run)):<28} {glance(self.store, run, self.epochs.get(run, 0))}" for run in progress.running[:20]]
+        return Text("\n".join(lines))
+
+    def say(self, line: str) -> None:
+        self.last = time.monotonic()
+        if self.live is not None:
+            self.live.console.print(plain(line), markup=False, highlight=False)
+        else:
+            print(plain(line), file=self.stream, flush=True)
+
+    def close(self) -> None:
+        if self.live is not None:
+            self.live.stop()
+
+
+def log_tail(store: Store, run: str, lines: int = 8) -> list[str]:
+    """The last lines that a run's latest attempt printed."""
+    attempts = store.attempts(run)
+    try:
+        raw = attempts[-1].log.read_bytes()[-8000:]
+    except (IndexError, OSError):
+        return []
+    return [plain(line) for line in raw.decode(errors="replace").splitlines()[-lines:]]
+
+
+def failures(report: Report, store: Store, labels: Mapping[str, str], again: str) -> list[str]:
+    """The end report's lines on each run that failed: its class, its last words, and how to run it alone."""
+    lines: list[str] = []
+    told: dict[str, str] = {}
+    for run, state in report.failed().items():
+        known = report.unsaid.get(run)
+        lines.append(f"{labels.get(run, run)} ({run}): {state if state.name in ('failed', 'blocked', 'cancelled') else 'failed'}{f' - {known}' if known else ''}")
+        if state.name == "failed":
+            tail = log_tail(store, run)
+            if tail and tail[-1] in told:
+                lines.append(f"    the same as {told[tail[-1]]}: {tail[-1]}")
+            else:
+                lines += [f"    | {line}" for line in tail]
+            told.setdefault(tail[-1] if tail else "", labels.get(run, run))
+            lines.append(f"    alone, here: {again} {run}")
+    return lines
+

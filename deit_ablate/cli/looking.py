@@ -1,0 +1,184 @@
+"""Commands that only look: status, logs, show, diff, table, figure."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from deit_ablate import status as statuses
+from deit_ablate.cli import console
+from deit_ablate.cli.targets import DEFAULT_RESULTS, Results, names_of, one_run
+from deit_ablate.recipe import difference, flatten
+from deit_ablate.store import Store
+from deit_ablate.yamlfile import InputError, suggest
+
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="sweep:variant:seed[:stage], or the first digits of a run's id.")]
+
+
+def status(
+    sweep: Annotated[str | None, typer.Argument(help="A sweep's name under the results folder; without it, all of them.")] = None,
+    results: Results = DEFAULT_RESULTS,
+    json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show where the runs of a sweep stand, or how many of each sweep are done."""
+    store = Store(results)
+    names = store.sweeps() if sweep is None else [_known(store, sweep)]
+    if sweep is None:
+        rows = [(name, console.counts(_states(store, name))) for name in names]
+        if json_:
+            print(json.dumps(dict(rows)))
+        else:
+            print("\n".join(console.columns(rows)) if rows else f"no sweeps in {results}")
+        return
+    name = names[0]
+    plan = store.plan(name) or {}
+    states = _states(store, name)
+    if json_:
+        print(json.dumps({run: {"state": state.name, "detail": state.detail, "attempt": state.attempt} for run, state in states.items()}))
+        return
+    table = [("name", "run", "state", "")]
+    for variant, seed, stage, run in plan["cells"]:
+        label = ":".join([variant, str(seed), *([stage] if stage else [])])
+        more = ""
+        if states[run].name == "running":
+            more = console.glance(store, run, (store.recipe(run) or {})["recipe"]["schedule"]["epochs"])
+        elif states[run].name == "done":
+            more = f"test top-1 {store.outcome(run)['metrics']['test']['top1']:.2f}%"  # type: ignore[index]
+        table.append((label, run, str(states[run]), more))
+    print("\n".join(console.columns(table)))
+    print(console.counts(states))
+
+
+def _known(store: Store, sweep: str) -> str:
+    name = Path(sweep).stem if sweep.endswith((".yaml", ".yml")) else sweep
+    if "/" in name or store.plan(name) is None:
+        raise InputError(f"no sweep {sweep!r} in {store.root}{suggest(name, store.sweeps())}", expected="a sweep that was run")
+    return name
+
+
+def _states(store: Store, sweep: str) -> dict[str, statuses.State]:
+    runs = dict.fromkeys(cell[3] for cell in (store.plan(sweep) or {"cells": []})["cells"])
+    parents: dict[str, list[str]] = {}
+
+    def add(run: str) -> None:
+        above = [parent["run"] for parent in (store.recipe(run) or {"parents": {}})["parents"].values()]
+        for parent in above:
+            if parent not in parents:
+                add(parent)
+        parents.setdefault(run, above)
+
+    for run in runs:
+        add(run)
+    states = statuses.states(store, parents)
+    return {run: states[run] for run in runs}
+
+
+def logs(
+    run: RunArgument,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on printing until the run ends.")] = False,
+    results: Results = DEFAULT_RESULTS,
+) -> None:
+    """Print what a run's latest attempt printed."""
+    store = Store(results)
+    found = one_run(run, store)
+    attempts = store.attempts(found)
+    if not attempts:
+        raise InputError(f"{run} has not started yet", expected="a run with an attempt")
+    path, position = attempts[-1].log, 0
+    while True:
+        ended = attempts[-1].exit is not None or store.outcome(found) is not None
+        if path.exists():
+            with open(path, "rb") as handle:
+                handle.seek(position)
+                chunk = handle.read()
+            position += len(chunk)
+            sys.stdout.write("\n".join(map(console.plain, chunk.decode(errors="replace").split("\n"))))
+            sys.stdout.flush()
+        if ended or not follow:
+            return
+        time.sleep(0.5)
+
+
+def show(
+    run: RunArgument,
+    results: Results = DEFAULT_RESULTS,
+    json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show a run: its names, state, recipe, attempts, metrics and where its result comes from."""
+    store = Store(results)
+    found = one_run(run, store)
+    stored, outcome = store.recipe(found), store.outcome(found) or {}
+    if stored is None:
+        raise InputError(f"{run} has not started yet", expected="a run that was started once")
+    state = statuses.states(store, {**{p["run"]: [] for p in stored["parents"].values()}, found: [p["run"] for p in stored["parents"].values()]})[found]
+    attempts = [{"number": a.number, "owner": a.owner, "exit": a.exit} for a in store.attempts(found)]
+    if json_:
+        print(json.dumps({"run": found, "names": names_of(found, store), "state": state.name, "detail": state.detail, **stored, "outcome": outcome, "attempts": attempts}))
+        return
+    lines = [f"{found}  {', '.join(names_of(found, store))}", f"state: {state}", "", "recipe:"]
+    lines += [f"  {key}: {console.show_value(value)}" for key, value in flatten(stored["recipe"])]
+    lines += [f"parent ({role}): {parent['run']}, {parent['weights']} weights" for role, parent in stored["parents"].items()]
+    lines += ["", "attempts:"]
+    for attempt in attempts:
+        owner, ended = attempt["owner"], attempt["exit"] or {}
+        lines.append(f"  {attempt['number']}: on {owner.get('host')}, pid {owner.get('pid')}: {ended.get('class', 'under way')} {ended.get('message', '')}".rstrip())
+    for part in ("metrics", "cost", "provenance"):
+        if part in outcome:
+            lines += ["", f"{part}:"]
+            lines += [f"  {key}: {console.show_value(value)}" for key, value in flatten(outcome[part]) if key != "git.diff"]
+    print("\n".join(map(console.plain, lines)))
+
+
+def diff(first: RunArgument, second: RunArgument, results: Results = DEFAULT_RESULTS) -> None:
+    """Show what differs between two runs: recipes, parents, results and what they were made with."""
+    store = Store(results)
+    one, two = (one_run(name, store) for name in (first, second))
+    stored = [store.recipe(run) for run in (one, two)]
+    if None in stored:
+        raise InputError("a run that has not started has no recipe to compare", expected="two runs that were started once")
+    before, after = (item or {} for item in stored)
+    outcomes = [store.outcome(run) or {} for run in (one, two)]
+    for title, changed in (
+        ("recipe", difference(after["recipe"], before["recipe"])),
+        ("parents", difference(after["parents"], before["parents"])),
+        ("result", difference(outcomes[1].get("metrics") or {}, outcomes[0].get("metrics") or {})),
+        ("made with", difference(_made_with(outcomes[1]), _made_with(outcomes[0]))),
+    ):
+        print(f"{title}:")
+        rows = [(key, console.show_value(old), "->", console.show_value(new)) for key, (old, new) in changed.items()]
+        print("\n".join(console.columns(rows, indent="  ")) if rows else "  the same")
+
+
+def _made_with(outcome: dict[str, object]) -> dict[str, object]:
+    provenance = dict(outcome.get("provenance") or {})  # type: ignore[call-overload]
+    provenance.pop("command", None)
+    return provenance
+
+
+def table(
+    sweep: Annotated[str, typer.Argument(help="A sweep's name under the results folder.")],
+    format_: Annotated[str, typer.Option("--format", help="md, csv or tex.")] = "md",
+    results: Results = DEFAULT_RESULTS,
+) -> None:
+    """Print a sweep's table, made from its records."""
+    from deit_ablate.report.write import render_table
+
+    store = Store(results)
+    if format_ not in ("md", "csv", "tex"):
+        raise InputError(f"got {format_!r}", where=("--format", 0, 0), expected="md, csv or tex")
+    print(render_table(results, _known(store, sweep), format_), end="")
+
+
+def figure(sweep: Annotated[str, typer.Argument(help="A sweep's name under the results folder.")], results: Results = DEFAULT_RESULTS) -> None:
+    """Draw a sweep's figures from its records, and print where they are."""
+    from deit_ablate.report.write import write_figures
+
+    for path in write_figures(results, _known(Store(results), sweep)):
+        print(path)
+
+

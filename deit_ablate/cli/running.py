@@ -1,0 +1,289 @@
+"""Commands that make runs happen: run, plan, retry, train."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from deit_ablate import status
+from deit_ablate.cli import console
+from deit_ablate.cli.targets import DEFAULT_RESULTS, Results, one_run, refuse_other_file, runs_of, stored_runs, study
+from deit_ablate.cost import Costs, Estimate
+from deit_ablate.executors import EXECUTORS, Job, foreground, worker_arguments
+from deit_ablate.launch import RETRYABLE, Launch, Report, refuse_lost_weights
+from deit_ablate.plan import Plan, Run
+from deit_ablate.spec import Execution
+from deit_ablate.store import State, Store
+from deit_ablate.yamlfile import InputError
+
+MOST_ROWS = 60
+
+SweepArgument = Annotated[str, typer.Argument(help="A sweep file, a sweep's name under the results folder, or a shipped sweep's name.")]
+Profile = Annotated[str | None, typer.Option("--profile", help="Run the study at another scale: digits, fashion-mnist, imagenet.")]
+Sets = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe key for all rows; another study, in a folder of its own.")]
+Only = Annotated[list[str] | None, typer.Option("--only", metavar="VARIANT", help="Only this row (may be given several times).")]
+Seeds = Annotated[int | None, typer.Option("--seeds", min=1, max=1000, help="Another number of seeds than the file says.")]
+Name = Annotated[str | None, typer.Option("--name", help="Another name for the study's folder.")]
+Parallel = Annotated[int | None, typer.Option("--parallel", min=1, help="Runs at once; by default one a core, or one a GPU.")]
+Device = Annotated[str | None, typer.Option("--device", help="auto, cpu or cuda.")]
+DataDir = Annotated[Path | None, typer.Option("--data-dir", envvar="DEIT_ABLATE_DATA", help="Folder of the data set.")]
+Loaders = Annotated[int | None, typer.Option("--loaders", min=0, help="Data-loading processes of a run.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask before a plan that is large for this machine.")]
+Json = Annotated[bool, typer.Option("--json", help="End with one JSON object on standard output; progress goes to standard error.")]
+
+
+def run(
+    sweep: SweepArgument, profile: Profile = None, set_: Sets = None, only: Only = None, seeds: Seeds = None, name: Name = None,
+    parallel: Parallel = None, device: Device = None, data_dir: DataDir = None, loaders: Loaders = None,
+    results: Results = DEFAULT_RESULTS, yes: Yes = False, json_: Json = False,
+) -> None:  # fmt: skip
+    """Run a sweep: train what is missing, then write its table and figures."""
+    store = Store(results)
+    asked = study(sweep, store, profile=profile, sets=set_ or (), seeds=seeds, name=name)
+    plan = asked.plan()
+    refuse_other_file(store, plan, asked.file)
+    runs = plan.only(only or [])
+    execution = _execution(plan.sweep.execution, parallel=parallel, device=device, data_dir=data_dir, loaders=loaders)
+    states = status.states(store, {run.id: run.above for run in runs.values()})
+    _must_be_startable(runs, plan, states, store, yes)
+    store.save_plan(plan.sweep.name, asked.document(plan, store))
+    if not only:
+        store.plan_seeds(plan.sweep.name, plan.seeds(), sum(state.finished for state in states.values()))
+    _launch_and_report(store, plan.sweep.name, plan.labels(), runs, execution, states, retry=frozenset(), json_=json_)
+
+
+def retry(
+    target: Annotated[str, typer.Argument(help="A sweep, sweep:variant, sweep:variant:seed, or a run's id.")],
+    parallel: Parallel = None, device: Device = None, data_dir: DataDir = None, loaders: Loaders = None,
+    results: Results = DEFAULT_RESULTS, json_: Json = False,
+) -> None:  # fmt: skip
+    """Run again what failed or was cancelled, with its budgets anew, and go on with what that blocked."""
+    store = Store(results)
+    name = target.split(":")[0]
+    named = runs_of(target, store)
+    if store.plan(name) is None:
+        runs, labels, sweep, own = stored_runs(named, store), {run: run for run in named}, None, Execution()
+    else:
+        asked = study(name, store)
+        plan = asked.plan()
+        store.save_plan(name, asked.document(plan, store))
+        runs, labels, sweep, own = plan.runs, plan.labels(), name, plan.sweep.execution
+        if ":" in target:
+            wanted = set(named) | {above for run in named for above in _above(run, runs)}
+            runs = {run: runs[run] for run in runs if run in wanted}
+    states = status.states(store, {run.id: run.above for run in runs.values()})
+    again = frozenset(run for run, state in states.items() if state.name in RETRYABLE)
+    if not again and all(state.finished for state in states.values()):
+        print(f"nothing to retry: {console.counts(states)}")
+        return
+    refuse_lost_weights(runs, labels, states, store)
+    execution = _execution(own, parallel=parallel, device=device, data_dir=data_dir, loaders=loaders)
+    _launch_and_report(store, sweep, labels, runs, execution, states, retry=again, json_=json_)
+
+
+def _above(run: str, runs: Mapping[str, Run]) -> list[str]:
+    found = []
+    for parent in runs[run].above if run in runs else []:
+        found += [parent, *_above(parent, runs)]
+    return found
+
+
+def plan(
+    sweep: SweepArgument, profile: Profile = None, set_: Sets = None, only: Only = None, seeds: Seeds = None, name: Name = None,
+    results: Results = DEFAULT_RESULTS, json_: Json = False,
+) -> None:  # fmt: skip
+    """Show what a sweep would run: rows, what they change, run ids, states, expected time and disk. Writes nothing."""
+    store = Store(results)
+    made = study(sweep, store, profile=profile, sets=set_ or (), seeds=seeds, name=name).plan()
+    runs = made.only(only or [])
+    states = status.states(store, {run.id: run.above for run in runs.values()})
+    open_runs = [run for run in runs.values() if not states[run.id].finished]
+    estimate = Costs(store, runs).estimate(open_runs)
+    if json_:
+        print(json.dumps({**made.document(""), "states": {run: state.name for run, state in states.items()}, "estimate": vars(estimate)}))
+        return
+    print("\n".join(_plan_lines(made, runs, states, estimate)))
+
+
+def _plan_lines(made: Plan, runs: Mapping[str, Run], states: Mapping[str, State], estimate: Estimate) -> list[str]:
+    sweep = made.sweep
+    lines = [f"{sweep.name}: {sweep.title}", f"profile {sweep.profile or 'none'}, {len(made.rows)} rows, {len(runs)} runs: {console.counts(states)}", ""]
+    asked = {cell.variant for cell in made.cells if cell.run in runs and cell.stage == sweep.stages[-1].name}
+    shown = [row for row in made.rows if row.name in asked][:MOST_ROWS]
+    leaking = ("effective_lr", "warmup_steps", "color_jitter", "mixup_share", "cutmix_share", "loss", "samples_seen", "heads")
+    for row in shown:
+        baseline = " (baseline)" if row.name == sweep.baseline else ""
+        lines.append(f"{row.name}{baseline}: {console.changes(row.differs) or ('no change' if baseline else 'as the recipe says')}")
+        if leaks := {key: value for key, value in row.leaks.items() if key in leaking}:
+            lines.append(f"    and so: {console.changes(leaks)}")
+    if len(made.rows) > len(shown):
+        lines.append(f"... and {len(made.rows) - len(shown)} more rows (--json lists all)")
+    lines.append("")
+    labels = made.labels()
+    table = [("run", "name", "state")] + [(run, labels[run], str(states[run])) for run in list(runs)[:MOST_ROWS]]
+    lines += console.columns(table)
+    if len(runs) > MOST_ROWS:
+        lines.append(f"... and {len(runs) - MOST_ROWS} more runs (--json lists all)")
+    if estimate.runs:
+        lines += ["", f"to do: {estimate.runs} runs, machine time {console.duration(estimate.seconds)}, disk {console.size(estimate.bytes)}, files {estimate.files or 'unknown'}"]
+    return [console.plain(line) for line in lines]
+
+
+def train(
+    recipe: Annotated[str, typer.Argument(help="A YAML file with a recipe (its `profile:` is the base), or the name or id of a run.")],
+    set_: Sets = None, device: Device = None, data_dir: DataDir = None, loaders: Loaders = None, results: Results = DEFAULT_RESULTS,
+) -> None:  # fmt: skip
+    """Train one run in the foreground, for debugging. It is recorded like any other."""
+    from deit_ablate.plan import single_run
+
+    store = Store(results)
+    path = Path(recipe)
+    if path.suffix in (".yaml", ".yml", ".json") or path.is_file():
+        only = single_run(path, set_ or ())
+    elif set_:
+        raise InputError("--set needs a recipe file", expected="a YAML file, or the run without --set")
+    else:
+        only = stored_runs([one_run(recipe, store)], store)[one_run(recipe, store)]
+    stood_on = stored_runs(only.above, store)
+    refuse_lost_weights({**stood_on, only.id: only}, {}, status.states(store, {run.id: run.above for run in [*stood_on.values(), only]}), store)
+    for parent in only.above:
+        if store.outcome(parent) is None:
+            raise InputError(f"its parent {parent} has not finished", where=(recipe, 0, 0), expected="a run whose parents are done")
+    before = store.outcome(only.id)
+    code = 0
+    if before is None:
+        store.register(only.id, only.recipe, only.parents, only.sources)
+        store.uncancel(only.id)
+        status.close_if_gone(store, only.id)
+        execution = _execution(Execution(), parallel=None, device=device, data_dir=data_dir, loaders=loaders)
+        print(f"run {only.id}", flush=True)
+        code = foreground(Job(str(store.root), only.id, (*_arguments(execution)(True), "--command", _command())))
+    else:
+        print(f"run {only.id} is {before['status']} already; `deit-ablate forget {only.id}` would train it again")
+    outcome = store.outcome(only.id)
+    if outcome:
+        print(json.dumps({"run": only.id, "status": outcome["status"], **outcome["metrics"]}, indent=1))
+    raise typer.Exit(130 if code == 75 else code)
+
+
+# -- shared ----------------------------------------------------------------------------------------------------------
+
+
+def _execution(own: Execution, *, parallel: int | None, device: str | None, data_dir: Path | None, loaders: int | None) -> Execution:
+    given: dict[str, Any] = {"parallel": parallel, "device": device, "data_dir": str(data_dir) if data_dir else None, "loaders": loaders}
+    if device is not None and device not in ("auto", "cpu", "cuda", "mps"):
+        raise InputError(f"got {device!r}", where=("--device", 0, 0), expected="auto, cpu or cuda")
+    return own.model_copy(update={key: value for key, value in given.items() if value is not None})
+
+
+def _arguments(execution: Execution) -> Any:
+    def arguments(retry: bool) -> tuple[str, ...]:
+        return worker_arguments(
+            device=execution.device, loaders=execution.loaders, threads=execution.threads, data_dir=execution.data_dir, retry=retry
+        )
+
+    return arguments
+
+
+def _command() -> str:
+    return shlex.join(["deit-ablate", *sys.argv[1:]])
+
+
+def _must_be_startable(runs: Mapping[str, Run], plan: Plan, states: Mapping[str, State], store: Store, yes: bool) -> None:
+    refuse_lost_weights(runs, plan.labels(), states, store)
+    todo = [run for run in runs.values() if not states[run.id].finished]
+    if yes or not todo:
+        return
+    why = Costs(store, runs).estimate(todo).large(store)
+    if why is None:
+        return
+    if not sys.stdin.isatty():
+        raise InputError(f"this is large for this machine: {why}", expected="--yes to run it all the same")
+    typer.confirm(f"This is large for this machine: {why}. Run it?", abort=True)
+
+
+def _launch_and_report(
+    store: Store, sweep: str | None, labels: Mapping[str, str], runs: Mapping[str, Run], execution: Execution,
+    states: Mapping[str, State], *, retry: frozenset[str], json_: bool,
+) -> None:  # fmt: skip
+    out = sys.stderr if json_ else sys.stdout
+    if all(state.finished for state in states.values()):
+        print(f"{sweep}: all {len(runs)} runs are done ({console.counts(states)}); nothing to train", file=out)
+        report = Report(dict(states), 0)
+    else:
+        report = _launch(store, labels, runs, execution, retry, out)
+    tables = _tables(store, sweep, report) if sweep and not report.interrupted else None
+    failed = console.failures(report, store, labels, f"deit-ablate train --results {shlex.quote(str(store.root))}")
+    if json_:
+        print(json.dumps({
+            "sweep": sweep, "started": report.started, "interrupted": report.interrupted, "states": {run: state.name for run, state in report.states.items()},
+            "names": {run: labels.get(run) for run in report.states}, "failed": failed, "table": str(store.sweep(sweep) / "table.md") if tables else None,
+        }))  # fmt: skip
+    else:
+        if tables:
+            print("\n" + tables)
+        _announce_versions(store, report)
+        if diverged := [labels.get(run, run) for run, state in report.states.items() if state.name == "diverged"]:
+            print("diverged (a result, not a failure): " + ", ".join(diverged))
+        if failed:
+            print("\n".join(["", f"{len(report.failed())} of {len(runs)} runs are not done:", *failed]))
+    if report.interrupted:
+        print("interrupted; what ran was saved, and the same command goes on from there", file=out)
+        raise typer.Exit(130)
+    raise typer.Exit(1 if report.failed() else 0)
+
+
+def _launch(store: Store, labels: Mapping[str, str], runs: Mapping[str, Run], execution: Execution, retry: frozenset[str], out: Any) -> Report:
+    asked_to_stop: list[int] = []
+
+    def on_signal(number: int, _frame: Any) -> None:
+        if asked_to_stop:  # the second time: leave at once; the runs are saving by themselves
+            os._exit(130)
+        asked_to_stop.append(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, on_signal)
+    executor = EXECUTORS["local"](parallel=execution.parallel, threads=execution.threads, device=execution.device)
+    watch = console.Watch(store, labels, {run.id: run.recipe["schedule"]["epochs"] for run in runs.values()}, stream=out)
+    command = _command()
+
+    def arguments(retrying: bool) -> tuple[str, ...]:
+        return (*_arguments(execution)(retrying), "--command", command)
+
+    try:
+        return Launch(runs, store, executor, arguments=arguments, retry=retry).run(watch, lambda: bool(asked_to_stop))
+    finally:
+        watch.close()
+        executor.close()
+
+
+def _tables(store: Store, sweep: str, report: Report) -> str | None:
+    """Write the sweep's table and figures anew where anything changed; returns the Markdown table."""
+    path = store.sweep(sweep) / "table.md"
+    outcomes = [store.run(run) / "outcome.json" for run, state in report.states.items() if state.finished]
+    newest = max((file.stat().st_mtime for file in [*outcomes, store.sweep(sweep) / "plan.json"] if file.exists()), default=0.0)
+    if report.started or not path.exists() or path.stat().st_mtime < newest:
+        from deit_ablate.report.write import write_report
+
+        write_report(store.root, sweep)
+    return path.read_text()
+
+
+def _announce_versions(store: Store, report: Report) -> None:
+    from deit_ablate import __version__
+
+    versions = [(store.outcome(run) or {}).get("provenance", {}).get("version") for run, state in report.states.items() if state.finished]
+    others = sorted({version for version in versions if version and version != __version__})
+    if others:
+        count = sum(version != __version__ for version in versions)
+        print(f"{count} of these runs were made by deit-ablate {', '.join(others)}, which means the same training by the same recipe")
+
+

@@ -1,0 +1,155 @@
+"""From what a user names (a file, a sweep, a row, a run) to plans and run ids."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from deit_ablate import shipped
+from deit_ablate.plan import Plan, Run, make_plan
+from deit_ablate.spec import load_sweep
+from deit_ablate.store import Store
+from deit_ablate.yamlfile import InputError, suggest
+
+Results = Annotated[Path, typer.Option("--results", help="Folder of the run store.", envvar="DEIT_ABLATE_RESULTS")]
+DEFAULT_RESULTS = Path("results")
+
+
+@dataclass(frozen=True)
+class Study:
+    """A sweep as it was asked for: its file, and what the command line changed about it."""
+
+    file: Path
+    profile: str | None = None
+    sets: tuple[str, ...] = ()
+    seeds: int | None = None
+    name: str | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def plan(self) -> Plan:
+        return make_plan(load_sweep(self.file, profile=self.profile, sets=self.sets, seeds=self.seeds, name=self.name))
+
+    def document(self, plan: Plan, store: Store) -> dict[str, Any]:
+        """plan.json: the plan, and how to make it again. The path is relative: a store may move with its sweeps."""
+        source = os.path.relpath(self.file.resolve(), store.root.resolve())
+        again = {"profile": self.profile, "sets": list(self.sets), "seeds": self.seeds, "name": self.name}
+        return {**plan.document(source), "asked": again}
+
+
+def study(sweep: str, store: Store, *, profile: str | None = None, sets: Sequence[str] = (), seeds: int | None = None, name: str | None = None) -> Study:
+    """The study behind a path, a name under results, or the name of a shipped sweep. Raises InputError."""
+    path = Path(sweep)
+    if path.suffix in (".yaml", ".yml") or path.is_file():
+        if not path.exists() and (shipped.folder("sweeps") / path.name).exists():
+            raise InputError("no such file", where=(sweep, 0, 0), expected=f"a sweep file; `deit-ablate init` writes {path.name} and the others that are shipped")
+        return Study(path, profile, tuple(sets), seeds, name)
+    known = store.plan(sweep) if re.match(r"[A-Za-z0-9]", sweep) and "/" not in sweep else None
+    if known is not None:
+        asked = known.get("asked", {})
+        file = Path(os.path.normpath(store.root.resolve() / known["source"]))
+        if not file.exists():
+            raise InputError(f"its sweep file {known['source']} (seen from the results folder) is gone", where=(sweep, 0, 0), expected="the path of the file")
+        file = Path(os.path.relpath(file)) if not os.path.relpath(file).startswith("../../..") else file
+        return Study(file, profile or asked.get("profile"), tuple(sets) or tuple(asked.get("sets", ())), seeds or asked.get("seeds"), name or asked.get("name"))
+    built_in = shipped.folder("sweeps") / f"{sweep}.yaml"
+    if "/" not in sweep and built_in.exists():
+        return Study(built_in, profile, tuple(sets), seeds, name)
+    names = [*store.sweeps(), *(path.stem for path in shipped.folder("sweeps").glob("*.yaml"))]
+    raise InputError(f"no sweep {sweep!r}{suggest(sweep, names)}", expected="a sweep file, or a name under the results folder")
+
+
+def refuse_other_file(store: Store, plan: Plan, file: Path) -> None:
+    """Raise InputError where the sweep's folder belongs to another file of the same name that still exists."""
+    before = store.plan(plan.sweep.name)
+    if before is None:
+        return
+    other = store.root.resolve() / before["source"]
+    if other.exists() and not os.path.samefile(other, file):
+        raise InputError(
+            f"{store.sweep(plan.sweep.name)} holds the sweep of {os.path.relpath(other)}", where=(str(file), 0, 0), expected="another file name, or --name"
+        )
+
+
+def runs_of(target: str, store: Store) -> list[str]:
+    """The run ids that ``target`` names: a sweep, sweep:variant, sweep:variant:seed[:stage], or a prefix of one id."""
+    if re.fullmatch(r"[0-9a-f]{4,16}", target):
+        found = sorted(run for run in store.runs() if run.startswith(target))
+        if len(found) > 1:
+            raise InputError(f"{target!r} is the beginning of {len(found)} runs: {', '.join(found[:5])}", expected="more digits")
+        if found:
+            return found
+    sweep, *parts = target.split(":")
+    known = store.plan(sweep) if re.match(r"[A-Za-z0-9]", sweep) and "/" not in sweep else None
+    if known is None:
+        raise InputError(f"no run or sweep {target!r} in {store.root}{suggest(sweep, store.sweeps())}", expected="sweep:variant:seed, or the first digits of a run's id")
+    last = known["stages"][-1]["name"]
+    found = []
+    for variant, seed, stage, run in known["cells"]:
+        wanted = [variant, str(seed), stage or last]
+        if len(parts) == 2 and stage != last:
+            continue
+        if all(part in ("*", value) for part, value in zip(parts, wanted, strict=False)):
+            found.append(run)
+    if not found or len(parts) > 3:
+        variants = [row["name"] for row in known["variants"]]
+        hint = suggest(parts[0], variants) if parts and parts[0] not in variants else ""
+        raise InputError(f"no run {target!r}{hint}", expected=f"{sweep}:VARIANT:SEED, with one of {', '.join(variants[:20])}")
+    return list(dict.fromkeys(found))
+
+
+def one_run(target: str, store: Store) -> str:
+    """The one run that ``target`` names. Raises InputError where it names several."""
+    found = runs_of(target, store)
+    if len(found) > 1:
+        raise InputError(f"{target!r} names {len(found)} runs", expected="one run, such as sweep:variant:seed")
+    return found[0]
+
+
+def names_of(run: str, store: Store) -> list[str]:
+    """Every sweep:variant:seed[:stage] under which a run is known."""
+    found = []
+    for sweep in store.sweeps():
+        for variant, seed, stage, cell in (store.plan(sweep) or {"cells": []})["cells"]:
+            if cell == run:
+                found.append(":".join([sweep, variant, str(seed), *([stage] if stage else [])]))
+    return found
+
+
+def stored_runs(runs: Sequence[str], store: Store) -> dict[str, Run]:
+    """Runs as the store has them, with all that they stand on, parents first."""
+    result: dict[str, Run] = {}
+
+    def add(run: str) -> None:
+        stored = store.recipe(run)
+        if run in result:
+            return
+        if stored is None:
+            raise InputError(f"{run} has no recipe in {store.root}", expected="a run that was started once")
+        for parent in stored["parents"].values():
+            add(parent["run"])
+        result[run] = Run(run, stored["recipe"], stored["parents"], stored["sources"])
+
+    for run in runs:
+        add(run)
+    return result
+
+
+def dependents(run: str, store: Store) -> list[str]:
+    """The runs that stand on this one, directly or not."""
+    below: dict[str, list[str]] = {}
+    for other in store.runs():
+        for parent in (store.recipe(other) or {"parents": {}})["parents"].values():
+            below.setdefault(parent["run"], []).append(other)
+    found, waiting = [], [run]
+    while waiting:
+        for other in sorted(below.get(waiting.pop(), [])):
+            if other not in found:
+                found.append(other)
+                waiting.append(other)
+    return found

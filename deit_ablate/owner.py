@@ -1,0 +1,78 @@
+"""Who carries an attempt, and when it is proven that it does so no more.
+
+A heartbeat's age proves nothing (a stopped or suspended process lives on), so a takeover needs one of:
+the process is absent, or a zombie, where it was started (same boot, same pid namespace); the machine has
+booted since; or the same scheduler job has been restarted.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import platform
+import secrets
+from pathlib import Path
+from typing import Any
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text().strip()
+    except OSError:
+        return ""
+
+
+@functools.cache
+def machine() -> dict[str, str]:
+    """What tells this machine, this boot and this pid namespace from all others ("" where not known)."""
+    try:
+        namespace = os.readlink("/proc/self/ns/pid")
+    except OSError:
+        namespace = ""
+    # The host's name guards against cloned images that share one machine-id.
+    return {
+        "host": platform.node(),
+        "machine": _read("/etc/machine-id") or _read("/var/lib/dbus/machine-id"),
+        "boot": _read("/proc/sys/kernel/random/boot_id"),
+        "pid_namespace": namespace,
+    }
+
+
+def start_time(pid: int) -> str | None:
+    """The start of a process in clock ticks since boot; None where it is absent or a zombie."""
+    stat = _read(f"/proc/{pid}/stat")
+    if not stat:
+        return None
+    state, *rest = stat.rpartition(")")[2].split()
+    return None if state in "ZX" else rest[18]
+
+
+def job() -> dict[str, Any] | None:
+    """The scheduler's job around this process, and how often it was restarted."""
+    if "SLURM_JOB_ID" not in os.environ:
+        return None
+    return {"id": os.environ["SLURM_JOB_ID"], "restarts": int(os.environ.get("SLURM_RESTART_COUNT", "0") or 0)}
+
+
+def identify() -> dict[str, Any]:
+    """This process as the owner of an attempt; the nonce makes each claim unlike any other."""
+    pid = os.getpid()
+    return {"nonce": secrets.token_hex(8), **machine(), "pid": pid, "started": start_time(pid), "job": job()}
+
+
+def same_place(owner: dict[str, Any]) -> bool:
+    """Whether the owner's pid means something here: same boot and pid namespace."""
+    here = machine()
+    return bool(here["boot"]) and all(owner.get(key) == here[key] for key in ("boot", "pid_namespace"))
+
+
+def provably_gone(owner: dict[str, Any]) -> bool:
+    """True only where it is certain that this owner runs no more."""
+    here = machine()
+    if same_place(owner):
+        return start_time(owner["pid"]) != owner["started"]
+    known = bool(here["machine"]) and all(owner.get(key) == here[key] for key in ("machine", "host"))
+    if known and owner.get("boot") and owner["boot"] != here["boot"]:
+        return True
+    mine, theirs = job(), owner.get("job")
+    return bool(mine and theirs and mine["id"] == theirs["id"] and mine["restarts"] > theirs["restarts"])

@@ -1,0 +1,328 @@
+"""Sweep -> Plan: the runs that it needs, as a DAG: variants x seeds x stages.
+
+A run that two rows (or two sweeps) share has one id and stands once. Names that names.json does not hold
+are asked of the worker command, in one call, before anything is written.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from deit_ablate.recipe import Recipe, derived, difference, names, run_id
+from deit_ablate.resolve import check_keys, layer, offline_answer, to_recipe
+from deit_ablate.spec import Stage, Sweep, Variant, load_profile
+from deit_ablate.yamlfile import InputError, Node, Position, assignment, expand_dotted, load, suggest
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training: canonical recipe, parents by role ({"run": id, "weights": "last" | "ema"}), sources of one's own."""
+
+    id: str
+    recipe: dict[str, Any]
+    parents: dict[str, dict[str, str]] = field(default_factory=dict)
+    sources: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def above(self) -> list[str]:
+        return [parent["run"] for parent in self.parents.values()]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Where a run stands in its sweep."""
+
+    variant: str
+    seed: int
+    stage: str
+    run: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """A variant as the table shows it: its final recipe, and how that differs from the baseline's."""
+
+    name: str
+    recipe: Recipe
+    shows: str | None
+    differs: dict[str, tuple[Any, Any]]
+    leaks: dict[str, tuple[Any, Any]]
+
+
+@dataclass(frozen=True)
+class Plan:
+    sweep: Sweep
+    runs: dict[str, Run]
+    """By id, parents before children."""
+    cells: tuple[Cell, ...]
+    rows: tuple[Row, ...]
+
+    @property
+    def parents(self) -> dict[str, list[str]]:
+        return {run.id: run.above for run in self.runs.values()}
+
+    def label(self, run: str) -> str:
+        """The first name of a run: sweep:variant:seed[:stage], without the variant where all rows share it."""
+        cells = [cell for cell in self.cells if cell.run == run]
+        variants = {cell.variant for cell in cells}
+        first = cells[0]
+        name = first.variant if len(variants) == 1 else "*"
+        return ":".join([name, str(first.seed), *([first.stage] if first.stage else [])])
+
+    def labels(self) -> dict[str, str]:
+        """``label`` of every run, in one pass."""
+        cells: dict[str, list[Cell]] = {}
+        for cell in self.cells:
+            cells.setdefault(cell.run, []).append(cell)
+        result = {}
+        for run, own in cells.items():
+            name = own[0].variant if all(cell.variant == own[0].variant for cell in own) else "*"
+            result[run] = ":".join([name, str(own[0].seed), *([own[0].stage] if own[0].stage else [])])
+        return result
+
+    def seeds(self) -> dict[str, list[int]]:
+        return {stage.name: list(stage.seeds) for stage in self.sweep.stages}
+
+    def only(self, variants: Sequence[str]) -> dict[str, Run]:
+        """The runs of some rows, with all that they stand on. Raises InputError for a row that there is not."""
+        known = [row.name for row in self.rows]
+        for name in variants:
+            if name not in known:
+                raise InputError(f"no row {name!r}{suggest(name, known)}", where=("--only", 0, 0), expected="one of " + ", ".join(known[:20]))
+        wanted = {cell.run for cell in self.cells if cell.variant in variants or not variants}
+        return {run: self.runs[run] for run in self.runs if run in wanted}
+
+    def document(self, source: str) -> dict[str, Any]:
+        """What ``plan.json`` holds: enough for tables, figures and names; rebuildable from the sweep file."""
+        return {
+            "schema": SCHEMA,
+            "sweep": self.sweep.name,
+            "title": self.sweep.title,
+            "profile": self.sweep.profile,
+            "source": source,
+            "kind": self.sweep.kind,
+            "margin": self.sweep.margin,
+            "baseline": self.sweep.baseline,
+            "stages": [{"name": stage.name, "seeds": list(stage.seeds)} for stage in self.sweep.stages],
+            "variants": [{"name": row.name, "shows": row.shows, "differs": row.differs, "leaks": row.leaks} for row in self.rows],
+            "cells": [[cell.variant, cell.seed, cell.stage, cell.run] for cell in self.cells],
+        }
+
+
+def make_plan(sweep: Sweep) -> Plan:
+    """Enumerate a sweep's runs. Raises InputError at the line of whatever makes no sound recipe."""
+    shared: dict[str, Node] = {}
+    nodes = {variant.name: _stage_nodes(sweep, variant, shared) for variant in sweep.variants}
+    validated: dict[int, Recipe] = {}
+    recipes: dict[tuple[str, str], Recipe] = {}
+    for variant in sweep.variants:
+        for stage in sweep.stages:
+            node = nodes[variant.name][stage.name]
+            if id(node) not in validated:
+                validated[id(node)] = _recipe(node, stage)
+            recipes[variant.name, stage.name] = validated[id(node)]
+    sources = _check_names(recipes, nodes)
+    runs: dict[str, Run] = {}
+    cells: list[Cell] = []
+    for variant in sweep.variants:
+        made: dict[tuple[str, int], str] = {}
+        for stage in sweep.stages:
+            recipe = recipes[variant.name, stage.name]
+            canonical = recipe.canonical()
+            own = {module: sources[module] for module in _modules(recipe) if module in sources}
+            for seed in stage.seeds:
+                parents = dict(_parents(sweep, stage, recipe, seed, made))
+                seeded = {**canonical, "seed": seed}
+                run = Run(run_id(seeded, parents, own), seeded, parents, own)
+                runs.setdefault(run.id, run)
+                made[stage.name, seed] = run.id
+        needed = _needed(runs, [made[sweep.stages[-1].name, seed] for seed in sweep.stages[-1].seeds])
+        cells += [Cell(variant.name, seed, stage, run) for (stage, seed), run in made.items() if run in needed]
+    wanted = {cell.run for cell in cells}
+    plan = Plan(sweep, {run: runs[run] for run in runs if run in wanted}, tuple(cells), tuple(_rows(sweep, recipes)))
+    _check_duplicates(sweep, plan)
+    return plan
+
+
+def _needed(runs: Mapping[str, Run], final: Sequence[str]) -> set[str]:
+    needed: set[str] = set()
+    waiting = list(final)
+    while waiting:
+        run = waiting.pop()
+        if run not in needed:
+            needed.add(run)
+            waiting += runs[run].above
+    return needed
+
+
+def _stage_nodes(sweep: Sweep, variant: Variant, shared: dict[str, Node]) -> dict[str, Node]:
+    """The merged layers of each stage for one variant; ``shared`` keeps those of stages that variants don't touch."""
+    lineage, result = sweep.lineage(), {}
+    for stage in sweep.stages:
+        if stage.name in lineage[1:]:
+            node = result[stage.start or ""]
+        elif stage.name in lineage or stage.teacher:
+            node = sweep.base
+        else:
+            # A stage that has no teacher does not distill, whatever the rows do.
+            off = Node({"type": Node("none", stage.overrides.where)}, stage.overrides.where)
+            node = layer(sweep.base, Node({"distill": off}, stage.overrides.where))
+        if stage.name not in lineage and stage.name not in variant.by_stage:
+            if stage.name not in shared:
+                shared[stage.name] = layer(layer(node, stage.overrides), sweep.by_profile.get(stage.name))
+            result[stage.name] = shared[stage.name]
+            continue
+        node = layer(layer(node, stage.overrides), sweep.by_profile.get(stage.name))
+        if stage.name == lineage[0]:
+            node = layer(layer(node, variant.overrides), sweep.by_profile.get(variant.name))
+        result[stage.name] = layer(node, variant.by_stage.get(stage.name))
+    return result
+
+
+def _recipe(node: Node, stage: Stage) -> Recipe:
+    recipe = to_recipe(node)
+    if recipe.needs_teacher and stage.teacher is None:
+        raise InputError(
+            f"{recipe.distill.type!r} needs a teacher", where=node.locate(("distill", "type")), key="distill.type",
+            expected="a stage that teaches: `stages: {teacher: ..., student: {teacher: teacher}}`",
+        )  # fmt: skip
+    return recipe
+
+
+def _parents(sweep: Sweep, stage: Stage, recipe: Recipe, seed: int, made: Mapping[tuple[str, int], str]) -> Iterator[tuple[str, dict[str, str]]]:
+    seeds = {other.name: other.seeds for other in sweep.stages}
+    for role, parent in (("teacher", stage.teacher if recipe.needs_teacher else None), ("from", stage.start)):
+        if parent is not None:
+            own = seed if seed in seeds[parent] else seeds[parent][0]
+            yield role, {"run": made[parent, own], "weights": stage.weights}
+
+
+def _rows(sweep: Sweep, recipes: Mapping[tuple[str, str], Recipe]) -> Iterator[Row]:
+    final = sweep.stages[-1].name
+    base = recipes[sweep.baseline, final] if sweep.baseline else None
+    before, leaks_before = (base.canonical(), derived(base)) if base else ({}, {})
+    for variant in sweep.variants:
+        recipe = recipes[variant.name, final]
+        differs = difference(recipe.canonical(), before) if base else {}
+        leaks = difference(derived(recipe), leaks_before) if base and recipe is not base else {}
+        yield Row(variant.name, recipe, variant.shows, differs, leaks)
+
+
+def _check_duplicates(sweep: Sweep, plan: Plan) -> None:
+    final, seed = sweep.stages[-1].name, sweep.stages[-1].seeds[0]
+    first = {cell.variant: cell.run for cell in plan.cells if cell.stage == final and cell.seed == seed}
+    seen: dict[tuple[str, str | None], str] = {}
+    for variant in sweep.variants:
+        key = (first[variant.name], variant.shows)
+        if key in seen:
+            raise InputError(
+                f"the row {variant.name!r} is the same training as {seen[key]!r}", where=variant.where, key=sweep.kind,
+                expected="rows that differ (two figures of one run: `shows`)",
+            )  # fmt: skip
+        seen[key] = variant.name
+
+
+# -- names ---------------------------------------------------------------------------------------------------------
+
+_NAMED = {"models": "model", "optimizers": "optimizer", "distillations": "distill", "datasets": "data"}
+
+
+def _wanted(recipe: Recipe) -> Iterator[tuple[str, str, str, dict[str, Any]]]:
+    """(kind, dotted key, name, options) of everything that a recipe calls by name."""
+    yield "models", "model.name", recipe.model.name, recipe.model.options
+    yield "optimizers", "optimizer.name", recipe.optimizer.name, recipe.optimizer.options
+    yield "distillations", "distill.type", recipe.distill.type, {}
+    yield "datasets", "data.name", recipe.data.name, {}
+
+
+def _modules(recipe: Recipe) -> list[str]:
+    return [name for _, _, name, _ in _wanted(recipe) if ":" in name]
+
+
+def _check_names(recipes: Mapping[tuple[str, str], Recipe], nodes: Mapping[str, Mapping[str, Node]]) -> dict[str, str]:
+    """Refuse names and options that do not exist; returns the source hash of each module of one's own."""
+    asked: dict[str, tuple[dict[str, Any], Position]] = {}
+    seen: set[tuple[int, int, int, int]] = set()
+    for (variant, stage), recipe in recipes.items():
+        blocks = (id(recipe.model), id(recipe.optimizer), id(recipe.distill), id(recipe.data))
+        if blocks in seen:
+            continue
+        seen.add(blocks)
+        for kind, key, name, options in _wanted(recipe):
+            where = nodes[variant][stage].locate(key.split("."))
+            answer = offline_answer(kind, name, options)
+            if isinstance(answer, str):
+                raise InputError(answer, where=where, key=key)
+            plain_timm = kind == "models" and not options and name in _timm_models()
+            if not answer and not plain_timm:
+                request = {"kind": kind, "name": name, "options": options, "key": key, "resolution": recipe.data.resolution}
+                asked.setdefault(json.dumps(request, sort_keys=True), (request, where))
+    if not asked:
+        return {}
+    answers = ask_worker([request for request, _ in asked.values()])
+    sources = {}
+    for (request, where), answer in zip(asked.values(), answers, strict=True):
+        if not answer["ok"]:
+            known = [*names()[request["kind"]], *(_timm_models() if request["kind"] == "models" else ())]
+            hint = "" if "mean" in answer["error"] else suggest(request["name"], known)
+            raise InputError(answer["error"] + hint, where=where, key=request["key"], expected=answer.get("expected") or "")
+        if answer.get("source_sha256"):
+            sources[request["name"]] = answer["source_sha256"]
+    return sources
+
+
+def _timm_models() -> frozenset[str]:
+    global _timm
+    if _timm is None:
+        _timm = frozenset(names()["timm_models"])
+    return _timm
+
+
+_timm: frozenset[str] | None = None
+
+
+def ask_worker(requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Ask the worker command, which may import torch, about names. Raises InputError where it cannot answer."""
+    command = [sys.executable, "-m", "deit_ablate.worker", "names"]
+    done = subprocess.run(command, input=json.dumps(requests), capture_output=True, text=True)
+    if done.returncode != 0:
+        last = (done.stderr.strip().splitlines() or ["no answer"])[-1]
+        raise InputError(f"the names could not be checked ({last})", expected="a working installation of torch and timm")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def single_run(path: Path, sets: Sequence[str]) -> Run:
+    """One run from a recipe file: recipe blocks over an optional ``profile:``, or a run's stored recipe.json."""
+    node = load(path)
+    stored = node.get("recipe")
+    if node.get("run") is not None and stored is not None and not sets:
+        parents = (node.get("parents") or Node({}, node.where)).plain()
+        sources = (node.get("sources") or Node({}, node.where)).plain()
+        canonical = to_recipe(stored).canonical()
+        return Run(run_id(canonical, parents, sources), canonical, parents, sources)
+    base = Node({}, node.where)
+    profile = node.get("profile")
+    if profile is not None:
+        base, _ = load_profile(str(profile.value), path.parent, profile.where)
+    own = expand_dotted(Node({key: child for key, child in node.items() if key != "profile"}, node.where, node.keys))
+    check_keys(own, extra=("seed",))
+    merged = layer(base, own)
+    for text in sets:
+        given = assignment(text)
+        check_keys(given, extra=("seed",))
+        merged = layer(merged, given)
+    recipe = to_recipe(merged)
+    if recipe.needs_teacher:
+        raise InputError(f"{recipe.distill.type!r} needs a teacher", where=merged.locate(("distill", "type")), key="distill.type", expected="a sweep with a stage that teaches")
+    sources = _check_names({("", ""): recipe}, {"": {"": merged}})
+    canonical = recipe.canonical()
+    own_sources = {module: sources[module] for module in _modules(recipe) if module in sources}
+    return Run(run_id(canonical, {}, own_sources), canonical, {}, own_sources)

@@ -1,0 +1,345 @@
+"""What one training is: every choice that decides its outcome, typed, validated and hashed.
+
+The defaults are DeiT's Table 9 (Touvron et al., arXiv 2012.12877v2), completed from the reference
+code where the paper is silent. A recipe holds no path and no machine: those are *execution*.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+SEMANTICS = 1
+"""Raised by hand when the same recipe comes to mean another training: it is part of every id."""
+
+ADDED_LATER: dict[str, Any] = {}
+"""Fields added after the first release, with the value that changes nothing: at it they are not hashed."""
+
+
+def _whole(value: Any) -> Any:
+    """YAML's ``1e2`` is a float; where a whole number is meant it is one."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _plain_options(value: dict[str, Any]) -> dict[str, Any]:
+    for path, leaf in flatten(value):
+        if isinstance(leaf, float) and not math.isfinite(leaf):
+            raise ValueError(f"{path} should be a finite number")
+    return value
+
+
+Whole: TypeAlias = Annotated[int, BeforeValidator(_whole)]
+Positive: TypeAlias = Annotated[Whole, Field(ge=1, le=2**31)]
+Rate: TypeAlias = Annotated[float, Field(ge=0, lt=1)]
+Probability: TypeAlias = Annotated[float, Field(ge=0, le=1)]
+NonNegative: TypeAlias = Annotated[float, Field(ge=0)]
+Name: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:/-]*$", max_length=200)]
+Options: TypeAlias = Annotated[dict[str, Any], AfterValidator(_plain_options)]
+
+
+class Block(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+class Data(Block):
+    name: Name = "imagenet"
+    """The data set: digits, fashion-mnist, imagenet, imagefolder, or one of your own as module:function."""
+    id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)] | None = None
+    """The name under which the data's fingerprint is pinned; needed by imagefolder, else the data set's name."""
+    resolution: Annotated[Whole, Field(ge=4, le=4096)] = 224
+    """Side of the square image that the model sees, in pixels."""
+    eval_crop: Annotated[float, Field(gt=0, le=1)] = 0.875
+    """Share of the resized image's side that the centre crop keeps at evaluation (224/256 in the reference code)."""
+    validation: Annotated[float, Field(ge=0, le=0.5)] = 0.1
+    """Share of the training data set aside to choose by; cut by a fixed seed, never the run's."""
+    train_images: Positive | None = None
+    """Train on this many images (by the same fixed seed), or on all."""
+
+
+class Model(Block):
+    name: Name = "deit_base"
+    """deit_tiny, deit_small, deit_base, deit, small_convnet, any of timm's names, or module:function."""
+    options: Options = {}
+    """Keyword arguments of the model, such as patch_size, embed_dim, depth, num_heads."""
+
+
+class Augment(Block):
+    crop: Literal["random-resized", "pad", "none"] = "random-resized"
+    """How a training image is cropped: Inception style, padded by an eighth and cropped, or only resized."""
+    crop_scale: tuple[Probability, Probability] = (0.08, 1.0)
+    """Range of the area that the Inception crop takes."""
+    crop_ratio: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (0.75, 4 / 3)
+    """Range of the Inception crop's aspect ratio."""
+    hflip: Probability = 0.5
+    """Probability of a horizontal flip."""
+    auto_augment: Annotated[str, Field(pattern=r"^(rand|v0|v0r|original|originalr|3a)(-[a-z]+[0-9.]+)*$")] | None = (
+        "rand-m9-mstd0.5-inc1"
+    )
+    """RandAugment or AutoAugment in timm's notation (the paper's 9/0.5), or null."""
+    color_jitter: Annotated[float, Field(ge=0, le=1)] = 0.4
+    """Strength of colour jitter. As in the reference code it acts only where auto_augment is null."""
+    erasing: Probability = 0.25
+    """Probability of random erasing (mode pixel, one box)."""
+    mixup: NonNegative = 0.8
+    """Mixup's Beta parameter ("Mixup prob." in Table 9); 0 switches it off."""
+    cutmix: NonNegative = 1.0
+    """CutMix's Beta parameter ("Cutmix prob." in Table 9); 0 switches it off."""
+    mix_prob: Probability = 1.0
+    """Probability that a batch is mixed at all."""
+    mix_switch: Probability = 0.5
+    """Probability of CutMix rather than mixup where both are on, per batch."""
+    repeats: Annotated[Whole, Field(ge=1, le=100)] = 3
+    """Repeated augmentation: views of one image in a global batch; 1 switches it off."""
+
+
+class Regularize(Block):
+    label_smoothing: Rate = 0.1
+    """Label smoothing, of the mixed targets too."""
+    drop_path: Rate = 0.1
+    """Stochastic depth: rate at the last block, growing linearly from 0."""
+    dropout: Rate = 0.0
+    """Dropout after the position embedding and in each block's projections (as drop_rate did in timm 0.3.2)."""
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = 0.99996
+    """Decay of the moving average of the weights, or null. The raw weights are what tables show."""
+
+
+class Optimizer(Block):
+    name: Name = "adamw"
+    """Any of timm.optim's names, or module:function."""
+    base_lr: Annotated[float, Field(gt=0)] = 5e-4
+    """Learning rate for a global batch of 512; the effective one is base_lr x batch / 512."""
+    weight_decay: NonNegative = 0.05
+    """Not applied to biases, norms, tokens and position embeddings."""
+    clip_grad: Annotated[float, Field(gt=0)] | None = None
+    """Gradient clipping by global norm, or null."""
+    options: Options = {}
+    """Further keyword arguments of the optimizer, such as betas or momentum."""
+
+
+class Schedule(Block):
+    epochs: Positive = 300
+    """Epochs, warm-up included; with repeated augmentation an epoch still counts N augmented images."""
+    batch_size: Positive = 1024
+    """Global batch size; counts repeats."""
+    warmup_epochs: NonNegative = 5.0
+    """Epochs of linear warm-up."""
+    warmup_lr: NonNegative = 1e-6
+    """Learning rate at which the warm-up starts; not scaled by the batch."""
+    min_lr: NonNegative = 1e-5
+    """Learning rate at which the cosine ends; not scaled by the batch."""
+    stepping: Literal["step", "epoch"] = "step"
+    """Set the learning rate each step (today's habit), or once an epoch and lagging, as the reference code does."""
+
+
+class Distill(Block):
+    type: Name = "none"
+    """none, soft, hard (class token alone), soft-token, hard-token (with the distillation token), or module:function."""
+    alpha: Probability | None = None
+    """Weight of the teacher's term (the paper's lambda); null takes the type's: soft 0.1, hard 0.5."""
+    tau: Annotated[float, Field(gt=0)] = 3.0
+    """Temperature of soft distillation."""
+    teacher: str | None = None
+    """A timm model or a checkpoint as teacher. A run as teacher is named by the sweep's stages instead."""
+
+
+class Recipe(Block):
+    """One training. Raises pydantic's ValidationError on an unknown key, a wrong type or a value out of range."""
+
+    data: Data = Data()
+    model: Model = Model()
+    augment: Augment = Augment()
+    regularize: Regularize = Regularize()
+    optimizer: Optimizer = Optimizer()
+    schedule: Schedule = Schedule()
+    distill: Distill = Distill()
+    precision: Literal["fp32", "fp16", "bf16"] = "fp32"
+    """Precision of the forward and backward pass."""
+    seed: Annotated[Whole, Field(ge=0, lt=2**32)] = 0
+
+    def check(self) -> Iterator[tuple[str, str, str]]:
+        """What no single field can know: (dotted key, problem, expected), none for a sound recipe."""
+        facts = names()
+        if self.data.name == "imagefolder" and self.data.id is None:
+            yield "data.id", "imagefolder needs an id under which its fingerprint is kept", "a name such as flowers-v1"
+        if self.schedule.warmup_epochs >= self.schedule.epochs:
+            yield "schedule.warmup_epochs", f"{self.schedule.warmup_epochs:g} is not below the {self.schedule.epochs} epochs", "a shorter warm-up"
+        if self.augment.crop_scale[0] > self.augment.crop_scale[1] or not self.augment.crop_scale[1]:
+            yield "augment.crop_scale", "the range is empty", "[low, high] with low <= high"
+        if self.augment.crop_ratio[0] > self.augment.crop_ratio[1]:
+            yield "augment.crop_ratio", "the range is empty", "[low, high] with low <= high"
+        if self.mixes and self.schedule.batch_size % 2:
+            yield "schedule.batch_size", f"{self.schedule.batch_size} is odd, and mixup pairs the images of a batch", "an even number"
+        known = facts["distillations"].get(self.distill.type)
+        if self.distill.alpha is None and known is None:
+            yield "distill.alpha", f"{self.distill.type!r} has no default", "a number from 0 to 1"
+        if self.precision != "fp32":
+            yield "precision", f"{self.precision} is not honoured by this version", "fp32"
+        if self.distill.teacher is not None:
+            yield "distill.teacher", "a teacher by name or file is not honoured by this version", "a stage: `stages: {teacher: ..., student: {teacher: teacher}}`"
+
+    @property
+    def mixes(self) -> bool:
+        return self.augment.mix_prob > 0 and (self.augment.mixup > 0 or self.augment.cutmix > 0)
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether the distillation type asks for a teacher's logits (a type of one's own does)."""
+        return bool(names()["distillations"].get(self.distill.type, {"teacher": True})["teacher"])
+
+    def canonical(self) -> dict[str, Any]:
+        """The resolved recipe as plain values: what is hashed, stored and shown."""
+        return {**{block: canonical_block(getattr(self, block)) for block in BLOCKS}, "precision": self.precision, "seed": self.seed}
+
+
+BLOCKS: tuple[str, ...] = tuple(name for name, info in Recipe.model_fields.items() if isinstance(info.default, Block))
+RESETS = {"optimizer": ("base_lr", "options"), "model": ("options",), "data": ("id",)}
+"""What a change of a block's ``name`` resets: AdamW's betas never leak into SGD."""
+
+
+@functools.cache
+def names() -> dict[str, Any]:
+    """What registries and timm offer, and with which options; generated by ``make names``."""
+    return json.loads((Path(__file__).parent / "names.json").read_text())
+
+
+_canonical: dict[int, tuple[Block, dict[str, Any]]] = {}
+_json: dict[int, str] = {}
+
+
+def canonical_block(block: Block) -> dict[str, Any]:
+    """One block of the canonical recipe. Remembered by object: the thousands of rows of a grid share their blocks."""
+    known = _canonical.get(id(block))
+    if known is None:
+        known = _canonical[id(block)] = (block, _resolved(block))
+        _json[id(known[1])] = canonical_json(known[1])
+    return known[1]
+
+
+def _resolved(block: Block) -> dict[str, Any]:
+    values = block.model_dump()
+    if isinstance(block, Distill):
+        _resolve_distill(values)
+    if isinstance(block, Data) and values["id"] is None:
+        values["id"] = values["name"]
+    return _normal(values)
+
+
+def _resolve_distill(values: dict[str, Any]) -> None:
+    """Fill in the type's own alpha; what a type does not read is set to one value, so that it splits no ids."""
+    known = names()["distillations"].get(values["type"])
+    if known is None:
+        return
+    if values["alpha"] is None or not known["teacher"]:
+        values["alpha"] = known["alpha"]
+    if not known["tau"]:
+        values["tau"] = Distill.model_fields["tau"].default
+
+
+def _normal(value: Any) -> Any:
+    """One spelling a number: 1.0 is 1, -0.0 is 0."""
+    if isinstance(value, dict):
+        return {str(key): _normal(child) for key, child in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_normal(child) for child in value]
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        return int(value)
+    return value
+
+
+def canonical_json(value: Any) -> str:
+    """Sorted, compact JSON of values that are canonical already."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
+
+
+def without_later(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """The canonical recipe less the fields of ADDED_LATER that hold the value they were introduced with."""
+    result = {key: dict(value) if isinstance(value, dict) else value for key, value in recipe.items()}
+    for path, introduced in ADDED_LATER.items():
+        block, _, name = path.partition(".")
+        holder, last = (result.get(block, {}), name) if name else (result, block)
+        if holder.get(last) == _normal(introduced):
+            holder.pop(last, None)
+    return result
+
+
+def run_id(recipe: Mapping[str, Any], parents: Mapping[str, Any], sources: Mapping[str, str] | None = None) -> str:
+    """The id of a run: 16 hex digits of a SHA-256 over all that decides its outcome.
+
+    ``recipe`` is canonical; ``parents`` maps a role (teacher, from) to {"run": id, "weights": "last" | "ema"};
+    ``sources`` maps each module of one's own to the hash of its source.
+    """
+    if ADDED_LATER:
+        recipe = without_later(recipe)
+    blocks = (f'"{key}":{_json.get(id(recipe[key])) or canonical_json(recipe[key])}' for key in sorted(recipe))
+    identity = f'{{"parents":{canonical_json(parents)},"recipe":{{{",".join(blocks)}}},"semantics":{SEMANTICS},"sources":{canonical_json(sources or {})}}}'
+    return hashlib.sha256(identity.encode()).hexdigest()[:16]
+
+
+def flatten(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted key, leaf) pairs of nested mappings, in order; an empty mapping is a leaf."""
+    for key, child in value.items():
+        path = f"{prefix}{key}"
+        if isinstance(child, Mapping) and child:
+            yield from flatten(child, path + ".")
+        else:
+            yield path, child
+
+
+def difference(recipe: Mapping[str, Any], baseline: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Dotted key -> (value in the baseline, value here), where two canonical recipes or derived values differ."""
+    here, there = dict(flatten(recipe)), dict(flatten(baseline))
+    keys = dict.fromkeys([*there, *here])
+    return {key: (there.get(key), here.get(key)) for key in keys if there.get(key) != here.get(key)}
+
+
+def derived(recipe: Recipe, train_images: int | None = None) -> dict[str, Any]:
+    """What follows from a recipe without being written in it: what leaks along with a change.
+
+    ``train_images`` is the size of the training part, for data sets whose size names.json does not know.
+    Steps and samples are None where the size is not known. Shares are of batches.
+    """
+    mix, cut = recipe.augment.mixup > 0, recipe.augment.cutmix > 0
+    cut_share = recipe.augment.mix_prob * (recipe.augment.mix_switch if mix and cut else float(cut))
+    mix_share = recipe.augment.mix_prob * float(mix or cut) - cut_share
+    batch = recipe.schedule.batch_size
+    images = train_images if train_images is not None else known_train_images(recipe.data)
+    steps = images // batch if images else None
+    heads = names()["distillations"].get(recipe.distill.type, {"heads": 1})["heads"]
+    return {
+        "effective_lr": recipe.optimizer.base_lr * batch / 512,
+        "steps_per_epoch": steps,
+        "total_steps": steps * recipe.schedule.epochs if steps else None,
+        "warmup_steps": round(recipe.schedule.warmup_epochs * steps) if steps else None,
+        "samples_seen": steps * batch * recipe.schedule.epochs if steps else None,
+        "distinct_images_per_epoch": math.ceil(steps * batch / recipe.augment.repeats) if steps else None,
+        "color_jitter": recipe.augment.color_jitter if recipe.augment.auto_augment is None else 0.0,
+        "mixup_share": round(mix_share, 6),
+        "cutmix_share": round(cut_share, 6),
+        "loss": loss_name(recipe),
+        "heads": heads,
+    }
+
+
+def loss_name(recipe: Recipe) -> str:
+    if recipe.mixes:
+        return "soft-target cross-entropy"
+    return "label-smoothing cross-entropy" if recipe.regularize.label_smoothing else "cross-entropy"
+
+
+def known_train_images(data: Data) -> int | None:
+    facts = names()["datasets"].get(data.name, {})
+    return split_sizes(facts["train"], data)[0] if facts.get("train") else None
+
+
+def split_sizes(available: int, data: Data) -> tuple[int, int]:
+    """(training, validation) image counts out of ``available`` training images."""
+    validation = round(available * data.validation)
+    training = available - validation
+    return min(training, data.train_images or training), validation

@@ -1,0 +1,225 @@
+"""Records -> pandas: one row a cell of a sweep, or one row a cell and epoch. Imports pandas."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from deit_ablate.recipe import canonical_json, flatten
+from deit_ablate.store import State, Store
+
+COLUMNS: dict[str, tuple[str, str]] = {
+    "variant": ("string", "the row of the ablation"),
+    "seed": ("Int64", "the run's seed"),
+    "stage": ("string", "the stage, empty in a sweep without stages"),
+    "run": ("string", "the run's id; cells that share a run share this"),
+    "state": ("string", "done, diverged, running, failed, blocked, waiting, resumable, cancelled or missing"),
+    "detail": ("string", "a failure's class, why a run diverged, or the id of the run that it waits for"),
+    "top1": ("float64", "test top-1 in percent at the last epoch, of the figure that the variant shows; only of runs that are done"),
+    "validation_top1": ("float64", "the same on the validation part, in percent"),
+    "train_loss": ("float64", "mean training loss of the last epoch"),
+    "test_images": ("Int64", "images of the test split"),
+    "test_loss": ("float64", "test loss; like all test_ columns also of runs that diverged, where recorded"),
+    "test_top1": ("float64", "test top-1 in percent, raw weights, heads fused where there are two"),
+    "test_top5": ("float64", "test top-5 in percent"),
+    "test_top1_class": ("float64", "test top-1 in percent of the class head"),
+    "test_top1_distillation": ("float64", "test top-1 in percent of the distillation head"),
+    "test_top1_fused_softmax": ("float64", "test top-1 in percent of the summed probabilities of both heads"),
+    "test_top1_fused_logits": ("float64", "test top-1 in percent of the summed logits of both heads"),
+    "test_top1_ema": ("float64", "test top-1 in percent of the moving average of the weights"),
+    "epochs": ("Int64", "epochs finished so far"),
+    "train_seconds": ("float64", "seconds of training, over all attempts"),
+    "wall_seconds": ("float64", "seconds from start to end, over all attempts"),
+    "images_per_second": ("float64", "training images a second"),
+    "peak_memory_bytes": ("Int64", "peak memory in bytes"),
+    "parameters": ("Int64", "parameters of the model"),
+    "flops": ("Int64", "floating point operations of one forward pass of one image"),
+    "attempts": ("Int64", "attempts so far"),
+    "version": ("string", "version of deit_ablate that made the record"),
+}
+"""Name -> (dtype, meaning) of ``load``'s columns. The recipe follows, by dotted key, what varies first."""
+
+CURVES: dict[str, tuple[str, str]] = {
+    **{name: COLUMNS[name] for name in ("variant", "seed", "stage", "run", "state")},
+    "epoch": ("Int64", "the epoch, as recorded"),
+    "step": ("Int64", "optimizer steps so far"),
+    "lr": ("float64", "learning rate of the last step"),
+    "train_loss": ("float64", "mean training loss of the epoch"),
+    "validation_top1": ("float64", "validation top-1 in percent, of the figure that the variant shows"),
+    "validation_loss": ("float64", "validation loss"),
+    "seconds": ("float64", "seconds that the epoch took"),
+    "images_per_second": ("float64", "training images a second"),
+}
+"""Name -> (dtype, meaning) of ``load_curves``'s columns."""
+
+_COST = ("train_seconds", "wall_seconds", "images_per_second", "peak_memory_bytes", "parameters", "flops")
+
+
+class NoSweep(LookupError):
+    """There is no plan of that name in the store."""
+
+
+def load(results: Path | str, sweep: str) -> pd.DataFrame:
+    """One row a cell of the sweep (variant, seed, stage), in the plan's order, whatever its run's state.
+
+    Columns are those of COLUMNS, then the recipe's dotted keys, those that vary within the sweep first; lists
+    are JSON text. What is not recorded is missing. Raises NoSweep.
+    """
+    store = Store(results)
+    plan = read_plan(store, sweep)
+    shows, final = shown_figures(plan), final_stage(plan)
+    records = {run: _record(store, run, state) for run, state in run_states(store, plan).items()}
+    recipes = {run: _recipe(store, run) for run in records}
+    cells: list[dict[str, Any]] = []
+    for variant, seed, stage, run in plan["cells"]:
+        record = records[run]
+        figure = shows[variant] if stage == final else "top1"
+        row = {**record, "variant": variant, "seed": seed, "stage": stage, "run": run}
+        row["top1"] = number(record["test"].get(figure)) if record["state"] == "done" else math.nan
+        row["validation_top1"] = number(record["validation"].get(figure)) if record["state"] == "done" else math.nan
+        cells.append(row)
+    columns = {name: _column([cell.get(name) for cell in cells], dtype) for name, (dtype, _) in COLUMNS.items()}
+    columns |= {key: _inferred([recipes[cell["run"]].get(key) for cell in cells]) for key in _varying_first(recipes.values())}
+    return pd.DataFrame(columns)
+
+
+def load_curves(results: Path | str, sweep: str) -> pd.DataFrame:
+    """One row a cell and finished epoch, with the columns of CURVES, in the plan's order. Raises NoSweep.
+
+    A run that several variants share (a teacher) comes once for each. Epochs that were not scored on the
+    validation part, and figures that were not recorded, are missing values.
+    """
+    store = Store(results)
+    plan = read_plan(store, sweep)
+    shows, final = shown_figures(plan), final_stage(plan)
+    states = run_states(store, plan)
+    histories = {run: store.history(run) for run in states}
+    epochs = []
+    for variant, seed, stage, run in plan["cells"]:
+        figure = shows[variant] if stage == final else "top1"
+        for line in histories[run]:
+            validation = line.get("validation") or {}
+            epochs.append(
+                {
+                    **line,
+                    "variant": variant,
+                    "seed": seed,
+                    "stage": stage,
+                    "run": run,
+                    "state": states[run].name,
+                    "validation_top1": validation.get(figure),
+                    "validation_loss": validation.get("loss"),
+                }
+            )
+    return pd.DataFrame({name: _column([row.get(name) for row in epochs], dtype) for name, (dtype, _) in CURVES.items()})
+
+
+def rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a frame as plain dictionaries, column -> value."""
+    return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
+
+
+# -- the plan, as tables need it -----------------------------------------------------------------------------------
+
+
+def read_plan(store: Store, sweep: str) -> dict[str, Any]:
+    """What ``plan.json`` of a sweep holds. Raises NoSweep."""
+    plan = store.plan(sweep)
+    if plan is None:
+        raise NoSweep(f"no sweep {sweep!r} under {store.root}: run it first")
+    return plan
+
+
+def final_stage(plan: Mapping[str, Any]) -> str:
+    """The stage that tables show."""
+    return plan["stages"][-1]["name"] if plan["stages"] else ""
+
+
+def shown_figures(plan: Mapping[str, Any]) -> dict[str, str]:
+    """Variant -> the metric that its row shows."""
+    return {row["name"]: f"top1_{row['shows']}" if row["shows"] else "top1" for row in plan["variants"]}
+
+
+def run_states(store: Store, plan: Mapping[str, Any]) -> dict[str, State]:
+    """The state of every run of a plan.
+
+    The plan names a run's cells, not its parents; a run stands on its variant's runs of the earlier stages, of
+    its own seed or of the one seed that such a stage has (the spec admits no other), so these do as parents.
+    """
+    order = [stage["name"] for stage in plan["stages"]] or [""]
+    made: dict[tuple[str, str], dict[int, str]] = {}
+    for variant, seed, stage, run in plan["cells"]:
+        made.setdefault((variant, stage), {})[seed] = run
+    parents: dict[str, list[str]] = {}
+    for position, stage in enumerate(order):
+        for variant, seed, own, run in plan["cells"]:
+            if own != stage or run in parents:
+                continue
+            above = [made.get((variant, earlier), {}) for earlier in order[:position]]
+            parents[run] = [runs.get(seed) or next(iter(runs.values())) for runs in above if runs]
+    return store.states(parents)
+
+
+# -- a run's record ------------------------------------------------------------------------------------------------
+
+
+def number(value: Any) -> float:
+    """A recorded number, or NaN where there is none."""
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
+
+
+def _record(store: Store, run: str, state: State) -> dict[str, Any]:
+    outcome = store.outcome(run) or {}
+    metrics, cost = outcome.get("metrics") or {}, outcome.get("cost") or {}
+    test = metrics.get("test") or {}
+    seen = state.name != "missing"
+    return {
+        "state": state.name,
+        "detail": state.detail,
+        "test": test,
+        "validation": metrics.get("validation") or {},
+        "train_loss": metrics.get("train_loss"),
+        **{f"test_{name}": value for name, value in test.items()},
+        **{name: cost.get(name) for name in _COST},
+        "epochs": len(store.history(run)) if seen else 0,
+        "attempts": len(store.attempts(run)) if seen else 0,
+        "version": (outcome.get("provenance") or {}).get("version"),
+    }
+
+
+def _recipe(store: Store, run: str) -> dict[str, Any]:
+    """The registered recipe by dotted key, less the seed; nothing for a run that was never started."""
+    registered = store.recipe(run) or {"recipe": {}}
+    leaves = ((key, value) for key, value in flatten(registered["recipe"]) if key != "seed" and value != {})
+    return {key: canonical_json(value) if isinstance(value, (list, dict)) else value for key, value in leaves}
+
+
+def _varying_first(recipes: Iterable[Mapping[str, Any]]) -> list[str]:
+    given = [recipe for recipe in recipes if recipe]
+    keys = list(dict.fromkeys(key for recipe in given for key in recipe))
+    varies = {key for key in keys if len({repr(recipe.get(key)) for recipe in given}) > 1}
+    return sorted(keys, key=lambda key: key not in varies)
+
+
+def _column(values: Sequence[Any], dtype: str) -> pd.Series[Any]:
+    if dtype == "string":
+        return pd.Series(["" if value is None else str(value) for value in values], dtype="string")
+    numbers = [number(value) for value in values]
+    if dtype == "float64":
+        return pd.Series(numbers, dtype="float64")
+    return pd.Series([int(value) if math.isfinite(value) else pd.NA for value in numbers], dtype="Int64")
+
+
+def _inferred(values: Sequence[Any]) -> pd.Series[Any]:
+    """A recipe's column: whole numbers, numbers, or text; null (and not yet registered) is missing."""
+    kinds = {type(value) for value in values if value is not None}
+    if kinds == {int}:
+        return pd.Series([pd.NA if value is None else value for value in values], dtype="Int64")
+    if kinds and kinds <= {int, float}:
+        return _column(values, "float64")
+    texts = [pd.NA if value is None else canonical_json(value) if isinstance(value, bool) else str(value) for value in values]
+    return pd.Series(texts, dtype="string")

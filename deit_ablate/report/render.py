@@ -1,0 +1,166 @@
+"""Table -> Markdown, CSV, LaTeX. What users wrote is escaped for each; the same table gives the same bytes."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import re
+import unicodedata
+from collections.abc import Sequence
+from typing import Any
+
+from deit_ablate.report.tables import Table
+
+_ESCAPE_SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|.)?|\x9b[0-?]*[ -/]*[@-~]", re.S)
+
+
+def plain(text: str) -> str:
+    """Text on one line that does nothing to a terminal: control codes go, unprintable characters become U+FFFD."""
+    kept = []
+    for character in _ESCAPE_SEQUENCE.sub("", text):
+        kind = unicodedata.category(character)
+        if character.isspace():
+            kept.append(" ")
+        elif kind in ("Cs", "Co", "Cn"):
+            kept.append("\N{REPLACEMENT CHARACTER}")
+        elif kind not in ("Cc", "Cf"):
+            kept.append(character)
+    return "".join(kept)
+
+
+# -- Markdown ------------------------------------------------------------------------------------------------------
+
+# A star at the end of a text opens no emphasis, so the mark of a diverged row stays readable in a terminal; nor
+# does an underscore within a word.
+_MARKDOWN = re.compile(r"[\\`|\[\]~$#]|\*(?=.)|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
+_HTML = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
+
+
+def escape_markdown(text: str) -> str:
+    """Plain text as Markdown (of GitHub's kind) that shows just that, in a table's cell too."""
+    escaped = _MARKDOWN.sub(lambda found: "\\" + found[0], plain(text))
+    return re.sub("[&<>]", lambda found: _HTML[found[0]], escaped)
+
+
+def to_markdown(table: Table) -> str:
+    """A heading, a pipe table that lines up in a terminal too, and the footnotes as a list."""
+    headers = [escape_markdown(column.header) for column in table.columns]
+    body = [[escape_markdown(cell) for cell in row] for row in table.rows()]
+    widths = [max(map(len, cells)) for cells in zip(headers, *body, strict=True)]
+    right = [column.right for column in table.columns]
+
+    def line(cells: Sequence[str]) -> str:
+        padded = (cell.rjust(width) if r else cell.ljust(width) for cell, width, r in zip(cells, widths, right, strict=True))
+        return "| " + " | ".join(padded) + " |"
+
+    rule = line(["-" * (width - 1) + ":" if r else "-" * width for width, r in zip(widths, right, strict=True)])
+    lines = [f"# {escape_markdown(table.title)}", "", line(headers), rule, *map(line, body)]
+    if table.footnotes:
+        lines += ["", *(f"- {escape_markdown(note)}" for note in table.footnotes)]
+    return "\n".join(lines) + "\n"
+
+
+# -- CSV -----------------------------------------------------------------------------------------------------------
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "＝", "＋", "－", "＠")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\Z", re.ASCII)
+
+
+def escape_csv(text: str) -> str:
+    """Text that no spreadsheet takes for a formula: an apostrophe before what looks like one and is no number."""
+    cleaned = plain(text)
+    risky = text.lstrip(" ").startswith(_FORMULA) or cleaned.lstrip(" ").startswith(_FORMULA)
+    return f"'{cleaned}" if risky and not _NUMBER.match(cleaned) else cleaned
+
+
+def to_csv(table: Table) -> str:
+    """The raw values, one column a statistic, at full precision; empty where there is none."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow([escape_csv(str(name)) for name in table.frame.columns])
+    writer.writerows([_raw(value) for value in row] for row in table.frame.itertuples(index=False, name=None))
+    return buffer.getvalue()
+
+
+def _raw(value: Any) -> str:
+    if isinstance(value, str):
+        return escape_csv(value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return "" if math.isnan(value) else repr(float(value))
+    return escape_csv(str(value))
+
+
+# -- LaTeX ---------------------------------------------------------------------------------------------------------
+
+_LATEX = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
+    "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}",
+    '"': r"\symbol{34}", "'": r"\textquotesingle{}", "`": r"\textasciigrave{}", "[": "{[}", "]": "{]}", "*": "{*}",
+    "–": r"\textendash{}", "—": r"\textemdash{}", "±": r"$\pm$", "→": r"$\rightarrow$", "−": "$-$", "×": r"$\times$", "≤": r"$\leq$", "≥": r"$\geq$",
+    "≈": r"$\approx$", "≠": r"$\neq$", "·": r"$\cdot$", "°": r"$^\circ$", "∞": r"$\infty$", "…": r"\dots{}", "†": r"\dag{}",
+    "‘": "`", "’": "'", "“": "``", "”": "''", "ß": r"\ss{}", "æ": r"\ae{}", "Æ": r"\AE{}", "œ": r"\oe{}", "Œ": r"\OE{}",
+    "ø": r"\o{}", "Ø": r"\O{}", "ł": r"\l{}", "Ł": r"\L{}", "µ": r"$\mu$",
+}  # fmt: skip
+_ACCENTS = {0x300: "`", 0x301: "'", 0x302: "^", 0x303: "~", 0x308: '"', 0x30A: "r", 0x30C: "v", 0x327: "c", 0x304: "=", 0x306: "u", 0x307: ".", 0x30B: "H"}
+_GREEK = re.compile(r"GREEK (SMALL|CAPITAL) LETTER (ALPHA|BETA|GAMMA|DELTA|EPSILON|ZETA|ETA|THETA|IOTA|KAPPA|LAMDA|MU|NU|XI|PI|RHO|SIGMA|TAU|UPSILON|PHI|CHI|PSI|OMEGA)\Z")
+_GREEK_CAPITALS = {"GAMMA", "DELTA", "THETA", "LAMBDA", "XI", "PI", "SIGMA", "UPSILON", "PHI", "PSI", "OMEGA"}
+
+
+def escape_latex(text: str) -> str:
+    """Plain text as LaTeX that shows just that, for pdfLaTeX too; a character it has no glyph for becomes U+XXXX."""
+    escaped = "".join(map(_latex, plain(text)))
+    return re.sub("-(?=-)", "-{}", escaped)  # two hyphens would become a dash
+
+
+def _latex(character: str) -> str:
+    if character in _LATEX:
+        return _LATEX[character]
+    if character.isascii():
+        return character
+    parts = unicodedata.normalize("NFD", character)
+    if len(parts) == 2 and parts[0].isascii() and parts[0].isalpha() and ord(parts[1]) in _ACCENTS:
+        return f"\\{_ACCENTS[ord(parts[1])]}{{{parts[0]}}}"
+    greek = _GREEK.match(unicodedata.name(character, ""))
+    if greek:
+        name = greek[2].replace("LAMDA", "LAMBDA")
+        if greek[1] == "SMALL":
+            return f"$\\{name.lower()}$"
+        if name in _GREEK_CAPITALS:
+            return f"$\\{name.capitalize()}$"
+    return f"U+{ord(character):04X}"
+
+
+def to_latex(table: Table) -> str:
+    """A table environment with caption and label (tab:<name>), which needs booktabs and nothing else."""
+    layout = "".join(r"p{0.34\linewidth}" if column.long else "r" if column.right else "l" for column in table.columns)
+
+    def line(cells: Sequence[str]) -> str:
+        wrapped = (rf"\raggedright {cell}" if column.long else cell for cell, column in zip(cells, table.columns, strict=True))
+        return " & ".join(wrapped) + r" \\"
+
+    label = re.sub(r"[^A-Za-z0-9-]+", "-", table.name)
+    lines = [
+        r"% \usepackage{booktabs}",
+        r"\begin{table}",
+        r"\centering",
+        r"\small",
+        rf"\caption{{{escape_latex(table.title)}}}",
+        rf"\label{{tab:{label}}}",
+        rf"\begin{{tabular}}{{@{{}}{layout}@{{}}}}",
+        r"\toprule",
+        line([escape_latex(column.header) for column in table.columns]),
+        r"\midrule",
+        *(line([escape_latex(cell) for cell in row]) for row in table.rows()),
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
+    if table.footnotes:
+        notes = (rf"{escape_latex(note)}\par" for note in table.footnotes)
+        lines += [r"\par\medskip", r"\begin{minipage}{\linewidth}\footnotesize\raggedright", *notes, r"\end{minipage}"]
+    return "\n".join([*lines, r"\end{table}"]) + "\n"
+
+
+RENDERERS = {"md": to_markdown, "csv": to_csv, "tex": to_latex}

@@ -1,0 +1,207 @@
+"""A table: typed values, how they are said, and the footnotes that make them honest. Imports pandas.
+
+Renderers (``render``) write what is here; a table that an analysis shows is a Table.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from deit_ablate.report.frame import final_stage, rows
+from deit_ablate.report.summary import Summary, summarize
+
+NOTHING = "–"
+NAMED = 20
+"""How many runs a footnote names before it counts the rest."""
+
+HEADS = {
+    "class": "the class head alone",
+    "distillation": "the distillation head alone",
+    "ema": "the moving average of the weights (EMA)",
+}
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column as it is read: ``text`` turns a row of the frame into plain Unicode, which renderers escape."""
+
+    header: str
+    text: Callable[[Mapping[str, Any]], str]
+    right: bool = False
+    long: bool = False
+    """Long text, which LaTeX should wrap."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """What a table says. ``frame`` holds the raw values (what CSV gets), one row a row; ``columns`` words them."""
+
+    name: str
+    title: str
+    frame: pd.DataFrame
+    columns: tuple[Column, ...]
+    footnotes: tuple[str, ...]
+
+    def rows(self) -> list[list[str]]:
+        """The body as plain text, a list a row."""
+        return [[column.text(row) for column in self.columns] for row in rows(self.frame)]
+
+
+def sweep_table(results: Path | str, sweep: str) -> Table:
+    """The default table of any sweep: rows are variants, in the plan's order. Raises NoSweep.
+
+    Top-1 in percent with 95% t intervals over seeds, and the difference from the baseline in points, paired by seed.
+    """
+    summary = summarize(results, sweep)
+    plan, frame = summary.plan, summary.frame
+    unit, seconds = _time_unit(frame["train_seconds"])
+    columns = [
+        Column("variant", lambda row: row["variant"] + (" (baseline)" if row["baseline"] else "")),
+        Column("differs in", lambda row: row["differs_in"] or NOTHING, long=True),
+        Column("test top-1 (%)", _top1, right=True),
+        Column("difference", lambda row: measure(row["difference"], row["difference_half_width"], signed=True), right=True),
+        Column(f"time a run ({unit})", lambda row: _time(row["train_seconds"] / seconds), right=True),
+        Column("seeds", lambda row: _of(row["seeds"], row["seeds_planned"]), right=True),
+    ]
+    if not plan["baseline"]:
+        columns = [column for column in columns if column.header not in ("differs in", "difference")]
+    title = plan["title"] or sweep
+    if plan["profile"]:
+        title = f"{title}, profile {plan['profile']}"
+    return Table(sweep, title, frame, tuple(columns), tuple(footnotes(summary)))
+
+
+def measure(mean: float, half_width: float, *, signed: bool = False, digits: int = 2) -> str:
+    """``97.31 ± 0.42``; without an interval where there is none, ``–`` where there is no mean."""
+    if math.isnan(mean):
+        return NOTHING
+    text = f"{mean:+.{digits}f}" if signed else f"{mean:.{digits}f}"
+    if not float(text):
+        text = text.lstrip("+-")
+    text = text.replace("-", "\N{MINUS SIGN}")
+    return text if math.isnan(half_width) else f"{text} ± {half_width:.{digits}f}"
+
+
+def _top1(row: Mapping[str, Any]) -> str:
+    if row["diverged"] and row["diverged"] == row["seeds_planned"]:
+        return "did not train"
+    text = measure(row["top1_mean"], row["top1_half_width"])
+    return text + "*" if row["diverged"] and row["seeds"] else text
+
+
+def _of(part: int, whole: int) -> str:
+    return str(part) if part == whole else f"{part} of {whole}"
+
+
+def _time_unit(seconds: Iterable[float]) -> tuple[str, float]:
+    longest = max((value for value in seconds if not math.isnan(value)), default=0.0)
+    return ("s", 1.0) if longest < 120 else ("min", 60.0) if longest < 7200 else ("h", 3600.0)
+
+
+def _time(value: float) -> str:
+    if math.isnan(value):
+        return NOTHING
+    return f"{value:.1f}" if value < 100 else f"{value:.0f}"
+
+
+# -- footnotes -----------------------------------------------------------------------------------------------------
+
+
+def footnotes(summary: Summary) -> list[str]:
+    """What a reader must know to take the table for what it is, a sentence each."""
+    every, final = rows(summary.frame), summary.final
+    notes = []
+    if any(row["seeds"] > 1 for row in every):
+        paired = "; differences are paired by seed" if summary.plan["baseline"] else ""
+        notes.append(f"± is the half-width of a 95% t interval over seeds{paired}.")
+        notes.append("Intervals cover training noise only, not the finite test set.")
+    if any(row["seeds"] == 1 for row in every):
+        notes.append("One seed gives no interval.")
+    notes += _data(final)
+    for figure, words in HEADS.items():
+        named = [row["variant"] for row in every if row["shows"] == figure]
+        if named:
+            notes.append(f"Shows {words}: {_listed(named)}.")
+    notes += _shared_parents(summary)
+    notes += _diverged(every, final)
+    notes += _fewer_pairs(every)
+    notes += _absent(summary, final)
+    return notes
+
+
+def _data(final: Iterable[Mapping[str, Any]]) -> list[str]:
+    """What the figures were taken on; nothing before there is one."""
+    done = [record for record in final if record["state"] == "done"]
+    if not done:
+        return []
+    sizes = sorted({record["test_images"] for record in done if not pd.isna(record["test_images"])})
+    images = f" ({sizes[0]:,} images)" if len(sizes) == 1 else ""
+    heads = ", heads fused where there are two" if any(not math.isnan(record["test_top1_distillation"]) for record in done) else ""
+    return [f"Top-1 on the test split{images} at the last epoch, raw weights{heads}."]
+
+
+def _shared_parents(summary: Summary) -> list[str]:
+    """Say it where all seeds of a row stand on one and the same run: its choice is in no interval."""
+    final = final_stage(summary.plan)
+    runs: dict[tuple[str, str], dict[int, str]] = {}
+    for variant, seed, stage, run in summary.plan["cells"]:
+        runs.setdefault((stage, variant), {})[seed] = run
+    notes = []
+    for stage in (stage["name"] for stage in summary.plan["stages"][:-1]):
+        shared = {}
+        for (own, variant), made in runs.items():
+            if own == stage and len(made) == 1 and len(runs.get((final, variant), ())) > 1:
+                shared[variant] = next(iter(made.items()))
+        different = sorted({run for _, run in shared.values()})
+        if different:
+            seed = next(iter(shared.values()))[0]
+            which = f"run {different[0]}, seed {seed}" if len(different) == 1 else f"seed {seed}, a run of its own for each row"
+            rows_ = "" if len(shared) == len(summary.frame) else f": {_listed(list(shared))}"
+            notes.append(f"Conditional on one {stage} ({which}), which all seeds of a row share{rows_}.")
+    return notes
+
+
+def _diverged(every: Iterable[Mapping[str, Any]], final: Iterable[Mapping[str, Any]]) -> list[str]:
+    why: dict[str, list[str]] = {}
+    for record in final:
+        if record["state"] == "diverged":
+            why.setdefault(record["variant"], []).append(f"seed {record['seed']}" + (f": {record['detail']}" if record["detail"] else ""))
+    some: list[str] = []
+    none: list[str] = []
+    for row in every:
+        if row["diverged"]:
+            text = f"{row['variant']}: {row['diverged']} of {row['seeds_planned']} diverged ({_listed(why[row['variant']])})"
+            (some if row["seeds"] else none).append(text)
+    notes = [f"* Mean over the runs that converged. {_listed(some, '; ')}."] if some else []
+    return notes + ([f"No mean: {_listed(none, '; ')}."] if none else [])
+
+
+def _fewer_pairs(every: Iterable[Mapping[str, Any]]) -> list[str]:
+    named = [f"{row['variant']} {row['pairs']}" for row in every if 0 < row["pairs"] < row["seeds"]]
+    return [f"Differences over fewer pairs than seeds: {_listed(named)}."] if named else []
+
+
+def _absent(summary: Summary, final: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The runs that are in no mean because they did not end, by state, with the reason."""
+    places = {run: f"{stage or variant} seed {seed}" for variant, seed, stage, run in reversed(summary.plan["cells"])}
+    by_state: dict[str, list[str]] = {}
+    for record in final:
+        state, detail = record["state"], record["detail"]
+        if state == "done" and math.isnan(record["top1"]):
+            state, detail = "done without this figure", ""
+        if state in ("done", "diverged"):
+            continue
+        reason = places.get(detail, detail)
+        by_state.setdefault(state, []).append(f"{record['variant']} seed {record['seed']}" + (f" ({reason})" if reason else ""))
+    return [f"{state[0].upper()}{state[1:]}: {_listed(named)}." for state, named in sorted(by_state.items())]
+
+
+def _listed(words: list[str], separator: str = ", ") -> str:
+    more = len(words) - NAMED
+    return separator.join(words[:NAMED]) + (f" and {more} more" if more > 0 else "")

@@ -1,0 +1,53 @@
+"""What an analysis shows, written under ``results/<sweep>/``. The files in ``analysis/`` decide what that is."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+from deit_ablate import files, shipped
+from deit_ablate.report.render import RENDERERS
+from deit_ablate.store import Store
+
+
+def analysis(name: str = "sweep_table") -> ModuleType:
+    """The analysis file of that name, with ``table(results, sweep)`` and ``figures(results, sweep)``.
+
+    Raises FileNotFoundError where there is none.
+    """
+    path = shipped.folder("analysis") / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"deit_ablate_analysis_{name}", path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise FileNotFoundError(f"no analysis {name!r}: {path}")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def write_table(results: Path | str, sweep: str) -> list[Path]:
+    """Write table.md, table.csv and table.tex of a sweep; returns their paths. Raises NoSweep."""
+    table = analysis().table(results, sweep)
+    folder = Store(results).sweep(sweep)
+    paths = []
+    for suffix, render in RENDERERS.items():
+        paths.append(folder / f"table.{suffix}")
+        files.replace(paths[-1], render(table).encode())
+    return paths
+
+
+def write_figures(results: Path | str, sweep: str) -> list[Path]:
+    """Write figures/<name>.png of a sweep; returns their paths. Raises NoSweep. Imports matplotlib."""
+    from deit_ablate.report.figures import save
+
+    figures = analysis().figures(results, sweep)
+    folder = files.make_folder(Store(results).sweep(sweep) / "figures")
+    paths = [folder / f"{name}.png" for name in figures]
+    for path, figure in zip(paths, figures.values(), strict=True):
+        save(figure, path)
+    return paths
+
+
+def write_report(results: Path | str, sweep: str) -> list[Path]:
+    """Write a sweep's tables and figures; returns their paths. Raises NoSweep."""
+    return write_table(results, sweep) + write_figures(results, sweep)

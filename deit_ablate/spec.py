@@ -1,0 +1,457 @@
+"""``sweeps/x.yaml`` -> Sweep: what to vary, from which base, over which seeds and stages.
+
+Every error carries file:line:column. Precedence of a recipe's layers, lowest first: Table 9, the profile,
+``recipe``, ``--set``, the variant, ``by_profile``.
+"""
+
+from __future__ import annotations
+
+import functools
+import graphlib
+import itertools
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
+
+from deit_ablate import shipped
+from deit_ablate.recipe import BLOCKS, Recipe
+from deit_ablate.resolve import check_keys, dotted, layer, validate
+from deit_ablate.yamlfile import InputError, Node, Position, assignment, expand_dotted, load, merge, suggest
+
+RESERVED = frozenset({"runs", "reference", "submissions", "code", "data", "trash"})
+"""Folders of the store, which no sweep may be called after."""
+NAME = r"^[A-Za-z0-9+][A-Za-z0-9 ._+=,-]{0,79}$"
+
+
+def _sound_seeds(value: Any) -> Any:
+    if type(value) is int and 1 <= value <= 1000:
+        return value
+    listed = isinstance(value, list) and 1 <= len(value) <= 1000 and all(type(seed) is int and 0 <= seed < 2**32 for seed in value)
+    if listed and len(set(value)) == len(value):
+        return value
+    raise ValueError("should be how many seeds (1 to 1000), or a list of different whole numbers >= 0")
+
+
+_SEEDS_SCHEMA = {"anyOf": [{"type": "integer", "minimum": 1}, {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1}]}
+Seeds = Annotated[Any, AfterValidator(_sound_seeds), WithJsonSchema(_SEEDS_SCHEMA)]
+Mapping_ = dict[str, Any]
+
+
+class Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, populate_by_name=True, use_attribute_docstrings=True)
+
+
+class Execution(Part):
+    """How runs are carried out; none of it is part of a run's identity, all of it is recorded."""
+
+    parallel: Annotated[int, Field(ge=1, le=4096)] | None = None
+    """Runs at once; by default one a core, or one a GPU."""
+    threads: Annotated[int, Field(ge=1, le=1024)] = 1
+    """CPU threads of a run. Another number changes the bits of a result."""
+    loaders: Annotated[int, Field(ge=0, le=256)] = 0
+    """Data-loading processes of a run."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    data_dir: str | None = None
+    """Folder of the data set; DEIT_ABLATE_DATA and --data-dir say it too."""
+
+
+class StageFile(Part):
+    recipe: Mapping_ = {}
+    """Overrides of this stage, over the sweep's recipe (or over the run that it continues from)."""
+    teacher: str | None = None
+    """The stage whose run teaches this one; by default the teacher of the stage that it goes on from."""
+    from_: Annotated[str | None, Field(alias="from")] = None
+    """The stage whose weights this one starts from."""
+    weights: Literal["last", "ema"] = "last"
+    """Which weights of the parent are used."""
+    seeds: Seeds | None = None
+    """Seeds of this stage; [0] makes one run that all seeds share."""
+
+
+class SweepFile(Part):
+    """A sweep file: one question, and how to vary a recipe to answer it."""
+
+    title: str = ""
+    description: str = ""
+    profile: str | None = None
+    """The base recipe: digits, fashion-mnist, imagenet, or a file of your own in profiles/."""
+    seeds: Seeds = 3
+    """How many seeds (0, 1, ...), or a list of them."""
+    margin: Annotated[float, Field(gt=0)] | None = None
+    """Points of top-1 below which rows count as equivalent; to be declared before the sweep is run."""
+    recipe: Mapping_ = {}
+    """Overrides for all rows."""
+    execution: Execution = Execution()
+    baseline: str | None = None
+    """The variant that differences are taken from."""
+    variants: Mapping_ | None = None
+    """Rows by name, each with the overrides that make it differ."""
+    grid: Mapping_ | None = None
+    """Axes by key, each a list of values; one row for every combination."""
+    zip: Mapping_ | None = None
+    """Axes by key, each a list of values of equal length; one row for each position."""
+    leave_one_out: Mapping_ | list[str] | None = None
+    """From the baseline, one switch off at a time: names with overrides, or keys that have an off value."""
+    add_one: Mapping_ | list[str] | None = None
+    """From the baseline, one switch on at a time: names with overrides, or keys, set to Table 9's value."""
+    stages: dict[str, StageFile] | None = None
+    """Steps that feed one another: a teacher, its students, fine-tuning."""
+    by_profile: dict[str, Mapping_] | None = None
+    """Overrides under one profile: profile, then variant (or stage, or `recipe`), then keys."""
+
+
+class ProfileFile(Part):
+    title: str = ""
+    description: str = ""
+    recipe: Mapping_ = {}
+    execution: Execution = Execution()
+
+
+OFF: dict[str, Any] = {
+    "augment.auto_augment": None, "augment.color_jitter": 0, "augment.hflip": 0, "augment.erasing": 0, "augment.mixup": 0,
+    "augment.cutmix": 0, "augment.repeats": 1, "regularize.label_smoothing": 0, "regularize.drop_path": 0,
+    "regularize.dropout": 0, "regularize.ema_decay": None, "optimizer.weight_decay": 0, "optimizer.clip_grad": None,
+    "schedule.warmup_epochs": 0,
+}  # fmt: skip
+"""The value at which a switch is off, for ``leave_one_out`` given as a list of keys."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    name: str
+    overrides: Node
+    teacher: str | None = None
+    start: str | None = None
+    weights: str = "last"
+    seeds: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One named row: overrides of the recipe, overrides of single stages, and the figure it shows."""
+
+    name: str
+    where: Position
+    overrides: Node
+    by_stage: dict[str, Node] = field(default_factory=dict)
+    shows: str | None = None
+
+
+@dataclass(frozen=True)
+class Sweep:
+    name: str
+    file: Path
+    title: str
+    description: str
+    profile: str | None
+    margin: float | None
+    baseline: str | None
+    base: Node
+    """Profile, ``recipe`` and ``--set``, merged."""
+    stages: tuple[Stage, ...]
+    """In order of dependence, the final one last."""
+    variants: tuple[Variant, ...]
+    by_profile: dict[str, Node]
+    """This profile's last word: variant or stage -> overrides."""
+    execution: Execution
+    kind: str
+
+    def lineage(self) -> list[str]:
+        """The stages that variants vary: the final one and those that it continues from."""
+        by_name = {stage.name: stage for stage in self.stages}
+        line = [self.stages[-1].name]
+        while (before := by_name[line[-1]].start) is not None:
+            line.append(before)
+        return line[::-1]
+
+
+def load_sweep(
+    path: Path, *, profile: str | None = None, sets: Sequence[str] = (), seeds: int | None = None, name: str | None = None
+) -> Sweep:
+    """Read a sweep file. Raises InputError with the place of the first thing that is wrong."""
+    node = load(path)
+    stem = _stem(path, name)
+    own_profile = node.get("profile")
+    parsed = validate(SweepFile, node)
+    chosen = profile or parsed.profile
+    base, execution = Node({}, node.where), Execution()
+    if chosen:
+        where = own_profile.where if own_profile and not profile else ("--profile", 0, 0)
+        base, execution = load_profile(chosen, path.parent, where)
+    overrides = {
+        key: Node({name: expand_dotted(row) for name, row in child.items()}, child.where, child.keys)
+        for key, child in (node.get("by_profile") or Node({}, node.where)).items()
+    }
+    _check_profiles(node, overrides, path.parent)
+    mine = overrides.get(chosen or "", Node({}, node.where))
+    for extra in (node.get("recipe"), mine.get("recipe")):
+        if extra is not None:
+            extra = expand_dotted(extra)
+            check_keys(extra, prefix="recipe.")
+            base = layer(base, extra)
+    for text in sets:
+        given = assignment(text)
+        check_keys(given)
+        base = layer(base, given)
+    stages = _stages(node, parsed, _seeds(seeds or parsed.seeds))
+    kind, variants = _variants(node, base, [stage.name for stage in stages])
+    baseline = parsed.baseline or ("baseline" if kind in ("leave_one_out", "add_one") else None)
+    _check_baseline(node, baseline, variants)
+    _check_by_profile(overrides, variants, stages)
+    given_execution = {key: getattr(parsed.execution, key) for key in parsed.execution.model_fields_set}
+    return Sweep(
+        name=_folder(stem, parsed.profile, profile, sets, name), file=path, title=parsed.title or stem, description=parsed.description,
+        profile=chosen, margin=parsed.margin, baseline=baseline, base=base, stages=stages, variants=variants,
+        by_profile={key: child for key, child in mine.items() if key != "recipe"},
+        execution=execution.model_copy(update=given_execution), kind=kind,
+    )  # fmt: skip
+
+
+def _stem(path: Path, name: str | None) -> str:
+    stem = name or path.stem
+    where = ("--name", 0, 0) if name else (str(path), 0, 0)
+    if not re.match(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$", stem):
+        raise InputError(f"{stem!r} cannot name a folder of results", where=where, expected="letters, digits, '.', '_' and '-'")
+    if stem in RESERVED:
+        raise InputError(f"{stem!r} is a folder of the store itself", where=where, expected="another name (--name)")
+    return stem
+
+
+def _folder(stem: str, own: str | None, profile: str | None, sets: Sequence[str], name: str | None) -> str:
+    """``<stem>[@profile][+hash of --set]``: another study, another folder. A ``--name`` stands as it is."""
+    if name:
+        return name
+    folder = f"{stem}@{profile}" if profile and profile != own else stem
+    if sets:
+        import hashlib
+
+        folder += "+" + hashlib.sha256("\n".join(sorted(sets)).encode()).hexdigest()[:6]
+    return folder
+
+
+def _seeds(given: int | Sequence[int]) -> tuple[int, ...]:
+    return tuple(range(given)) if isinstance(given, int) else tuple(given)
+
+
+@functools.lru_cache(maxsize=64)
+def load_profile(name: str, beside: Path, where: Position) -> tuple[Node, Execution]:
+    """A profile's recipe and execution: from ``profiles/`` beside the sweep, else from the package."""
+    folders = [beside / "profiles", shipped.folder("sweeps") / "profiles"]
+    known = sorted({path.stem for folder in folders for path in folder.glob("*.yaml")})
+    if name not in known:
+        raise InputError(f"no profile {name!r}{suggest(name, known)}", where=where, key="profile", expected="one of " + ", ".join(known))
+    node = load(next(path for folder in folders if (path := folder / f"{name}.yaml").exists()))
+    parsed = validate(ProfileFile, node)
+    recipe = expand_dotted(node.get("recipe") or Node({}, node.where))
+    check_keys(recipe, prefix="recipe.")
+    return recipe, parsed.execution
+
+
+# -- the kinds of sweep: each turns its part of the file into (name, overrides, place) ---------------------------
+
+Row = tuple[str, Node, Position]
+
+
+def _named(node: Node, base: Node) -> Iterator[Row]:
+    for name, child in node.items():
+        if child.value is None:
+            child = Node({}, child.where)
+        yield name, child, node.keys[name]
+
+
+def _axes(node: Node) -> list[tuple[str, list[Node], Position]]:
+    """Axes of a grid or zip: every list below the mapping, by its dotted key."""
+    axes: list[tuple[str, list[Node], Position]] = []
+
+    def walk(at: Node, path: tuple[str, ...]) -> None:
+        for key, child in at.items():
+            place = at.keys.get(key, child.where)
+            here = (*path, key)
+            if isinstance(child.value, dict) and child.value:
+                walk(child, here)
+            elif isinstance(child.value, list) and child.value:
+                axes.append((dotted(here), child.value, place))
+            else:
+                raise InputError("an axis without values", where=place, key=dotted(here), expected="a list of values")
+
+    walk(expand_dotted(node), ())
+    if not axes:
+        raise InputError("no axes", where=node.where, expected="keys with lists of values")
+    return axes
+
+
+def _axis_rows(axes: list[tuple[str, list[Node], Position]], combinations: Iterator[tuple[Node, ...]]) -> Iterator[Row]:
+    short = [path.rsplit(".", 1)[-1] for path, _, _ in axes]
+    labels = [path if short.count(last) > 1 else last for (path, _, _), last in zip(axes, short, strict=True)]
+    for values in combinations:
+        overrides = Node({}, axes[0][2])
+        for (path, _, place), value in zip(axes, values, strict=True):
+            step = value
+            for part in reversed(path.split(".")):
+                step = Node({part: step}, value.where, {part: place})
+            overrides = merge(overrides, step)
+        yield ",".join(f"{label}={_label(value)}" for label, value in zip(labels, values, strict=True)), overrides, values[0].where
+
+
+def _label(node: Node) -> str:
+    value = node.plain()
+    if isinstance(value, dict) and isinstance(value.get("name"), str):
+        value = value["name"]
+    text = f"{value:g}" if isinstance(value, float) else "off" if value is None else str(value)
+    return re.sub(r"[^A-Za-z0-9._+-]+", "-", text).strip("-")[:40] or "-"
+
+
+def _grid(node: Node, base: Node) -> Iterator[Row]:
+    axes = _axes(node)
+    return _axis_rows(axes, itertools.product(*(values for _, values, _ in axes)))
+
+
+def _zip(node: Node, base: Node) -> Iterator[Row]:
+    axes = _axes(node)
+    for path, values, place in axes:
+        if len(values) != len(axes[0][1]):
+            raise InputError(f"{len(values)} values, and {axes[0][0]} has {len(axes[0][1])}", where=place, key=path, expected="lists of equal length")
+    return _axis_rows(axes, zip(*(values for _, values, _ in axes), strict=True))
+
+
+def _switches(node: Node, values: Callable[[str, Position], Any], prefix: str) -> Iterator[Row]:
+    yield "baseline", Node({}, node.where), node.where
+    if isinstance(node.value, list):
+        for child in node.value:
+            key = str(child.value)
+            given = Node(values(key, child.where), child.where)
+            for part in reversed(key.split(".")):
+                given = Node({part: given}, child.where, {part: child.where})
+            yield prefix + key.rsplit(".", 1)[-1], given, child.where
+    else:
+        for name, overrides, place in _named(node, node):
+            yield prefix + name, overrides, place
+
+
+def _leave_one_out(node: Node, base: Node) -> Iterator[Row]:
+    def off(key: str, where: Position) -> Any:
+        if key not in OFF:
+            raise InputError(f"{key!r} has no off value{suggest(key, OFF)}", where=where, expected="one of " + ", ".join(OFF) + "; or `name: {overrides}`")
+        return OFF[key]
+
+    return _switches(node, off, "no ")
+
+
+def _add_one(node: Node, base: Node) -> Iterator[Row]:
+    table9 = Recipe().model_dump()
+
+    def on(key: str, where: Position) -> Any:
+        block, _, name = key.partition(".")
+        if key not in OFF or table9[block][name] == OFF[key]:
+            raise InputError(f"{key!r} is no switch that Table 9 has on{suggest(key, OFF)}", where=where, expected="`name: {overrides}`")
+        return table9[block][name]
+
+    return _switches(node, on, "+")
+
+
+KINDS: dict[str, Callable[[Node, Node], Iterator[Row]]] = {
+    "variants": _named, "grid": _grid, "zip": _zip, "leave_one_out": _leave_one_out, "add_one": _add_one,
+}  # fmt: skip
+
+
+def _variants(node: Node, base: Node, stages: Sequence[str]) -> tuple[str, tuple[Variant, ...]]:
+    given = [kind for kind in KINDS if node.get(kind) is not None and node.value[kind].value is not None]
+    if len(given) != 1:
+        places = node.keys.get(given[1]) if given else node.where
+        found = "none of them" if not given else " and ".join(given)
+        raise InputError(f"{found} given", where=places, expected="exactly one of " + ", ".join(KINDS))
+    kind = given[0]
+    variants: dict[str, Variant] = {}
+    for name, overrides, where in KINDS[kind](node.value[kind], base):
+        if not re.match(NAME, name):
+            raise InputError(f"{name!r} cannot name a row", where=where, key=kind, expected="letters, digits, spaces and . _ + = , -")
+        if name in (*stages, "recipe") and name:
+            raise InputError(f"{name!r} names a stage or a block already", where=where, key=kind, expected="another name")
+        if name in variants:
+            raise InputError(f"two rows are called {name!r}", where=where, key=kind, expected="different names")
+        variants[name] = _variant(kind, name, overrides, where, stages)
+    if not variants:
+        raise InputError("an empty sweep", where=node.keys[kind], key=kind, expected="at least one row")
+    return kind, tuple(variants.values())
+
+
+def _variant(kind: str, name: str, overrides: Node, where: Position, stages: Sequence[str]) -> Variant:
+    if not isinstance(overrides.value, dict):
+        raise InputError(f"got {overrides.value!r}", where=overrides.where, key=f"{kind}.{name}", expected="a mapping of overrides, or {}")
+    overrides = expand_dotted(overrides)
+    shows = overrides.get("shows")
+    if shows is not None and shows.value not in ("class", "distillation", "ema"):
+        raise InputError(f"got {shows.value!r}", where=shows.where, key=f"{kind}.{name}.shows", expected="class, distillation or ema")
+    by_stage = {stage: overrides.value[stage] for stage in stages if stage and overrides.get(stage) is not None}
+    own = Node({k: v for k, v in overrides.items() if k not in by_stage and k != "shows"}, overrides.where, overrides.keys)
+    check_keys(own, extra=(), prefix=f"{kind}.{name}.")
+    for stage, child in by_stage.items():
+        check_keys(child, prefix=f"{kind}.{name}.{stage}.")
+    return Variant(name, where, own, by_stage, shows.value if shows else None)
+
+
+# -- stages, baseline, profiles ------------------------------------------------------------------------------------
+
+
+def _stages(node: Node, parsed: SweepFile, seeds: tuple[int, ...]) -> tuple[Stage, ...]:
+    """Stages in order of dependence, the final one last; a sweep without any has one without a name."""
+    whole = node.get("stages")
+    if not parsed.stages or whole is None:
+        return (Stage("", Node({}, node.where), seeds=seeds),)
+    found: dict[str, Stage] = {}
+    for name, part in parsed.stages.items():
+        place = whole.keys[name]
+        if not re.match(r"^[a-z][a-z0-9_-]{0,39}$", name) or name in (*BLOCKS, "precision", "recipe", "shows"):
+            raise InputError(f"{name!r} cannot name a stage", where=place, key="stages", expected="lower-case letters, digits, - and _; not a recipe's block")
+        for role, parent in (("teacher", part.teacher), ("from", part.from_)):
+            if parent is not None and parent not in parsed.stages:
+                hint = suggest(parent, parsed.stages)
+                raise InputError(f"no stage {parent!r}{hint}", where=whole.locate((name, role)), key=f"stages.{name}.{role}", expected="one of " + ", ".join(parsed.stages))
+        overrides = expand_dotted(whole.value[name].get("recipe") or Node({}, place))
+        check_keys(overrides, prefix=f"stages.{name}.recipe.")
+        own = _seeds(part.seeds) if part.seeds is not None else seeds
+        found[name] = Stage(name, overrides, part.teacher, part.from_, part.weights, own)
+    above = {stage.name: {parent for parent in (stage.teacher, stage.start) if parent} for stage in found.values()}
+    try:
+        order = list(graphlib.TopologicalSorter(above).static_order())
+    except graphlib.CycleError as error:
+        raise InputError("the stages go in a circle: " + " -> ".join(error.args[1]), where=node.keys["stages"], key="stages") from None
+    final = [name for name in found if not any(name in parents for parents in above.values())]
+    if len(final) != 1:
+        raise InputError("the stages end in " + " and ".join(final), where=node.keys["stages"], key="stages", expected="one last stage, which the table shows")
+    for stage in found.values():
+        for parent in above[stage.name]:
+            missing = [seed for seed in stage.seeds if len(found[parent].seeds) > 1 and seed not in found[parent].seeds]
+            if missing:
+                raise InputError(f"seed {missing[0]} of {stage.name} has no run of {parent}", where=whole.keys[parent], key=f"stages.{parent}.seeds", expected="one seed, or the same ones")
+    for name in order:  # a stage that goes on from another keeps its teacher
+        before = found.get(found[name].start or "")
+        if before is not None and found[name].teacher is None:
+            found[name] = replace(found[name], teacher=before.teacher)
+    return tuple(found[name] for name in order if name != final[0]) + (found[final[0]],)
+
+
+def _check_baseline(node: Node, baseline: str | None, variants: Sequence[Variant]) -> None:
+    known = [variant.name for variant in variants]
+    if baseline is not None and baseline not in known:
+        place = node.value["baseline"].where if node.get("baseline") else node.where
+        raise InputError(f"no row {baseline!r}{suggest(baseline, known)}", where=place, key="baseline", expected="one of " + ", ".join(known[:20]))
+
+
+def _check_profiles(node: Node, overrides: dict[str, Node], beside: Path) -> None:
+    whole = node.get("by_profile")
+    for profile in overrides:
+        load_profile(profile, beside, whole.keys[profile] if whole else node.where)
+
+
+def _check_by_profile(overrides: dict[str, Node], variants: Sequence[Variant], stages: Sequence[Stage]) -> None:
+    known = [*(variant.name for variant in variants), *(stage.name for stage in stages if stage.name), "recipe"]
+    for profile, rows in overrides.items():
+        for name, child in rows.items():
+            if name not in known:
+                raise InputError(f"no row or stage {name!r}{suggest(name, known)}", where=rows.keys.get(name, child.where), key=f"by_profile.{profile}", expected="one of " + ", ".join(known[:20]))
+            check_keys(child, prefix=f"by_profile.{profile}.{name}.")

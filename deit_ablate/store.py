@@ -1,0 +1,356 @@
+"""The run store: the only file that knows the names under ``results/``.
+
+A run's folder holds its recipe, one folder an attempt, and at the end an outcome. Claims are hard links,
+states are a pure function of files, and every file has one writer. DESIGN's rules in short: an attempt may
+be claimed when the one before it is closed, or its owner provably gone; then look again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import secrets
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from deit_ablate import files, owner
+from deit_ablate.recipe import canonical_json, run_id
+
+SCHEMA = 1
+ATTEMPTS_WITHOUT_PROGRESS = 3
+KILLS = 2
+
+RESUMABLE = frozenset(
+    {"interrupted", "preempted", "time-limit", "node", "paused", "superseded", "killed", "released", "cancelled"}
+)
+"""How an attempt may end so that the next one simply goes on. All else is a failure of that class."""
+
+_RUN = re.compile(r"[0-9a-f]{16}\Z")
+_ATTEMPT = re.compile(r"a(\d{4,})\Z")
+
+
+@dataclass(frozen=True)
+class State:
+    """Where a run stands. ``detail`` is a failure's class, or the parent that it waits for."""
+
+    name: str
+    detail: str = ""
+    attempt: int = 0
+
+    @property
+    def finished(self) -> bool:
+        return self.name in ("done", "diverged")
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.detail})" if self.detail else self.name
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One try at a run. Its number is the fencing token: a higher one ends all lower ones."""
+
+    number: int
+    path: Path
+
+    def read(self, name: str) -> Any | None:
+        return files.read_json(self.path / f"{name}.json")
+
+    @property
+    def owner(self) -> dict[str, Any]:
+        return self.read("owner") or {}
+
+    @property
+    def exit(self) -> dict[str, Any] | None:
+        return self.read("exit")
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.path / "ckpt.pt"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "log.txt"
+
+    @property
+    def arrays(self) -> Path:
+        return self.path / "arrays.npz"
+
+    @property
+    def progressed(self) -> bool:
+        return self.checkpoint.exists() or (self.path / "ckpt.prev").exists()
+
+    def beat(self, **what: Any) -> None:
+        files.replace(self.path / "beat", files.to_json({**what, "time": time.time()}))
+
+    def read_beat(self) -> dict[str, Any] | None:
+        return files.read_json(self.path / "beat")
+
+    def close(self, how: str, message: str = "", **more: Any) -> bool:
+        """Say how the attempt ended; the first word stands."""
+        content = {"schema": SCHEMA, "class": how, "message": message, "time": time.time(), **more}
+        return files.publish(self.path / "exit.json", files.to_json(content))
+
+
+class Refused(Exception):
+    """A claim that was not granted; the text says why."""
+
+
+class Store:
+    def __init__(self, root: Path | str):
+        self.root = Path(root)
+
+    # -- runs ---------------------------------------------------------------------------------------------
+
+    def run(self, run: str) -> Path:
+        return self.root / "runs" / run
+
+    def runs(self) -> set[str]:
+        """The ids of all runs that have a folder."""
+        try:
+            with os.scandir(self.root / "runs") as entries:
+                return {entry.name for entry in entries if _RUN.match(entry.name)}
+        except FileNotFoundError:
+            return set()
+
+    def register(self, run: str, recipe: Mapping[str, Any], parents: Mapping[str, Any], sources: Mapping[str, str]) -> None:
+        """Write a run's recipe, before it is first started; what stands already is left as it is."""
+        if run != run_id(recipe, parents, sources):
+            raise ValueError(f"{run} is not the id of this recipe")
+        path = self.run(run) / "recipe.json"
+        if not path.exists():
+            files.make_folder(path.parent)
+            files.publish(path, files.to_json({"schema": SCHEMA, "run": run, "recipe": recipe, "parents": parents, "sources": sources}))
+
+    def recipe(self, run: str) -> dict[str, Any] | None:
+        return files.read_json(self.run(run) / "recipe.json")
+
+    def outcome(self, run: str) -> dict[str, Any] | None:
+        return files.read_json(self.run(run) / "outcome.json")
+
+    def attempts(self, run: str) -> list[Attempt]:
+        """All attempts, lowest first; a folder without an owner is none."""
+        try:
+            entries = os.listdir(self.run(run))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        numbers = sorted(int(match[1]) for match in map(_ATTEMPT.match, entries) if match)
+        every = (Attempt(number, self.run(run) / f"a{number:04d}") for number in numbers)
+        return [attempt for attempt in every if (attempt.path / "owner.json").exists()]
+
+    def history(self, run: str) -> list[dict[str, Any]]:
+        """A run's epochs: the lines of the attempt that the outcome names, else of the latest one."""
+        outcome, attempts = self.outcome(run), self.attempts(run)
+        chosen = [a for a in attempts if outcome and a.number == outcome["attempt"]] or attempts[-1:]
+        return files.read_lines(chosen[0].metrics) if chosen else []
+
+    def checkpoints(self, run: str) -> list[Path]:
+        """Every checkpoint file of every attempt, the latest attempt's first."""
+        found = [a.path / name for a in reversed(self.attempts(run)) for name in ("ckpt.pt", "ckpt.prev")]
+        return [path for path in found if path.exists()]
+
+    def weights(self, run: str) -> Path | None:
+        """The final checkpoint of a finished run, or None where it is not finished or its weights are gone."""
+        outcome = self.outcome(run)
+        path = self.run(run) / f"a{outcome['attempt']:04d}" / "ckpt.pt" if outcome else None
+        return path if path and path.exists() else None
+
+    # -- claims -------------------------------------------------------------------------------------------
+
+    def claim(self, run: str, *, retry: bool = False, **execution: Any) -> Attempt:
+        """Become the one that carries a run. Raises Refused where it is over, cancelled or in other hands.
+
+        ``retry`` starts the budgets of failures anew; ``execution`` is recorded with the owner.
+        """
+        self._must_be_open(run)
+        attempts = self.attempts(run)
+        if attempts and attempts[-1].exit is None:
+            last = attempts[-1]
+            if not owner.provably_gone(last.owner):
+                raise Refused(f"attempt {last.number} on {last.owner.get('host')} has not ended")
+            last.close("interrupted", "its process was gone when the next attempt began")
+        number = attempts[-1].number + 1 if attempts else 1
+        attempt = Attempt(number, self.run(run) / f"a{number:04d}")
+        files.make_folder(attempt.path)
+        me = {"schema": SCHEMA, **owner.identify(), "time": time.time(), "retry": retry, **execution}
+        if not files.publish(attempt.path / "owner.json", files.to_json(me)) and attempt.owner.get("nonce") != me["nonce"]:
+            raise Refused(f"another process claimed attempt {number} first")
+        try:
+            # The second look: between the first and the link another may have finished, cancelled or gone on.
+            self._must_be_open(run)
+            if self.attempts(run)[-1].number > number:
+                raise Refused("a later attempt exists")
+        except Refused as refusal:
+            attempt.close("superseded", str(refusal))
+            raise
+        return attempt
+
+    def _must_be_open(self, run: str) -> None:
+        if (self.run(run) / "outcome.json").exists():
+            raise Refused("already finished")
+        if self.cancelled(run):
+            raise Refused("cancelled")
+
+    def overtaken(self, run: str, attempt: Attempt) -> str | None:
+        """Why this attempt should end itself, or None: asked at every beat, checkpoint and before publishing."""
+        if (self.run(run) / "outcome.json").exists():
+            return "superseded"
+        if (self.run(run) / f"a{attempt.number + 1:04d}" / "owner.json").exists():
+            return "superseded"
+        return "cancelled" if self.cancelled(run) else None
+
+    def finish(self, run: str, attempt: Attempt, outcome: Mapping[str, Any]) -> bool:
+        """Publish the outcome, terminal and once; False where another attempt's stands already."""
+        content = {"schema": SCHEMA, "run": run, "attempt": attempt.number, **outcome}
+        return files.publish(self.run(run) / "outcome.json", files.to_json(content))
+
+    # -- states -------------------------------------------------------------------------------------------
+
+    def states(self, parents: Mapping[str, Sequence[str]]) -> dict[str, State]:
+        """The state of each run; ``parents`` maps a run to its parents' ids and lists parents first."""
+        present = self.runs()
+        states: dict[str, State] = {}
+        for run, above in parents.items():
+            states[run] = self.state(run, {parent: states[parent] for parent in above}, exists=run in present)
+        return states
+
+    def state(self, run: str, parents: Mapping[str, State], *, exists: bool = True) -> State:
+        """A pure function of files (and of the parents' states): the first match of DESIGN's list."""
+        attempts: list[Attempt] = []
+        if exists:
+            outcome = self.outcome(run)
+            if outcome:
+                return State(outcome["status"], outcome.get("reason") or "", outcome["attempt"])
+            if self.cancelled(run):
+                return State("cancelled")
+            attempts = self.attempts(run)
+            if attempts and attempts[-1].exit is None:
+                return State("running", attempt=attempts[-1].number)
+        number = attempts[-1].number if attempts else 0
+        for parent, state in parents.items():
+            if state.name in ("failed", "cancelled", "blocked") or (state.name == "diverged" and "non-finite" in state.detail):
+                return State("blocked", parent, number)
+        if attempts and (failure := _failure(attempts)):
+            return State("failed", failure, number)
+        for parent, state in parents.items():
+            if not state.finished:
+                return State("waiting", parent, number)
+        return State("resumable", (attempts[-1].exit or {}).get("class", ""), number) if attempts else State("missing")
+
+    # -- what users and launchers say -----------------------------------------------------------------------
+
+    def cancelled(self, run: str) -> bool:
+        return (self.run(run) / "cancel.json").exists()
+
+    def cancel(self, run: str) -> None:
+        files.publish(files.make_folder(self.run(run)) / "cancel.json", files.to_json({"time": time.time()}))
+
+    def uncancel(self, run: str) -> None:
+        (self.run(run) / "cancel.json").unlink(missing_ok=True)
+
+    def pin_data(self, data_id: str, facts: Mapping[str, Any]) -> dict[str, Any]:
+        """Record a data set's fingerprint under its id; returns what stands, which may be another's."""
+        path = files.make_folder(self.root / "data") / f"{data_id}.json"
+        files.publish(path, files.to_json({"schema": SCHEMA, **facts}))
+        return files.read_json(path) or {}
+
+    def data_facts(self, data_id: str) -> dict[str, Any] | None:
+        return files.read_json(self.root / "data" / f"{data_id}.json")
+
+    def proven_over(self, run: str) -> bool:
+        """Whether every attempt at a run is certain to have ended (a release is a person's word, no proof)."""
+        outcome = self.outcome(run)
+        for attempt in self.attempts(run):
+            closed = (attempt.exit or {}).get("class", "released") != "released"
+            if not (closed or (outcome and outcome["attempt"] == attempt.number) or owner.provably_gone(attempt.owner)):
+                return False
+        return True
+
+    def forget(self, run: str) -> None:
+        """Move a run to the trash. Raises Refused while an attempt at it may be alive."""
+        if not self.proven_over(run):
+            raise Refused("an attempt at it may still be alive")
+        trash = files.make_folder(self.root / "trash")
+        os.rename(self.run(run), trash / f"{run}-{secrets.token_hex(4)}")
+
+    def size(self, run: str) -> tuple[int, int]:
+        """(bytes, files) under a run's folder."""
+        total = count = 0
+        for folder, _, names in os.walk(self.run(run)):
+            for name in names:
+                with contextlib.suppress(OSError):
+                    total, count = total + os.lstat(os.path.join(folder, name)).st_size, count + 1
+        return total, count
+
+    def disposable(self, run: str, keep: str) -> Iterator[Path]:
+        """Files of a finished run that ``gc`` may remove: by ``keep`` final (its last weights stay), none or all."""
+        outcome = self.outcome(run)
+        if not outcome or keep == "all" or not self.proven_over(run):
+            return
+        final = self.weights(run) if keep == "final" else None
+        yield from (path for path in self.checkpoints(run) if path != final)
+        yield from self.run(run).rglob(f"{files.TEMPORARY}*")
+
+    def empty_trash(self) -> int:
+        freed = 0
+        for folder in (self.root / "trash").glob("*"):
+            freed += sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
+            shutil.rmtree(folder, ignore_errors=True)
+        return freed
+
+    # -- sweeps -------------------------------------------------------------------------------------------
+
+    def sweep(self, name: str) -> Path:
+        return self.root / name
+
+    def sweeps(self) -> list[str]:
+        """Names of the sweeps that have been run into this store."""
+        return sorted(path.parent.name for path in self.root.glob("*/plan.json"))
+
+    def plan(self, name: str) -> dict[str, Any] | None:
+        return files.read_json(self.sweep(name) / "plan.json")
+
+    def save_plan(self, name: str, plan: Mapping[str, Any]) -> None:
+        files.replace(files.make_folder(self.sweep(name)) / "plan.json", files.to_json(plan))
+
+    def planned_seeds(self, name: str) -> list[dict[str, Any]]:
+        """What was planned, and how much was known by then, first plan first."""
+        paths = (self.sweep(name) / "seeds").glob("*.json")
+        return [files.read_json(path) or {} for path in sorted(paths, key=lambda path: int(path.stem))]
+
+    def plan_seeds(self, name: str, seeds: Mapping[str, Sequence[int]], finished: int) -> None:
+        """Record planned seeds, a new file only where they differ from the last plan's."""
+        content = {"schema": SCHEMA, "seeds": {stage: list(values) for stage, values in seeds.items()}}
+        while True:
+            planned = self.planned_seeds(name)
+            if planned and canonical_json(planned[-1]["seeds"]) == canonical_json(content["seeds"]):
+                return
+            path = files.make_folder(self.sweep(name) / "seeds") / f"{len(planned) + 1}.json"
+            if files.publish(path, files.to_json({**content, "time": time.time(), "finished_runs_then": finished})):
+                return
+
+
+def _failure(attempts: Sequence[Attempt]) -> str | None:
+    """The class of failure that a run's closed attempts add up to, or None where it may simply go on."""
+    start = max((i for i, attempt in enumerate(attempts) if attempt.owner.get("retry")), default=0)
+    exits = [(attempt, attempt.exit or {}) for attempt in attempts[start:]]
+    exits = [(attempt, end) for attempt, end in exits if end.get("class") != "superseded"]
+    if not exits:
+        return None
+    last = exits[-1][1].get("class", "")
+    if last not in RESUMABLE:
+        return last or "crash"
+    if last == "killed" and sum(end.get("class") == "killed" for _, end in exits) >= KILLS:
+        return "killed"
+    recent = exits[-ATTEMPTS_WITHOUT_PROGRESS:]
+    if len(recent) == ATTEMPTS_WITHOUT_PROGRESS and not any(attempt.progressed for attempt, _ in recent):
+        return "no-progress"
+    return None

@@ -1,0 +1,126 @@
+"""Checkpoint files: written whole, verified when read, one good file at any instant."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import torch
+
+from deit_ablate.train.errors import TrainError
+
+
+class CheckpointError(TrainError):
+    """The file is not a whole checkpoint."""
+
+
+class Newest(NamedTuple):
+    """The state with the highest step among those that verify, its file, and why the others were skipped."""
+
+    state: dict[str, Any] | None
+    path: Path | None
+    skipped: list[str]
+
+
+class _Writer:
+    """A file for torch.save, which reports a full disk as RuntimeError: this one remembers the OSError."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+        self.error: OSError | None = None
+
+    def write(self, content: Any) -> int:
+        try:
+            return self.file.write(content)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        self.file.flush()
+
+
+def save(path: Path, state: dict[str, Any]) -> None:
+    """Replace ``path`` by this state; the state before stays beside it as ``<stem>.prev``.
+
+    A temporary file in the same folder, synced, then renamed, so that a reader (or the next attempt) finds a whole
+    file whenever this process or machine dies. Raises OSError (a full disk, say) with the old files untouched.
+    """
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    temporary, writer = Path(name), None
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            writer = _Writer(file)
+            torch.save(state, writer)
+            file.flush()
+            os.fsync(file.fileno())
+        if path.exists():
+            _keep(path)
+        os.replace(temporary, path)
+    except BaseException as error:
+        temporary.unlink(missing_ok=True)
+        if writer is not None and writer.error is not None and error is not writer.error:
+            raise writer.error from error
+        raise
+    _sync_folder(path.parent)
+
+
+def _keep(path: Path) -> None:
+    """Give the file a second name, ``.prev``, without a moment in which neither name exists."""
+    link = path.with_suffix(f".prev.{os.getpid()}")
+    link.unlink(missing_ok=True)
+    os.link(path, link)
+    os.replace(link, path.with_suffix(".prev"))
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def load(path: Path) -> dict[str, Any]:
+    """The state in a checkpoint, on the CPU. Runs no code from the file (``weights_only``).
+
+    Raises CheckpointError where the file is cut short or damaged (every member's checksum is compared).
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise CheckpointError(f"{path} is damaged (in {damaged})")
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} does not exist") from None
+    except (CheckpointError, OSError, MemoryError):
+        raise
+    except Exception as error:  # BadZipFile, RuntimeError, UnpicklingError (code was asked for), ...
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(f"{path} is not a whole checkpoint: {reason}") from error
+    if not isinstance(state, dict) or not isinstance(state.get("step"), int):
+        raise CheckpointError(f"{path} is not a checkpoint of this trainer")
+    return state
+
+
+def newest(paths: Iterable[Path]) -> Newest:
+    """The furthest of these checkpoints; files that do not exist are passed over, damaged ones are named."""
+    best: dict[str, Any] | None = None
+    best_path: Path | None = None
+    skipped: list[str] = []
+    for path in paths:
+        if not path.exists():
+            continue
+        try:
+            state = load(path)
+        except CheckpointError as error:
+            skipped.append(str(error))
+            continue
+        if best is None or state["step"] > best["step"]:
+            best, best_path = state, path
+    return Newest(best, best_path, skipped)

@@ -1,0 +1,170 @@
+"""The training loop: one recipe in, one outcome out. It reads from top to bottom, and runs alone.
+
+    outcome = train(Recipe(...))          # in a notebook: nothing is written, nothing outside is needed
+
+All that a process must know about the world (files, signals, heartbeats) it asks of its ``Journal``. A training
+that is stopped anywhere and resumed by another process ends with the same bits as one left alone, because every
+random draw is a function of (seed, purpose, position) and the journal's checkpoint holds the rest.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from deit_ablate.recipe import Recipe
+from deit_ablate.train.data import Splits, load_data
+from deit_ablate.train.distill import build_loss, distillation_of
+from deit_ablate.train.ema import Ema
+from deit_ablate.train.errors import TrainError
+from deit_ablate.train.mixing import build_mixing
+from deit_ablate.train.model import build_model, heads, load_weights, shape_of
+from deit_ablate.train.optim import build_optimizer, build_schedule
+from deit_ablate.train.outcome import Examiner, Outcome
+from deit_ablate.train.parents import Parent, Teacher, parent_weights
+from deit_ablate.train.position import Position, restore, to_state
+from deit_ablate.train.sampler import steps_per_epoch, training_batches
+from deit_ablate.train.streams import seed_generators, stream
+
+__all__ = ["Journal", "Outcome", "Parent", "TrainError", "train"]
+
+
+class Journal:
+    """What a training tells the world, and asks of it. This one lives in memory; the worker's writes files."""
+
+    def __init__(self) -> None:
+        self.state: dict[str, Any] | None = None
+
+    def data(self, facts: dict[str, Any]) -> None:
+        """Once, before anything is trained: name, fingerprint, classes and counts of the data."""
+
+    def resume(self) -> dict[str, Any] | None:
+        """The newest checkpoint's state that verifies, or None to begin."""
+        return copy.deepcopy(self.state)
+
+    def checkpoint(self, state: dict[str, Any]) -> None:
+        """Keep this state: its tensors are the live ones, so copy or write them before returning."""
+        self.state = copy.deepcopy(state)
+
+    def checkpoint_due(self) -> bool:
+        """Asked after each step: whether to save in mid-epoch."""
+        return False
+
+    def epoch(self, line: dict[str, Any]) -> None:
+        """One finished epoch's metrics."""
+
+    def progress(self, epoch: int, step: int, steps: int, loss: float) -> None:
+        """After each step, cheap: ``step`` of the epoch's ``steps`` is done, counted from 1; epochs from 0."""
+
+    def stop(self) -> bool:
+        """Asked after each step: True saves a checkpoint and returns with status "stopped"."""
+        return False
+
+
+def train(
+    recipe: Recipe,
+    *,
+    journal: Journal | None = None,
+    data_dir: Path | None = None,
+    device: str = "cpu",
+    loaders: int = 0,
+    parents: Mapping[str, Parent] | None = None,
+) -> Outcome:
+    """Train by the recipe, from the journal's checkpoint where it has one, and evaluate on the test split once.
+
+    ``parents``: "teacher" for a distillation type that has one, "from" to start from a run's weights. ``data_dir``,
+    ``device`` and ``loaders`` (processes that prepare batches) change nothing in the result on a CPU. The number of
+    torch threads is the caller's, and does change bits. Raises TrainError for what the user can put right.
+    """
+    journal, parents, where = journal or Journal(), parents or {}, torch.device(device)
+    data = load_data(recipe, data_dir)
+    journal.data(data.facts())
+    steps = steps_per_epoch(recipe, data)
+
+    model = initial_model(recipe, data, parents.get("from")).to(where)
+    teacher = build_teacher(recipe, data, parents.get("teacher"), where)
+    ema = Ema(model, recipe.regularize.ema_decay) if recipe.regularize.ema_decay is not None else None
+    optimizer = build_optimizer(recipe, model)
+    set_lr = build_schedule(recipe, optimizer, steps)
+    mix = build_mixing(recipe, len(data.dataset.classes))
+    loss_of = build_loss(recipe)
+    examiner = Examiner(recipe, data, model, ema, where, loaders)
+
+    saved = journal.resume()
+    at = restore(saved, data, model, ema, optimizer) if saved is not None else Position()
+    batches = training_batches(recipe, data, at.step, loaders, pin=where.type == "cuda")
+
+    for epoch in range(len(at.history), recipe.schedule.epochs):
+        model.train()
+        clock = time.perf_counter() - at.seconds
+        while at.step < (epoch + 1) * steps:
+            images, targets = (part.to(where, non_blocking=True) for part in next(batches))
+            set_lr(at.step)
+            seed_generators(stream(recipe.seed, "mix", at.step))
+            images, targets = mix(images, targets)
+            seed_generators(stream(recipe.seed, "model", at.step), where)
+            parts = loss_of(heads(model, images), targets, teacher(images) if teacher else None)
+            losses = {name: part.item() for name, part in parts.items()}
+            if not math.isfinite(losses["total"]):
+                return examiner.non_finite(at)
+
+            optimizer.zero_grad()
+            parts["total"].backward()
+            if recipe.optimizer.clip_grad is not None:
+                nn.utils.clip_grad_norm_(model.parameters(), recipe.optimizer.clip_grad)
+            optimizer.step()
+            if ema:
+                ema.update()
+
+            at.step += 1
+            at.sums = {name: at.sums.get(name, 0.0) + loss for name, loss in losses.items()}
+            at.seconds = time.perf_counter() - clock
+            journal.progress(epoch, at.step - epoch * steps, steps, losses["total"])
+            stop = journal.stop()
+            if stop or journal.checkpoint_due():
+                journal.checkpoint(to_state(at, data, model, ema, optimizer))
+            if stop:
+                return examiner.stopped(at)
+
+        means = {name: total / steps for name, total in at.sums.items()}
+        line = {
+            "epoch": epoch,
+            "step": at.step,
+            "lr": set_lr(at.step - 1),
+            "train_loss": means.pop("total"),
+            "loss_parts": means,
+            "validation": examiner.validate(),
+            "seconds": at.seconds,
+            "images_per_second": steps * recipe.schedule.batch_size / at.seconds,
+        }
+        at.history, at.sums, at.seconds = [*at.history, line], {}, 0.0
+        journal.epoch(line)
+        journal.checkpoint(to_state(at, data, model, ema, optimizer))
+
+    return examiner.finished(at)
+
+
+def initial_model(recipe: Recipe, data: Splits, parent: Parent | None) -> nn.Module:
+    """The model before the first step: fresh weights from the stream "init", or those of the run it starts from."""
+    seed_generators(stream(recipe.seed, "init"))
+    shape = shape_of(recipe, len(data.dataset.classes), data.dataset.channels, distillation_of(recipe.distill.type).heads)
+    model = build_model(recipe.model.name, recipe.model.options, shape)
+    if parent is not None:
+        load_weights(model, parent_weights(parent))
+    return model
+
+
+def build_teacher(recipe: Recipe, data: Splits, parent: Parent | None, device: torch.device) -> Teacher | None:
+    """The teacher that the distillation type asks for. Raises TrainError where it asks for one and there is none."""
+    if not distillation_of(recipe.distill.type).teacher:
+        return None
+    if parent is None:
+        raise TrainError(f"distill.type {recipe.distill.type} needs a teacher: a stage of the sweep, given as parents['teacher']")
+    return Teacher(parent, data.dataset, device)

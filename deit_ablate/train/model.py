@@ -1,0 +1,233 @@
+"""Models: the students and teachers by name, their initial weights, and the one place that knows about heads.
+
+To add a model, write a function of a ``Shape`` and of the options that recipes may set, and give it a line in
+``MODELS``. All of timm's names work as they are; one of your own is named ``module:function``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import timm
+import torch
+from timm.layers import DropPath, resample_abs_pos_embed, trunc_normal_
+from timm.models import VisionTransformer
+from timm.models.deit import VisionTransformerDistilled
+from torch import Tensor, nn
+
+from deit_ablate.recipe import Recipe
+from deit_ablate.train.errors import TrainError
+from deit_ablate.train.registry import check_options, did_you_mean, lookup, option_names
+
+Heads = tuple[Tensor, Tensor | None]
+"""Logits (B, K) of the class head, and of the distillation head where there is one."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a model must fit, apart from its own options."""
+
+    resolution: int
+    channels: int
+    classes: int
+    heads: int
+    """2 where the distillation type has a token of its own, else 1."""
+    drop_path: float
+    dropout: float
+
+
+def deit(
+    shape: Shape,
+    *,
+    patch_size: int = 16,
+    embed_dim: int = 192,
+    depth: int = 12,
+    num_heads: int = 3,
+    mlp_ratio: float = 4.0,
+    qkv_bias: bool = True,
+) -> nn.Module:
+    """A DeiT of any size: timm's vision transformer, with the distillation token where two heads are asked for.
+
+    As in the reference code (timm 0.3.2), dropout acts on the embeddings and on each block's projections, not on
+    the head, and the class token too starts from a truncated normal of 0.02 (today's timm has 1e-6).
+    """
+    if shape.resolution % patch_size:
+        raise TrainError(f"a resolution of {shape.resolution} is not a multiple of the patch size {patch_size}")
+    if embed_dim % num_heads:
+        raise TrainError(f"embed_dim {embed_dim} is not a multiple of num_heads {num_heads}")
+    family = VisionTransformerDistilled if shape.heads == 2 else VisionTransformer
+    model = family(
+        img_size=shape.resolution, in_chans=shape.channels, num_classes=shape.classes, patch_size=patch_size,
+        embed_dim=embed_dim, depth=depth, num_heads=num_heads, mlp_ratio=mlp_ratio, qkv_bias=qkv_bias,
+        drop_path_rate=shape.drop_path, pos_drop_rate=shape.dropout, proj_drop_rate=shape.dropout,
+        norm_layer=partial(nn.LayerNorm, eps=1e-6),
+    )  # fmt: skip
+    trunc_normal_(model.cls_token, std=0.02)
+    return model
+
+
+def deit_tiny(shape: Shape, *, patch_size: int = 16, embed_dim: int = 192, depth: int = 12, num_heads: int = 3) -> nn.Module:
+    """DeiT-Ti (Table 1): 5.7 million parameters at 224 pixels."""
+    return deit(shape, patch_size=patch_size, embed_dim=embed_dim, depth=depth, num_heads=num_heads)
+
+
+def deit_small(shape: Shape, *, patch_size: int = 16, embed_dim: int = 384, depth: int = 12, num_heads: int = 6) -> nn.Module:
+    """DeiT-S (Table 1): 22.1 million parameters at 224 pixels."""
+    return deit(shape, patch_size=patch_size, embed_dim=embed_dim, depth=depth, num_heads=num_heads)
+
+
+def deit_base(shape: Shape, *, patch_size: int = 16, embed_dim: int = 768, depth: int = 12, num_heads: int = 12) -> nn.Module:
+    """DeiT-B (Table 1): 86.6 million parameters at 224 pixels."""
+    return deit(shape, patch_size=patch_size, embed_dim=embed_dim, depth=depth, num_heads=num_heads)
+
+
+class ConvBlock(nn.Module):
+    """Two 3x3 convolutions with a shortcut (He et al., 2016); (B, width, H, W) to the same shape."""
+
+    def __init__(self, width: int, drop_path: float) -> None:
+        super().__init__()
+        self.convolutions = nn.Sequential(
+            nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True),
+            nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width),
+        )  # fmt: skip
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.relu(images + self.drop_path(self.convolutions(images)))
+
+
+class SmallConvnet(nn.Sequential):
+    """A residual convnet for images of 8 to 32 pixels: the teacher of the small profiles."""
+
+    def __init__(self, shape: Shape, width: int) -> None:
+        def halve(before: int, after: int) -> list[nn.Module]:
+            return [nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
+
+        super().__init__(
+            *halve(shape.channels, width), ConvBlock(width, shape.drop_path / 2),
+            *halve(width, 2 * width), ConvBlock(2 * width, shape.drop_path),
+            nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(shape.dropout), nn.Linear(2 * width, shape.classes),
+        )  # fmt: skip
+
+
+def small_convnet(shape: Shape, *, width: int = 36) -> nn.Module:
+    """A convnet with batch norm as teacher (about 140,000 parameters at width 36); dropout acts before its head."""
+    if shape.heads != 1:
+        raise TrainError("small_convnet has no distillation token: use a deit model, or distill.type soft or hard")
+    return SmallConvnet(shape, width)
+
+
+MODELS: dict[str, Callable[..., nn.Module]] = {
+    "deit": deit,
+    "deit_tiny": deit_tiny,
+    "deit_small": deit_small,
+    "deit_base": deit_base,
+    "small_convnet": small_convnet,
+}
+
+
+def timm_model(name: str, shape: Shape, options: dict[str, Any]) -> nn.Module:
+    """One of timm's models, untrained. Raises TrainError for a regularizer that the model cannot honour."""
+    arguments: dict[str, Any] = {"img_size": shape.resolution, "drop_path_rate": shape.drop_path}
+    if shape.dropout:
+        transformer = name.startswith(("vit_", "deit", "beit"))
+        arguments |= {"pos_drop_rate": shape.dropout, "proj_drop_rate": shape.dropout} if transformer else {"drop_rate": shape.dropout}
+    while True:
+        try:
+            return timm.create_model(name, num_classes=shape.classes, in_chans=shape.channels, **arguments, **options)
+        except TypeError as error:
+            unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+            key = unknown.group(1) if unknown else ""
+            if key in options:
+                raise TrainError(f"{name} has no option {key!r}") from error
+            if key not in arguments:
+                raise TrainError(f"{name} does not take these options: {error}") from error
+            if key != "img_size" and arguments[key]:  # a convnet takes any size; a regularizer must not vanish silently
+                field = "drop_path" if key == "drop_path_rate" else "dropout"
+                raise TrainError(f"{name} cannot honour regularize.{field}: set it to 0 for this model") from error
+            del arguments[key]
+        except (AssertionError, ValueError, RuntimeError) as error:
+            raise TrainError(f"{name} cannot be built: {error}") from error
+
+
+def shape_of(recipe: Recipe, classes: int, channels: int, heads: int) -> Shape:
+    regularize = recipe.regularize
+    return Shape(recipe.data.resolution, channels, classes, heads, regularize.drop_path, regularize.dropout)
+
+
+def build_model(name: str, options: dict[str, Any], shape: Shape) -> nn.Module:
+    """The model by name, with fresh weights (the caller seeds the generators).
+
+    Raises TrainError for an unknown name or option, and where the model does not map (B, channels, resolution,
+    resolution) to as many heads of (B, classes) logits as the shape asks for.
+    """
+    if name in MODELS or ":" in name:
+        function = lookup("model", name, MODELS)
+        check_options(f"the model {name}", options, option_names(function, skip=("shape",)))
+        model = _built(name, function, shape, options)
+    elif timm.is_model(name):
+        model = timm_model(name, shape, options)
+    else:
+        raise TrainError(f"no model is called {name!r}{did_you_mean(name, [*MODELS, *timm.list_models()])}")
+    _check_heads(name, model, shape)
+    return model
+
+
+def _built(name: str, function: Callable[..., nn.Module], shape: Shape, options: dict[str, Any]) -> nn.Module:
+    try:
+        return function(shape, **options)
+    except TrainError:
+        raise
+    except (TypeError, ValueError, AssertionError, RuntimeError, ZeroDivisionError) as error:
+        raise TrainError(f"the model {name} cannot be built with options {options}: {error}") from error
+
+
+@torch.no_grad()
+def _check_heads(name: str, model: nn.Module, shape: Shape) -> None:
+    training, device = model.training, next(model.parameters()).device
+    try:
+        logits = heads(model.eval(), torch.zeros(1, shape.channels, shape.resolution, shape.resolution, device=device))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise TrainError(f"the model {name} does not take images of {shape.resolution} pixels: {error}") from error
+    finally:
+        model.train(training)
+    found = 1 if logits[1] is None else 2
+    if found != shape.heads:
+        hint = "distill.type soft-token or hard-token" if found == 2 else "a deit model, or distill.type soft or hard"
+        raise TrainError(f"the model {name} has {found} head(s) where the distillation type asks for {shape.heads}: use {hint}")
+    if logits[0].shape != (1, shape.classes):
+        raise TrainError(f"the model {name} gives logits of shape {tuple(logits[0].shape)}, not (1, {shape.classes})")
+
+
+def heads(model: nn.Module, images: Tensor) -> Heads:
+    """The logits of each head, in training and in evaluation alike (timm averages the two in evaluation)."""
+    if isinstance(model, VisionTransformerDistilled):
+        tokens = model.forward_features(images)
+        return model.head(model.head_drop(tokens[:, 0])), model.head_dist(model.head_drop(tokens[:, 1]))
+    logits = model(images)
+    return (logits[0], logits[1]) if isinstance(logits, tuple) else (logits, None)
+
+
+def load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Start from a parent's weights: a fine-tune stage, at another resolution or with other classes.
+
+    The position embeddings of the patches are interpolated bicubically where the grid differs, which keeps
+    their norm; those of the class and distillation token are copied. A head of other classes starts afresh.
+    Raises TrainError where anything else does not fit.
+    """
+    own, weights = model.state_dict(), dict(weights)
+    if "pos_embed" in own and "pos_embed" in weights and isinstance(model, VisionTransformer):
+        weights["pos_embed"] = resample_abs_pos_embed(
+            weights["pos_embed"], new_size=list(model.patch_embed.grid_size), num_prefix_tokens=model.num_prefix_tokens,
+            interpolation="bicubic", antialias=False,
+        )  # fmt: skip
+    for key in [key for key in weights if key.startswith("head") and key in own and weights[key].shape != own[key].shape]:
+        weights[key] = own[key]
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise TrainError(f"the parent's weights do not fit this model: {error}") from error

@@ -1,0 +1,144 @@
+"""Optimizers by name, their parameter groups, and the learning-rate schedule.
+
+To add an optimizer, write a function of parameter groups, learning rate, weight decay and the options that
+recipes may set, and give it a line in ``OPTIMIZERS``. All of timm's names work as they are; one of your own is
+named ``module:function``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from timm.optim import create_optimizer_v2, get_optimizer_info, list_optimizers, param_groups_weight_decay
+from timm.scheduler import CosineLRScheduler
+from torch import nn
+from torch.optim import Optimizer
+
+from deit_ablate.recipe import Recipe
+from deit_ablate.train.errors import TrainError
+from deit_ablate.train.registry import check_options, did_you_mean, load, option_names
+
+Groups = list[dict[str, Any]]
+
+
+def adamw(
+    groups: Groups, *, lr: float, weight_decay: float, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8, amsgrad: bool = False
+) -> Optimizer:
+    """AdamW (Loshchilov and Hutter, 2019), torch's fused one: the reference code's settings by default."""
+    return torch.optim.AdamW(groups, lr=lr, weight_decay=weight_decay, betas=betas, eps=eps, amsgrad=amsgrad, fused=True)
+
+
+def sgd(
+    groups: Groups, *, lr: float, weight_decay: float, momentum: float = 0.9, nesterov: bool = True, dampening: float = 0.0
+) -> Optimizer:
+    """SGD with momentum, torch's fused one. With Nesterov's momentum unless the options say otherwise, as timm's
+    ``sgd`` and so the reference code have it; weight decay is coupled (an L2 term in the gradient)."""
+    return torch.optim.SGD(
+        groups, lr=lr, weight_decay=weight_decay, momentum=momentum, nesterov=nesterov, dampening=dampening, fused=True
+    )
+
+
+def lamb(
+    groups: Groups, *, lr: float, weight_decay: float, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-6,
+    bias_correction: bool = True, grad_averaging: bool = True, max_grad_norm: float | None = 1.0, trust_clip: bool = False,
+    always_adapt: bool = False, decoupled_decay: bool = False,
+) -> Optimizer:  # fmt: skip
+    """LAMB (You et al., 2020), timm's; clips the gradient's global norm at ``max_grad_norm`` by itself."""
+    return create_optimizer_v2(
+        groups, "lamb", lr=lr, weight_decay=weight_decay, foreach=True, betas=betas, eps=eps, bias_correction=bias_correction,
+        grad_averaging=grad_averaging, max_grad_norm=max_grad_norm, trust_clip=trust_clip, always_adapt=always_adapt,
+        decoupled_decay=decoupled_decay,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class OptimizerEntry:
+    """``build(groups, lr=, weight_decay=, **options)``; ``base_lr`` is taken where a recipe changes the name without one."""
+
+    build: Callable[..., Optimizer]
+    base_lr: float | None = None
+
+
+OPTIMIZERS: dict[str, OptimizerEntry] = {
+    "adamw": OptimizerEntry(adamw, base_lr=5e-4),
+    "sgd": OptimizerEntry(sgd),
+    "lamb": OptimizerEntry(lamb),
+}
+
+_OURS = ("self", "groups", "params", "lr", "weight_decay")
+
+
+def timm_optimizers() -> list[str]:
+    """Timm's optimizers that run in torch alone (not those of apex and bitsandbytes), first-order ones."""
+    infos = {name: get_optimizer_info(name) for name in list_optimizers()}
+    return [name for name, info in infos.items() if not isinstance(info.opt_class, str) and not info.second_order]
+
+
+def optimizer_options(name: str) -> list[str] | None:
+    """The options of an optimizer by name; None where it takes any. Raises TrainError for an unknown name."""
+    if name in OPTIMIZERS:
+        return option_names(OPTIMIZERS[name].build, _OURS)
+    if ":" in name:
+        return option_names(load(name), _OURS)
+    if name in timm_optimizers():
+        return option_names(get_optimizer_info(name).opt_class, _OURS)
+    if name in list_optimizers():
+        raise TrainError(f"the optimizer {name} needs apex or bitsandbytes, or second derivatives: this trainer has none")
+    raise TrainError(f"no optimizer is called {name!r}{did_you_mean(name, [*OPTIMIZERS, *timm_optimizers()])}")
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> Groups:
+    """Two groups: no decay for biases, norms and whatever else is 1-d, tokens and position embeddings; the rest."""
+    spared = model.no_weight_decay() if hasattr(model, "no_weight_decay") else set()
+    return list(param_groups_weight_decay(model, weight_decay, no_weight_decay_list=spared))
+
+
+def effective_lr(recipe: Recipe) -> float:
+    """base_lr x batch / 512, the batch counting repeated views."""
+    return recipe.optimizer.base_lr * recipe.schedule.batch_size / 512
+
+
+def build_optimizer(recipe: Recipe, model: nn.Module) -> Optimizer:
+    """The recipe's optimizer over the model's parameters. Raises TrainError for names and options that do not exist."""
+    wanted, lr = recipe.optimizer, effective_lr(recipe)
+    check_options(f"the optimizer {wanted.name}", wanted.options, optimizer_options(wanted.name))
+    options = {key: tuple(value) if isinstance(value, list) else value for key, value in wanted.options.items()}
+    try:
+        if wanted.name in OPTIMIZERS or ":" in wanted.name:
+            build = OPTIMIZERS[wanted.name].build if wanted.name in OPTIMIZERS else load(wanted.name)
+            groups = parameter_groups(model, wanted.weight_decay)
+            optimizer: Optimizer = build(groups, lr=lr, weight_decay=wanted.weight_decay, **options)
+        else:
+            optimizer = create_optimizer_v2(model, wanted.name, lr=lr, weight_decay=wanted.weight_decay, **options)
+    except (TypeError, ValueError, AssertionError) as error:
+        raise TrainError(f"the optimizer {wanted.name} refuses {options}: {error}") from error
+    return optimizer
+
+
+def build_schedule(recipe: Recipe, optimizer: Optimizer, steps_per_epoch: int) -> Callable[[int], float]:
+    """Sets the optimizer's learning rate for a step (counted from 0 over the whole training) and returns it.
+
+    Linear warm-up, then the cosine as if it had run from step 0 (timm's, without prefix). Stateless: the step is
+    the position. With ``stepping: epoch`` it changes once an epoch and lags by one, as in the reference code:
+    epochs 0 and 1 run at the first value, epoch n at that of n - 1.
+    """
+    plan, peak = recipe.schedule, effective_lr(recipe)
+    by_step = plan.stepping == "step"
+    unit = steps_per_epoch if by_step else 1
+    warmup = round(plan.warmup_epochs * unit) if by_step else plan.warmup_epochs
+    scheduler = CosineLRScheduler(
+        optimizer, t_initial=plan.epochs * unit, lr_min=min(plan.min_lr, peak), warmup_t=warmup,
+        warmup_lr_init=min(plan.warmup_lr, peak), cycle_limit=1, t_in_epochs=not by_step,
+    )  # fmt: skip
+
+    def set_lr(step: int) -> float:
+        if by_step:
+            scheduler.step_update(step)
+        else:
+            scheduler.step(max(0, step // steps_per_epoch - 1))
+        return float(max(group["lr"] for group in optimizer.param_groups))
+
+    return set_lr

@@ -1,0 +1,108 @@
+"""The end of a training: what is measured then, and what it is called."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from deit_ablate.recipe import Recipe
+from deit_ablate.train import cost
+from deit_ablate.train.data import Array, Images, Splits
+from deit_ablate.train.ema import Ema
+from deit_ablate.train.evaluate import Scores, evaluate
+from deit_ablate.train.position import Position
+from deit_ablate.train.sampler import evaluation_batches
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a training ended, and what is known then.
+
+    ``metrics``: {"test": scores or None, "validation": scores or None, "train_loss"}, top-1 in percent.
+    ``arrays``: per test image, ``test_targets``, ``test_pred_<classifier>`` (int), ``test_confidence_<classifier>``
+    (float16), and ``token_similarity`` (layers + 1,) where there are two tokens.
+    ``cost``: train_seconds (of the steps, over all attempts), epoch_seconds_median, images_per_second,
+    peak_memory_bytes, parameters, flops (of one image's forward pass; a multiply-add counts as two), device.
+    """
+
+    status: Literal["done", "diverged", "stopped"]
+    reason: str | None
+    metrics: dict[str, Any]
+    arrays: dict[str, Array]
+    cost: dict[str, Any]
+    weights_sha256: str
+
+
+def chance_threshold(classes: int) -> float:
+    """Top-1 in percent below which a finished run is called diverged: 1/K + 0.05 (1 - 1/K)."""
+    return 100 * (1 / classes + 0.05 * (1 - 1 / classes))
+
+
+class Examiner:
+    """Scores the model on the validation part (any time) and on the test split (once), and writes the outcome."""
+
+    def __init__(self, recipe: Recipe, data: Splits, model: nn.Module, ema: Ema | None, device: torch.device, loaders: int) -> None:
+        self.recipe, self.data, self.model, self.ema = recipe, data, model, ema
+        self.device, self.loaders = device, loaders
+
+    def validate(self) -> dict[str, Any] | None:
+        """Scores of the raw weights (and top1_ema) on the validation part, or None where there is none."""
+        if not len(self.data.validation):
+            return None
+        return self._score(self.data.dataset.train, self.data.validation, keep=False).metrics
+
+    def finished(self, at: Position) -> Outcome:
+        """The last epoch is done: the test split, for the first and only time."""
+        test = self._score(self.data.dataset.test, None, keep=True)
+        arrays = {key if key == "token_similarity" else f"test_{key}": array for key, array in test.arrays.items()}
+        top1, threshold = test.metrics["top1"], chance_threshold(len(self.data.dataset.classes))
+        if top1 < threshold:
+            reason = f"test top-1 of {top1:.2f}% is at chance (under {threshold:.2f}%)"
+            return self._outcome("diverged", reason, at, test.metrics, arrays)
+        return self._outcome("done", None, at, test.metrics, arrays)
+
+    def non_finite(self, at: Position) -> Outcome:
+        """The loss of the step after ``at`` is no number: this ends the run at once."""
+        return self._outcome("diverged", f"non-finite loss at step {at.step + 1}", at, None, {})
+
+    def stopped(self, at: Position) -> Outcome:
+        return self._outcome("stopped", f"asked to stop after step {at.step}", at, None, {})
+
+    def _score(self, images: Images, indices: Array | None, keep: bool) -> Scores:
+        def run(model: nn.Module, keep: bool) -> Scores:
+            batches = evaluation_batches(self.recipe, self.data.dataset, images, indices, self.loaders)
+            return evaluate(model, batches, self.device, keep)
+
+        scores = run(self.model, keep)
+        if self.ema:
+            scores.metrics["top1_ema"] = run(self.ema.model, keep=False).metrics["top1"]
+        return scores
+
+    def _outcome(
+        self,
+        status: Literal["done", "diverged", "stopped"],
+        reason: str | None,
+        at: Position,
+        test: dict[str, Any] | None,
+        arrays: dict[str, Array],
+    ) -> Outcome:
+        last = at.history[-1] if at.history else {"validation": None, "train_loss": None}
+        metrics = {"test": test, "validation": last["validation"], "train_loss": last["train_loss"]}
+        return Outcome(status, reason, metrics, arrays, self._cost(at), cost.weights_sha256(self.model))
+
+    def _cost(self, at: Position) -> dict[str, Any]:
+        seconds = at.train_seconds
+        epochs = [line["seconds"] for line in at.history]
+        return {
+            "train_seconds": seconds,
+            "epoch_seconds_median": statistics.median(epochs) if epochs else None,
+            "images_per_second": at.step * self.recipe.schedule.batch_size / seconds if seconds else None,
+            "peak_memory_bytes": cost.peak_memory(self.device),
+            "parameters": cost.parameters(self.model),
+            "flops": cost.forward_flops(self.model, self.data.dataset.channels, self.recipe.data.resolution),
+            "device": torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type,
+        }

@@ -1,0 +1,121 @@
+"""Which image comes when, and the loaders that fetch them: training order and evaluation batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from deit_ablate.recipe import Recipe
+from deit_ablate.train.augment import Augmenter, Normalise, evaluation
+from deit_ablate.train.data import Array, ArrayImages, Dataset, Images, Splits
+from deit_ablate.train.streams import generator, stream
+
+View = tuple[int, int, int]
+"""(epoch, index of the image, repeat): what a training image is a function of, beside the seed."""
+Batch = tuple[Tensor, Tensor]
+"""Images (B, C, H, W) float32 and classes (B,) int64."""
+EVALUATION_BATCH = 128
+"""Fixed, because the size of a batch can change the last bit of a logit."""
+
+
+def epoch_order(indices: Array, seed: int, epoch: int, repeats: int = 1) -> tuple[Array, Array]:
+    """(image, repeat) for each of an epoch's N samples: a permutation of the N images, each ``repeats`` times in a
+    row, cut off after N (repeated augmentation; Hoffer et al., 2020). One process does what 'consecutive ranks
+    get the repeats of one image' does in the reference code: all repeats of an image are in one global batch."""
+    drawn = generator(stream(seed, "order", epoch)).permutation(indices)
+    count = len(indices)
+    return np.repeat(drawn, repeats)[:count], np.tile(np.arange(repeats), count)[:count]
+
+
+def epoch_views(indices: Array, seed: int, epoch: int, repeats: int, batch_size: int) -> list[list[View]]:
+    """An epoch's batches, whole ones only."""
+    images, numbers = epoch_order(indices, seed, epoch, repeats)
+    views = [(epoch, int(image), int(number)) for image, number in zip(images, numbers, strict=True)]
+    return [views[start : start + batch_size] for start in range(0, len(views) - batch_size + 1, batch_size)]
+
+
+def training_batches(recipe: Recipe, data: Splits, start: int, loaders: int, pin: bool = False) -> Iterator[Batch]:
+    """The batches of steps ``start``, start + 1, ... to the end of the training, whatever fetches them.
+
+    ``loaders`` processes work ahead, also across epochs; with 0 the caller's own does.
+    """
+    steps = steps_per_epoch(recipe, data)
+
+    def views() -> Iterator[list[View]]:
+        for epoch in range(start // steps, recipe.schedule.epochs):
+            batches = epoch_views(data.train, recipe.seed, epoch, recipe.augment.repeats, recipe.schedule.batch_size)
+            yield from batches[max(0, start - epoch * steps) :]
+
+    source = _Training(data.dataset.train, Augmenter(recipe, data.dataset))
+    yield from _loader(source, _Lazy(views), loaders, pin)
+
+
+def steps_per_epoch(recipe: Recipe, data: Splits) -> int:
+    return len(data.train) // recipe.schedule.batch_size
+
+
+def evaluation_batches(recipe: Recipe, dataset: Dataset, images: Images, indices: Array | None = None, loaders: int = 0) -> Iterator[Batch]:
+    """The images (of these indices) once, in order, without augmentation."""
+    chosen = np.arange(len(images)) if indices is None else indices
+    parts = [chosen[start : start + EVALUATION_BATCH].tolist() for start in range(0, len(chosen), EVALUATION_BATCH)]
+    source = _Evaluation(images, recipe, dataset)
+    yield from _loader(source, parts, 0 if isinstance(images, ArrayImages) else loaders, pin=False)
+
+
+def _loader(source: Any, batches: Any, loaders: int, pin: bool) -> DataLoader[Any]:
+    return DataLoader(
+        source, batch_sampler=batches, num_workers=loaders, collate_fn=_as_is, pin_memory=pin, worker_init_fn=_deaf
+    )
+
+
+class _Lazy:
+    """An iterable that can be gone through more than once without being held in memory."""
+
+    def __init__(self, function: Any) -> None:
+        self.function = function
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.function())
+
+
+@dataclass(frozen=True)
+class _Training:
+    images: Images
+    augment: Augmenter
+
+    def __getitems__(self, views: Sequence[View]) -> Batch:
+        pictures = [self.images[index] for _, index, _ in views]
+        targets = self.images.targets[[index for _, index, _ in views]]
+        return self.augment(pictures, views), torch.from_numpy(targets)
+
+
+class _Evaluation:
+    def __init__(self, images: Images, recipe: Recipe, dataset: Dataset) -> None:
+        side = recipe.data.resolution
+        ready = isinstance(images, ArrayImages) and images.pixels.shape[1:3] == (side, side) and recipe.data.eval_crop == 1
+        self.images, self.normalise, self.transform = images, Normalise(dataset), None if ready else evaluation(recipe)
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        pictures = [self.images[index] for index in indices]
+        arrays = [np.asarray(self.transform(picture) if self.transform else picture) for picture in pictures]
+        return self.normalise(arrays), torch.from_numpy(self.images.targets[list(indices)])
+
+
+def _as_is(batch: Batch) -> Batch:
+    return batch
+
+
+def _deaf(worker: int) -> None:
+    """A loader leaves signals to the process that trains: a scheduler sends them to all, and that one must still
+    finish its step and save."""
+    import signal
+
+    for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGCONT", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)

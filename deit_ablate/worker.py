@@ -1,0 +1,438 @@
+"""Inside the job: claim a run, train it, record it. A process of its own, which nobody imports.
+
+    python -m deit_ablate.worker run RESULTS RUN [...]     one run in this process
+    python -m deit_ablate.worker --serve                   fork one child a run (JSON lines on stdin and stdout)
+    python -m deit_ablate.worker names                     answer questions about names (JSON on stdin)
+    python -m deit_ablate.worker offered                   print what names.json should hold
+
+Exit codes: 0 recorded, or left to another; 75 saved, more to do; 1 failed; 2 bad input.
+"""
+
+from __future__ import annotations
+
+import argparse
+import atexit
+import contextlib
+import errno
+import functools
+import gc
+import hashlib
+import importlib.metadata
+import io
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from deit_ablate import __version__, files
+from deit_ablate.recipe import Recipe, run_id
+from deit_ablate.store import Attempt, Refused, Store
+
+if TYPE_CHECKING:
+    from deit_ablate.train.loop import Outcome
+
+BEAT_SECONDS = 30.0
+CHECKPOINT_SECONDS = 600.0
+SAVED = 75
+
+
+class Overtaken(BaseException):
+    """This attempt should end itself: the run is finished, cancelled or in a later attempt's hands."""
+
+
+# -- one run -----------------------------------------------------------------------------------------------------
+
+
+def carry(options: argparse.Namespace) -> int:
+    """Claim, train and record one run; returns the exit code."""
+    from deit_ablate.train.errors import TrainError
+
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    started = time.time()
+    store = Store(options.results)
+    stored = store.recipe(options.run)
+    if stored is None:
+        print(f"{options.run} has no recipe in {options.results}", file=sys.stderr)
+        return 2
+    if not _parents_ready(store, stored):
+        print(f"{options.run} waits for its parents", file=sys.stderr)
+        return 0
+    try:
+        execution = {"device": options.device, "loaders": options.loaders, "threads": options.threads, "version": __version__}
+        attempt = store.claim(options.run, retry=options.retry, execution=execution)
+    except Refused as refusal:
+        print(f"{options.run}: {refusal}", file=sys.stderr)
+        return 0
+    _log_to(attempt.log, and_here=options.foreground)
+    progress: dict[str, Any] = {}
+    try:
+        outcome = _train(store, options, stored, attempt, stop, progress)
+        if outcome.status == "stopped":
+            how = store.overtaken(options.run, attempt) or ("preempted" if "SLURM_JOB_ID" in os.environ else "interrupted")
+            attempt.close(how, "saved on a signal", **progress)
+            print(f"saved and stopped ({how})", flush=True)
+            return SAVED
+        _record(store, options, attempt, outcome, started)
+    except Overtaken as overtaken:
+        attempt.close(str(overtaken), "another finished it, it was cancelled, or a later attempt took over", **progress)
+        print(f"left: {overtaken}", flush=True)
+        return 0
+    except TrainError as error:
+        return _fail(attempt, "bad-recipe", str(error), progress)
+    except MemoryError as error:
+        return _fail(attempt, "out-of-memory", str(error) or "out of memory", progress)
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        return _fail(attempt, "storage-full" if full else "crash", str(error), progress)
+    except Exception as error:
+        exhausted = type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
+        return _fail(attempt, "out-of-memory" if exhausted else "crash", f"{type(error).__name__}: {error}", progress)
+    return 0
+
+
+def _fail(attempt: Attempt, how: str, message: str, progress: dict[str, Any]) -> int:
+    traceback.print_exc()
+    print(f"failed ({how}): {message}", flush=True)
+    try:
+        attempt.close(how, message[:2000], **progress)
+    except OSError as error:
+        # Nothing can be written: the launcher, which sees the exit code, says it for us.
+        print(f"and could not write so: {error}", file=sys.stderr, flush=True)
+    return 1
+
+
+def _parents_ready(store: Store, stored: dict[str, Any]) -> bool:
+    return all(store.weights(parent["run"]) is not None for parent in stored["parents"].values())
+
+
+def _log_to(path: Path, *, and_here: bool = False) -> None:
+    """Send all that this process prints to its log; in the foreground to the terminal as well."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if and_here:
+        # In a session of its own, so that Ctrl-C ends the training and not its log.
+        tee = subprocess.Popen(["tee", "-a", str(path)], stdin=subprocess.PIPE, start_new_session=True)
+        assert tee.stdin
+        handle = os.dup(tee.stdin.fileno())
+        tee.stdin.close()
+        atexit.register(_end_log, tee)
+    else:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(handle, 1)
+    os.dup2(handle, 2)
+    os.close(handle)
+
+
+def _end_log(tee: subprocess.Popen[bytes]) -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
+    tee.wait()
+
+
+def _train(
+    store: Store, options: argparse.Namespace, stored: dict[str, Any], attempt: Attempt, stop: threading.Event, progress: dict[str, Any]
+) -> Outcome:
+    import torch
+
+    from deit_ablate.train import loop
+    from deit_ablate.train.errors import TrainError
+
+    if run_id(stored["recipe"], stored["parents"], stored["sources"]) != options.run:
+        raise TrainError("the stored recipe does not give this run's id: it was written by a version that means another training by it")
+    recipe = _recipe(stored)
+    torch.set_num_threads(options.threads)
+    device = _device(options.device)
+    data_dir = Path(options.data_dir) if options.data_dir else None
+    parents = {}
+    for role, parent in stored["parents"].items():
+        weights, above = store.weights(parent["run"]), store.recipe(parent["run"])
+        if weights is None or above is None:
+            raise TrainError(f"the weights of {parent['run']} are gone; `deit-ablate forget {parent['run']}` trains it again")
+        parents[role] = loop.Parent(_recipe(above), weights, parent["weights"])
+    journal = make_journal(store, options.run, recipe, attempt, stop, progress)
+    with journal.beating():
+        return loop.train(recipe, journal=journal, data_dir=data_dir, device=device, loaders=options.loaders, parents=parents)
+
+
+def _recipe(stored: dict[str, Any]) -> Recipe:
+    return Recipe.model_validate_json(json.dumps(stored["recipe"]))
+
+
+def _pin_data(store: Store, recipe: Recipe, facts: dict[str, Any]) -> None:
+    from deit_ablate.train.errors import TrainError
+
+    data_id = recipe.data.id or recipe.data.name
+    pinned = store.pin_data(data_id, facts)
+    if pinned["fingerprint"] != facts["fingerprint"]:
+        raise TrainError(f"the data called {data_id!r} is not what earlier runs in this store used; give other data another data.id")
+
+
+def _device(wanted: str) -> str:
+    import torch
+
+    from deit_ablate.train.errors import TrainError
+
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise TrainError("no CUDA device can be used here; --device cpu trains without")
+    if wanted == "mps":
+        raise TrainError("Apple's MPS is not supported by this version; --device cpu trains without")
+    return wanted
+
+
+def make_journal(store: Store, run: str, recipe: Recipe, attempt: Attempt, stop: threading.Event, progress: dict[str, Any]) -> Any:
+    """The journal that writes one attempt's files (a function, so that torch is imported only where it is needed)."""
+    from deit_ablate.train import checkpoint as checkpoints
+    from deit_ablate.train.loop import Journal
+
+    class FileJournal(Journal):
+        def __init__(self) -> None:
+            self.saved = time.monotonic()
+            self.over: str | None = None
+
+        def data(self, facts: dict[str, Any]) -> None:
+            _pin_data(store, recipe, facts)
+
+        def resume(self) -> dict[str, Any] | None:
+            found = checkpoints.newest(store.checkpoints(run))
+            for damaged in found.skipped:
+                print(f"passed over: {damaged}", flush=True)
+            state = found.state
+            history = state["history"] if state else []
+            print(f"goes on after step {state['step']}" if state else "starts", flush=True)
+            files.replace(attempt.metrics, b"".join(json.dumps(line).encode() + b"\n" for line in history))
+            return state
+
+        def checkpoint(self, state: dict[str, Any]) -> None:
+            self.leave_if_overtaken()
+            checkpoints.save(attempt.checkpoint, state)
+            self.saved = time.monotonic()
+
+        def checkpoint_due(self) -> bool:
+            return time.monotonic() - self.saved > CHECKPOINT_SECONDS
+
+        def epoch(self, line: dict[str, Any]) -> None:
+            files.append_line(attempt.metrics, json.dumps(line))
+
+        def progress(self, epoch: int, step: int, steps: int, loss: float) -> None:
+            progress["epoch"], progress["step"] = epoch, step
+
+        def stop(self) -> bool:
+            if self.over:
+                self.leave_if_overtaken()
+            return stop.is_set()
+
+        def leave_if_overtaken(self) -> None:
+            reason = store.overtaken(run, attempt)
+            if reason == "cancelled":
+                stop.set()  # a cancelled run keeps what it has: it saves, then stops
+            elif reason:
+                raise Overtaken(reason)
+
+        @contextlib.contextmanager
+        def beating(self) -> Any:
+            ended = threading.Event()
+
+            def beat() -> None:
+                while True:
+                    with contextlib.suppress(OSError):  # a full disk is the trainer's to report
+                        attempt.beat(**progress)
+                        self.over = store.overtaken(run, attempt)
+                    if ended.wait(BEAT_SECONDS):
+                        return
+
+            thread = threading.Thread(target=beat, daemon=True)
+            thread.start()
+            try:
+                yield
+            finally:
+                ended.set()
+                thread.join()
+
+    return FileJournal()
+
+
+def _record(store: Store, options: argparse.Namespace, attempt: Attempt, outcome: Outcome, started: float) -> None:
+    import numpy as np
+
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **outcome.arrays)
+    files.replace(attempt.arrays, buffer.getvalue())
+    if reason := store.overtaken(options.run, attempt):
+        raise Overtaken(reason)
+    earlier = sum(max(0.0, (a.exit or {}).get("time", 0) - a.owner.get("time", 0)) for a in store.attempts(options.run)[:-1])
+    store.finish(options.run, attempt, {
+        "status": outcome.status,
+        "reason": outcome.reason,
+        "metrics": outcome.metrics,
+        "weights_sha256": outcome.weights_sha256,
+        "arrays_sha256": hashlib.sha256(buffer.getvalue()).hexdigest(),
+        "cost": {**outcome.cost, "wall_seconds": time.time() - started, "wall_seconds_all_attempts": time.time() - started + earlier},
+        "provenance": {**provenance(), "command": options.command or None, "hardware": hardware(outcome.cost.get("device", "cpu"))},
+        "time": time.time(),
+    })  # fmt: skip
+    attempt.close("done", "")
+    print(f"{outcome.status}: test top-1 {(outcome.metrics.get('test') or {}).get('top1', float('nan')):.2f}", flush=True)
+
+
+# -- where a result comes from -------------------------------------------------------------------------------------
+
+
+@functools.cache
+def provenance() -> dict[str, Any]:
+    """The code and the packages that carry this run."""
+    packages = ("torch", "torchvision", "timm", "numpy", "pillow")
+    return {
+        "version": __version__,
+        "python": platform.python_version(),
+        "packages": {name: importlib.metadata.version(name) for name in packages},
+        "git": _git(),
+    }
+
+
+def _git() -> dict[str, Any] | None:
+    """Commit and uncommitted changes of the checkout that this code runs from, or None where it is installed."""
+    here = Path(__file__).resolve().parent
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", "-C", str(here), *arguments], capture_output=True, text=True, check=True, timeout=20).stdout
+
+    try:
+        if not git("ls-files", "--", "worker.py").strip():
+            return None
+        diff = git("diff", "HEAD", "--", str(here))
+        return {"commit": git("rev-parse", "HEAD").strip(), "dirty": bool(diff), "diff": diff[:100_000]}
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def hardware(device: str) -> dict[str, Any]:
+    import torch
+
+    cpu = next((line.split(":", 1)[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")), platform.processor())
+    gpu = torch.cuda.get_device_name() if device.startswith("cuda") else None
+    return {"host": platform.node(), "cpu": cpu, "cores": os.cpu_count(), "gpu": gpu, "threads": torch.get_num_threads(), "capability": torch.backends.cpu.get_cpu_capability()}
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        return Path(path).read_text().splitlines()
+    except OSError:
+        return []
+
+
+# -- the fork server -------------------------------------------------------------------------------------------------
+
+
+def serve() -> int:
+    """Import once, then fork a child for each request. Never computes, never touches CUDA; ends when stdin closes."""
+    import selectors
+
+    import torch
+
+    from deit_ablate.train import loop  # noqa: F401  (the imports are the point)
+
+    provenance()  # once for all children, and as of now: what they run is what was imported
+    gc.collect()
+    gc.freeze()  # children share these pages instead of copying them at their first collection
+    answers = os.dup(1)
+    os.dup2(2, 1)
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    selector = selectors.DefaultSelector()
+    selector.register(0, selectors.EVENT_READ)
+    selector.register(reader, selectors.EVENT_READ)
+    children: dict[int, int] = {}
+    partial = b""
+
+    def say(message: dict[str, Any]) -> None:
+        os.write(answers, json.dumps(message).encode() + b"\n")
+
+    while True:
+        for key, _ in selector.select():
+            if key.fd == reader:
+                os.read(reader, 4096)
+                while children:
+                    pid, status = os.waitpid(-1, os.WNOHANG)
+                    if pid == 0:
+                        break
+                    say({"token": children.pop(pid), "code": os.waitstatus_to_exitcode(status)})
+                continue
+            chunk = os.read(0, 65536)
+            if not chunk:
+                return 0
+            *lines, partial = (partial + chunk).split(b"\n")
+            for request in map(json.loads, lines):
+                assert not torch.cuda.is_initialized(), "CUDA must not be touched before a fork"
+                pid = os.fork()
+                if pid == 0:
+                    os.close(answers)
+                    _become_child(request)
+                children[pid] = request["token"]
+                say({"token": request["token"], "pid": pid})
+
+
+def _become_child(request: dict[str, Any]) -> None:
+    """In the forked child: leave the server's session and pipes behind, run, and never return."""
+    code = 1
+    try:
+        os.setsid()
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.environ.update(request["environment"])
+        code = main(request["argv"])
+    except SystemExit as leaving:
+        code = leaving.code if isinstance(leaving.code, int) else 1
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        with contextlib.suppress(Exception):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+
+
+# -- the command -----------------------------------------------------------------------------------------------------
+
+
+def main(argv: list[str]) -> int:
+    if argv == ["--serve"]:
+        return serve()
+    if argv and argv[0] in ("names", "offered"):
+        from deit_ablate.train import names
+
+        asked = json.load(sys.stdin) if argv[0] == "names" else None
+        print(json.dumps(names.offered(), indent=1, sort_keys=True) if asked is None else json.dumps(names.ask(asked)))
+        return 0
+    parser = argparse.ArgumentParser(prog="python -m deit_ablate.worker")
+    parser.add_argument("mode", choices=["run"])
+    parser.add_argument("results")
+    parser.add_argument("run")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--loaders", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--data-dir")
+    parser.add_argument("--command", default="")
+    parser.add_argument("--retry", action="store_true")
+    parser.add_argument("--foreground", action="store_true")
+    return carry(parser.parse_args(argv))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
