@@ -84,6 +84,7 @@ class Launch:
         self.states = status.states(store, self.parents)
         self.mine: dict[str, float] = {}
         self.elsewhere: dict[str, bool] = {}
+        self.before: dict[str, int] = {}
         self.unclaimed: dict[str, int] = {}
         self.report = Report({}, 0)
         self.costs = Costs(store, self.runs)
@@ -175,6 +176,7 @@ class Launch:
             return
         self.retry.discard(run)
         self.mine[run] = time.monotonic()
+        self.before[run] = self.states[run].attempt
         self.report.started += 1
 
     def _busy_slots(self) -> int:
@@ -200,7 +202,7 @@ class Launch:
                 self.costs.learn(run)
                 self.expected.clear()
             return
-        if not self.store.attempts(run) and state.name in STARTABLE:
+        if state.attempt == self.before[run] and state.name in STARTABLE:
             self.unclaimed[run] = self.unclaimed.get(run, 0) + 1
             if self.unclaimed[run] >= STARTS_WITHOUT_A_CLAIM or end.code not in (0, 75):
                 self.report.unsaid[run] = end.said.splitlines()[-1] if end.said else f"ended with exit code {end.code} before it began"

@@ -6,7 +6,7 @@ import functools
 import json
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -49,11 +49,18 @@ def _show(value: Any) -> str:
 
 
 def _fields_at(model: type[BaseModel], loc: tuple[str | int, ...]) -> list[str]:
+    """The keys of the model at ``loc``; steps that are no field are keys of a mapping of models."""
     for step in loc:
         info = model.model_fields.get(str(step))
-        if info is not None and isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
-            model = info.annotation
+        if info is not None:
+            model = _model_within(info.annotation) or model
     return [info.alias or name for name, info in model.model_fields.items()]
+
+
+def _model_within(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(filter(None, map(_model_within, get_args(annotation))), None)
 
 
 def validate(model: type[Model], node: Node, prefix: tuple[str | int, ...] = ()) -> Model:

@@ -319,7 +319,9 @@ class Store:
         return files.read_json(self.sweep(name) / "plan.json")
 
     def save_plan(self, name: str, plan: Mapping[str, Any]) -> None:
-        files.replace(files.make_folder(self.sweep(name)) / "plan.json", files.to_json(plan))
+        path, content = files.make_folder(self.sweep(name)) / "plan.json", files.to_json(plan)
+        if not path.exists() or path.read_bytes() != content:
+            files.replace(path, content)
 
     def planned_seeds(self, name: str) -> list[dict[str, Any]]:
         """What was planned, and how much was known by then, first plan first."""

@@ -72,6 +72,9 @@ def carry(options: argparse.Namespace) -> int:
     except Refused as refusal:
         print(f"{options.run}: {refusal}", file=sys.stderr)
         return 0
+    except OSError as error:
+        print(f"{_how(error)}: {options.run} could not be claimed: {error}", file=sys.stderr)
+        return 1
     _log_to(attempt.log, and_here=options.foreground)
     progress: dict[str, Any] = {}
     try:
@@ -91,12 +94,15 @@ def carry(options: argparse.Namespace) -> int:
     except MemoryError as error:
         return _fail(attempt, "out-of-memory", str(error) or "out of memory", progress)
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        return _fail(attempt, "storage-full" if full else "crash", str(error), progress)
+        return _fail(attempt, _how(error), str(error), progress)
     except Exception as error:
         exhausted = type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
         return _fail(attempt, "out-of-memory" if exhausted else "crash", f"{type(error).__name__}: {error}", progress)
     return 0
+
+
+def _how(error: OSError) -> str:
+    return "storage-full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "crash"
 
 
 def _fail(attempt: Attempt, how: str, message: str, progress: dict[str, Any]) -> int:

@@ -166,19 +166,20 @@ def table(
     results: Results = DEFAULT_RESULTS,
 ) -> None:
     """Print a sweep's table, made from its records."""
-    from deit_ablate.report.write import render_table
+    name = _known(Store(results), sweep)
+    from deit_ablate.report.write import RENDERERS, analysis
 
-    store = Store(results)
-    if format_ not in ("md", "csv", "tex"):
-        raise InputError(f"got {format_!r}", where=("--format", 0, 0), expected="md, csv or tex")
-    print(render_table(results, _known(store, sweep), format_), end="")
+    if format_ not in RENDERERS:
+        raise InputError(f"got {format_!r}", where=("--format", 0, 0), expected=", ".join(RENDERERS))
+    print(RENDERERS[format_](analysis().table(results, name)), end="")
 
 
 def figure(sweep: Annotated[str, typer.Argument(help="A sweep's name under the results folder.")], results: Results = DEFAULT_RESULTS) -> None:
     """Draw a sweep's figures from its records, and print where they are."""
+    name = _known(Store(results), sweep)
     from deit_ablate.report.write import write_figures
 
-    for path in write_figures(results, _known(Store(results), sweep)):
+    for path in write_figures(results, name):
         print(path)
 
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import contextlib
 import io
 import math
-import textwrap
+import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,8 @@ from deit_ablate.store import Store
 WIDTH = 3.35
 """Inches: one column of a two-column paper."""
 DPI = 300
+MOST = 60
+"""Rows of the accuracy figure: about a page."""
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Colours that colour-blind readers can tell apart; yellow is left out, being too light for a line."""
 GREY, LIGHT = "#555555", "#DDDDDD"
@@ -55,7 +57,6 @@ STYLE: Any = {
     "ytick.major.size": 2.5,
     "lines.linewidth": 1.1,
     "svg.hashsalt": "deit-ablate",
-    "svg.fonttype": "none",
     "pdf.fonttype": 42,
     "text.parse_math": False,
 }
@@ -90,19 +91,23 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def sweep_figure(results: Path | str, sweep: str) -> Figure:
-    """Each variant's mean test top-1 (%) with its 95% t interval and its seeds; the baseline as a line. Raises NoSweep."""
+    """Each variant's mean test top-1 (%) with its 95% t interval and its seeds; the baseline as a line. Raises NoSweep.
+
+    Of more than MOST variants only the baseline, the highest and the lowest are drawn, and the axis says so.
+    """
     summary = summarize(results, sweep)
-    every = rows(summary.frame)
+    every = _extremes(rows(summary.frame))
     seeds: dict[str, list[float]] = {row["variant"]: [] for row in every}
     for record in summary.final:
-        if not math.isnan(record["top1"]):
+        if record["variant"] in seeds and not math.isnan(record["top1"]):
             seeds[record["variant"]].append(record["top1"])
     with style():
         if not any(seeds.values()):
             return _nothing("no finished runs")
-        labels = [_label(row["variant"], width=22, lines=2) for row in every]
-        pitch = 0.3 if any("\n" in label for label in labels) else 0.24
+        labels = _labels([row["variant"] for row in every], width=22, lines=2)
+        pitch = 0.3 if any("\n" in label for label in labels) else 0.24 if len(labels) <= 12 else 0.2
         figure, (axes,) = _figure(1, pitch * len(every) + 0.75)
+        digits = 1 if any(row["top1_half_width"] >= 10 for row in every) else 2
         low, high = _limits(every, seeds)
         axes.set_xlim(low, high)
         axes.set_ylim(len(every) - 0.4, -0.6)
@@ -117,32 +122,43 @@ def sweep_figure(results: Path | str, sweep: str) -> Figure:
                 _interval(axes, y, row["top1_mean"], row["top1_half_width"], colour)
             if row["seeds"]:
                 axes.plot([row["top1_mean"]], [y], "o", color=colour, markersize=4.2, markeredgewidth=0, zorder=4)
-            _beside(axes, y, _said(row), GREY if not row["seeds"] else "black")
+            _beside(axes, y, _said(row, digits), "black" if row["seeds"] else GREY)
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
         axes.set_yticks(range(len(every)), labels, linespacing=0.95)
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
-        axes.set_xlabel("test top-1 (%)")
+        note = "\n* mean of the runs that converged" if any(row["diverged"] and row["seeds"] for row in every) else ""
+        if len(every) < len(summary.frame):
+            note += f"\nhighest and lowest {len(every)} of {len(summary.frame)} rows"
+        axes.set_xlabel(f"test top-1 (%){note}")
         _key(figure, axes, any(row["baseline"] and row["seeds"] for row in every), any(row["seeds"] > 1 for row in every))
         return figure
 
 
-def _said(row: dict[str, Any]) -> str:
+def _extremes(every: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    if len(every) <= MOST:
+        return every
+    ranked = sorted((row for row in every if row["seeds"]), key=lambda row: row["top1_mean"])
+    kept = {row["variant"] for row in [*ranked[-MOST // 2 :], *ranked[: MOST // 2 - 1]]}
+    return [row for row in every if row["variant"] in kept or row["baseline"]]
+
+
+def _said(row: dict[str, Any], digits: int) -> str:
     if row["diverged"] and row["diverged"] == row["seeds_planned"]:
         return "did not train"
-    digits = measure(row["top1_mean"], row["top1_half_width"], digits=1 if row["top1_half_width"] >= 10 else 2)
-    return digits + ("*" if row["diverged"] and row["seeds"] else "")
+    return measure(row["top1_mean"], row["top1_half_width"], digits=digits) + ("*" if row["diverged"] and row["seeds"] else "")
 
 
 def _limits(every: Sequence[dict[str, Any]], seeds: dict[str, list[float]]) -> tuple[float, float]:
     """Room for every seed, and for intervals as far as they are no longer than that again on either side."""
     values = [value for own in seeds.values() for value in own]
     low, high = min(values), max(values)
-    room = max(high - low, 0.5)
+    room = max(high - low, 1.0)
     for row in every:
         if row["seeds"] > 1:
             low = min(low, max(row["top1_mean"] - row["top1_half_width"], min(values) - room))
             high = max(high, min(row["top1_mean"] + row["top1_half_width"], max(values) + room))
-    margin = 0.06 * max(high - low, 0.5)
+    margin = max(0.06 * (high - low), 1 - (high - low) / 2)
     return max(low - margin, -0.5), min(high + margin, 100.5)
 
 
@@ -220,7 +236,7 @@ def curves_figure(results: Path | str, sweep: str) -> Figure:
             axes.set_ylim(*_interesting(curves, metric))
             _name_lines(axes, curves, metric, colours)
         panels[-1].set_xlabel("epoch")
-        panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+        panels[-1].xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10], integer=True))
         hidden = len(curves) - len(colours)
         if hidden:
             panels[-1].text(0.98, 0.95, f"grey: {hidden} other rows", transform=panels[-1].transAxes, ha="right", va="top", color=GREY, fontsize=6)
@@ -231,22 +247,26 @@ def curves_figure(results: Path | str, sweep: str) -> Figure:
 def _curves(results: Path | str, sweep: str) -> list[Curve]:
     plan = read_plan(Store(results), sweep)
     lines = load_curves(results, sweep)
-    lines = lines[lines["stage"] == final_stage(plan)]
+    lines = lines.loc[lines["stage"] == final_stage(plan), ["variant", "seed", "state", "epoch", *(metric for metric, _ in PANELS)]]
+    runs: dict[tuple[str, bool, str], dict[int, dict[int, float]]] = {}
+    for line in rows(lines):
+        for metric, _ in PANELS:
+            if not math.isnan(line[metric]):
+                own = runs.setdefault((line["variant"], line["state"] == "done", metric), {})
+                own.setdefault(line["seed"], {})[line["epoch"]] = line[metric]
     found = []
     for row in plan["variants"]:
-        own = lines[lines["variant"] == row["name"]]
-        done = own["state"] == "done"
-        tables = [{metric: _by_epoch(part, metric) for metric, _ in PANELS} for part in (own[done], own[~done])]
         # The mean of other runs at each epoch would jump: it is taken where all have a value.
-        tables[0] = {metric: table.dropna() for metric, table in tables[0].items()}
-        if any(len(table) for part in tables for table in part.values()):
-            found.append(Curve(row["name"], row["name"] == plan["baseline"], tables[0], tables[1]))
+        finished = {metric: _by_epoch(runs.get((row["name"], True, metric), {})).dropna() for metric, _ in PANELS}
+        others = {metric: _by_epoch(runs.get((row["name"], False, metric), {})) for metric, _ in PANELS}
+        if any(len(table) for table in (*finished.values(), *others.values())):
+            found.append(Curve(row["name"], row["name"] == plan["baseline"], finished, others))
     return found
 
 
-def _by_epoch(lines: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Epochs down, runs across."""
-    return lines.pivot_table(index="epoch", columns="seed", values=metric, aggfunc="last").astype("float64")
+def _by_epoch(runs: Mapping[int, Mapping[int, float]]) -> pd.DataFrame:
+    """Epochs down, seeds across."""
+    return pd.DataFrame({seed: pd.Series(values, dtype="float64") for seed, values in runs.items()}).sort_index()
 
 
 def _colours(curves: Sequence[Curve]) -> dict[str, str]:
@@ -274,10 +294,11 @@ def _draw(axes: Axes, curve: Curve, metric: str, colour: str | None) -> bool:
 
 
 def _interesting(curves: Sequence[Curve], metric: str) -> tuple[float, float]:
-    """Limits that leave the first sixth of training out: what differs is decided after it."""
-    tables = [table for curve in curves for table in (curve.finished[metric], curve.others[metric]) if len(table)]
+    """Limits by the finished runs, where there are any, without the first third of training: what differs shows after it."""
+    finished = [curve.finished[metric] for curve in curves if len(curve.finished[metric])]
+    tables = finished or [curve.others[metric] for curve in curves if len(curve.others[metric])]
     last = max(table.index.max() for table in tables)
-    values = np.concatenate([table[table.index > last / 6].to_numpy().ravel() for table in tables])
+    values = np.concatenate([table[table.index > last / 3].to_numpy().ravel() for table in tables])
     values = values[np.isfinite(values)]
     if not len(values):
         values = np.concatenate([table.to_numpy().ravel() for table in tables])
@@ -294,14 +315,17 @@ def _name_lines(axes: Axes, curves: Sequence[Curve], metric: str, colours: dict[
     for curve in curves:
         table = next((table for table in (curve.finished[metric], curve.others[metric]) if len(table)), None)
         if table is not None and curve.variant in colours:
-            means = table.mean(axis=1)
-            ends.append((float((means.iloc[-1] - low) / (high - low)), float(means.index[-1]), float(means.iloc[-1]), curve))
+            means = table.mean(axis=1).dropna()
+            if len(means):
+                ends.append((float(means.iloc[-1]), float(means.index[-1]), curve))
     ends.sort(key=lambda end: end[0])
-    for place, (_, epoch, value, curve) in zip(_apart([end[0] for end in ends], 0.085), ends, strict=True):
-        colour = colours[curve.variant]
+    places = [(min(max(value, low), high) - low) / (high - low) for value, _, _ in ends]
+    names = _labels([curve.variant for _, _, curve in ends], width=20)
+    for place, name, (value, epoch, curve) in zip(_apart(places, 0.085), names, ends, strict=True):
+        colour, beyond = colours[curve.variant], " ↓" if value < low else " ↑" if value > high else ""
         axes.annotate(
-            _label(curve.variant, width=16), (min(epoch, right), value), xytext=(1.06, place), textcoords="axes fraction", va="center", color=colour,
-            fontsize=6.5, annotation_clip=False, arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.4, "shrinkA": 1, "shrinkB": 0, "relpos": (0, 0.5)},
+            name + beyond, (min(epoch, right), min(max(value, low), high)), xytext=(1.06, place),
+            textcoords="axes fraction", va="center", color=colour, fontsize=6, annotation_clip=False, arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.4, "shrinkA": 1, "shrinkB": 0, "relpos": (0, 0.5)},
         )  # fmt: skip
 
 
@@ -336,10 +360,23 @@ def _nothing(words: str) -> Figure:
     return figure
 
 
-def _label(name: str, *, width: int, lines: int = 1) -> str:
-    """A name on few lines, cut with an ellipsis where it is longer, broken at spaces and after , + _ and the like."""
-    text = plain(name)
-    parts: list[str] = textwrap.wrap(text, width) or [text]
-    if len(parts) > lines:
-        parts = [*parts[: lines - 1], parts[lines - 1][: width - 1] + "…"]
-    return "\n".join(parts)
+def _labels(names: Sequence[str], width: int, lines: int = 1) -> list[str]:
+    """Names on few lines of ``width`` characters. Where one is longer, the blocks of keys go from all; then middles go."""
+    texts = [plain(name).strip() for name in names]
+    if any(len(text) > width for text in texts):
+        texts = [re.sub(r"[a-z]+\.(?=[a-z])", "", text) for text in texts]
+    return [_wrapped(text, width, lines) for text in texts]
+
+
+def _wrapped(text: str, width: int, lines: int) -> str:
+    """At most ``lines`` lines, ended after spaces, commas and the like, the last one cut in its middle."""
+    parts: list[str] = [""]
+    for piece in re.findall(r"[^ ,;+/]*[ ,;+/]*", text):
+        if len(parts) < lines and parts[-1] and len((parts[-1] + piece).rstrip()) > width:
+            parts.append("")
+        parts[-1] += piece
+    return "\n".join(_cut(part.strip(), width) for part in parts)
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width // 2] + "…" + text[len(text) - (width - width // 2 - 1) :]

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from deit_ablate.recipe import canonical_json, flatten
-from deit_ablate.store import State, Store
+from deit_ablate.store import Attempt, State, Store
 
 COLUMNS: dict[str, tuple[str, str]] = {
     "variant": ("string", "the row of the ablation"),
@@ -176,7 +176,7 @@ def _record(store: Store, run: str, state: State) -> dict[str, Any]:
     outcome = store.outcome(run) or {}
     metrics, cost = outcome.get("metrics") or {}, outcome.get("cost") or {}
     test = metrics.get("test") or {}
-    seen = state.name != "missing"
+    attempts = store.attempts(run) if state.name != "missing" else []
     return {
         "state": state.name,
         "detail": state.detail,
@@ -185,10 +185,19 @@ def _record(store: Store, run: str, state: State) -> dict[str, Any]:
         "train_loss": metrics.get("train_loss"),
         **{f"test_{name}": value for name, value in test.items()},
         **{name: cost.get(name) for name in _COST},
-        "epochs": len(store.history(run)) if seen else 0,
-        "attempts": len(store.attempts(run)) if seen else 0,
+        "epochs": _epochs(attempts, outcome.get("attempt")),
+        "attempts": len(attempts),
         "version": (outcome.get("provenance") or {}).get("version"),
     }
+
+
+def _epochs(attempts: Sequence[Attempt], finished: int | None) -> int:
+    """Lines of the history that ``Store.history`` reads, counted without parsing them: half of ``load``'s time."""
+    chosen = [attempt for attempt in attempts if attempt.number == finished] or attempts[-1:]
+    try:
+        return chosen[0].metrics.read_bytes().count(b"\n") if chosen else 0
+    except FileNotFoundError:
+        return 0
 
 
 def _recipe(store: Store, run: str) -> dict[str, Any]:

@@ -95,12 +95,13 @@ def _raw(value: Any) -> str:
 
 # -- LaTeX ---------------------------------------------------------------------------------------------------------
 
+# Nothing here needs a package.
 _LATEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
     "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}",
-    '"': r"\symbol{34}", "'": r"\textquotesingle{}", "`": r"\textasciigrave{}", "[": "{[}", "]": "{]}", "*": "{*}",
+    '"': r"\symbol{34}", "'": "'{}", "`": r"\`{}", "[": "{[}", "]": "{]}", "*": "{*}",
     "–": r"\textendash{}", "—": r"\textemdash{}", "±": r"$\pm$", "→": r"$\rightarrow$", "−": "$-$", "×": r"$\times$", "≤": r"$\leq$", "≥": r"$\geq$",
-    "≈": r"$\approx$", "≠": r"$\neq$", "·": r"$\cdot$", "°": r"$^\circ$", "∞": r"$\infty$", "…": r"\dots{}", "†": r"\dag{}",
+    "≈": r"$\approx$", "≠": r"$\neq$", "·": r"$\cdot$", "°": r"$^\circ$", "∞": r"$\infty$", "…": r"\dots{}", "†": r"$\dagger$",
     "‘": "`", "’": "'", "“": "``", "”": "''", "ß": r"\ss{}", "æ": r"\ae{}", "Æ": r"\AE{}", "œ": r"\oe{}", "Œ": r"\OE{}",
     "ø": r"\o{}", "Ø": r"\O{}", "ł": r"\l{}", "Ł": r"\L{}", "µ": r"$\mu$",
 }  # fmt: skip
@@ -133,12 +134,18 @@ def _latex(character: str) -> str:
     return f"U+{ord(character):04X}"
 
 
+def _breakable(escaped: str) -> str:
+    """Escaped text that may end a line within long names: after commas and the like, and between a key's parts."""
+    return re.sub(r"([,;+/]|\\_|(?<=[a-z])\.)(?=[^\s\d])", r"\1\\allowbreak{}", escaped)
+
+
 def to_latex(table: Table) -> str:
     """A table environment with caption and label (tab:<name>), which needs booktabs and nothing else."""
-    layout = "".join(r"p{0.34\linewidth}" if column.long else "r" if column.right else "l" for column in table.columns)
+    long = r"p{0.2\linewidth}" if sum(column.long for column in table.columns) > 1 else r"p{0.24\linewidth}"
+    layout = "".join(long if column.long else "r" if column.right else "l" for column in table.columns)
 
     def line(cells: Sequence[str]) -> str:
-        wrapped = (rf"\raggedright {cell}" if column.long else cell for cell, column in zip(cells, table.columns, strict=True))
+        wrapped = (rf"\raggedright {_breakable(cell)}" if column.long else cell for cell, column in zip(cells, table.columns, strict=True))
         return " & ".join(wrapped) + r" \\"
 
     label = re.sub(r"[^A-Za-z0-9-]+", "-", table.name)
@@ -146,7 +153,8 @@ def to_latex(table: Table) -> str:
         r"% \usepackage{booktabs}",
         r"\begin{table}",
         r"\centering",
-        r"\small",
+        r"\footnotesize",
+        r"\setlength{\tabcolsep}{4pt}",
         rf"\caption{{{escape_latex(table.title)}}}",
         rf"\label{{tab:{label}}}",
         rf"\begin{{tabular}}{{@{{}}{layout}@{{}}}}",
@@ -159,7 +167,7 @@ def to_latex(table: Table) -> str:
     ]
     if table.footnotes:
         notes = (rf"{escape_latex(note)}\par" for note in table.footnotes)
-        lines += [r"\par\medskip", r"\begin{minipage}{\linewidth}\footnotesize\raggedright", *notes, r"\end{minipage}"]
+        lines += [r"\par\medskip", r"\begin{minipage}{\linewidth}\raggedright", *notes, r"\end{minipage}"]
     return "\n".join([*lines, r"\end{table}"]) + "\n"
 
 

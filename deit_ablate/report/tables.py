@@ -19,6 +19,8 @@ from deit_ablate.report.summary import Summary, summarize
 NOTHING = "–"
 NAMED = 20
 """How many runs a footnote names before it counts the rest."""
+LONG_NAME = 22
+"""Characters of a variant's name from which LaTeX should wrap it."""
 
 HEADS = {
     "class": "the class head alone",
@@ -61,12 +63,13 @@ def sweep_table(results: Path | str, sweep: str) -> Table:
     summary = summarize(results, sweep)
     plan, frame = summary.plan, summary.frame
     unit, seconds = _time_unit(frame["train_seconds"])
+    long_names = any(len(row["name"]) > LONG_NAME for row in plan["variants"])
     columns = [
-        Column("variant", lambda row: row["variant"] + (" (baseline)" if row["baseline"] else "")),
+        Column("variant", lambda row: row["variant"] + (" (baseline)" if row["baseline"] else ""), long=long_names),
         Column("differs in", lambda row: row["differs_in"] or NOTHING, long=True),
         Column("test top-1 (%)", _top1, right=True),
         Column("difference", lambda row: measure(row["difference"], row["difference_half_width"], signed=True), right=True),
-        Column(f"time a run ({unit})", lambda row: _time(row["train_seconds"] / seconds), right=True),
+        Column(f"time ({unit})", lambda row: _time(row["train_seconds"] / seconds), right=True),
         Column("seeds", lambda row: _of(row["seeds"], row["seeds_planned"]), right=True),
     ]
     if not plan["baseline"]:
@@ -143,7 +146,7 @@ def _data(final: Iterable[Mapping[str, Any]]) -> list[str]:
     sizes = sorted({record["test_images"] for record in done if not pd.isna(record["test_images"])})
     images = f" ({sizes[0]:,} images)" if len(sizes) == 1 else ""
     heads = ", heads fused where there are two" if any(not math.isnan(record["test_top1_distillation"]) for record in done) else ""
-    return [f"Top-1 on the test split{images} at the last epoch, raw weights{heads}."]
+    return [f"Top-1 on the test split{images} at the last epoch, raw weights{heads}.", "Time is the mean training time of the runs that are done."]
 
 
 def _shared_parents(summary: Summary) -> list[str]:
@@ -190,16 +193,23 @@ def _fewer_pairs(every: Iterable[Mapping[str, Any]]) -> list[str]:
 def _absent(summary: Summary, final: Iterable[Mapping[str, Any]]) -> list[str]:
     """The runs that are in no mean because they did not end, by state, with the reason."""
     places = {run: f"{stage or variant} seed {seed}" for variant, seed, stage, run in reversed(summary.plan["cells"])}
-    by_state: dict[str, list[str]] = {}
+    by_state: dict[str, dict[tuple[str, str], list[int]]] = {}
     for record in final:
         state, detail = record["state"], record["detail"]
         if state == "done" and math.isnan(record["top1"]):
             state, detail = "done without this figure", ""
         if state in ("done", "diverged"):
             continue
-        reason = places.get(detail, detail)
-        by_state.setdefault(state, []).append(f"{record['variant']} seed {record['seed']}" + (f" ({reason})" if reason else ""))
-    return [f"{state[0].upper()}{state[1:]}: {_listed(named)}." for state, named in sorted(by_state.items())]
+        by_state.setdefault(state, {}).setdefault((record["variant"], places.get(detail, detail)), []).append(record["seed"])
+    notes = []
+    for state, found in sorted(by_state.items()):
+        named = [f"{variant} {_seeds(seeds)}" + (f" ({reason})" if reason else "") for (variant, reason), seeds in found.items()]
+        notes.append(f"{state.capitalize()}: {_listed(named, '; ')}.")
+    return notes
+
+
+def _seeds(seeds: list[int]) -> str:
+    return ("seed " if len(seeds) == 1 else "seeds ") + _listed([str(seed) for seed in seeds])
 
 
 def _listed(words: list[str], separator: str = ", ") -> str:

@@ -31,7 +31,9 @@ def crop(recipe: Recipe, dataset: Dataset) -> Operation | None:
     """The picture at the recipe's resolution: Inception crop (bicubic), padded by an eighth and cropped, or resized."""
     augment, side = recipe.augment, recipe.data.resolution
     if augment.crop == "random-resized":
-        return RandomResizedCropAndInterpolation(side, scale=augment.crop_scale, ratio=augment.crop_ratio, interpolation="bicubic")
+        return RandomResizedCropAndInterpolation(
+            side, scale=augment.crop_scale, ratio=augment.crop_ratio, interpolation="bicubic"
+        )
     if augment.crop == "none":
         return _resize(side)
     padded = transforms.RandomCrop(side, padding=max(1, side // 8))
@@ -92,7 +94,9 @@ class Augmenter:
     def __init__(self, recipe: Recipe, dataset: Dataset) -> None:
         self.seed = recipe.seed
         self.normalise = Normalise(dataset)
-        self.operations = {name: operation for name, build in AUGMENTATIONS.items() if (operation := build(recipe, dataset))}
+        self.operations = {
+            name: operation for name, build in AUGMENTATIONS.items() if (operation := build(recipe, dataset))
+        }
         self.tensor_operations = {
             name: operation for name, build in TENSOR_AUGMENTATIONS.items() if (operation := build(recipe, dataset))
         }

@@ -7,7 +7,7 @@ import tempfile
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, NamedTuple, cast
 
 import torch
 
@@ -55,7 +55,7 @@ def save(path: Path, state: dict[str, Any]) -> None:
     try:
         with os.fdopen(descriptor, "wb") as file:
             writer = _Writer(file)
-            torch.save(state, writer)
+            torch.save(state, cast(IO[bytes], writer))
             file.flush()
             os.fsync(file.fileno())
         if path.exists():

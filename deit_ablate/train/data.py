@@ -32,8 +32,8 @@ SPLIT_SEED = 0
 class Images(Protocol):
     """A sequence of pictures (PIL, mode L or RGB) with their classes, ``targets`` (N,) int64."""
 
-    targets: Array
-
+    @property
+    def targets(self) -> Array: ...
     def __len__(self) -> int: ...
     def __getitem__(self, index: int) -> Image.Image: ...
 
@@ -111,7 +111,18 @@ def digits(data: Data, folder: Path | None) -> Dataset:
     )  # fmt: skip
 
 
-FASHION_CLASSES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
+FASHION_CLASSES = (
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
 FASHION_DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 
 
@@ -149,7 +160,8 @@ def imagefolder(data: Data, folder: Path | None) -> Dataset:
         differing = sorted(set(parts["train"].classes) ^ set(parts["val"].classes))
         raise TrainError(f"{folder}: train/ and val/ hold different classes, such as {', '.join(differing[:5])}")
     train, test = (
-        FileImages(tuple(path for path, _ in part.samples), np.asarray(part.targets, dtype=np.int64)) for part in parts.values()
+        FileImages(tuple(path for path, _ in part.samples), np.asarray(part.targets, dtype=np.int64))
+        for part in parts.values()
     )
     return Dataset(
         name=data.name, classes=tuple(parts["train"].classes), channels=3, mean=IMAGENET_DEFAULT_MEAN,
@@ -222,7 +234,9 @@ def stratified(targets: Array, count: int, seed: int) -> Array:
     takes = np.floor(shares).astype(int)
     takes[np.argsort(takes - shares, kind="stable")[: count - takes.sum()]] += 1
     draw = generator(seed)
-    chosen = [draw.permutation(np.flatnonzero(targets == label))[:take] for label, take in zip(classes, takes, strict=True)]
+    chosen = [
+        draw.permutation(np.flatnonzero(targets == label))[:take] for label, take in zip(classes, takes, strict=True)
+    ]
     return np.sort(np.concatenate(chosen)) if chosen else np.arange(0)
 
 

@@ -92,7 +92,8 @@ def build_loss(recipe: Recipe) -> Loss:
         return {"total": total, "base": total}
 
     def with_teacher(outputs: Heads, targets: Tensor, teacher: Tensor | None) -> dict[str, Tensor]:
-        assert term is not None and teacher is not None
+        assert term is not None
+        assert teacher is not None
         student = outputs[0] if outputs[1] is None else outputs[1]
         parts = {"base": base(outputs[0], targets), "distillation": term(student, teacher, tau)}
         return {"total": (1 - alpha) * parts["base"] + alpha * parts["distillation"], **parts}

@@ -74,13 +74,20 @@ def evaluate(model: nn.Module, batches: Iterable[Batch], device: torch.device, k
     labels = torch.cat(truth)
     correct = {name: int((torch.cat(parts) == labels).sum()) for name, parts in decided.items()}
     count = len(labels)
-    metrics: dict[str, Any] = {"images": count, "loss": loss / count if math.isfinite(loss) else None, "top1": 100 * correct[list(correct)[-1]] / count}
+    metrics: dict[str, Any] = {
+        "images": count,
+        "loss": loss / count if math.isfinite(loss) else None,
+        "top1": 100 * correct[list(correct)[-1]] / count,
+    }
     if classes > 5:
         metrics["top5"] = 100 * top5 / count
     metrics |= {f"top1_{name}": 100 * number / count for name, number in correct.items()}
     if not keep:
         return Scores(metrics, {})
-    arrays = {"targets": _small(labels), **{f"pred_{name}": _small(torch.cat(parts)) for name, parts in decided.items()}}
+    arrays = {
+        "targets": _small(labels),
+        **{f"pred_{name}": _small(torch.cat(parts)) for name, parts in decided.items()},
+    }
     arrays |= {f"confidence_{name}": torch.cat(parts).numpy() for name, parts in confident.items()}
     if similarities:
         arrays["token_similarity"] = np.array([total / count for total in similarities])
@@ -107,8 +114,10 @@ def token_similarity(model: nn.Module, wanted: bool) -> Iterator[list[float]]:
     def add(layer: int, tokens: Tensor) -> None:
         totals[layer] += float(F.cosine_similarity(tokens[:, 0].double(), tokens[:, 1].double(), dim=1).sum())
 
+    learned: list[Any] = [model.cls_token, model.dist_token]
+
     def at_input(_: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-        pair = torch.cat((model.cls_token, model.dist_token), dim=1)
+        pair = torch.cat(learned, dim=1)
         add(0, pair.expand(len(arguments[0]), -1, -1))
 
     hooks = [blocks[0].register_forward_pre_hook(at_input)]

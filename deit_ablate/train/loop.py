@@ -154,7 +154,9 @@ def train(
 def initial_model(recipe: Recipe, data: Splits, parent: Parent | None) -> nn.Module:
     """The model before the first step: fresh weights from the stream "init", or those of the run it starts from."""
     seed_generators(stream(recipe.seed, "init"))
-    shape = shape_of(recipe, len(data.dataset.classes), data.dataset.channels, distillation_of(recipe.distill.type).heads)
+    shape = shape_of(
+        recipe, len(data.dataset.classes), data.dataset.channels, distillation_of(recipe.distill.type).heads
+    )
     model = build_model(recipe.model.name, recipe.model.options, shape)
     if parent is not None:
         load_weights(model, parent_weights(parent))
@@ -166,5 +168,7 @@ def build_teacher(recipe: Recipe, data: Splits, parent: Parent | None, device: t
     if not distillation_of(recipe.distill.type).teacher:
         return None
     if parent is None:
-        raise TrainError(f"distill.type {recipe.distill.type} needs a teacher: a stage of the sweep, given as parents['teacher']")
+        raise TrainError(
+            f"distill.type {recipe.distill.type} needs a teacher: a stage of the sweep, given as parents['teacher']"
+        )
     return Teacher(parent, data.dataset, device)

@@ -70,17 +70,23 @@ def deit(
     return model
 
 
-def deit_tiny(shape: Shape, *, patch_size: int = 16, embed_dim: int = 192, depth: int = 12, num_heads: int = 3) -> nn.Module:
+def deit_tiny(
+    shape: Shape, *, patch_size: int = 16, embed_dim: int = 192, depth: int = 12, num_heads: int = 3
+) -> nn.Module:
     """DeiT-Ti (Table 1): 5.7 million parameters at 224 pixels."""
     return deit(shape, patch_size=patch_size, embed_dim=embed_dim, depth=depth, num_heads=num_heads)
 
 
-def deit_small(shape: Shape, *, patch_size: int = 16, embed_dim: int = 384, depth: int = 12, num_heads: int = 6) -> nn.Module:
+def deit_small(
+    shape: Shape, *, patch_size: int = 16, embed_dim: int = 384, depth: int = 12, num_heads: int = 6
+) -> nn.Module:
     """DeiT-S (Table 1): 22.1 million parameters at 224 pixels."""
     return deit(shape, patch_size=patch_size, embed_dim=embed_dim, depth=depth, num_heads=num_heads)
 
 
-def deit_base(shape: Shape, *, patch_size: int = 16, embed_dim: int = 768, depth: int = 12, num_heads: int = 12) -> nn.Module:
+def deit_base(
+    shape: Shape, *, patch_size: int = 16, embed_dim: int = 768, depth: int = 12, num_heads: int = 12
+) -> nn.Module:
     """DeiT-B (Table 1): 86.6 million parameters at 224 pixels."""
     return deit(shape, patch_size=patch_size, embed_dim=embed_dim, depth=depth, num_heads=num_heads)
 
@@ -105,7 +111,11 @@ class SmallConvnet(nn.Sequential):
 
     def __init__(self, shape: Shape, width: int) -> None:
         def halve(before: int, after: int) -> list[nn.Module]:
-            return [nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
+            return [
+                nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False),
+                nn.BatchNorm2d(after),
+                nn.ReLU(inplace=True),
+            ]
 
         super().__init__(
             *halve(shape.channels, width), ConvBlock(width, shape.drop_path / 2),
@@ -135,7 +145,11 @@ def timm_model(name: str, shape: Shape, options: dict[str, Any]) -> nn.Module:
     arguments: dict[str, Any] = {"img_size": shape.resolution, "drop_path_rate": shape.drop_path}
     if shape.dropout:
         transformer = name.startswith(("vit_", "deit", "beit"))
-        arguments |= {"pos_drop_rate": shape.dropout, "proj_drop_rate": shape.dropout} if transformer else {"drop_rate": shape.dropout}
+        arguments |= (
+            {"pos_drop_rate": shape.dropout, "proj_drop_rate": shape.dropout}
+            if transformer
+            else {"drop_rate": shape.dropout}
+        )
     while True:
         try:
             return timm.create_model(name, num_classes=shape.classes, in_chans=shape.channels, **arguments, **options)
@@ -159,11 +173,11 @@ def shape_of(recipe: Recipe, classes: int, channels: int, heads: int) -> Shape:
     return Shape(recipe.data.resolution, channels, classes, heads, regularize.drop_path, regularize.dropout)
 
 
-def build_model(name: str, options: dict[str, Any], shape: Shape) -> nn.Module:
+def build_model(name: str, options: dict[str, Any], shape: Shape, check: bool = True) -> nn.Module:
     """The model by name, with fresh weights (the caller seeds the generators).
 
     Raises TrainError for an unknown name or option, and where the model does not map (B, channels, resolution,
-    resolution) to as many heads of (B, classes) logits as the shape asks for.
+    resolution) to as many heads of (B, classes) logits as the shape asks for (tried out where ``check``).
     """
     if name in MODELS or ":" in name:
         function = lookup("model", name, MODELS)
@@ -173,7 +187,8 @@ def build_model(name: str, options: dict[str, Any], shape: Shape) -> nn.Module:
         model = timm_model(name, shape, options)
     else:
         raise TrainError(f"no model is called {name!r}{did_you_mean(name, [*MODELS, *timm.list_models()])}")
-    _check_heads(name, model, shape)
+    if check:
+        _check_heads(name, model, shape)
     return model
 
 
@@ -198,7 +213,9 @@ def _check_heads(name: str, model: nn.Module, shape: Shape) -> None:
     found = 1 if logits[1] is None else 2
     if found != shape.heads:
         hint = "distill.type soft-token or hard-token" if found == 2 else "a deit model, or distill.type soft or hard"
-        raise TrainError(f"the model {name} has {found} head(s) where the distillation type asks for {shape.heads}: use {hint}")
+        raise TrainError(
+            f"the model {name} has {found} head(s) where the distillation type asks for {shape.heads}: use {hint}"
+        )
     if logits[0].shape != (1, shape.classes):
         raise TrainError(f"the model {name} gives logits of shape {tuple(logits[0].shape)}, not (1, {shape.classes})")
 
@@ -225,7 +242,9 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
             weights["pos_embed"], new_size=list(model.patch_embed.grid_size), num_prefix_tokens=model.num_prefix_tokens,
             interpolation="bicubic", antialias=False,
         )  # fmt: skip
-    for key in [key for key in weights if key.startswith("head") and key in own and weights[key].shape != own[key].shape]:
+    for key in [
+        key for key in weights if key.startswith("head") and key in own and weights[key].shape != own[key].shape
+    ]:
         weights[key] = own[key]
     try:
         model.load_state_dict(weights)

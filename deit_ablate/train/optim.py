@@ -25,14 +25,28 @@ Groups = list[dict[str, Any]]
 
 
 def adamw(
-    groups: Groups, *, lr: float, weight_decay: float, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8, amsgrad: bool = False
+    groups: Groups,
+    *,
+    lr: float,
+    weight_decay: float,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    amsgrad: bool = False,
 ) -> Optimizer:
     """AdamW (Loshchilov and Hutter, 2019), torch's fused one: the reference code's settings by default."""
-    return torch.optim.AdamW(groups, lr=lr, weight_decay=weight_decay, betas=betas, eps=eps, amsgrad=amsgrad, fused=True)
+    return torch.optim.AdamW(
+        groups, lr=lr, weight_decay=weight_decay, betas=betas, eps=eps, amsgrad=amsgrad, fused=True
+    )
 
 
 def sgd(
-    groups: Groups, *, lr: float, weight_decay: float, momentum: float = 0.9, nesterov: bool = True, dampening: float = 0.0
+    groups: Groups,
+    *,
+    lr: float,
+    weight_decay: float,
+    momentum: float = 0.9,
+    nesterov: bool = True,
+    dampening: float = 0.0,
 ) -> Optimizer:
     """SGD with momentum, torch's fused one. With Nesterov's momentum unless the options say otherwise, as timm's
     ``sgd`` and so the reference code have it; weight decay is coupled (an L2 term in the gradient)."""
@@ -73,7 +87,7 @@ _OURS = ("self", "groups", "params", "lr", "weight_decay")
 
 def timm_optimizers() -> list[str]:
     """Timm's optimizers that run in torch alone (not those of apex and bitsandbytes), first-order ones."""
-    infos = {name: get_optimizer_info(name) for name in list_optimizers()}
+    infos = {str(name): get_optimizer_info(str(name)) for name in list_optimizers()}
     return [name for name, info in infos.items() if not isinstance(info.opt_class, str) and not info.second_order]
 
 
@@ -84,16 +98,19 @@ def optimizer_options(name: str) -> list[str] | None:
     if ":" in name:
         return option_names(load(name), _OURS)
     if name in timm_optimizers():
-        return option_names(get_optimizer_info(name).opt_class, _OURS)
+        opt_class: Any = get_optimizer_info(name).opt_class
+        return option_names(opt_class, _OURS)
     if name in list_optimizers():
-        raise TrainError(f"the optimizer {name} needs apex or bitsandbytes, or second derivatives: this trainer has none")
+        raise TrainError(
+            f"the optimizer {name} needs apex or bitsandbytes, or second derivatives: this trainer has none"
+        )
     raise TrainError(f"no optimizer is called {name!r}{did_you_mean(name, [*OPTIMIZERS, *timm_optimizers()])}")
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> Groups:
     """Two groups: no decay for biases, norms and whatever else is 1-d, tokens and position embeddings; the rest."""
-    spared = model.no_weight_decay() if hasattr(model, "no_weight_decay") else set()
-    return list(param_groups_weight_decay(model, weight_decay, no_weight_decay_list=spared))
+    named: Any = getattr(model, "no_weight_decay", set)
+    return list(param_groups_weight_decay(model, weight_decay, no_weight_decay_list=named()))
 
 
 def effective_lr(recipe: Recipe) -> float:
@@ -105,7 +122,9 @@ def build_optimizer(recipe: Recipe, model: nn.Module) -> Optimizer:
     """The recipe's optimizer over the model's parameters. Raises TrainError for names and options that do not exist."""
     wanted, lr = recipe.optimizer, effective_lr(recipe)
     check_options(f"the optimizer {wanted.name}", wanted.options, optimizer_options(wanted.name))
-    options = {key: tuple(value) if isinstance(value, list) else value for key, value in wanted.options.items()}
+    options: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in wanted.options.items()
+    }
     try:
         if wanted.name in OPTIMIZERS or ":" in wanted.name:
             build = OPTIMIZERS[wanted.name].build if wanted.name in OPTIMIZERS else load(wanted.name)
@@ -128,7 +147,7 @@ def build_schedule(recipe: Recipe, optimizer: Optimizer, steps_per_epoch: int) -
     plan, peak = recipe.schedule, effective_lr(recipe)
     by_step = plan.stepping == "step"
     unit = steps_per_epoch if by_step else 1
-    warmup = round(plan.warmup_epochs * unit) if by_step else plan.warmup_epochs
+    warmup: Any = round(plan.warmup_epochs * unit) if by_step else plan.warmup_epochs
     scheduler = CosineLRScheduler(
         optimizer, t_initial=plan.epochs * unit, lr_min=min(plan.min_lr, peak), warmup_t=warmup,
         warmup_lr_init=min(plan.warmup_lr, peak), cycle_limit=1, t_in_epochs=not by_step,

@@ -45,7 +45,9 @@ def chance_threshold(classes: int) -> float:
 class Examiner:
     """Scores the model on the validation part (any time) and on the test split (once), and writes the outcome."""
 
-    def __init__(self, recipe: Recipe, data: Splits, model: nn.Module, ema: Ema | None, device: torch.device, loaders: int) -> None:
+    def __init__(
+        self, recipe: Recipe, data: Splits, model: nn.Module, ema: Ema | None, device: torch.device, loaders: int
+    ) -> None:
         self.recipe, self.data, self.model, self.ema = recipe, data, model, ema
         self.device, self.loaders = device, loaders
 

@@ -52,7 +52,9 @@ class Teacher:
         try:
             model.load_state_dict(parent_weights(parent))
         except RuntimeError as error:
-            raise TrainError(f"the teacher's weights ({parent.weights}) do not fit its recipe or this data: {error}") from error
+            raise TrainError(
+                f"the teacher's weights ({parent.weights}) do not fit its recipe or this data: {error}"
+            ) from error
         self.model = model.to(device).eval().requires_grad_(False)
         self.resolution = recipe.data.resolution
 

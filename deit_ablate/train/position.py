@@ -29,6 +29,7 @@ class Position:
 
     @property
     def train_seconds(self) -> float:
+        """Spent in steps since the beginning, over all attempts."""
         return float(sum(line["seconds"] for line in self.history)) + self.seconds
 
 

@@ -34,7 +34,9 @@ def source_sha256(name: str) -> str:
         found = importlib.util.find_spec(module_name)
     except (ImportError, ValueError) as error:
         raise TrainError(f"{name}: cannot find {module_name!r} ({error})") from error
-    if found is None or found.origin is None or not Path(found.origin).is_file():
+    if found is None:
+        raise TrainError(f"{name}: cannot find {module_name!r}")
+    if found.origin is None or not Path(found.origin).is_file():
         raise TrainError(f"{name}: {module_name!r} has no source file")
     return hashlib.sha256(Path(found.origin).read_bytes()).hexdigest()
 
@@ -55,6 +57,7 @@ def lookup(kind: str, name: str, registry: Mapping[str, Entry]) -> Entry:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """`` (did you mean 'x'?)``, or nothing where no known name is close."""
     close = nearest(name, known)
     return f" (did you mean {close!r}?)" if close else ""
 

@@ -57,10 +57,13 @@ def training_batches(recipe: Recipe, data: Splits, start: int, loaders: int, pin
 
 
 def steps_per_epoch(recipe: Recipe, data: Splits) -> int:
+    """Whole batches in an epoch; repeated augmentation does not make it longer."""
     return len(data.train) // recipe.schedule.batch_size
 
 
-def evaluation_batches(recipe: Recipe, dataset: Dataset, images: Images, indices: Array | None = None, loaders: int = 0) -> Iterator[Batch]:
+def evaluation_batches(
+    recipe: Recipe, dataset: Dataset, images: Images, indices: Array | None = None, loaders: int = 0
+) -> Iterator[Batch]:
     """The images (of these indices) once, in order, without augmentation."""
     chosen = np.arange(len(images)) if indices is None else indices
     parts = [chosen[start : start + EVALUATION_BATCH].tolist() for start in range(0, len(chosen), EVALUATION_BATCH)]
@@ -98,8 +101,9 @@ class _Training:
 class _Evaluation:
     def __init__(self, images: Images, recipe: Recipe, dataset: Dataset) -> None:
         side = recipe.data.resolution
-        ready = isinstance(images, ArrayImages) and images.pixels.shape[1:3] == (side, side) and recipe.data.eval_crop == 1
-        self.images, self.normalise, self.transform = images, Normalise(dataset), None if ready else evaluation(recipe)
+        sized = isinstance(images, ArrayImages) and images.pixels.shape[1:3] == (side, side)
+        self.images, self.normalise = images, Normalise(dataset)
+        self.transform = None if sized and recipe.data.eval_crop == 1 else evaluation(recipe)
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
         pictures = [self.images[index] for index in indices]
@@ -107,7 +111,7 @@ class _Evaluation:
         return self.normalise(arrays), torch.from_numpy(self.images.targets[list(indices)])
 
 
-def _as_is(batch: Batch) -> Batch:
+def _as_is(batch: Any) -> Any:
     return batch
 
 

@@ -1,0 +1,146 @@
+"""A plan: variants x seeds x stages as a DAG, in which equal work stands once."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import planned
+
+from deit_ablate import shipped
+from deit_ablate.plan import single_run
+from deit_ablate.yamlfile import InputError
+
+DISTILLATION = """
+profile: digits
+seeds: [5, 6]
+baseline: none
+stages:
+  teacher: {recipe: {model: {name: small_convnet}}, seeds: [0]}
+  student: {teacher: teacher}
+variants:
+  none: {}
+  hard: {distill.type: hard}
+  token: {distill.type: hard-token}
+"""
+
+
+def write(tmp_path: Path, text: str, name: str = "x") -> Path:
+    path = tmp_path / f"{name}.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_variants_times_seeds(tmp_path: Path) -> None:
+    plan = planned(write(tmp_path, "profile: digits\nseeds: 3\nvariants: {a: {}, b: {augment.mixup: 0}}"))
+    assert [(cell.variant, cell.seed) for cell in plan.cells] == [("a", 0), ("a", 1), ("a", 2), ("b", 0), ("b", 1), ("b", 2)]
+    assert len(plan.runs) == 6
+    assert [run.recipe["seed"] for run in plan.runs.values()] == [0, 1, 2, 0, 1, 2]
+
+
+def test_one_teacher_is_shared_by_all_who_need_it_and_by_nobody_else(tmp_path: Path) -> None:
+    plan = planned(write(tmp_path, DISTILLATION))
+    teachers = {cell.run for cell in plan.cells if cell.stage == "teacher"}
+    assert len(teachers) == 1
+    assert len(plan.runs) == 1 + 3 * 2
+    teacher = teachers.pop()
+    for cell in plan.cells:
+        if cell.stage == "student":
+            expected = {} if cell.variant == "none" else {"teacher": {"run": teacher, "weights": "last"}}
+            assert plan.runs[cell.run].parents == expected
+    assert list(plan.runs).index(teacher) < min(list(plan.runs).index(cell.run) for cell in plan.cells if cell.variant == "hard" and cell.stage == "student")
+    assert not any(cell.stage == "teacher" for cell in plan.cells if cell.variant == "none")
+    assert plan.runs[teacher].recipe["distill"]["type"] == "none"
+
+
+def test_another_teacher_makes_other_students(tmp_path: Path) -> None:
+    one = planned(write(tmp_path, DISTILLATION))
+    two = planned(write(tmp_path, DISTILLATION.replace("name: small_convnet", "name: small_convnet, options: {width: 24}")))
+    ids = [{cell.variant: cell.run for cell in plan.cells if cell.stage == "student" and cell.seed == 5} for plan in (one, two)]
+    assert ids[0]["none"] == ids[1]["none"]
+    assert ids[0]["hard"] != ids[1]["hard"]
+
+
+def test_fine_tuning_goes_on_from_each_run_and_may_be_varied_itself(tmp_path: Path) -> None:
+    text = """
+profile: digits
+seeds: 2
+stages:
+  pretrain: {}
+  finetune: {from: pretrain, recipe: {data: {resolution: 24}, optimizer: {base_lr: 0.001}}}
+variants:
+  a: {}
+  b: {augment.mixup: 0}
+  sgd-fine-tuned: {finetune: {optimizer: {name: sgd, base_lr: 0.01}}}
+"""
+    plan = planned(write(tmp_path, text))
+    cells = {(cell.variant, cell.stage, cell.seed): plan.runs[cell.run] for cell in plan.cells}
+    assert len(plan.runs) == 4 + 6, "the third row shares its pre-training with the first"
+    for (variant, stage, seed), run in cells.items():
+        if stage == "finetune":
+            assert run.parents["from"]["run"] == cells[variant, "pretrain", seed].id
+            assert run.recipe["data"]["resolution"] == 24
+    assert cells["b", "finetune", 0].recipe["augment"]["mixup"] == 0, "a row's change holds in what follows"
+    assert cells["sgd-fine-tuned", "finetune", 0].recipe["optimizer"]["name"] == "sgd"
+    assert cells["sgd-fine-tuned", "pretrain", 0].id == cells["a", "pretrain", 0].id
+
+
+def test_two_figures_of_one_run_are_two_rows(tmp_path: Path) -> None:
+    plan = planned(write(tmp_path, "profile: digits\nseeds: 1\nvariants: {a: {}, ema: {shows: ema}}"))
+    assert len(plan.runs) == 1
+    assert [row.shows for row in plan.rows] == [None, "ema"]
+
+
+def test_only_some_rows_with_what_they_stand_on(tmp_path: Path) -> None:
+    plan = planned(write(tmp_path, DISTILLATION))
+    assert len(plan.only(["hard"])) == 3
+    assert len(plan.only(["none"])) == 2
+    with pytest.raises(InputError, match="did you mean 'token'"):
+        plan.only(["tokn"])
+
+
+def test_a_row_that_two_sweeps_share_is_one_run(tmp_path: Path) -> None:
+    one = planned(write(tmp_path, "profile: digits\nvariants: {a: {}, b: {augment.mixup: 0}}"))
+    two = planned(write(tmp_path, "profile: digits\nseeds: 2\nvariants: {other: {augment: {mixup: 0.0}}}", "y"))
+    assert set(two.runs) < set(one.runs)
+
+
+SWEEPS = sorted(path.name for path in shipped.folder("sweeps").glob("*.yaml"))
+PROFILES = sorted(path.stem for path in (shipped.folder("sweeps") / "profiles").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("sweep", SWEEPS)
+def test_every_shipped_sweep_plans_at_every_profile(sweep: str, profile: str) -> None:
+    plan = planned(shipped.folder("sweeps") / sweep, profile=profile)
+    assert plan.runs
+    assert (shipped.folder("sweeps") / sweep).read_text().startswith("# yaml-language-server: $schema=")
+
+
+def test_ten_thousand_runs_are_planned_without_torch(tmp_path: Path) -> None:
+    rates = ", ".join(f"{i / 1000}" for i in range(1, 101))
+    path = write(tmp_path, f"profile: digits\nseeds: 4\ngrid: {{optimizer.base_lr: [{rates}], augment.mixup: [0, 0.1, 0.2, 0.3, 0.4], augment.cutmix: [0, 0.1, 0.2, 0.3, 0.4]}}")
+    code = (
+        "import sys; sys.argv = ['deit-ablate', 'plan', sys.argv[1], '--results', sys.argv[2]]\n"
+        "from deit_ablate.__main__ import main\n"
+        "try: main()\n"
+        "finally: print('HEAVY', sorted({'torch', 'timm', 'pandas', 'matplotlib', 'scipy'} & set(sys.modules)), file=sys.stderr)"
+    )
+    begun = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code, str(path), str(tmp_path / "results")], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "10000 runs: 10000 missing" in done.stdout
+    assert "HEAVY []" in done.stderr
+    print(f"{time.monotonic() - begun:.2f} s")
+
+
+def test_a_recipe_file_makes_one_run(tmp_path: Path) -> None:
+    path = write(tmp_path, "profile: digits\naugment.mixup: 0\nseed: 4", "recipe")
+    run = single_run(path, ["optimizer.base_lr=0.01"])
+    assert (run.recipe["seed"], run.recipe["augment"]["mixup"], run.recipe["optimizer"]["base_lr"]) == (4, 0, 0.01)
+    assert run.recipe["data"]["name"] == "digits"
+    with pytest.raises(InputError, match="did you mean 'augment'"):
+        single_run(write(tmp_path, "augmen: {}", "bad"), [])

@@ -1,0 +1,64 @@
+"""Trainings of about a second, with everything that draws random numbers switched on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from deit_ablate.recipe import Recipe
+from deit_ablate.train.loop import Journal
+
+TINY: dict[str, dict[str, Any]] = {
+    "data": {"name": "digits", "resolution": 16, "eval_crop": 1.0, "train_images": 96},
+    "model": {"name": "deit", "options": {"patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2}},
+    "augment": {
+        "crop": "pad",
+        "hflip": 0.5,
+        "auto_augment": "rand-m5-mstd0.5-inc1",
+        "erasing": 0.5,
+        "mixup": 0.8,
+        "cutmix": 1.0,
+        "repeats": 2,
+    },
+    "regularize": {"drop_path": 0.2, "dropout": 0.1, "ema_decay": 0.9},
+    "optimizer": {"name": "adamw", "base_lr": 0.032, "clip_grad": 1.0},
+    "schedule": {"epochs": 2, "batch_size": 16, "warmup_epochs": 0.5},
+}
+STEPS = 6
+"""Of an epoch of TINY: 96 images in batches of 16."""
+
+
+def tiny(**blocks: Any) -> Recipe:
+    """TINY with changes, block by block: ``tiny(augment={"mixup": 0.0}, seed=1)``."""
+    values: dict[str, Any] = {name: {**block, **blocks.pop(name, {})} for name, block in TINY.items()}
+    return Recipe(**values, **blocks)
+
+
+class Stopping(Journal):
+    """Asks to stop after a number of steps."""
+
+    def __init__(self, after: int) -> None:
+        super().__init__()
+        self.steps, self.after = 0, after
+
+    def stop(self) -> bool:
+        self.steps += 1
+        return self.steps == self.after
+
+
+class Recording(Journal):
+    """Keeps the epochs' lines and what was said about the data."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[dict[str, Any]] = []
+        self.facts: dict[str, Any] = {}
+        self.seen: list[tuple[int, int, int]] = []
+
+    def data(self, facts: dict[str, Any]) -> None:
+        self.facts = facts
+
+    def epoch(self, line: dict[str, Any]) -> None:
+        self.lines.append(line)
+
+    def progress(self, epoch: int, step: int, steps: int, loss: float) -> None:
+        self.seen.append((epoch, step, steps))
