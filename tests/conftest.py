@@ -30,7 +30,7 @@ recipe:
 """A recipe of well under a second, with everything that draws random numbers switched on."""
 
 OWN_MODELS = '''
-import os, time
+import os
 from torch import nn
 
 
@@ -45,10 +45,6 @@ class Linear(nn.Module):
     def forward(self, x):
         scale = 1 if x.device.type == "meta" else self.happens()
         return self.net(x) * scale
-
-
-def slow(shape, *, pause=0.05):
-    return Linear(shape, lambda: time.sleep(pause) or 1)
 
 
 def broken_until(shape, *, file):

@@ -161,14 +161,14 @@ def test_two_launchers_at_the_same_moment_train_every_run_once(command: Command,
 
 
 def test_a_stopped_worker_is_not_taken_over(command: Command, sweep: Callable[..., Path]) -> None:
-    path = sweep("seeds: 1\nvariants: {slow: {model: {name: 'mylab:slow', options: {pause: 0.1}}}}\n")
+    path = sweep("seeds: 1\nvariants: {long: {schedule.epochs: 40}}\n")
     run = next(iter(planned(path).runs))
     store = Store(command.folder / "results")
     first = command.start("run", "tiny.yaml")
     pid = wait_for(lambda: worker_pid(store, run))
     os.kill(pid, signal.SIGSTOP)
     second = command.start("run", "tiny.yaml")
-    time.sleep(4)
+    time.sleep(3)
     assert len(store.attempts(run)) == 1
     assert second.poll() is None, "it waits for the first one's run"
     os.kill(pid, signal.SIGCONT)

@@ -26,14 +26,12 @@ def analysis(name: str = "sweep_table") -> ModuleType:
 
 
 def write_table(results: Path | str, sweep: str) -> list[Path]:
-    """Write table.md, table.csv and table.tex of a sweep; returns their paths. Raises NoSweep."""
+    """Write table.md, table.csv and table.tex of a sweep, table.md last; returns their paths. Raises NoSweep."""
     table = analysis().table(results, sweep)
-    folder = Store(results).sweep(sweep)
-    paths = []
-    for suffix, render in RENDERERS.items():
-        paths.append(folder / f"table.{suffix}")
-        files.replace(paths[-1], render(table).encode())
-    return paths
+    paths = {suffix: Store(results).sweep(sweep) / f"table.{suffix}" for suffix in RENDERERS}
+    for suffix, path in reversed(paths.items()):
+        files.replace(path, RENDERERS[suffix](table).encode())
+    return list(paths.values())
 
 
 def write_figures(results: Path | str, sweep: str) -> list[Path]:
@@ -49,5 +47,9 @@ def write_figures(results: Path | str, sweep: str) -> list[Path]:
 
 
 def write_report(results: Path | str, sweep: str) -> list[Path]:
-    """Write a sweep's tables and figures; returns their paths. Raises NoSweep."""
-    return write_table(results, sweep) + write_figures(results, sweep)
+    """Write a sweep's tables and figures; returns their paths. Raises NoSweep.
+
+    table.md comes last, so that where it is newer than the records all else is.
+    """
+    figures = write_figures(results, sweep)
+    return write_table(results, sweep) + figures

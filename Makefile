@@ -1,0 +1,31 @@
+# Everything runs in .venv, which is made on first use and again when the requirements change.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint names clean
+
+$(VENV)/ready: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: $(VENV)/ready  ## the main job: three optimizers on scikit-learn's digits, a table and two figures
+	$(BIN)/deit-ablate run sweeps/optimizers.yaml
+
+test: $(VENV)/ready lint  ## the whole suite
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+names: $(VENV)/ready  ## what is generated from the code: the names that recipes may use, the schemas of sweep files
+	$(BIN)/python -m deit_ablate.worker offered > deit_ablate/names.json.new && mv deit_ablate/names.json.new deit_ablate/names.json
+	$(BIN)/deit-ablate schema sweep > sweeps/sweep.schema.json
+	$(BIN)/deit-ablate schema profile > sweeps/profiles/profile.schema.json
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache
