@@ -157,7 +157,7 @@ class LocalExecutor:
 
     def _serve(self) -> subprocess.Popen[bytes]:
         if self._server is None:
-            self._errors = tempfile.TemporaryFile()
+            self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as the server)
             # A session of its own: Ctrl-C in the terminal must reach runs through us alone.
             self._server = subprocess.Popen(
                 [sys.executable, "-m", "deit_ablate.worker", "--serve"],
@@ -188,7 +188,9 @@ def foreground(job: Job) -> int:
             continue  # the worker got it too, and is saving
 
 
-def worker_arguments(*, device: str, loaders: int, threads: int, data_dir: Path | str | None, retry: bool) -> tuple[str, ...]:
+def worker_arguments(
+    *, device: str, loaders: int, threads: int, data_dir: Path | str | None, retry: bool
+) -> tuple[str, ...]:
     """The execution of a job as the worker command's arguments."""
     arguments: list[Any] = ["--device", device, "--loaders", loaders, "--threads", threads]
     arguments += ["--data-dir", data_dir] if data_dir else []

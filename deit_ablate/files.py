@@ -67,7 +67,9 @@ def publish(path: Path, content: bytes) -> bool:
             return False
         except OSError as error:
             if error.errno in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):
-                raise OSError(error.errno, f"{path.parent}: this file system has no hard links; use another --results folder") from None
+                raise OSError(
+                    error.errno, f"{path.parent}: this file system has no hard links; use another --results folder"
+                ) from None
             # A network file system may report an error after having made the link.
             if not (path.exists() and path.stat().st_ino == temporary.stat().st_ino):
                 raise

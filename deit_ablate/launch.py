@@ -56,7 +56,9 @@ class Report:
         return {run: state for run, state in self.states.items() if state.name in RETRYABLE or run in self.unsaid}
 
 
-def refuse_lost_weights(runs: Mapping[str, Run], labels: Mapping[str, str], states: Mapping[str, State], store: Store) -> None:
+def refuse_lost_weights(
+    runs: Mapping[str, Run], labels: Mapping[str, str], states: Mapping[str, State], store: Store
+) -> None:
     """Raise InputError where a run that is to start stands on weights that are gone."""
     for run in runs.values():
         if states[run.id].finished:
@@ -113,7 +115,11 @@ class Launch:
                 break
             ended = [end.job.run for end in self._poll()]
             self._look_elsewhere()
-            watch(Progress(len(self.runs), self.states, [*self.mine, *self.elsewhere], ended, self._seconds_left(), stopping))
+            watch(
+                Progress(
+                    len(self.runs), self.states, [*self.mine, *self.elsewhere], ended, self._seconds_left(), stopping
+                )
+            )
         self.report.states = status.states(self.store, self.parents)
         self.report.interrupted = stop()
         watch(Progress(len(self.runs), self.report.states, [], [], None, self.report.interrupted))
@@ -188,7 +194,12 @@ class Launch:
         self.mine.pop(run, None)
         before = self.store.attempts(run)
         try:
-            if before and before[-1].exit is None and not self.store.outcome(run) and status.owner.provably_gone(before[-1].owner):
+            if (
+                before
+                and before[-1].exit is None
+                and not self.store.outcome(run)
+                and status.owner.provably_gone(before[-1].owner)
+            ):
                 if end.code < 0:
                     before[-1].close("killed", f"killed by signal {-end.code}")
                 else:
@@ -205,7 +216,9 @@ class Launch:
         if state.attempt == self.before[run] and state.name in STARTABLE:
             self.unclaimed[run] = self.unclaimed.get(run, 0) + 1
             if self.unclaimed[run] >= STARTS_WITHOUT_A_CLAIM or end.code not in (0, 75):
-                self.report.unsaid[run] = end.said.splitlines()[-1] if end.said else f"ended with exit code {end.code} before it began"
+                self.report.unsaid[run] = (
+                    end.said.splitlines()[-1] if end.said else f"ended with exit code {end.code} before it began"
+                )
         if state.name == "running":
             self.elsewhere[run] = status.runs_here(self.store, run)
         if run in self.report.unsaid or state.name not in (*STARTABLE, "running"):
@@ -216,7 +229,11 @@ class Launch:
         if time.monotonic() - self._looked < ELSEWHERE_SECONDS:
             return
         self._looked = time.monotonic()
-        for run in [run for run in self.queue if run not in self.mine and (run in self.elsewhere or self.states[run].name == "running")]:
+        for run in [
+            run
+            for run in self.queue
+            if run not in self.mine and (run in self.elsewhere or self.states[run].name == "running")
+        ]:
             state = self._look(run)
             if state.name == "running":
                 self.elsewhere[run] = status.runs_here(self.store, run)

@@ -96,7 +96,11 @@ class Plan:
         known = [row.name for row in self.rows]
         for name in variants:
             if name not in known:
-                raise InputError(f"no row {name!r}{suggest(name, known)}", where=("--only", 0, 0), expected="one of " + ", ".join(known[:20]))
+                raise InputError(
+                    f"no row {name!r}{suggest(name, known)}",
+                    where=("--only", 0, 0),
+                    expected="one of " + ", ".join(known[:20]),
+                )
         wanted = {cell.run for cell in self.cells if cell.variant in variants or not variants}
         return {run: self.runs[run] for run in self.runs if run in wanted}
 
@@ -112,7 +116,9 @@ class Plan:
             "margin": self.sweep.margin,
             "baseline": self.sweep.baseline,
             "stages": [{"name": stage.name, "seeds": list(stage.seeds)} for stage in self.sweep.stages],
-            "variants": [{"name": row.name, "shows": row.shows, "differs": row.differs, "leaks": row.leaks} for row in self.rows],
+            "variants": [
+                {"name": row.name, "shows": row.shows, "differs": row.differs, "leaks": row.leaks} for row in self.rows
+            ],
             "cells": [[cell.variant, cell.seed, cell.stage, cell.run] for cell in self.cells],
         }
 
@@ -165,7 +171,8 @@ def _needed(runs: Mapping[str, Run], final: Sequence[str]) -> set[str]:
 
 def _stage_nodes(sweep: Sweep, variant: Variant, shared: dict[str, Node]) -> dict[str, Node]:
     """The merged layers of each stage for one variant; ``shared`` keeps those of stages that variants don't touch."""
-    lineage, result = sweep.lineage(), {}
+    lineage = sweep.lineage()
+    result: dict[str, Node] = {}
     for stage in sweep.stages:
         if stage.name in lineage[1:]:
             node = result[stage.start or ""]
@@ -197,7 +204,9 @@ def _recipe(node: Node, stage: Stage) -> Recipe:
     return recipe
 
 
-def _parents(sweep: Sweep, stage: Stage, recipe: Recipe, seed: int, made: Mapping[tuple[str, int], str]) -> Iterator[tuple[str, dict[str, str]]]:
+def _parents(
+    sweep: Sweep, stage: Stage, recipe: Recipe, seed: int, made: Mapping[tuple[str, int], str]
+) -> Iterator[tuple[str, dict[str, str]]]:
     seeds = {other.name: other.seeds for other in sweep.stages}
     for role, parent in (("teacher", stage.teacher if recipe.needs_teacher else None), ("from", stage.start)):
         if parent is not None:
@@ -263,19 +272,23 @@ def _check_names(recipes: Mapping[tuple[str, str], Recipe], nodes: Mapping[str, 
                 raise InputError(answer, where=where, key=key)
             plain_timm = kind == "models" and not options and name in _timm_models()
             if not answer and not plain_timm:
-                request = {"kind": kind, "name": name, "options": options, "key": key, "resolution": recipe.data.resolution}
+                request = {
+                    "kind": kind,
+                    "name": name,
+                    "options": options,
+                    "key": key,
+                    "resolution": recipe.data.resolution,
+                }
                 asked.setdefault(json.dumps(request, sort_keys=True), (request, where))
     if not asked:
         return {}
     answers = ask_worker([request for request, _ in asked.values()])
-    sources = {}
-    for (request, where), answer in zip(asked.values(), answers, strict=True):
-        if not answer["ok"]:
-            known = [*names()[request["kind"]], *(_timm_models() if request["kind"] == "models" else ())]
-            hint = "" if "mean" in answer["error"] else suggest(request["name"], known)
-            raise InputError(answer["error"] + hint, where=where, key=request["key"], expected=answer.get("expected") or "")
-        if answer.get("source_sha256"):
-            sources[request["name"]] = answer["source_sha256"]
+    sources: dict[str, str] = {}
+    for (asked_for, place), said in zip(asked.values(), answers, strict=True):
+        if not said["ok"]:
+            raise InputError(said["error"], where=place, key=asked_for["key"], expected=said.get("expected") or "")
+        if said.get("source_sha256"):
+            sources[asked_for["name"]] = said["source_sha256"]
     return sources
 
 
@@ -295,7 +308,9 @@ def ask_worker(requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
     done = subprocess.run(command, input=json.dumps(requests), capture_output=True, text=True)
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or ["no answer"])[-1]
-        raise InputError(f"the names could not be checked ({last})", expected="a working installation of torch and timm")
+        raise InputError(
+            f"the names could not be checked ({last})", expected="a working installation of torch and timm"
+        )
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -321,7 +336,12 @@ def single_run(path: Path, sets: Sequence[str]) -> Run:
         merged = layer(merged, given)
     recipe = to_recipe(merged)
     if recipe.needs_teacher:
-        raise InputError(f"{recipe.distill.type!r} needs a teacher", where=merged.locate(("distill", "type")), key="distill.type", expected="a sweep with a stage that teaches")
+        raise InputError(
+            f"{recipe.distill.type!r} needs a teacher",
+            where=merged.locate(("distill", "type")),
+            key="distill.type",
+            expected="a sweep with a stage that teaches",
+        )
     sources = _check_names({("", ""): recipe}, {"": {"": merged}})
     canonical = recipe.canonical()
     own_sources = {module: sources[module] for module in _modules(recipe) if module in sources}

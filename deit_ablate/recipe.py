@@ -45,7 +45,9 @@ Options: TypeAlias = Annotated[dict[str, Any], AfterValidator(_plain_options)]
 
 
 class Block(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 class Data(Block):
@@ -169,20 +171,32 @@ class Recipe(Block):
         if self.data.name == "imagefolder" and self.data.id is None:
             yield "data.id", "imagefolder needs an id under which its fingerprint is kept", "a name such as flowers-v1"
         if self.schedule.warmup_epochs >= self.schedule.epochs:
-            yield "schedule.warmup_epochs", f"{self.schedule.warmup_epochs:g} is not below the {self.schedule.epochs} epochs", "a shorter warm-up"
+            yield (
+                "schedule.warmup_epochs",
+                f"{self.schedule.warmup_epochs:g} is not below the {self.schedule.epochs} epochs",
+                "a shorter warm-up",
+            )
         if self.augment.crop_scale[0] > self.augment.crop_scale[1] or not self.augment.crop_scale[1]:
             yield "augment.crop_scale", "the range is empty", "[low, high] with low <= high"
         if self.augment.crop_ratio[0] > self.augment.crop_ratio[1]:
             yield "augment.crop_ratio", "the range is empty", "[low, high] with low <= high"
         if self.mixes and self.schedule.batch_size % 2:
-            yield "schedule.batch_size", f"{self.schedule.batch_size} is odd, and mixup pairs the images of a batch", "an even number"
+            yield (
+                "schedule.batch_size",
+                f"{self.schedule.batch_size} is odd, and mixup pairs the images of a batch",
+                "an even number",
+            )
         known = facts["distillations"].get(self.distill.type)
         if self.distill.alpha is None and known is None:
             yield "distill.alpha", f"{self.distill.type!r} has no default", "a number from 0 to 1"
         if self.precision != "fp32":
             yield "precision", f"{self.precision} is not honoured by this version", "fp32"
         if self.distill.teacher is not None:
-            yield "distill.teacher", "a teacher by name or file is not honoured by this version", "a stage: `stages: {teacher: ..., student: {teacher: teacher}}`"
+            yield (
+                "distill.teacher",
+                "a teacher by name or file is not honoured by this version",
+                "a stage: `stages: {teacher: ..., student: {teacher: teacher}}`",
+            )
 
     @property
     def mixes(self) -> bool:
@@ -195,7 +209,11 @@ class Recipe(Block):
 
     def canonical(self) -> dict[str, Any]:
         """The resolved recipe as plain values: what is hashed, stored and shown."""
-        return {**{block: canonical_block(getattr(self, block)) for block in BLOCKS}, "precision": self.precision, "seed": self.seed}
+        return {
+            **{block: canonical_block(getattr(self, block)) for block in BLOCKS},
+            "precision": self.precision,
+            "seed": self.seed,
+        }
 
 
 BLOCKS: tuple[str, ...] = tuple(name for name, info in Recipe.model_fields.items() if isinstance(info.default, Block))

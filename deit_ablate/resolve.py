@@ -20,7 +20,9 @@ def dotted(path: Iterable[str | int]) -> str:
     return ".".join(str(step) for step in path)
 
 
-def _input_error(error: ValidationError, node: Node, prefix: tuple[str | int, ...], model: type[BaseModel]) -> InputError:
+def _input_error(
+    error: ValidationError, node: Node, prefix: tuple[str | int, ...], model: type[BaseModel]
+) -> InputError:
     """The first of pydantic's complaints, in the user's terms and at the user's line."""
     first = error.errors(include_url=False)[0]
     loc = tuple(step for step in first["loc"] if not (isinstance(step, str) and step.startswith("function-")))
@@ -74,7 +76,10 @@ def validate(model: type[Model], node: Node, prefix: tuple[str | int, ...] = ())
 def _tuples(value: Any) -> Any:
     """Pydantic's strict mode takes tuples for tuple fields; YAML only has lists."""
     if isinstance(value, dict):
-        return {key: tuple(child) if key in ("crop_scale", "crop_ratio") and isinstance(child, list) else child for key, child in value.items()}
+        return {
+            key: tuple(child) if key in ("crop_scale", "crop_ratio") and isinstance(child, list) else child
+            for key, child in value.items()
+        }
     return value
 
 
@@ -99,18 +104,32 @@ def check_keys(node: Node, extra: Iterable[str] = (), prefix: str = "") -> None:
     """Refuse keys that no recipe has, in one layer by itself (before it is merged into others)."""
     known = [*BLOCKS, "precision", *extra]
     if not isinstance(node.value, dict):
-        raise InputError(f"got {_show(node.plain())}", where=node.where, key=prefix.rstrip("."), expected="a mapping of recipe keys")
+        raise InputError(
+            f"got {_show(node.plain())}", where=node.where, key=prefix.rstrip("."), expected="a mapping of recipe keys"
+        )
     for key, child in node.items():
         place = node.keys.get(key, child.where)
         if key == "seed" and "seed" not in known:
-            raise InputError("a row has no seed of its own", where=place, key=prefix + key, expected="`seeds:` at the top of the sweep")
+            raise InputError(
+                "a row has no seed of its own",
+                where=place,
+                key=prefix + key,
+                expected="`seeds:` at the top of the sweep",
+            )
         if key not in known:
             hint = suggest(key, known)
-            raise InputError(f"unknown key {key!r}{hint}", where=place, key=prefix + key, expected="one of " + ", ".join(known))
+            raise InputError(
+                f"unknown key {key!r}{hint}", where=place, key=prefix + key, expected="one of " + ", ".join(known)
+            )
         if key in BLOCKS:
             fields = list(type(Recipe.model_fields[key].default).model_fields)
             if not isinstance(child.value, dict):
-                raise InputError(f"got {_show(child.plain())}", where=child.where, key=prefix + key, expected="a mapping with some of " + ", ".join(fields))
+                raise InputError(
+                    f"got {_show(child.plain())}",
+                    where=child.where,
+                    key=prefix + key,
+                    expected="a mapping with some of " + ", ".join(fields),
+                )
             for name, value in child.items():
                 if name not in fields:
                     raise InputError(
@@ -130,7 +149,7 @@ def layer(lower: Node, upper: Node | None) -> Node:
         name = over.get("name") if over else None
         if name is None or below is None:
             continue
-        default = getattr(Recipe.model_fields[block].default, "name")
+        default = _DEFAULTS[block].model_dump()["name"]
         before = below.get("name")
         if name.value != (before.value if before else default):
             kept = {key: child for key, child in below.items() if key not in resets}

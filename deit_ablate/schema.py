@@ -35,7 +35,10 @@ def _with_recipes(schema: dict[str, Any]) -> dict[str, Any]:
     recipe.pop("$schema")
     definitions["Recipe"] = recipe
     overrides = {"$ref": "#/$defs/Recipe"}
-    row: dict[str, Any] = {"type": ["object", "null"], "description": "Overrides of the recipe; `shows`; or a stage's name with its overrides."}
+    row: dict[str, Any] = {
+        "type": ["object", "null"],
+        "description": "Overrides of the recipe; `shows`; or a stage's name with its overrides.",
+    }
     rows = {"type": "object", "propertyNames": {"pattern": NAME}, "additionalProperties": row}
     axes = {"type": "object", "description": "Keys (dotted or nested) with lists of values."}
     properties = schema["properties"]
@@ -60,4 +63,8 @@ def profile_schema() -> dict[str, Any]:
     return _with_recipes(ProfileFile.model_json_schema(by_alias=True))
 
 
-SCHEMAS: dict[str, Callable[[], dict[str, Any]]] = {"sweep": sweep_schema, "profile": profile_schema, "recipe": recipe_schema}
+SCHEMAS: dict[str, Callable[[], dict[str, Any]]] = {
+    "sweep": sweep_schema,
+    "profile": profile_schema,
+    "recipe": recipe_schema,
+}

@@ -30,19 +30,35 @@ NAME = r"^[A-Za-z0-9+][A-Za-z0-9 ._+=,-]{0,79}$"
 def _sound_seeds(value: Any) -> Any:
     if type(value) is int and 1 <= value <= 1000:
         return value
-    listed = isinstance(value, list) and 1 <= len(value) <= 1000 and all(type(seed) is int and 0 <= seed < 2**32 for seed in value)
+    listed = (
+        isinstance(value, list)
+        and 1 <= len(value) <= 1000
+        and all(type(seed) is int and 0 <= seed < 2**32 for seed in value)
+    )
     if listed and len(set(value)) == len(value):
         return value
     raise ValueError("should be how many seeds (1 to 1000), or a list of different whole numbers >= 0")
 
 
-_SEEDS_SCHEMA = {"anyOf": [{"type": "integer", "minimum": 1}, {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1}]}
+_SEEDS_SCHEMA = {
+    "anyOf": [
+        {"type": "integer", "minimum": 1},
+        {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1},
+    ]
+}
 Seeds = Annotated[Any, AfterValidator(_sound_seeds), WithJsonSchema(_SEEDS_SCHEMA)]
 Mapping_ = dict[str, Any]
 
 
 class Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, populate_by_name=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        allow_inf_nan=False,
+        populate_by_name=True,
+        use_attribute_docstrings=True,
+    )
 
 
 class Execution(Part):
@@ -170,7 +186,12 @@ class Sweep:
 
 
 def load_sweep(
-    path: Path, *, profile: str | None = None, sets: Sequence[str] = (), seeds: int | None = None, name: str | None = None
+    path: Path,
+    *,
+    profile: str | None = None,
+    sets: Sequence[str] = (),
+    seeds: int | None = None,
+    name: str | None = None,
 ) -> Sweep:
     """Read a sweep file. Raises InputError with the place of the first thing that is wrong."""
     node = load(path)
@@ -215,7 +236,9 @@ def _stem(path: Path, name: str | None) -> str:
     stem = name or path.stem
     where = ("--name", 0, 0) if name else (str(path), 0, 0)
     if not re.match(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$", stem):
-        raise InputError(f"{stem!r} cannot name a folder of results", where=where, expected="letters, digits, '.', '_' and '-'")
+        raise InputError(
+            f"{stem!r} cannot name a folder of results", where=where, expected="letters, digits, '.', '_' and '-'"
+        )
     if stem in RESERVED:
         raise InputError(f"{stem!r} is a folder of the store itself", where=where, expected="another name (--name)")
     return stem
@@ -243,7 +266,12 @@ def load_profile(name: str, beside: Path, where: Position) -> tuple[Node, Execut
     folders = [beside / "profiles", shipped.folder("sweeps") / "profiles"]
     known = sorted({path.stem for folder in folders for path in folder.glob("*.yaml")})
     if name not in known:
-        raise InputError(f"no profile {name!r}{suggest(name, known)}", where=where, key="profile", expected="one of " + ", ".join(known))
+        raise InputError(
+            f"no profile {name!r}{suggest(name, known)}",
+            where=where,
+            key="profile",
+            expected="one of " + ", ".join(known),
+        )
     node = load(next(path for folder in folders if (path := folder / f"{name}.yaml").exists()))
     parsed = validate(ProfileFile, node)
     recipe = expand_dotted(node.get("recipe") or Node({}, node.where))
@@ -294,7 +322,11 @@ def _axis_rows(axes: list[tuple[str, list[Node], Position]], combinations: Itera
             for part in reversed(path.split(".")):
                 step = Node({part: step}, value.where, {part: place})
             overrides = merge(overrides, step)
-        yield ",".join(f"{label}={_label(value)}" for label, value in zip(labels, values, strict=True)), overrides, values[0].where
+        yield (
+            ",".join(f"{label}={_label(value)}" for label, value in zip(labels, values, strict=True)),
+            overrides,
+            values[0].where,
+        )
 
 
 def _label(node: Node) -> str:
@@ -314,7 +346,12 @@ def _zip(node: Node, base: Node) -> Iterator[Row]:
     axes = _axes(node)
     for path, values, place in axes:
         if len(values) != len(axes[0][1]):
-            raise InputError(f"{len(values)} values, and {axes[0][0]} has {len(axes[0][1])}", where=place, key=path, expected="lists of equal length")
+            raise InputError(
+                f"{len(values)} values, and {axes[0][0]} has {len(axes[0][1])}",
+                where=place,
+                key=path,
+                expected="lists of equal length",
+            )
     return _axis_rows(axes, zip(*(values for _, values, _ in axes), strict=True))
 
 
@@ -335,7 +372,11 @@ def _switches(node: Node, values: Callable[[str, Position], Any], prefix: str) -
 def _leave_one_out(node: Node, base: Node) -> Iterator[Row]:
     def off(key: str, where: Position) -> Any:
         if key not in OFF:
-            raise InputError(f"{key!r} has no off value{suggest(key, OFF)}", where=where, expected="one of " + ", ".join(OFF) + "; or `name: {overrides}`")
+            raise InputError(
+                f"{key!r} has no off value{suggest(key, OFF)}",
+                where=where,
+                expected="one of " + ", ".join(OFF) + "; or `name: {overrides}`",
+            )
         return OFF[key]
 
     return _switches(node, off, "no ")
@@ -347,7 +388,11 @@ def _add_one(node: Node, base: Node) -> Iterator[Row]:
     def on(key: str, where: Position) -> Any:
         block, _, name = key.partition(".")
         if key not in OFF or table9[block][name] == OFF[key]:
-            raise InputError(f"{key!r} is no switch that Table 9 has on{suggest(key, OFF)}", where=where, expected="`name: {overrides}`")
+            raise InputError(
+                f"{key!r} is no switch that Table 9 has on{suggest(key, OFF)}",
+                where=where,
+                expected="`name: {overrides}`",
+            )
         return table9[block][name]
 
     return _switches(node, on, "+")
@@ -368,9 +413,13 @@ def _variants(node: Node, base: Node, stages: Sequence[str]) -> tuple[str, tuple
     variants: dict[str, Variant] = {}
     for name, overrides, where in KINDS[kind](node.value[kind], base):
         if not re.match(NAME, name):
-            raise InputError(f"{name!r} cannot name a row", where=where, key=kind, expected="letters, digits, spaces and . _ + = , -")
+            raise InputError(
+                f"{name!r} cannot name a row", where=where, key=kind, expected="letters, digits, spaces and . _ + = , -"
+            )
         if name in (*stages, "recipe") and name:
-            raise InputError(f"{name!r} names a stage or a block already", where=where, key=kind, expected="another name")
+            raise InputError(
+                f"{name!r} names a stage or a block already", where=where, key=kind, expected="another name"
+            )
         if name in variants:
             raise InputError(f"two rows are called {name!r}", where=where, key=kind, expected="different names")
         variants[name] = _variant(kind, name, overrides, where, stages)
@@ -381,13 +430,22 @@ def _variants(node: Node, base: Node, stages: Sequence[str]) -> tuple[str, tuple
 
 def _variant(kind: str, name: str, overrides: Node, where: Position, stages: Sequence[str]) -> Variant:
     if not isinstance(overrides.value, dict):
-        raise InputError(f"got {overrides.value!r}", where=overrides.where, key=f"{kind}.{name}", expected="a mapping of overrides, or {}")
+        raise InputError(
+            f"got {overrides.value!r}",
+            where=overrides.where,
+            key=f"{kind}.{name}",
+            expected="a mapping of overrides, or {}",
+        )
     overrides = expand_dotted(overrides)
     shows = overrides.get("shows")
     if shows is not None and shows.value not in ("class", "distillation", "ema"):
-        raise InputError(f"got {shows.value!r}", where=shows.where, key=f"{kind}.{name}.shows", expected="class, distillation or ema")
+        raise InputError(
+            f"got {shows.value!r}", where=shows.where, key=f"{kind}.{name}.shows", expected="class, distillation or ema"
+        )
     by_stage = {stage: overrides.value[stage] for stage in stages if stage and overrides.get(stage) is not None}
-    own = Node({k: v for k, v in overrides.items() if k not in by_stage and k != "shows"}, overrides.where, overrides.keys)
+    own = Node(
+        {k: v for k, v in overrides.items() if k not in by_stage and k != "shows"}, overrides.where, overrides.keys
+    )
     check_keys(own, extra=(), prefix=f"{kind}.{name}.")
     for stage, child in by_stage.items():
         check_keys(child, prefix=f"{kind}.{name}.{stage}.")
@@ -406,11 +464,21 @@ def _stages(node: Node, parsed: SweepFile, seeds: tuple[int, ...]) -> tuple[Stag
     for name, part in parsed.stages.items():
         place = whole.keys[name]
         if not re.match(r"^[a-z][a-z0-9_-]{0,39}$", name) or name in (*BLOCKS, "precision", "recipe", "shows"):
-            raise InputError(f"{name!r} cannot name a stage", where=place, key="stages", expected="lower-case letters, digits, - and _; not a recipe's block")
+            raise InputError(
+                f"{name!r} cannot name a stage",
+                where=place,
+                key="stages",
+                expected="lower-case letters, digits, - and _; not a recipe's block",
+            )
         for role, parent in (("teacher", part.teacher), ("from", part.from_)):
             if parent is not None and parent not in parsed.stages:
                 hint = suggest(parent, parsed.stages)
-                raise InputError(f"no stage {parent!r}{hint}", where=whole.locate((name, role)), key=f"stages.{name}.{role}", expected="one of " + ", ".join(parsed.stages))
+                raise InputError(
+                    f"no stage {parent!r}{hint}",
+                    where=whole.locate((name, role)),
+                    key=f"stages.{name}.{role}",
+                    expected="one of " + ", ".join(parsed.stages),
+                )
         overrides = expand_dotted(whole.value[name].get("recipe") or Node({}, place))
         check_keys(overrides, prefix=f"stages.{name}.recipe.")
         own = _seeds(part.seeds) if part.seeds is not None else seeds
@@ -419,27 +487,44 @@ def _stages(node: Node, parsed: SweepFile, seeds: tuple[int, ...]) -> tuple[Stag
     try:
         order = list(graphlib.TopologicalSorter(above).static_order())
     except graphlib.CycleError as error:
-        raise InputError("the stages go in a circle: " + " -> ".join(error.args[1]), where=node.keys["stages"], key="stages") from None
+        raise InputError(
+            "the stages go in a circle: " + " -> ".join(error.args[1]), where=node.keys["stages"], key="stages"
+        ) from None
     final = [name for name in found if not any(name in parents for parents in above.values())]
     if len(final) != 1:
-        raise InputError("the stages end in " + " and ".join(final), where=node.keys["stages"], key="stages", expected="one last stage, which the table shows")
+        raise InputError(
+            "the stages end in " + " and ".join(final),
+            where=node.keys["stages"],
+            key="stages",
+            expected="one last stage, which the table shows",
+        )
     for stage in found.values():
         for parent in above[stage.name]:
             missing = [seed for seed in stage.seeds if len(found[parent].seeds) > 1 and seed not in found[parent].seeds]
             if missing:
-                raise InputError(f"seed {missing[0]} of {stage.name} has no run of {parent}", where=whole.keys[parent], key=f"stages.{parent}.seeds", expected="one seed, or the same ones")
+                raise InputError(
+                    f"seed {missing[0]} of {stage.name} has no run of {parent}",
+                    where=whole.keys[parent],
+                    key=f"stages.{parent}.seeds",
+                    expected="one seed, or the same ones",
+                )
     for name in order:  # a stage that goes on from another keeps its teacher
         before = found.get(found[name].start or "")
         if before is not None and found[name].teacher is None:
             found[name] = replace(found[name], teacher=before.teacher)
-    return tuple(found[name] for name in order if name != final[0]) + (found[final[0]],)
+    return (*(found[name] for name in order if name != final[0]), found[final[0]])
 
 
 def _check_baseline(node: Node, baseline: str | None, variants: Sequence[Variant]) -> None:
     known = [variant.name for variant in variants]
     if baseline is not None and baseline not in known:
         place = node.value["baseline"].where if node.get("baseline") else node.where
-        raise InputError(f"no row {baseline!r}{suggest(baseline, known)}", where=place, key="baseline", expected="one of " + ", ".join(known[:20]))
+        raise InputError(
+            f"no row {baseline!r}{suggest(baseline, known)}",
+            where=place,
+            key="baseline",
+            expected="one of " + ", ".join(known[:20]),
+        )
 
 
 def _check_profiles(node: Node, overrides: dict[str, Node], beside: Path) -> None:
@@ -453,5 +538,10 @@ def _check_by_profile(overrides: dict[str, Node], variants: Sequence[Variant], s
     for profile, rows in overrides.items():
         for name, child in rows.items():
             if name not in known:
-                raise InputError(f"no row or stage {name!r}{suggest(name, known)}", where=rows.keys.get(name, child.where), key=f"by_profile.{profile}", expected="one of " + ", ".join(known[:20]))
+                raise InputError(
+                    f"no row or stage {name!r}{suggest(name, known)}",
+                    where=rows.keys.get(name, child.where),
+                    key=f"by_profile.{profile}",
+                    expected="one of " + ", ".join(known[:20]),
+                )
             check_keys(child, prefix=f"by_profile.{profile}.{name}.")

@@ -121,14 +121,19 @@ class Store:
         except FileNotFoundError:
             return set()
 
-    def register(self, run: str, recipe: Mapping[str, Any], parents: Mapping[str, Any], sources: Mapping[str, str]) -> None:
+    def register(
+        self, run: str, recipe: Mapping[str, Any], parents: Mapping[str, Any], sources: Mapping[str, str]
+    ) -> None:
         """Write a run's recipe, before it is first started; what stands already is left as it is."""
         if run != run_id(recipe, parents, sources):
             raise ValueError(f"{run} is not the id of this recipe")
         path = self.run(run) / "recipe.json"
         if not path.exists():
             files.make_folder(path.parent)
-            files.publish(path, files.to_json({"schema": SCHEMA, "run": run, "recipe": recipe, "parents": parents, "sources": sources}))
+            files.publish(
+                path,
+                files.to_json({"schema": SCHEMA, "run": run, "recipe": recipe, "parents": parents, "sources": sources}),
+            )
 
     def recipe(self, run: str) -> dict[str, Any] | None:
         return files.read_json(self.run(run) / "recipe.json")
@@ -181,7 +186,10 @@ class Store:
         attempt = Attempt(number, self.run(run) / f"a{number:04d}")
         files.make_folder(attempt.path)
         me = {"schema": SCHEMA, **owner.identify(), "time": time.time(), "retry": retry, **execution}
-        if not files.publish(attempt.path / "owner.json", files.to_json(me)) and attempt.owner.get("nonce") != me["nonce"]:
+        if (
+            not files.publish(attempt.path / "owner.json", files.to_json(me))
+            and attempt.owner.get("nonce") != me["nonce"]
+        ):
             raise Refused(f"another process claimed attempt {number} first")
         try:
             # The second look: between the first and the link another may have finished, cancelled or gone on.
@@ -236,7 +244,9 @@ class Store:
                 return State("running", attempt=attempts[-1].number)
         number = attempts[-1].number if attempts else 0
         for parent, state in parents.items():
-            if state.name in ("failed", "cancelled", "blocked") or (state.name == "diverged" and "non-finite" in state.detail):
+            if state.name in ("failed", "cancelled", "blocked") or (
+                state.name == "diverged" and "non-finite" in state.detail
+            ):
                 return State("blocked", parent, number)
         if attempts and (failure := _failure(attempts)):
             return State("failed", failure, number)

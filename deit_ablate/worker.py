@@ -67,7 +67,12 @@ def carry(options: argparse.Namespace) -> int:
         print(f"{options.run} waits for its parents", file=sys.stderr)
         return 0
     try:
-        execution = {"device": options.device, "loaders": options.loaders, "threads": options.threads, "version": __version__}
+        execution = {
+            "device": options.device,
+            "loaders": options.loaders,
+            "threads": options.threads,
+            "version": __version__,
+        }
         attempt = store.claim(options.run, retry=options.retry, execution=execution)
     except Refused as refusal:
         print(f"{options.run}: {refusal}", file=sys.stderr)
@@ -80,7 +85,9 @@ def carry(options: argparse.Namespace) -> int:
     try:
         outcome = _train(store, options, stored, attempt, stop, progress)
         if outcome.status == "stopped":
-            how = store.overtaken(options.run, attempt) or ("preempted" if "SLURM_JOB_ID" in os.environ else "interrupted")
+            how = store.overtaken(options.run, attempt) or (
+                "preempted" if "SLURM_JOB_ID" in os.environ else "interrupted"
+            )
             attempt.close(how, "saved on a signal", **progress)
             print(f"saved and stopped ({how})", flush=True)
             return SAVED
@@ -148,7 +155,12 @@ def _end_log(tee: subprocess.Popen[bytes]) -> None:
 
 
 def _train(
-    store: Store, options: argparse.Namespace, stored: dict[str, Any], attempt: Attempt, stop: threading.Event, progress: dict[str, Any]
+    store: Store,
+    options: argparse.Namespace,
+    stored: dict[str, Any],
+    attempt: Attempt,
+    stop: threading.Event,
+    progress: dict[str, Any],
 ) -> Outcome:
     import torch
 
@@ -156,7 +168,9 @@ def _train(
     from deit_ablate.train.errors import TrainError
 
     if run_id(stored["recipe"], stored["parents"], stored["sources"]) != options.run:
-        raise TrainError("the stored recipe does not give this run's id: it was written by a version that means another training by it")
+        raise TrainError(
+            "the stored recipe does not give this run's id: it was written by a version that means another training by it"
+        )
     recipe = _recipe(stored)
     torch.set_num_threads(options.threads)
     device = _device(options.device)
@@ -165,11 +179,15 @@ def _train(
     for role, parent in stored["parents"].items():
         weights, above = store.weights(parent["run"]), store.recipe(parent["run"])
         if weights is None or above is None:
-            raise TrainError(f"the weights of {parent['run']} are gone; `deit-ablate forget {parent['run']}` trains it again")
+            raise TrainError(
+                f"the weights of {parent['run']} are gone; `deit-ablate forget {parent['run']}` trains it again"
+            )
         parents[role] = loop.Parent(_recipe(above), weights, parent["weights"])
     journal = make_journal(store, options.run, recipe, attempt, stop, progress)
     with journal.beating():
-        return loop.train(recipe, journal=journal, data_dir=data_dir, device=device, loaders=options.loaders, parents=parents)
+        return loop.train(
+            recipe, journal=journal, data_dir=data_dir, device=device, loaders=options.loaders, parents=parents
+        )
 
 
 def _recipe(stored: dict[str, Any]) -> Recipe:
@@ -182,7 +200,9 @@ def _pin_data(store: Store, recipe: Recipe, facts: dict[str, Any]) -> None:
     data_id = recipe.data.id or recipe.data.name
     pinned = store.pin_data(data_id, facts)
     if pinned["fingerprint"] != facts["fingerprint"]:
-        raise TrainError(f"the data called {data_id!r} is not what earlier runs in this store used; give other data another data.id")
+        raise TrainError(
+            f"the data called {data_id!r} is not what earlier runs in this store used; give other data another data.id"
+        )
 
 
 def _device(wanted: str) -> str:
@@ -199,7 +219,9 @@ def _device(wanted: str) -> str:
     return wanted
 
 
-def make_journal(store: Store, run: str, recipe: Recipe, attempt: Attempt, stop: threading.Event, progress: dict[str, Any]) -> Any:
+def make_journal(
+    store: Store, run: str, recipe: Recipe, attempt: Attempt, stop: threading.Event, progress: dict[str, Any]
+) -> Any:
     """The journal that writes one attempt's files (a function, so that torch is imported only where it is needed)."""
     from deit_ablate.train import checkpoint as checkpoints
     from deit_ablate.train.loop import Journal
@@ -279,7 +301,9 @@ def _record(store: Store, options: argparse.Namespace, attempt: Attempt, outcome
     files.replace(attempt.arrays, buffer.getvalue())
     if reason := store.overtaken(options.run, attempt):
         raise Overtaken(reason)
-    earlier = sum(max(0.0, (a.exit or {}).get("time", 0) - a.owner.get("time", 0)) for a in store.attempts(options.run)[:-1])
+    earlier = sum(
+        max(0.0, (a.exit or {}).get("time", 0) - a.owner.get("time", 0)) for a in store.attempts(options.run)[:-1]
+    )
     store.finish(options.run, attempt, {
         "status": outcome.status,
         "reason": outcome.reason,
@@ -291,7 +315,9 @@ def _record(store: Store, options: argparse.Namespace, attempt: Attempt, outcome
         "time": time.time(),
     })  # fmt: skip
     attempt.close("done", "")
-    print(f"{outcome.status}: test top-1 {(outcome.metrics.get('test') or {}).get('top1', float('nan')):.2f}", flush=True)
+    print(
+        f"{outcome.status}: test top-1 {(outcome.metrics.get('test') or {}).get('top1', float('nan')):.2f}", flush=True
+    )
 
 
 # -- where a result comes from -------------------------------------------------------------------------------------
@@ -314,7 +340,9 @@ def _git() -> dict[str, Any] | None:
     here = Path(__file__).resolve().parent
 
     def git(*arguments: str) -> str:
-        return subprocess.run(["git", "-C", str(here), *arguments], capture_output=True, text=True, check=True, timeout=20).stdout
+        return subprocess.run(
+            ["git", "-C", str(here), *arguments], capture_output=True, text=True, check=True, timeout=20
+        ).stdout
 
     try:
         if not git("ls-files", "--", "worker.py").strip():
@@ -328,9 +356,19 @@ def _git() -> dict[str, Any] | None:
 def hardware(device: str) -> dict[str, Any]:
     import torch
 
-    cpu = next((line.split(":", 1)[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")), platform.processor())
+    cpu = next(
+        (line.split(":", 1)[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")),
+        platform.processor(),
+    )
     gpu = torch.cuda.get_device_name() if device.startswith("cuda") else None
-    return {"host": platform.node(), "cpu": cpu, "cores": os.cpu_count(), "gpu": gpu, "threads": torch.get_num_threads(), "capability": torch.backends.cpu.get_cpu_capability()}
+    return {
+        "host": platform.node(),
+        "cpu": cpu,
+        "cores": os.cpu_count(),
+        "gpu": gpu,
+        "threads": torch.get_num_threads(),
+        "capability": torch.backends.cpu.get_cpu_capability(),
+    }
 
 
 def _lines(path: str) -> list[str]:

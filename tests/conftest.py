@@ -103,9 +103,18 @@ def planned(path: Path, **options: Any) -> Plan:
 def launch(executor: LocalExecutor, store: Store) -> Callable[..., Report]:
     """Launch a sweep in this process on the session's server."""
 
-    def run(path: Path, *, retry: frozenset[str] = frozenset(), stop: Callable[[], bool] = lambda: False, loaders: int = 0, into: Store = store) -> Report:
+    def run(
+        path: Path,
+        *,
+        retry: frozenset[str] = frozenset(),
+        stop: Callable[[], bool] = lambda: False,
+        loaders: int = 0,
+        into: Store = store,
+    ) -> Report:
         plan = planned(path)
-        into.save_plan(plan.sweep.name, {**plan.document(os.path.relpath(path.resolve(), into.root.resolve())), "asked": {}})
+        into.save_plan(
+            plan.sweep.name, {**plan.document(os.path.relpath(path.resolve(), into.root.resolve())), "asked": {}}
+        )
 
         def arguments(retrying: bool) -> tuple[str, ...]:
             return worker_arguments(device="cpu", loaders=loaders, threads=1, data_dir=None, retry=retrying)
@@ -121,9 +130,15 @@ class Command:
     def __init__(self, folder: Path):
         self.folder = folder
 
-    def __call__(self, *arguments: str | Path, code: int | None = 0, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+    def __call__(
+        self, *arguments: str | Path, code: int | None = 0, timeout: float = 120
+    ) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
-            [sys.executable, "-m", "deit_ablate", *map(str, arguments)], cwd=self.folder, capture_output=True, text=True, timeout=timeout
+            [sys.executable, "-m", "deit_ablate", *map(str, arguments)],
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
         )
         if code is not None:
             assert done.returncode == code, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
@@ -131,7 +146,11 @@ class Command:
 
     def start(self, *arguments: str | Path) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [sys.executable, "-m", "deit_ablate", *map(str, arguments)], cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            [sys.executable, "-m", "deit_ablate", *map(str, arguments)],
+            cwd=self.folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
 
 
@@ -154,5 +173,8 @@ def result(store: Store, run: str) -> dict[str, Any]:
     """What must be equal, bit for bit, however a run came to its end: weights, metrics, predictions, and curves without times."""
     outcome = store.outcome(run)
     assert outcome is not None
-    curves = [{key: value for key, value in line.items() if key not in ("seconds", "images_per_second")} for line in store.history(run)]
+    curves = [
+        {key: value for key, value in line.items() if key not in ("seconds", "images_per_second")}
+        for line in store.history(run)
+    ]
     return {**{key: outcome[key] for key in ("status", "metrics", "weights_sha256", "arrays_sha256")}, "curves": curves}

@@ -72,7 +72,9 @@ def test_a_finished_sweep_is_seen_without_torch_or_pandas(command: Command, swee
         (["train", "nothing.yaml"], "no such file"),
     ],
 )
-def test_what_is_wrong_is_said_in_one_line_and_nothing_is_written(command: Command, arguments: list[str], says: str) -> None:
+def test_what_is_wrong_is_said_in_one_line_and_nothing_is_written(
+    command: Command, arguments: list[str], says: str
+) -> None:
     done = command(*arguments, code=2)
     assert says in done.stderr
     assert "Traceback" not in done.stderr
@@ -98,10 +100,14 @@ def alone(command: Command) -> tuple[Store, str]:
     return store, run
 
 
-def test_release_is_for_what_nobody_can_prove(command: Command, alone: tuple[Store, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_release_is_for_what_nobody_can_prove(
+    command: Command, alone: tuple[Store, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     store, run = alone
     with monkeypatch.context() as elsewhere:
-        elsewhere.setattr(owner, "machine", lambda: {"host": "node1", "machine": "m", "boot": "b", "pid_namespace": "p"})
+        elsewhere.setattr(
+            owner, "machine", lambda: {"host": "node1", "machine": "m", "boot": "b", "pid_namespace": "p"}
+        )
         store.claim(run)
     assert "may still be alive" in command("forget", run, "--yes", code=2).stderr
     assert "released" in command("release", run, "--yes").stdout

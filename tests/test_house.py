@@ -20,11 +20,15 @@ ROOT = Path(__file__).parent.parent
 
 
 def test_imports_run_in_one_direction() -> None:
-    done = subprocess.run([str(Path(sys.executable).with_name("lint-imports"))], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name("lint-imports"))], cwd=ROOT, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stdout
 
 
-@pytest.mark.parametrize(("kind", "path"), [("sweep", "sweep.schema.json"), ("profile", "profiles/profile.schema.json")])
+@pytest.mark.parametrize(
+    ("kind", "path"), [("sweep", "sweep.schema.json"), ("profile", "profiles/profile.schema.json")]
+)
 def test_the_schemas_are_those_of_the_code(kind: str, path: str) -> None:
     stored = json.loads((shipped.folder("sweeps") / path).read_text())
     assert stored == json.loads(json.dumps(SCHEMAS[kind]())), "stale: `make names` writes it anew"
@@ -54,15 +58,34 @@ def test_the_wheel_carries_the_sweeps_inside_the_package(tmp_path: Path) -> None
     wheel = next(tmp_path.glob("*.whl"))
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0].split("-")[0] for name in names} == {"deit_ablate"}, "no other top-level modules"
-    for wanted in ("shipped/sweeps/optimizers.yaml", "shipped/sweeps/profiles/digits.yaml", "shipped/analysis/sweep_table.py", "train/digits.npz", "names.json"):
+    for wanted in (
+        "shipped/sweeps/optimizers.yaml",
+        "shipped/sweeps/profiles/digits.yaml",
+        "shipped/analysis/sweep_table.py",
+        "train/digits.npz",
+        "names.json",
+    ):
         assert f"deit_ablate/{wanted}" in names
     subprocess.run(
-        [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(tmp_path / "site"), str(wheel)], check=True
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--no-deps",
+            "--target",
+            str(tmp_path / "site"),
+            str(wheel),
+        ],
+        check=True,
     )
     away = Command(tmp_path)
     code = "import sys; sys.path.insert(0, 'site'); sys.argv = ['deit-ablate', *sys.argv[1:]]; from deit_ablate.__main__ import main; main()"
     for arguments in (["init", "mine"], ["plan", "mine/sweeps/optimizers.yaml"], ["plan", "distillation"]):
-        done = subprocess.run([sys.executable, "-I", "-c", code, *arguments], cwd=away.folder, capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, "-I", "-c", code, *arguments], cwd=away.folder, capture_output=True, text=True
+        )
         assert done.returncode == 0, done.stderr
     assert "missing" in done.stdout
 

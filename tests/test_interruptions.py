@@ -36,7 +36,9 @@ def undisturbed(executor: LocalExecutor, tmp_path_factory: pytest.TempPathFactor
     run = next(iter(planned(folder / "tiny.yaml").runs.values()))
     store = Store(folder / "results")
     store.register(run.id, run.recipe, run.parents, run.sources)
-    executor.submit(Job(str(store.root), run.id, arguments(device="cpu", loaders=0, threads=1, data_dir=None, retry=False)))
+    executor.submit(
+        Job(str(store.root), run.id, arguments(device="cpu", loaders=0, threads=1, data_dir=None, retry=False))
+    )
     wait_for(lambda: executor.poll(0.05))
     outcome = store.outcome(run.id)
     assert outcome
@@ -71,7 +73,11 @@ class Killer:
 
 @pytest.mark.parametrize("loaders", [0, 2])
 def test_workers_killed_at_random_instants(
-    launch: Callable[..., Report], tmp_path: Path, sweep: Callable[..., Path], undisturbed: dict[str, object], loaders: int
+    launch: Callable[..., Report],
+    tmp_path: Path,
+    sweep: Callable[..., Path],
+    undisturbed: dict[str, object],
+    loaders: int,
 ) -> None:
     path, run, draw = sweep(SWEEP), str(undisturbed["run"]), random.Random(loaders)
     struck = rounds = 0
@@ -98,11 +104,13 @@ def test_launchers_killed_at_random_instants(
     draw = random.Random(victims)
     for _ in range(3):
         launcher = command.start("run", "tiny.yaml")
-        wait_for(lambda: worker_pid(store, run) or launcher.poll() is not None)
+        wait_for(lambda launcher=launcher: worker_pid(store, run) or launcher.poll() is not None)
         time.sleep(draw.uniform(0, 0.7) * float(str(undisturbed["seconds"])))
         family = [launcher.pid]
         if victims != "the launcher":
-            family += [pid for pid in descendants(launcher.pid) if pid != launcher.pid] + [pid for pid in [worker_pid(store, run)] if pid]
+            family += [pid for pid in descendants(launcher.pid) if pid != launcher.pid] + [
+                pid for pid in [worker_pid(store, run)] if pid
+            ]
         for pid in family:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -125,7 +133,9 @@ def descendants(pid: int) -> list[int]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_saves_and_the_next_run_goes_on(command: Command, sweep: Callable[..., Path], undisturbed: dict[str, object], number: int) -> None:
+def test_a_signal_saves_and_the_next_run_goes_on(
+    command: Command, sweep: Callable[..., Path], undisturbed: dict[str, object], number: int
+) -> None:
     sweep(SWEEP)
     store, run = Store(command.folder / "results"), str(undisturbed["run"])
     launcher = command.start("run", "tiny.yaml")
@@ -195,10 +205,14 @@ def test_damaged_checkpoints_and_torn_lines_are_survived(
     assert result(store, run) == undisturbed["result"]
 
 
-def test_a_full_disk_is_said_and_nothing_is_lost(launch: Callable[..., Report], sweep: Callable[..., Path], tmp_path: Path, undisturbed: dict[str, object]) -> None:
+def test_a_full_disk_is_said_and_nothing_is_lost(
+    launch: Callable[..., Report], sweep: Callable[..., Path], tmp_path: Path, undisturbed: dict[str, object]
+) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(disk)], capture_output=True, text=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(disk)], capture_output=True, text=True
+    )
     if mounted.returncode != 0:
         pytest.fail(f"this test mounts a small disk, which needs root (or a user namespace): {mounted.stderr}")
     try:

@@ -17,7 +17,9 @@ from deit_ablate.store import Store
 
 
 def test_from_plan_to_table_and_on(command: Command, sweep: Callable[..., Path]) -> None:
-    path = sweep("title: Two optimizers\nseeds: 2\nbaseline: adamw\nvariants:\n  adamw: {}\n  lamb: {optimizer: {name: lamb, base_lr: 0.3}}\n")
+    path = sweep(
+        "title: Two optimizers\nseeds: 2\nbaseline: adamw\nvariants:\n  adamw: {}\n  lamb: {optimizer: {name: lamb, base_lr: 0.3}}\n"
+    )
     store = Store(command.folder / "results")
 
     shown = command("plan", "tiny.yaml").stdout
@@ -45,7 +47,13 @@ def test_from_plan_to_table_and_on(command: Command, sweep: Callable[..., Path])
     assert "to do: 5 runs" in estimate
     assert "machine time unknown" not in estimate, "runs like them have finished"
     more = command("run", "tiny.yaml").stdout
-    assert sorted(re.findall(r"^(.+): started", more, re.M)) == ["adamw:2", "lamb:2", "no mixup:0", "no mixup:1", "no mixup:2"]
+    assert sorted(re.findall(r"^(.+): started", more, re.M)) == [
+        "adamw:2",
+        "lamb:2",
+        "no mixup:0",
+        "no mixup:1",
+        "no mixup:2",
+    ]
     assert [plan["seeds"] for plan in store.planned_seeds("tiny")] == [{"": [0, 1]}, {"": [0, 1, 2]}]
 
     sweep("seeds: 2\nvariants: {shared: {optimizer: {base_lr: 0.3, name: lamb}}}\n", name="other")

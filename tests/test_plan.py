@@ -36,7 +36,14 @@ def write(tmp_path: Path, text: str, name: str = "x") -> Path:
 
 def test_variants_times_seeds(tmp_path: Path) -> None:
     plan = planned(write(tmp_path, "profile: digits\nseeds: 3\nvariants: {a: {}, b: {augment.mixup: 0}}"))
-    assert [(cell.variant, cell.seed) for cell in plan.cells] == [("a", 0), ("a", 1), ("a", 2), ("b", 0), ("b", 1), ("b", 2)]
+    assert [(cell.variant, cell.seed) for cell in plan.cells] == [
+        ("a", 0),
+        ("a", 1),
+        ("a", 2),
+        ("b", 0),
+        ("b", 1),
+        ("b", 2),
+    ]
     assert len(plan.runs) == 6
     assert [run.recipe["seed"] for run in plan.runs.values()] == [0, 1, 2, 0, 1, 2]
 
@@ -51,15 +58,22 @@ def test_one_teacher_is_shared_by_all_who_need_it_and_by_nobody_else(tmp_path: P
         if cell.stage == "student":
             expected = {} if cell.variant == "none" else {"teacher": {"run": teacher, "weights": "last"}}
             assert plan.runs[cell.run].parents == expected
-    assert list(plan.runs).index(teacher) < min(list(plan.runs).index(cell.run) for cell in plan.cells if cell.variant == "hard" and cell.stage == "student")
+    assert list(plan.runs).index(teacher) < min(
+        list(plan.runs).index(cell.run) for cell in plan.cells if cell.variant == "hard" and cell.stage == "student"
+    )
     assert not any(cell.stage == "teacher" for cell in plan.cells if cell.variant == "none")
     assert plan.runs[teacher].recipe["distill"]["type"] == "none"
 
 
 def test_another_teacher_makes_other_students(tmp_path: Path) -> None:
     one = planned(write(tmp_path, DISTILLATION))
-    two = planned(write(tmp_path, DISTILLATION.replace("name: small_convnet", "name: small_convnet, options: {width: 24}")))
-    ids = [{cell.variant: cell.run for cell in plan.cells if cell.stage == "student" and cell.seed == 5} for plan in (one, two)]
+    two = planned(
+        write(tmp_path, DISTILLATION.replace("name: small_convnet", "name: small_convnet, options: {width: 24}"))
+    )
+    ids = [
+        {cell.variant: cell.run for cell in plan.cells if cell.stage == "student" and cell.seed == 5}
+        for plan in (one, two)
+    ]
     assert ids[0]["none"] == ids[1]["none"]
     assert ids[0]["hard"] != ids[1]["hard"]
 
@@ -122,7 +136,10 @@ def test_every_shipped_sweep_plans_at_every_profile(sweep: str, profile: str) ->
 
 def test_ten_thousand_runs_are_planned_without_torch(tmp_path: Path) -> None:
     rates = ", ".join(f"{i / 1000}" for i in range(1, 101))
-    path = write(tmp_path, f"profile: digits\nseeds: 4\ngrid: {{optimizer.base_lr: [{rates}], augment.mixup: [0, 0.1, 0.2, 0.3, 0.4], augment.cutmix: [0, 0.1, 0.2, 0.3, 0.4]}}")
+    path = write(
+        tmp_path,
+        f"profile: digits\nseeds: 4\ngrid: {{optimizer.base_lr: [{rates}], augment.mixup: [0, 0.1, 0.2, 0.3, 0.4], augment.cutmix: [0, 0.1, 0.2, 0.3, 0.4]}}",
+    )
     code = (
         "import sys; sys.argv = ['deit-ablate', 'plan', sys.argv[1], '--results', sys.argv[2]]\n"
         "from deit_ablate.__main__ import main\n"
@@ -130,7 +147,9 @@ def test_ten_thousand_runs_are_planned_without_torch(tmp_path: Path) -> None:
         "finally: print('HEAVY', sorted({'torch', 'timm', 'pandas', 'matplotlib', 'scipy'} & set(sys.modules)), file=sys.stderr)"
     )
     begun = time.monotonic()
-    done = subprocess.run([sys.executable, "-c", code, str(path), str(tmp_path / "results")], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path), str(tmp_path / "results")], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     assert "10000 runs: 10000 missing" in done.stdout
     assert "HEAVY []" in done.stderr

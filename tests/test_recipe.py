@@ -25,9 +25,19 @@ def id_of(text: str) -> str:
 def test_the_defaults_are_deits_table_9() -> None:
     recipe = Recipe()
     assert (recipe.schedule.epochs, recipe.schedule.batch_size, recipe.schedule.warmup_epochs) == (300, 1024, 5)
-    assert (recipe.optimizer.name, recipe.optimizer.base_lr, recipe.optimizer.weight_decay, recipe.optimizer.clip_grad) == ("adamw", 5e-4, 0.05, None)
+    assert (
+        recipe.optimizer.name,
+        recipe.optimizer.base_lr,
+        recipe.optimizer.weight_decay,
+        recipe.optimizer.clip_grad,
+    ) == ("adamw", 5e-4, 0.05, None)
     assert (recipe.regularize.label_smoothing, recipe.regularize.dropout, recipe.regularize.drop_path) == (0.1, 0, 0.1)
-    assert (recipe.augment.repeats, recipe.augment.mixup, recipe.augment.cutmix, recipe.augment.erasing) == (3, 0.8, 1.0, 0.25)
+    assert (recipe.augment.repeats, recipe.augment.mixup, recipe.augment.cutmix, recipe.augment.erasing) == (
+        3,
+        0.8,
+        1.0,
+        0.25,
+    )
     assert recipe.augment.auto_augment == "rand-m9-mstd0.5-inc1", "9/0.5"
     assert derived(recipe)["effective_lr"] == pytest.approx(1e-3), "0.0005 x 1024 / 512"
 
@@ -39,7 +49,9 @@ def test_equal_recipes_have_one_id_however_they_are_written() -> None:
     assert id_of("model: {options: {depth: 4}}") == id_of("model: {options: {depth: 4.0}}")
     assert id_of("data: {name: digits}") == id_of("data: {name: digits, id: digits}")
     assert id_of("") == id_of("optimizer: {name: adamw, base_lr: 0.0005}"), "a default written out is the default"
-    assert id_of("distill: {type: hard}") == id_of("distill: {type: hard, alpha: 0.5, tau: 7}"), "hard reads no temperature"
+    assert id_of("distill: {type: hard}") == id_of("distill: {type: hard, alpha: 0.5, tau: 7}"), (
+        "hard reads no temperature"
+    )
 
 
 def test_what_decides_the_outcome_decides_the_id() -> None:
@@ -48,7 +60,9 @@ def test_what_decides_the_outcome_decides_the_id() -> None:
         "data: {name: digits}", "data: {id: other}", "augment: {auto_augment: null}", "model: {options: {depth: 4}}", "distill: {type: hard}",
     ]  # fmt: skip
     ids = [id_of(text) for text in texts]
-    ids += [run_id(Recipe().canonical(), {"teacher": {"run": "0" * 16, "weights": weights}}) for weights in ("last", "ema")]
+    ids += [
+        run_id(Recipe().canonical(), {"teacher": {"run": "0" * 16, "weights": weights}}) for weights in ("last", "ema")
+    ]
     ids += [run_id(Recipe().canonical(), {}, {"mylab:net": "abc"})]
     assert len(set(ids)) == len(ids)
 
@@ -56,7 +70,10 @@ def test_what_decides_the_outcome_decides_the_id() -> None:
 def test_an_id_means_the_same_training_in_every_version() -> None:
     """These ids lie in users' stores: where this fails, either give a new field its ADDED_LATER value or raise SEMANTICS."""
     assert id_of("") == "855c8132d4d0ab85"
-    assert id_of("data: {name: digits, resolution: 16}\nmodel: {name: deit, options: {depth: 4}}\nseed: 3") == "e19d316029d6942e"
+    assert (
+        id_of("data: {name: digits, resolution: 16}\nmodel: {name: deit, options: {depth: 4}}\nseed: 3")
+        == "e19d316029d6942e"
+    )
 
 
 def test_a_field_added_later_leaves_old_ids_valid(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,7 +88,9 @@ def test_a_field_added_later_leaves_old_ids_valid(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_stored_recipe_reads_back_as_itself() -> None:
-    recipe = made("data: {name: digits}\naugment: {crop_scale: [0.5, 1]}\nmodel: {options: {depth: 2}}\ndistill: {type: soft}")
+    recipe = made(
+        "data: {name: digits}\naugment: {crop_scale: [0.5, 1]}\nmodel: {options: {depth: 2}}\ndistill: {type: soft}"
+    )
     again = Recipe.model_validate_json(json.dumps(recipe.canonical()))
     assert again.canonical() == recipe.canonical()
 
@@ -79,7 +98,10 @@ def test_a_stored_recipe_reads_back_as_itself() -> None:
 def test_no_mixup_doubles_cutmix_and_with_both_off_the_loss_changes() -> None:
     base = derived(made(""))
     assert (base["mixup_share"], base["cutmix_share"], base["loss"]) == (0.5, 0.5, "soft-target cross-entropy")
-    assert difference(derived(made("augment: {mixup: 0}")), base) == {"mixup_share": (0.5, 0.0), "cutmix_share": (0.5, 1.0)}
+    assert difference(derived(made("augment: {mixup: 0}")), base) == {
+        "mixup_share": (0.5, 0.0),
+        "cutmix_share": (0.5, 1.0),
+    }
     both = difference(derived(made("augment: {mixup: 0, cutmix: 0}")), base)
     assert both["loss"] == ("soft-target cross-entropy", "label-smoothing cross-entropy")
     plain = derived(made("augment: {mixup: 0, cutmix: 0}\nregularize: {label_smoothing: 0}"))
@@ -97,7 +119,12 @@ def test_steps_and_samples_are_counted_where_the_size_is_known() -> None:
     found = derived(recipe)
     # 1198 training images, 120 of them for validation; 1078 // 32 = 33 steps
     assert split_sizes(1198, recipe.data) == (1078, 120)
-    assert (found["steps_per_epoch"], found["total_steps"], found["warmup_steps"], found["samples_seen"]) == (33, 330, 66, 10_560)
+    assert (found["steps_per_epoch"], found["total_steps"], found["warmup_steps"], found["samples_seen"]) == (
+        33,
+        330,
+        66,
+        10_560,
+    )
     assert found["distinct_images_per_epoch"] == 352, "1056 views of 3 each"
     unknown = made("data: {name: imagefolder, id: flowers-v1}")
     assert derived(unknown)["total_steps"] is None
@@ -106,7 +133,9 @@ def test_steps_and_samples_are_counted_where_the_size_is_known() -> None:
 
 def test_a_row_says_what_it_differs_in(tmp_path: Path) -> None:
     path = tmp_path / "x.yaml"
-    path.write_text("profile: digits\nbaseline: a\nvariants: {a: {}, b: {augment: {auto_augment: null, color_jitter: 0.3}}}")
+    path.write_text(
+        "profile: digits\nbaseline: a\nvariants: {a: {}, b: {augment: {auto_augment: null, color_jitter: 0.3}}}"
+    )
     row = planned(path).rows[1]
     assert set(row.differs) == {"augment.auto_augment", "augment.color_jitter"}
     assert row.leaks["color_jitter"] == (0.0, 0.3)

@@ -90,11 +90,15 @@ def test_the_command_prints_it_exits_with_2_and_writes_nothing(command: Command)
 
 
 def test_names_that_timm_does_not_have_are_asked_of_the_worker(command: Command) -> None:
-    (command.folder / "bad.yaml").write_text(HEAD + "variants: {a: {optimizer: {name: lin, base_lr: 1}}, b: {model: {name: deit_bse}}}")
+    (command.folder / "bad.yaml").write_text(
+        HEAD + "variants: {a: {optimizer: {name: lin, base_lr: 1}}, b: {model: {name: deit_bse}}}"
+    )
     done = command("run", "bad.yaml", code=2)
     assert done.stderr.startswith("error: bad.yaml:3:34: optimizer.name: ")
     assert "did you mean 'lion'" in done.stderr
-    (command.folder / "bad.yaml").write_text(HEAD + "variants: {a: {model: {name: vit_tiny_patch16_224, options: {embed_dim: 65}}}}")
+    (command.folder / "bad.yaml").write_text(
+        HEAD + "variants: {a: {model: {name: vit_tiny_patch16_224, options: {embed_dim: 65}}}}"
+    )
     done = command("plan", "bad.yaml", code=2)
     assert "bad.yaml:3:30: model.name: " in done.stderr
     assert not (command.folder / "results").exists()
@@ -127,9 +131,19 @@ def test_each_kind_names_its_rows(tmp_path: Path) -> None:
     assert names("grid: {optimizer.base_lr: [1e-3, 2e-3], augment: {mixup: [0, 0.5]}}", tmp_path) == [
         "base_lr=0.001,mixup=0", "base_lr=0.001,mixup=0.5", "base_lr=0.002,mixup=0", "base_lr=0.002,mixup=0.5",
     ]  # fmt: skip
-    assert names("zip: {optimizer.base_lr: [1e-3, 2e-3], augment.mixup: [0, 0.5]}", tmp_path) == ["base_lr=0.001,mixup=0", "base_lr=0.002,mixup=0.5"]
-    assert names("grid: {optimizer: [{name: adamw, base_lr: 1}, {name: lamb, base_lr: 1}]}", tmp_path) == ["optimizer=adamw", "optimizer=lamb"]
-    assert names("leave_one_out: [augment.erasing, regularize.drop_path]", tmp_path) == ["baseline", "no erasing", "no drop_path"]
+    assert names("zip: {optimizer.base_lr: [1e-3, 2e-3], augment.mixup: [0, 0.5]}", tmp_path) == [
+        "base_lr=0.001,mixup=0",
+        "base_lr=0.002,mixup=0.5",
+    ]
+    assert names("grid: {optimizer: [{name: adamw, base_lr: 1}, {name: lamb, base_lr: 1}]}", tmp_path) == [
+        "optimizer=adamw",
+        "optimizer=lamb",
+    ]
+    assert names("leave_one_out: [augment.erasing, regularize.drop_path]", tmp_path) == [
+        "baseline",
+        "no erasing",
+        "no drop_path",
+    ]
     assert names("leave_one_out: {warm-up: {schedule.warmup_epochs: 0}}", tmp_path) == ["baseline", "no warm-up"]
     assert names("recipe: {augment.erasing: 0}\nadd_one: [augment.erasing]", tmp_path) == ["baseline", "+erasing"]
 
@@ -158,6 +172,9 @@ def test_precedence_profile_recipe_set_variant_by_profile(tmp_path: Path) -> Non
 
 def test_another_optimizer_takes_nothing_from_the_one_before(tmp_path: Path) -> None:
     path = tmp_path / "reset.yaml"
-    path.write_text(HEAD + "recipe: {optimizer: {options: {betas: [0.9, 0.95]}, weight_decay: 0.07}}\nvariants: {sgd: {optimizer: {name: sgd, base_lr: 0.8}}}")
+    path.write_text(
+        HEAD
+        + "recipe: {optimizer: {options: {betas: [0.9, 0.95]}, weight_decay: 0.07}}\nvariants: {sgd: {optimizer: {name: sgd, base_lr: 0.8}}}"
+    )
     optimizer = planned(path).rows[0].recipe.optimizer
     assert (optimizer.options, optimizer.base_lr, optimizer.weight_decay) == ({}, 0.8, 0.07)

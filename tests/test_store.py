@@ -172,7 +172,9 @@ def test_finished_and_cancelled_runs_are_not_claimed(store: Store, run: str) -> 
     store.uncancel(run)
     attempt = store.claim(run)
     assert store.finish(run, attempt, {"status": "done", "reason": None})
-    assert not store.finish(run, Attempt(2, attempt.path), {"status": "diverged", "reason": None}), "the first outcome stands"
+    assert not store.finish(run, Attempt(2, attempt.path), {"status": "diverged", "reason": None}), (
+        "the first outcome stands"
+    )
     assert state(store, run) == State("done", attempt=1)
     with pytest.raises(Refused, match="already finished"):
         store.claim(run)
@@ -233,7 +235,9 @@ def attempts(store: Store, run: str, *ends: str, checkpoint: int | None = None, 
         (["killed", "killed", "killed"], {"retry": 3, "checkpoint": 2}, "resumable (killed)"),
     ],
 )
-def test_what_a_runs_attempts_add_up_to(store: Store, run: str, ends: list[str], more: dict[str, int], expected: str) -> None:
+def test_what_a_runs_attempts_add_up_to(
+    store: Store, run: str, ends: list[str], more: dict[str, int], expected: str
+) -> None:
     attempts(store, run, *ends, **more)
     assert str(state(store, run)) == expected
 
@@ -278,7 +282,10 @@ def finished(store: Store, run: str) -> Attempt:
 
 def test_what_may_be_thrown_away(store: Store, run: str) -> None:
     attempt = finished(store, run)
-    names = {keep: {str(path.relative_to(store.run(run))) for path in store.disposable(run, keep)} for keep in ("final", "none", "all")}
+    names = {
+        keep: {str(path.relative_to(store.run(run))) for path in store.disposable(run, keep)}
+        for keep in ("final", "none", "all")
+    }
     left_over = f"a0002/{files.TEMPORARY}left-over"
     assert names["final"] == {"a0001/ckpt.pt", "a0002/ckpt.prev", left_over}
     assert names["none"] == {*names["final"], "a0002/ckpt.pt"}
@@ -310,7 +317,10 @@ def test_planned_seeds_are_recorded_when_they_change(store: Store) -> None:
     store.plan_seeds("x", {"": [0, 1, 2]}, 0)
     store.plan_seeds("x", {"": [0, 1, 2]}, 3)
     store.plan_seeds("x", {"": [0, 1, 2, 3]}, 3)
-    assert [(plan["seeds"], plan["finished_runs_then"]) for plan in store.planned_seeds("x")] == [({"": [0, 1, 2]}, 0), ({"": [0, 1, 2, 3]}, 3)]
+    assert [(plan["seeds"], plan["finished_runs_then"]) for plan in store.planned_seeds("x")] == [
+        ({"": [0, 1, 2]}, 0),
+        ({"": [0, 1, 2, 3]}, 3),
+    ]
 
 
 def test_data_is_pinned_by_the_first_run(store: Store) -> None:

@@ -53,7 +53,9 @@ def test_what_is_wrong_is_named_with_its_place(text: str, place: str, says: str)
 
 def test_an_anchor_bomb_is_refused_and_a_plain_anchor_is_not() -> None:
     assert parse("a: &x {k: 1}\nb: *x", "x.yaml").plain() == {"a": {"k": 1}, "b": {"k": 1}}
-    bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 10))
+    bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+        f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 10)
+    )
     with pytest.raises(InputError, match="once aliases are expanded"):
         parse(bomb, "x.yaml")
 
@@ -78,7 +80,9 @@ def test_a_file_that_cannot_be_read_says_why(tmp_path: Path) -> None:
 
 
 def test_dotted_and_nested_keys_are_one() -> None:
-    node = expand_dotted(parse("optimizer.base_lr: 1\noptimizer: {weight_decay: 2}\noptimizer.options.betas: [0.9, 0.95]", "x.yaml"))
+    node = expand_dotted(
+        parse("optimizer.base_lr: 1\noptimizer: {weight_decay: 2}\noptimizer.options.betas: [0.9, 0.95]", "x.yaml")
+    )
     assert node.plain() == {"optimizer": {"base_lr": 1, "weight_decay": 2, "options": {"betas": [0.9, 0.95]}}}
     with pytest.raises(InputError, match=r"x.yaml:2:13: optimizer.base_lr: the key 'optimizer.base_lr' is given twice"):
         expand_dotted(parse("optimizer.base_lr: 1\noptimizer: {base_lr: 2}", "x.yaml"))

@@ -79,5 +79,7 @@ def _version(wanted: bool) -> None:
 
 
 @app.callback()
-def common(version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version.")) -> None:
+def common(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+) -> None:
     pass

@@ -56,7 +56,10 @@ def changes(differs: Mapping[str, Sequence[Any]]) -> str:
 def columns(rows: Sequence[Sequence[str]], indent: str = "") -> list[str]:
     """Rows as left-aligned plain lines; cheap however many they are."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))] if rows else []
-    return [indent + "  ".join(plain(cell).ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return [
+        indent + "  ".join(plain(cell).ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
 
 
 def counts(states: Mapping[str, State]) -> str:
@@ -120,14 +123,23 @@ class Watch:
             f"{progress.count('failed', 'blocked', 'cancelled')} failed",
             f"{max(0, progress.total - progress.count('done', 'diverged', 'failed', 'blocked', 'cancelled') - len(progress.running))} to go",
         ]  # fmt: skip
-        left = "saving what runs ..." if progress.stopping else f"about {duration(progress.seconds_left)} left" if progress.seconds_left is not None else ""
+        left = (
+            "saving what runs ..."
+            if progress.stopping
+            else f"about {duration(progress.seconds_left)} left"
+            if progress.seconds_left is not None
+            else ""
+        )
         return " · ".join([*parts, f"{duration(time.monotonic() - self.begun)} so far", *([left] if left else [])])
 
     def block(self, progress: Progress) -> Any:
         from rich.text import Text
 
         lines = [self.headline(progress)]
-        lines += [f"  {plain(self.labels.get(run, run)):<28} {glance(self.store, run, self.epochs.get(run, 0))}" for run in progress.running[:20]]
+        lines += [
+            f"  {plain(self.labels.get(run, run)):<28} {glance(self.store, run, self.epochs.get(run, 0))}"
+            for run in progress.running[:20]
+        ]
         return Text("\n".join(lines))
 
     def say(self, line: str) -> None:
@@ -158,7 +170,9 @@ def failures(report: Report, store: Store, labels: Mapping[str, str], again: str
     told: dict[str, str] = {}
     for run, state in report.failed().items():
         known = report.unsaid.get(run)
-        lines.append(f"{labels.get(run, run)} ({run}): {state if state.name in ('failed', 'blocked', 'cancelled') else 'failed'}{f' - {known}' if known else ''}")
+        lines.append(
+            f"{labels.get(run, run)} ({run}): {state if state.name in ('failed', 'blocked', 'cancelled') else 'failed'}{f' - {known}' if known else ''}"
+        )
         if state.name == "failed":
             tail = log_tail(store, run)
             if tail and tail[-1] in told:
@@ -168,4 +182,3 @@ def failures(report: Report, store: Store, labels: Mapping[str, str], again: str
             told.setdefault(tail[-1] if tail else "", labels.get(run, run))
             lines.append(f"    alone, here: {again} {run}")
     return lines
-

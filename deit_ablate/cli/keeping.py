@@ -37,7 +37,11 @@ def cancel(target: Target, results: Results = DEFAULT_RESULTS) -> None:
         print(f"{run}: cancelled")
 
 
-def release(run: Target, results: Results = DEFAULT_RESULTS, yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False) -> None:
+def release(
+    run: Target,
+    results: Results = DEFAULT_RESULTS,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
+) -> None:
     """Say that a run's last attempt is over, where nobody can prove it: its machine is gone for good."""
     store = Store(results)
     found = one_run(run, store)
@@ -46,9 +50,16 @@ def release(run: Target, results: Results = DEFAULT_RESULTS, yes: Annotated[bool
         raise InputError(f"no attempt at {run} is open", expected="a run that shows as running")
     last = attempts[-1]
     if owner.same_place(last.owner) and not owner.provably_gone(last.owner):
-        raise InputError(f"process {last.owner['pid']} is alive on this machine", where=(run, 0, 0), expected="`deit-ablate cancel`, or to end it first")
+        raise InputError(
+            f"process {last.owner['pid']} is alive on this machine",
+            where=(run, 0, 0),
+            expected="`deit-ablate cancel`, or to end it first",
+        )
     if not yes:
-        typer.confirm(f"Attempt {last.number} on {last.owner.get('host')} (pid {last.owner.get('pid')}) will do no more work. Sure?", abort=True)
+        typer.confirm(
+            f"Attempt {last.number} on {last.owner.get('host')} (pid {last.owner.get('pid')}) will do no more work. Sure?",
+            abort=True,
+        )
     last.close("released", "a user said that it is over")
     print(f"{found}: released; `deit-ablate run` goes on with it")
 
@@ -56,7 +67,9 @@ def release(run: Target, results: Results = DEFAULT_RESULTS, yes: Annotated[bool
 def forget(
     run: Target,
     results: Results = DEFAULT_RESULTS,
-    with_dependents: Annotated[bool, typer.Option("--with-dependents", help="Forget what stands on it as well.")] = False,
+    with_dependents: Annotated[
+        bool, typer.Option("--with-dependents", help="Forget what stands on it as well.")
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
 ) -> None:
     """Move a run to the store's trash, so that it is trained again; `gc` empties the trash."""
@@ -86,8 +99,22 @@ def du(results: Results = DEFAULT_RESULTS) -> None:
     rows = [("sweep", "runs", "size", "files")]
     for sweep in store.sweeps():
         own = {cell[3] for cell in (store.plan(sweep) or {"cells": []})["cells"]} & sizes.keys()
-        rows.append((sweep, str(len(own)), console.size(sum(sizes[run][0] for run in own)), str(sum(sizes[run][1] for run in own))))
-    rows.append(("all runs", str(len(sizes)), console.size(sum(s for s, _ in sizes.values())), str(sum(n for _, n in sizes.values()))))
+        rows.append(
+            (
+                sweep,
+                str(len(own)),
+                console.size(sum(sizes[run][0] for run in own)),
+                str(sum(sizes[run][1] for run in own)),
+            )
+        )
+    rows.append(
+        (
+            "all runs",
+            str(len(sizes)),
+            console.size(sum(s for s, _ in sizes.values())),
+            str(sum(n for _, n in sizes.values())),
+        )
+    )
     trash = sum(path.lstat().st_size for path in (store.root / "trash").rglob("*") if path.is_file())
     rows.append(("trash", "", console.size(trash), ""))
     print("\n".join(console.columns(rows)))
@@ -136,5 +163,3 @@ def schema(kind: Annotated[str, typer.Argument(help="sweep, profile or recipe.")
     if kind not in SCHEMAS:
         raise InputError(f"got {kind!r}", where=("schema", 0, 0), expected=", ".join(SCHEMAS))
     print(json.dumps(SCHEMAS[kind](), indent=1))
-
-

@@ -6,7 +6,7 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -17,11 +17,15 @@ from deit_ablate.recipe import difference, flatten
 from deit_ablate.store import Store
 from deit_ablate.yamlfile import InputError, suggest
 
-RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="sweep:variant:seed[:stage], or the first digits of a run's id.")]
+RunArgument = Annotated[
+    str, typer.Argument(metavar="RUN", help="sweep:variant:seed[:stage], or the first digits of a run's id.")
+]
 
 
 def status(
-    sweep: Annotated[str | None, typer.Argument(help="A sweep's name under the results folder; without it, all of them.")] = None,
+    sweep: Annotated[
+        str | None, typer.Argument(help="A sweep's name under the results folder; without it, all of them.")
+    ] = None,
     results: Results = DEFAULT_RESULTS,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -39,7 +43,14 @@ def status(
     plan = store.plan(name) or {}
     states = _states(store, name)
     if json_:
-        print(json.dumps({run: {"state": state.name, "detail": state.detail, "attempt": state.attempt} for run, state in states.items()}))
+        print(
+            json.dumps(
+                {
+                    run: {"state": state.name, "detail": state.detail, "attempt": state.attempt}
+                    for run, state in states.items()
+                }
+            )
+        )
         return
     table = [("name", "run", "state", "")]
     for variant, seed, stage, run in plan["cells"]:
@@ -57,7 +68,9 @@ def status(
 def _known(store: Store, sweep: str) -> str:
     name = Path(sweep).stem if sweep.endswith((".yaml", ".yml")) else sweep
     if "/" in name or store.plan(name) is None:
-        raise InputError(f"no sweep {sweep!r} in {store.root}{suggest(name, store.sweeps())}", expected="a sweep that was run")
+        raise InputError(
+            f"no sweep {sweep!r} in {store.root}{suggest(name, store.sweeps())}", expected="a sweep that was run"
+        )
     return name
 
 
@@ -115,22 +128,45 @@ def show(
     stored, outcome = store.recipe(found), store.outcome(found) or {}
     if stored is None:
         raise InputError(f"{run} has not started yet", expected="a run that was started once")
-    state = statuses.states(store, {**{p["run"]: [] for p in stored["parents"].values()}, found: [p["run"] for p in stored["parents"].values()]})[found]
-    attempts = [{"number": a.number, "owner": a.owner, "exit": a.exit} for a in store.attempts(found)]
+    state = statuses.states(
+        store,
+        {**{p["run"]: [] for p in stored["parents"].values()}, found: [p["run"] for p in stored["parents"].values()]},
+    )[found]
+    attempts: list[dict[str, Any]] = [
+        {"number": a.number, "owner": a.owner, "exit": a.exit} for a in store.attempts(found)
+    ]
     if json_:
-        print(json.dumps({"run": found, "names": names_of(found, store), "state": state.name, "detail": state.detail, **stored, "outcome": outcome, "attempts": attempts}))
+        print(
+            json.dumps(
+                {
+                    "run": found,
+                    "names": names_of(found, store),
+                    "state": state.name,
+                    "detail": state.detail,
+                    **stored,
+                    "outcome": outcome,
+                    "attempts": attempts,
+                }
+            )
+        )
         return
     lines = [f"{found}  {', '.join(names_of(found, store))}", f"state: {state}", "", "recipe:"]
     lines += [f"  {key}: {console.show_value(value)}" for key, value in flatten(stored["recipe"])]
-    lines += [f"parent ({role}): {parent['run']}, {parent['weights']} weights" for role, parent in stored["parents"].items()]
+    lines += [
+        f"parent ({role}): {parent['run']}, {parent['weights']} weights" for role, parent in stored["parents"].items()
+    ]
     lines += ["", "attempts:"]
     for attempt in attempts:
         owner, ended = attempt["owner"], attempt["exit"] or {}
-        lines.append(f"  {attempt['number']}: on {owner.get('host')}, pid {owner.get('pid')}: {ended.get('class', 'under way')} {ended.get('message', '')}".rstrip())
+        lines.append(
+            f"  {attempt['number']}: on {owner.get('host')}, pid {owner.get('pid')}: {ended.get('class', 'under way')} {ended.get('message', '')}".rstrip()
+        )
     for part in ("metrics", "cost", "provenance"):
         if part in outcome:
             lines += ["", f"{part}:"]
-            lines += [f"  {key}: {console.show_value(value)}" for key, value in flatten(outcome[part]) if key != "git.diff"]
+            lines += [
+                f"  {key}: {console.show_value(value)}" for key, value in flatten(outcome[part]) if key != "git.diff"
+            ]
     print("\n".join(map(console.plain, lines)))
 
 
@@ -140,7 +176,9 @@ def diff(first: RunArgument, second: RunArgument, results: Results = DEFAULT_RES
     one, two = (one_run(name, store) for name in (first, second))
     stored = [store.recipe(run) for run in (one, two)]
     if None in stored:
-        raise InputError("a run that has not started has no recipe to compare", expected="two runs that were started once")
+        raise InputError(
+            "a run that has not started has no recipe to compare", expected="two runs that were started once"
+        )
     before, after = (item or {} for item in stored)
     outcomes = [store.outcome(run) or {} for run in (one, two)]
     for title, changed in (
@@ -174,12 +212,13 @@ def table(
     print(RENDERERS[format_](analysis().table(results, name)), end="")
 
 
-def figure(sweep: Annotated[str, typer.Argument(help="A sweep's name under the results folder.")], results: Results = DEFAULT_RESULTS) -> None:
+def figure(
+    sweep: Annotated[str, typer.Argument(help="A sweep's name under the results folder.")],
+    results: Results = DEFAULT_RESULTS,
+) -> None:
     """Draw a sweep's figures from its records, and print where they are."""
     name = _known(Store(results), sweep)
     from deit_ablate.report.write import write_figures
 
     for path in write_figures(results, name):
         print(path)
-
-

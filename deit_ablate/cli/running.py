@@ -26,18 +26,35 @@ from deit_ablate.yamlfile import InputError
 
 MOST_ROWS = 60
 
-SweepArgument = Annotated[str, typer.Argument(help="A sweep file, a sweep's name under the results folder, or a shipped sweep's name.")]
-Profile = Annotated[str | None, typer.Option("--profile", help="Run the study at another scale: digits, fashion-mnist, imagenet.")]
-Sets = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe key for all rows; another study, in a folder of its own.")]
-Only = Annotated[list[str] | None, typer.Option("--only", metavar="VARIANT", help="Only this row (may be given several times).")]
-Seeds = Annotated[int | None, typer.Option("--seeds", min=1, max=1000, help="Another number of seeds than the file says.")]
+SweepArgument = Annotated[
+    str, typer.Argument(help="A sweep file, a sweep's name under the results folder, or a shipped sweep's name.")
+]
+Profile = Annotated[
+    str | None, typer.Option("--profile", help="Run the study at another scale: digits, fashion-mnist, imagenet.")
+]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Override a recipe key for all rows; another study, in a folder of its own."
+    ),
+]
+Only = Annotated[
+    list[str] | None, typer.Option("--only", metavar="VARIANT", help="Only this row (may be given several times).")
+]
+Seeds = Annotated[
+    int | None, typer.Option("--seeds", min=1, max=1000, help="Another number of seeds than the file says.")
+]
 Name = Annotated[str | None, typer.Option("--name", help="Another name for the study's folder.")]
-Parallel = Annotated[int | None, typer.Option("--parallel", min=1, help="Runs at once; by default one a core, or one a GPU.")]
+Parallel = Annotated[
+    int | None, typer.Option("--parallel", min=1, help="Runs at once; by default one a core, or one a GPU.")
+]
 Device = Annotated[str | None, typer.Option("--device", help="auto, cpu or cuda.")]
 DataDir = Annotated[Path | None, typer.Option("--data-dir", envvar="DEIT_ABLATE_DATA", help="Folder of the data set.")]
 Loaders = Annotated[int | None, typer.Option("--loaders", min=0, help="Data-loading processes of a run.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask before a plan that is large for this machine.")]
-Json = Annotated[bool, typer.Option("--json", help="End with one JSON object on standard output; progress goes to standard error.")]
+Json = Annotated[
+    bool, typer.Option("--json", help="End with one JSON object on standard output; progress goes to standard error.")
+]
 
 
 def run(
@@ -108,20 +125,43 @@ def plan(
     open_runs = [run for run in runs.values() if not states[run.id].finished]
     estimate = Costs(store, runs).estimate(open_runs)
     if json_:
-        print(json.dumps({**made.document(""), "states": {run: state.name for run, state in states.items()}, "estimate": vars(estimate)}))
+        print(
+            json.dumps(
+                {
+                    **made.document(""),
+                    "states": {run: state.name for run, state in states.items()},
+                    "estimate": vars(estimate),
+                }
+            )
+        )
         return
     print("\n".join(_plan_lines(made, runs, states, estimate)))
 
 
 def _plan_lines(made: Plan, runs: Mapping[str, Run], states: Mapping[str, State], estimate: Estimate) -> list[str]:
     sweep = made.sweep
-    lines = [f"{sweep.name}: {sweep.title}", f"profile {sweep.profile or 'none'}, {len(made.rows)} rows, {len(runs)} runs: {console.counts(states)}", ""]
+    lines = [
+        f"{sweep.name}: {sweep.title}",
+        f"profile {sweep.profile or 'none'}, {len(made.rows)} rows, {len(runs)} runs: {console.counts(states)}",
+        "",
+    ]
     asked = {cell.variant for cell in made.cells if cell.run in runs and cell.stage == sweep.stages[-1].name}
     shown = [row for row in made.rows if row.name in asked][:MOST_ROWS]
-    leaking = ("effective_lr", "warmup_steps", "color_jitter", "mixup_share", "cutmix_share", "loss", "samples_seen", "heads")
+    leaking = (
+        "effective_lr",
+        "warmup_steps",
+        "color_jitter",
+        "mixup_share",
+        "cutmix_share",
+        "loss",
+        "samples_seen",
+        "heads",
+    )
     for row in shown:
         baseline = " (baseline)" if row.name == sweep.baseline else ""
-        lines.append(f"{row.name}{baseline}: {console.changes(row.differs) or ('no change' if baseline else 'as the recipe says')}")
+        lines.append(
+            f"{row.name}{baseline}: {console.changes(row.differs) or ('no change' if baseline else 'as the recipe says')}"
+        )
         if leaks := {key: value for key, value in row.leaks.items() if key in leaking}:
             lines.append(f"    and so: {console.changes(leaks)}")
     if len(made.rows) > len(shown):
@@ -133,7 +173,10 @@ def _plan_lines(made: Plan, runs: Mapping[str, Run], states: Mapping[str, State]
     if len(runs) > MOST_ROWS:
         lines.append(f"... and {len(runs) - MOST_ROWS} more runs (--json lists all)")
     if estimate.runs:
-        lines += ["", f"to do: {estimate.runs} runs, machine time {console.duration(estimate.seconds)}, disk {console.size(estimate.bytes)}, files {estimate.files or 'unknown'}"]
+        lines += [
+            "",
+            f"to do: {estimate.runs} runs, machine time {console.duration(estimate.seconds)}, disk {console.size(estimate.bytes)}, files {estimate.files or 'unknown'}",
+        ]
     return [console.plain(line) for line in lines]
 
 
@@ -153,10 +196,17 @@ def train(
     else:
         only = stored_runs([one_run(recipe, store)], store)[one_run(recipe, store)]
     stood_on = stored_runs(only.above, store)
-    refuse_lost_weights({**stood_on, only.id: only}, {}, status.states(store, {run.id: run.above for run in [*stood_on.values(), only]}), store)
+    refuse_lost_weights(
+        {**stood_on, only.id: only},
+        {},
+        status.states(store, {run.id: run.above for run in [*stood_on.values(), only]}),
+        store,
+    )
     for parent in only.above:
         if store.outcome(parent) is None:
-            raise InputError(f"its parent {parent} has not finished", where=(recipe, 0, 0), expected="a run whose parents are done")
+            raise InputError(
+                f"its parent {parent} has not finished", where=(recipe, 0, 0), expected="a run whose parents are done"
+            )
     before = store.outcome(only.id)
     code = 0
     if before is None:
@@ -177,8 +227,15 @@ def train(
 # -- shared ----------------------------------------------------------------------------------------------------------
 
 
-def _execution(own: Execution, *, parallel: int | None, device: str | None, data_dir: Path | None, loaders: int | None) -> Execution:
-    given: dict[str, Any] = {"parallel": parallel, "device": device, "data_dir": str(data_dir) if data_dir else None, "loaders": loaders}
+def _execution(
+    own: Execution, *, parallel: int | None, device: str | None, data_dir: Path | None, loaders: int | None
+) -> Execution:
+    given: dict[str, Any] = {
+        "parallel": parallel,
+        "device": device,
+        "data_dir": str(data_dir) if data_dir else None,
+        "loaders": loaders,
+    }
     if device is not None and device not in ("auto", "cpu", "cuda", "mps"):
         raise InputError(f"got {device!r}", where=("--device", 0, 0), expected="auto, cpu or cuda")
     return own.model_copy(update={key: value for key, value in given.items() if value is not None})
@@ -187,7 +244,11 @@ def _execution(own: Execution, *, parallel: int | None, device: str | None, data
 def _arguments(execution: Execution) -> Any:
     def arguments(retry: bool) -> tuple[str, ...]:
         return worker_arguments(
-            device=execution.device, loaders=execution.loaders, threads=execution.threads, data_dir=execution.data_dir, retry=retry
+            device=execution.device,
+            loaders=execution.loaders,
+            threads=execution.threads,
+            data_dir=execution.data_dir,
+            retry=retry,
         )
 
     return arguments
@@ -197,7 +258,9 @@ def _command() -> str:
     return shlex.join(["deit-ablate", *sys.argv[1:]])
 
 
-def _must_be_startable(runs: Mapping[str, Run], plan: Plan, states: Mapping[str, State], store: Store, yes: bool) -> None:
+def _must_be_startable(
+    runs: Mapping[str, Run], plan: Plan, states: Mapping[str, State], store: Store, yes: bool
+) -> None:
     refuse_lost_weights(runs, plan.labels(), states, store)
     todo = [run for run in runs.values() if not states[run.id].finished]
     if yes or not todo:
@@ -225,7 +288,7 @@ def _launch_and_report(
     if json_:
         print(json.dumps({
             "sweep": sweep, "started": report.started, "interrupted": report.interrupted, "states": {run: state.name for run, state in report.states.items()},
-            "names": {run: labels.get(run) for run in report.states}, "failed": failed, "table": str(store.sweep(sweep) / "table.md") if tables else None,
+            "names": {run: labels.get(run) for run in report.states}, "failed": failed, "table": str(store.sweep(sweep) / "table.md") if sweep and tables else None,
         }))  # fmt: skip
     else:
         if tables:
@@ -241,7 +304,14 @@ def _launch_and_report(
     raise typer.Exit(1 if report.failed() else 0)
 
 
-def _launch(store: Store, labels: Mapping[str, str], runs: Mapping[str, Run], execution: Execution, retry: frozenset[str], out: Any) -> Report:
+def _launch(
+    store: Store,
+    labels: Mapping[str, str],
+    runs: Mapping[str, Run],
+    execution: Execution,
+    retry: frozenset[str],
+    out: Any,
+) -> Report:
     asked_to_stop: list[int] = []
 
     def on_signal(number: int, _frame: Any) -> None:
@@ -252,7 +322,9 @@ def _launch(store: Store, labels: Mapping[str, str], runs: Mapping[str, Run], ex
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, on_signal)
     executor = EXECUTORS["local"](parallel=execution.parallel, threads=execution.threads, device=execution.device)
-    watch = console.Watch(store, labels, {run.id: run.recipe["schedule"]["epochs"] for run in runs.values()}, stream=out)
+    watch = console.Watch(
+        store, labels, {run.id: run.recipe["schedule"]["epochs"] for run in runs.values()}, stream=out
+    )
     command = _command()
 
     def arguments(retrying: bool) -> tuple[str, ...]:
@@ -269,7 +341,9 @@ def _tables(store: Store, sweep: str, report: Report) -> str | None:
     """Write the sweep's table and figures anew where anything changed; returns the Markdown table."""
     path = store.sweep(sweep) / "table.md"
     outcomes = [store.run(run) / "outcome.json" for run, state in report.states.items() if state.finished]
-    newest = max((file.stat().st_mtime for file in [*outcomes, store.sweep(sweep) / "plan.json"] if file.exists()), default=0.0)
+    newest = max(
+        (file.stat().st_mtime for file in [*outcomes, store.sweep(sweep) / "plan.json"] if file.exists()), default=0.0
+    )
     if report.started or not path.exists() or path.stat().st_mtime < newest:
         from deit_ablate.report.write import write_report
 
@@ -280,10 +354,14 @@ def _tables(store: Store, sweep: str, report: Report) -> str | None:
 def _announce_versions(store: Store, report: Report) -> None:
     from deit_ablate import __version__
 
-    versions = [(store.outcome(run) or {}).get("provenance", {}).get("version") for run, state in report.states.items() if state.finished]
+    versions = [
+        (store.outcome(run) or {}).get("provenance", {}).get("version")
+        for run, state in report.states.items()
+        if state.finished
+    ]
     others = sorted({version for version in versions if version and version != __version__})
     if others:
         count = sum(version != __version__ for version in versions)
-        print(f"{count} of these runs were made by deit-ablate {', '.join(others)}, which means the same training by the same recipe")
-
-
+        print(
+            f"{count} of these runs were made by deit-ablate {', '.join(others)}, which means the same training by the same recipe"
+        )

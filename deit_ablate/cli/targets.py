@@ -42,26 +42,50 @@ class Study:
         return {**plan.document(source), "asked": again}
 
 
-def study(sweep: str, store: Store, *, profile: str | None = None, sets: Sequence[str] = (), seeds: int | None = None, name: str | None = None) -> Study:
+def study(
+    sweep: str,
+    store: Store,
+    *,
+    profile: str | None = None,
+    sets: Sequence[str] = (),
+    seeds: int | None = None,
+    name: str | None = None,
+) -> Study:
     """The study behind a path, a name under results, or the name of a shipped sweep. Raises InputError."""
     path = Path(sweep)
     if path.suffix in (".yaml", ".yml") or path.is_file():
         if not path.exists() and (shipped.folder("sweeps") / path.name).exists():
-            raise InputError("no such file", where=(sweep, 0, 0), expected=f"a sweep file; `deit-ablate init` writes {path.name} and the others that are shipped")
+            raise InputError(
+                "no such file",
+                where=(sweep, 0, 0),
+                expected=f"a sweep file; `deit-ablate init` writes {path.name} and the others that are shipped",
+            )
         return Study(path, profile, tuple(sets), seeds, name)
     known = store.plan(sweep) if re.match(r"[A-Za-z0-9]", sweep) and "/" not in sweep else None
     if known is not None:
         asked = known.get("asked", {})
         file = Path(os.path.normpath(store.root.resolve() / known["source"]))
         if not file.exists():
-            raise InputError(f"its sweep file {known['source']} (seen from the results folder) is gone", where=(sweep, 0, 0), expected="the path of the file")
+            raise InputError(
+                f"its sweep file {known['source']} (seen from the results folder) is gone",
+                where=(sweep, 0, 0),
+                expected="the path of the file",
+            )
         file = Path(os.path.relpath(file)) if not os.path.relpath(file).startswith("../../..") else file
-        return Study(file, profile or asked.get("profile"), tuple(sets) or tuple(asked.get("sets", ())), seeds or asked.get("seeds"), name or asked.get("name"))
+        return Study(
+            file,
+            profile or asked.get("profile"),
+            tuple(sets) or tuple(asked.get("sets", ())),
+            seeds or asked.get("seeds"),
+            name or asked.get("name"),
+        )
     built_in = shipped.folder("sweeps") / f"{sweep}.yaml"
     if "/" not in sweep and built_in.exists():
         return Study(built_in, profile, tuple(sets), seeds, name)
     names = [*store.sweeps(), *(path.stem for path in shipped.folder("sweeps").glob("*.yaml"))]
-    raise InputError(f"no sweep {sweep!r}{suggest(sweep, names)}", expected="a sweep file, or a name under the results folder")
+    raise InputError(
+        f"no sweep {sweep!r}{suggest(sweep, names)}", expected="a sweep file, or a name under the results folder"
+    )
 
 
 def refuse_other_file(store: Store, plan: Plan, file: Path) -> None:
@@ -72,7 +96,9 @@ def refuse_other_file(store: Store, plan: Plan, file: Path) -> None:
     other = store.root.resolve() / before["source"]
     if other.exists() and not os.path.samefile(other, file):
         raise InputError(
-            f"{store.sweep(plan.sweep.name)} holds the sweep of {os.path.relpath(other)}", where=(str(file), 0, 0), expected="another file name, or --name"
+            f"{store.sweep(plan.sweep.name)} holds the sweep of {os.path.relpath(other)}",
+            where=(str(file), 0, 0),
+            expected="another file name, or --name",
         )
 
 
@@ -81,13 +107,18 @@ def runs_of(target: str, store: Store) -> list[str]:
     if re.fullmatch(r"[0-9a-f]{4,16}", target):
         found = sorted(run for run in store.runs() if run.startswith(target))
         if len(found) > 1:
-            raise InputError(f"{target!r} is the beginning of {len(found)} runs: {', '.join(found[:5])}", expected="more digits")
+            raise InputError(
+                f"{target!r} is the beginning of {len(found)} runs: {', '.join(found[:5])}", expected="more digits"
+            )
         if found:
             return found
     sweep, *parts = target.split(":")
     known = store.plan(sweep) if re.match(r"[A-Za-z0-9]", sweep) and "/" not in sweep else None
     if known is None:
-        raise InputError(f"no run or sweep {target!r} in {store.root}{suggest(sweep, store.sweeps())}", expected="sweep:variant:seed, or the first digits of a run's id")
+        raise InputError(
+            f"no run or sweep {target!r} in {store.root}{suggest(sweep, store.sweeps())}",
+            expected="sweep:variant:seed, or the first digits of a run's id",
+        )
     last = known["stages"][-1]["name"]
     found = []
     for variant, seed, stage, run in known["cells"]:
@@ -99,7 +130,9 @@ def runs_of(target: str, store: Store) -> list[str]:
     if not found or len(parts) > 3:
         variants = [row["name"] for row in known["variants"]]
         hint = suggest(parts[0], variants) if parts and parts[0] not in variants else ""
-        raise InputError(f"no run {target!r}{hint}", expected=f"{sweep}:VARIANT:SEED, with one of {', '.join(variants[:20])}")
+        raise InputError(
+            f"no run {target!r}{hint}", expected=f"{sweep}:VARIANT:SEED, with one of {', '.join(variants[:20])}"
+        )
     return list(dict.fromkeys(found))
 
 

@@ -117,7 +117,16 @@ def sweep_figure(results: Path | str, sweep: str) -> Figure:
         for y, row in enumerate(every):
             colour = GREY if row["baseline"] else OKABE_ITO[0]
             axes.axhline(y, color=LIGHT, linewidth=0.4, zorder=0)
-            axes.plot(seeds[row["variant"]], [y + 0.24] * row["seeds"], "o", color=colour, alpha=0.45, markersize=2.6, markeredgewidth=0, zorder=2)
+            axes.plot(
+                seeds[row["variant"]],
+                [y + 0.24] * row["seeds"],
+                "o",
+                color=colour,
+                alpha=0.45,
+                markersize=2.6,
+                markeredgewidth=0,
+                zorder=2,
+            )
             if row["seeds"] > 1:
                 _interval(axes, y, row["top1_mean"], row["top1_half_width"], colour)
             if row["seeds"]:
@@ -131,7 +140,9 @@ def sweep_figure(results: Path | str, sweep: str) -> Figure:
         if len(every) < len(summary.frame):
             note += f"\nhighest and lowest {len(every)} of {len(summary.frame)} rows"
         axes.set_xlabel(f"test top-1 (%){note}")
-        _key(figure, axes, any(row["baseline"] and row["seeds"] for row in every), any(row["seeds"] > 1 for row in every))
+        _key(
+            figure, axes, any(row["baseline"] and row["seeds"] for row in every), any(row["seeds"] > 1 for row in every)
+        )
         return figure
 
 
@@ -146,7 +157,9 @@ def _extremes(every: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def _said(row: dict[str, Any], digits: int) -> str:
     if row["diverged"] and row["diverged"] == row["seeds_planned"]:
         return "did not train"
-    return measure(row["top1_mean"], row["top1_half_width"], digits=digits) + ("*" if row["diverged"] and row["seeds"] else "")
+    return measure(row["top1_mean"], row["top1_half_width"], digits=digits) + (
+        "*" if row["diverged"] and row["seeds"] else ""
+    )
 
 
 def _limits(every: Sequence[dict[str, Any]], seeds: dict[str, list[float]]) -> tuple[float, float]:
@@ -166,29 +179,58 @@ def _interval(axes: Axes, y: float, mean: float, half_width: float, colour: str)
     """The interval as a line; an arrow where it goes on beyond the axis."""
     low, high = axes.get_xlim()
     ends = mean - half_width, mean + half_width
-    axes.plot([max(ends[0], low), min(ends[1], high)], [y, y], "-", color=colour, linewidth=1.4, solid_capstyle="butt", zorder=3)
+    axes.plot(
+        [max(ends[0], low), min(ends[1], high)],
+        [y, y],
+        "-",
+        color=colour,
+        linewidth=1.4,
+        solid_capstyle="butt",
+        zorder=3,
+    )
     for beyond, edge, marker in ((ends[0] < low, low, 4), (ends[1] > high, high, 5)):
         if beyond:
-            axes.plot([edge], [y], marker=marker, color=colour, markersize=4, markeredgewidth=0, clip_on=False, zorder=3)
+            axes.plot(
+                [edge], [y], marker=marker, color=colour, markersize=4, markeredgewidth=0, clip_on=False, zorder=3
+            )
 
 
 def _beside(axes: Axes, y: float, text: str, colour: str) -> None:
     """The figures at the right edge, as in a forest plot."""
     axes.annotate(
-        text, (1, y), xycoords=("axes fraction", "data"), xytext=(5, 0), textcoords="offset points", va="center", color=colour, fontsize=6.5
+        text,
+        (1, y),
+        xycoords=("axes fraction", "data"),
+        xytext=(5, 0),
+        textcoords="offset points",
+        va="center",
+        color=colour,
+        fontsize=6.5,
     )
 
 
 def _key(figure: Figure, axes: Axes, baseline: bool, intervals: bool) -> None:
     entries = [
-        Line2D([], [], color=OKABE_ITO[0], marker="o", markersize=4.2, markeredgewidth=0, linewidth=1.4 if intervals else 0),
+        Line2D(
+            [], [], color=OKABE_ITO[0], marker="o", markersize=4.2, markeredgewidth=0, linewidth=1.4 if intervals else 0
+        ),
         Line2D([], [], color=OKABE_ITO[0], marker="o", markersize=2.6, markeredgewidth=0, linewidth=0, alpha=0.45),
     ]
     words = ["mean, 95% interval" if intervals else "mean", "one seed"]
     if baseline:
         entries.append(Line2D([], [], color=GREY, linewidth=0.7, dashes=(4, 2.5)))
         words.append("baseline")
-    figure.legend(entries, words, loc="outside upper center", ncols=3, frameon=False, fontsize=6, handlelength=2, columnspacing=1.4, borderpad=0.2)
+    figure.legend(
+        entries,
+        words,
+        loc="outside upper center",
+        ncols=3,
+        frameon=False,
+        fontsize=6,
+        handlelength=2,
+        columnspacing=1.4,
+        borderpad=0.2,
+    )
 
 
 # -- learning curves -----------------------------------------------------------------------------------------------
@@ -239,7 +281,16 @@ def curves_figure(results: Path | str, sweep: str) -> Figure:
         panels[-1].xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10], integer=True))
         hidden = len(curves) - len(colours)
         if hidden:
-            panels[-1].text(0.98, 0.95, f"grey: {hidden} other rows", transform=panels[-1].transAxes, ha="right", va="top", color=GREY, fontsize=6)
+            panels[-1].text(
+                0.98,
+                0.95,
+                f"grey: {hidden} other rows",
+                transform=panels[-1].transAxes,
+                ha="right",
+                va="top",
+                color=GREY,
+                fontsize=6,
+            )
         figure.align_ylabels()
         return figure
 
@@ -247,7 +298,9 @@ def curves_figure(results: Path | str, sweep: str) -> Figure:
 def _curves(results: Path | str, sweep: str) -> list[Curve]:
     plan = read_plan(Store(results), sweep)
     lines = load_curves(results, sweep)
-    lines = lines.loc[lines["stage"] == final_stage(plan), ["variant", "seed", "state", "epoch", *(metric for metric, _ in PANELS)]]
+    lines = lines.loc[
+        lines["stage"] == final_stage(plan), ["variant", "seed", "state", "epoch", *(metric for metric, _ in PANELS)]
+    ]
     runs: dict[tuple[str, bool, str], dict[int, dict[int, float]]] = {}
     for line in rows(lines):
         for metric, _ in PANELS:
@@ -274,8 +327,13 @@ def _colours(curves: Sequence[Curve]) -> dict[str, str]:
     others = [curve for curve in curves if not curve.baseline]
     palette = OKABE_ITO[:-1]
     if len(others) > len(palette):
-        metric = next((metric for metric, _ in PANELS if any(not math.isnan(curve.last(metric)) for curve in others)), PANELS[0][0])
-        ranked = sorted((curve for curve in others if not math.isnan(curve.last(metric))), key=lambda curve: curve.last(metric))
+        metric = next(
+            (metric for metric, _ in PANELS if any(not math.isnan(curve.last(metric)) for curve in others)),
+            PANELS[0][0],
+        )
+        ranked = sorted(
+            (curve for curve in others if not math.isnan(curve.last(metric))), key=lambda curve: curve.last(metric)
+        )
         others = [*ranked[-3:][::-1], *ranked[:-3][:3]]
     chosen = {curve.variant: colour for curve, colour in zip(others, palette, strict=False)}
     return {curve.variant: OKABE_ITO[-1] for curve in curves if curve.baseline} | chosen
@@ -285,10 +343,20 @@ def _draw(axes: Axes, curve: Curve, metric: str, colour: str | None) -> bool:
     table, others = curve.finished[metric], curve.others[metric]
     order = 3 if colour else 1
     for seed in others:
-        axes.plot(others.index, others[seed], color=colour or PALE, linewidth=0.5, linestyle=(0, (3, 1.5)), zorder=order)
+        axes.plot(
+            others.index, others[seed], color=colour or PALE, linewidth=0.5, linestyle=(0, (3, 1.5)), zorder=order
+        )
     if len(table):
         if colour and table.shape[1] > 1:
-            axes.fill_between(table.index, table.min(axis=1), table.max(axis=1), color=colour, alpha=0.16, linewidth=0, zorder=order - 1)
+            axes.fill_between(
+                table.index,
+                table.min(axis=1),
+                table.max(axis=1),
+                color=colour,
+                alpha=0.16,
+                linewidth=0,
+                zorder=order - 1,
+            )
         axes.plot(table.index, table.mean(axis=1), color=colour or PALE, linewidth=1.1 if colour else 0.5, zorder=order)
     return bool(len(table) or len(others))
 
@@ -334,7 +402,10 @@ def _apart(places: Sequence[float], gap: float) -> list[float]:
     blocks: list[list[float]] = []
     for place in places:
         blocks.append([place])
-        while len(blocks) > 1 and _centre(blocks[-1]) - _centre(blocks[-2]) < gap * (len(blocks[-1]) + len(blocks[-2])) / 2:
+        while (
+            len(blocks) > 1
+            and _centre(blocks[-1]) - _centre(blocks[-2]) < gap * (len(blocks[-1]) + len(blocks[-2])) / 2
+        ):
             last = blocks.pop()
             blocks[-1] += last
     return [_centre(block) + gap * (i - (len(block) - 1) / 2) for block in blocks for i in range(len(block))]

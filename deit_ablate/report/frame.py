@@ -19,7 +19,10 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "run": ("string", "the run's id; cells that share a run share this"),
     "state": ("string", "done, diverged, running, failed, blocked, waiting, resumable, cancelled or missing"),
     "detail": ("string", "a failure's class, why a run diverged, or the id of the run that it waits for"),
-    "top1": ("float64", "test top-1 in percent at the last epoch, of the figure that the variant shows; only of runs that are done"),
+    "top1": (
+        "float64",
+        "test top-1 in percent at the last epoch, of the figure that the variant shows; only of runs that are done",
+    ),
     "validation_top1": ("float64", "the same on the validation part, in percent"),
     "train_loss": ("float64", "mean training loss of the last epoch"),
     "test_images": ("Int64", "images of the test split"),
@@ -83,7 +86,9 @@ def load(results: Path | str, sweep: str) -> pd.DataFrame:
         row["validation_top1"] = number(record["validation"].get(figure)) if record["state"] == "done" else math.nan
         cells.append(row)
     columns = {name: _column([cell.get(name) for cell in cells], dtype) for name, (dtype, _) in COLUMNS.items()}
-    columns |= {key: _inferred([recipes[cell["run"]].get(key) for cell in cells]) for key in _varying_first(recipes.values())}
+    columns |= {
+        key: _inferred([recipes[cell["run"]].get(key) for cell in cells]) for key in _varying_first(recipes.values())
+    }
     return pd.DataFrame(columns)
 
 
@@ -115,7 +120,9 @@ def load_curves(results: Path | str, sweep: str) -> pd.DataFrame:
                     "validation_loss": validation.get("loss"),
                 }
             )
-    return pd.DataFrame({name: _column([row.get(name) for row in epochs], dtype) for name, (dtype, _) in CURVES.items()})
+    return pd.DataFrame(
+        {name: _column([row.get(name) for row in epochs], dtype) for name, (dtype, _) in CURVES.items()}
+    )
 
 
 def rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
@@ -230,5 +237,7 @@ def _inferred(values: Sequence[Any]) -> pd.Series[Any]:
         return pd.Series([pd.NA if value is None else value for value in values], dtype="Int64")
     if kinds and kinds <= {int, float}:
         return _column(values, "float64")
-    texts = [pd.NA if value is None else canonical_json(value) if isinstance(value, bool) else str(value) for value in values]
+    texts = [
+        pd.NA if value is None else canonical_json(value) if isinstance(value, bool) else str(value) for value in values
+    ]
     return pd.Series(texts, dtype="string")

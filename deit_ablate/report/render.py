@@ -12,7 +12,9 @@ from typing import Any
 
 from deit_ablate.report.tables import Table
 
-_ESCAPE_SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|.)?|\x9b[0-?]*[ -/]*[@-~]", re.S)
+_ESCAPE_SEQUENCE = re.compile(
+    r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|.)?|\x9b[0-?]*[ -/]*[@-~]", re.S
+)
 
 
 def plain(text: str) -> str:
@@ -51,7 +53,9 @@ def to_markdown(table: Table) -> str:
     right = [column.right for column in table.columns]
 
     def line(cells: Sequence[str]) -> str:
-        padded = (cell.rjust(width) if r else cell.ljust(width) for cell, width, r in zip(cells, widths, right, strict=True))
+        padded = (
+            cell.rjust(width) if r else cell.ljust(width) for cell, width, r in zip(cells, widths, right, strict=True)
+        )
         return "| " + " | ".join(padded) + " |"
 
     rule = line(["-" * (width - 1) + ":" if r else "-" * width for width, r in zip(widths, right, strict=True)])
@@ -105,8 +109,23 @@ _LATEX = {
     "‘": "`", "’": "'", "“": "``", "”": "''", "ß": r"\ss{}", "æ": r"\ae{}", "Æ": r"\AE{}", "œ": r"\oe{}", "Œ": r"\OE{}",
     "ø": r"\o{}", "Ø": r"\O{}", "ł": r"\l{}", "Ł": r"\L{}", "µ": r"$\mu$",
 }  # fmt: skip
-_ACCENTS = {0x300: "`", 0x301: "'", 0x302: "^", 0x303: "~", 0x308: '"', 0x30A: "r", 0x30C: "v", 0x327: "c", 0x304: "=", 0x306: "u", 0x307: ".", 0x30B: "H"}
-_GREEK = re.compile(r"GREEK (SMALL|CAPITAL) LETTER (ALPHA|BETA|GAMMA|DELTA|EPSILON|ZETA|ETA|THETA|IOTA|KAPPA|LAMDA|MU|NU|XI|PI|RHO|SIGMA|TAU|UPSILON|PHI|CHI|PSI|OMEGA)\Z")
+_ACCENTS = {
+    0x300: "`",
+    0x301: "'",
+    0x302: "^",
+    0x303: "~",
+    0x308: '"',
+    0x30A: "r",
+    0x30C: "v",
+    0x327: "c",
+    0x304: "=",
+    0x306: "u",
+    0x307: ".",
+    0x30B: "H",
+}
+_GREEK = re.compile(
+    r"GREEK (SMALL|CAPITAL) LETTER (ALPHA|BETA|GAMMA|DELTA|EPSILON|ZETA|ETA|THETA|IOTA|KAPPA|LAMDA|MU|NU|XI|PI|RHO|SIGMA|TAU|UPSILON|PHI|CHI|PSI|OMEGA)\Z"
+)
 _GREEK_CAPITALS = {"GAMMA", "DELTA", "THETA", "LAMBDA", "XI", "PI", "SIGMA", "UPSILON", "PHI", "PSI", "OMEGA"}
 
 
@@ -145,7 +164,10 @@ def to_latex(table: Table) -> str:
     layout = "".join(long if column.long else "r" if column.right else "l" for column in table.columns)
 
     def line(cells: Sequence[str]) -> str:
-        wrapped = (rf"\raggedright {_breakable(cell)}" if column.long else cell for cell, column in zip(cells, table.columns, strict=True))
+        wrapped = (
+            rf"\raggedright {_breakable(cell)}" if column.long else cell
+            for cell, column in zip(cells, table.columns, strict=True)
+        )
         return " & ".join(wrapped) + r" \\"
 
     label = re.sub(r"[^A-Za-z0-9-]+", "-", table.name)

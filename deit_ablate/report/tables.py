@@ -68,7 +68,9 @@ def sweep_table(results: Path | str, sweep: str) -> Table:
         Column("variant", lambda row: row["variant"] + (" (baseline)" if row["baseline"] else ""), long=long_names),
         Column("differs in", lambda row: row["differs_in"] or NOTHING, long=True),
         Column("test top-1 (%)", _top1, right=True),
-        Column("difference", lambda row: measure(row["difference"], row["difference_half_width"], signed=True), right=True),
+        Column(
+            "difference", lambda row: measure(row["difference"], row["difference_half_width"], signed=True), right=True
+        ),
         Column(f"time ({unit})", lambda row: _time(row["train_seconds"] / seconds), right=True),
         Column("seeds", lambda row: _of(row["seeds"], row["seeds_planned"]), right=True),
     ]
@@ -145,8 +147,15 @@ def _data(final: Iterable[Mapping[str, Any]]) -> list[str]:
         return []
     sizes = sorted({record["test_images"] for record in done if not pd.isna(record["test_images"])})
     images = f" ({sizes[0]:,} images)" if len(sizes) == 1 else ""
-    heads = ", heads fused where there are two" if any(not math.isnan(record["test_top1_distillation"]) for record in done) else ""
-    return [f"Top-1 on the test split{images} at the last epoch, raw weights{heads}.", "Time is the mean training time of the runs that are done."]
+    heads = (
+        ", heads fused where there are two"
+        if any(not math.isnan(record["test_top1_distillation"]) for record in done)
+        else ""
+    )
+    return [
+        f"Top-1 on the test split{images} at the last epoch, raw weights{heads}.",
+        "Time is the mean training time of the runs that are done.",
+    ]
 
 
 def _shared_parents(summary: Summary) -> list[str]:
@@ -164,7 +173,11 @@ def _shared_parents(summary: Summary) -> list[str]:
         different = sorted({run for _, run in shared.values()})
         if different:
             seed = next(iter(shared.values()))[0]
-            which = f"run {different[0]}, seed {seed}" if len(different) == 1 else f"seed {seed}, a run of its own for each row"
+            which = (
+                f"run {different[0]}, seed {seed}"
+                if len(different) == 1
+                else f"seed {seed}, a run of its own for each row"
+            )
             rows_ = "" if len(shared) == len(summary.frame) else f": {_listed(list(shared))}"
             notes.append(f"Conditional on one {stage} ({which}), which all seeds of a row share{rows_}.")
     return notes
@@ -174,7 +187,9 @@ def _diverged(every: Iterable[Mapping[str, Any]], final: Iterable[Mapping[str, A
     why: dict[str, list[str]] = {}
     for record in final:
         if record["state"] == "diverged":
-            why.setdefault(record["variant"], []).append(f"seed {record['seed']}" + (f": {record['detail']}" if record["detail"] else ""))
+            why.setdefault(record["variant"], []).append(
+                f"seed {record['seed']}" + (f": {record['detail']}" if record["detail"] else "")
+            )
     some: list[str] = []
     none: list[str] = []
     for row in every:
@@ -200,10 +215,15 @@ def _absent(summary: Summary, final: Iterable[Mapping[str, Any]]) -> list[str]:
             state, detail = "done without this figure", ""
         if state in ("done", "diverged"):
             continue
-        by_state.setdefault(state, {}).setdefault((record["variant"], places.get(detail, detail)), []).append(record["seed"])
+        by_state.setdefault(state, {}).setdefault((record["variant"], places.get(detail, detail)), []).append(
+            record["seed"]
+        )
     notes = []
     for state, found in sorted(by_state.items()):
-        named = [f"{variant} {_seeds(seeds)}" + (f" ({reason})" if reason else "") for (variant, reason), seeds in found.items()]
+        named = [
+            f"{variant} {_seeds(seeds)}" + (f" ({reason})" if reason else "")
+            for (variant, reason), seeds in found.items()
+        ]
         notes.append(f"{state.capitalize()}: {_listed(named, '; ')}.")
     return notes
 

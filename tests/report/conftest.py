@@ -48,12 +48,20 @@ class Study:
                     self.runs[variant, seed] = self.runs[(same or {})[variant], seed]
                     cells.append([variant, seed, final, self.runs[variant, seed]])
                     continue
-                recipe = {"data": {"id": name}, "optimizer": {"name": "adamw", "base_lr": 0.01 * (position + 1)}, "augment": {"crop_scale": [0.08, 1]}, "seed": seed}
+                recipe = {
+                    "data": {"id": name},
+                    "optimizer": {"name": "adamw", "base_lr": 0.01 * (position + 1)},
+                    "augment": {"crop_scale": [0.08, 1]},
+                    "seed": seed,
+                }
                 self.runs[variant, seed] = self.run(recipe, above, fate)
                 cells.append([variant, seed, final, self.runs[variant, seed]])
         seeds = sorted({seed for fates in rows.values() for seed in fates})
         stages = [{"name": "teacher", "seeds": [0]}] if above else []
-        variants = [{"name": row, "shows": (shows or {}).get(row), "differs": (differs or {}).get(row, {}), "leaks": {}} for row in rows]
+        variants = [
+            {"name": row, "shows": (shows or {}).get(row), "differs": (differs or {}).get(row, {}), "leaks": {}}
+            for row in rows
+        ]
         self.store.save_plan(
             name,
             {
@@ -64,7 +72,13 @@ class Study:
 
     def run(self, recipe: dict[str, Any], parents: dict[str, Any], fate: Fate) -> str:
         run = run_id(recipe, parents)
-        told: dict[str, Any] = {"top1": fate, "status": "done"} if isinstance(fate, (int, float)) else {"status": fate} if isinstance(fate, str) else dict(fate)
+        told: dict[str, Any] = (
+            {"top1": fate, "status": "done"}
+            if isinstance(fate, (int, float))
+            else {"status": fate}
+            if isinstance(fate, str)
+            else dict(fate)
+        )
         status = told.setdefault("status", "done")
         if status == "missing":
             return run
@@ -94,7 +108,11 @@ class Study:
 
 
 def outcome(told: Mapping[str, Any]) -> dict[str, Any]:
-    test = {"images": 599, "loss": 0.1, "top1": told["top1"], "top1_class": told["top1"], **told.get("test", {})} if "top1" in told else None
+    test = (
+        {"images": 599, "loss": 0.1, "top1": told["top1"], "top1_class": told["top1"], **told.get("test", {})}
+        if "top1" in told
+        else None
+    )
     return {
         "status": told["status"],
         "reason": told.get("reason"),

@@ -67,9 +67,20 @@ def test_accuracies_are_where_the_table_says(optimizers):
     [
         {"only": {0: 97.0}},
         {"a": {0: 97.0, 1: 97.0}, "b": {0: 97.0, 1: 97.0}},
-        {"a": {0: 97.0}, "b": {0: "missing"}, "c": {0: "failed"}, "d": {0: {"status": "diverged", "reason": "non-finite loss"}}, "e": {0: "running"}},
+        {
+            "a": {0: 97.0},
+            "b": {0: "missing"},
+            "c": {0: "failed"},
+            "d": {0: {"status": "diverged", "reason": "non-finite loss"}},
+            "e": {0: "running"},
+        },
         {f"variant {i}": {0: 90.0 + i / 7, 1: 91.0} for i in range(30)},
-        {"$x_1^2$ %{}\\frac{1}": {0: 90.0, 1: 91.0}, "two\nlines $": {0: 90.0, 1: 91.0}, "long " * 15: {0: 91.0}, "中\x1b[31m": {0: 91.0}},
+        {
+            "$x_1^2$ %{}\\frac{1}": {0: 90.0, 1: 91.0},
+            "two\nlines $": {0: 90.0, 1: 91.0},
+            "long " * 15: {0: 91.0},
+            "中\x1b[31m": {0: 91.0},
+        },
         {"a": {0: {"top1": 97.0, "history": []}}},
     ],
 )
@@ -88,11 +99,23 @@ def test_no_finished_runs(study, tmp_path):
 def test_curves_are_means_of_finished_runs(study):
     history = [{"epoch": e, "train_loss": 1.0, "validation": {"top1": 10.0 * e}} for e in (1, 2, 3)]
     other = [{"epoch": e, "train_loss": 2.0, "validation": {"top1": 20.0 * e}} for e in (1, 2, 3)]
-    made = study({"a": {0: {"top1": 30.0, "history": history}, 1: {"top1": 60.0, "history": other}, 2: {"status": "diverged", "history": other[:1]}}})
+    made = study(
+        {
+            "a": {
+                0: {"top1": 30.0, "history": history},
+                1: {"top1": 60.0, "history": other},
+                2: {"status": "diverged", "history": other[:1]},
+            }
+        }
+    )
     top, bottom = curves_figure(made.root, "study").axes
     assert [list(line.get_ydata()) for line in top.lines if line.get_linestyle() == "-"] == [[15, 30, 45]]
     assert [list(line.get_ydata()) for line in bottom.lines if line.get_linestyle() == "-"] == [[1.5, 1.5, 1.5]]
-    assert (top.get_ylabel(), bottom.get_ylabel(), bottom.get_xlabel()) == ("validation top-1 (%)", "training loss", "epoch")
+    assert (top.get_ylabel(), bottom.get_ylabel(), bottom.get_xlabel()) == (
+        "validation top-1 (%)",
+        "training loss",
+        "epoch",
+    )
 
 
 def test_without_a_validation_part(study):
@@ -104,7 +127,9 @@ def test_without_a_validation_part(study):
 
 def test_many_curves_name_the_baseline_and_the_extremes(study):
     made = study({f"v{i:02}": {0: 80.0 + i} for i in range(15)}, baseline="v07")
-    named = {text for text in texts(curves_figure(made.root, "study")) if text.startswith("v")} - {"validation top-1 (%)"}
+    named = {text for text in texts(curves_figure(made.root, "study")) if text.startswith("v")} - {
+        "validation top-1 (%)"
+    }
     assert named == {"v00", "v01", "v02", "v07", "v12", "v13", "v14"}
     assert "grey: 8 other rows" in texts(curves_figure(made.root, "study"))
 

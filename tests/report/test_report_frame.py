@@ -45,7 +45,11 @@ def test_a_diverged_run_shows_its_figure_only_as_what_was_recorded(study):
 def test_shows_decides_what_top1_is(study):
     heads = {"top1_class": 96.0, "top1_distillation": 95.0, "top1_ema": 94.0}
     rows = {name: {0: {"top1": 97.0, "test": heads}} for name in ("fused", "class", "distillation", "ema")}
-    made = study(rows, shows={"class": "class", "distillation": "distillation", "ema": "ema"}, same=dict.fromkeys(("class", "distillation", "ema"), "fused"))
+    made = study(
+        rows,
+        shows={"class": "class", "distillation": "distillation", "ema": "ema"},
+        same=dict.fromkeys(("class", "distillation", "ema"), "fused"),
+    )
     frame = load(made.root, "study")
     assert list(frame["top1"]) == [97, 96, 95, 94]
     assert list(frame["validation_top1"]) == [97, 96, 95, 94]
@@ -77,7 +81,17 @@ def test_curves_have_a_row_an_epoch(optimizers):
 
 
 def test_epochs_without_validation_are_missing_values(study):
-    history = [{"epoch": 1, "step": 10, "lr": 0.1, "train_loss": 1.0, "validation": None, "seconds": 1.0, "images_per_second": 9.0}]
+    history = [
+        {
+            "epoch": 1,
+            "step": 10,
+            "lr": 0.1,
+            "train_loss": 1.0,
+            "validation": None,
+            "seconds": 1.0,
+            "images_per_second": 9.0,
+        }
+    ]
     curves = load_curves(study({"a": {0: {"top1": 90.0, "history": history}}}).root, "study")
     assert curves["validation_top1"].isna().all()
     assert list(curves["train_loss"]) == [1]

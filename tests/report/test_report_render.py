@@ -18,7 +18,15 @@ from deit_ablate.report.render import (
 )
 from deit_ablate.report.tables import Column, Table, sweep_table
 
-HOSTILE = ["a|b", "`x` <script>alert(1)</script>", "=1+1", "50% & $x_1^2$ #{~}\\input{/etc/passwd}", "two\nlines\x1b[31mred\x07", "[l](javascript:x)", "\ud800 中 é α"]
+HOSTILE = [
+    "a|b",
+    "`x` <script>alert(1)</script>",
+    "=1+1",
+    "50% & $x_1^2$ #{~}\\input{/etc/passwd}",
+    "two\nlines\x1b[31mred\x07",
+    "[l](javascript:x)",
+    "\ud800 中 é α",
+]
 
 
 def one(text: str, **more) -> Table:
@@ -61,7 +69,10 @@ def test_latex_of_the_example(optimizers):
         r"\toprule",
         r"variant & \raggedright differs in & test top-1 (\%) & difference & time (s) & seeds \\",
     ]
-    assert r"lamb & \raggedright optimizer: adamw $\rightarrow$ lamb; base\_\allowbreak{}lr 0.03 $\rightarrow$ 0.32 & 98.75 $\pm$ 9.53 & +1.25" in text
+    assert (
+        r"lamb & \raggedright optimizer: adamw $\rightarrow$ lamb; base\_\allowbreak{}lr 0.03 $\rightarrow$ 0.32 & 98.75 $\pm$ 9.53 & +1.25"
+        in text
+    )
 
 
 @pytest.mark.parametrize("form", RENDERERS)
@@ -71,7 +82,10 @@ def test_same_records_same_bytes(optimizers, form):
 
 
 def test_plain_text_does_nothing_to_a_terminal():
-    assert plain("a\x1b[31mred\x1b[0m\x07 \x1b]0;title\x07b\x9b2Jc\u202ed\r\ne\tf\x00\ud800") == "ared bcd  e f\N{REPLACEMENT CHARACTER}"
+    assert (
+        plain("a\x1b[31mred\x1b[0m\x07 \x1b]0;title\x07b\x9b2Jc\u202ed\r\ne\tf\x00\ud800")
+        == "ared bcd  e f\N{REPLACEMENT CHARACTER}"
+    )
 
 
 @pytest.mark.parametrize(
@@ -122,7 +136,9 @@ def test_latex_escapes(text, expected):
 
 
 def test_long_names_may_break_in_latex():
-    assert r"augment.\allowbreak{}mixup=0.8,\allowbreak{}augment.\allowbreak{}cutmix=1" in to_latex(one("augment.mixup=0.8,augment.cutmix=1", long=True))
+    assert r"augment.\allowbreak{}mixup=0.8,\allowbreak{}augment.\allowbreak{}cutmix=1" in to_latex(
+        one("augment.mixup=0.8,augment.cutmix=1", long=True)
+    )
     assert r"\={o}/\allowbreak{}x" in to_latex(one("ō/x", long=True))
 
 
@@ -141,12 +157,18 @@ def test_hostile_names_stay_in_their_cell(text):
         output.encode()
 
 
-@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex with booktabs (Debian: texlive-latex-recommended)")
+@pytest.mark.skipif(
+    shutil.which("pdflatex") is None, reason="needs pdflatex with booktabs (Debian: texlive-latex-recommended)"
+)
 def test_latex_compiles(tmp_path, study, optimizers):
-    hostile = study({name: {0: 90.0, 1: 91.0} for name in HOSTILE}, name="hostile", title=" ".join(HOSTILE), baseline="=1+1")
+    hostile = study(
+        {name: {0: 90.0, 1: 91.0} for name in HOSTILE}, name="hostile", title=" ".join(HOSTILE), baseline="=1+1"
+    )
     tables = [sweep_table(made.root, made.name) for made in (optimizers, hostile)]
     body = "\n".join(map(to_latex, tables))
-    (tmp_path / "all.tex").write_text("\\documentclass{article}\n\\usepackage{booktabs}\n\\begin{document}\n" + body + "\\end{document}\n")
+    (tmp_path / "all.tex").write_text(
+        "\\documentclass{article}\n\\usepackage{booktabs}\n\\begin{document}\n" + body + "\\end{document}\n"
+    )
     command = ["pdflatex", "-halt-on-error", "-draftmode", "-no-shell-escape", "all.tex"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, stdin=subprocess.DEVNULL, timeout=120)
     assert done.returncode == 0, done.stdout[-2000:].decode(errors="replace")

@@ -45,11 +45,16 @@ def test_raw_values_have_a_column_each(optimizers):
 
 def test_diverged_runs_are_never_averaged_in(study):
     dead = {"status": "diverged", "top1": 10.0, "reason": "at chance"}
-    table = sweep_table(study({"a": {0: 90.0, 1: dead}, "b": {0: dead, 1: dead}, "c": {0: dead, 1: "running"}}).root, "study")
+    table = sweep_table(
+        study({"a": {0: 90.0, 1: dead}, "b": {0: dead, 1: dead}, "c": {0: dead, 1: "running"}}).root, "study"
+    )
     rows = body(table)
     assert [row["test top-1 (%)"] for row in rows.values()] == ["90.00*", "did not train", "–"]
     assert "* Mean over the runs that converged. a: 1 of 2 diverged (seed 1: at chance)." in table.footnotes
-    assert "No mean: b: 2 of 2 diverged (seed 0: at chance, seed 1: at chance); c: 1 of 2 diverged (seed 0: at chance)." in table.footnotes
+    assert (
+        "No mean: b: 2 of 2 diverged (seed 0: at chance, seed 1: at chance); c: 1 of 2 diverged (seed 0: at chance)."
+        in table.footnotes
+    )
     assert "Running: c seed 1." in table.footnotes
 
 
@@ -61,7 +66,9 @@ def test_a_diverged_baseline_seed_leaves_fewer_pairs(study):
 
 
 def test_rows_with_no_finished_run(study):
-    table = sweep_table(study({"a": {0: "missing", 1: "missing"}, "b": {0: "running", 1: "failed"}}, baseline="a").root, "study")
+    table = sweep_table(
+        study({"a": {0: "missing", 1: "missing"}, "b": {0: "running", 1: "failed"}}, baseline="a").root, "study"
+    )
     for row in body(table).values():
         assert (row["test top-1 (%)"], row["difference"], row["time (s)"], row["seeds"]) == ("–", "–", "–", "0 of 2")
     assert table.footnotes == ("Failed: b seed 1 (crash).", "Missing: a seeds 0, 1.", "Running: b seed 0.")
@@ -83,11 +90,19 @@ def test_without_a_baseline_there_are_no_differences(study):
 def test_rows_that_show_another_figure_say_so(study):
     heads = {"top1_class": 96.0, "top1_distillation": 95.0, "top1_ema": 94.0}
     names = {"class head": "class", "distillation head": "distillation", "averaged": "ema"}
-    made = study({name: {0: {"top1": 97.0, "test": heads}} for name in ("fused", *names)}, shows=names, same=dict.fromkeys(names, "fused"), baseline="fused")
+    made = study(
+        {name: {0: {"top1": 97.0, "test": heads}} for name in ("fused", *names)},
+        shows=names,
+        same=dict.fromkeys(names, "fused"),
+        baseline="fused",
+    )
     table = sweep_table(made.root, "study")
     assert [row["test top-1 (%)"] for row in body(table).values()] == ["97.00", "96.00", "95.00", "94.00"]
     assert body(table)["averaged"]["difference"] == "−3.00"
-    assert "Top-1 on the test split (599 images) at the last epoch, raw weights, heads fused where there are two." in table.footnotes
+    assert (
+        "Top-1 on the test split (599 images) at the last epoch, raw weights, heads fused where there are two."
+        in table.footnotes
+    )
     assert "Shows the class head alone: class head." in table.footnotes
     assert "Shows the moving average of the weights (EMA): averaged." in table.footnotes
 
@@ -105,7 +120,9 @@ def test_conditional_on_one_teacher(study):
 
 
 def test_a_teacher_for_one_student_is_no_condition(study):
-    assert not any("Conditional" in note for note in sweep_table(study({"soft": {0: 96.0}}, teacher=99.8).root, "study").footnotes)
+    assert not any(
+        "Conditional" in note for note in sweep_table(study({"soft": {0: 96.0}}, teacher=99.8).root, "study").footnotes
+    )
 
 
 def test_what_blocks_a_run_is_named(study):
@@ -119,18 +136,30 @@ def test_many_missing_runs_are_counted(study):
     assert table.footnotes[-1].endswith("v19 seed 0 and 5 more.")
 
 
-@pytest.mark.parametrize(("seconds", "header", "cell"), [(119.0, "time (s)", "119"), (600.0, "time (min)", "10.0"), (90000.0, "time (h)", "25.0")])
+@pytest.mark.parametrize(
+    ("seconds", "header", "cell"),
+    [(119.0, "time (s)", "119"), (600.0, "time (min)", "10.0"), (90000.0, "time (h)", "25.0")],
+)
 def test_the_unit_of_time(study, seconds, header, cell):
     table = sweep_table(study({"a": {0: {"top1": 90.0, "seconds": seconds}}}).root, "study")
     assert body(table)["a"][header] == cell
 
 
 def test_differs_in_few_words():
-    assert differs_in({"augment.mixup": (0.8, 0), "augment.cutmix": (1, 0.30000000000000004)}) == "augment.mixup 0.8 → 0; cutmix 1 → 0.3"
+    assert (
+        differs_in({"augment.mixup": (0.8, 0), "augment.cutmix": (1, 0.30000000000000004)})
+        == "augment.mixup 0.8 → 0; cutmix 1 → 0.3"
+    )
     assert differs_in({"augment.auto_augment": ("rand-m9", None)}) == "augment.auto_augment rand-m9 → none"
     assert differs_in({"augment.crop_scale": ([0.08, 1], [0.5, 1])}) == "augment.crop_scale [0.08, 1] → [0.5, 1]"
-    assert differs_in({"model.options.depth": (4, 6), "model.name": ("deit", "vit")}) == "model.depth 4 → 6; model: deit → vit"
-    assert differs_in({"precision": ("fp32", "bf16"), "distill.type": ("none", "hard")}) == "precision fp32 → bf16; distill.type none → hard"
+    assert (
+        differs_in({"model.options.depth": (4, 6), "model.name": ("deit", "vit")})
+        == "model.depth 4 → 6; model: deit → vit"
+    )
+    assert (
+        differs_in({"precision": ("fp32", "bf16"), "distill.type": ("none", "hard")})
+        == "precision fp32 → bf16; distill.type none → hard"
+    )
     assert differs_in({}) == ""
 
 

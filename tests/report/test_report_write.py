@@ -13,13 +13,17 @@ ANALYSES = sorted(shipped.folder("analysis").glob("*.py"))
 
 
 def run(*arguments):
-    return subprocess.run([sys.executable, *map(str, arguments)], capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)], capture_output=True, text=True, timeout=120, check=False
+    )
 
 
 def test_a_report_is_tables_and_figures(optimizers):
     paths = write.write_report(optimizers.root, "optimizers")
     folder = optimizers.root / "optimizers"
-    assert paths == [folder / name for name in ("table.md", "table.csv", "table.tex", "figures/top1.png", "figures/curves.png")]
+    assert paths == [
+        folder / name for name in ("table.md", "table.csv", "table.tex", "figures/top1.png", "figures/curves.png")
+    ]
     before = [path.read_bytes() for path in paths]
     assert write.write_report(optimizers.root, "optimizers") == paths
     assert [path.read_bytes() for path in paths] == before
