@@ -18,7 +18,8 @@ def table(results, sweep):
 
 def figures(results, sweep):
     """Accuracies with intervals and seeds; learning curves."""
-    from deit_ablate.report.figures import curves_figure, sweep_figure
+    from deit_ablate.report.curves import curves_figure
+    from deit_ablate.report.figures import sweep_figure
 
     return {"top1": sweep_figure(results, sweep), "curves": curves_figure(results, sweep)}
 

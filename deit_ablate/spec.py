@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import functools
 import graphlib
-import itertools
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,9 +17,10 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 
 from deit_ablate import shipped
-from deit_ablate.recipe import BLOCKS, Recipe
-from deit_ablate.resolve import check_keys, dotted, layer, validate
-from deit_ablate.yamlfile import InputError, Node, Position, assignment, expand_dotted, load, merge, suggest
+from deit_ablate.kinds import KINDS
+from deit_ablate.recipe import BLOCKS
+from deit_ablate.resolve import check_keys, layer, validate
+from deit_ablate.yamlfile import InputError, Node, Position, assignment, expand_dotted, load, suggest
 
 RESERVED = frozenset({"runs", "reference", "submissions", "code", "data", "trash"})
 """Folders of the store, which no sweep may be called after."""
@@ -127,15 +127,6 @@ class ProfileFile(Part):
     execution: Execution = Execution()
 
 
-OFF: dict[str, Any] = {
-    "augment.auto_augment": None, "augment.color_jitter": 0, "augment.hflip": 0, "augment.erasing": 0, "augment.mixup": 0,
-    "augment.cutmix": 0, "augment.repeats": 1, "regularize.label_smoothing": 0, "regularize.drop_path": 0,
-    "regularize.dropout": 0, "regularize.ema_decay": None, "optimizer.weight_decay": 0, "optimizer.clip_grad": None,
-    "schedule.warmup_epochs": 0,
-}  # fmt: skip
-"""The value at which a switch is off, for ``leave_one_out`` given as a list of keys."""
-
-
 @dataclass(frozen=True)
 class Stage:
     name: str
@@ -219,7 +210,7 @@ def load_sweep(
         check_keys(given)
         base = layer(base, given)
     stages = _stages(node, parsed, _seeds(seeds or parsed.seeds))
-    kind, variants = _variants(node, base, [stage.name for stage in stages])
+    kind, variants = _variants(node, [stage.name for stage in stages])
     baseline = parsed.baseline or ("baseline" if kind in ("leave_one_out", "add_one") else None)
     _check_baseline(node, baseline, variants)
     _check_by_profile(overrides, variants, stages)
@@ -279,131 +270,7 @@ def load_profile(name: str, beside: Path, where: Position) -> tuple[Node, Execut
     return recipe, parsed.execution
 
 
-# -- the kinds of sweep: each turns its part of the file into (name, overrides, place) ---------------------------
-
-Row = tuple[str, Node, Position]
-
-
-def _named(node: Node, base: Node) -> Iterator[Row]:
-    for name, child in node.items():
-        if child.value is None:
-            child = Node({}, child.where)
-        yield name, child, node.keys[name]
-
-
-def _axes(node: Node) -> list[tuple[str, list[Node], Position]]:
-    """Axes of a grid or zip: every list below the mapping, by its dotted key."""
-    axes: list[tuple[str, list[Node], Position]] = []
-
-    def walk(at: Node, path: tuple[str, ...]) -> None:
-        for key, child in at.items():
-            place = at.keys.get(key, child.where)
-            here = (*path, key)
-            if isinstance(child.value, dict) and child.value:
-                walk(child, here)
-            elif isinstance(child.value, list) and child.value:
-                axes.append((dotted(here), child.value, place))
-            else:
-                raise InputError("an axis without values", where=place, key=dotted(here), expected="a list of values")
-
-    walk(expand_dotted(node), ())
-    if not axes:
-        raise InputError("no axes", where=node.where, expected="keys with lists of values")
-    return axes
-
-
-def _axis_rows(axes: list[tuple[str, list[Node], Position]], combinations: Iterator[tuple[Node, ...]]) -> Iterator[Row]:
-    short = [path.rsplit(".", 1)[-1] for path, _, _ in axes]
-    labels = [path if short.count(last) > 1 else last for (path, _, _), last in zip(axes, short, strict=True)]
-    for values in combinations:
-        overrides = Node({}, axes[0][2])
-        for (path, _, place), value in zip(axes, values, strict=True):
-            step = value
-            for part in reversed(path.split(".")):
-                step = Node({part: step}, value.where, {part: place})
-            overrides = merge(overrides, step)
-        yield (
-            ",".join(f"{label}={_label(value)}" for label, value in zip(labels, values, strict=True)),
-            overrides,
-            values[0].where,
-        )
-
-
-def _label(node: Node) -> str:
-    value = node.plain()
-    if isinstance(value, dict) and isinstance(value.get("name"), str):
-        value = value["name"]
-    text = f"{value:g}" if isinstance(value, float) else "off" if value is None else str(value)
-    return re.sub(r"[^A-Za-z0-9._+-]+", "-", text).strip("-")[:40] or "-"
-
-
-def _grid(node: Node, base: Node) -> Iterator[Row]:
-    axes = _axes(node)
-    return _axis_rows(axes, itertools.product(*(values for _, values, _ in axes)))
-
-
-def _zip(node: Node, base: Node) -> Iterator[Row]:
-    axes = _axes(node)
-    for path, values, place in axes:
-        if len(values) != len(axes[0][1]):
-            raise InputError(
-                f"{len(values)} values, and {axes[0][0]} has {len(axes[0][1])}",
-                where=place,
-                key=path,
-                expected="lists of equal length",
-            )
-    return _axis_rows(axes, zip(*(values for _, values, _ in axes), strict=True))
-
-
-def _switches(node: Node, values: Callable[[str, Position], Any], prefix: str) -> Iterator[Row]:
-    yield "baseline", Node({}, node.where), node.where
-    if isinstance(node.value, list):
-        for child in node.value:
-            key = str(child.value)
-            given = Node(values(key, child.where), child.where)
-            for part in reversed(key.split(".")):
-                given = Node({part: given}, child.where, {part: child.where})
-            yield prefix + key.rsplit(".", 1)[-1], given, child.where
-    else:
-        for name, overrides, place in _named(node, node):
-            yield prefix + name, overrides, place
-
-
-def _leave_one_out(node: Node, base: Node) -> Iterator[Row]:
-    def off(key: str, where: Position) -> Any:
-        if key not in OFF:
-            raise InputError(
-                f"{key!r} has no off value{suggest(key, OFF)}",
-                where=where,
-                expected="one of " + ", ".join(OFF) + "; or `name: {overrides}`",
-            )
-        return OFF[key]
-
-    return _switches(node, off, "no ")
-
-
-def _add_one(node: Node, base: Node) -> Iterator[Row]:
-    table9 = Recipe().model_dump()
-
-    def on(key: str, where: Position) -> Any:
-        block, _, name = key.partition(".")
-        if key not in OFF or table9[block][name] == OFF[key]:
-            raise InputError(
-                f"{key!r} is no switch that Table 9 has on{suggest(key, OFF)}",
-                where=where,
-                expected="`name: {overrides}`",
-            )
-        return table9[block][name]
-
-    return _switches(node, on, "+")
-
-
-KINDS: dict[str, Callable[[Node, Node], Iterator[Row]]] = {
-    "variants": _named, "grid": _grid, "zip": _zip, "leave_one_out": _leave_one_out, "add_one": _add_one,
-}  # fmt: skip
-
-
-def _variants(node: Node, base: Node, stages: Sequence[str]) -> tuple[str, tuple[Variant, ...]]:
+def _variants(node: Node, stages: Sequence[str]) -> tuple[str, tuple[Variant, ...]]:
     given = [kind for kind in KINDS if node.get(kind) is not None and node.value[kind].value is not None]
     if len(given) != 1:
         places = node.keys.get(given[1]) if given else node.where
@@ -411,7 +278,7 @@ def _variants(node: Node, base: Node, stages: Sequence[str]) -> tuple[str, tuple
         raise InputError(f"{found} given", where=places, expected="exactly one of " + ", ".join(KINDS))
     kind = given[0]
     variants: dict[str, Variant] = {}
-    for name, overrides, where in KINDS[kind](node.value[kind], base):
+    for name, overrides, where in KINDS[kind](node.value[kind]):
         if not re.match(NAME, name):
             raise InputError(
                 f"{name!r} cannot name a row", where=where, key=kind, expected="letters, digits, spaces and . _ + = , -"

@@ -14,14 +14,10 @@ import argparse
 import atexit
 import contextlib
 import errno
-import functools
-import gc
 import hashlib
-import importlib.metadata
 import io
 import json
 import os
-import platform
 import signal
 import subprocess
 import sys
@@ -296,8 +292,10 @@ def make_journal(
 def _record(store: Store, options: argparse.Namespace, attempt: Attempt, outcome: Outcome, started: float) -> None:
     import numpy as np
 
+    from deit_ablate.train.provenance import hardware, provenance
+
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **outcome.arrays)
+    np.savez_compressed(buffer, **outcome.arrays)  # type: ignore[arg-type]
     files.replace(attempt.arrays, buffer.getvalue())
     if reason := store.overtaken(options.run, attempt):
         raise Overtaken(reason)
@@ -320,136 +318,18 @@ def _record(store: Store, options: argparse.Namespace, attempt: Attempt, outcome
     )
 
 
-# -- where a result comes from -------------------------------------------------------------------------------------
-
-
-@functools.cache
-def provenance() -> dict[str, Any]:
-    """The code and the packages that carry this run."""
-    packages = ("torch", "torchvision", "timm", "numpy", "pillow")
-    return {
-        "version": __version__,
-        "python": platform.python_version(),
-        "packages": {name: importlib.metadata.version(name) for name in packages},
-        "git": _git(),
-    }
-
-
-def _git() -> dict[str, Any] | None:
-    """Commit and uncommitted changes of the checkout that this code runs from, or None where it is installed."""
-    here = Path(__file__).resolve().parent
-
-    def git(*arguments: str) -> str:
-        return subprocess.run(
-            ["git", "-C", str(here), *arguments], capture_output=True, text=True, check=True, timeout=20
-        ).stdout
-
-    try:
-        if not git("ls-files", "--", "worker.py").strip():
-            return None
-        diff = git("diff", "HEAD", "--", str(here))
-        return {"commit": git("rev-parse", "HEAD").strip(), "dirty": bool(diff), "diff": diff[:100_000]}
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
-def hardware(device: str) -> dict[str, Any]:
+def _serve() -> int:
+    """Fork a child for each request, from this process that imports torch and timm once."""
     import torch
 
-    cpu = next(
-        (line.split(":", 1)[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")),
-        platform.processor(),
-    )
-    gpu = torch.cuda.get_device_name() if device.startswith("cuda") else None
-    return {
-        "host": platform.node(),
-        "cpu": cpu,
-        "cores": os.cpu_count(),
-        "gpu": gpu,
-        "threads": torch.get_num_threads(),
-        "capability": torch.backends.cpu.get_cpu_capability(),
-    }
+    from deit_ablate import forkserver
+    from deit_ablate.train import loop, provenance  # noqa: F401  (the imports are the point)
 
+    def check() -> None:
+        assert not torch.cuda.is_initialized(), "CUDA must not be touched before a fork"
 
-def _lines(path: str) -> list[str]:
-    try:
-        return Path(path).read_text().splitlines()
-    except OSError:
-        return []
-
-
-# -- the fork server -------------------------------------------------------------------------------------------------
-
-
-def serve() -> int:
-    """Import once, then fork a child for each request. Never computes, never touches CUDA; ends when stdin closes."""
-    import selectors
-
-    import torch
-
-    from deit_ablate.train import loop  # noqa: F401  (the imports are the point)
-
-    provenance()  # once for all children, and as of now: what they run is what was imported
-    gc.collect()
-    gc.freeze()  # children share these pages instead of copying them at their first collection
-    answers = os.dup(1)
-    os.dup2(2, 1)
-    reader, writer = os.pipe()
-    os.set_blocking(writer, False)
-    signal.signal(signal.SIGCHLD, lambda *_: None)
-    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    selector = selectors.DefaultSelector()
-    selector.register(0, selectors.EVENT_READ)
-    selector.register(reader, selectors.EVENT_READ)
-    children: dict[int, int] = {}
-    partial = b""
-
-    def say(message: dict[str, Any]) -> None:
-        os.write(answers, json.dumps(message).encode() + b"\n")
-
-    while True:
-        for key, _ in selector.select():
-            if key.fd == reader:
-                os.read(reader, 4096)
-                while children:
-                    pid, status = os.waitpid(-1, os.WNOHANG)
-                    if pid == 0:
-                        break
-                    say({"token": children.pop(pid), "code": os.waitstatus_to_exitcode(status)})
-                continue
-            chunk = os.read(0, 65536)
-            if not chunk:
-                return 0
-            *lines, partial = (partial + chunk).split(b"\n")
-            for request in map(json.loads, lines):
-                assert not torch.cuda.is_initialized(), "CUDA must not be touched before a fork"
-                pid = os.fork()
-                if pid == 0:
-                    os.close(answers)
-                    _become_child(request)
-                children[pid] = request["token"]
-                say({"token": request["token"], "pid": pid})
-
-
-def _become_child(request: dict[str, Any]) -> None:
-    """In the forked child: leave the server's session and pipes behind, run, and never return."""
-    code = 1
-    try:
-        os.setsid()
-        signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        os.environ.update(request["environment"])
-        code = main(request["argv"])
-    except SystemExit as leaving:
-        code = leaving.code if isinstance(leaving.code, int) else 1
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        with contextlib.suppress(Exception):
-            sys.stdout.flush()
-            sys.stderr.flush()
-        os._exit(code)
+    provenance.provenance()  # once for all children, and as of now: what they run is what was imported
+    return forkserver.serve(main, check)
 
 
 # -- the command -----------------------------------------------------------------------------------------------------
@@ -457,7 +337,7 @@ def _become_child(request: dict[str, Any]) -> None:
 
 def main(argv: list[str]) -> int:
     if argv == ["--serve"]:
-        return serve()
+        return _serve()
     if argv and argv[0] in ("names", "offered"):
         from deit_ablate.train import names
 

@@ -36,7 +36,7 @@ def write_table(results: Path | str, sweep: str) -> list[Path]:
 
 def write_figures(results: Path | str, sweep: str) -> list[Path]:
     """Write figures/<name>.png of a sweep; returns their paths. Raises NoSweep. Imports matplotlib."""
-    from deit_ablate.report.figures import save
+    from deit_ablate.report.style import save
 
     figures = analysis().figures(results, sweep)
     folder = files.make_folder(Store(results).sweep(sweep) / "figures")

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deit_ablate.report.figures import DPI, WIDTH, _apart, _labels, curves_figure, save, sweep_figure
+from deit_ablate.report.curves import _apart, curves_figure
+from deit_ablate.report.figures import sweep_figure
+from deit_ablate.report.style import DPI, WIDTH, save, shortened
 
 FIGURES = (sweep_figure, curves_figure)
 
@@ -151,6 +153,6 @@ def test_labels_keep_apart():
 
 
 def test_long_names_are_cut_in_their_middle():
-    assert _labels(["augment.mixup=0.8,augment.cutmix=1", "a.b"], width=22) == ["mixup=0.8,cutmix=1", "b"]
-    assert _labels(["x" * 50], width=11) == ["xxxxx…xxxxx"]
-    assert _labels(["without something quite long"], width=18, lines=2) == ["without something\nquite long"]
+    assert shortened(["augment.mixup=0.8,augment.cutmix=1", "a.b"], width=22) == ["mixup=0.8,cutmix=1", "b"]
+    assert shortened(["x" * 50], width=11) == ["xxxxx…xxxxx"]
+    assert shortened(["without something quite long"], width=18, lines=2) == ["without something\nquite long"]

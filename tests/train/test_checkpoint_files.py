@@ -50,7 +50,7 @@ def test_a_damaged_file_falls_back_to_the_one_before(tmp_path: Path, damage: str
         "other": other.read_bytes(),
     }
     path.write_bytes(damaged[damage])
-    with pytest.raises(CheckpointError, match="ckpt.pt"):
+    with pytest.raises(CheckpointError, match=r"ckpt\.pt"):
         load(path)
     found = newest([path, tmp_path / "ckpt.prev", tmp_path / "missing.pt"])
     assert found.state is not None

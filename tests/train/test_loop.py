@@ -183,10 +183,10 @@ def test_which_weights_of_the_parent_matter(teacher: Parent) -> None:
 
 
 def test_parents_that_are_missing_or_do_not_fit_are_said(teacher: Parent, tmp_path: Path) -> None:
-    with pytest.raises(TrainError, match="distill.type hard needs a teacher"):
+    with pytest.raises(TrainError, match=r"distill\.type hard needs a teacher"):
         train(tiny(**ONE, distill={"type": "hard"}))
     other = dataclasses.replace(teacher, recipe=tiny(model={"name": "small_convnet", "options": {"width": 12}}))
-    with pytest.raises(TrainError, match="the teacher's weights .* do not fit"):
+    with pytest.raises(TrainError, match=r"the teacher's weights .* do not fit"):
         train(tiny(**ONE, distill={"type": "hard"}), parents={"teacher": other})
     gone = dataclasses.replace(teacher, weights=tmp_path / "gone.pt")
     with pytest.raises(TrainError, match=r"gone.pt does not exist"):

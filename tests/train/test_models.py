@@ -24,7 +24,7 @@ TWO = Shape(16, 1, 10, 2, 0.0, 0.0)
 
 @pytest.mark.parametrize("name", list(MODELS))
 def test_every_model_gives_logits_for_gray_and_colour(name: str) -> None:
-    options = {} if name == "small_convnet" else dict(SMALL.items())
+    options = {} if name == "small_convnet" else SMALL
     for channels in (1, 3):
         model = build_model(name, options, Shape(16, channels, 7, 1, 0.1, 0.1))
         logits, token = heads(model, torch.rand(2, channels, 16, 16))
