@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Command
+from support import Command
 
 from deit_ablate import owner
 from deit_ablate.cli.app import COMMANDS

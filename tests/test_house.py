@@ -10,7 +10,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import Command
+from support import Command
 
 from deit_ablate import shipped
 from deit_ablate.cli.app import COMMANDS

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Command, planned, result, wait_for
+from support import Command, planned, result, wait_for
 
 from deit_ablate import owner
 from deit_ablate.executors import LocalExecutor
@@ -26,7 +26,7 @@ SWEEP = "seeds: 1\nvariants: {a: {schedule.epochs: 6, data.train_images: 320}}\n
 @pytest.fixture(scope="session")
 def undisturbed(executor: LocalExecutor, tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     """The result that every disturbed run must have, and the seconds that it takes."""
-    from conftest import TINY
+    from support import TINY
 
     from deit_ablate.executors import Job
     from deit_ablate.executors import worker_arguments as arguments

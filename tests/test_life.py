@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import TINY, Command, planned, wait_for
+from support import TINY, Command, planned, wait_for
 
 from deit_ablate.executors import LocalExecutor
 from deit_ablate.launch import Report

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import planned
+from support import planned
 
 from deit_ablate import shipped
 from deit_ablate.plan import single_run

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import planned
+from support import planned
 
 from deit_ablate import recipe as recipes
 from deit_ablate.recipe import Recipe, derived, difference, run_id, split_sizes

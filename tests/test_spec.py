@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from conftest import Command, planned
+from support import Command, planned
 
 from deit_ablate.spec import load_sweep
 from deit_ablate.yamlfile import InputError

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import wait_for
+from support import wait_for
 
 from deit_ablate import files, owner
 from deit_ablate.recipe import Recipe, run_id
