@@ -14,7 +14,7 @@ demo: $(VENV)/ready  ## the main job: three optimizers on scikit-learn's digits,
 	$(BIN)/deit-ablate run sweeps/optimizers.yaml
 
 test: $(VENV)/ready lint  ## the whole suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .

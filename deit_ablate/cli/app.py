@@ -56,7 +56,7 @@ class App(typer.Typer):
         from deit_ablate.yamlfile import InputError
 
         try:
-            return super().__call__(*args, **kwargs)
+            return super().__call__(*args, **{"prog_name": "deit-ablate", **kwargs})
         except InputError as error:
             from deit_ablate.cli.console import plain
 
