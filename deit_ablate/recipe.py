@@ -314,7 +314,9 @@ def difference(recipe: Mapping[str, Any], baseline: Mapping[str, Any]) -> dict[s
     """Dotted key -> (value in the baseline, value here), where two canonical recipes or derived values differ."""
     here, there = dict(flatten(recipe)), dict(flatten(baseline))
     keys = dict.fromkeys([*there, *here])
-    return {key: (there.get(key), here.get(key)) for key in keys if there.get(key) != here.get(key)}
+    changed = {key: (there.get(key), here.get(key)) for key in keys if there.get(key) != here.get(key)}
+    # An empty mapping that has got keys, or lost them, is told by those keys.
+    return {key: pair for key, pair in changed.items() if not ({} in pair and None in pair)}
 
 
 def derived(recipe: Recipe, train_images: int | None = None) -> dict[str, Any]:

@@ -39,7 +39,7 @@ BAD = {
     "a margin of 0": ("margin: 0\nvariants: {a: {}}", ":3:9", "greater than 0"),
     "duplicate keys": ("variants: {a: {}, a: {}}", ":3:19", "stands twice"),
     "a key dotted and nested": ("variants: {a: {optimizer: {base_lr: 1}, optimizer.base_lr: 2}}", ":3:41", "given twice"),
-    "duplicate rows": ("variants: {a: {}, b: {augment: {mixup: 0.7}}, c: {augment.mixup: 7.0e-1}}", ":3:48", "the same training as 'b'"),
+    "duplicate rows": ("variants: {a: {}, b: {augment: {mixup: 0.7}}, c: {augment.mixup: 7.0e-1}}", ":3:47", "the same training as 'b'"),
     "an empty sweep": ("variants: {}", ":3:1", "an empty sweep"),
     "no kind of sweep": ("", ":1:1", "exactly one of variants, grid"),
     "two kinds of sweep": ("variants: {a: {}}\ngrid: {augment.mixup: [0, 1]}", ":4:1", "exactly one of"),

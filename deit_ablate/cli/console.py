@@ -44,7 +44,7 @@ def size(count: float | None) -> str:
 
 def show_value(value: Any) -> str:
     if value is None:
-        return "off"
+        return "none"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

@@ -88,7 +88,7 @@ def _curves(results: Path | str, sweep: str) -> list[Curve]:
         for metric, _ in PANELS:
             if not math.isnan(line[metric]):
                 own = runs.setdefault((line["variant"], line["state"] == "done", metric), {})
-                own.setdefault(line["seed"], {})[line["epoch"]] = line[metric]
+                own.setdefault(line["seed"], {})[line["epoch"] + 1] = line[metric]
     found = []
     for row in plan["variants"]:
         # The mean of other runs at each epoch would jump: it is taken where all have a value.
