@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import IO, Any, NamedTuple, cast
 
 import torch
 
+from deit_ablate.files import sync_folder, temporary_beside
 from deit_ablate.train.errors import TrainError
 
 
@@ -50,39 +50,26 @@ def save(path: Path, state: dict[str, Any]) -> None:
     A temporary file in the same folder, synced, then renamed, so that a reader (or the next attempt) finds a whole
     file whenever this process or machine dies. Raises OSError (a full disk, say) with the old files untouched.
     """
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    temporary, writer = Path(name), None
-    try:
-        with os.fdopen(descriptor, "wb") as file:
+    with temporary_beside(path) as temporary:
+        with open(temporary, "wb") as file:
             writer = _Writer(file)
-            torch.save(state, cast(IO[bytes], writer))
+            try:
+                torch.save(state, cast(IO[bytes], writer))
+            except RuntimeError as error:
+                raise writer.error or error from None
             file.flush()
             os.fsync(file.fileno())
         if path.exists():
             _keep(path)
         os.replace(temporary, path)
-    except BaseException as error:
-        temporary.unlink(missing_ok=True)
-        if writer is not None and writer.error is not None and error is not writer.error:
-            raise writer.error from error
-        raise
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def _keep(path: Path) -> None:
     """Give the file a second name, ``.prev``, without a moment in which neither name exists."""
-    link = path.with_suffix(f".prev.{os.getpid()}")
-    link.unlink(missing_ok=True)
-    os.link(path, link)
-    os.replace(link, path.with_suffix(".prev"))
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with temporary_beside(path) as link:
+        os.link(path, link)
+        os.replace(link, path.with_suffix(".prev"))
 
 
 def load(path: Path) -> dict[str, Any]:
