@@ -62,6 +62,7 @@ def carry(options: argparse.Namespace) -> int:
     if not _parents_ready(store, stored):
         print(f"{options.run} waits for its parents", file=sys.stderr)
         return 0
+    options.threads = _first_threads(store, options)
     try:
         execution = {
             "device": options.device,
@@ -121,6 +122,12 @@ def _fail(attempt: Attempt, how: str, message: str, progress: dict[str, Any]) ->
 
 def _parents_ready(store: Store, stored: dict[str, Any]) -> bool:
     return all(store.weights(parent["run"]) is not None for parent in stored["parents"].values())
+
+
+def _first_threads(store: Store, options: argparse.Namespace) -> int:
+    """The number of threads that the run's first attempt had: another would change the bits of what follows."""
+    attempts = store.attempts(options.run)
+    return int(attempts[0].owner.get("execution", {}).get("threads", options.threads)) if attempts else options.threads
 
 
 def _log_to(path: Path, *, and_here: bool = False) -> None:

@@ -92,7 +92,7 @@ def test_the_wheel_carries_the_sweeps_inside_the_package(tmp_path: Path) -> None
 
 def test_the_readme_names_commands_and_files_that_exist() -> None:
     text = (ROOT / "README.md").read_text()
-    for command in re.findall(r"deit-ablate ([a-z]+)", text):
+    for command in re.findall(r"`deit-ablate ([a-z]+)", text):
         assert command in COMMANDS, command
     for path in re.findall(r"\]\(([^)#:]+)\)", text):
         assert (ROOT / path).exists(), path
