@@ -18,6 +18,9 @@ import traceback
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+HELD = frozenset({signal.SIGTERM, signal.SIGINT})
+"""Signals that a child starts with blocked: its ``main`` unblocks them once it has handlers."""
+
 
 def serve(main: Callable[[list[str]], int], check: Callable[[], None]) -> int:
     """Serve until stdin closes. ``main`` is what a child runs; ``check`` is called before each fork."""
@@ -54,9 +57,12 @@ def serve(main: Callable[[list[str]], int], check: Callable[[], None]) -> int:
             *lines, partial = (partial + chunk).split(b"\n")
             for request in map(json.loads, lines):
                 check()
+                # Held back until the child can answer them: a signal in its first moments must not just kill it.
+                signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
                 pid = os.fork()
                 if pid == 0:
                     _become_child(request, main, answers)
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD)
                 children[pid] = request["token"]
                 say({"token": request["token"], "pid": pid})
 

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deit_ablate import __version__, files
+from deit_ablate.forkserver import HELD
 from deit_ablate.recipe import Recipe, run_id
 from deit_ablate.store import Attempt, Refused, Store
 
@@ -53,6 +54,7 @@ def carry(options: argparse.Namespace) -> int:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD)
     started = time.time()
     store = Store(options.results)
     stored = store.recipe(options.run)

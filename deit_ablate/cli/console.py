@@ -106,7 +106,7 @@ class Watch:
                 self.say(f"{self.labels.get(run, run)}: started ({run})")
         if time.monotonic() - self.last > PLAIN_EVERY and progress.running:
             for run in progress.running:
-                self.say(f"  {self.labels.get(run, run)}: {glance(self.store, run, self.epochs.get(run, 0))}")
+                self.say(f"  {self.line(run, progress)}")
             self.say(self.headline(progress))
 
     def told(self, run: str, state: State) -> str:
@@ -132,14 +132,18 @@ class Watch:
         )
         return " · ".join([*parts, f"{duration(time.monotonic() - self.begun)} so far", *([left] if left else [])])
 
+    def line(self, run: str, progress: Progress) -> str:
+        text = f"{plain(self.labels.get(run, run)):<28} {glance(self.store, run, self.epochs.get(run, 0))}"
+        if progress.states[run].detail == "stale":
+            where = self.store.attempts(run)[-1].owner.get("host")
+            text += f", no sign of life from {where} for minutes (`deit-ablate release {run}` if it is gone for good)"
+        return text
+
     def block(self, progress: Progress) -> Any:
         from rich.text import Text
 
         lines = [self.headline(progress)]
-        lines += [
-            f"  {plain(self.labels.get(run, run)):<28} {glance(self.store, run, self.epochs.get(run, 0))}"
-            for run in progress.running[:20]
-        ]
+        lines += [f"  {self.line(run, progress)}" for run in progress.running[:20]]
         return Text("\n".join(lines))
 
     def say(self, line: str) -> None:
