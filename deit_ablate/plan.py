@@ -69,23 +69,21 @@ class Plan:
     def parents(self) -> dict[str, list[str]]:
         return {run.id: run.above for run in self.runs.values()}
 
-    def label(self, run: str) -> str:
-        """The first name of a run: sweep:variant:seed[:stage], without the variant where all rows share it."""
-        cells = [cell for cell in self.cells if cell.run == run]
-        variants = {cell.variant for cell in cells}
-        first = cells[0]
-        name = first.variant if len(variants) == 1 else "*"
-        return ":".join([name, str(first.seed), *([first.stage] if first.stage else [])])
-
     def labels(self) -> dict[str, str]:
-        """``label`` of every run, in one pass."""
-        cells: dict[str, list[Cell]] = {}
+        """A name for every run: variant:seed[:stage] by its first row, ``*`` for the variant where all rows share it."""
+        first: dict[str, Cell] = {}
+        at_place: dict[tuple[int, str], set[str]] = {}
+        rows: dict[str, set[str]] = {}
         for cell in self.cells:
-            cells.setdefault(cell.run, []).append(cell)
+            first.setdefault(cell.run, cell)
+            at_place.setdefault((cell.seed, cell.stage), set()).add(cell.run)
+            rows.setdefault(cell.run, set()).add(cell.variant)
         result = {}
-        for run, own in cells.items():
-            name = own[0].variant if all(cell.variant == own[0].variant for cell in own) else "*"
-            result[run] = ":".join([name, str(own[0].seed), *([own[0].stage] if own[0].stage else [])])
+        for run, cell in first.items():
+            shared = len(rows[run]) > 1 and len(at_place[cell.seed, cell.stage]) == 1
+            result[run] = ":".join(
+                ["*" if shared else cell.variant, str(cell.seed), *([cell.stage] if cell.stage else [])]
+            )
         return result
 
     def seeds(self) -> dict[str, list[int]]:

@@ -8,6 +8,7 @@ be claimed when the one before it is closed, or its owner provably gone; then lo
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import secrets
@@ -106,7 +107,10 @@ class Refused(Exception):
 
 class Store:
     def __init__(self, root: Path | str):
+        """Raises NotADirectoryError where ``root`` is something else than a folder."""
         self.root = Path(root)
+        if self.root.exists() and not self.root.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, "not a folder", str(root))
 
     # -- runs ---------------------------------------------------------------------------------------------
 

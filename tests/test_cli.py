@@ -70,6 +70,9 @@ def test_a_finished_sweep_is_seen_without_torch_or_pandas(command: Command, swee
         (["gc", "--keep", "some"], "expected final, none or all"),
         (["schema", "x"], "expected sweep, profile, recipe"),
         (["train", "nothing.yaml"], "no such file"),
+        (["run", "optimizers", "--results", "file"], "error: file: not a folder"),
+        (["status", "--results", "file"], "error: file: not a folder"),
+        (["run", "optimizers", "--results", "/proc/nowhere"], "error: /proc/nowhere: "),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line_and_nothing_is_written(

@@ -106,6 +106,15 @@ def test_two_figures_of_one_run_are_two_rows(tmp_path: Path) -> None:
     plan = planned(write(tmp_path, "profile: digits\nseeds: 1\nvariants: {a: {}, ema: {shows: ema}}"))
     assert len(plan.runs) == 1
     assert [row.shows for row in plan.rows] == [None, "ema"]
+    assert list(plan.labels().values()) == ["*:0"]
+
+
+def test_runs_have_names_of_their_own(tmp_path: Path) -> None:
+    more = DISTILLATION + "  class: {distill.type: hard-token, shows: class}\n"
+    labels = list(planned(write(tmp_path, more)).labels().values())
+    assert len(set(labels)) == len(labels)
+    assert "*:0:teacher" in labels
+    assert "token:5:student" in labels
 
 
 def test_only_some_rows_with_what_they_stand_on(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import sys
 from typing import Any
@@ -64,6 +65,9 @@ class App(typer.Typer):
             raise SystemExit(2) from None
         except BrokenPipeError:
             raise SystemExit(141) from None
+        except OSError as error:
+            print(f"error: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
+            raise SystemExit(1 if error.errno in (errno.ENOSPC, errno.EDQUOT) else 2) from None
 
 
 app = App(
