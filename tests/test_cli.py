@@ -78,6 +78,7 @@ def test_a_finished_sweep_is_seen_without_torch_or_pandas(command: Command, swee
 def test_what_is_wrong_is_said_in_one_line_and_nothing_is_written(
     command: Command, arguments: list[str], says: str
 ) -> None:
+    (command.folder / "file").touch()
     done = command(*arguments, code=2)
     assert says in done.stderr
     assert "Traceback" not in done.stderr
