@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from deit_ablate.recipe import Recipe
+from deit_ablate.recipe import Recipe, flatten
 from deit_ablate.resolve import dotted
 from deit_ablate.yamlfile import InputError, Node, Position, expand_dotted, merge, suggest
 
@@ -64,16 +64,17 @@ def _axis_rows(axes: list[tuple[str, list[Node], Position]], combinations: Itera
                 step = Node({part: step}, value.where, {part: place})
             overrides = merge(overrides, step)
         yield (
-            ",".join(f"{label}={_label(value)}" for label, value in zip(labels, values, strict=True)),
+            ",".join(f"{label}={_label(value.plain())}" for label, value in zip(labels, values, strict=True)),
             overrides,
             values[0].where,
         )
 
 
-def _label(node: Node) -> str:
-    value = node.plain()
-    if isinstance(value, dict) and isinstance(value.get("name"), str):
-        value = value["name"]
+def _label(value: Any) -> str:
+    """A value in a row's name; of a mapping its ``name`` and then its other leaves."""
+    if isinstance(value, dict):
+        others = [f"{path.rsplit('.', 1)[-1]}={_label(leaf)}" for path, leaf in flatten(value) if path != "name"]
+        return " ".join([*([_label(value["name"])] if "name" in value else []), *others]) or "-"
     text = f"{value:g}" if isinstance(value, float) else "off" if value is None else str(value)
     return re.sub(r"[^A-Za-z0-9._+-]+", "-", text).strip("-")[:40] or "-"
 

@@ -136,9 +136,12 @@ def test_each_kind_names_its_rows(tmp_path: Path) -> None:
         "base_lr=0.002,mixup=0.5",
     ]
     assert names("grid: {optimizer: [{name: adamw, base_lr: 1}, {name: lamb, base_lr: 1}]}", tmp_path) == [
-        "optimizer=adamw",
-        "optimizer=lamb",
+        "optimizer=adamw base_lr=1",
+        "optimizer=lamb base_lr=1",
     ]
+    assert names("grid: {optimizer: [{name: lamb, base_lr: 1}, {name: lamb, base_lr: 2}]}", tmp_path) == [
+        "optimizer=lamb base_lr=1", "optimizer=lamb base_lr=2",
+    ]  # fmt: skip
     assert names("leave_one_out: [augment.erasing, regularize.drop_path]", tmp_path) == [
         "baseline",
         "no erasing",
