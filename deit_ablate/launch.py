@@ -61,7 +61,7 @@ def refuse_lost_weights(
 ) -> None:
     """Raise InputError where a run that is to start stands on weights that are gone."""
     for run in runs.values():
-        if states[run.id].finished:
+        if states[run.id].finished or states[run.id].name == "blocked":
             continue
         for role, parent in run.parents.items():
             above = parent["run"]
@@ -152,7 +152,7 @@ class Launch:
             state = self._look(run)
             if state.name == "running":
                 self.elsewhere[run] = status.runs_here(self.store, run)
-            elif state.name in STARTABLE or run in self.retry:
+            elif state.name != "blocked" and (state.name in STARTABLE or run in self.retry):
                 self._start(run)
             else:
                 self.queue.remove(run)

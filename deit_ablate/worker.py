@@ -190,9 +190,13 @@ def _train(
         parents[role] = loop.Parent(_recipe(above), weights, parent["weights"])
     journal = make_journal(store, options.run, recipe, attempt, stop, progress)
     with journal.beating():
-        return loop.train(
+        outcome = loop.train(
             recipe, journal=journal, data_dir=data_dir, device=device, loaders=options.loaders, parents=parents
         )
+    if outcome.metrics.get("test") and journal.resumed_from and not attempt.checkpoint.exists():
+        # The attempt before was killed between its last checkpoint and its outcome: its weights are ours.
+        os.link(journal.resumed_from, attempt.checkpoint)
+    return outcome
 
 
 def _recipe(stored: dict[str, Any]) -> Recipe:
@@ -235,6 +239,7 @@ def make_journal(
         def __init__(self) -> None:
             self.saved = time.monotonic()
             self.over: str | None = None
+            self.resumed_from: Path | None = None
 
         def data(self, facts: dict[str, Any]) -> None:
             _pin_data(store, recipe, facts)
@@ -243,7 +248,7 @@ def make_journal(
             found = checkpoints.newest(store.checkpoints(run))
             for damaged in found.skipped:
                 print(f"passed over: {damaged}", flush=True)
-            state = found.state
+            state, self.resumed_from = found.state, found.path
             history = state["history"] if state else []
             print(f"goes on after step {state['step']}" if state else "starts", flush=True)
             files.replace(attempt.metrics, b"".join(json.dumps(line).encode() + b"\n" for line in history))

@@ -205,6 +205,23 @@ def test_damaged_checkpoints_and_torn_lines_are_survived(
     assert result(store, run) == undisturbed["result"]
 
 
+def test_a_run_killed_between_its_last_checkpoint_and_its_outcome_keeps_its_weights(
+    launch: Callable[..., Report], store: Store, sweep: Callable[..., Path], undisturbed: dict[str, object]
+) -> None:
+    path, run = sweep(SWEEP), str(undisturbed["run"])
+    launch(path)
+    first = store.attempts(run)[0]
+    for written_last in (store.run(run) / "outcome.json", first.path / "exit.json", first.arrays):
+        written_last.unlink()
+    launch(path)
+    assert result(store, run) == undisturbed["result"]
+    assert [attempt.number for attempt in store.attempts(run)] == [1, 2]
+    assert store.weights(run) == store.attempts(run)[1].checkpoint
+    for path in store.disposable(run, "final"):
+        path.unlink()
+    assert store.weights(run) is not None, "what gc leaves is what a later stage needs"
+
+
 def test_a_full_disk_is_said_and_nothing_is_lost(
     launch: Callable[..., Report], sweep: Callable[..., Path], tmp_path: Path, undisturbed: dict[str, object]
 ) -> None:

@@ -12,7 +12,7 @@ import pytest
 from support import TINY, Command, planned, wait_for
 
 from deit_ablate.executors import LocalExecutor
-from deit_ablate.launch import Report
+from deit_ablate.launch import Report, refuse_lost_weights
 from deit_ablate.store import Store
 
 
@@ -143,6 +143,20 @@ def test_a_failed_teacher_blocks_its_students_until_it_is_retried(
     report = launch(path, retry=frozenset({teacher}))
     assert all(state.finished for state in report.states.values())
     assert report.started == 1 + 4
+
+
+def test_a_teacher_without_finite_weights_blocks_and_is_no_lost_file(
+    launch: Callable[..., Report], store: Store, sweep: Callable[..., Path]
+) -> None:
+    path = sweep(DISTILL % ("'mylab:exploding'", "{}"))
+    report = launch(path)
+    states = {(cell.variant, cell.stage): report.states[cell.run] for cell in planned(path).cells}
+    assert states["soft", "teacher"].name == "diverged"
+    assert states["soft", "student"].name == "blocked"
+    again = launch(path, retry=frozenset(run for run, state in report.states.items() if state.name == "blocked"))
+    assert again.started == 0
+    assert not again.unsaid
+    refuse_lost_weights(planned(path).runs, {}, again.states, store)
 
 
 def test_lost_weights_are_refused_before_anything_starts(command: Command, sweep: Callable[..., Path]) -> None:
