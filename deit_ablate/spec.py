@@ -226,7 +226,7 @@ def load_sweep(
 def _stem(path: Path, name: str | None) -> str:
     stem = name or path.stem
     where = ("--name", 0, 0) if name else (str(path), 0, 0)
-    if not re.match(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$", stem):
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}", stem):
         raise InputError(
             f"{stem!r} cannot name a folder of results", where=where, expected="letters, digits, '.', '_' and '-'"
         )
@@ -279,7 +279,7 @@ def _variants(node: Node, stages: Sequence[str]) -> tuple[str, tuple[Variant, ..
     kind = given[0]
     variants: dict[str, Variant] = {}
     for name, overrides, where in KINDS[kind](node.value[kind]):
-        if not re.match(NAME, name):
+        if not re.fullmatch(NAME, name):
             raise InputError(
                 f"{name!r} cannot name a row", where=where, key=kind, expected="letters, digits, spaces and . _ + = , -"
             )
@@ -330,7 +330,7 @@ def _stages(node: Node, parsed: SweepFile, seeds: tuple[int, ...]) -> tuple[Stag
     found: dict[str, Stage] = {}
     for name, part in parsed.stages.items():
         place = whole.keys[name]
-        if not re.match(r"^[a-z][a-z0-9_-]{0,39}$", name) or name in (*BLOCKS, "precision", "recipe", "shows"):
+        if not re.fullmatch(r"[a-z][a-z0-9_-]{0,39}", name) or name in (*BLOCKS, "precision", "recipe", "shows"):
             raise InputError(
                 f"{name!r} cannot name a stage",
                 where=place,

@@ -130,6 +130,20 @@ def test_a_hostile_log_cannot_drive_the_terminal(command: Command, alone: tuple[
     assert "next" in out
 
 
+def test_a_run_in_other_hands_is_not_trained_in_the_foreground(command: Command, alone: tuple[Store, str]) -> None:
+    store, run = alone
+    store.claim(run)
+    done = command("train", run, code=1)
+    assert "has not ended" in done.stderr
+
+
+def test_following_ends_when_the_process_is_gone(command: Command, alone: tuple[Store, str]) -> None:
+    store, run = alone
+    code = "import sys; from deit_ablate.store import Store; Store(sys.argv[1]).claim(sys.argv[2]).log.write_text('last words')"
+    subprocess.run([sys.executable, "-c", code, str(store.root), run], check=True)
+    assert "last words" in command("logs", run, "-f", timeout=20).stdout
+
+
 def test_a_prefix_names_a_run_when_it_names_one(command: Command, alone: tuple[Store, str]) -> None:
     _, run = alone
     assert f"{run}" in command("show", run[:6]).stdout

@@ -63,6 +63,8 @@ BAD = {
     "a teacher that is not honoured": ("variants: {a: {distill.teacher: regnety_160}}", ":3:33", "not honoured by this version"),
     "a tag": ("variants: !!python/object:os {}", ":3:11", "the YAML tag"),
     "broken YAML": ("variants: [1", ":4:1", "not valid YAML"),
+    "a line break in a name": ('variants: {"a\\n": {}}', ":3:12", "cannot name a row"),
+    "half a surrogate pair": ('description: "\\ud800"\nvariants: {a: {}}', ":3:14", "surrogate"),
     "what it shows": ("variants: {a: {shows: best}}", ":3:23", "class, distillation or ema"),
 }  # fmt: skip
 

@@ -13,7 +13,7 @@ from typing import Any
 from deit_ablate.launch import Progress, Report
 from deit_ablate.store import State, Store
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 PLAIN_EVERY = 30.0
 
 

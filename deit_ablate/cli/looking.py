@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from deit_ablate import owner
 from deit_ablate import status as statuses
 from deit_ablate.cli import console
 from deit_ablate.cli.targets import DEFAULT_RESULTS, Results, names_of, one_run
@@ -104,7 +105,8 @@ def logs(
         raise InputError(f"{run} has not started yet", expected="a run with an attempt")
     path, position = attempts[-1].log, 0
     while True:
-        ended = attempts[-1].exit is not None or store.outcome(found) is not None
+        last = attempts[-1]
+        ended = last.exit is not None or store.outcome(found) is not None or owner.provably_gone(last.owner)
         if path.exists():
             with open(path, "rb") as handle:
                 handle.seek(position)

@@ -221,6 +221,8 @@ def train(
     outcome = store.outcome(only.id)
     if outcome:
         print(json.dumps({"run": only.id, "status": outcome["status"], **outcome["metrics"]}, indent=1))
+    elif code == 0:
+        code = 1  # it is in another process's hands, as the worker has said
     raise typer.Exit(130 if code == 75 else code)
 
 
