@@ -46,6 +46,7 @@ class Executor(Protocol):
     def submit(self, job: Job) -> None: ...
     def poll(self, timeout: float) -> list[Ended]: ...
     def cancel(self, run: str) -> None: ...
+    def abandon(self) -> None: ...
     def close(self) -> None: ...
 
 
@@ -101,6 +102,8 @@ class LocalExecutor:
             server.stdin.write(json.dumps(request).encode() + b"\n")
             server.stdin.flush()
         except OSError:
+            del self._running[self._token]
+            self._gpu_of.pop(self._token, None)
             raise RuntimeError(f"the process that starts runs is gone: {self._complaint()}") from None
 
     def poll(self, timeout: float) -> list[Ended]:
@@ -131,7 +134,8 @@ class LocalExecutor:
         said = self._complaint()
         lost = [Ended(job, 1, said) for job, _ in self._running.values()]
         self._running.clear()
-        self._server = None
+        self._gpu_of.clear()
+        self._server, self._partial = None, b""
         return lost
 
     def cancel(self, run: str) -> None:
@@ -140,6 +144,11 @@ class LocalExecutor:
             if job.run == run and pid:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGTERM)
+
+    def abandon(self) -> None:
+        """Leave at once: what runs finishes by itself, what has not begun does not begin."""
+        if self._server is not None and any(pid is None for _, pid in self._running.values()):
+            self._server.terminate()
 
     def close(self) -> None:
         """Let the server go; what it started goes on."""

@@ -57,11 +57,16 @@ class Report:
 
 
 def refuse_lost_weights(
-    runs: Mapping[str, Run], labels: Mapping[str, str], states: Mapping[str, State], store: Store
+    runs: Mapping[str, Run],
+    labels: Mapping[str, str],
+    states: Mapping[str, State],
+    store: Store,
+    retry: frozenset[str] = frozenset(),
 ) -> None:
-    """Raise InputError where a run that is to start stands on weights that are gone."""
+    """Raise InputError where a run that is to start (or to be tried again) stands on weights that are gone."""
     for run in runs.values():
-        if states[run.id].finished or states[run.id].name == "blocked":
+        state = states[run.id].name
+        if state not in STARTABLE and not (run.id in retry and state != "blocked"):
             continue
         for role, parent in run.parents.items():
             above = parent["run"]
@@ -213,7 +218,7 @@ class Launch:
                 self.costs.learn(run)
                 self.expected.clear()
             return
-        if state.attempt == self.before[run] and state.name in STARTABLE:
+        if state.attempt == self.before.get(run, 0) and state.name in STARTABLE:
             self.unclaimed[run] = self.unclaimed.get(run, 0) + 1
             if self.unclaimed[run] >= STARTS_WITHOUT_A_CLAIM or end.code not in (0, 75):
                 self.report.unsaid[run] = (

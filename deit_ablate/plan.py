@@ -117,6 +117,7 @@ class Plan:
             "variants": [
                 {"name": row.name, "shows": row.shows, "differs": row.differs, "leaks": row.leaks} for row in self.rows
             ],
+            "parents": {run.id: run.above for run in self.runs.values() if run.above},
             "cells": [[cell.variant, cell.seed, cell.stage, cell.run] for cell in self.cells],
         }
 

@@ -30,8 +30,9 @@ def _whole(value: Any) -> Any:
 
 def _plain_options(value: dict[str, Any]) -> dict[str, Any]:
     for path, leaf in flatten(value):
-        if isinstance(leaf, float) and not math.isfinite(leaf):
-            raise ValueError(f"{path} should be a finite number")
+        for item in leaf if isinstance(leaf, list) else [leaf]:
+            if isinstance(item, float) and not math.isfinite(item):
+                raise ValueError(f"{path} should be a finite number")
     return value
 
 
@@ -186,6 +187,9 @@ class Recipe(Block):
                 f"{self.schedule.batch_size} is odd, and mixup pairs the images of a batch",
                 "an even number",
             )
+        images = known_train_images(self.data)
+        if images is not None and self.schedule.batch_size > images:
+            yield "schedule.batch_size", f"{self.schedule.batch_size} is more than the {images} training images", "less"
         known = facts["distillations"].get(self.distill.type)
         if self.distill.alpha is None and known is None:
             yield "distill.alpha", f"{self.distill.type!r} has no default", "a number from 0 to 1"

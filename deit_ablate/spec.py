@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import functools
 import graphlib
+import hashlib
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -20,11 +22,11 @@ from deit_ablate import shipped
 from deit_ablate.kinds import KINDS
 from deit_ablate.recipe import BLOCKS
 from deit_ablate.resolve import check_keys, layer, validate
-from deit_ablate.yamlfile import InputError, Node, Position, assignment, expand_dotted, load, suggest
+from deit_ablate.yamlfile import InputError, Node, Position, assignment, expand_dotted, load, merge, suggest
 
 RESERVED = frozenset({"runs", "reference", "submissions", "code", "data", "trash"})
 """Folders of the store, which no sweep may be called after."""
-NAME = r"^[A-Za-z0-9+][A-Za-z0-9 ._+=,-]{0,79}$"
+NAME = r"^[A-Za-z0-9+][A-Za-z0-9 ._+=,-]{0,199}$"
 
 
 def _sound_seeds(value: Any) -> Any:
@@ -241,9 +243,8 @@ def _folder(stem: str, own: str | None, profile: str | None, sets: Sequence[str]
         return name
     folder = f"{stem}@{profile}" if profile and profile != own else stem
     if sets:
-        import hashlib
-
-        folder += "+" + hashlib.sha256("\n".join(sorted(sets)).encode()).hexdigest()[:6]
+        merged = functools.reduce(merge, map(assignment, sets)).plain()
+        folder += "+" + hashlib.sha256(json.dumps(merged, sort_keys=True).encode()).hexdigest()[:6]
     return folder
 
 

@@ -25,6 +25,7 @@ from deit_ablate.recipe import canonical_json, run_id
 SCHEMA = 1
 ATTEMPTS_WITHOUT_PROGRESS = 3
 KILLS = 2
+"""Times that a worker may be seen to die without a new checkpoint."""
 
 RESUMABLE = frozenset(
     {"interrupted", "preempted", "time-limit", "node", "paused", "superseded", "killed", "released", "cancelled"}
@@ -339,7 +340,8 @@ class Store:
 
     def planned_seeds(self, name: str) -> list[dict[str, Any]]:
         """What was planned, and how much was known by then, first plan first."""
-        paths = (self.sweep(name) / "seeds").glob("*.json")
+        # By digits: another launcher's temporary file may stand there for a moment.
+        paths = (self.sweep(name) / "seeds").glob("[0-9]*.json")
         return [files.read_json(path) or {} for path in sorted(paths, key=lambda path: int(path.stem))]
 
     def plan_seeds(self, name: str, seeds: Mapping[str, Sequence[int]], finished: int) -> None:
@@ -364,7 +366,10 @@ def _failure(attempts: Sequence[Attempt]) -> str | None:
     last = exits[-1][1].get("class", "")
     if last not in RESUMABLE:
         return last or "crash"
-    if last == "killed" and sum(end.get("class") == "killed" for _, end in exits) >= KILLS:
+    kills = 0
+    for attempt, end in exits:
+        kills = 0 if attempt.progressed else kills + (end.get("class") == "killed")
+    if last == "killed" and kills >= KILLS:
         return "killed"
     recent = exits[-ATTEMPTS_WITHOUT_PROGRESS:]
     if len(recent) == ATTEMPTS_WITHOUT_PROGRESS and not any(attempt.progressed for attempt, _ in recent):

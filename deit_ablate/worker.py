@@ -171,11 +171,15 @@ def _train(
 
     from deit_ablate.train import loop
     from deit_ablate.train.errors import TrainError
+    from deit_ablate.train.registry import source_sha256
 
     if run_id(stored["recipe"], stored["parents"], stored["sources"]) != options.run:
         raise TrainError(
             "the stored recipe does not give this run's id: it was written by a version that means another training by it"
         )
+    for name, sha256 in stored["sources"].items():
+        if source_sha256(name) != sha256:
+            raise TrainError(f"the source of {name} has changed since this run was planned: it is another run now")
     recipe = _recipe(stored)
     torch.set_num_threads(options.threads)
     device = _device(options.device)

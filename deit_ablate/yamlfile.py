@@ -160,8 +160,6 @@ class _Composer:
         before = self.values
         self.count(1, event)
         if isinstance(event, y.ScalarEvent):
-            if any("\ud800" <= character <= "\udfff" for character in event.value):
-                raise InputError("half of a surrogate pair, which is no text", where=where)
             plain = not event.style and event.tag is None
             node = Node(scalar(event.value) if plain else event.value, where)
         elif isinstance(event, y.SequenceStartEvent):

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from support import TINY, Command, planned, wait_for
 
+from deit_ablate.cli.looking import _states
 from deit_ablate.executors import LocalExecutor
 from deit_ablate.launch import Report, refuse_lost_weights
 from deit_ablate.store import Store
@@ -134,6 +135,9 @@ def test_a_failed_teacher_blocks_its_students_until_it_is_retried(
     plan = planned(path)
     teacher = next(cell.run for cell in plan.cells if cell.stage == "teacher")
     report = launch(path)
+    assert {run: state.name for run, state in _states(store, "tiny").items()} == {
+        run: state.name for run, state in report.states.items()
+    }, "status says the same"
     names = {(cell.variant, cell.stage): report.states[cell.run] for cell in plan.cells}
     assert names["none", "student"].finished
     assert str(names["soft", "teacher"]).startswith("failed (")

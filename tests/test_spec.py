@@ -19,6 +19,8 @@ BAD = {
     "unknown key of the execution": ("execution: {paralel: 3}\nvariants: {a: {}}", ":3:13", "did you mean 'parallel'?"),
     "unknown key of a stage": ("stages: {t: {techer: x}}\nvariants: {a: {}}", ":3:14", "did you mean 'teacher'?"),
     "NaN": ("variants:\n  a: {optimizer.base_lr: .nan}", ":4:26", "finite number"),
+    "NaN in a list of options": ("variants: {a: {optimizer.options: {betas: [.nan, 0.9]}}}", ":3:35", "finite number"),
+    "a batch larger than the data": ("variants: {a: {schedule.batch_size: 4096}}", ":3:37", "training images"),
     "infinity in options": ("variants: {a: {model.options: {depth: .inf}}}", ":3:31", "finite number"),
     "negative learning rate": ("variants:\n  a: {optimizer.base_lr: -1}", ":4:26", "greater than 0"),
     "negative mixup": ("variants:\n  a: {augment.mixup: -2}", ":4:22", "greater than or equal to 0"),
@@ -64,7 +66,7 @@ BAD = {
     "a tag": ("variants: !!python/object:os {}", ":3:11", "the YAML tag"),
     "broken YAML": ("variants: [1", ":4:1", "not valid YAML"),
     "a line break in a name": ('variants: {"a\\n": {}}', ":3:12", "cannot name a row"),
-    "half a surrogate pair": ('description: "\\ud800"\nvariants: {a: {}}', ":3:14", "surrogate"),
+    "half a surrogate pair": ('description: "\\ud800"\nvariants: {a: {}}', ":3:17", "not valid YAML"),
     "what it shows": ("variants: {a: {shows: best}}", ":3:23", "class, distillation or ema"),
 }  # fmt: skip
 
@@ -118,6 +120,8 @@ def test_a_name_for_the_folder_is_checked(tmp_path: Path) -> None:
     assert load_sweep(path).name == "opt"
     assert load_sweep(path, profile="digits").name == "opt", "its own profile renames nothing"
     assert load_sweep(path, profile="imagenet").name == "opt@imagenet"
+    both = ["augment.mixup=0.3", "augment.mixup=0.4"]
+    assert load_sweep(path, sets=both).name != load_sweep(path, sets=both[::-1]).name, "the last one counts"
     changed = load_sweep(path, sets=["augment.mixup=0.3"]).name
     assert changed.startswith("opt+")
     assert len(changed) == len("opt+") + 6

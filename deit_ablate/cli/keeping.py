@@ -84,7 +84,13 @@ def forget(
             print(f"  {other}  {', '.join(names_of(other, store))}")
     if not yes:
         typer.confirm(f"Forget {found} ({', '.join(names_of(found, store))})?", abort=True)
-    for each in [found, *(below if with_dependents else [])]:
+    doomed = [*(reversed(below) if with_dependents else []), found]
+    for each in doomed:
+        if not store.proven_over(each):
+            raise InputError(
+                f"{each}: an attempt at it may still be alive", expected="`deit-ablate cancel` first, or to wait"
+            )
+    for each in doomed:
         try:
             store.forget(each)
         except Refused as refusal:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import graphlib
 import json
 import sys
 import time
@@ -76,20 +77,11 @@ def _known(store: Store, sweep: str) -> str:
 
 
 def _states(store: Store, sweep: str) -> dict[str, statuses.State]:
-    runs = dict.fromkeys(cell[3] for cell in (store.plan(sweep) or {"cells": []})["cells"])
-    parents: dict[str, list[str]] = {}
-
-    def add(run: str) -> None:
-        above = [parent["run"] for parent in (store.recipe(run) or {"parents": {}})["parents"].values()]
-        for parent in above:
-            if parent not in parents:
-                add(parent)
-        parents.setdefault(run, above)
-
-    for run in runs:
-        add(run)
-    states = statuses.states(store, parents)
-    return {run: states[run] for run in runs}
+    plan = store.plan(sweep) or {"cells": []}
+    parents = plan.get("parents", {})
+    order = graphlib.TopologicalSorter({cell[3]: parents.get(cell[3], []) for cell in plan["cells"]}).static_order()
+    states = statuses.states(store, {run: parents.get(run, []) for run in order})
+    return {cell[3]: states[cell[3]] for cell in plan["cells"]}
 
 
 def logs(

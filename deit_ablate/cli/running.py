@@ -72,8 +72,7 @@ def run(
     states = status.states(store, {run.id: run.above for run in runs.values()})
     _must_be_startable(runs, plan, states, store, yes)
     store.save_plan(plan.sweep.name, asked.document(plan, store))
-    if not only:
-        store.plan_seeds(plan.sweep.name, plan.seeds(), sum(state.finished for state in states.values()))
+    store.plan_seeds(plan.sweep.name, plan.seeds(), sum(state.finished for state in states.values()))
     _launch_and_report(store, plan.sweep.name, plan.labels(), runs, execution, states, retry=frozenset(), json_=json_)
 
 
@@ -96,12 +95,16 @@ def retry(
         if ":" in target:
             wanted = set(named) | {above for run in named for above in _above(run, runs)}
             runs = {run: runs[run] for run in runs if run in wanted}
+            if not runs:
+                raise InputError(
+                    f"the runs of {target!r} are no longer in {asked.file}", expected=f"`deit-ablate run {asked.file}`"
+                )
     states = status.states(store, {run.id: run.above for run in runs.values()})
     again = frozenset(run for run, state in states.items() if state.name in RETRYABLE)
     if not again and all(state.finished for state in states.values()):
         print(f"nothing to retry: {console.counts(states)}")
         return
-    refuse_lost_weights(runs, labels, states, store)
+    refuse_lost_weights(runs, labels, states, store, again)
     execution = _execution(own, parallel=parallel, device=device, data_dir=data_dir, loaders=loaders)
     _launch_and_report(store, sweep, labels, runs, execution, states, retry=again, json_=json_)
 
@@ -256,6 +259,13 @@ def _arguments(execution: Execution) -> Any:
     return arguments
 
 
+def _alone(store: Store, execution: Execution) -> str:
+    """The command that trains a run by itself, under the same execution; the run's id follows."""
+    options: dict[str, Any] = {"--results": store.root, "--device": execution.device, "--data-dir": execution.data_dir}
+    given = [str(part) for option, value in options.items() if value not in (None, "auto") for part in (option, value)]
+    return shlex.join(["deit-ablate", "train", *given])
+
+
 def _command() -> str:
     return shlex.join(["deit-ablate", *sys.argv[1:]])
 
@@ -286,7 +296,7 @@ def _launch_and_report(
     else:
         report = _launch(store, labels, runs, execution, retry, out)
     tables = _tables(store, sweep, report) if sweep and not report.interrupted else None
-    failed = console.failures(report, store, labels, f"deit-ablate train --results {shlex.quote(str(store.root))}")
+    failed = console.failures(report, store, labels, _alone(store, execution))
     if json_:
         print(json.dumps({
             "sweep": sweep, "started": report.started, "interrupted": report.interrupted, "states": {run: state.name for run, state in report.states.items()},
@@ -318,6 +328,7 @@ def _launch(
 
     def on_signal(number: int, _frame: Any) -> None:
         if asked_to_stop:  # the second time: leave at once; the runs are saving by themselves
+            executor.abandon()
             os._exit(130)
         asked_to_stop.append(number)
 
