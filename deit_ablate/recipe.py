@@ -187,6 +187,12 @@ class Recipe(Block):
                 f"{self.schedule.batch_size} is odd, and mixup pairs the images of a batch",
                 "an even number",
             )
+        size, options = self.data.resolution, self.model.options
+        patch, width, heads = (options.get(key) for key in ("patch_size", "embed_dim", "num_heads"))
+        if isinstance(patch, int) and (patch < 1 or size % patch):
+            yield "model.options.patch_size", f"{size} pixels are no whole number of patches of {patch}", "a divisor"
+        if isinstance(width, int) and isinstance(heads, int) and (heads < 1 or width % heads):
+            yield "model.options.num_heads", f"a width of {width} is not divided by {heads} heads", "a divisor"
         images = known_train_images(self.data)
         if images is not None and self.schedule.batch_size > images:
             yield "schedule.batch_size", f"{self.schedule.batch_size} is more than the {images} training images", "less"

@@ -21,6 +21,8 @@ BAD = {
     "NaN": ("variants:\n  a: {optimizer.base_lr: .nan}", ":4:26", "finite number"),
     "NaN in a list of options": ("variants: {a: {optimizer.options: {betas: [.nan, 0.9]}}}", ":3:35", "finite number"),
     "a batch larger than the data": ("variants: {a: {schedule.batch_size: 4096}}", ":3:37", "training images"),
+    "patches that do not fit": ("variants: {a: {model.options: {patch_size: 5}}}", ":3:44", "no whole number of patches"),
+    "heads that do not fit": ("variants: {a: {model.options: {num_heads: 5}}}", ":3:43", "not divided by 5 heads"),
     "infinity in options": ("variants: {a: {model.options: {depth: .inf}}}", ":3:31", "finite number"),
     "negative learning rate": ("variants:\n  a: {optimizer.base_lr: -1}", ":4:26", "greater than 0"),
     "negative mixup": ("variants:\n  a: {augment.mixup: -2}", ":4:22", "greater than or equal to 0"),
