@@ -61,6 +61,14 @@ def visible_gpus() -> list[str]:
         return []
 
 
+def may_have_gpu() -> bool:
+    """False only where there is certainly no GPU: no device file of NVIDIA's, AMD's or WSL's driver."""
+    return any(
+        os.path.exists(path)
+        for path in ("/proc/driver/nvidia", "/dev/nvidia0", "/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
+    )
+
+
 def usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))

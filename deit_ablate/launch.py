@@ -31,12 +31,18 @@ class Progress:
 
     total: int
     states: Mapping[str, State]
-    running: list[str]
-    """Runs that are under way, here or in another launcher's hands."""
+    mine: list[str]
+    """Runs that this launcher carries."""
+    elsewhere: list[str]
+    """Runs that are in another launcher's hands."""
     ended: list[str]
     """Runs that ended since the last call, in order."""
     seconds_left: float | None
     stopping: bool = False
+
+    @property
+    def running(self) -> list[str]:
+        return [*self.mine, *self.elsewhere]
 
     def count(self, *names: str) -> int:
         return sum(state.name in names for state in self.states.values())
@@ -119,15 +125,21 @@ class Launch:
             if not self.mine and not self.elsewhere and not self._any_ready():
                 break
             ended = [end.job.run for end in self._poll()]
-            self._look_elsewhere()
+            ended += self._look_elsewhere()
             watch(
                 Progress(
-                    len(self.runs), self.states, [*self.mine, *self.elsewhere], ended, self._seconds_left(), stopping
+                    len(self.runs),
+                    self.states,
+                    list(self.mine),
+                    list(self.elsewhere),
+                    ended,
+                    self._seconds_left(),
+                    stopping,
                 )
             )
         self.report.states = status.states(self.store, self.parents)
         self.report.interrupted = stop()
-        watch(Progress(len(self.runs), self.report.states, [], [], None, self.report.interrupted))
+        watch(Progress(len(self.runs), self.report.states, [], [], [], None, self.report.interrupted))
         return self.report
 
     def _poll(self) -> list[Ended]:
@@ -229,10 +241,11 @@ class Launch:
         if run in self.report.unsaid or state.name not in (*STARTABLE, "running"):
             self.queue = [other for other in self.queue if other != run]
 
-    def _look_elsewhere(self) -> None:
-        """See how runs in other hands fare; one whose process is gone goes back into the queue."""
+    def _look_elsewhere(self) -> list[str]:
+        """See how runs in other hands fare, and which have ended; one whose process is gone goes back into the queue."""
         if time.monotonic() - self._looked < ELSEWHERE_SECONDS:
-            return
+            return []
+        ended = []
         self._looked = time.monotonic()
         for run in [
             run
@@ -248,6 +261,8 @@ class Launch:
                 status.close_if_gone(self.store, run)
             elif state.name not in STARTABLE and run not in self.retry:
                 self.queue.remove(run)
+                ended.append(run)
+        return ended
 
     def _ask_to_stop(self) -> None:
         for run in self.mine:

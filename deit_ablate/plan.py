@@ -89,8 +89,11 @@ class Plan:
     def seeds(self) -> dict[str, list[int]]:
         return {stage.name: list(stage.seeds) for stage in self.sweep.stages}
 
-    def only(self, variants: Sequence[str]) -> dict[str, Run]:
-        """The runs of some rows, with all that they stand on. Raises InputError for a row that there is not."""
+    def only(self, variants: Sequence[str], seeds: int | None = None) -> dict[str, Run]:
+        """The runs of some rows and of the first ``seeds`` seeds, with all that they stand on.
+
+        Raises InputError for a row that there is not.
+        """
         known = [row.name for row in self.rows]
         for name in variants:
             if name not in known:
@@ -99,7 +102,15 @@ class Plan:
                     where=("--only", 0, 0),
                     expected="one of " + ", ".join(known[:20]),
                 )
-        wanted = {cell.run for cell in self.cells if cell.variant in variants or not variants}
+        last = self.sweep.stages[-1].name
+        final = [
+            cell.run
+            for cell in self.cells
+            if cell.stage == last
+            and (cell.variant in variants or not variants)
+            and (seeds is None or cell.seed < seeds)
+        ]
+        wanted = _needed(self.runs, final)
         return {run: self.runs[run] for run in self.runs if run in wanted}
 
     def document(self, source: str) -> dict[str, Any]:

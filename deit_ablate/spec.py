@@ -211,7 +211,7 @@ def load_sweep(
         given = assignment(text)
         check_keys(given)
         base = layer(base, given)
-    stages = _stages(node, parsed, _seeds(seeds or parsed.seeds))
+    stages = _stages(node, parsed, tuple(sorted({*_seeds(parsed.seeds), *range(seeds or 0)})))
     kind, variants = _variants(node, [stage.name for stage in stages])
     baseline = parsed.baseline or ("baseline" if kind in ("leave_one_out", "add_one") else None)
     _check_baseline(node, baseline, variants)

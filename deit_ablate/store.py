@@ -314,12 +314,13 @@ class Store:
         yield from (path for path in self.checkpoints(run) if path != final)
         yield from self.run(run).rglob(f"{files.TEMPORARY}*")
 
-    def empty_trash(self) -> int:
-        freed = 0
+    def trash(self) -> list[Path]:
+        """The files of forgotten runs."""
+        return [path for path in (self.root / "trash").rglob("*") if path.is_file()]
+
+    def empty_trash(self) -> None:
         for folder in (self.root / "trash").glob("*"):
-            freed += sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
             shutil.rmtree(folder, ignore_errors=True)
-        return freed
 
     # -- sweeps -------------------------------------------------------------------------------------------
 

@@ -62,6 +62,12 @@ def test_a_finished_sweep_is_seen_without_torch_or_pandas(command: Command, swee
         (["run", "optimizers", "--set", "augment.mixup=-1"], "greater than or equal to 0"),
         (["run", "optimizers", "--only", "adam"], "did you mean 'adamw'?"),
         (["run", "optimizers", "--device", "tpu"], "expected auto, cpu or cuda"),
+        (["run", "optimizers", "--profile", "imagenet"], "expected --data-dir DIR"),
+        (
+            ["run", "optimizers", "--profile", "imagenet", "--data-dir", "nowhere"],
+            "nowhere: --data-dir: no such folder",
+        ),
+        (["run", "optimizers", "--device", "mps"], "not supported by this version"),
         (["run", "optimizers", "--name", "runs"], "a folder of the store itself"),
         (["run", "optimizers", "--seeds", "0"], "--seeds"),
         (["show", "nothing:a:0"], "no run or sweep 'nothing:a:0'"),

@@ -57,6 +57,11 @@ def test_from_plan_to_table_and_on(command: Command, sweep: Callable[..., Path])
     ]
     assert [plan["seeds"] for plan in store.planned_seeds("tiny")] == [{"": [0, 1]}, {"": [0, 1, 2]}]
 
+    table = (folder / "table.md").read_text()
+    fewer = command("run", "tiny.yaml", "--seeds", "1", "--only", "adamw").stdout
+    assert "started" not in fewer
+    assert table in fewer, "fewer seeds are trained, none is hidden"
+
     sweep("seeds: 2\nvariants: {shared: {optimizer: {base_lr: 0.3, name: lamb}}}\n", name="other")
     assert "all 2 runs are done" in command("run", "other.yaml").stdout, "a row that another sweep trained"
 
@@ -74,19 +79,23 @@ def test_from_plan_to_table_and_on(command: Command, sweep: Callable[..., Path])
 
 def test_one_failing_run_leaves_the_others_going(command: Command, sweep: Callable[..., Path]) -> None:
     sweep("seeds: 2\nvariants:\n  good: {}\n  bad: {data: {name: imagefolder, id: nowhere, train_images: null}}\n")
-    done = command("run", "tiny.yaml", code=1)
+    (command.folder / "empty").mkdir()
+    done = command("run", "tiny.yaml", "--data-dir", "empty", code=1)
     assert "good:0: d" in done.stdout
     assert "good:1: d" in done.stdout
     assert "2 of 4 runs are not done" in done.stdout
     assert re.search(r"bad:0 \([0-9a-f]{16}\): failed \(bad-recipe\)", done.stdout)
-    assert "--data-dir" in done.stdout, "the last lines of its log say what is missing"
+    assert "empty" in done.stdout, "the last lines of its log say what is wrong"
+    assert "`deit-ablate retry`" in done.stdout
     alone = re.search(r"alone, here: (deit-ablate .+)", done.stdout)
     assert alone
-    assert "--data-dir" in command(*alone[1].split()[1:], code=1).stdout
+    assert "--data-dir empty" in alone[1], "the same execution"
+    assert "bad-recipe" in command(*alone[1].split()[1:], code=1).stdout
 
     assert command("status", "tiny").stdout.count("failed (bad-recipe)") == 2
-    assert command("run", "tiny.yaml", code=1).stdout.count("started") == 0, "what failed is not tried again unasked"
-    assert command("retry", "tiny:bad:1", code=1).stdout.count("started") == 1
+    again = command("run", "tiny.yaml", "--data-dir", "empty", code=1)
+    assert again.stdout.count("started") == 0, "what failed is not tried again unasked"
+    assert command("retry", "tiny:bad:1", "--data-dir", "empty", code=1).stdout.count("started") == 1
 
 
 def test_a_sweep_of_diverged_runs_ends_well(command: Command, sweep: Callable[..., Path]) -> None:

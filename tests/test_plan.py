@@ -121,6 +121,7 @@ def test_only_some_rows_with_what_they_stand_on(tmp_path: Path) -> None:
     plan = planned(write(tmp_path, DISTILLATION))
     assert len(plan.only(["hard"])) == 3
     assert len(plan.only(["none"])) == 2
+    assert len(planned(write(tmp_path, DISTILLATION), seeds=6).only(["hard"], seeds=6)) == 1 + 6
     with pytest.raises(InputError, match="did you mean 'token'"):
         plan.only(["tokn"])
 

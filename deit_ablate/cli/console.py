@@ -103,7 +103,8 @@ class Watch:
         for run in progress.running:
             if run not in self.seen_running:
                 self.seen_running.add(run)
-                self.say(f"{self.labels.get(run, run)}: started ({run})")
+                how = "started" if run in progress.mine else "runs already, started by another launcher"
+                self.say(f"{self.labels.get(run, run)}: {how} ({run})")
         if time.monotonic() - self.last > PLAIN_EVERY and progress.running:
             for run in progress.running:
                 self.say(f"  {self.line(run, progress)}")
@@ -115,7 +116,7 @@ class Watch:
             test = (outcome.get("metrics") or {}).get("test") or {}
             shown = f", test top-1 {test['top1']:.2f}%" if "top1" in test else ""
             return f"{state.name}{shown} in {duration(outcome.get('cost', {}).get('wall_seconds'))}"
-        return str(state)
+        return "another launcher carries it" if state.name == "running" else str(state)
 
     def headline(self, progress: Progress) -> str:
         parts = [
@@ -185,4 +186,6 @@ def failures(report: Report, store: Store, labels: Mapping[str, str], again: str
                 lines += [f"    | {line}" for line in tail]
             told.setdefault(tail[-1] if tail else "", labels.get(run, run))
             lines.append(f"    alone, here: {again} {run}")
+    if lines:
+        lines.append("`deit-ablate retry` (a sweep, or one run) tries these again; `run` by itself does not")
     return lines

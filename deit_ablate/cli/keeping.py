@@ -121,7 +121,7 @@ def du(results: Results = DEFAULT_RESULTS) -> None:
             str(sum(n for _, n in sizes.values())),
         )
     )
-    trash = sum(path.lstat().st_size for path in (store.root / "trash").rglob("*") if path.is_file())
+    trash = sum(path.lstat().st_size for path in store.trash())
     rows.append(("trash", "", console.size(trash), ""))
     print("\n".join(console.columns(rows)))
 
@@ -135,14 +135,15 @@ def gc(
     if keep not in ("final", "none", "all"):
         raise InputError(f"got {keep!r}", where=("--keep", 0, 0), expected="final, none or all")
     store = Store(results)
-    freed = count = 0
+    trash = store.trash()
+    freed, count = sum(path.lstat().st_size for path in trash), len(trash)
     for run in sorted(store.runs()):
         for path in store.disposable(run, keep):
             freed, count = freed + path.lstat().st_size, count + 1
             if not dry_run:
                 path.unlink(missing_ok=True)
     if not dry_run:
-        freed += store.empty_trash()
+        store.empty_trash()
     print(f"{'would free' if dry_run else 'freed'} {console.size(freed)} in {count} files")
 
 

@@ -149,6 +149,7 @@ def show(
     lines += [
         f"parent ({role}): {parent['run']}, {parent['weights']} weights" for role, parent in stored["parents"].items()
     ]
+    lines += [f"source of {name}: {sha256[:16]}" for name, sha256 in stored["sources"].items()]
     lines += ["", "attempts:"]
     for attempt in attempts:
         owner, ended = attempt["owner"], attempt["exit"] or {}
@@ -178,6 +179,7 @@ def diff(first: RunArgument, second: RunArgument, results: Results = DEFAULT_RES
     for title, changed in (
         ("recipe", difference(after["recipe"], before["recipe"])),
         ("parents", difference(after["parents"], before["parents"])),
+        ("sources", difference(after["sources"], before["sources"])),
         ("result", difference(outcomes[1].get("metrics") or {}, outcomes[0].get("metrics") or {})),
         ("made with", difference(_made_with(outcomes[1]), _made_with(outcomes[0]))),
     ):

@@ -7,7 +7,7 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,9 +17,10 @@ from deit_ablate import status
 from deit_ablate.cli import console
 from deit_ablate.cli.targets import DEFAULT_RESULTS, Results, one_run, refuse_other_file, runs_of, stored_runs, study
 from deit_ablate.cost import Costs, Estimate
-from deit_ablate.executors import EXECUTORS, Job, foreground, worker_arguments
+from deit_ablate.executors import EXECUTORS, Job, foreground, may_have_gpu, worker_arguments
 from deit_ablate.launch import RETRYABLE, Launch, Report, refuse_lost_weights
 from deit_ablate.plan import Plan, Run
+from deit_ablate.recipe import names
 from deit_ablate.spec import Execution
 from deit_ablate.store import State, Store
 from deit_ablate.yamlfile import InputError
@@ -42,7 +43,13 @@ Only = Annotated[
     list[str] | None, typer.Option("--only", metavar="VARIANT", help="Only this row (may be given several times).")
 ]
 Seeds = Annotated[
-    int | None, typer.Option("--seeds", min=1, max=1000, help="Another number of seeds than the file says.")
+    int | None,
+    typer.Option(
+        "--seeds",
+        min=1,
+        max=1000,
+        help="Train seeds 0 to N-1: fewer than the file says, or more, which join the study.",
+    ),
 ]
 Name = Annotated[str | None, typer.Option("--name", help="Another name for the study's folder.")]
 Parallel = Annotated[
@@ -67,9 +74,10 @@ def run(
     asked = study(sweep, store, profile=profile, sets=set_ or (), seeds=seeds, name=name)
     plan = asked.plan()
     refuse_other_file(store, plan, asked.file)
-    runs = plan.only(only or [])
+    runs = plan.only(only or [], seeds)
     execution = _execution(plan.sweep.execution, parallel=parallel, device=device, data_dir=data_dir, loaders=loaders)
     states = status.states(store, {run.id: run.above for run in runs.values()})
+    _must_have(execution, [run for run in runs.values() if not states[run.id].finished])
     _must_be_startable(runs, plan, states, store, yes)
     store.save_plan(plan.sweep.name, asked.document(plan, store))
     store.plan_seeds(plan.sweep.name, plan.seeds(), sum(state.finished for state in states.values()))
@@ -123,7 +131,7 @@ def plan(
     """Show what a sweep would run: rows, what they change, run ids, states, expected time and disk. Writes nothing."""
     store = Store(results)
     made = study(sweep, store, profile=profile, sets=set_ or (), seeds=seeds, name=name).plan()
-    runs = made.only(only or [])
+    runs = made.only(only or [], seeds)
     states = status.states(store, {run.id: run.above for run in runs.values()})
     open_runs = [run for run in runs.values() if not states[run.id].finished]
     estimate = Costs(store, runs).estimate(open_runs)
@@ -244,6 +252,31 @@ def _execution(
     if device is not None and device not in ("auto", "cpu", "cuda", "mps"):
         raise InputError(f"got {device!r}", where=("--device", 0, 0), expected="auto, cpu or cuda")
     return own.model_copy(update={key: value for key, value in given.items() if value is not None})
+
+
+def _must_have(execution: Execution, runs: Sequence[Run]) -> None:
+    """Refuse a launch whose device or data folder is not there, which would fail every run."""
+    if execution.device == "mps":
+        raise InputError(
+            "Apple's MPS is not supported by this version", where=("--device", 0, 0), expected="auto, cpu or cuda"
+        )
+    if runs and execution.device == "cuda" and not may_have_gpu():
+        raise InputError("no CUDA device can be used here", where=("--device", 0, 0), expected="auto or cpu")
+    folder = Path(execution.data_dir) if execution.data_dir else None
+    for data in {run.recipe["data"]["name"]: run.recipe["data"] for run in runs}.values():
+        known = names()["datasets"].get(data["name"], {})
+        if not known.get("folder"):
+            continue
+        if folder is None and not (known["folder"] != "--data-dir" and Path(known["folder"]).is_dir()):
+            debian = "" if known["folder"] == "--data-dir" else f", or Debian's package in {known['folder']}"
+            raise InputError(
+                f"{data['name']} lies in a folder, and none is given",
+                expected=f"--data-dir DIR (or DEIT_ABLATE_DATA){debian}",
+            )
+        if folder is not None and not folder.is_dir():
+            raise InputError(
+                "no such folder", where=(str(folder), 0, 0), key="--data-dir", expected=f"the folder of {data['name']}"
+            )
 
 
 def _arguments(execution: Execution) -> Any:

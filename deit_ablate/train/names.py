@@ -14,24 +14,49 @@ from typing import Any
 import timm
 import torch
 
-from deit_ablate.train.data import DATASETS
+from deit_ablate.train.data import DATASETS, FASHION_DEBIAN
 from deit_ablate.train.distill import DISTILLATIONS, Distillation, distillation_of
 from deit_ablate.train.errors import TrainError
 from deit_ablate.train.model import MODELS, Shape, build_model
 from deit_ablate.train.optim import OPTIMIZERS, optimizer_options, timm_optimizers
 from deit_ablate.train.registry import check_options, load, nearest, option_names, source_sha256
 
-DATASET_FACTS: dict[str, dict[str, int | None]] = {
-    "digits": {"classes": 10, "train": 1198, "test": 599, "channels": 1, "resolution": 16},
-    "fashion-mnist": {"classes": 10, "train": 60_000, "test": 10_000, "channels": 1, "resolution": 28},
-    "imagenet": {"classes": 1000, "train": 1_281_167, "test": 50_000, "channels": 3, "resolution": 224},
+DATASET_FACTS: dict[str, dict[str, int | str | None]] = {
+    "digits": {"folder": None, "classes": 10, "train": 1198, "test": 599, "channels": 1, "resolution": 16},
+    "fashion-mnist": {
+        "folder": str(FASHION_DEBIAN),
+        "classes": 10,
+        "train": 60_000,
+        "test": 10_000,
+        "channels": 1,
+        "resolution": 28,
+    },
+    "imagenet": {
+        "folder": "--data-dir",
+        "classes": 1000,
+        "train": 1_281_167,
+        "test": 50_000,
+        "channels": 3,
+        "resolution": 224,
+    },
+    "imagefolder": {
+        "folder": "--data-dir",
+        "classes": None,
+        "train": None,
+        "test": None,
+        "channels": 3,
+        "resolution": None,
+    },
 }
-"""What is known of a data set without reading it; ``train`` counts the images before any are set aside."""
+"""What is known of a data set without reading it; ``train`` counts the images before any are set aside.
+
+``folder`` says where it lies: null where it is shipped, "--data-dir" where the user must say, else a usual place.
+"""
 
 
 def offered() -> dict[str, Any]:
     """The content of ``names.json``: every registry's names with their options, and timm's names."""
-    unknown = dict.fromkeys(("classes", "train", "test", "channels", "resolution"))
+    unknown = dict.fromkeys(("folder", "classes", "train", "test", "channels", "resolution"))
     return {
         "timm": timm.__version__,
         "models": {name: {"options": option_names(function, skip=("shape",))} for name, function in MODELS.items()},
