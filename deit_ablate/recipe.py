@@ -19,7 +19,13 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 SEMANTICS = 1
 """Raised by hand when the same recipe comes to mean another training: it is part of every id."""
 
-ADDED_LATER: dict[str, Any] = {}
+ADDED_LATER: dict[str, Any] = {
+    "data.corrupt": "fail",
+    "regularize.smoothing_over": "all",
+    "distill.normalisation": "batch",
+    "distill.teacher_weights": None,
+    "distill.teacher_resolution": None,
+}
 """Fields added after the first release, with the value that changes nothing: at it they are not hashed."""
 
 
@@ -64,6 +70,8 @@ class Data(Block):
     """Share of the training data set aside to choose by; cut by a fixed seed, never the run's."""
     train_images: Positive | None = None
     """Train on this many images (by the same fixed seed), or on all."""
+    corrupt: Literal["fail", "skip"] = "fail"
+    """A file that cannot be decoded ends the run, or its place is taken by the next one (when testing: left out)."""
 
 
 class Model(Block):
@@ -105,6 +113,8 @@ class Augment(Block):
 class Regularize(Block):
     label_smoothing: Rate = 0.1
     """Label smoothing, of the mixed targets too."""
+    smoothing_over: Literal["all", "others"] = "all"
+    """Spread the smoothing over all K classes (timm, the reference code) or over the K - 1 wrong ones."""
     drop_path: Rate = 0.1
     """Stochastic depth: rate at the last block, growing linearly from 0."""
     dropout: Rate = 0.0
@@ -143,13 +153,20 @@ class Schedule(Block):
 
 class Distill(Block):
     type: Name = "none"
-    """none, soft, hard (class token alone), soft-token, hard-token (with the distillation token), or module:function."""
+    """none, soft, hard (class token alone), soft-token, hard-token (with the distillation token), two-class-tokens
+    (the paper's control: both learn from labels), or module:function."""
     alpha: Probability | None = None
     """Weight of the teacher's term (the paper's lambda); null takes the type's: soft 0.1, hard 0.5."""
     tau: Annotated[float, Field(gt=0)] = 3.0
     """Temperature of soft distillation."""
-    teacher: str | None = None
-    """A timm model or a checkpoint as teacher. A run as teacher is named by the sweep's stages instead."""
+    normalisation: Literal["batch", "element"] = "batch"
+    """Soft term: mean over the batch (Eq. 2), or over batch x classes (the reference code: K times weaker)."""
+    teacher: Name | None = None
+    """A pretrained timm model as teacher, such as regnety_160.deit_in1k. A run is named by the sweep's stages instead."""
+    teacher_weights: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")] | None = None
+    """A checkpoint file with the teacher's weights. Sweep files give its path; the recipe keeps its content's hash."""
+    teacher_resolution: Annotated[Whole, Field(ge=4, le=4096)] | None = None
+    """Side of the square image that the teacher sees; null is the one that it was trained at."""
 
 
 class Recipe(Block):
@@ -199,14 +216,8 @@ class Recipe(Block):
         known = facts["distillations"].get(self.distill.type)
         if self.distill.alpha is None and known is None:
             yield "distill.alpha", f"{self.distill.type!r} has no default", "a number from 0 to 1"
-        if self.precision != "fp32":
-            yield "precision", f"{self.precision} is not honoured by this version", "fp32"
-        if self.distill.teacher is not None:
-            yield (
-                "distill.teacher",
-                "a teacher by name or file is not honoured by this version",
-                "a stage: `stages: {teacher: ..., student: {teacher: teacher}}`",
-            )
+        if self.distill.teacher_weights and not self.distill.teacher:
+            yield "distill.teacher_weights", "these weights are of no named model", "distill.teacher: a timm model's name"
 
     @property
     def mixes(self) -> bool:
@@ -246,7 +257,8 @@ def canonical_block(block: Block) -> dict[str, Any]:
     known = _canonical.get(id(block))
     if known is None:
         known = _canonical[id(block)] = (block, _resolved(block))
-        _json[id(known[1])] = canonical_json(known[1])
+        name = next(name for name in BLOCKS if type(block) is type(Recipe.model_fields[name].default))
+        _json[id(known[1])] = canonical_json(without_later({name: known[1]})[name])
     return known[1]
 
 
@@ -266,8 +278,11 @@ def _resolve_distill(values: dict[str, Any]) -> None:
         return
     if values["alpha"] is None or not known["teacher"]:
         values["alpha"] = known["alpha"]
-    if not known["tau"]:
-        values["tau"] = Distill.model_fields["tau"].default
+    read = ("tau", "normalisation") if known["tau"] else ()
+    read += ("teacher", "teacher_weights", "teacher_resolution") if known["teacher"] else ()
+    for name in ("tau", "normalisation", "teacher", "teacher_weights", "teacher_resolution"):
+        if name not in read:
+            values[name] = Distill.model_fields[name].default
 
 
 def _normal(value: Any) -> Any:
@@ -303,9 +318,10 @@ def run_id(recipe: Mapping[str, Any], parents: Mapping[str, Any], sources: Mappi
     ``recipe`` is canonical; ``parents`` maps a role (teacher, from) to {"run": id, "weights": "last" | "ema"};
     ``sources`` maps each module of one's own to the hash of its source.
     """
-    if ADDED_LATER:
-        recipe = without_later(recipe)
-    blocks = (f'"{key}":{_json.get(id(recipe[key])) or canonical_json(recipe[key])}' for key in sorted(recipe))
+    blocks = (
+        f'"{key}":{_json.get(id(recipe[key])) or canonical_json(without_later({key: recipe[key]})[key])}'
+        for key in sorted(recipe)
+    )
     identity = f'{{"parents":{canonical_json(parents)},"recipe":{{{",".join(blocks)}}},"semantics":{SEMANTICS},"sources":{canonical_json(sources or {})}}}'
     return hashlib.sha256(identity.encode()).hexdigest()[:16]
 

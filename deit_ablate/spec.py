@@ -75,6 +75,18 @@ class Execution(Part):
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     data_dir: str | None = None
     """Folder of the data set; DEIT_ABLATE_DATA and --data-dir say it too."""
+    stage_data: str | None = None
+    """A folder on a local disk to which the data set is copied once; $SLURM_TMPDIR where that is set."""
+    ranks: Annotated[int, Field(ge=1, le=4096)] = 1
+    """Processes (and GPUs) of one run, under DistributedDataParallel; its batch is shared out among them."""
+    accumulation: Annotated[int, Field(ge=1, le=4096)] = 1
+    """Parts in which a rank computes its share of a batch, one after the other, to need less memory."""
+    compile: bool = False
+    """torch.compile the model."""
+    channels_last: bool = False
+    """Keep images and convolutions in the channels-last layout."""
+    deterministic: bool = False
+    """Only algorithms that give the same bits each time (on a GPU; a CPU does so anyway)."""
 
 
 class StageFile(Part):

@@ -57,6 +57,7 @@ DISTILLATIONS: dict[str, Distillation] = {
     "hard": Distillation(hard, alpha=0.5),
     "soft-token": Distillation(soft, heads=2, alpha=0.1, tau=True),
     "hard-token": Distillation(hard, heads=2, alpha=0.5),
+    "two-class-tokens": Distillation(None, heads=2, teacher=False, alpha=0.0),
 }
 
 
