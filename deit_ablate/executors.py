@@ -9,23 +9,31 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import IO, Any, Protocol
+
+from deit_ablate.spec import Execution
+
+SAVED = 75
+"""A worker's exit code for "saved, more to do"."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """What an executor is given: strings only, so that any scheduler can carry it."""
+    """What an executor is given: plain values only, so that any scheduler can carry it."""
 
     results: str
     run: str
     arguments: tuple[str, ...] = ()
     environment: dict[str, str] = field(default_factory=dict)
+    ranks: int = 1
+    """Processes that train the run together."""
 
     def argv(self) -> list[str]:
         return ["run", self.results, self.run, *self.arguments]
@@ -75,43 +83,64 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
-class LocalExecutor:
-    """Runs on this machine, each a process of its own, forked from a server that has imported torch and timm.
+GRACE_SECONDS = 30.0
+"""For the other ranks to end by themselves after one has failed (a rank that waits on a GPU may not notice)."""
 
-    A bounded number at once: ``parallel``, or one a GPU, or one for each ``threads`` cores. Where the launcher
-    dies, running processes finish what they do.
+
+@dataclass
+class _Started:
+    """A job that runs: its ranks' processes, and how those that are over have ended."""
+
+    job: Job
+    gpus: list[str]
+    pids: dict[int, int] = field(default_factory=dict)
+    codes: dict[int, int] = field(default_factory=dict)
+    deadline: float | None = None
+
+    @property
+    def over(self) -> bool:
+        return len(self.codes) == self.job.ranks
+
+
+class LocalExecutor:
+    """Runs on this machine, each a process of its own (or one a rank), forked from a server that has imported torch
+    and timm.
+
+    A bounded number of runs at once: ``parallel``, or as many as there are GPUs, or ``threads`` cores, for the
+    ``ranks`` of each. Where the launcher dies, running processes finish what they do.
     """
 
-    def __init__(self, *, parallel: int | None = None, threads: int = 1, device: str = "auto"):
+    def __init__(self, *, parallel: int | None = None, threads: int = 1, device: str = "auto", ranks: int = 1):
         gpus = visible_gpus() if device in ("auto", "cuda") else []
-        self.slots = parallel or len(gpus) or max(1, usable_cores() // threads)
+        self.slots = parallel or max(1, len(gpus) // ranks if gpus else usable_cores() // (threads * ranks))
         self._gpus = gpus
         self._threads = threads
         self._server: subprocess.Popen[bytes] | None = None
         self._errors: IO[bytes] | None = None
-        self._running: dict[int, tuple[Job, int | None]] = {}
-        self._gpu_of: dict[int, str] = {}
-        self._token = 0
+        self._running: dict[int, _Started] = {}
+        self._number = 0
         self._partial = b""
 
     def submit(self, job: Job) -> None:
         """Start a job. Raises RuntimeError where the server that forks cannot be started."""
         server = self._serve()
-        self._token += 1
-        environment = dict(job.environment)
-        if self._gpus:
-            used = list(self._gpu_of.values())
-            gpu = min(self._gpus, key=used.count)
-            environment["CUDA_VISIBLE_DEVICES"] = self._gpu_of[self._token] = gpu
-        self._running[self._token] = (job, None)
-        request = {"token": self._token, "argv": job.argv(), "environment": environment}
+        self._number += 1
+        used = [gpu for started in self._running.values() for gpu in started.gpus]
+        by_use = sorted(self._gpus, key=used.count)
+        gpus = [by_use[rank % len(by_use)] for rank in range(job.ranks)] if by_use else []
+        self._running[self._number] = _Started(job, gpus)
+        meeting = _meeting_place(job.ranks)
         assert server.stdin
         try:
-            server.stdin.write(json.dumps(request).encode() + b"\n")
+            for rank in range(job.ranks):
+                environment = {**job.environment, **({**meeting, "RANK": str(rank)} if meeting else {})}
+                if gpus:
+                    environment["CUDA_VISIBLE_DEVICES"] = gpus[rank]
+                request = {"token": [self._number, rank], "argv": job.argv(), "environment": environment}
+                server.stdin.write(json.dumps(request).encode() + b"\n")
             server.stdin.flush()
         except OSError:
-            del self._running[self._token]
-            self._gpu_of.pop(self._token, None)
+            del self._running[self._number]
             raise RuntimeError(f"the process that starts runs is gone: {self._complaint()}") from None
 
     def poll(self, timeout: float) -> list[Ended]:
@@ -123,39 +152,50 @@ class LocalExecutor:
         assert self._server.stdout
         stream = self._server.stdout.fileno()
         ended: list[Ended] = []
+        self._end_stragglers()
         while select.select([stream], [], [], 0 if ended else timeout)[0]:
             chunk = os.read(stream, 65536)
             if not chunk:
                 return ended + self._server_died()
             *lines, self._partial = (self._partial + chunk).split(b"\n")
             for message in map(json.loads, lines):
-                job, _ = self._running[message["token"]]
+                number, rank = message["token"]
+                started = self._running[number]
                 if "pid" in message:
-                    self._running[message["token"]] = (job, message["pid"])
+                    started.pids[rank] = message["pid"]
                     continue
-                del self._running[message["token"]]
-                self._gpu_of.pop(message["token"], None)
-                ended.append(Ended(job, message["code"], self._complaint()))
+                code = started.codes[rank] = message["code"]
+                if code not in (0, SAVED) and started.deadline is None:
+                    started.deadline = time.monotonic() + GRACE_SECONDS
+                if started.over:
+                    del self._running[number]
+                    ended.append(Ended(started.job, started.codes[0], self._complaint()))
         return ended
+
+    def _end_stragglers(self) -> None:
+        for started in self._running.values():
+            if started.deadline is not None and time.monotonic() > started.deadline:
+                for rank in started.pids.keys() - started.codes.keys():
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(started.pids[rank], signal.SIGKILL)
 
     def _server_died(self) -> list[Ended]:
         said = self._complaint()
-        lost = [Ended(job, 1, said) for job, _ in self._running.values()]
+        lost = [Ended(started.job, 1, said) for started in self._running.values()]
         self._running.clear()
-        self._gpu_of.clear()
         self._server, self._partial = None, b""
         return lost
 
     def cancel(self, run: str) -> None:
-        """Ask a job to save and stop."""
-        for job, pid in self._running.values():
-            if job.run == run and pid:
+        """Ask a job to save and stop: its first rank decides for all."""
+        for started in self._running.values():
+            if started.job.run == run and 0 in started.pids and 0 not in started.codes:
                 with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGTERM)
+                    os.kill(started.pids[0], signal.SIGTERM)
 
     def abandon(self) -> None:
         """Leave at once: what runs finishes by itself, what has not begun does not begin."""
-        if self._server is not None and any(pid is None for _, pid in self._running.values()):
+        if self._server is not None and any(not started.pids for started in self._running.values()):
             self._server.terminate()
 
     def close(self) -> None:
@@ -194,21 +234,43 @@ class LocalExecutor:
 EXECUTORS: dict[str, Callable[..., Executor]] = {"local": LocalExecutor}
 
 
+def _meeting_place(ranks: int) -> dict[str, str]:
+    """Where the ranks of one job on this machine find each other, by torch's names; nothing for a single one."""
+    if ranks == 1:
+        return {}
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    loopback = "lo0" if sys.platform == "darwin" else "lo"
+    return {
+        "WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": loopback,
+    }  # fmt: skip
+
+
 def foreground(job: Job) -> int:
-    """Carry one job in the foreground of this terminal; returns the worker's exit code."""
+    """Carry one job in the foreground of this terminal; returns the exit code of its (first) worker."""
     command = [sys.executable, "-m", "deit_ablate.worker", *job.argv(), "--foreground"]
-    process = subprocess.Popen(command, env={**os.environ, **job.environment})
+    meeting, gpus = _meeting_place(job.ranks), visible_gpus()
+    workers = []
+    for rank in range(job.ranks):
+        environment = {**os.environ, **job.environment, **({**meeting, "RANK": str(rank)} if meeting else {})}
+        if meeting and gpus:
+            environment["CUDA_VISIBLE_DEVICES"] = gpus[rank % len(gpus)]
+        workers.append(subprocess.Popen(command, env=environment))
     while True:
         try:
-            return process.wait()
+            codes = [worker.wait() for worker in workers]
+            return codes[0]
         except KeyboardInterrupt:
-            continue  # the worker got it too, and is saving
+            continue  # the workers got it too, and are saving
 
 
-def worker_arguments(
-    *, device: str, loaders: int, threads: int, data_dir: Path | str | None, retry: bool
-) -> tuple[str, ...]:
+def worker_arguments(execution: Execution, retry: bool) -> tuple[str, ...]:
     """The execution of a job as the worker command's arguments."""
-    arguments: list[Any] = ["--device", device, "--loaders", loaders, "--threads", threads]
-    arguments += ["--data-dir", data_dir] if data_dir else []
+    arguments: list[Any] = []
+    for name in ("device", "loaders", "threads", "accumulation", "data_dir", "stage_data"):
+        value = getattr(execution, name)
+        arguments += [f"--{name.replace('_', '-')}", value] if value is not None else []
+    flags = [name for name in ("compile", "channels_last", "deterministic") if getattr(execution, name)]
+    arguments += [f"--{name.replace('_', '-')}" for name in flags]
     return tuple(map(str, [*arguments, *(["--retry"] if retry else [])]))

@@ -88,10 +88,10 @@ class Launch:
 
     def __init__(
         self, runs: Mapping[str, Run], store: Store, executor: Executor, *,
-        arguments: Callable[[bool], tuple[str, ...]], retry: frozenset[str] = frozenset(), environment: Mapping[str, str] | None = None,
+        arguments: Callable[[bool], tuple[str, ...]], retry: frozenset[str] = frozenset(), environment: Mapping[str, str] | None = None, ranks: int = 1,
     ):  # fmt: skip
         self.runs, self.store, self.executor = dict(runs), store, executor
-        self.arguments, self.retry = arguments, set(retry)
+        self.arguments, self.retry, self.ranks = arguments, set(retry), ranks
         self.environment = dict(environment or {})
         self.parents = {run.id: run.above for run in self.runs.values()}
         self.states = status.states(store, self.parents)
@@ -192,7 +192,7 @@ class Launch:
             self.store.register(run, own.recipe, own.parents, own.sources)
             if retry:
                 self.store.uncancel(run)
-            self.executor.submit(Job(str(self.store.root), run, self.arguments(retry), self.environment))
+            self.executor.submit(Job(str(self.store.root), run, self.arguments(retry), self.environment, self.ranks))
         except (OSError, RuntimeError) as error:
             self.report.unsaid[run] = str(error)
             self.queue.remove(run)

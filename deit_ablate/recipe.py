@@ -217,7 +217,11 @@ class Recipe(Block):
         if self.distill.alpha is None and known is None:
             yield "distill.alpha", f"{self.distill.type!r} has no default", "a number from 0 to 1"
         if self.distill.teacher_weights and not self.distill.teacher:
-            yield "distill.teacher_weights", "these weights are of no named model", "distill.teacher: a timm model's name"
+            yield (
+                "distill.teacher_weights",
+                "these weights are of no named model",
+                "distill.teacher: a timm model's name",
+            )
 
     @property
     def mixes(self) -> bool:
@@ -278,8 +282,8 @@ def _resolve_distill(values: dict[str, Any]) -> None:
         return
     if values["alpha"] is None or not known["teacher"]:
         values["alpha"] = known["alpha"]
-    read = ("tau", "normalisation") if known["tau"] else ()
-    read += ("teacher", "teacher_weights", "teacher_resolution") if known["teacher"] else ()
+    read = ["tau", "normalisation"] if known["tau"] else []
+    read += ["teacher", "teacher_weights", "teacher_resolution"] if known["teacher"] else []
     for name in ("tau", "normalisation", "teacher", "teacher_weights", "teacher_resolution"):
         if name not in read:
             values[name] = Distill.model_fields[name].default

@@ -146,6 +146,9 @@ class Store:
     def outcome(self, run: str) -> dict[str, Any] | None:
         return files.read_json(self.run(run) / "outcome.json")
 
+    def attempt(self, run: str, number: int) -> Attempt:
+        return Attempt(number, self.run(run) / f"a{number:04d}")
+
     def attempts(self, run: str) -> list[Attempt]:
         """All attempts, lowest first; a folder without an owner is none."""
         try:
@@ -153,7 +156,7 @@ class Store:
         except (FileNotFoundError, NotADirectoryError):
             return []
         numbers = sorted(int(match[1]) for match in map(_ATTEMPT.match, entries) if match)
-        every = (Attempt(number, self.run(run) / f"a{number:04d}") for number in numbers)
+        every = (self.attempt(run, number) for number in numbers)
         return [attempt for attempt in every if (attempt.path / "owner.json").exists()]
 
     def history(self, run: str) -> list[dict[str, Any]]:
@@ -188,7 +191,7 @@ class Store:
                 raise Refused(f"attempt {last.number} on {last.owner.get('host')} has not ended")
             last.close("interrupted", "its process was gone when the next attempt began")
         number = attempts[-1].number + 1 if attempts else 1
-        attempt = Attempt(number, self.run(run) / f"a{number:04d}")
+        attempt = self.attempt(run, number)
         files.make_folder(attempt.path)
         me = {"schema": SCHEMA, **owner.identify(), "time": time.time(), "retry": retry, **execution}
         if (

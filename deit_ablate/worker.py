@@ -33,6 +33,7 @@ from deit_ablate.recipe import Recipe, run_id
 from deit_ablate.store import Attempt, Refused, Store
 
 if TYPE_CHECKING:
+    from deit_ablate.train.distributed import Group
     from deit_ablate.train.loop import Outcome
 
 BEAT_SECONDS = 30.0
@@ -48,15 +49,58 @@ class Overtaken(BaseException):
 
 
 def carry(options: argparse.Namespace) -> int:
-    """Claim, train and record one run; returns the exit code."""
-    from deit_ablate.train.errors import TrainError
-
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD)
+    """Claim, train and record one run; returns the exit code. Of several ranks the first does so, the others compute."""
     started = time.time()
+    stop = threading.Event()
+    group = _join()
+    first = group is None or group.first
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, (lambda *_: stop.set()) if first else signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD)
     store = Store(options.results)
+    claimed = _claim(store, options, group) if first else None
+    attempt = _agree(store, options, claimed, group)
+    if attempt is None:
+        return claimed if isinstance(claimed, int) else 0
+    _log_to(attempt.log, and_here=options.foreground and first)
+    progress: dict[str, Any] = {}
+    try:
+        return _carry(store, options, attempt, group, stop, progress, started)
+    except Overtaken as overtaken:
+        attempt.close(str(overtaken), "another finished it, it was cancelled, or a later attempt took over", **progress)
+        print(f"left: {overtaken}", flush=True)
+        return 0
+    except Exception as error:
+        return _fail(attempt, group, error, progress)
+
+
+def _carry(
+    store: Store, options: argparse.Namespace, attempt: Attempt, group: Group | None, stop: threading.Event,
+    progress: dict[str, Any], started: float,
+) -> int:  # fmt: skip
+    outcome = _train(store, options, attempt, group, stop, progress)
+    if group is not None and not group.first:
+        return 0
+    if outcome.status == "stopped":
+        how = store.overtaken(options.run, attempt) or ("preempted" if "SLURM_JOB_ID" in os.environ else "interrupted")
+        attempt.close(how, "saved on a signal", **progress)
+        print(f"saved and stopped ({how})", flush=True)
+        return SAVED
+    _record(store, options, attempt, outcome, started)
+    return 0
+
+
+def _join() -> Group | None:
+    """The ranks that train this run together; None, without importing torch, where there is only this process."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return None
+    from deit_ablate.train.distributed import join
+
+    return join()
+
+
+def _claim(store: Store, options: argparse.Namespace, group: Group | None) -> Attempt | int:
+    """Become the run's owner, or the exit code with which to leave."""
     stored = store.recipe(options.run)
     if stored is None:
         print(f"{options.run} has no recipe in {options.results}", file=sys.stderr)
@@ -64,72 +108,92 @@ def carry(options: argparse.Namespace) -> int:
     if not _parents_ready(store, stored):
         print(f"{options.run} waits for its parents", file=sys.stderr)
         return 0
-    options.threads = _first_threads(store, options)
     try:
-        execution = {
-            "device": options.device,
-            "loaders": options.loaders,
-            "threads": options.threads,
-            "version": __version__,
-        }
-        attempt = store.claim(options.run, retry=options.retry, execution=execution)
+        return store.claim(
+            options.run, retry=options.retry, execution=_execution(store, options, group.ranks if group else 1)
+        )
     except Refused as refusal:
         print(f"{options.run}: {refusal}", file=sys.stderr)
         return 0
-    except OSError as error:
-        print(f"{_how(error)}: {options.run} could not be claimed: {error}", file=sys.stderr)
+    except (OSError, Unshareable) as error:
+        how = _how(error) if isinstance(error, OSError) else "bad-recipe"
+        print(f"{how}: {options.run} could not be claimed: {error}", file=sys.stderr)
         return 1
-    _log_to(attempt.log, and_here=options.foreground)
-    progress: dict[str, Any] = {}
-    try:
-        outcome = _train(store, options, stored, attempt, stop, progress)
-        if outcome.status == "stopped":
-            how = store.overtaken(options.run, attempt) or (
-                "preempted" if "SLURM_JOB_ID" in os.environ else "interrupted"
-            )
-            attempt.close(how, "saved on a signal", **progress)
-            print(f"saved and stopped ({how})", flush=True)
-            return SAVED
-        _record(store, options, attempt, outcome, started)
-    except Overtaken as overtaken:
-        attempt.close(str(overtaken), "another finished it, it was cancelled, or a later attempt took over", **progress)
-        print(f"left: {overtaken}", flush=True)
-        return 0
-    except TrainError as error:
-        return _fail(attempt, "bad-recipe", str(error), progress)
-    except MemoryError as error:
-        return _fail(attempt, "out-of-memory", str(error) or "out of memory", progress)
-    except OSError as error:
-        return _fail(attempt, _how(error), str(error), progress)
-    except Exception as error:
-        exhausted = type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
-        return _fail(attempt, "out-of-memory" if exhausted else "crash", f"{type(error).__name__}: {error}", progress)
-    return 0
+
+
+class Unshareable(Exception):
+    """The chunks into which a run's batches are cut cannot be shared out among this many ranks."""
+
+
+KEPT = ("threads", "compile", "channels_last", "deterministic")
+"""Parts of the execution that change bits: a run's first attempt decides them for its life."""
+
+
+def _execution(store: Store, options: argparse.Namespace, ranks: int) -> dict[str, Any]:
+    """How this attempt is carried out. What changes bits is as it was in the first attempt; so is the number of chunks
+    that a batch is cut into, whatever the number of ranks that compute them. Raises Unshareable where it cannot be."""
+    execution: dict[str, Any] = {name: getattr(options, name) for name in ("device", "loaders", "accumulation", *KEPT)}
+    attempts = store.attempts(options.run)
+    before = attempts[0].owner.get("execution", {}) if attempts else {}
+    execution |= {name: before[name] for name in KEPT if name in before}
+    if "ranks" in before:
+        chunks = before["ranks"] * before["accumulation"]
+        if chunks % ranks:
+            raise Unshareable(f"its batches are cut into {chunks} chunks, which {ranks} ranks cannot share")
+        execution["accumulation"] = chunks // ranks
+    return {**execution, "ranks": ranks, "version": __version__}
+
+
+def _agree(
+    store: Store, options: argparse.Namespace, claimed: Attempt | int | None, group: Group | None
+) -> Attempt | None:
+    """The attempt that all ranks work at, and its execution, as the first rank has claimed it."""
+    number = claimed.number if isinstance(claimed, Attempt) else None
+    if group is not None:
+        number = group.from_first(number)
+    if number is None:
+        return None
+    attempt = store.attempt(options.run, number)
+    for name, value in attempt.owner["execution"].items():
+        setattr(options, name, value)
+    return attempt
 
 
 def _how(error: OSError) -> str:
     return "storage-full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "crash"
 
 
-def _fail(attempt: Attempt, how: str, message: str, progress: dict[str, Any]) -> int:
+def _class_of(error: Exception) -> str:
+    from deit_ablate.train.distributed import lost_a_rank
+    from deit_ablate.train.errors import TrainError
+
+    if isinstance(error, TrainError):
+        return "bad-recipe"
+    if isinstance(error, OSError):
+        return _how(error)
+    if lost_a_rank(error):
+        return "killed"
+    exhausted = type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
+    return "out-of-memory" if exhausted or isinstance(error, MemoryError) else "crash"
+
+
+def _fail(attempt: Attempt, group: Group | None, error: Exception, progress: dict[str, Any]) -> int:
     traceback.print_exc()
+    how = _class_of(error)
+    message = f"{type(error).__name__}: {error}" if how in ("crash", "killed") else str(error) or how
     print(f"failed ({how}): {message}", flush=True)
+    if how == "killed" and group is not None and not group.first:
+        return 1  # it is the first rank that has gone, or that says so
     try:
-        attempt.close(how, message[:2000], **progress)
-    except OSError as error:
+        attempt.close(how, ("lost a rank: " if how == "killed" else "") + message[:2000], **progress)
+    except OSError as unsaid:
         # Nothing can be written: the launcher, which sees the exit code, says it for us.
-        print(f"and could not write so: {error}", file=sys.stderr, flush=True)
+        print(f"and could not write so: {unsaid}", file=sys.stderr, flush=True)
     return 1
 
 
 def _parents_ready(store: Store, stored: dict[str, Any]) -> bool:
     return all(store.weights(parent["run"]) is not None for parent in stored["parents"].values())
-
-
-def _first_threads(store: Store, options: argparse.Namespace) -> int:
-    """The number of threads that the run's first attempt had: another would change the bits of what follows."""
-    attempts = store.attempts(options.run)
-    return int(attempts[0].owner.get("execution", {}).get("threads", options.threads)) if attempts else options.threads
 
 
 def _log_to(path: Path, *, and_here: bool = False) -> None:
@@ -162,17 +226,20 @@ def _end_log(tee: subprocess.Popen[bytes]) -> None:
 def _train(
     store: Store,
     options: argparse.Namespace,
-    stored: dict[str, Any],
     attempt: Attempt,
+    group: Group | None,
     stop: threading.Event,
     progress: dict[str, Any],
 ) -> Outcome:
     import torch
 
     from deit_ablate.train import loop
+    from deit_ablate.train.distributed import leave
     from deit_ablate.train.errors import TrainError
     from deit_ablate.train.registry import source_sha256
 
+    stored = store.recipe(options.run)
+    assert stored is not None
     if run_id(stored["recipe"], stored["parents"], stored["sources"]) != options.run:
         raise TrainError(
             "the stored recipe does not give this run's id: it was written by a version that means another training by it"
@@ -183,7 +250,7 @@ def _train(
     recipe = _recipe(stored)
     torch.set_num_threads(options.threads)
     device = _device(options.device)
-    data_dir = Path(options.data_dir) if options.data_dir else None
+    data_dir = _data_dir(options)
     parents = {}
     for role, parent in stored["parents"].items():
         weights, above = store.weights(parent["run"]), store.recipe(parent["run"])
@@ -193,14 +260,29 @@ def _train(
             )
         parents[role] = loop.Parent(_recipe(above), weights, parent["weights"])
     journal = make_journal(store, options.run, recipe, attempt, stop, progress)
-    with journal.beating():
+    with journal.beating() if group is None or group.first else contextlib.nullcontext():
         outcome = loop.train(
-            recipe, journal=journal, data_dir=data_dir, device=device, loaders=options.loaders, parents=parents
-        )
+            recipe, journal=journal, data_dir=data_dir, device=device, loaders=options.loaders, parents=parents,
+            group=group, accumulation=options.accumulation, compile=options.compile,
+            channels_last=options.channels_last, deterministic=options.deterministic,
+        )  # fmt: skip
+    leave()
     if outcome.metrics.get("test") and journal.resumed_from and not attempt.checkpoint.exists():
         # The attempt before was killed between its last checkpoint and its outcome: its weights are ours.
         os.link(journal.resumed_from, attempt.checkpoint)
     return outcome
+
+
+def _data_dir(options: argparse.Namespace) -> Path | None:
+    """The data set's folder; a copy of it on the local disk where one is asked for."""
+    if not options.data_dir:
+        return None
+    local = options.stage_data or os.environ.get("SLURM_TMPDIR")
+    if not local:
+        return Path(options.data_dir)
+    from deit_ablate.train.staging import stage
+
+    return stage(Path(options.data_dir), Path(local))
 
 
 def _recipe(stored: dict[str, Any]) -> Recipe:
@@ -327,6 +409,7 @@ def _record(store: Store, options: argparse.Namespace, attempt: Attempt, outcome
         "weights_sha256": outcome.weights_sha256,
         "arrays_sha256": hashlib.sha256(buffer.getvalue()).hexdigest(),
         "cost": {**outcome.cost, "wall_seconds": time.time() - started, "wall_seconds_all_attempts": time.time() - started + earlier},
+        "execution": attempt.owner["execution"],
         "provenance": {**provenance(), "command": options.command or None, "hardware": hardware(outcome.cost.get("device", "cpu"))},
         "time": time.time(),
     })  # fmt: skip
@@ -370,6 +453,11 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--loaders", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--data-dir")
+    parser.add_argument("--stage-data")
+    parser.add_argument("--accumulation", type=int, default=1)
+    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--channels-last", action="store_true")
+    parser.add_argument("--deterministic", action="store_true")
     parser.add_argument("--command", default="")
     parser.add_argument("--retry", action="store_true")
     parser.add_argument("--foreground", action="store_true")

@@ -272,12 +272,14 @@ def merge(lower: Node, upper: Node) -> Node:
     return result
 
 
-def assignment(text: str) -> Node:
+def assignment(text: str, option: str = "--set") -> Node:
     """``key.path=value`` from the command line, the value read as YAML."""
-    origin = (f"--set {text}", 0, 0)
+    origin = (f"{option} {text}", 0, 0)
     key, equals, value = text.partition("=")
     if not equals or not key or any(not part for part in key.split(".")):
-        raise InputError("not an assignment", where=origin, expected="--set optimizer.base_lr=5e-4")
+        raise InputError(
+            "not an assignment", where=origin, expected=f"{option} KEY=VALUE, such as --set optimizer.base_lr=5e-4"
+        )
     node = parse(value, origin[0]) if value.strip() else Node(None, origin)
 
     def anchor(child: Node) -> Node:

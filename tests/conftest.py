@@ -12,6 +12,7 @@ from support import OWN_MODELS, TINY, Command, planned
 
 from deit_ablate.executors import LocalExecutor, worker_arguments
 from deit_ablate.launch import Launch, Report
+from deit_ablate.spec import Execution
 from deit_ablate.store import Store
 
 
@@ -67,7 +68,7 @@ def launch(executor: LocalExecutor, store: Store) -> Callable[..., Report]:
         )
 
         def arguments(retrying: bool) -> tuple[str, ...]:
-            return worker_arguments(device="cpu", loaders=loaders, threads=1, data_dir=None, retry=retrying)
+            return worker_arguments(Execution(device="cpu", loaders=loaders), retrying)
 
         return Launch(plan.runs, into, executor, arguments=arguments, retry=retry).run(lambda progress: None, stop)
 

@@ -30,15 +30,14 @@ def undisturbed(executor: LocalExecutor, tmp_path_factory: pytest.TempPathFactor
 
     from deit_ablate.executors import Job
     from deit_ablate.executors import worker_arguments as arguments
+    from deit_ablate.spec import Execution
 
     folder = tmp_path_factory.mktemp("undisturbed")
     (folder / "tiny.yaml").write_text(TINY + SWEEP)
     run = next(iter(planned(folder / "tiny.yaml").runs.values()))
     store = Store(folder / "results")
     store.register(run.id, run.recipe, run.parents, run.sources)
-    executor.submit(
-        Job(str(store.root), run.id, arguments(device="cpu", loaders=0, threads=1, data_dir=None, retry=False))
-    )
+    executor.submit(Job(str(store.root), run.id, arguments(Execution(device="cpu"), False)))
     wait_for(lambda: executor.poll(0.05))
     outcome = store.outcome(run.id)
     assert outcome

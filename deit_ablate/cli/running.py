@@ -7,7 +7,7 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,12 +15,12 @@ import typer
 
 from deit_ablate import status
 from deit_ablate.cli import console
+from deit_ablate.cli.execution import DataDir, Device, Loaders, More, Parallel, chosen, must_have
 from deit_ablate.cli.targets import DEFAULT_RESULTS, Results, one_run, refuse_other_file, runs_of, stored_runs, study
 from deit_ablate.cost import Costs, Estimate
-from deit_ablate.executors import EXECUTORS, Job, foreground, may_have_gpu, worker_arguments
+from deit_ablate.executors import EXECUTORS, Job, foreground, worker_arguments
 from deit_ablate.launch import RETRYABLE, Launch, Report, refuse_lost_weights
 from deit_ablate.plan import Plan, Run
-from deit_ablate.recipe import names
 from deit_ablate.spec import Execution
 from deit_ablate.store import State, Store
 from deit_ablate.yamlfile import InputError
@@ -52,12 +52,6 @@ Seeds = Annotated[
     ),
 ]
 Name = Annotated[str | None, typer.Option("--name", help="Another name for the study's folder.")]
-Parallel = Annotated[
-    int | None, typer.Option("--parallel", min=1, help="Runs at once; by default one a core, or one a GPU.")
-]
-Device = Annotated[str | None, typer.Option("--device", help="auto, cpu or cuda.")]
-DataDir = Annotated[Path | None, typer.Option("--data-dir", envvar="DEIT_ABLATE_DATA", help="Folder of the data set.")]
-Loaders = Annotated[int | None, typer.Option("--loaders", min=0, help="Data-loading processes of a run.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask before a plan that is large for this machine.")]
 Json = Annotated[
     bool, typer.Option("--json", help="End with one JSON object on standard output; progress goes to standard error.")
@@ -66,7 +60,7 @@ Json = Annotated[
 
 def run(
     sweep: SweepArgument, profile: Profile = None, set_: Sets = None, only: Only = None, seeds: Seeds = None, name: Name = None,
-    parallel: Parallel = None, device: Device = None, data_dir: DataDir = None, loaders: Loaders = None,
+    parallel: Parallel = None, device: Device = None, data_dir: DataDir = None, loaders: Loaders = None, execution: More = None,
     results: Results = DEFAULT_RESULTS, yes: Yes = False, json_: Json = False,
 ) -> None:  # fmt: skip
     """Run a sweep: train what is missing, then write its table and figures."""
@@ -75,18 +69,18 @@ def run(
     plan = asked.plan()
     refuse_other_file(store, plan, asked.file)
     runs = plan.only(only or [], seeds)
-    execution = _execution(plan.sweep.execution, parallel=parallel, device=device, data_dir=data_dir, loaders=loaders)
+    how = chosen(plan.sweep.execution, execution, parallel=parallel, device=device, data_dir=data_dir, loaders=loaders)
     states = status.states(store, {run.id: run.above for run in runs.values()})
-    _must_have(execution, [run for run in runs.values() if not states[run.id].finished])
+    must_have(how, [run for run in runs.values() if not states[run.id].finished])
     _must_be_startable(runs, plan, states, store, yes)
     store.save_plan(plan.sweep.name, asked.document(plan, store))
     store.plan_seeds(plan.sweep.name, plan.seeds(), sum(state.finished for state in states.values()))
-    _launch_and_report(store, plan.sweep.name, plan.labels(), runs, execution, states, retry=frozenset(), json_=json_)
+    _launch_and_report(store, plan.sweep.name, plan.labels(), runs, how, states, retry=frozenset(), json_=json_)
 
 
 def retry(
     target: Annotated[str, typer.Argument(help="A sweep, sweep:variant, sweep:variant:seed, or a run's id.")],
-    parallel: Parallel = None, device: Device = None, data_dir: DataDir = None, loaders: Loaders = None,
+    parallel: Parallel = None, device: Device = None, data_dir: DataDir = None, loaders: Loaders = None, execution: More = None,
     results: Results = DEFAULT_RESULTS, json_: Json = False,
 ) -> None:  # fmt: skip
     """Run again what failed or was cancelled, with its budgets anew, and go on with what that blocked."""
@@ -113,8 +107,8 @@ def retry(
         print(f"nothing to retry: {console.counts(states)}")
         return
     refuse_lost_weights(runs, labels, states, store, again)
-    execution = _execution(own, parallel=parallel, device=device, data_dir=data_dir, loaders=loaders)
-    _launch_and_report(store, sweep, labels, runs, execution, states, retry=again, json_=json_)
+    how = chosen(own, execution, parallel=parallel, device=device, data_dir=data_dir, loaders=loaders)
+    _launch_and_report(store, sweep, labels, runs, how, states, retry=again, json_=json_)
 
 
 def _above(run: str, runs: Mapping[str, Run]) -> list[str]:
@@ -193,7 +187,7 @@ def _plan_lines(made: Plan, runs: Mapping[str, Run], states: Mapping[str, State]
 
 def train(
     recipe: Annotated[str, typer.Argument(help="A YAML file with a recipe (its `profile:` is the base), or the name or id of a run.")],
-    set_: Sets = None, device: Device = None, data_dir: DataDir = None, loaders: Loaders = None, results: Results = DEFAULT_RESULTS,
+    set_: Sets = None, device: Device = None, data_dir: DataDir = None, loaders: Loaders = None, execution: More = None, results: Results = DEFAULT_RESULTS,
 ) -> None:  # fmt: skip
     """Train one run in the foreground, for debugging. It is recorded like any other."""
     from deit_ablate.plan import single_run
@@ -224,9 +218,16 @@ def train(
         store.register(only.id, only.recipe, only.parents, only.sources)
         store.uncancel(only.id)
         status.close_if_gone(store, only.id)
-        execution = _execution(Execution(), parallel=None, device=device, data_dir=data_dir, loaders=loaders)
+        how = chosen(Execution(), execution, device=device, data_dir=data_dir, loaders=loaders)
         print(f"run {only.id}", flush=True)
-        code = foreground(Job(str(store.root), only.id, (*_arguments(execution)(True), "--command", _command())))
+        code = foreground(
+            Job(
+                str(store.root),
+                only.id,
+                (*worker_arguments(how, True), "--command", _command()),
+                ranks=how.ranks,
+            )
+        )
     else:
         print(f"run {only.id} is {before['status']} already; `deit-ablate forget {only.id}` would train it again")
     outcome = store.outcome(only.id)
@@ -238,58 +239,6 @@ def train(
 
 
 # -- shared ----------------------------------------------------------------------------------------------------------
-
-
-def _execution(
-    own: Execution, *, parallel: int | None, device: str | None, data_dir: Path | None, loaders: int | None
-) -> Execution:
-    given: dict[str, Any] = {
-        "parallel": parallel,
-        "device": device,
-        "data_dir": str(data_dir) if data_dir else None,
-        "loaders": loaders,
-    }
-    if device is not None and device not in ("auto", "cpu", "cuda", "mps"):
-        raise InputError(f"got {device!r}", where=("--device", 0, 0), expected="auto, cpu or cuda")
-    return own.model_copy(update={key: value for key, value in given.items() if value is not None})
-
-
-def _must_have(execution: Execution, runs: Sequence[Run]) -> None:
-    """Refuse a launch whose device or data folder is not there, which would fail every run."""
-    if execution.device == "mps":
-        raise InputError(
-            "Apple's MPS is not supported by this version", where=("--device", 0, 0), expected="auto, cpu or cuda"
-        )
-    if runs and execution.device == "cuda" and not may_have_gpu():
-        raise InputError("no CUDA device can be used here", where=("--device", 0, 0), expected="auto or cpu")
-    folder = Path(execution.data_dir) if execution.data_dir else None
-    for data in {run.recipe["data"]["name"]: run.recipe["data"] for run in runs}.values():
-        known = names()["datasets"].get(data["name"], {})
-        if not known.get("folder"):
-            continue
-        if folder is None and not (known["folder"] != "--data-dir" and Path(known["folder"]).is_dir()):
-            debian = "" if known["folder"] == "--data-dir" else f", or Debian's package in {known['folder']}"
-            raise InputError(
-                f"{data['name']} lies in a folder, and none is given",
-                expected=f"--data-dir DIR (or DEIT_ABLATE_DATA){debian}",
-            )
-        if folder is not None and not folder.is_dir():
-            raise InputError(
-                "no such folder", where=(str(folder), 0, 0), key="--data-dir", expected=f"the folder of {data['name']}"
-            )
-
-
-def _arguments(execution: Execution) -> Any:
-    def arguments(retry: bool) -> tuple[str, ...]:
-        return worker_arguments(
-            device=execution.device,
-            loaders=execution.loaders,
-            threads=execution.threads,
-            data_dir=execution.data_dir,
-            retry=retry,
-        )
-
-    return arguments
 
 
 def _alone(store: Store, execution: Execution) -> str:
@@ -367,17 +316,21 @@ def _launch(
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, on_signal)
-    executor = EXECUTORS["local"](parallel=execution.parallel, threads=execution.threads, device=execution.device)
+    executor = EXECUTORS["local"](
+        parallel=execution.parallel, threads=execution.threads, device=execution.device, ranks=execution.ranks
+    )
     watch = console.Watch(
         store, labels, {run.id: run.recipe["schedule"]["epochs"] for run in runs.values()}, stream=out
     )
     command = _command()
 
     def arguments(retrying: bool) -> tuple[str, ...]:
-        return (*_arguments(execution)(retrying), "--command", command)
+        return (*worker_arguments(execution, retrying), "--command", command)
 
     try:
-        return Launch(runs, store, executor, arguments=arguments, retry=retry).run(watch, lambda: bool(asked_to_stop))
+        return Launch(runs, store, executor, arguments=arguments, retry=retry, ranks=execution.ranks).run(
+            watch, lambda: bool(asked_to_stop)
+        )
     finally:
         watch.close()
         executor.close()

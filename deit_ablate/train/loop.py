@@ -10,7 +10,6 @@ random draw is a function of (seed, purpose, position) and the journal's checkpo
 from __future__ import annotations
 
 import copy
-import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,14 +21,17 @@ from torch import nn
 from deit_ablate.recipe import Recipe
 from deit_ablate.train.data import Splits, load_data
 from deit_ablate.train.distill import build_loss, distillation_of
+from deit_ablate.train.distributed import Group, Share
 from deit_ablate.train.ema import Ema
 from deit_ablate.train.errors import TrainError
+from deit_ablate.train.losses import Losses
 from deit_ablate.train.mixing import build_mixing
-from deit_ablate.train.model import build_model, heads, load_weights, shape_of
+from deit_ablate.train.model import build_model, load_weights, shape_of
 from deit_ablate.train.optim import build_optimizer, build_schedule
 from deit_ablate.train.outcome import Examiner, Outcome
-from deit_ablate.train.parents import Parent, Teacher, parent_weights
+from deit_ablate.train.parents import Parent, build_teacher, parent_weights
 from deit_ablate.train.position import Position, restore, to_state
+from deit_ablate.train.precision import HeadsOf, autocast, build_scaler, set_up
 from deit_ablate.train.sampler import steps_per_epoch, training_batches
 from deit_ablate.train.streams import seed_generators, stream
 
@@ -68,6 +70,13 @@ class Journal:
         return False
 
 
+class Quiet(Journal):
+    """The journal of all ranks but the first: they say nothing, and do as the first does."""
+
+    def checkpoint(self, state: dict[str, Any]) -> None:
+        pass
+
+
 def train(
     recipe: Recipe,
     *,
@@ -76,61 +85,94 @@ def train(
     device: str = "cpu",
     loaders: int = 0,
     parents: Mapping[str, Parent] | None = None,
+    teacher_weights: Path | None = None,
+    group: Group | None = None,
+    accumulation: int = 1,
+    compile: bool = False,
+    channels_last: bool = False,
+    deterministic: bool = False,
 ) -> Outcome:
     """Train by the recipe, from the journal's checkpoint where it has one, and evaluate on the test split once.
 
-    ``parents``: "teacher" for a distillation type that has one, "from" to start from a run's weights. ``data_dir``,
-    ``device`` and ``loaders`` (processes that prepare batches) change nothing in the result on a CPU. The number of
-    torch threads is the caller's, and does change bits. Raises TrainError for what the user can put right.
+    ``parents``: "teacher" for a distillation type that has one, "from" to start from a run's weights.
+    ``teacher_weights``: the checkpoint file of a teacher that the recipe names. ``data_dir``, ``device`` and
+    ``loaders`` (processes that prepare batches) change nothing in the result on a CPU; the rest of the execution (and
+    the number of torch threads, which is the caller's) changes bits. ``group``: the ranks that train together.
+    Raises TrainError for what the user can put right.
     """
-    journal, parents, where = journal or Journal(), parents or {}, torch.device(device)
+    group, where = group or Group(), torch.device(device)
+    journal, parents, share = (
+        (journal or Journal()) if group.first else Quiet(),
+        parents or {},
+        Share(group, accumulation),
+    )
+    set_up(where, deterministic)
     data = load_data(recipe, data_dir)
+    share.check(recipe.schedule.batch_size, paired=recipe.mixes)
     journal.data(data.facts())
     steps = steps_per_epoch(recipe, data)
 
     model = initial_model(recipe, data, parents.get("from")).to(where)
-    teacher = build_teacher(recipe, data, parents.get("teacher"), where)
-    ema = Ema(model, recipe.regularize.ema_decay) if recipe.regularize.ema_decay is not None else None
+    model = model.to(memory_format=torch.channels_last) if channels_last else model
+    teacher = build_teacher(recipe, data, parents.get("teacher"), teacher_weights, where)
+    ema = Ema(model, recipe.regularize.ema_decay) if recipe.regularize.ema_decay and group.first else None
     optimizer = build_optimizer(recipe, model)
+    scaler = build_scaler(recipe, where)
     set_lr = build_schedule(recipe, optimizer, steps)
     mix = build_mixing(recipe, len(data.dataset.classes))
     loss_of = build_loss(recipe)
-    examiner = Examiner(recipe, data, model, ema, where, loaders)
+    examiner = Examiner(recipe, data, model, ema, where, loaders, group)
+    half = autocast(recipe, where)
 
-    saved = journal.resume()
-    at = restore(saved, data, model, ema, optimizer) if saved is not None else Position()
-    batches = training_batches(recipe, data, at.step, loaders, pin=where.type == "cuda")
+    saved = group.from_first(journal.resume())
+    at = restore(saved, data, model, ema, optimizer, scaler) if saved is not None else Position()
+    student: Any = torch.compile(HeadsOf(model)) if compile else HeadsOf(model)
+    student = group.wrap(student, where)
+    batches = training_batches(recipe, data, at.step, loaders, where.type == "cuda", share)
+    losses = Losses(where, group)
 
     for epoch in range(len(at.history), recipe.schedule.epochs):
         model.train()
         clock = time.perf_counter() - at.seconds
         while at.step < (epoch + 1) * steps:
-            images, targets = (part.to(where, non_blocking=True) for part in next(batches))
+            batch = [part.to(where, non_blocking=True).chunk(accumulation) for part in next(batches)]
             set_lr(at.step)
-            seed_generators(stream(recipe.seed, "mix", at.step))
-            images, targets = mix(images, targets)
-            seed_generators(stream(recipe.seed, "model", at.step), where)
-            parts = loss_of(heads(model, images), targets, teacher(images) if teacher else None)
-            losses = {name: part.item() for name, part in parts.items()}
-            if not math.isfinite(losses["total"]):
-                return examiner.non_finite(at)
-
             optimizer.zero_grad()
-            parts["total"].backward()
+            chunks = []
+            for part, (images, targets) in enumerate(zip(*batch, strict=True)):
+                seed_generators(stream(recipe.seed, "mix", at.step))
+                images, targets = mix(images, targets)
+                images = images.contiguous(memory_format=torch.channels_last) if channels_last else images
+                seed_generators(stream(recipe.seed, "model", *share.position(at.step, part)), where)
+                with half():
+                    outputs, answers = student(images), teacher(images) if teacher else None
+                chunks.append(loss_of(outputs, targets, answers))
+                with group.accumulating(student, more=part + 1 < accumulation):
+                    scaler.scale(chunks[-1]["total"] / accumulation).backward()
+
+            losses.add(at.step, chunks)
+            if losses.due(last=at.step + 1 == (epoch + 1) * steps):
+                at.sums, bad = losses.read(at.sums)
+                if bad is not None:
+                    return examiner.non_finite(at, bad)
             if recipe.optimizer.clip_grad is not None:
+                scaler.unscale_(optimizer)
                 nn.utils.clip_grad_norm_(model.parameters(), recipe.optimizer.clip_grad)
-            optimizer.step()
+            scaler.step(optimizer)
+            scaler.update()
             if ema:
                 ema.update()
 
             at.step += 1
-            at.sums = {name: at.sums.get(name, 0.0) + loss for name, loss in losses.items()}
             at.seconds = time.perf_counter() - clock
-            journal.progress(epoch, at.step - epoch * steps, steps, losses["total"])
-            stop = journal.stop()
-            if stop or journal.checkpoint_due():
-                journal.checkpoint(to_state(at, data, model, ema, optimizer))
-            if stop:
+            journal.progress(epoch, at.step - epoch * steps, steps, losses.last)
+            asked = group.from_first("stop" if journal.stop() else "save" if journal.checkpoint_due() else "")
+            if asked:
+                at.sums, bad = losses.read(at.sums)
+                if bad is not None:
+                    return examiner.non_finite(at, bad)
+                journal.checkpoint(to_state(at, data, model, ema, optimizer, scaler))
+            if asked == "stop":
                 return examiner.stopped(at)
 
         means = {name: total / steps for name, total in at.sums.items()}
@@ -146,7 +188,7 @@ def train(
         }
         at.history, at.sums, at.seconds = [*at.history, line], {}, 0.0
         journal.epoch(line)
-        journal.checkpoint(to_state(at, data, model, ema, optimizer))
+        journal.checkpoint(to_state(at, data, model, ema, optimizer, scaler))
 
     return examiner.finished(at)
 
@@ -161,14 +203,3 @@ def initial_model(recipe: Recipe, data: Splits, parent: Parent | None) -> nn.Mod
     if parent is not None:
         load_weights(model, parent_weights(parent))
     return model
-
-
-def build_teacher(recipe: Recipe, data: Splits, parent: Parent | None, device: torch.device) -> Teacher | None:
-    """The teacher that the distillation type asks for. Raises TrainError where it asks for one and there is none."""
-    if not distillation_of(recipe.distill.type).teacher:
-        return None
-    if parent is None:
-        raise TrainError(
-            f"distill.type {recipe.distill.type} needs a teacher: a stage of the sweep, given as parents['teacher']"
-        )
-    return Teacher(parent, data.dataset, device)

@@ -12,6 +12,7 @@ from torch import nn
 from deit_ablate.recipe import Recipe
 from deit_ablate.train import cost
 from deit_ablate.train.data import Array, Images, Splits
+from deit_ablate.train.distributed import Group
 from deit_ablate.train.ema import Ema
 from deit_ablate.train.evaluate import Scores, evaluate
 from deit_ablate.train.position import Position
@@ -46,19 +47,28 @@ class Examiner:
     """Scores the model on the validation part (any time) and on the test split (once), and writes the outcome."""
 
     def __init__(
-        self, recipe: Recipe, data: Splits, model: nn.Module, ema: Ema | None, device: torch.device, loaders: int
+        self,
+        recipe: Recipe,
+        data: Splits,
+        model: nn.Module,
+        ema: Ema | None,
+        device: torch.device,
+        loaders: int,
+        group: Group,
     ) -> None:
         self.recipe, self.data, self.model, self.ema = recipe, data, model, ema
-        self.device, self.loaders = device, loaders
+        self.device, self.loaders, self.first = device, loaders, group.first
 
     def validate(self) -> dict[str, Any] | None:
         """Scores of the raw weights (and top1_ema) on the validation part, or None where there is none."""
-        if not len(self.data.validation):
+        if not self.first or not len(self.data.validation):
             return None
         return self._score(self.data.dataset.train, self.data.validation, keep=False).metrics
 
     def finished(self, at: Position) -> Outcome:
-        """The last epoch is done: the test split, for the first and only time."""
+        """The last epoch is done: the test split, for the first and only time (rank 0 does it for all)."""
+        if not self.first:
+            return self._outcome("done", None, at, None, {})
         test = self._score(self.data.dataset.test, None, keep=True)
         arrays = {key if key == "token_similarity" else f"test_{key}": array for key, array in test.arrays.items()}
         top1, threshold = test.metrics["top1"], chance_threshold(len(self.data.dataset.classes))
@@ -67,9 +77,10 @@ class Examiner:
             return self._outcome("diverged", reason, at, test.metrics, arrays)
         return self._outcome("done", None, at, test.metrics, arrays)
 
-    def non_finite(self, at: Position) -> Outcome:
-        """The loss of the step after ``at`` is no number: this ends the run at once."""
-        return self._outcome("diverged", f"non-finite loss at step {at.step + 1}", at, None, {})
+    def non_finite(self, at: Position, step: int) -> Outcome:
+        """The loss of this step (counted from 0) is no number: this ends the run."""
+        at.step = step
+        return self._outcome("diverged", f"non-finite loss at step {step + 1}", at, None, {})
 
     def stopped(self, at: Position) -> Outcome:
         return self._outcome("stopped", f"asked to stop after step {at.step}", at, None, {})
@@ -99,12 +110,19 @@ class Examiner:
     def _cost(self, at: Position) -> dict[str, Any]:
         seconds = at.train_seconds
         epochs = [line["seconds"] for line in at.history]
+        peak_memory = cost.peak_memory(self.device)  # of the training: before anything else is measured
+        channels, resolution = self.data.dataset.channels, self.recipe.data.resolution
+        # A training that was stopped, or met a non-finite loss, ended within an epoch: that one is not in the history.
+        finished = len(at.history) == self.recipe.schedule.epochs
+        rate, batch = cost.inference(self.model, channels, resolution) if finished and self.first else (None, None)
         return {
             "train_seconds": seconds,
             "epoch_seconds_median": statistics.median(epochs) if epochs else None,
             "images_per_second": at.step * self.recipe.schedule.batch_size / seconds if seconds else None,
-            "peak_memory_bytes": cost.peak_memory(self.device),
+            "inference_images_per_second": rate,
+            "inference_batch": batch,
+            "peak_memory_bytes": peak_memory,
             "parameters": cost.parameters(self.model),
-            "flops": cost.forward_flops(self.model, self.data.dataset.channels, self.recipe.data.resolution),
+            "flops": cost.forward_flops(self.model, channels, resolution),
             "device": torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type,
         }

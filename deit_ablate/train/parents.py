@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from deit_ablate.recipe import Recipe
 from deit_ablate.train import checkpoint
-from deit_ablate.train.data import Dataset
+from deit_ablate.train.data import Dataset, Splits
 from deit_ablate.train.distill import distillation_of
 from deit_ablate.train.errors import TrainError
 from deit_ablate.train.evaluate import classifiers
@@ -65,3 +65,16 @@ class Teacher:
             images = F.interpolate(images, size=size, mode="bicubic", align_corners=False, antialias=True)
         outputs = heads(self.model, images)
         return outputs[0] if outputs[1] is None else classifiers(outputs)["fused_softmax"]
+
+
+def build_teacher(
+    recipe: Recipe, data: Splits, parent: Parent | None, weights: Path | None, device: torch.device
+) -> Teacher | None:
+    """The teacher that the distillation type asks for. Raises TrainError where it asks for one and there is none."""
+    if not distillation_of(recipe.distill.type).teacher:
+        return None
+    if parent is None:
+        raise TrainError(
+            f"distill.type {recipe.distill.type} needs a teacher: a stage of the sweep, given as parents['teacher']"
+        )
+    return Teacher(parent, data.dataset, device)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
+from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
 from deit_ablate.train.data import Splits
@@ -33,7 +34,9 @@ class Position:
         return float(sum(line["seconds"] for line in self.history)) + self.seconds
 
 
-def to_state(at: Position, data: Splits, model: nn.Module, ema: Ema | None, optimizer: Optimizer) -> dict[str, Any]:
+def to_state(
+    at: Position, data: Splits, model: nn.Module, ema: Ema | None, optimizer: Optimizer, scaler: GradScaler
+) -> dict[str, Any]:
     """A checkpoint's content: plain values and (live) tensors, so that it loads with ``weights_only``."""
     return {
         "step": at.step,
@@ -45,10 +48,13 @@ def to_state(at: Position, data: Splits, model: nn.Module, ema: Ema | None, opti
         "model": model.state_dict(),
         "ema": ema.model.state_dict() if ema else None,
         "optimizer": optimizer.state_dict(),
+        "scaler": scaler.state_dict(),
     }
 
 
-def restore(state: dict[str, Any], data: Splits, model: nn.Module, ema: Ema | None, optimizer: Optimizer) -> Position:
+def restore(
+    state: dict[str, Any], data: Splits, model: nn.Module, ema: Ema | None, optimizer: Optimizer, scaler: GradScaler
+) -> Position:
     """Put a checkpoint's content back. Raises TrainError where it is of other data or of another model."""
     if state["data"] != data.dataset.fingerprint:
         raise TrainError("the data are not those that the checkpoint was trained on (their fingerprints differ)")
@@ -57,6 +63,8 @@ def restore(state: dict[str, Any], data: Splits, model: nn.Module, ema: Ema | No
         if ema:
             ema.model.load_state_dict(state["ema"])
         optimizer.load_state_dict(state["optimizer"])
+        if state.get("scaler"):
+            scaler.load_state_dict(state["scaler"])
     except (RuntimeError, ValueError, KeyError, TypeError) as error:
         raise TrainError(f"the checkpoint does not fit this recipe: {error}") from error
     return Position(state["step"], list(state["history"]), dict(state["sums"]), state["seconds"])

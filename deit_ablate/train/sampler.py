@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from torch.utils.data import DataLoader
 from deit_ablate.recipe import Recipe
 from deit_ablate.train.augment import Augmenter, Normalise, evaluation
 from deit_ablate.train.data import Array, ArrayImages, Dataset, Images, Splits
+from deit_ablate.train.distributed import Share
 from deit_ablate.train.streams import generator, stream
 
 View = tuple[int, int, int]
@@ -33,24 +35,29 @@ def epoch_order(indices: Array, seed: int, epoch: int, repeats: int = 1) -> tupl
     return np.repeat(drawn, repeats)[:count], np.tile(np.arange(repeats), count)[:count]
 
 
-def epoch_views(indices: Array, seed: int, epoch: int, repeats: int, batch_size: int) -> list[list[View]]:
-    """An epoch's batches, whole ones only."""
+def epoch_views(indices: Array, seed: int, epoch: int, repeats: int, batch_size: int) -> Iterator[list[View]]:
+    """An epoch's batches, whole ones only, each made when it is asked for."""
     images, numbers = epoch_order(indices, seed, epoch, repeats)
-    views = [(epoch, int(image), int(number)) for image, number in zip(images, numbers, strict=True)]
-    return [views[start : start + batch_size] for start in range(0, len(views) - batch_size + 1, batch_size)]
+    for start in range(0, len(images) - batch_size + 1, batch_size):
+        chosen = slice(start, start + batch_size)
+        yield [(epoch, *view) for view in zip(images[chosen].tolist(), numbers[chosen].tolist(), strict=True)]
 
 
-def training_batches(recipe: Recipe, data: Splits, start: int, loaders: int, pin: bool = False) -> Iterator[Batch]:
-    """The batches of steps ``start``, start + 1, ... to the end of the training, whatever fetches them.
+def training_batches(
+    recipe: Recipe, data: Splits, start: int, loaders: int, pin: bool = False, share: Share | None = None
+) -> Iterator[Batch]:
+    """The batches of steps ``start``, start + 1, ... to the end of the training, whatever fetches them; of each, the
+    chunks that are this rank's, one after the other.
 
     ``loaders`` processes work ahead, also across epochs; with 0 the caller's own does.
     """
-    steps = steps_per_epoch(recipe, data)
+    steps, share = steps_per_epoch(recipe, data), share or Share()
 
     def views() -> Iterator[list[View]]:
         for epoch in range(start // steps, recipe.schedule.epochs):
             batches = epoch_views(data.train, recipe.seed, epoch, recipe.augment.repeats, recipe.schedule.batch_size)
-            yield from batches[max(0, start - epoch * steps) :]
+            for batch in itertools.islice(batches, max(0, start - epoch * steps), None):
+                yield share.of(batch)
 
     source = _Training(data.dataset.train, Augmenter(recipe, data.dataset))
     yield from _loader(source, _Lazy(views), loaders, pin)

@@ -39,7 +39,7 @@ def test_epochs_and_seeds_have_orders_of_their_own() -> None:
 
 
 def test_the_last_partial_batch_is_dropped() -> None:
-    batches = epoch_views(INDICES, seed=0, epoch=2, repeats=1, batch_size=8)
+    batches = list(epoch_views(INDICES, seed=0, epoch=2, repeats=1, batch_size=8))
     assert [len(batch) for batch in batches] == [8, 8]
     assert {view[0] for batch in batches for view in batch} == {2}
 

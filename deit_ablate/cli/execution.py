@@ -1,0 +1,72 @@
+"""How runs are carried out, as the command line says it: over the sweep's ``execution:``, over the profile's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from deit_ablate.executors import may_have_gpu
+from deit_ablate.plan import Run
+from deit_ablate.recipe import names
+from deit_ablate.resolve import validate
+from deit_ablate.spec import Execution
+from deit_ablate.yamlfile import InputError, Node, assignment, merge
+
+Parallel = Annotated[
+    int | None, typer.Option("--parallel", min=1, help="Runs at once; by default one a core, or one a GPU.")
+]
+Device = Annotated[str | None, typer.Option("--device", help="auto, cpu or cuda.")]
+DataDir = Annotated[Path | None, typer.Option("--data-dir", envvar="DEIT_ABLATE_DATA", help="Folder of the data set.")]
+Loaders = Annotated[int | None, typer.Option("--loaders", min=0, help="Data-loading processes of a run.")]
+More = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--execution",
+        "-x",
+        metavar="KEY=VALUE",
+        help="Any key of `execution:`, such as ranks=2, accumulation=4, compile=true (may be given several times).",
+    ),
+]
+
+
+def chosen(own: Execution, more: Sequence[str] | None, **given: Any) -> Execution:
+    """The execution with what the command line says. Raises InputError for keys and values that do not exist."""
+    node = Node({}, ("", 0, 0))
+    for text in more or ():
+        node = merge(node, assignment(text, "--execution"))
+    asked = validate(Execution, node, ("execution",))
+    values = {key: getattr(asked, key) for key in asked.model_fields_set}
+    values |= {
+        key: str(value) if isinstance(value, Path) else value for key, value in given.items() if value is not None
+    }
+    if values.get("device") not in (None, "auto", "cpu", "cuda", "mps"):
+        raise InputError(f"got {values['device']!r}", where=("--device", 0, 0), expected="auto, cpu or cuda")
+    return own.model_copy(update=values)
+
+
+def must_have(execution: Execution, runs: Sequence[Run]) -> None:
+    """Refuse a launch whose device or data folder is not there, which would fail every run."""
+    if execution.device == "mps":
+        raise InputError(
+            "Apple's MPS is not supported by this version", where=("--device", 0, 0), expected="auto, cpu or cuda"
+        )
+    if runs and execution.device == "cuda" and not may_have_gpu():
+        raise InputError("no CUDA device can be used here", where=("--device", 0, 0), expected="auto or cpu")
+    folder = Path(execution.data_dir) if execution.data_dir else None
+    for data in {run.recipe["data"]["name"]: run.recipe["data"] for run in runs}.values():
+        known = names()["datasets"].get(data["name"], {})
+        if not known.get("folder"):
+            continue
+        if folder is None and not (known["folder"] != "--data-dir" and Path(known["folder"]).is_dir()):
+            debian = "" if known["folder"] == "--data-dir" else f", or Debian's package in {known['folder']}"
+            raise InputError(
+                f"{data['name']} lies in a folder, and none is given",
+                expected=f"--data-dir DIR (or DEIT_ABLATE_DATA){debian}",
+            )
+        if folder is not None and not folder.is_dir():
+            raise InputError(
+                "no such folder", where=(str(folder), 0, 0), key="--data-dir", expected=f"the folder of {data['name']}"
+            )
