@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,11 @@ def sync_folder(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def sync_file(path: Path) -> None:
+    with open(path, "rb") as handle:
+        os.fsync(handle.fileno())
 
 
 @contextlib.contextmanager
@@ -83,6 +90,32 @@ def replace(path: Path, content: bytes) -> None:
         _write(temporary, content)
         os.replace(temporary, path)
     sync_folder(path.parent)
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file's content, in hex."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as handle:
+        while chunk := handle.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def adopt(path: Path, target: Path, expected: str) -> None:
+    """Make ``target`` appear whole, as a hard link to ``path`` or, where there can be none, a copy of it.
+
+    Raises ValueError, and makes nothing, where the SHA-256 of the content is not the expected one.
+    """
+    with temporary_beside(target) as temporary:
+        try:
+            os.link(path.resolve(), temporary)  # resolved, for a link to a symbolic link would be one too
+        except OSError:
+            shutil.copyfile(path, temporary)
+            sync_file(temporary)
+        if sha256(temporary) != expected:
+            raise ValueError(f"the content of {path} has changed")
+        os.replace(temporary, target)
+    sync_folder(target.parent)
 
 
 def append_line(path: Path, line: str) -> None:

@@ -24,7 +24,7 @@ from deit_ablate.recipe import BLOCKS
 from deit_ablate.resolve import check_keys, layer, validate
 from deit_ablate.yamlfile import InputError, Node, Position, assignment, expand_dotted, load, merge, suggest
 
-RESERVED = frozenset({"runs", "reference", "submissions", "code", "data", "trash"})
+RESERVED = frozenset({"runs", "reference", "submissions", "code", "data", "weights", "trash"})
 """Folders of the store, which no sweep may be called after."""
 NAME = r"^[A-Za-z0-9+][A-Za-z0-9 ._+=,-]{0,199}$"
 

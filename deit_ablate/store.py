@@ -14,7 +14,7 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -139,6 +139,21 @@ class Store:
                 path,
                 files.to_json({"schema": SCHEMA, "run": run, "recipe": recipe, "parents": parents, "sources": sources}),
             )
+
+    def adopt(self, run: str, write: Callable[[Path], object]) -> bool:
+        """Take in a finished run from elsewhere, whole or not at all; False where there is one of that id."""
+        if self.run(run).exists():
+            return False
+        folder = files.make_folder(self.root / "trash") / f"{run}-{secrets.token_hex(4)}"
+        write(files.make_folder(folder))
+        files.make_folder(self.run(run).parent)
+        try:
+            os.rename(folder, self.run(run))
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            return False  # another process was first; gc empties the trash
+        return True
 
     def recipe(self, run: str) -> dict[str, Any] | None:
         return files.read_json(self.run(run) / "recipe.json")
@@ -282,6 +297,56 @@ class Store:
 
     def data_facts(self, data_id: str) -> dict[str, Any] | None:
         return files.read_json(self.root / "data" / f"{data_id}.json")
+
+    # -- weights of teachers --------------------------------------------------------------------------------
+
+    def keep_weights(self, sha256: str, path: Path) -> Path:
+        """Keep a weights file under its content's hash ("sha256:<hex>"); returns where it lies.
+
+        Raises ValueError where the file's content is another by now.
+        """
+        digest = sha256.removeprefix("sha256:")
+        kept = self.kept_weights(sha256)
+        if kept is not None and files.sha256(kept) == digest:
+            return kept
+        suffix = path.suffix if re.fullmatch(r"\.[A-Za-z0-9]{1,12}", path.suffix) else ".weights"
+        target = files.make_folder(self.root / "weights") / (kept.name if kept else f"{digest}{suffix}")
+        files.adopt(path, target, digest)
+        return target
+
+    def keep_hub_weights(self, name: str, write: Callable[[Path], None]) -> Path:
+        """Keep what ``write`` writes to a path as the weights (safetensors) of the hub's model of this name.
+
+        The first content under a name stands. Raises ValueError where this is another.
+        """
+        target = files.make_folder(self.root / "weights") / f"{name}.safetensors"
+        with files.temporary_beside(target) as temporary:
+            write(temporary)
+            files.sync_file(temporary)
+            digest = files.sha256(temporary)
+            pin = {"schema": SCHEMA, "name": name, "sha256": digest}
+            files.publish(self._weights_pin(name), files.to_json(pin))
+            if self.hub_sha256(name) != digest:
+                raise ValueError(f"what the hub gives as {name} is not what earlier runs in this store used")
+            os.replace(temporary, target)
+        files.sync_folder(target.parent)
+        return target
+
+    def kept_weights(self, wanted: str) -> Path | None:
+        """The kept file of this content ("sha256:<hex>") or of the hub's model of this name, or None."""
+        digest = wanted.removeprefix("sha256:")
+        if digest != wanted:
+            return next((self.root / "weights").glob(f"{digest}.*"), None)
+        path = self.root / "weights" / f"{wanted}.safetensors"
+        return path if path.exists() else None
+
+    def hub_sha256(self, name: str) -> str | None:
+        """The content that is pinned as the weights of the hub's model of this name, or None."""
+        pin = files.read_json(self._weights_pin(name))
+        return pin["sha256"] if pin else None
+
+    def _weights_pin(self, name: str) -> Path:
+        return self.root / "weights" / f"{name}.json"
 
     def proven_over(self, run: str) -> bool:
         """Whether every attempt at a run is certain to have ended (a release is a person's word, no proof)."""

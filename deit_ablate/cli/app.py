@@ -18,17 +18,23 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "plan": ("running", "Show what a sweep would run, and what it would cost"),
     "retry": ("running", "Run again what failed or was cancelled"),
     "train": ("running", "Train one run in the foreground"),
+    "fetch": ("checking", "Bring into place what runs on machines without a network will need"),
+    "verify": ("checking", "Evaluate finished runs anew and compare with their records"),
     "status": ("looking", "Show where runs stand"),
     "logs": ("looking", "Print what a run printed"),
     "show": ("looking", "Show a run: recipe, metrics, provenance"),
     "diff": ("looking", "Show what differs between two runs"),
     "table": ("looking", "Print a sweep's table"),
     "figure": ("looking", "Draw a sweep's figures"),
+    "tokens": ("inside", "Show how alike class and distillation token are, layer by layer"),
+    "disagree": ("inside", "Show how often classifiers decide differently on the same test images"),
     "cancel": ("keeping", "Cancel runs that are not finished"),
     "release": ("keeping", "Say that an attempt is over, where nobody can prove it"),
     "forget": ("keeping", "Move a run to the trash, so that it is trained again"),
     "du": ("keeping", "Show what the store takes on disk"),
     "gc": ("keeping", "Remove checkpoints that finished runs no longer need"),
+    "keep": ("keeping", "Write a sweep's records, curves and predictions to a small folder, to be kept"),
+    "import": ("keeping", "Merge another store, or kept records, into this one"),
     "init": ("keeping", "Write the shipped sweeps and analyses out, to be edited"),
     "schema": ("keeping", "Print the JSON Schema of sweep files"),
 }
@@ -44,7 +50,7 @@ class Commands(typer.core.TyperGroup):
             return None
         module = importlib.import_module(f"deit_ablate.cli.{COMMANDS[cmd_name][0]}")
         alone = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-        alone.command(cmd_name)(getattr(module, cmd_name))
+        alone.command(cmd_name)(getattr(module, "import_" if cmd_name == "import" else cmd_name))
         return typer.main.get_command(alone)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:

@@ -16,6 +16,8 @@ import typer
 from deit_ablate import owner, shipped
 from deit_ablate.cli import console
 from deit_ablate.cli.targets import DEFAULT_RESULTS, Results, dependents, names_of, one_run, runs_of
+from deit_ablate.reference import bring
+from deit_ablate.reference import keep as keep_records
 from deit_ablate.store import Refused, Store
 from deit_ablate.yamlfile import InputError
 
@@ -145,6 +147,28 @@ def gc(
     if not dry_run:
         store.empty_trash()
     print(f"{'would free' if dry_run else 'freed'} {console.size(freed)} in {count} files")
+
+
+def keep(
+    sweep: Annotated[str, typer.Argument(help="A sweep's name under the results folder.")],
+    to: Annotated[
+        Path | None, typer.Option("--to", help="The folder; by default reference/<sweep> under results.")
+    ] = None,
+    results: Results = DEFAULT_RESULTS,
+) -> None:
+    """Write a sweep's records, curves and predictions (no checkpoints), its table and its figures, to be kept."""
+    store = Store(results)
+    folder = to or store.root / "reference" / sweep
+    print(f"{folder}: {keep_records(store, sweep, folder)} runs")
+
+
+def import_(
+    folder: Annotated[Path, typer.Argument(help="A results folder, or one that `keep` wrote.")],
+    results: Results = DEFAULT_RESULTS,
+) -> None:
+    """Merge another store, or kept records, into this one; what stands is never changed."""
+    new, known = bring(folder, Store(results))
+    print(f"{new} runs brought, {known} were here already")
 
 
 def init(folder: Annotated[Path, typer.Argument(help="Where to write sweeps/ and analysis/.")] = Path(".")) -> None:

@@ -1,0 +1,107 @@
+"""Commands that look inside what runs recorded of their test images: tokens, disagree."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeGuard
+
+import typer
+
+from deit_ablate import files
+from deit_ablate.cli.targets import DEFAULT_RESULTS, Results, runs_of
+from deit_ablate.store import Store
+
+if TYPE_CHECKING:
+    from deit_ablate.report.tokens import Row
+
+Targets = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="TARGET",
+        help="A sweep, sweep:variant, sweep:variant:seed[:stage], or the first digits of a run's id.",
+    ),
+]
+Out = Annotated[
+    Path | None, typer.Option("--out", help="Folder to write to; by default the sweep's, where all is of one sweep.")
+]
+
+
+def tokens(targets: Targets, results: Results = DEFAULT_RESULTS, out: Out = None) -> None:
+    """Print how alike class and distillation token are, layer by layer; write the values and a figure."""
+    store = Store(results)
+    rows = _rows(targets, store)
+    folder = out or _folder(targets, store, "figures")
+    from deit_ablate.report import render
+    from deit_ablate.report.tokens import similarities, tokens_figure, tokens_table, tokens_values
+
+    found = similarities(store, rows)
+    print(render.to_markdown(tokens_table(found)), end="")
+    if _writable(folder):
+        from deit_ablate.report.style import save
+
+        path = files.make_folder(folder) / "token_similarity"
+        files.replace(path.with_suffix(".csv"), render.to_csv(tokens_values(store, found)).encode())
+        figure = tokens_figure(found)
+        for suffix in (".png", ".pdf"):
+            save(figure, path.with_suffix(suffix))
+        print("\n".join(str(path.with_suffix(suffix)) for suffix in (".csv", ".png", ".pdf")), file=sys.stderr)
+
+
+def disagree(
+    targets: Targets,
+    head: Annotated[
+        str, typer.Option("--head", help="Of models with two heads: class, distillation, fused_softmax or all.")
+    ] = "all",
+    results: Results = DEFAULT_RESULTS,
+    out: Out = None,
+) -> None:
+    """Print the share of test images that each two classifiers class differently; write it as CSV."""
+    store = Store(results)
+    rows = _rows(targets, store)
+    folder = out or _folder(targets, store, "")
+    from deit_ablate.report import render
+    from deit_ablate.report.disagreement import disagreement_table, predictions, with_teachers
+
+    table = disagreement_table(predictions(store, with_teachers(store, rows), head))
+    print(render.to_markdown(table), end="")
+    if _writable(folder):
+        path = files.make_folder(folder) / "disagreement.csv"
+        files.replace(path, render.to_csv(table).encode())
+        print(path, file=sys.stderr)
+
+
+def _rows(targets: Sequence[str], store: Store) -> list[Row]:
+    """The rows that the targets name, each once, with its sweep's name where there are several. Raises InputError."""
+    found = {target: runs_of(target, store) for target in targets}  # the errors; and what is the beginning of an id
+    from dataclasses import replace
+
+    from deit_ablate.report.tokens import Row, sweep_rows
+
+    several = len({target.split(":")[0] for target in targets}) > 1
+    rows: dict[tuple[tuple[str, ...], str], Row] = {}
+    for target, runs in found.items():
+        sweep, *parts = target.split(":")
+        alone = _is_id(target, runs)
+        for row in [Row(runs[0], (runs[0],))] if alone else sweep_rows(store, sweep, *parts):
+            named = replace(row, name=f"{sweep}:{row.name}") if several and not alone else row
+            rows.setdefault((row.runs, row.shows), named)
+    return list(rows.values())
+
+
+def _is_id(target: str, runs: Sequence[str]) -> bool:
+    return len(runs) == 1 and runs[0].startswith(target)
+
+
+def _folder(targets: Sequence[str], store: Store, inside: str) -> Path | None:
+    """Where reports on these targets lie by default: in their sweep's folder; nowhere where there are several."""
+    sweeps = {target.split(":")[0] for target in targets}
+    known = [sweep for sweep in sweeps if store.plan(sweep) is not None]
+    return store.sweep(known[0]) / inside if len(known) == len(sweeps) == 1 else None
+
+
+def _writable(folder: Path | None) -> TypeGuard[Path]:
+    if folder is None:
+        print("nothing is written, as these are not of one sweep: --out DIR says where to", file=sys.stderr)
+    return folder is not None
