@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from deit_ablate.recipe import Recipe, derived, difference, names, run_id
-from deit_ablate.resolve import check_keys, layer, offline_answer, to_recipe
+from deit_ablate.resolve import check_keys, layer, offline_answer, to_recipe, weights_file
 from deit_ablate.spec import Stage, Sweep, Variant, load_profile
 from deit_ablate.yamlfile import InputError, Node, Position, assignment, expand_dotted, load, suggest
 
@@ -30,6 +30,8 @@ class Run:
     recipe: dict[str, Any]
     parents: dict[str, dict[str, str]] = field(default_factory=dict)
     sources: dict[str, str] = field(default_factory=dict)
+    weights: dict[str, Path] = field(default_factory=dict, compare=False)
+    """Where the files lie that the recipe names by their content, as far as their paths were given."""
 
     @property
     def above(self) -> list[str]:
@@ -68,6 +70,11 @@ class Plan:
     @property
     def parents(self) -> dict[str, list[str]]:
         return {run.id: run.above for run in self.runs.values()}
+
+    @property
+    def weights(self) -> dict[str, Path]:
+        """Of all runs: the content ("sha256:<hex>") of each weights file that was given by its path -> that path."""
+        return {sha256: path for run in self.runs.values() for sha256, path in run.weights.items()}
 
     def labels(self) -> dict[str, str]:
         """A name for every run: variant:seed[:stage] by its first row, ``*`` for the variant where all rows share it."""
@@ -157,7 +164,7 @@ def make_plan(sweep: Sweep) -> Plan:
             for seed in stage.seeds:
                 parents = dict(_parents(sweep, stage, recipe, seed, made))
                 seeded = {**canonical, "seed": seed}
-                run = Run(run_id(seeded, parents, own), seeded, parents, own)
+                run = Run(run_id(seeded, parents, own), seeded, parents, own, _weights(canonical))
                 runs.setdefault(run.id, run)
                 made[stage.name, seed] = run.id
         needed = _needed(runs, [made[sweep.stages[-1].name, seed] for seed in sweep.stages[-1].seeds])
@@ -206,12 +213,23 @@ def _stage_nodes(sweep: Sweep, variant: Variant, shared: dict[str, Node]) -> dic
 
 def _recipe(node: Node, stage: Stage) -> Recipe:
     recipe = to_recipe(node)
-    if recipe.needs_teacher and stage.teacher is None:
+    if recipe.distill.teacher and stage.teacher:
+        raise InputError(
+            f"the stage {stage.teacher!r} teaches already", where=node.locate(("distill", "teacher")),
+            key="distill.teacher", expected="a teacher by name, or a stage that teaches, not both",
+        )  # fmt: skip
+    if recipe.needs_teacher and not (stage.teacher or recipe.distill.teacher):
         raise InputError(
             f"{recipe.distill.type!r} needs a teacher", where=node.locate(("distill", "type")), key="distill.type",
-            expected="a stage that teaches: `stages: {teacher: ..., student: {teacher: teacher}}`",
+            expected="a stage that teaches: `stages: {teacher: ..., student: {teacher: teacher}}`, or distill.teacher",
         )  # fmt: skip
     return recipe
+
+
+def _weights(canonical: Mapping[str, Any]) -> dict[str, Path]:
+    wanted = canonical["distill"]["teacher_weights"]
+    path = weights_file(wanted) if wanted else None
+    return {wanted: path} if path else {}
 
 
 def _parents(
@@ -260,6 +278,8 @@ def _wanted(recipe: Recipe) -> Iterator[tuple[str, str, str, dict[str, Any]]]:
     yield "optimizers", "optimizer.name", recipe.optimizer.name, recipe.optimizer.options
     yield "distillations", "distill.type", recipe.distill.type, {}
     yield "datasets", "data.name", recipe.data.name, {}
+    if recipe.distill.teacher:
+        yield "models", "distill.teacher", recipe.distill.teacher, {}
 
 
 def _modules(recipe: Recipe) -> list[str]:
@@ -277,6 +297,11 @@ def _check_names(recipes: Mapping[tuple[str, str], Recipe], nodes: Mapping[str, 
         seen.add(blocks)
         for kind, key, name, options in _wanted(recipe):
             where = nodes[variant][stage].locate(key.split("."))
+            if key == "distill.teacher" and (":" in name or name in names()["models"]):
+                raise InputError(
+                    f"{name!r} is no pretrained model of timm's", where=where, key=key,
+                    expected="a name such as regnety_160.deit_in1k (a model of one's own teaches as a stage)",
+                )  # fmt: skip
             answer = offline_answer(kind, name, options)
             if isinstance(answer, str):
                 raise InputError(answer, where=where, key=key)
@@ -287,7 +312,9 @@ def _check_names(recipes: Mapping[tuple[str, str], Recipe], nodes: Mapping[str, 
                     "name": name,
                     "options": options,
                     "key": key,
-                    "resolution": recipe.data.resolution,
+                    "resolution": recipe.distill.teacher_resolution
+                    if key == "distill.teacher"
+                    else recipe.data.resolution,
                 }
                 asked.setdefault(json.dumps(request, sort_keys=True), (request, where))
     if not asked:
@@ -345,14 +372,14 @@ def single_run(path: Path, sets: Sequence[str]) -> Run:
         check_keys(given, extra=("seed",))
         merged = layer(merged, given)
     recipe = to_recipe(merged)
-    if recipe.needs_teacher:
+    if recipe.needs_teacher and not recipe.distill.teacher:
         raise InputError(
             f"{recipe.distill.type!r} needs a teacher",
             where=merged.locate(("distill", "type")),
             key="distill.type",
-            expected="a sweep with a stage that teaches",
+            expected="distill.teacher, or a sweep with a stage that teaches",
         )
     sources = _check_names({("", ""): recipe}, {"": {"": merged}})
     canonical = recipe.canonical()
     own_sources = {module: sources[module] for module in _modules(recipe) if module in sources}
-    return Run(run_id(canonical, {}, own_sources), canonical, {}, own_sources)
+    return Run(run_id(canonical, {}, own_sources), canonical, {}, own_sources, _weights(canonical))

@@ -16,16 +16,10 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-SEMANTICS = 1
+SEMANTICS = 2
 """Raised by hand when the same recipe comes to mean another training: it is part of every id."""
 
-ADDED_LATER: dict[str, Any] = {
-    "data.corrupt": "fail",
-    "regularize.smoothing_over": "all",
-    "distill.normalisation": "batch",
-    "distill.teacher_weights": None,
-    "distill.teacher_resolution": None,
-}
+ADDED_LATER: dict[str, Any] = {}
 """Fields added after the first release, with the value that changes nothing: at it they are not hashed."""
 
 
@@ -270,6 +264,8 @@ def _resolved(block: Block) -> dict[str, Any]:
     values = block.model_dump()
     if isinstance(block, Distill):
         _resolve_distill(values)
+    if isinstance(block, Regularize) and not values["label_smoothing"]:
+        values["smoothing_over"] = Regularize.model_fields["smoothing_over"].default
     if isinstance(block, Data) and values["id"] is None:
         values["id"] = values["name"]
     return _normal(values)

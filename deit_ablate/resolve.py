@@ -6,10 +6,12 @@ import functools
 import json
 import re
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from deit_ablate import files
 from deit_ablate.recipe import BLOCKS, RESETS, Block, Recipe, names
 from deit_ablate.yamlfile import InputError, Node, merge, suggest
 
@@ -93,11 +95,54 @@ def _block(name: str, node: Node | None) -> Block:
     if node is None:
         return _DEFAULTS[name]
     if id(node) not in _by_node:
-        key = (name, json.dumps(node.plain(), sort_keys=True, default=str))
+        given = _with_weights_by_content(node) if name == "distill" else node
+        key = (name, json.dumps(given.plain(), sort_keys=True, default=str))
         if key not in _by_content:
-            _by_content[key] = validate(type(_DEFAULTS[name]), node, (name,))
+            _by_content[key] = validate(type(_DEFAULTS[name]), given, (name,))
         _by_node[id(node)] = (node, _by_content[key])
     return _by_node[id(node)][1]
+
+
+_weights: dict[str, Path] = {}
+
+
+def weights_file(sha256: str) -> Path | None:
+    """Where a weights file of this content was found, for one that a recipe resolved here gave by its path."""
+    return _weights.get(sha256)
+
+
+def _with_weights_by_content(distill: Node) -> Node:
+    """The block with ``teacher_weights: <path>`` replaced by its content's hash: where a file lies is no part of a recipe.
+
+    A path is relative to the folder of the YAML file in which it stands; of ``--set``, to the working folder.
+    Raises InputError where there is no such file, or it cannot be read.
+    """
+    given = distill.get("teacher_weights")
+    if given is None or not isinstance(given.value, str) or given.value.startswith("sha256:"):
+        return distill
+    written_in, line, _ = given.where
+    path = (Path(written_in).parent if line else Path()) / Path(given.value).expanduser()
+    try:
+        if not path.is_file():
+            problem = "is no file" if path.exists() else "no such file"
+            raise InputError(
+                f"{problem}: {path}", where=given.where, key="distill.teacher_weights", expected="a checkpoint file"
+            )
+        facts = path.stat()
+        sha256 = _content(str(path.resolve()), facts.st_mtime_ns, facts.st_size)
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be read ({error.strerror})", where=given.where, key="distill.teacher_weights",
+            expected="a checkpoint file",
+        ) from None  # fmt: skip
+    _weights[sha256] = path
+    return Node({**distill.value, "teacher_weights": Node(sha256, given.where)}, distill.where, distill.keys)
+
+
+@functools.lru_cache(maxsize=1024)
+def _content(path: str, modified: int, size: int) -> str:
+    """The hash of a file's content, computed anew when its time or size has changed."""
+    return f"sha256:{files.sha256(Path(path))}"
 
 
 def check_keys(node: Node, extra: Iterable[str] = (), prefix: str = "") -> None:

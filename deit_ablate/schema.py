@@ -16,6 +16,8 @@ def recipe_schema() -> dict[str, Any]:
     schema = Recipe.model_json_schema()
     definitions = schema.pop("$defs")
     patterns = {}
+    for choice in definitions["Distill"]["properties"]["teacher_weights"]["anyOf"]:
+        choice.pop("pattern", None)  # files give a path, which becomes its content's hash when they are read
     for block, reference in schema["properties"].items():
         name = (reference.get("$ref") or "").rsplit("/", 1)[-1]
         for key, field in definitions.get(name, {}).get("properties", {}).items():

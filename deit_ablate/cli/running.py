@@ -17,6 +17,7 @@ from deit_ablate import status
 from deit_ablate.cli import console
 from deit_ablate.cli.execution import DataDir, Device, Loaders, More, Parallel, chosen, must_have
 from deit_ablate.cli.targets import DEFAULT_RESULTS, Results, one_run, refuse_other_file, runs_of, stored_runs, study
+from deit_ablate.cli.weights import keep_weights
 from deit_ablate.cost import Costs, Estimate
 from deit_ablate.executors import EXECUTORS, Job, foreground, worker_arguments
 from deit_ablate.launch import RETRYABLE, Launch, Report, refuse_lost_weights
@@ -73,6 +74,7 @@ def run(
     states = status.states(store, {run.id: run.above for run in runs.values()})
     must_have(how, [run for run in runs.values() if not states[run.id].finished])
     _must_be_startable(runs, plan, states, store, yes)
+    keep_weights([run for run in runs.values() if not states[run.id].finished], store)
     store.save_plan(plan.sweep.name, asked.document(plan, store))
     store.plan_seeds(plan.sweep.name, plan.seeds(), sum(state.finished for state in states.values()))
     _launch_and_report(store, plan.sweep.name, plan.labels(), runs, how, states, retry=frozenset(), json_=json_)
@@ -107,6 +109,7 @@ def retry(
         print(f"nothing to retry: {console.counts(states)}")
         return
     refuse_lost_weights(runs, labels, states, store, again)
+    keep_weights([run for run in runs.values() if not states[run.id].finished], store)
     how = chosen(own, execution, parallel=parallel, device=device, data_dir=data_dir, loaders=loaders)
     _launch_and_report(store, sweep, labels, runs, how, states, retry=again, json_=json_)
 
@@ -215,6 +218,7 @@ def train(
     before = store.outcome(only.id)
     code = 0
     if before is None:
+        keep_weights([only], store)
         store.register(only.id, only.recipe, only.parents, only.sources)
         store.uncancel(only.id)
         status.close_if_gone(store, only.id)

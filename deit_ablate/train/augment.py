@@ -7,6 +7,7 @@ normalised tensors).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -51,7 +52,11 @@ def policy(recipe: Recipe, dataset: Dataset) -> Operation | None:
     if text is None:
         return None
     grey = tuple(min(255, round(255 * mean)) for mean in dataset.mean)
-    settings = {"translate_const": round(recipe.data.resolution * 0.45), "img_mean": grey if len(grey) > 1 else grey[0]}
+    settings = {
+        "translate_const": int(recipe.data.resolution * 0.45),
+        "img_mean": grey if len(grey) > 1 else grey[0],
+        "interpolation": Image.Resampling.BICUBIC,
+    }
     try:
         found = (rand_augment_transform if text.startswith("rand") else auto_augment_transform)(text, settings)
     except (AssertionError, ValueError, KeyError) as error:
@@ -136,7 +141,7 @@ class Normalise:
 def evaluation(recipe: Recipe) -> Operation | None:
     """Resized to resolution / eval_crop (bicubic) and cropped in the centre, as the reference code does."""
     side = recipe.data.resolution
-    whole = round(side / recipe.data.eval_crop)
+    whole = math.floor(side / recipe.data.eval_crop)
     resize = transforms.Resize(whole, transforms.InterpolationMode.BICUBIC)
     return transforms.Compose([resize, transforms.CenterCrop(side)])
 

@@ -8,70 +8,50 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-from collections.abc import Callable, Iterable
+import os
+import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from torchvision.datasets import ImageFolder
 
 from deit_ablate.recipe import Data, Recipe, split_sizes
 from deit_ablate.train.errors import TrainError
+from deit_ablate.train.images import (
+    Array,
+    ArrayImages,
+    FileImages,
+    Images,
+    Undecodable,
+    class_names,
+    files_sha256,
+    list_part,
+    names_and_sizes,
+)
 from deit_ablate.train.registry import lookup
 from deit_ablate.train.streams import generator, stream
 
-Array = npt.NDArray[Any]
+__all__ = [
+    "CIFAR",
+    "DATASETS",
+    "FASHION_DEBIAN",
+    "FASHION_FILES",
+    "Array",
+    "ArrayImages",
+    "Dataset",
+    "FileImages",
+    "Images",
+    "Splits",
+    "Undecodable",
+    "load_data",
+    "stratified",
+]
 SPLIT_SEED = 0
 """Of the validation part and of ``train_images``: never the run's seed, so that all runs see one split."""
-
-
-class Images(Protocol):
-    """A sequence of pictures (PIL, mode L or RGB) with their classes, ``targets`` (N,) int64."""
-
-    @property
-    def targets(self) -> Array: ...
-    def __len__(self) -> int: ...
-    def __getitem__(self, index: int) -> Image.Image: ...
-
-
-@dataclass(frozen=True)
-class ArrayImages:
-    """Pictures in memory: ``pixels`` uint8, (N, H, W) grayscale or (N, H, W, 3)."""
-
-    pixels: Array
-    targets: Array
-
-    def __len__(self) -> int:
-        return len(self.pixels)
-
-    def __getitem__(self, index: int) -> Image.Image:
-        return Image.fromarray(self.pixels[index])
-
-
-@dataclass(frozen=True)
-class FileImages:
-    """Pictures in files, decoded when asked for, as RGB. Raises TrainError naming a file that is no picture."""
-
-    paths: tuple[str, ...]
-    targets: Array
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> Image.Image:
-        try:
-            with Image.open(self.paths[index]) as image:
-                return image.convert("RGB")
-        except (UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise TrainError(f"{self.paths[index]} cannot be read as a picture: {error}") from error
-        except OSError as error:
-            if error.errno is not None:
-                raise  # the storage is at fault, not the picture
-            raise TrainError(f"{self.paths[index]} cannot be read as a picture: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -123,21 +103,105 @@ FASHION_CLASSES = (
     "Bag",
     "Ankle boot",
 )
+FASHION_FILES = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+)
 FASHION_DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 
 
 def fashion_mnist(data: Data, folder: Path | None) -> Dataset:
     """Fashion-MNIST (Xiao et al., arXiv 1708.07747): 60,000 + 10,000 images, 28x28, from IDX files (.gz or plain)."""
     folder = folder or FASHION_DEBIAN
-    names = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
-    pixels, targets, test_pixels, test_targets = (_idx(folder, name) for name in names)
+    pixels, targets, test_pixels, test_targets = (_idx(folder, name) for name in FASHION_FILES)
     if len(pixels) != len(targets) or len(test_pixels) != len(test_targets):
         raise TrainError(f"{folder}: images and labels differ in number; a file is damaged or of another data set")
+    if max(targets.max(initial=0), test_targets.max(initial=0)) >= len(FASHION_CLASSES):
+        raise TrainError(f"{folder}: a label is above 9; a file is damaged or of another data set")
     return Dataset(
         name="fashion-mnist", classes=FASHION_CLASSES, channels=1, mean=(0.2860,), std=(0.3530,),
         train=ArrayImages(_resized(pixels, data.resolution), targets.astype(np.int64)),
         test=ArrayImages(_resized(test_pixels, data.resolution), test_targets.astype(np.int64)),
         fingerprint=_sha256(pixels, targets, test_pixels, test_targets),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Cifar:
+    """One of the two CIFAR data sets as published: where its files are, and what stands before the pixels in them."""
+
+    classes: int
+    folder: str
+    train: tuple[str, ...]
+    test: str
+    names: str
+    labels: int
+    """Bytes of labels before each image's 3,072 bytes of pixels; the last is the class."""
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    archive: str
+    md5: str
+
+    @property
+    def record(self) -> int:
+        return self.labels + 3 * 32 * 32
+
+
+CIFAR = {
+    "cifar10": Cifar(
+        10, "cifar-10-batches-bin", tuple(f"data_batch_{number}.bin" for number in range(1, 6)), "test_batch.bin",
+        "batches.meta.txt", 1, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616),
+        "cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d87530",
+    ),
+    "cifar100": Cifar(
+        100, "cifar-100-binary", ("train.bin",), "test.bin",
+        "fine_label_names.txt", 2, (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762),
+        "cifar-100-binary.tar.gz", "03b5dce01913d631647c71ecec9e9cb8",
+    ),
+}  # fmt: skip
+
+
+def cifar10(data: Data, folder: Path | None) -> Dataset:
+    """CIFAR-10 (Krizhevsky, 2009): 50,000 + 10,000 colour images, 32x32, from the binary version."""
+    return _cifar("cifar10", folder)
+
+
+def cifar100(data: Data, folder: Path | None) -> Dataset:
+    """CIFAR-100 (Krizhevsky, 2009): 50,000 + 10,000 colour images, 32x32, of 100 fine classes, from the binary version."""
+    return _cifar("cifar100", folder)
+
+
+def _cifar(name: str, folder: Path | None) -> Dataset:
+    # The Python version is pickles: to read them is to run them. Images stay at 32 pixels and are resized when asked
+    # for: all at 224 would fill 9 GB.
+    kind = CIFAR[name]
+    lies = f"the folder {kind.folder} out of {kind.archive} (the binary version), or the folder that holds it"
+    if folder is None:
+        raise TrainError(f"{name} needs a data folder (--data-dir, DEIT_ABLATE_DATA): {lies}")
+    files = (*kind.train, kind.test, kind.names)
+    held = {place: sum((place / file).is_file() for file in files) for place in (folder, folder / kind.folder)}
+    inside = max(held, key=lambda place: held[place])
+    if not held[inside]:
+        raise TrainError(f"no {kind.train[0]} in {folder} or in {folder / kind.folder}: give {lies}")
+    parts = [_cifar_file(inside / file, kind) for file in (*kind.train, kind.test)]
+    pixels, targets = (np.concatenate(arrays) for arrays in zip(*parts[:-1], strict=True))
+    test_pixels, test_targets = parts[-1]
+    if len(pixels) != 5 * len(test_pixels) or len({len(each) for each, _ in parts[:-1]}) != 1:
+        counts = ", ".join(f"{file}: {len(each)}" for file, (each, _) in zip(files, parts, strict=False))
+        raise TrainError(
+            f"{inside}: a file is cut short, for a whole copy has 5 training images a test image ({counts})"
+        )
+    lines = _there(inside / kind.names).read_text("utf-8", "replace").splitlines()
+    classes = tuple(line.strip() for line in lines if line.strip())
+    if len(classes) != kind.classes:
+        raise TrainError(
+            f"{inside / kind.names} is damaged: it has {len(classes)} names of classes, not {kind.classes}"
+        )
+    return Dataset(
+        name=name, classes=classes, channels=3, mean=kind.mean, std=kind.std, train=ArrayImages(pixels, targets),
+        test=ArrayImages(test_pixels, test_targets), fingerprint=_sha256(pixels, targets, test_pixels, test_targets),
     )  # fmt: skip
 
 
@@ -148,24 +212,18 @@ def imagefolder(data: Data, folder: Path | None) -> Dataset:
     """
     if folder is None:
         raise TrainError(f"{data.name} needs a data folder with train/ and val/ in it (--data-dir, DEIT_ABLATE_DATA)")
-    parts: dict[str, ImageFolder] = {}
     for part in ("train", "val"):
-        if not (folder / part).is_dir():
+        if not os.path.isdir(folder / part):
             raise TrainError(f"{folder} has no folder {part}/ (expected {part}/<class>/<pictures>)")
-        try:
-            parts[part] = ImageFolder(str(folder / part))
-        except FileNotFoundError as error:
-            raise TrainError(f"{folder / part}: {error}") from error
-    if parts["train"].classes != parts["val"].classes:
-        differing = sorted(set(parts["train"].classes) ^ set(parts["val"].classes))
-        raise TrainError(f"{folder}: train/ and val/ hold different classes, such as {', '.join(differing[:5])}")
-    train, test = (
-        FileImages(tuple(path for path, _ in part.samples), np.asarray(part.targets, dtype=np.int64))
-        for part in parts.values()
-    )
+    classes, tested = (class_names(os.fsencode(folder / part)) for part in ("train", "val"))
+    if classes != tested:
+        alone = {"train": sorted({*classes} - {*tested}), "val": sorted({*tested} - {*classes})}
+        where = "; ".join(f"only in {part}/: {_few(names)}" for part, names in alone.items() if names)
+        raise TrainError(f"{folder}: train/ and val/ hold different classes ({where})")
+    train, test = (list_part(folder, part, classes) for part in ("train", "val"))
     return Dataset(
-        name=data.name, classes=tuple(parts["train"].classes), channels=3, mean=IMAGENET_DEFAULT_MEAN,
-        std=IMAGENET_DEFAULT_STD, train=train, test=test, fingerprint=_files_sha256(folder, (*train.paths, *test.paths)),
+        name=data.name, classes=tuple(classes), channels=3, mean=IMAGENET_DEFAULT_MEAN, std=IMAGENET_DEFAULT_STD,
+        train=train.images, test=test.images, fingerprint=files_sha256(names_and_sizes((train, test))),
     )  # fmt: skip
 
 
@@ -184,6 +242,8 @@ def imagenet(data: Data, folder: Path | None) -> Dataset:
 DATASETS: dict[str, Callable[[Data, Path | None], Dataset]] = {
     "digits": digits,
     "fashion-mnist": fashion_mnist,
+    "cifar10": cifar10,
+    "cifar100": cifar100,
     "imagenet": imagenet,
     "imagefolder": imagefolder,
 }
@@ -212,8 +272,8 @@ class Splits:
 
 def load_data(recipe: Recipe, data_dir: Path | None) -> Splits:
     """The recipe's data set, split. Raises TrainError for what the user can mend (folder, files, sizes)."""
-    if data_dir is not None and not data_dir.is_dir():
-        raise TrainError(f"the data folder {data_dir} does not exist")
+    if data_dir is not None and not os.path.isdir(data_dir):
+        raise TrainError(f"the data folder {data_dir} does not exist, or is not a folder")
     dataset = lookup("data set", recipe.data.name, DATASETS)(recipe.data, data_dir)
     training, validation = split_sizes(len(dataset.train), recipe.data)
     targets = dataset.train.targets
@@ -262,11 +322,34 @@ def _idx(folder: Path, name: str) -> Array:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
         dimensions = content[3]
         shape = tuple(int(size) for size in np.frombuffer(content, ">u4", dimensions, 4))
-        if content[:3] != b"\0\0\x08" or dimensions not in (1, 3):
-            raise ValueError("not an IDX file of bytes")
+        if content[:3] != b"\0\0\x08" or dimensions != (3 if "idx3" in name else 1):
+            raise ValueError("not an IDX file of bytes, or of another kind")
         return np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions).reshape(shape)
-    except (ValueError, IndexError, EOFError, gzip.BadGzipFile) as error:
+    except (ValueError, IndexError, EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise TrainError(f"{path} is damaged: {error}") from error
+
+
+def _cifar_file(path: Path, kind: Cifar) -> tuple[Array, Array]:
+    """Records of label bytes and 3,072 bytes of pixels, the red plane first: (N, 32, 32, 3) uint8, (N,) int64."""
+    content = np.frombuffer(_there(path).read_bytes(), np.uint8)
+    if not len(content) or len(content) % kind.record:
+        raise TrainError(f"{path} is damaged: {len(content)} bytes are no whole number of records of {kind.record}")
+    records = content.reshape(-1, kind.record)
+    targets = records[:, kind.labels - 1].astype(np.int64)
+    if targets.max() >= kind.classes:
+        raise TrainError(f"{path} is damaged: it has a label of {targets.max()} among {kind.classes} classes")
+    pixels = records[:, kind.labels :].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+    return np.ascontiguousarray(pixels), targets
+
+
+def _there(path: Path) -> Path:
+    if not path.is_file():
+        raise TrainError(f"there is no file {path}: the copy is not whole")
+    return path
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def _sha256(*arrays: Array) -> str:
@@ -275,9 +358,3 @@ def _sha256(*arrays: Array) -> str:
         digest.update(f"{array.dtype} {array.shape}".encode())
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
-
-
-def _files_sha256(folder: Path, paths: Iterable[str]) -> str:
-    entries = sorted((Path(path).relative_to(folder).as_posix(), Path(path).stat().st_size) for path in paths)
-    lines = "".join(f"{name}\0{size}\n" for name, size in entries)
-    return hashlib.sha256(f"{len(entries)}\n{lines}".encode()).hexdigest()

@@ -2,32 +2,47 @@
 
 total = (1 - alpha) base + alpha term (Touvron et al., arXiv 2012.12877v2, Eqs. 2 and 3; alpha is the paper's
 lambda). To add a type, write its term and give it a line in ``DISTILLATIONS``; one of your own is named
-``module:function`` and is (or returns) a ``Distillation``.
+``module:function`` and is (or returns) a ``Distillation``. In a notebook, ``distillation_loss`` is all of it in one
+call.
+
+timm.task (timm 1.0.31) has training tasks for two of these types: ``LogitDistillationTask`` is "soft" and
+``TokenDistillationTask`` "soft-token" and "hard-token", with the same values (a test holds this) where
+``task_loss_weight`` is 1 - alpha. They fit a training script of one's own that hands student and teacher over to
+timm for good. The trainer needs what they have not: hard distillation without the token and two class tokens (rows
+of the paper), the reference code's normalisation, a teacher of two heads or of another resolution, and a loss that
+is a function of logits, so that the loop alone decides where a model draws at random and on which rank it runs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Literal
 
+import torch
 from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from deit_ablate.recipe import Recipe
+from deit_ablate.recipe import Distill, Recipe, Regularize
 from deit_ablate.train.errors import TrainError
-from deit_ablate.train.model import Heads
+from deit_ablate.train.evaluate import classifiers
+from deit_ablate.train.mixing import smoothing_over_all
+from deit_ablate.train.model import Heads, heads
 from deit_ablate.train.registry import lookup
 
 Term = Callable[[Tensor, Tensor, float], Tensor]
-"""Student's logits (B, K), teacher's logits (B, K), temperature -> a scalar."""
+"""Student's logits (B, K), teacher's logits (B, K), temperature -> a scalar, the mean over the batch."""
+Base = Callable[[Tensor, Tensor], Tensor]
+"""Logits (B, K) and targets, (B,) classes or (B, K) shares -> a scalar, the mean over the batch."""
 Loss = Callable[[Heads, Tensor, "Tensor | None"], dict[str, Tensor]]
 
 
 def soft(student: Tensor, teacher: Tensor, tau: float) -> Tensor:
     """Eq. 2: tau^2 KL(teacher || student) of the softened distributions, mean over the batch (Hinton et al., 2015).
 
-    The reference code divides by B x K instead, K times weaker than the equation; this is the equation.
+    The reference code divides by B x K instead, K times weaker than the equation: ``normalisation: element``.
     """
     student_log, teacher_log = F.log_softmax(student / tau, dim=1), F.log_softmax(teacher / tau, dim=1)
     return F.kl_div(student_log, teacher_log, reduction="batchmean", log_target=True) * tau**2
@@ -40,7 +55,10 @@ def hard(student: Tensor, teacher: Tensor, tau: float) -> Tensor:
 
 @dataclass(frozen=True)
 class Distillation:
-    """How a student learns from its teacher. With two heads the term is on the distillation head, else on the class head."""
+    """How a student learns from its teacher. With two heads the term is on the distillation head, else on the class head.
+
+    Without a term the labels are all there is, for both heads where there are two.
+    """
 
     term: Term | None
     heads: int = 1
@@ -48,7 +66,7 @@ class Distillation:
     alpha: float = 0.5
     """The type's own weight of the term: the paper's lambda 0.1 (soft) and 1/2 (hard)."""
     tau: bool = False
-    """Whether the term reads the temperature."""
+    """Whether the term is a soft one: it reads the temperature, and ``normalisation: element`` divides it by K."""
 
 
 DISTILLATIONS: dict[str, Distillation] = {
@@ -71,32 +89,128 @@ def distillation_of(name: str) -> Distillation:
     return found
 
 
-def base_loss(recipe: Recipe) -> nn.Module:
+def base_loss(regularize: Regularize, mixed: bool) -> Base:
     """On the labels: soft-target cross-entropy for mixed (B, K) targets, which hold the smoothing, else smoothed."""
-    if recipe.mixes:
+    smoothing = regularize.label_smoothing
+    if mixed:
         return SoftTargetCrossEntropy()
-    smoothing = recipe.regularize.label_smoothing
-    return LabelSmoothingCrossEntropy(smoothing) if smoothing else nn.CrossEntropyLoss()
+    if not smoothing:
+        return nn.CrossEntropyLoss()
+    if regularize.smoothing_over == "all":
+        return LabelSmoothingCrossEntropy(smoothing)
+
+    def over_the_others(logits: Tensor, targets: Tensor) -> Tensor:
+        loss: Tensor = LabelSmoothingCrossEntropy(smoothing_over_all(regularize, logits.shape[1]))(logits, targets)
+        return loss
+
+    return over_the_others
 
 
 def build_loss(recipe: Recipe) -> Loss:
     """The one seam between loop and losses: loss(outputs, targets, teacher's logits) -> {"total", "base", ...}.
 
-    ``outputs`` are the student's heads; the parts are scalars, and "total" is what is minimised.
+    ``outputs`` are the student's heads; the parts are scalars, and "total" is what is minimised. Computed in fp32
+    whatever the precision of the logits.
     """
-    kind, base = distillation_of(recipe.distill.type), base_loss(recipe)
-    term, tau = kind.term, recipe.distill.tau
-    alpha = kind.alpha if recipe.distill.alpha is None else recipe.distill.alpha
+    return _loss(recipe.distill, base_loss(recipe.regularize, recipe.mixes))
 
-    def labels_only(outputs: Heads, targets: Tensor, teacher: Tensor | None) -> dict[str, Tensor]:
-        total = base(outputs[0], targets)
-        return {"total": total, "base": total}
+
+def _loss(settings: Distill, base: Base) -> Loss:
+    kind = distillation_of(settings.type)
+    term, tau = kind.term, settings.tau
+    alpha = kind.alpha if settings.alpha is None else settings.alpha
+    by_element = kind.tau and settings.normalisation == "element"
+
+    def labels_alone(outputs: Heads, targets: Tensor, teacher: Tensor | None) -> dict[str, Tensor]:
+        first, second = _fp32(outputs[0]), outputs[1]
+        if kind.heads == 1 or second is None:
+            total = base(first, targets)
+            return {"total": total, "base": total}
+        parts = {"class": base(first, targets), "second": base(_fp32(second), targets)}
+        total = (parts["class"] + parts["second"]) / 2
+        return {"total": total, "base": total, **parts}
 
     def with_teacher(outputs: Heads, targets: Tensor, teacher: Tensor | None) -> dict[str, Tensor]:
         assert term is not None
         assert teacher is not None
-        student = outputs[0] if outputs[1] is None else outputs[1]
-        parts = {"base": base(outputs[0], targets), "distillation": term(student, teacher, tau)}
+        first = _fp32(outputs[0])
+        student = first if outputs[1] is None else _fp32(outputs[1])
+        distillation = term(student, _fp32(teacher), tau)
+        if by_element:
+            distillation = distillation / student.shape[1]
+        parts = {"base": base(first, targets), "distillation": distillation}
         return {"total": (1 - alpha) * parts["base"] + alpha * parts["distillation"], **parts}
 
-    return labels_only if term is None else with_teacher
+    return labels_alone if term is None else with_teacher
+
+
+def _fp32(logits: Tensor) -> Tensor:
+    """Half precision has too few bits for a softmax of many classes; fp32 (and fp64) stays as it is."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+# -- in a notebook --------------------------------------------------------------------------------------------------
+
+
+def distillation_loss(
+    images: Tensor,
+    targets: Tensor,
+    student: nn.Module,
+    teacher: nn.Module | None,
+    *,
+    type: str = "hard-token",
+    alpha: float | None = None,
+    tau: float = 3.0,
+    smoothing: float = 0.1,
+    smoothing_over: Literal["all", "others"] = "all",
+    normalisation: Literal["batch", "element"] = "batch",
+) -> dict[str, Tensor]:
+    """The loss of one batch, from images: {"total", "base", "distillation"}, scalars; call ``backward`` on the total.
+
+        loss = distillation_loss(images, targets, student, teacher, type="soft-token", alpha=0.5)["total"]
+
+    ``images`` (B, C, H, W) go to both models. ``targets``: classes (B,), which are smoothed here, or the shares
+    (B, K) that mixup gives, which hold their own smoothing. ``student``: a model of two heads for the token types
+    (a pair of (B, K) logits, or one of timm's distilled DeiTs as it is), else of one. ``teacher``: any model of
+    (B, K) logits, or of a pair of them, whose softmaxes are then fused; it runs in evaluation mode, without gradients,
+    and is left as it was found. The options are those of a recipe's ``distill`` and ``regularize``, ``alpha`` None
+    being the type's own.
+    Raises TrainError for a model whose heads or classes do not fit, pydantic's ValidationError for a value out of range.
+    """
+    settings = Distill(type=type, alpha=alpha, tau=tau, normalisation=normalisation)
+    regularize = Regularize(label_smoothing=smoothing, smoothing_over=smoothing_over)
+    kind = distillation_of(type)
+    loss_of = _loss(settings, base_loss(regularize, mixed=targets.ndim == 2))
+    answers = None
+    if kind.teacher:
+        if teacher is None:
+            raise TrainError(f"the distillation type {type} needs a teacher")
+        with _at_rest(teacher):
+            told = heads(teacher, images)
+        answers = told[0] if told[1] is None else classifiers(told)["fused_softmax"]
+    outputs = heads(student, images)
+    if (outputs[1] is None) != (kind.heads == 1):
+        raise TrainError(
+            f"the distillation type {type} asks for {kind.heads} head(s), and the student has "
+            f"{1 if outputs[1] is None else 2}: its forward should return "
+            + ("(B, K) logits" if kind.heads == 1 else "a pair of (B, K) logits")
+        )
+    if answers is not None and answers.shape != outputs[0].shape:
+        raise TrainError(
+            f"the teacher's logits are {tuple(answers.shape)}, the student's {tuple(outputs[0].shape)}: "
+            "they must be of the same classes"
+        )
+    return loss_of(outputs, targets, answers)
+
+
+@contextmanager
+def _at_rest(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients; afterwards each part is in the mode in which it was found."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        model.eval()
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from timm.data.mixup import Mixup
 from torch import Tensor
 
-from deit_ablate.recipe import Recipe
+from deit_ablate.recipe import Recipe, Regularize
+from deit_ablate.train.errors import TrainError
 
 Mixing = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """Images (B, C, H, W), changed in place, and targets (B,) to images and targets (B,) or (B, K)."""
@@ -20,6 +21,8 @@ Mixing = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 def mixup_cutmix(recipe: Recipe, classes: int) -> Mixing | None:
     """Timm's mixup and CutMix, per batch, with the label smoothing in the mixed targets (B, K).
 
+    A batch that ``mix_prob`` leaves alone gets smoothed targets (B, K) too.
+
     With one of the two off the other gets every batch, as in the reference code. Draws from numpy's generator.
     """
     if not recipe.mixes:
@@ -27,8 +30,26 @@ def mixup_cutmix(recipe: Recipe, classes: int) -> Mixing | None:
     augment = recipe.augment
     return Mixup(
         mixup_alpha=augment.mixup, cutmix_alpha=augment.cutmix, prob=augment.mix_prob, switch_prob=augment.mix_switch,
-        mode="batch", label_smoothing=recipe.regularize.label_smoothing, num_classes=classes,
+        mode="batch", label_smoothing=smoothing_over_all(recipe.regularize, classes), num_classes=classes,
     )  # fmt: skip
+
+
+def smoothing_over_all(regularize: Regularize, classes: int) -> float:
+    """The smoothing as timm's losses and mixed targets take it: spread over all K classes, the label's among them.
+
+    ``others`` leaves 1 - eps on the label and puts eps / (K - 1) on each other class. That is eps' = eps K / (K - 1)
+    spread over all: 1 - eps' + eps' / K = 1 - eps, and eps' / K = eps / (K - 1).
+    Raises TrainError where the label would get no more than each other class.
+    """
+    smoothing = regularize.label_smoothing
+    if not smoothing or regularize.smoothing_over == "all":
+        return smoothing
+    if smoothing * classes >= classes - 1:
+        raise TrainError(
+            f"regularize.label_smoothing {smoothing:g} over the {classes - 1} wrong classes leaves the label no more "
+            f"than each of them: it must be below {(classes - 1) / classes:g}"
+        )
+    return smoothing * classes / (classes - 1)
 
 
 MIXINGS: dict[str, Callable[[Recipe, int], Mixing | None]] = {

@@ -152,7 +152,10 @@ def timm_model(name: str, shape: Shape, options: dict[str, Any]) -> nn.Module:
         )
     while True:
         try:
-            return timm.create_model(name, num_classes=shape.classes, in_chans=shape.channels, **arguments, **options)
+            model = timm.create_model(name, num_classes=shape.classes, in_chans=shape.channels, **arguments, **options)
+            if name.startswith("deit_"):
+                trunc_normal_(model.cls_token, std=0.02)  # as in the reference code, see deit()
+            return model
         except TypeError as error:
             unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
             key = unknown.group(1) if unknown else ""

@@ -31,6 +31,22 @@ DATASET_FACTS: dict[str, dict[str, int | str | None]] = {
         "channels": 1,
         "resolution": 28,
     },
+    "cifar10": {
+        "folder": "--data-dir",
+        "classes": 10,
+        "train": 50_000,
+        "test": 10_000,
+        "channels": 3,
+        "resolution": 32,
+    },
+    "cifar100": {
+        "folder": "--data-dir",
+        "classes": 100,
+        "train": 50_000,
+        "test": 10_000,
+        "channels": 3,
+        "resolution": 32,
+    },
     "imagenet": {
         "folder": "--data-dir",
         "classes": 1000,

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from typing import Any
 
 import torch
-from timm.optim import create_optimizer_v2, get_optimizer_info, list_optimizers, param_groups_weight_decay
+from timm.optim import Muon, create_optimizer_v2, get_optimizer_info, list_optimizers, param_groups_weight_decay
 from timm.scheduler import CosineLRScheduler
 from torch import nn
 from torch.optim import Optimizer
@@ -99,12 +100,20 @@ def optimizer_options(name: str) -> list[str] | None:
         return option_names(load(name), _OURS)
     if name in timm_optimizers():
         opt_class: Any = get_optimizer_info(name).opt_class
-        return option_names(opt_class, _OURS)
+        known = option_names(opt_class, _OURS)
+        return [*known, "fallback_list"] if known is not None and _is_hybrid(name) else known
     if name in list_optimizers():
         raise TrainError(
             f"the optimizer {name} needs apex or bitsandbytes, or second derivatives: this trainer has none"
         )
     raise TrainError(f"no optimizer is called {name!r}{did_you_mean(name, [*OPTIMIZERS, *timm_optimizers()])}")
+
+
+def _is_hybrid(name: str) -> bool:
+    """Muon and its variants, which leave some parameters to AdamW: by shape all that is 1-d, tokens and position
+    embeddings, and by the option ``fallback_list`` what its patterns name, such as ``["head*", "patch_embed.*"]``."""
+    opt_class: Any = get_optimizer_info(name).opt_class
+    return isinstance(opt_class, type) and issubclass(opt_class, Muon)
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> Groups:
@@ -125,6 +134,9 @@ def build_optimizer(recipe: Recipe, model: nn.Module) -> Optimizer:
     options: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value for key, value in wanted.options.items()
     }
+    for pattern in options.get("fallback_list", ()) if ":" not in wanted.name else ():
+        if not any(fnmatch(name, str(pattern)) for name, _ in model.named_parameters()):
+            raise TrainError(f"the optimizer {wanted.name}: fallback_list {pattern!r} names no parameter of this model")
     try:
         if wanted.name in OPTIMIZERS or ":" in wanted.name:
             build = OPTIMIZERS[wanted.name].build if wanted.name in OPTIMIZERS else load(wanted.name)

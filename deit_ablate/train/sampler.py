@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from deit_ablate.recipe import Recipe
 from deit_ablate.train.augment import Augmenter, Normalise, evaluation
-from deit_ablate.train.data import Array, ArrayImages, Dataset, Images, Splits
+from deit_ablate.train.data import Array, ArrayImages, Dataset, Images, Splits, Undecodable
 from deit_ablate.train.distributed import Share
+from deit_ablate.train.errors import TrainError
+from deit_ablate.train.images import tell_skipped
 from deit_ablate.train.streams import generator, stream
 
 View = tuple[int, int, int]
@@ -29,7 +32,8 @@ EVALUATION_BATCH = 128
 def epoch_order(indices: Array, seed: int, epoch: int, repeats: int = 1) -> tuple[Array, Array]:
     """(image, repeat) for each of an epoch's N samples: a permutation of the N images, each ``repeats`` times in a
     row, cut off after N (repeated augmentation; Hoffer et al., 2020). One process does what 'consecutive ranks
-    get the repeats of one image' does in the reference code: all repeats of an image are in one global batch."""
+    get the repeats of one image' does in the reference code: the repeats of an image are in one global batch (or,
+    where its border cuts them apart, in two neighbouring ones)."""
     drawn = generator(stream(seed, "order", epoch)).permutation(indices)
     count = len(indices)
     return np.repeat(drawn, repeats)[:count], np.tile(np.arange(repeats), count)[:count]
@@ -59,7 +63,8 @@ def training_batches(
             for batch in itertools.islice(batches, max(0, start - epoch * steps), None):
                 yield share.of(batch)
 
-    source = _Training(data.dataset.train, Augmenter(recipe, data.dataset))
+    may_stand_in = data.train if recipe.data.corrupt == "skip" else None
+    source = _Training(data.dataset.train, Augmenter(recipe, data.dataset), may_stand_in)
     yield from _loader(source, _Lazy(views), loaders, pin)
 
 
@@ -98,24 +103,57 @@ class _Lazy:
 class _Training:
     images: Images
     augment: Augmenter
+    order: Array | None = None
+    """Indices, ascending, of the images that may stand in for one that cannot be decoded; None: it ends the run."""
+    undecodable: set[int] = field(default_factory=set)
 
     def __getitems__(self, views: Sequence[View]) -> Batch:
-        pictures = [self.images[index] for _, index, _ in views]
-        targets = self.images.targets[[index for _, index, _ in views]]
+        # The repeats of an image are in one batch: decoded once. No operation changes its picture in place.
+        found = {index: self._found(index) for index in dict.fromkeys(index for _, index, _ in views)}
+        pictures = [found[index][0] for _, index, _ in views]
+        targets = self.images.targets[[found[index][1] for _, index, _ in views]]
         return self.augment(pictures, views), torch.from_numpy(targets)
+
+    def _found(self, index: int) -> tuple[Image.Image, int]:
+        """The picture in an image's place and which image that is: itself, or the next of ``order`` (a ring) that can
+        be decoded, a function of the files alone. Raises TrainError where none can."""
+        if self.order is None:
+            return self.images[index], index
+        start = int(np.searchsorted(self.order, index))
+        for place in range(start, start + len(self.order)):
+            candidate = int(self.order[place % len(self.order)])
+            if candidate in self.undecodable:
+                continue
+            try:
+                return self.images[candidate], candidate
+            except Undecodable as error:
+                self.undecodable.add(candidate)
+                tell_skipped(error)
+        raise TrainError(f"none of the {len(self.order)} training images can be decoded")
 
 
 class _Evaluation:
     def __init__(self, images: Images, recipe: Recipe, dataset: Dataset) -> None:
         side = recipe.data.resolution
         sized = isinstance(images, ArrayImages) and images.pixels.shape[1:3] == (side, side)
-        self.images, self.normalise = images, Normalise(dataset)
+        self.images, self.normalise, self.skip = images, Normalise(dataset), recipe.data.corrupt == "skip"
         self.transform = None if sized and recipe.data.eval_crop == 1 else evaluation(recipe)
+        self.empty = torch.empty(0, dataset.channels, side, side)
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
-        pictures = [self.images[index] for index in indices]
-        arrays = [np.asarray(self.transform(picture) if self.transform else picture) for picture in pictures]
-        return self.normalise(arrays), torch.from_numpy(self.images.targets[list(indices)])
+        """The images of these indices, less those that cannot be decoded where the recipe skips them (maybe all)."""
+        kept, arrays = [], []
+        for index in indices:
+            try:
+                picture = self.images[index]
+            except Undecodable as error:
+                if not self.skip:
+                    raise
+                tell_skipped(error)
+                continue
+            kept.append(index)
+            arrays.append(np.asarray(self.transform(picture) if self.transform else picture))
+        return self.normalise(arrays) if kept else self.empty, torch.from_numpy(self.images.targets[kept])
 
 
 def _as_is(batch: Any) -> Any:

@@ -1,17 +1,8 @@
-"""Inside the job: claim a run, train it, record it. A process of its own, which nobody imports.
-
-    python -m deit_ablate.worker run RESULTS RUN [...]     one run in this process
-    python -m deit_ablate.worker --serve                   fork one child a run (JSON lines on stdin and stdout)
-    python -m deit_ablate.worker names                     answer questions about names (JSON on stdin)
-    python -m deit_ablate.worker offered                   print what names.json should hold
-
-Exit codes: 0 recorded, or left to another; 75 saved, more to do; 1 failed; 2 bad input.
-"""
+"""Carrying one run: claim it, train it, record it; of several ranks the first does so, the others compute."""
 
 from __future__ import annotations
 
 import argparse
-import atexit
 import contextlib
 import errno
 import hashlib
@@ -19,7 +10,6 @@ import io
 import json
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -28,24 +18,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deit_ablate import __version__, files
+from deit_ablate.executors.job import SAVED
 from deit_ablate.forkserver import HELD
 from deit_ablate.recipe import Recipe, run_id
 from deit_ablate.store import Attempt, Refused, Store
+from deit_ablate.worker.journal import Overtaken, make_journal
+from deit_ablate.worker.log import log_to
 
 if TYPE_CHECKING:
     from deit_ablate.train.distributed import Group
     from deit_ablate.train.loop import Outcome
-
-BEAT_SECONDS = 30.0
-CHECKPOINT_SECONDS = 600.0
-SAVED = 75
-
-
-class Overtaken(BaseException):
-    """This attempt should end itself: the run is finished, cancelled or in a later attempt's hands."""
-
-
-# -- one run -----------------------------------------------------------------------------------------------------
 
 
 def carry(options: argparse.Namespace) -> int:
@@ -62,7 +44,7 @@ def carry(options: argparse.Namespace) -> int:
     attempt = _agree(store, options, claimed, group)
     if attempt is None:
         return claimed if isinstance(claimed, int) else 0
-    _log_to(attempt.log, and_here=options.foreground and first)
+    log_to(attempt.log, and_here=options.foreground and first)
     progress: dict[str, Any] = {}
     try:
         return _carry(store, options, attempt, group, stop, progress, started)
@@ -196,33 +178,6 @@ def _parents_ready(store: Store, stored: dict[str, Any]) -> bool:
     return all(store.weights(parent["run"]) is not None for parent in stored["parents"].values())
 
 
-def _log_to(path: Path, *, and_here: bool = False) -> None:
-    """Send all that this process prints to its log; in the foreground to the terminal as well."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    if and_here:
-        # In a session of its own, so that Ctrl-C ends the training and not its log.
-        tee = subprocess.Popen(["tee", "-a", str(path)], stdin=subprocess.PIPE, start_new_session=True)
-        assert tee.stdin
-        handle = os.dup(tee.stdin.fileno())
-        tee.stdin.close()
-        atexit.register(_end_log, tee)
-    else:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    os.dup2(handle, 1)
-    os.dup2(handle, 2)
-    os.close(handle)
-
-
-def _end_log(tee: subprocess.Popen[bytes]) -> None:
-    sys.stdout.flush()
-    sys.stderr.flush()
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
-    os.dup2(nowhere, 2)
-    tee.wait()
-
-
 def _train(
     store: Store,
     options: argparse.Namespace,
@@ -233,7 +188,7 @@ def _train(
 ) -> Outcome:
     import torch
 
-    from deit_ablate.train import loop
+    from deit_ablate.train import loop, pretrained
     from deit_ablate.train.distributed import leave
     from deit_ablate.train.errors import TrainError
     from deit_ablate.train.registry import source_sha256
@@ -249,7 +204,7 @@ def _train(
             raise TrainError(f"the source of {name} has changed since this run was planned: it is another run now")
     recipe = _recipe(stored)
     torch.set_num_threads(options.threads)
-    device = _device(options.device)
+    device = device_of(options.device)
     data_dir = _data_dir(options)
     parents = {}
     for role, parent in stored["parents"].items():
@@ -259,11 +214,13 @@ def _train(
                 f"the weights of {parent['run']} are gone; `deit-ablate forget {parent['run']}` trains it again"
             )
         parents[role] = loop.Parent(_recipe(above), weights, parent["weights"])
+    teacher = pretrained.teacher_file(recipe, store) if group is None or group.first else None
+    teacher = group.from_first(teacher) if group is not None else teacher
     journal = make_journal(store, options.run, recipe, attempt, stop, progress)
     with journal.beating() if group is None or group.first else contextlib.nullcontext():
         outcome = loop.train(
             recipe, journal=journal, data_dir=data_dir, device=device, loaders=options.loaders, parents=parents,
-            group=group, accumulation=options.accumulation, compile=options.compile,
+            teacher_weights=teacher, group=group, accumulation=options.accumulation, compile=options.compile,
             channels_last=options.channels_last, deterministic=options.deterministic,
         )  # fmt: skip
     leave()
@@ -289,18 +246,7 @@ def _recipe(stored: dict[str, Any]) -> Recipe:
     return Recipe.model_validate_json(json.dumps(stored["recipe"]))
 
 
-def _pin_data(store: Store, recipe: Recipe, facts: dict[str, Any]) -> None:
-    from deit_ablate.train.errors import TrainError
-
-    data_id = recipe.data.id or recipe.data.name
-    pinned = store.pin_data(data_id, facts)
-    if pinned["fingerprint"] != facts["fingerprint"]:
-        raise TrainError(
-            f"the data called {data_id!r} is not what earlier runs in this store used; give other data another data.id"
-        )
-
-
-def _device(wanted: str) -> str:
+def device_of(wanted: str) -> str:
     import torch
 
     from deit_ablate.train.errors import TrainError
@@ -312,81 +258,6 @@ def _device(wanted: str) -> str:
     if wanted == "mps":
         raise TrainError("Apple's MPS is not supported by this version; --device cpu trains without")
     return wanted
-
-
-def make_journal(
-    store: Store, run: str, recipe: Recipe, attempt: Attempt, stop: threading.Event, progress: dict[str, Any]
-) -> Any:
-    """The journal that writes one attempt's files (a function, so that torch is imported only where it is needed)."""
-    from deit_ablate.train import checkpoint as checkpoints
-    from deit_ablate.train.loop import Journal
-
-    class FileJournal(Journal):
-        def __init__(self) -> None:
-            self.saved = time.monotonic()
-            self.over: str | None = None
-            self.resumed_from: Path | None = None
-
-        def data(self, facts: dict[str, Any]) -> None:
-            _pin_data(store, recipe, facts)
-
-        def resume(self) -> dict[str, Any] | None:
-            found = checkpoints.newest(store.checkpoints(run))
-            for damaged in found.skipped:
-                print(f"passed over: {damaged}", flush=True)
-            state, self.resumed_from = found.state, found.path
-            history = state["history"] if state else []
-            print(f"goes on after step {state['step']}" if state else "starts", flush=True)
-            files.replace(attempt.metrics, b"".join(json.dumps(line).encode() + b"\n" for line in history))
-            return state
-
-        def checkpoint(self, state: dict[str, Any]) -> None:
-            self.leave_if_overtaken()
-            checkpoints.save(attempt.checkpoint, state)
-            self.saved = time.monotonic()
-
-        def checkpoint_due(self) -> bool:
-            return time.monotonic() - self.saved > CHECKPOINT_SECONDS
-
-        def epoch(self, line: dict[str, Any]) -> None:
-            files.append_line(attempt.metrics, json.dumps(line))
-
-        def progress(self, epoch: int, step: int, steps: int, loss: float) -> None:
-            progress["epoch"], progress["step"] = epoch, step
-
-        def stop(self) -> bool:
-            if self.over:
-                self.leave_if_overtaken()
-            return stop.is_set()
-
-        def leave_if_overtaken(self) -> None:
-            reason = store.overtaken(run, attempt)
-            if reason == "cancelled":
-                stop.set()  # a cancelled run keeps what it has: it saves, then stops
-            elif reason:
-                raise Overtaken(reason)
-
-        @contextlib.contextmanager
-        def beating(self) -> Any:
-            ended = threading.Event()
-
-            def beat() -> None:
-                while True:
-                    with contextlib.suppress(OSError):  # a full disk is the trainer's to report
-                        attempt.beat(**progress)
-                        self.over = store.overtaken(run, attempt)
-                    if ended.wait(BEAT_SECONDS):
-                        return
-
-            thread = threading.Thread(target=beat, daemon=True)
-            thread.start()
-            try:
-                yield
-            finally:
-                ended.set()
-                thread.join()
-
-    return FileJournal()
 
 
 def _record(store: Store, options: argparse.Namespace, attempt: Attempt, outcome: Outcome, started: float) -> None:
@@ -417,52 +288,3 @@ def _record(store: Store, options: argparse.Namespace, attempt: Attempt, outcome
     print(
         f"{outcome.status}: test top-1 {(outcome.metrics.get('test') or {}).get('top1', float('nan')):.2f}", flush=True
     )
-
-
-def _serve() -> int:
-    """Fork a child for each request, from this process that imports torch and timm once."""
-    import torch
-
-    from deit_ablate import forkserver
-    from deit_ablate.train import loop, provenance  # noqa: F401  (the imports are the point)
-
-    def check() -> None:
-        assert not torch.cuda.is_initialized(), "CUDA must not be touched before a fork"
-
-    provenance.provenance()  # once for all children, and as of now: what they run is what was imported
-    return forkserver.serve(main, check)
-
-
-# -- the command -----------------------------------------------------------------------------------------------------
-
-
-def main(argv: list[str]) -> int:
-    if argv == ["--serve"]:
-        return _serve()
-    if argv and argv[0] in ("names", "offered"):
-        from deit_ablate.train import names
-
-        asked = json.load(sys.stdin) if argv[0] == "names" else None
-        print(json.dumps(names.offered(), indent=1, sort_keys=True) if asked is None else json.dumps(names.ask(asked)))
-        return 0
-    parser = argparse.ArgumentParser(prog="python -m deit_ablate.worker")
-    parser.add_argument("mode", choices=["run"])
-    parser.add_argument("results")
-    parser.add_argument("run")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--loaders", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--data-dir")
-    parser.add_argument("--stage-data")
-    parser.add_argument("--accumulation", type=int, default=1)
-    parser.add_argument("--compile", action="store_true")
-    parser.add_argument("--channels-last", action="store_true")
-    parser.add_argument("--deterministic", action="store_true")
-    parser.add_argument("--command", default="")
-    parser.add_argument("--retry", action="store_true")
-    parser.add_argument("--foreground", action="store_true")
-    return carry(parser.parse_args(argv))
-
-
-if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
