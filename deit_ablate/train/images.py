@@ -32,7 +32,7 @@ LISTERS = 8
 
 
 class Undecodable(TrainError):
-    """A file that holds no picture, or half of one. Data sets of one's own may raise it too: see ``data.corrupt``."""
+    """A file holds no picture, or half of one. Data sets of one's own may raise it too: see ``data.corrupt``."""
 
     def __init__(self, message: str) -> None:
         # DataLoader makes a loader's exception anew from the text of its traceback, which ends with our sentence.
@@ -148,7 +148,7 @@ def _why(error: Exception, content: bytes) -> str:
     if not content:
         return "it is empty"
     if isinstance(error, UnidentifiedImageError):
-        return f"it is damaged, or of none of the formats {', '.join(FORMATS)}"
+        return f"it is damaged, or none of {', '.join(FORMATS)}"
     return str(error) or type(error).__name__
 
 

@@ -17,7 +17,6 @@ from deit_ablate.recipe import Recipe
 from deit_ablate.train.augment import Augmenter, Normalise, evaluation
 from deit_ablate.train.data import Array, ArrayImages, Dataset, Images, Splits, Undecodable
 from deit_ablate.train.distributed import Share
-from deit_ablate.train.errors import TrainError
 from deit_ablate.train.images import tell_skipped
 from deit_ablate.train.streams import generator, stream
 
@@ -116,7 +115,7 @@ class _Training:
 
     def _found(self, index: int) -> tuple[Image.Image, int]:
         """The picture in an image's place and which image that is: itself, or the next of ``order`` (a ring) that can
-        be decoded, a function of the files alone. Raises TrainError where none can."""
+        be decoded, a function of the files alone. Raises Undecodable where none can."""
         if self.order is None:
             return self.images[index], index
         start = int(np.searchsorted(self.order, index))
@@ -129,7 +128,7 @@ class _Training:
             except Undecodable as error:
                 self.undecodable.add(candidate)
                 tell_skipped(error)
-        raise TrainError(f"none of the {len(self.order)} training images can be decoded")
+        raise Undecodable(f"none of the {len(self.order)} training images can be decoded")
 
 
 class _Evaluation:

@@ -28,7 +28,7 @@ from deit_ablate.train.augment import Augmenter
 from deit_ablate.train.data import Dataset, FileImages, Splits, Undecodable, load_data
 from deit_ablate.train.errors import TrainError
 from deit_ablate.train.images import decode, list_tree, shown
-from deit_ablate.train.sampler import _Evaluation, _loader, _Training, evaluation_batches
+from deit_ablate.train.sampler import _Evaluation, _loader, _Training, evaluation_batches, training_batches
 
 SIDE = 16
 
@@ -146,10 +146,10 @@ def test_what_is_no_picture_is_named_whatever_the_decoder_raised(tmp_path: Path)
     whole = encoded(noise, "JPEG")
     wrong = {
         "empty.png": (b"", "it is empty"),
-        "text.png": (b"not a picture", "it is damaged, or of none of the formats JPEG, PNG"),
+        "text.png": (b"not a picture", "it is damaged, or none of JPEG, PNG"),
         "half.jpg": (whole[: len(whole) // 2], "truncated"),
         "bomb.png": (png_of_size(60_000, 60_000), "decompression bomb"),
-        "script.png": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(x) print\n", "of none of the formats"),
+        "script.png": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(x) print\n", "or none of JPEG"),
         "float.tif": (encoded(Image.new("F", (4, 4)), "TIFF"), "32-bit"),
         "short.bmp": (encoded(Image.new("RGB", (9, 9)), "BMP")[:60], "truncated"),
         "half.png": (encoded(noise)[:1000], "truncated"),
@@ -366,12 +366,29 @@ def test_its_place_is_taken_by_the_next_of_the_split_with_its_class(spoilt: Path
     assert capfd.readouterr().out == ""
 
 
-def test_where_nothing_can_be_decoded_the_search_ends(spoilt: Path) -> None:
-    data = load(spoilt)
-    source = training(data, np.array([2, 3, 4]))
+@pytest.mark.parametrize("loaders", [0, 1])
+def test_a_training_skips_where_its_recipe_says_so(spoilt: Path, loaders: int) -> None:
+    skipping = recipe(corrupt="skip")
+    data = load_data(skipping, spoilt)
+    assert len(data.train) == 8, "what a file holds is not known before it is read"
+    batches = list(training_batches(skipping, data, 0, loaders))
+    expected = list(training_batches(skipping, data, 0, 0))
+    assert len(batches) == 2 * 4
+    assert all(
+        torch.equal(ours, theirs)
+        for pair in zip(batches, expected, strict=True)
+        for ours, theirs in zip(*pair, strict=True)
+    )
+    with pytest.raises(TrainError, match="cannot be read as a picture"):
+        list(training_batches(recipe(), data, 0, loaders))
+
+
+@pytest.mark.parametrize("loaders", [0, 1])
+def test_where_nothing_can_be_decoded_the_search_ends(spoilt: Path, loaders: int) -> None:
+    source = training(load(spoilt), np.array([2, 3, 4]))
     for _ in range(2):
-        with pytest.raises(TrainError, match="none of the 3 training images can be decoded"):
-            source.__getitems__([(0, 3, 0)])
+        with pytest.raises(TrainError, match="^none of the 3 training images can be decoded$"):
+            next(iter(_loader(source, [[(0, 3, 0)]], loaders, pin=False)))
 
 
 @pytest.mark.parametrize("loaders", [0, 1])
