@@ -167,9 +167,8 @@ def _plan_lines(made: Plan, runs: Mapping[str, Run], states: Mapping[str, State]
     )
     for row in shown:
         baseline = " (baseline)" if row.name == sweep.baseline else ""
-        lines.append(
-            f"{row.name}{baseline}: {console.changes(row.differs) or ('no change' if baseline else 'as the recipe says')}"
-        )
+        change = console.changes(row.differs) or ("no change" if baseline else "as the recipe says")
+        lines.append(f"{row.name}{baseline}: {change}{f' (shows {row.shows})' if row.shows else ''}")
         if leaks := {key: value for key, value in row.leaks.items() if key in leaking}:
             lines.append(f"    and so: {console.changes(leaks)}")
     if len(made.rows) > len(shown):
