@@ -22,7 +22,7 @@ ELSEWHERE_SECONDS = 1.0
 STARTS_WITHOUT_A_CLAIM = 3
 
 STARTABLE = frozenset({"missing", "resumable", "waiting"})
-RETRYABLE = frozenset({"failed", "cancelled", "blocked"})
+RETRYABLE = frozenset({"failed", "cancelled", "blocked", "held"})
 
 
 @dataclass
@@ -88,13 +88,13 @@ class Launch:
 
     def __init__(
         self, runs: Mapping[str, Run], store: Store, executor: Executor, *,
-        arguments: Callable[[bool], tuple[str, ...]], retry: frozenset[str] = frozenset(), environment: Mapping[str, str] | None = None, ranks: int = 1,
+        arguments: Callable[[bool], tuple[str, ...]], retry: frozenset[str] = frozenset(), environment: Mapping[str, str] | None = None, ranks: int = 1, sweep: str | None = None,
     ):  # fmt: skip
         self.runs, self.store, self.executor = dict(runs), store, executor
-        self.arguments, self.retry, self.ranks = arguments, set(retry), ranks
+        self.arguments, self.retry, self.ranks, self.sweep = arguments, set(retry), ranks, sweep
         self.environment = dict(environment or {})
         self.parents = {run.id: run.above for run in self.runs.values()}
-        self.states = status.states(store, self.parents)
+        self.states = status.states(store, self.parents, sweep)
         self.mine: dict[str, float] = {}
         self.elsewhere: dict[str, bool] = {}
         self.before: dict[str, int] = {}
@@ -137,7 +137,7 @@ class Launch:
                     stopping,
                 )
             )
-        self.report.states = status.states(self.store, self.parents)
+        self.report.states = status.states(self.store, self.parents, self.sweep)
         self.report.interrupted = stop()
         watch(Progress(len(self.runs), self.report.states, [], [], [], None, self.report.interrupted))
         return self.report
@@ -153,7 +153,9 @@ class Launch:
     def _look(self, run: str) -> State:
         """The state of a run anew, from its files."""
         above = {parent: self.states[parent] for parent in self.parents[run]}
-        self.states[run] = status.corrected(self.store, run, self.store.state(run, above))
+        self.states[run] = status.corrected(
+            self.store, run, self.store.state(run, above, held=self.store.held(self.sweep) is not None)
+        )
         return self.states[run]
 
     def _start_ready(self) -> None:

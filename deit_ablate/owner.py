@@ -8,6 +8,7 @@ booted since; or the same scheduler job has been restarted.
 from __future__ import annotations
 
 import functools
+import getpass
 import os
 import platform
 import secrets
@@ -48,10 +49,17 @@ def start_time(pid: int) -> str | None:
 
 
 def job() -> dict[str, Any] | None:
-    """The scheduler's job around this process, and how often it was restarted."""
+    """The scheduler's job around this process, how often it was restarted, and its name in a listing of jobs."""
     if "SLURM_JOB_ID" not in os.environ:
         return None
-    return {"id": os.environ["SLURM_JOB_ID"], "restarts": int(os.environ.get("SLURM_RESTART_COUNT", "0") or 0)}
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    return {
+        "id": os.environ["SLURM_JOB_ID"],
+        "restarts": int(os.environ.get("SLURM_RESTART_COUNT", "0") or 0),
+        "element": f"{array}_{task}" if array else os.environ["SLURM_JOB_ID"],
+        "cluster": os.environ.get("SLURM_CLUSTER_NAME", ""),
+        "user": getpass.getuser(),
+    }
 
 
 def identify() -> dict[str, Any]:

@@ -16,9 +16,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, Field, WithJsonSchema
 
 from deit_ablate import shipped
+from deit_ablate.execution import Execution, Part
 from deit_ablate.kinds import KINDS
 from deit_ablate.recipe import BLOCKS
 from deit_ablate.resolve import check_keys, layer, validate
@@ -52,45 +53,8 @@ Seeds = Annotated[Any, AfterValidator(_sound_seeds), WithJsonSchema(_SEEDS_SCHEM
 Mapping_ = dict[str, Any]
 
 
-class Part(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        strict=True,
-        allow_inf_nan=False,
-        populate_by_name=True,
-        use_attribute_docstrings=True,
-    )
-
-
-class Execution(Part):
-    """How runs are carried out; none of it is part of a run's identity, all of it is recorded."""
-
-    parallel: Annotated[int, Field(ge=1, le=4096)] | None = None
-    """Runs at once; by default one a core, or one a GPU."""
-    threads: Annotated[int, Field(ge=1, le=1024)] = 1
-    """CPU threads of a run. Another number changes the bits of a result."""
-    loaders: Annotated[int, Field(ge=0, le=256)] = 0
-    """Data-loading processes of a run."""
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    data_dir: str | None = None
-    """Folder of the data set; DEIT_ABLATE_DATA and --data-dir say it too."""
-    stage_data: str | None = None
-    """A folder on a local disk to which the data set is copied once; $SLURM_TMPDIR where that is set."""
-    ranks: Annotated[int, Field(ge=1, le=4096)] = 1
-    """Processes (and GPUs) of one run, under DistributedDataParallel; its batch is shared out among them."""
-    accumulation: Annotated[int, Field(ge=1, le=4096)] = 1
-    """Parts in which a rank computes its share of a batch, one after the other, to need less memory."""
-    compile: bool = False
-    """torch.compile the model."""
-    channels_last: bool = False
-    """Keep images and convolutions in the channels-last layout."""
-    deterministic: bool = False
-    """Only algorithms that give the same bits each time (on a GPU; a CPU does so anyway)."""
-
-
 class StageFile(Part):
-    recipe: Mapping_ = {}
+    recipe: Mapping_ = Field({})
     """Overrides of this stage, over the sweep's recipe (or over the run that it continues from)."""
     teacher: str | None = None
     """The stage whose run teaches this one; by default the teacher of the stage that it goes on from."""
@@ -113,7 +77,7 @@ class SweepFile(Part):
     """How many seeds (0, 1, ...), or a list of them."""
     margin: Annotated[float, Field(gt=0)] | None = None
     """Points of top-1 below which rows count as equivalent; to be declared before the sweep is run."""
-    recipe: Mapping_ = {}
+    recipe: Mapping_ = Field({})
     """Overrides for all rows."""
     execution: Execution = Execution()
     baseline: str | None = None
@@ -137,7 +101,7 @@ class SweepFile(Part):
 class ProfileFile(Part):
     title: str = ""
     description: str = ""
-    recipe: Mapping_ = {}
+    recipe: Mapping_ = Field({})
     execution: Execution = Execution()
 
 

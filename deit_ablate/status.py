@@ -2,21 +2,99 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from deit_ablate import owner
-from deit_ablate.store import State, Store
+from deit_ablate.executors import scheduler
+from deit_ablate.executors.scheduler import Answer
+from deit_ablate.store import Attempt, State, Store
+from deit_ablate.submissions import Submissions, Ticket, tickets_by_run
 
 STALE_AFTER = 300.0
 """Seconds without a beat after which a running run is shown as stale; shown only, it proves nothing."""
 
 
-def states(store: Store, parents: Mapping[str, Sequence[str]]) -> dict[str, State]:
-    """The state of each run. An attempt whose process is provably gone shows as what closing it would make it."""
-    found = store.states(parents)
-    return {run: corrected(store, run, state) for run, state in found.items()}
+REQUEUED = frozenset({"preempted", "time-limit"})
+"""How an attempt ends whose job goes back into the queue by itself."""
+
+
+def states(
+    store: Store, parents: Mapping[str, Sequence[str]], sweep: str | None = None, answer: Answer | None = None
+) -> dict[str, State]:
+    """The state of each run, corrected by one answer of the scheduler where any of them is in its hands.
+
+    An attempt whose process is provably gone shows as what closing it would make it. A scheduler that does not answer
+    changes nothing. ``answer``: one that was asked for after these files were last written.
+    """
+    known = Known(store, parents, sweep)
+    if answer is None and known.at_scheduler:
+        with contextlib.suppress(scheduler.Unreachable, scheduler.Rejected, scheduler.Limited):
+            answer = scheduler.ask()
+    return known.states(answer)
+
+
+class Known:
+    """What files say at one moment. A scheduler's answer counts only if it is asked for after that moment."""
+
+    def __init__(self, store: Store, parents: Mapping[str, Sequence[str]], sweep: str | None = None) -> None:
+        self.store, self.parents = store, parents
+        self.held = store.held(sweep) is not None
+        self.submissions = Submissions(store).read()
+        self.tickets = tickets_by_run(self.submissions)
+        by_files = store.states(parents, held=self.held)
+        attempts = {
+            run: store.attempts(run)[-1:] for run in parents if not by_files[run].finished and by_files[run].attempt
+        }
+        self.last = {run: found[0] for run, found in attempts.items() if found}
+
+    @property
+    def at_scheduler(self) -> bool:
+        """Whether a scheduler could know more."""
+        jobs = any(attempt.exit is None and attempt.owner.get("job") for attempt in self.last.values())
+        return jobs or any(run in self.tickets for run in self.parents)
+
+    def states(self, answer: Answer | None) -> dict[str, State]:
+        refuted = {run: attempt.number for run, attempt in self.last.items() if self.over(attempt, answer)}
+        submitted = {run: said for run in self.parents if (said := self._waits(run, refuted, answer)) is not None}
+        found = self.store.states(self.parents, submitted=submitted, refuted=refuted, held=self.held)
+        return {run: corrected(self.store, run, state) for run, state in found.items()}
+
+    def over(self, attempt: Attempt, answer: Answer | None) -> bool:
+        """Whether an open attempt is known to have ended: its process is gone, or its job runs no more."""
+        if attempt.exit is not None:
+            return False
+        if owner.provably_gone(attempt.owner):
+            return True
+        job = attempt.owner.get("job")
+        if not job or answer is None or (job.get("cluster"), job.get("user")) != (answer.cluster, answer.user):
+            return False
+        return not answer.runs(job["element"])
+
+    def ticket(self, run: str, refuted: Mapping[str, int], answer: Answer | None) -> Ticket | None:
+        """The ticket by which a run waits at the scheduler, if one counts."""
+        last = self.last.get(run)
+        number = last.number if last else 0
+        for ticket in self.tickets.get(run, ()):
+            again = last is not None and (last.owner.get("job") or {}).get("element") == ticket.element
+            ended = last is not None and last.exit is not None and last.exit["class"] in REQUEUED
+            counts = ticket.after >= number or (again and (ended or run in refuted))
+            if answer is not None and ticket.element is not None:
+                counts = answer.waits(ticket.element) or (answer.runs(ticket.element) and counts)
+            if counts:
+                return ticket
+        return None
+
+    def _waits(self, run: str, refuted: Mapping[str, int], answer: Answer | None) -> str | None:
+        ticket = self.ticket(run, refuted, answer)
+        if ticket is None:
+            return None
+        if answer is None or ticket.element is None:
+            return ""
+        state, reason = answer.states[ticket.element], answer.reasons.get(ticket.element, "None")
+        return state if reason in ("None", "") else f"{state}: {reason}"
 
 
 def corrected(store: Store, run: str, state: State) -> State:

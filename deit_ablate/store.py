@@ -27,6 +27,11 @@ ATTEMPTS_WITHOUT_PROGRESS = 3
 KILLS = 2
 """Times that a worker may be seen to die without a new checkpoint."""
 
+BUDGETS = {"out-of-memory": 1, "storage-full": 1}
+"""Failures that may pass by themselves, with how often a run is tried again by itself."""
+HOLD_AFTER = 4
+"""Runs that die of one error, before any has finished, until the sweep is held."""
+
 RESUMABLE = frozenset(
     {"interrupted", "preempted", "time-limit", "node", "paused", "superseded", "killed", "released", "cancelled"}
 )
@@ -245,16 +250,34 @@ class Store:
 
     # -- states -------------------------------------------------------------------------------------------
 
-    def states(self, parents: Mapping[str, Sequence[str]]) -> dict[str, State]:
-        """The state of each run; ``parents`` maps a run to its parents' ids and lists parents first."""
-        present = self.runs()
+    def states(
+        self,
+        parents: Mapping[str, Sequence[str]],
+        *,
+        submitted: Mapping[str, str] | None = None,
+        refuted: Mapping[str, int] | None = None,
+        held: bool = False,
+    ) -> dict[str, State]:
+        """The state of each run; ``parents`` maps a run to its parents' ids and lists parents first.
+
+        ``submitted``: runs that wait at a scheduler, with what it says of them; ``refuted``: the last attempt at a run
+        that is known to be over though it has not said so; ``held``: the sweep is.
+        """
+        present, submitted, refuted = self.runs(), submitted or {}, refuted or {}
         states: dict[str, State] = {}
         for run, above in parents.items():
-            states[run] = self.state(run, {parent: states[parent] for parent in above}, exists=run in present)
+            states[run] = self.state(
+                run, {parent: states[parent] for parent in above}, exists=run in present, submitted=submitted.get(run),
+                refuted=refuted.get(run, 0), held=held,
+            )  # fmt: skip
         return states
 
-    def state(self, run: str, parents: Mapping[str, State], *, exists: bool = True) -> State:
-        """A pure function of files (and of the parents' states): the first match of DESIGN's list."""
+    def state(
+        self, run: str, parents: Mapping[str, State], *, exists: bool = True, submitted: str | None = None, refuted: int = 0,
+        held: bool = False,
+    ) -> State:  # fmt: skip
+        """A pure function of files (of the parents' states, and of what a scheduler knows): the first match of
+        DESIGN's list."""
         attempts: list[Attempt] = []
         if exists:
             outcome = self.outcome(run)
@@ -263,20 +286,54 @@ class Store:
             if self.cancelled(run):
                 return State("cancelled")
             attempts = self.attempts(run)
-            if attempts and attempts[-1].exit is None:
+            if attempts and attempts[-1].exit is None and attempts[-1].number > refuted:
                 return State("running", attempt=attempts[-1].number)
         number = attempts[-1].number if attempts else 0
+        if submitted is not None:
+            return State("submitted", submitted, number)
         for parent, state in parents.items():
             if state.name in ("failed", "cancelled", "blocked") or (
                 state.name == "diverged" and "non-finite" in state.detail
             ):
                 return State("blocked", parent, number)
+        if held:
+            return State("held", "", number)
         if attempts and (failure := _failure(attempts)):
             return State("failed", failure, number)
         for parent, state in parents.items():
             if not state.finished:
                 return State("waiting", parent, number)
-        return State("resumable", (attempts[-1].exit or {}).get("class", ""), number) if attempts else State("missing")
+        if attempts:
+            return State("resumable", (attempts[-1].exit or {}).get("class", "interrupted"), number)
+        return State("missing")
+
+    # -- a sweep that is held -------------------------------------------------------------------------------
+
+    def held(self, sweep: str | None) -> dict[str, Any] | None:
+        """Why no run of the sweep is to start, or None."""
+        return files.read_json(self.sweep(sweep) / "held.json") if sweep else None
+
+    def hold_if_hopeless(self, sweep: str) -> bool:
+        """Hold a sweep whose first runs have all died of the same error; True where this call did so."""
+        plan = self.plan(sweep)
+        if plan is None or self.held(sweep):
+            return False
+        errors: dict[str, tuple[str, str]] = {}
+        for run in {run for *_, run in plan["cells"]}:
+            attempts = self.attempts(run)
+            if (self.run(run) / "outcome.json").exists():
+                return False
+            end = (attempts[-1].exit if attempts else None) or {}
+            if end and end["class"] not in RESUMABLE:
+                errors[run] = (end["class"], end.get("message", "")[:200])
+        if len(errors) < HOLD_AFTER or len(set(errors.values())) > 1:
+            return False
+        how, message = next(iter(errors.values()))
+        content = {"class": how, "message": message, "runs": sorted(errors), "time": time.time()}
+        return files.publish(self.sweep(sweep) / "held.json", files.to_json(content))
+
+    def lift(self, sweep: str) -> None:
+        (self.sweep(sweep) / "held.json").unlink(missing_ok=True)
 
     # -- what users and launchers say -----------------------------------------------------------------------
 
@@ -428,13 +485,14 @@ class Store:
 def _failure(attempts: Sequence[Attempt]) -> str | None:
     """The class of failure that a run's closed attempts add up to, or None where it may simply go on."""
     start = max((i for i, attempt in enumerate(attempts) if attempt.owner.get("retry")), default=0)
-    exits = [(attempt, attempt.exit or {}) for attempt in attempts[start:]]
+    exits = [(attempt, attempt.exit or {"class": "interrupted"}) for attempt in attempts[start:]]
     exits = [(attempt, end) for attempt, end in exits if end.get("class") != "superseded"]
     if not exits:
         return None
     last = exits[-1][1].get("class", "")
     if last not in RESUMABLE:
-        return last or "crash"
+        tries = sum(end.get("class") == last for _, end in exits)
+        return None if tries <= BUDGETS.get(last, 0) else last or "crash"
     kills = 0
     for attempt, end in exits:
         kills = 0 if attempt.progressed else kills + (end.get("class") == "killed")

@@ -30,7 +30,7 @@ def undisturbed(executor: LocalExecutor, tmp_path_factory: pytest.TempPathFactor
 
     from deit_ablate.executors import Job
     from deit_ablate.executors import worker_arguments as arguments
-    from deit_ablate.spec import Execution
+    from deit_ablate.execution import Execution
 
     folder = tmp_path_factory.mktemp("undisturbed")
     (folder / "tiny.yaml").write_text(TINY + SWEEP)

@@ -240,7 +240,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRe
 
     from deit_ablate.executors import worker_arguments
     from deit_ablate.launch import Launch
-    from deit_ablate.spec import Execution
+    from deit_ablate.execution import Execution
 
     folder = tmp_path_factory.mktemp("finished")
     (folder / "tiny.yaml").write_text(TINY + TOKENS)

@@ -58,12 +58,24 @@ class Commands(typer.core.TyperGroup):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
 
+def _spelled_out(arguments: list[str]) -> list[str]:
+    """``--slurm.KEY=VALUE`` is short for ``--execution slurm.KEY=VALUE``."""
+    result: list[str] = []
+    rest = iter(arguments)
+    for argument in rest:
+        if argument.startswith("--slurm."):
+            result += ["--execution", argument[2:] if "=" in argument else f"{argument[2:]}={next(rest, '')}"]
+        else:
+            result.append(argument)
+    return result
+
+
 class App(typer.Typer):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         from deit_ablate.yamlfile import InputError
 
         try:
-            return super().__call__(*args, **{"prog_name": "deit-ablate", **kwargs})
+            return super().__call__(*args, **{"prog_name": "deit-ablate", "args": _spelled_out(sys.argv[1:]), **kwargs})
         except InputError as error:
             from deit_ablate.cli.console import plain
 

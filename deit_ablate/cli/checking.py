@@ -16,9 +16,9 @@ from deit_ablate.cli.execution import DataDir, Device, chosen, must_have
 from deit_ablate.cli.running import Json, Profile, Sets, SweepArgument
 from deit_ablate.cli.targets import DEFAULT_RESULTS, Results, runs_of, stored_runs, study
 from deit_ablate.cli.weights import keep_weights
+from deit_ablate.execution import Execution
 from deit_ablate.plan import Run
 from deit_ablate.recipe import names
-from deit_ablate.spec import Execution
 from deit_ablate.store import Store
 from deit_ablate.yamlfile import InputError
 

@@ -8,11 +8,11 @@ from typing import Annotated, Any
 
 import typer
 
+from deit_ablate.execution import Execution
 from deit_ablate.executors import may_have_gpu
 from deit_ablate.plan import Run
 from deit_ablate.recipe import names
 from deit_ablate.resolve import validate
-from deit_ablate.spec import Execution
 from deit_ablate.yamlfile import InputError, Node, assignment, merge
 
 Parallel = Annotated[
@@ -21,6 +21,12 @@ Parallel = Annotated[
 Device = Annotated[str | None, typer.Option("--device", help="auto, cpu or cuda.")]
 DataDir = Annotated[Path | None, typer.Option("--data-dir", envvar="DEIT_ABLATE_DATA", help="Folder of the data set.")]
 Loaders = Annotated[int | None, typer.Option("--loaders", min=0, help="Data-loading processes of a run.")]
+Executor = Annotated[
+    str | None, typer.Option("--executor", help="local, or slurm (its settings: --slurm.partition=..., and so on).")
+]
+Wait = Annotated[
+    bool, typer.Option("--wait", help="On a cluster: stay, show progress, and submit again what ended early.")
+]
 More = Annotated[
     list[str] | None,
     typer.Option(
@@ -39,9 +45,14 @@ def chosen(own: Execution, more: Sequence[str] | None, **given: Any) -> Executio
         node = merge(node, assignment(text, "--execution"))
     asked = validate(Execution, node, ("execution",))
     values = {key: getattr(asked, key) for key in asked.model_fields_set}
+    if "slurm" in values:
+        given_slurm = {key: getattr(asked.slurm, key) for key in asked.slurm.model_fields_set}
+        values["slurm"] = own.slurm.model_copy(update=given_slurm)
     values |= {
         key: str(value) if isinstance(value, Path) else value for key, value in given.items() if value is not None
     }
+    if values.get("executor") not in (None, "local", "slurm"):
+        raise InputError(f"got {values['executor']!r}", where=("--executor", 0, 0), expected="local or slurm")
     if values.get("device") not in (None, "auto", "cpu", "cuda", "mps"):
         raise InputError(f"got {values['device']!r}", where=("--device", 0, 0), expected="auto, cpu or cuda")
     return own.model_copy(update=values)
@@ -53,6 +64,8 @@ def must_have(execution: Execution, runs: Sequence[Run]) -> None:
         raise InputError(
             "Apple's MPS is not supported by this version", where=("--device", 0, 0), expected="auto, cpu or cuda"
         )
+    if execution.executor == "slurm":
+        return  # folders and devices are the compute nodes'
     if runs and execution.device == "cuda" and not may_have_gpu():
         raise InputError("no CUDA device can be used here", where=("--device", 0, 0), expected="auto or cpu")
     folder = Path(execution.data_dir) if execution.data_dir else None

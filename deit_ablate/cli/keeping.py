@@ -15,6 +15,7 @@ import typer
 
 from deit_ablate import owner, shipped
 from deit_ablate.cli import console
+from deit_ablate.cli.cluster import cancel as cancel_jobs
 from deit_ablate.cli.targets import DEFAULT_RESULTS, Results, dependents, names_of, one_run, runs_of
 from deit_ablate.reference import bring
 from deit_ablate.reference import keep as keep_records
@@ -27,7 +28,8 @@ Target = Annotated[str, typer.Argument(help="A sweep, sweep:variant, sweep:varia
 def cancel(target: Target, results: Results = DEFAULT_RESULTS) -> None:
     """Cancel runs that are not finished: running ones save and stop, the others are not started. `retry` lifts it."""
     store = Store(results)
-    for run in runs_of(target, store):
+    runs = runs_of(target, store)
+    for run in runs:
         if store.outcome(run):
             print(f"{run}: finished already")
             continue
@@ -37,6 +39,7 @@ def cancel(target: Target, results: Results = DEFAULT_RESULTS) -> None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(last[0].owner["pid"], signal.SIGTERM)
         print(f"{run}: cancelled")
+    cancel_jobs(store, [run for run in runs if not store.outcome(run)])
 
 
 def release(

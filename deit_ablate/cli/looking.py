@@ -80,7 +80,7 @@ def _states(store: Store, sweep: str) -> dict[str, statuses.State]:
     plan = store.plan(sweep) or {"cells": []}
     parents = plan.get("parents", {})
     order = graphlib.TopologicalSorter({cell[3]: parents.get(cell[3], []) for cell in plan["cells"]}).static_order()
-    states = statuses.states(store, {run: parents.get(run, []) for run in order})
+    states = statuses.states(store, {run: parents.get(run, []) for run in order}, sweep)
     return {cell[3]: states[cell[3]] for cell in plan["cells"]}
 
 

@@ -14,16 +14,17 @@ from typing import Annotated, Any
 import typer
 
 from deit_ablate import status
-from deit_ablate.cli import console
-from deit_ablate.cli.execution import DataDir, Device, Loaders, More, Parallel, chosen, must_have
+from deit_ablate.cli import cluster, console
+from deit_ablate.cli.execution import DataDir, Device, Executor, Loaders, More, Parallel, Wait, chosen, must_have
 from deit_ablate.cli.targets import DEFAULT_RESULTS, Results, one_run, refuse_other_file, runs_of, stored_runs, study
 from deit_ablate.cli.weights import keep_weights
 from deit_ablate.cost import Costs, Estimate
+from deit_ablate.execution import Execution
 from deit_ablate.executors import EXECUTORS, Job, foreground, worker_arguments
 from deit_ablate.launch import RETRYABLE, Launch, Report, refuse_lost_weights
 from deit_ablate.plan import Plan, Run
-from deit_ablate.spec import Execution
 from deit_ablate.store import State, Store
+from deit_ablate.submit import Submitter
 from deit_ablate.yamlfile import InputError
 
 MOST_ROWS = 60
@@ -62,7 +63,7 @@ Json = Annotated[
 def run(
     sweep: SweepArgument, profile: Profile = None, set_: Sets = None, only: Only = None, seeds: Seeds = None, name: Name = None,
     parallel: Parallel = None, device: Device = None, data_dir: DataDir = None, loaders: Loaders = None, execution: More = None,
-    results: Results = DEFAULT_RESULTS, yes: Yes = False, json_: Json = False,
+    executor: Executor = None, wait: Wait = False, results: Results = DEFAULT_RESULTS, yes: Yes = False, json_: Json = False,
 ) -> None:  # fmt: skip
     """Run a sweep: train what is missing, then write its table and figures."""
     store = Store(results)
@@ -70,20 +71,31 @@ def run(
     plan = asked.plan()
     refuse_other_file(store, plan, asked.file)
     runs = plan.only(only or [], seeds)
-    how = chosen(plan.sweep.execution, execution, parallel=parallel, device=device, data_dir=data_dir, loaders=loaders)
-    states = status.states(store, {run.id: run.above for run in runs.values()})
+    how = chosen(
+        plan.sweep.execution,
+        execution,
+        executor=executor,
+        parallel=parallel,
+        device=device,
+        data_dir=data_dir,
+        loaders=loaders,
+    )
+    states = status.states(store, {run.id: run.above for run in runs.values()}, plan.sweep.name)
     must_have(how, [run for run in runs.values() if not states[run.id].finished])
+    submitter = _submitter(runs, store, plan.sweep.name, how, states)
     _must_be_startable(runs, plan, states, store, yes)
     keep_weights([run for run in runs.values() if not states[run.id].finished], store)
     store.save_plan(plan.sweep.name, asked.document(plan, store))
     store.plan_seeds(plan.sweep.name, plan.seeds(), sum(state.finished for state in states.values()))
-    _launch_and_report(store, plan.sweep.name, plan.labels(), runs, how, states, retry=frozenset(), json_=json_)
+    _launch_and_report(
+        store, plan.sweep.name, plan.labels(), runs, how, states, retry=frozenset(), json_=json_, submitter=submitter, wait=wait
+    )  # fmt: skip
 
 
 def retry(
     target: Annotated[str, typer.Argument(help="A sweep, sweep:variant, sweep:variant:seed, or a run's id.")],
     parallel: Parallel = None, device: Device = None, data_dir: DataDir = None, loaders: Loaders = None, execution: More = None,
-    results: Results = DEFAULT_RESULTS, json_: Json = False,
+    executor: Executor = None, wait: Wait = False, results: Results = DEFAULT_RESULTS, json_: Json = False,
 ) -> None:  # fmt: skip
     """Run again what failed or was cancelled, with its budgets anew, and go on with what that blocked."""
     store = Store(results)
@@ -103,15 +115,22 @@ def retry(
                 raise InputError(
                     f"the runs of {target!r} are no longer in {asked.file}", expected=f"`deit-ablate run {asked.file}`"
                 )
-    states = status.states(store, {run.id: run.above for run in runs.values()})
+    states = status.states(store, {run.id: run.above for run in runs.values()}, sweep)
     again = frozenset(run for run, state in states.items() if state.name in RETRYABLE)
     if not again and all(state.finished for state in states.values()):
         print(f"nothing to retry: {console.counts(states)}")
         return
     refuse_lost_weights(runs, labels, states, store, again)
     keep_weights([run for run in runs.values() if not states[run.id].finished], store)
-    how = chosen(own, execution, parallel=parallel, device=device, data_dir=data_dir, loaders=loaders)
-    _launch_and_report(store, sweep, labels, runs, how, states, retry=again, json_=json_)
+    how = chosen(
+        own, execution, executor=executor, parallel=parallel, device=device, data_dir=data_dir, loaders=loaders
+    )
+    submitter = _submitter(runs, store, sweep, how, states, again)
+    if sweep:
+        store.lift(sweep)
+    _launch_and_report(
+        store, sweep, labels, runs, how, states, retry=again, json_=json_, submitter=submitter, wait=wait
+    )
 
 
 def _above(run: str, runs: Mapping[str, Run]) -> list[str]:
@@ -272,14 +291,17 @@ def _must_be_startable(
 
 def _launch_and_report(
     store: Store, sweep: str | None, labels: Mapping[str, str], runs: Mapping[str, Run], execution: Execution,
-    states: Mapping[str, State], *, retry: frozenset[str], json_: bool,
+    states: Mapping[str, State], *, retry: frozenset[str], json_: bool, submitter: Submitter | None, wait: bool,
 ) -> None:  # fmt: skip
     out = sys.stderr if json_ else sys.stdout
     if all(state.finished for state in states.values()):
         print(f"{sweep}: all {len(runs)} runs are done ({console.counts(states)}); nothing to train", file=out)
         report = Report(dict(states), 0)
+    elif submitter is not None:
+        print(cluster.cost(store, [run for run in runs.values() if not states[run.id].finished], execution), file=out)
+        report = cluster.submit(submitter, labels, wait=wait, out=out)
     else:
-        report = _launch(store, labels, runs, execution, retry, out)
+        report = _launch(store, sweep, labels, runs, execution, retry, out)
     tables = _tables(store, sweep, report) if sweep and not report.interrupted else None
     failed = console.failures(report, store, labels, _alone(store, execution))
     if json_:
@@ -295,14 +317,32 @@ def _launch_and_report(
             print("diverged (a result, not a failure): " + ", ".join(diverged))
         if failed:
             print("\n".join(["", f"{len(report.failed())} of {len(runs)} runs are not done:", *failed]))
+        for line in cluster.held(store, sweep):
+            print(line)
+    if report.interrupted and submitter is not None:
+        print("left; what was submitted goes on, and the same command looks at it again", file=out)
+        raise typer.Exit(130)
     if report.interrupted:
         print("interrupted; what ran was saved, and the same command goes on from there", file=out)
         raise typer.Exit(130)
     raise typer.Exit(1 if report.failed() else 0)
 
 
+def _submitter(
+    runs: Mapping[str, Run], store: Store, sweep: str | None, how: Execution, states: Mapping[str, State],
+    retry: frozenset[str] = frozenset(),
+) -> Submitter | None:  # fmt: skip
+    """For a cluster that answers and takes such jobs. Raises InputError before anything is written."""
+    if how.executor != "slurm" or all(state.finished for state in states.values()):
+        return None
+    made = Submitter(runs, store, sweep, how, command=_command(), retry=retry)
+    made.must_be_acceptable()
+    return made
+
+
 def _launch(
     store: Store,
+    sweep: str | None,
     labels: Mapping[str, str],
     runs: Mapping[str, Run],
     execution: Execution,
@@ -328,10 +368,11 @@ def _launch(
     command = _command()
 
     def arguments(retrying: bool) -> tuple[str, ...]:
-        return (*worker_arguments(execution, retrying), "--command", command)
+        named = ("--sweep", sweep) if sweep else ()
+        return (*worker_arguments(execution, retrying), *named, "--command", command)
 
     try:
-        return Launch(runs, store, executor, arguments=arguments, retry=retry, ranks=execution.ranks).run(
+        return Launch(runs, store, executor, arguments=arguments, retry=retry, ranks=execution.ranks, sweep=sweep).run(
             watch, lambda: bool(asked_to_stop)
         )
     finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from deit_ablate.spec import Execution
+from deit_ablate.execution import Execution
 
 SAVED = 75
 """A worker's exit code for "saved, more to do"."""

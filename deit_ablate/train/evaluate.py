@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deit_ablate.train.data import Array
+from deit_ablate.train.errors import TrainError
 from deit_ablate.train.model import Heads, heads
 from deit_ablate.train.sampler import Batch
 
@@ -74,6 +75,8 @@ def evaluate(model: nn.Module, batches: Iterable[Batch], device: torch.device, k
     labels = torch.cat(truth)
     correct = {name: int((torch.cat(parts) == labels).sum()) for name, parts in decided.items()}
     count = len(labels)
+    if not count:
+        raise TrainError("none of the images to evaluate on can be decoded")
     metrics: dict[str, Any] = {
         "images": count,
         "loss": loss / count if math.isfinite(loss) else None,

@@ -79,13 +79,27 @@ def evaluation_batches(
     chosen = np.arange(len(images)) if indices is None else indices
     parts = [chosen[start : start + EVALUATION_BATCH].tolist() for start in range(0, len(chosen), EVALUATION_BATCH)]
     source = _Evaluation(images, recipe, dataset)
-    yield from _loader(source, parts, 0 if isinstance(images, ArrayImages) else loaders, pin=False)
+    yield from _loader(source, parts, 0 if _ready_made(images, recipe) else loaders, pin=False)
 
 
-def _loader(source: Any, batches: Any, loaders: int, pin: bool) -> DataLoader[Any]:
-    return DataLoader(
+def _ready_made(images: Images, recipe: Recipe) -> bool:
+    """Whether pictures lie in memory at the recipe's size, so that fetching them is no work for other processes."""
+    side = recipe.data.resolution
+    return isinstance(images, ArrayImages) and images.pixels.shape[1:3] == (side, side)
+
+
+def _loader(source: Any, batches: Any, loaders: int, pin: bool) -> Iterator[Any]:
+    loader: Any = DataLoader(
         source, batch_sampler=batches, num_workers=loaders, collate_fn=_as_is, pin_memory=pin, worker_init_fn=_deaf
     )
+    iterator: Any = iter(loader)
+    try:
+        yield from iterator
+    finally:
+        # What a loader raises holds the iterator in a cycle; loaders alive at exit are sent SIGTERM, to which they are
+        # deaf, and waited for: the process would never end.
+        if loaders:
+            iterator._shutdown_workers()
 
 
 class _Lazy:

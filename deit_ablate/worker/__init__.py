@@ -73,6 +73,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--channels-last", action="store_true")
     parser.add_argument("--deterministic", action="store_true")
+    parser.add_argument("--sweep")
     parser.add_argument("--command", default="")
     parser.add_argument("--retry", action="store_true")
     parser.add_argument("--foreground", action="store_true")

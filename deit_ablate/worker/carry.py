@@ -53,7 +53,10 @@ def carry(options: argparse.Namespace) -> int:
         print(f"left: {overtaken}", flush=True)
         return 0
     except Exception as error:
-        return _fail(attempt, group, error, progress)
+        code = _fail(attempt, group, error, progress)
+        if options.sweep and store.hold_if_hopeless(options.sweep):
+            print(f"{options.sweep} is held: its first runs have all ended like this one", flush=True)
+        return code
 
 
 def _carry(
@@ -64,12 +67,19 @@ def _carry(
     if group is not None and not group.first:
         return 0
     if outcome.status == "stopped":
-        how = store.overtaken(options.run, attempt) or ("preempted" if "SLURM_JOB_ID" in os.environ else "interrupted")
+        how = store.overtaken(options.run, attempt) or _why_stopped()
         attempt.close(how, "saved on a signal", **progress)
         print(f"saved and stopped ({how})", flush=True)
-        return SAVED
+        return 0 if how == "cancelled" else SAVED
     _record(store, options, attempt, outcome, started)
     return 0
+
+
+def _why_stopped() -> str:
+    """Under a scheduler a signal means that the job's time is up, or that another job needs its place."""
+    if "SLURM_JOB_ID" not in os.environ:
+        return "interrupted"
+    return "time-limit" if time.time() > float(os.environ.get("DEIT_ABLATE_DEADLINE", "inf")) else "preempted"
 
 
 def _join() -> Group | None:
@@ -87,6 +97,9 @@ def _claim(store: Store, options: argparse.Namespace, group: Group | None) -> At
     if stored is None:
         print(f"{options.run} has no recipe in {options.results}", file=sys.stderr)
         return 2
+    if store.held(options.sweep):
+        print(f"{options.run}: the sweep {options.sweep} is held", file=sys.stderr)
+        return 0
     if not _parents_ready(store, stored):
         print(f"{options.run} waits for its parents", file=sys.stderr)
         return 0
@@ -252,11 +265,13 @@ def device_of(wanted: str) -> str:
     from deit_ablate.train.errors import TrainError
 
     if wanted == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
     if wanted == "cuda" and not torch.cuda.is_available():
         raise TrainError("no CUDA device can be used here; --device cpu trains without")
     if wanted == "mps":
         raise TrainError("Apple's MPS is not supported by this version; --device cpu trains without")
+    if wanted == "cuda" and torch.cuda.device_count() > 1:
+        return f"cuda:{os.environ.get('LOCAL_RANK', '0')}"  # the ranks of a node see all its GPUs
     return wanted
 
 

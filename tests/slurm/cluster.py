@@ -131,8 +131,9 @@ class Cluster:
     """One cluster, all of it below ``root``.
 
     Each node has 4 CPUs, 16 GB and two GPUs in name. Partitions: ``main`` (the default), ``low`` (its jobs are
-    preempted, with ``grace`` seconds to end, and requeued) and ``high`` (preempts ``low``). With
-    ``preempt_send_user_signal`` a preempted job gets the signal of its ``--signal`` first.
+    preempted, with ``grace`` seconds to end, and requeued) and ``high`` (preempts ``low``). Less than 7 seconds of
+    grace are 7: sooner the preempting job does not try again. With ``preempt_send_user_signal`` a preempted job gets
+    the signal of its ``--signal`` when the grace begins; its steps get SIGTERM then where it has no ``--signal``.
     """
 
     def __init__(
@@ -218,7 +219,10 @@ class Cluster:
         return {"SLURM_CONF": str(self.conf), "PATH": ":".join(filter(None, [path, *lacking]))}
 
     def command(self, *arguments: str | Path, cwd: Path | None = None, timeout: float = 120) -> str:
-        """Run one of SLURM's commands (``command("squeue", "--noheader")``); its output, or a ClusterError."""
+        """Run one of SLURM's commands (``command("squeue", "--noheader")``); its output, or a ClusterError.
+
+        Without ``cwd`` it runs, and jobs leave their output, where ``down`` wipes it.
+        """
         # A test that itself runs inside a SLURM job would else submit with that job's variables.
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM", "SBATCH"))}
         done = subprocess.run(
@@ -226,7 +230,7 @@ class Cluster:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            cwd=cwd or self.root,
+            cwd=cwd or self.run,
             timeout=timeout,
             env=inherited | self.environment(),
         )
@@ -259,6 +263,10 @@ class Cluster:
         if not self._node(node).pid():
             raise ClusterError(f"{node} is not up")
         self._cut(node)
+
+    def declare_down(self, node: str) -> None:
+        """What an operator does after a crash; else SLURM takes 15 to 40 seconds to notice. ``start`` undoes it."""
+        self.command("scontrol", "update", f"nodename={node}", "state=down", "reason=crashed")
 
     def start(self, node: str) -> None:
         """Boot a node that is down, and wait until it can take jobs."""
@@ -432,7 +440,8 @@ class Cluster:
         yield "PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP PriorityTier=5 PreemptMode=OFF"
         yield f"PartitionName=low Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=1 GraceTime={self.grace}"
         yield "PartitionName=high Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=OFF"
-        # Quick timers. ReturnToService=2: a node that boots again is taken back.
+        # Quick timers. MessageTimeout counts twice: in how soon a dead node is noticed, and in the time before a
+        # preempting job tries again. ReturnToService=2: a node that boots again is taken back.
         yield "SchedulerType=sched/backfill"
         yield (
             "SchedulerParameters=batch_sched_delay=0,sched_interval=1,sched_min_interval=10000,bf_interval=1,"
@@ -441,7 +450,7 @@ class Cluster:
         yield "SlurmctldTimeout=10"
         yield "SlurmdTimeout=10"
         yield "BatchStartTimeout=10"
-        yield "MessageTimeout=10"
+        yield "MessageTimeout=5"
         yield "KillWait=2"
         yield "CompleteWait=0"
         yield "InactiveLimit=0"

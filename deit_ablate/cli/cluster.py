@@ -1,0 +1,103 @@
+"""Runs on a cluster, as the command line shows them: submit, wait, cancel."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from deit_ablate.cli import console
+from deit_ablate.cost import Costs
+from deit_ablate.execution import Execution
+from deit_ablate.executors import scheduler
+from deit_ablate.launch import Progress, Report
+from deit_ablate.plan import Run
+from deit_ablate.status import Known
+from deit_ablate.store import Store
+from deit_ablate.submit import Submitter
+
+LOOK_SECONDS = float(os.environ.get("DEIT_ABLATE_LOOK_SECONDS", "10"))
+
+
+def cost(store: Store, runs: Sequence[Run], how: Execution) -> str:
+    """What is about to be submitted will cost."""
+    estimate = Costs(store, {run.id: run for run in runs}).estimate(runs)
+    gpus = how.slurm.gpus if how.slurm.gpus is not None else (0 if how.device == "cpu" else how.ranks)
+    unit, each = ("GPU", gpus) if gpus else ("CPU", how.ranks * (how.slurm.cpus or how.threads + how.loaders))
+    hours = (
+        f"{estimate.seconds * each / 3600:.1f} {unit}-hours"
+        if estimate.seconds is not None
+        else f"{unit}-hours unknown"
+    )
+    return f"{len(runs)} runs: {hours}, disk {console.size(estimate.bytes)}, files {estimate.files or 'unknown'}"
+
+
+def submit(submitter: Submitter, labels: Mapping[str, str], *, wait: bool, out: Any) -> Report:
+    """Submit what is missing; with ``wait``, stay until nothing is left to do, and submit again what ended early."""
+    epochs = {run.id: run.recipe["schedule"]["epochs"] for run in submitter.runs.values()}
+    watch = console.Watch(submitter.store, labels, epochs, stream=out) if wait else None
+    submitter.say = watch.say if watch else (lambda text: print(console.plain(text), file=out))
+    report = Report({}, 0)
+    before: set[str] = set()
+    try:
+        while True:
+            done = submitter.once()
+            report.states, report.started = done.states, report.started + len(done.jobs)
+            report.unsaid = {run: f"not submitted: {why}" for run, why in done.put_off.items()}
+            over = {
+                run
+                for run, state in done.states.items()
+                if state.finished or state.name in ("failed", "blocked", "cancelled", "held")
+            }
+            going = [run for run, state in done.states.items() if state.name in ("running", "submitted")]
+            if watch is None:
+                _say_submitted(done.jobs, labels, out)
+                return report
+            running = [run for run in going if done.states[run].name == "running"]
+            watch(Progress(len(labels), done.states, [], running, sorted(over - before), None))
+            before = over
+            if not going:
+                return report
+            time.sleep(LOOK_SECONDS)
+    except KeyboardInterrupt:
+        report.interrupted = True
+        return report
+    finally:
+        if watch is not None:
+            watch.close()
+
+
+def _say_submitted(jobs: Mapping[str, str], labels: Mapping[str, str], out: Any) -> None:
+    arrays: dict[str, list[str]] = {}
+    for run, element in jobs.items():
+        arrays.setdefault(element.partition("_")[0], []).append(labels.get(run, run))
+    for job, names in arrays.items():
+        shown = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
+        print(console.plain(f"submitted job {job}: {len(names)} runs ({shown})"), file=out)
+
+
+def held(store: Store, sweep: str | None) -> list[str]:
+    """Why a sweep is held, for people."""
+    why = store.held(sweep)
+    if why is None:
+        return []
+    return [
+        f"{sweep} is held: its first {len(why['runs'])} runs all ended as {why['class']}: {why['message']}",
+        f"nothing of it starts until `deit-ablate retry {sweep}`",
+    ]
+
+
+def cancel(store: Store, runs: Sequence[str]) -> None:
+    """Take the jobs of cancelled runs out of the queue, and ask those that run to save and stop."""
+    known = Known(store, dict.fromkeys(runs, ()))
+    if not known.at_scheduler:
+        return
+    with contextlib.suppress(scheduler.Unreachable, scheduler.Rejected, scheduler.Limited):
+        answer = scheduler.ask()
+        elements = [ticket.element for run in runs for ticket in known.tickets.get(run, ())]
+        elements += [(known.last[run].owner.get("job") or {}).get("element") for run in runs if run in known.last]
+        jobs = sorted({element for element in elements if element})
+        scheduler.cancel([job for job in jobs if answer.waits(job)], save=False)
+        scheduler.cancel([job for job in jobs if answer.runs(job)], save=True)

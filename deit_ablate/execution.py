@@ -1,0 +1,96 @@
+"""How runs are carried out: none of it is part of a run's identity, all of it is recorded."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from deit_ablate.recipe import Positive
+
+
+class Part(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        allow_inf_nan=False,
+        populate_by_name=True,
+        use_attribute_docstrings=True,
+    )
+
+
+Word: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.,:=+@/-]*$", max_length=200)]
+"""What may stand in an #SBATCH line: no blanks, quotes, line breaks or characters that a shell reads."""
+
+
+class Slurm(Part):
+    """What a run asks of a SLURM cluster. Names are sbatch's; what is left out is the cluster's default."""
+
+    partition: Word | None = None
+    """One partition, or several with commas between."""
+    account: Word | None = None
+    qos: Word | None = None
+    constraint: Annotated[str, Field(pattern=r"^[A-Za-z0-9_\[(][A-Za-z0-9_.,:*&|()\[\]-]*$", max_length=200)] | None = (
+        None
+    )
+    """Features that a node must have, such as a100&nvlink."""
+    reservation: Word | None = None
+    exclude: Word | None = None
+    """Nodes not to use."""
+    time: Annotated[str, Field(pattern=r"^([0-9]+|([0-9]+-)?[0-9]{1,2}:[0-9]{2}:[0-9]{2})$")] | Positive = 60
+    """Time limit of a job: minutes, or [D-]HH:MM:SS. A run that needs more takes several turns."""
+    nodes: Annotated[int, Field(ge=1, le=1024)] = 1
+    """Nodes of one run; its ranks are spread evenly over them."""
+    gpus: Annotated[int, Field(ge=0, le=4096)] | None = None
+    """GPUs of one run; by default one a rank, none where the device is cpu."""
+    cpus: Annotated[int, Field(ge=1, le=1024)] | None = None
+    """CPUs of one rank; by default its threads and loaders."""
+    memory: Annotated[str, Field(pattern=r"^[0-9]+[KMGT]?$")] | None = None
+    """Memory of one node, such as 32G."""
+    signal_delay: Annotated[int, Field(ge=10, le=3600)] = 90
+    """Seconds before the time limit at which a run is told to save."""
+    array_parallelism: Annotated[int, Field(ge=1, le=100_000)] = 1000
+    """Runs of one array at once."""
+    setup: list[Annotated[str, Field(pattern=r"^[^\r\n\x00]*$", max_length=2000)]] = []
+    """Shell lines that a job runs first, such as `module load cuda`. They are code, and run as you."""
+    extra: dict[Annotated[str, Field(pattern=r"^[a-z][a-z-]*$")], Word] = {}
+    """Further options of sbatch by their long names, such as {mail-type: FAIL}."""
+
+    @property
+    def minutes(self) -> int:
+        """The time limit in whole minutes."""
+        if isinstance(self.time, int) or ":" not in self.time:
+            return max(1, int(self.time))
+        days, _, clock = self.time.rpartition("-")
+        hours, minutes, seconds = (int(part) for part in clock.split(":"))
+        return max(1, int(days or 0) * 1440 + hours * 60 + minutes + (seconds > 0))
+
+
+class Execution(Part):
+    """How runs are carried out; none of it is part of a run's identity, all of it is recorded."""
+
+    executor: Literal["local", "slurm"] = "local"
+    """Where runs happen: on this machine, or as jobs of a SLURM cluster."""
+    slurm: Slurm = Slurm()
+    parallel: Annotated[int, Field(ge=1, le=4096)] | None = None
+    """Runs at once; by default one a core, or one a GPU."""
+    threads: Annotated[int, Field(ge=1, le=1024)] = 1
+    """CPU threads of a run. Another number changes the bits of a result."""
+    loaders: Annotated[int, Field(ge=0, le=256)] = 0
+    """Data-loading processes of a run."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    data_dir: str | None = None
+    """Folder of the data set; DEIT_ABLATE_DATA and --data-dir say it too."""
+    stage_data: str | None = None
+    """A folder on a local disk to which the data set is copied once; $SLURM_TMPDIR where that is set."""
+    ranks: Annotated[int, Field(ge=1, le=4096)] = 1
+    """Processes (and GPUs) of one run, under DistributedDataParallel; its batch is shared out among them."""
+    accumulation: Annotated[int, Field(ge=1, le=4096)] = 1
+    """Parts in which a rank computes its share of a batch, one after the other, to need less memory."""
+    compile: bool = False
+    """torch.compile the model."""
+    channels_last: bool = False
+    """Keep images and convolutions in the channels-last layout."""
+    deterministic: bool = False
+    """Only algorithms that give the same bits each time (on a GPU; a CPU does so anyway)."""

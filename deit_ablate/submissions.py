@@ -1,0 +1,130 @@
+"""What has been given to a scheduler: ``results/submissions/`` and ``results/code/``.
+
+    submissions/<n>.json    linked before sbatch is called: who submits, under which job name, which runs
+    submissions/<n>.job     the job that came of it; linked after it, or by whoever finds the job by its name
+    submissions/<n>.over    nothing will come of it: sbatch refused, its launcher is gone, or a person said so
+    submissions/<n>/        the batch script, what submitit needs, what the job prints before its attempt's log
+    code/<hash>/            the package as it was submitted, by content
+
+A number is linked only by a launcher that has read all lower ones, so that no two plan the same run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from deit_ablate import files
+from deit_ablate.store import SCHEMA, Store
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """One run's place in a submission: it counts until the scheduler knows the job no more."""
+
+    submission: int
+    index: int
+    run: str
+    after: int
+    """The last attempt at the run that the launcher knew."""
+    job: str | None
+    """The array's job id; None where sbatch has not answered yet, or its answer was never noted."""
+
+    @property
+    def element(self) -> str | None:
+        """The array element as squeue lists it."""
+        return f"{self.job}_{self.index}" if self.job else None
+
+
+@dataclass(frozen=True)
+class Submission:
+    number: int
+    content: Mapping[str, Any]
+    job: str | None
+    over: bool
+
+    @property
+    def name(self) -> str:
+        """The job's name, which holds the nonce: what tells whether sbatch took it, when it did not say."""
+        return str(self.content["name"])
+
+    def tickets(self) -> Iterator[Ticket]:
+        for index, entry in enumerate(self.content["runs"]):
+            yield Ticket(self.number, index, entry["run"], entry["after"], self.job)
+
+
+class Submissions:
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.root = store.root / "submissions"
+
+    def read(self) -> list[Submission]:
+        """All submissions, lowest number first. What is missing beside one is looked at after the listing."""
+        try:
+            names = os.listdir(self.root)
+        except FileNotFoundError:
+            return []
+        found = []
+        for number in sorted(int(name[:-5]) for name in names if name.endswith(".json") and name[:-5].isdigit()):
+            content = files.read_json(self.root / f"{number}.json") or {"runs": [], "name": ""}
+            job = files.read_json(self.root / f"{number}.job")
+            over = (self.root / f"{number}.over").exists()
+            found.append(Submission(number, content, job["job"] if job else None, over))
+        return found
+
+    def announce(self, number: int, content: Mapping[str, Any]) -> bool:
+        """Link the intent to submit; False where another launcher has taken the number."""
+        path = files.make_folder(self.root) / f"{number}.json"
+        return files.publish(path, files.to_json({"schema": SCHEMA, "time": time.time(), **content}))
+
+    def note(self, number: int, job: str) -> None:
+        files.publish(self.root / f"{number}.job", files.to_json({"job": job, "time": time.time()}))
+
+    def close(self, number: int, why: str) -> None:
+        files.publish(self.root / f"{number}.over", files.to_json({"why": why, "time": time.time()}))
+
+    def folder(self, number: int) -> Path:
+        return files.make_folder(self.root / str(number))
+
+    def output(self, ticket: Ticket) -> Path:
+        """What the job printed that is not in an attempt's log."""
+        return self.root / str(ticket.submission) / f"{ticket.element}_0_log.out"
+
+    def snapshot(self, package: Path, about: Mapping[str, Any]) -> tuple[str, Path]:
+        """Copy the package, once for each content: (its hash, the folder to put on PYTHONPATH)."""
+        sources = sorted(path for path in package.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+        digest = hashlib.sha256()
+        for path in sources:
+            digest.update(f"{path.relative_to(package).as_posix()}\0{files.sha256(path)}\n".encode())
+        code = digest.hexdigest()[:16]
+        folder = self.store.root / "code" / code
+        if not folder.exists():
+            with files.temporary_beside(files.make_folder(folder.parent) / code) as temporary:
+                for path in sources:
+                    target = temporary / package.name / path.relative_to(package)
+                    files.make_folder(target.parent)
+                    shutil.copyfile(path, target)
+                (temporary / "about.json").write_bytes(files.to_json({"code": code, **about}))
+                try:
+                    os.rename(temporary, folder)
+                except OSError:
+                    if not folder.exists():
+                        raise
+                    shutil.rmtree(temporary, ignore_errors=True)
+        return code, folder
+
+
+def tickets_by_run(submissions: Sequence[Submission]) -> dict[str, list[Ticket]]:
+    """The tickets that still count as far as files say."""
+    found: dict[str, list[Ticket]] = {}
+    for submission in submissions:
+        if not submission.over:
+            for ticket in submission.tickets():
+                found.setdefault(ticket.run, []).append(ticket)
+    return found

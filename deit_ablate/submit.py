@@ -1,0 +1,247 @@
+"""Give a plan's missing runs to a scheduler: announce, submit, note; and take up what earlier launchers left.
+
+Nothing is kept but files: a launcher killed at any moment leaves an announcement that the next one completes.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from deit_ablate import files, owner
+from deit_ablate.execution import Execution
+from deit_ablate.executors import scheduler, slurm, worker_arguments
+from deit_ablate.executors.scheduler import Answer, Limited, Rejected, Unreachable
+from deit_ablate.launch import STARTABLE
+from deit_ablate.plan import Run
+from deit_ablate.status import Known
+from deit_ablate.store import State, Store
+from deit_ablate.submissions import Submission, Submissions
+from deit_ablate.yamlfile import InputError
+
+NODE_FAILURES = 2
+"""Attempts that a node has lost until later submissions leave it out."""
+SUBMISSIONS_WITHOUT_AN_ATTEMPT = 3
+
+
+@dataclass
+class Submitted:
+    """What a launcher has done."""
+
+    states: dict[str, State]
+    jobs: dict[str, str] = field(default_factory=dict)
+    """Run -> the array element that carries it, for the runs submitted now."""
+    put_off: dict[str, str] = field(default_factory=dict)
+    """Run -> why it was not submitted."""
+
+
+class Submitter:
+    """One launcher at work on some runs of a sweep."""
+
+    def __init__(
+        self, runs: Mapping[str, Run], store: Store, sweep: str | None, execution: Execution, *, command: str,
+        retry: frozenset[str] = frozenset(), say: Callable[[str], None] = lambda _: None,
+    ) -> None:  # fmt: skip
+        """Raises InputError where no SLURM cluster answers."""
+        self.runs, self.store, self.sweep, self.execution = dict(runs), store, sweep, execution
+        self.command, self.retry, self.say = command, set(retry), say
+        self.parents = {run.id: run.above for run in self.runs.values()}
+        self.submissions = Submissions(store)
+        self.tried: dict[str, tuple[int, int]] = {}
+        """Run -> (its last attempt when it was submitted, how often it has been since)."""
+        try:
+            config = scheduler.settings()
+        except (Unreachable, Rejected, Limited) as error:
+            raise InputError(f"no SLURM cluster answers: {error}", expected="a login node of the cluster") from None
+        self.cluster = config["ClusterName"]
+        self.largest = max(1, int(config.get("MaxArraySize", "1001")) - 1)
+
+    def once(self) -> Submitted:
+        """Submit what is missing and not in the scheduler's hands. Raises InputError for a job that it refuses."""
+        while True:
+            known = Known(self.store, self.parents, self.sweep)
+            answer = scheduler.ask(self.cluster)
+            if self._take_up(known, answer):
+                continue  # files have changed: look anew
+            states = known.states(answer)
+            done = Submitted(states)
+            number = max((submission.number for submission in known.submissions), default=0)
+            for group in self._groups(states, known, answer):
+                number += 1
+                if not self._submit(number, group, known, answer, done):
+                    break  # another launcher has taken the number: read what it submits, then plan again
+            else:
+                return done
+
+    # -- what others left --------------------------------------------------------------------------------------
+
+    def _take_up(self, known: Known, answer: Answer) -> bool:
+        """Note jobs whose launcher did not, and close attempts that ended without a word; True where files changed."""
+        changed = False
+        for submission in known.submissions:
+            if submission.job is None and not submission.over:
+                changed |= self._adopt(submission, answer)
+        over = {run: attempt for run, attempt in known.last.items() if known.over(attempt, answer)}
+        forgotten = [(a.owner.get("job") or {}).get("element") for a in over.values()]
+        told = scheduler.accounted(element for element in forgotten if element and element not in answer.states)
+        for attempt in over.values():
+            element = (attempt.owner.get("job") or {}).get("element", "")
+            if answer.waits(element):
+                continue  # its job has been requeued, and closes it when it starts
+            how = answer.ended(element) or scheduler.OVER.get(told.get(element, ""), "interrupted")
+            changed |= attempt.close(
+                how, f"its job {element} is over: {answer.states.get(element) or told.get(element) or 'unknown'}"
+            )
+        return changed
+
+    def _adopt(self, submission: Submission, answer: Answer) -> bool:
+        if job := answer.names.get(submission.name):
+            self.submissions.note(submission.number, job)
+            self.say(f"submission {submission.number} is job {job}: its launcher did not live to note it")
+            return True
+        if owner.provably_gone(submission.content["launcher"]) and submission.content["cluster"] == answer.cluster:
+            self.submissions.close(submission.number, "its launcher is gone, and the scheduler has no job of that name")
+            return True
+        return False
+
+    # -- what is to be submitted -------------------------------------------------------------------------------
+
+    def _groups(self, states: Mapping[str, State], known: Known, answer: Answer) -> Iterator[list[str]]:
+        """Runs that stand on the same parents, parents first, in arrays that the cluster takes."""
+        chosen: dict[tuple[str, ...], list[str]] = {}
+        going = set()
+        for run in self.runs:
+            state = states[run]
+            if state.name == "submitted" or state.name == "running":
+                going.add(run)
+            startable = state.name in STARTABLE or (run in self.retry and state.name != "running")
+            ready = all(states[parent].finished or parent in going for parent in self.parents[run])
+            if startable and ready and not self._in_vain(run, state):
+                going.add(run)
+                chosen.setdefault(tuple(sorted(p for p in self.parents[run] if not states[p].finished)), []).append(run)
+        for runs in chosen.values():
+            for start in range(0, len(runs), self.largest):
+                yield runs[start : start + self.largest]
+
+    def _in_vain(self, run: str, state: State) -> bool:
+        before, times = self.tried.get(run, (-1, 0))
+        return before == state.attempt and times >= SUBMISSIONS_WITHOUT_AN_ATTEMPT
+
+    def _submit(self, number: int, group: Sequence[str], known: Known, answer: Answer, done: Submitted) -> bool:
+        """Announce, sbatch, note. False where the number was taken."""
+        folder = self.submissions.folder(number).resolve()
+        code, path = self._code()
+        name = f"deit-ablate-{number}-{owner.identify()['nonce']}"
+        after = self._jobs_of({parent for run in group for parent in self.parents[run]}, known, answer, done)
+        text = slurm.script(
+            folder,
+            name=name,
+            execution=self.execution,
+            count=len(group),
+            code=path.resolve(),
+            after=after,
+            exclude=self._bad_nodes(),
+        )
+        script = folder / f"{name}.sh"
+        files.replace(script, text.encode())
+        files.replace(folder / slurm.PICKLE, slurm.pickled(self.store.root.resolve(), number, self.execution))
+        for run in group:
+            own = self.runs[run]
+            self.store.register(run, own.recipe, own.parents, own.sources)
+            if run in self.retry:
+                self.store.uncancel(run)
+        entries = [
+            {"run": run, "after": known.last[run].number if run in known.last else 0, "retry": run in self.retry}
+            for run in group
+        ]
+        arguments = [
+            *worker_arguments(self.execution, False),
+            *(["--sweep", self.sweep] if self.sweep else []),
+            "--command",
+            self.command,
+        ]
+        content = {
+            "name": name, "launcher": owner.identify(), "cluster": self.cluster, "sweep": self.sweep, "runs": entries,
+            "arguments": arguments, "code": code, "script": script.name, "after": list(after),
+        }  # fmt: skip
+        if not self.submissions.announce(number, content):
+            return False
+        self.retry -= set(group)
+        try:
+            job = scheduler.submit(str(script), name)
+        except Limited as error:
+            self.submissions.close(number, str(error))
+            done.put_off |= dict.fromkeys(group, str(error))
+            return True
+        except Rejected as error:
+            self.submissions.close(number, str(error))
+            raise InputError(
+                f"sbatch refuses the job: {error}", expected="other values under `execution: {slurm: ...}`"
+            ) from None
+        self.submissions.note(number, job)
+        for index, run in enumerate(group):
+            before, times = self.tried.get(run, (-1, 0))
+            last = known.last[run].number if run in known.last else 0
+            self.tried[run] = (last, times + 1 if before == last else 1)
+            done.jobs[run] = f"{job}_{index}"
+            done.states[run] = State("submitted", "PENDING", last)
+        return True
+
+    def must_be_acceptable(self) -> None:
+        """Ask sbatch, before anything is written, whether it would take such a job. Raises InputError."""
+        folder = self.store.root.resolve()
+        text = slurm.script(folder, name="deit-ablate-test", execution=self.execution, count=1, code=folder)
+        try:
+            scheduler.command("sbatch", "--test-only", given=text)
+        except Rejected as error:
+            raise InputError(
+                f"sbatch refuses the job: {error}", expected="other values under `execution: {slurm: ...}`"
+            ) from None
+        except (Limited, Unreachable):
+            pass
+
+    def _jobs_of(self, parents: set[str], known: Known, answer: Answer, done: Submitted) -> list[str]:
+        """The jobs after which children may start: those of parents that are not finished."""
+        found = []
+        for parent in sorted(parents):
+            ticket = known.ticket(parent, {}, answer)
+            last = known.last.get(parent)
+            job = (last.owner.get("job") or {}) if last and last.exit is None else {}
+            element = done.jobs.get(parent) or job.get("element") or (ticket.element if ticket else None)
+            if element and (element in done.jobs.values() or answer.alive(element)):
+                found.append(element)
+        return found
+
+    def _bad_nodes(self) -> list[str]:
+        """Nodes that have lost attempts again and again."""
+        lost: dict[str, int] = {}
+        for run in self.runs:
+            for attempt in self.store.attempts(run):
+                if (attempt.exit or {}).get("class") == "node":
+                    host = str(attempt.owner.get("host", "")).partition(".")[0]
+                    lost[host] = lost.get(host, 0) + 1
+        return sorted(host for host, times in lost.items() if host and times >= NODE_FAILURES)
+
+    def _code(self) -> tuple[str, Path]:
+        package = Path(__file__).parent
+        if getattr(self, "_snapshot", None) is None:
+            self._snapshot = self.submissions.snapshot(package, _git(package))
+        return self._snapshot
+
+
+def _git(package: Path) -> dict[str, str | bool | None]:
+    """The commit that the package was at, if it lies in a git checkout."""
+
+    def git(*arguments: str) -> str | None:
+        done = subprocess.run(["git", "-C", str(package), *arguments], capture_output=True, text=True, check=False)
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    commit = git("rev-parse", "HEAD")
+    return {
+        "commit": commit,
+        "dirty": bool(git("status", "--porcelain", "--", str(package))) if commit else None,
+        "python": sys.version.split()[0],
+    }

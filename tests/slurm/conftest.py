@@ -1,0 +1,38 @@
+"""One real SLURM cluster for a whole session of tests, which fail (and are not skipped) where it cannot be had."""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cluster import Cluster
+
+
+def _end_abandoned(runs: Path) -> None:
+    """Stop the clusters of earlier sessions that were killed: a session holds its lock as long as it lives."""
+    for lock in [*runs.glob("pytest-*/slurm*/owner"), *runs.glob("pytest-*/popen-gw*/slurm*/owner")]:
+        with lock.open("w") as held:
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            Cluster(lock.parent).down()
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Four nodes, no accounting; see `cluster.py`. Tests leave all nodes and the controller up, and no jobs behind."""
+    base = tmp_path_factory.getbasetemp()
+    # Under xdist each worker has a folder, and so a cluster, of its own.
+    _end_abandoned(base.parent.parent if base.name.startswith("popen-gw") else base.parent)
+    made = Cluster(tmp_path_factory.mktemp("slurm"))
+    with (made.root / "owner").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        try:
+            made.up()
+            yield made
+        finally:
+            # The logs are for who reads a failure; pytest removes its folders in time.
+            made.down(wipe=False)
