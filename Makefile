@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint names clean
+.PHONY: demo test test-slurm lint names clean
 
 $(VENV)/ready: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -15,6 +15,9 @@ demo: $(VENV)/ready  ## the main job: three optimizers on scikit-learn's digits,
 
 test: $(VENV)/ready lint  ## the whole suite
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+
+test-slurm: $(VENV)/ready  ## the suite on a real SLURM cluster, which it installs (Debian), starts and stops; needs root
+	$(BIN)/python -m pytest tests/slurm
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .

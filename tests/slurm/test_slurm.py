@@ -1,0 +1,291 @@
+"""Sweeps on a real SLURM cluster: submitted, interrupted in every way, and ended as if left alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cluster import Cluster
+from support import OWN_MODELS, planned, result, wait_for
+
+from deit_ablate.store import Store
+
+LONG = """
+profile: digits
+recipe:
+  data: {train_images: 320}
+  model: {options: {patch_size: 8, embed_dim: 16, depth: 1, num_heads: 2}}
+  augment: {auto_augment: rand-m3-n1-mstd0.5-inc1, mixup: 0.2, cutmix: 0.2, erasing: 0.2, repeats: 2}
+  regularize: {drop_path: 0.1, dropout: 0.1}
+  schedule: {epochs: EPOCHS, batch_size: 32, warmup_epochs: 0.5}
+execution: {executor: slurm, device: cpu, slurm: {time: 20, SLURM}}
+"""
+
+
+class Lab:
+    """A user on a login node of the cluster."""
+
+    def __init__(self, folder: Path, cluster: Cluster) -> None:
+        self.folder, self.cluster, self.store = folder, cluster, Store(folder / "results")
+        (folder / "mylab.py").write_text(OWN_MODELS)
+        self.environment = {
+            **os.environ, **cluster.environment(), "PYTHONPATH": str(folder), "DEIT_ABLATE_LOOK_SECONDS": "1",
+        }  # fmt: skip
+
+    def sweep(self, text: str, *, epochs: int = 3, slurm: str = "array_parallelism: 4", name: str = "s") -> Path:
+        path = self.folder / f"{name}.yaml"
+        path.write_text(LONG.replace("EPOCHS", str(epochs)).replace("SLURM", slurm) + text)
+        return path
+
+    def start(self, *arguments: str, path: str = "") -> subprocess.Popen[str]:
+        environment = {**self.environment, "PATH": path + self.environment["PATH"]}
+        return subprocess.Popen(
+            [sys.executable, "-m", "deit_ablate", *arguments], cwd=self.folder, env=environment, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+
+    def __call__(self, *arguments: str, code: int | None = 0, path: str = "", timeout: float = 240) -> str:
+        process = self.start(*arguments, path=path)
+        out, _ = process.communicate(timeout=timeout)
+        assert code is None or process.returncode == code, out
+        return out
+
+    def states(self, sweep: str = "s") -> dict[str, str]:
+        said = json.loads(self("status", sweep, "--json"))
+        return {run: entry["state"] for run, entry in said.items()}
+
+    def all_over(self, sweep: str = "s") -> bool:
+        return set(self.states(sweep).values()) <= {"done", "diverged", "failed", "blocked", "cancelled", "held"}
+
+    def await_end(self, sweep: str = "s", seconds: float = 180) -> dict[str, str]:
+        wait_for(lambda: self.all_over(sweep), seconds=seconds, step=1)
+        return self.states(sweep)
+
+    def element(self, run: str) -> str:
+        owner = wait_for(lambda: [attempt.owner for attempt in self.store.attempts(run)][-1:], seconds=60)[0]
+        return str(owner["job"]["element"])
+
+    def trained(self, run: str) -> list[str]:
+        """How its attempts ended, those left out that saw at once that they were not needed."""
+        exits = [(attempt.exit or {}).get("class", "open") for attempt in self.store.attempts(run)]
+        return [how for how in exits if how != "superseded"]
+
+    def undisturbed(self, path: Path) -> dict[str, dict[str, Any]]:
+        """The results of the same sweep on this machine, left alone."""
+        self("run", str(path), "--executor", "local", "--results", "alone", code=None)
+        alone = Store(self.folder / "alone")
+        return {run: result(alone, run) for run in planned(path).runs}
+
+
+@pytest.fixture
+def lab(cluster: Cluster, tmp_path: Path) -> Iterator[Lab]:
+    yield Lab(tmp_path, cluster)
+    cluster.command("scancel", "--user=root")
+    wait_for(lambda: not cluster.command("squeue", "--noheader").strip(), seconds=60, step=0.5)
+
+
+ONE = "seeds: 1\nvariants: {a: {}}\n"
+
+
+def test_a_sweep_of_nine_is_submitted_and_ends_as_on_one_machine(lab: Lab) -> None:
+    path = lab.sweep(
+        "seeds: 3\nvariants: {a: {}, b: {augment.mixup: 0}, c: {augment.erasing: 0}}\n", slurm="array_parallelism: 3"
+    )
+    out = lab("run", "s.yaml")
+    assert "9 runs" in out
+    assert "CPU-hours" in out
+    most = 0
+    while not lab.all_over():
+        most = max(most, len(lab.cluster.command("squeue", "-h", "-t", "R").split("\n")) - 1)
+        assert "submitted job" not in lab("run", "s.yaml"), "what is in the queue is not submitted again"
+    assert most <= 3, "array_parallelism"
+    runs = planned(path).runs
+    assert set(lab.states()) == set(runs)
+    assert {run: result(lab.store, run) for run in runs} == lab.undisturbed(path)
+    assert all(lab.trained(run) == ["done"] for run in runs)
+    assert "nothing to train" in lab("run", "s.yaml")
+    code = {(lab.store.outcome(run) or {})["provenance"]["git"]["code"] for run in runs}
+    assert len(code) == 1, "the record names the snapshot that ran"
+
+
+def test_requeued_preempted_and_out_of_time_it_goes_on_where_it_was(lab: Lab) -> None:
+    path = lab.sweep("seeds: 3\nvariants: {a: {}}\n", epochs=60, slurm="partition: low, signal_delay: 10")
+    runs = list(planned(path).runs)
+    lab("run", "s.yaml")
+    for run in runs:
+        wait_for(lambda run=run: lab.store.history(run), seconds=60)
+    lab.cluster.command("scontrol", "requeue", lab.element(runs[0]))
+    # Out of time: the signal that submitit has asked for, as SLURM sends it before the limit.
+    lab.cluster.command("scancel", "--signal=USR2", lab.element(runs[1]))
+    wait_for(lambda: lab.store.attempts(runs[1])[0].exit, seconds=60)
+    wait_for(lambda: len(lab.store.attempts(runs[2])) == 1, seconds=60)
+    everything = lab.cluster.submit(
+        "--partition=high", "--exclusive", f"--nodes={len(lab.cluster.nodes)}", "--wrap=sleep 3"
+    )
+    lab.cluster.await_job(everything, "COMPLETED", seconds=90)
+    lab.await_end(seconds=240)
+    assert {run: result(lab.store, run) for run in runs} == lab.undisturbed(path)
+    for run in runs:
+        how = lab.trained(run)
+        assert how[-1] == "done"
+        assert len(how) > 1
+        assert set(how[:-1]) <= {"preempted", "time-limit", "interrupted"}, how
+
+
+def test_a_node_lost_with_its_job_and_a_controller_that_is_away(lab: Lab) -> None:
+    path = lab.sweep(ONE, epochs=60)
+    run = next(iter(planned(path).runs))
+    lab("run", "s.yaml")
+    wait_for(lambda: lab.store.history(run), seconds=60)
+    lab.cluster.stop_controller()
+    assert lab.states()[run] == "running", "a scheduler that does not answer changes nothing"
+    lab.cluster.start_controller()
+    node = lab.store.attempts(run)[0].owner["host"]
+    lab.cluster.crash(node)
+    lab.cluster.declare_down(node)
+    lab("run", "s.yaml")
+    lab.cluster.start(node)
+    lab.await_end(seconds=240)
+    assert result(lab.store, run) == lab.undisturbed(path)[run]
+    assert lab.trained(run)[-1] == "done"
+    assert len(lab.trained(run)) == 2
+
+
+def wrapper(lab: Lab, when: str) -> str:
+    """A folder to put on PATH, with an sbatch that kills its caller before or after the real one."""
+    folder = lab.folder / when
+    folder.mkdir()
+    real = subprocess.run(["which", "sbatch"], capture_output=True, text=True, check=True).stdout.strip()
+    kill = f'case "$*" in *--test-only*) exec {real} "$@";; esac\n'
+    kill += {"before": "kill -9 $PPID\n", "after": f'{real} "$@" >/dev/null; kill -9 $PPID\n'}[when]
+    (folder / "sbatch").write_text("#!/bin/bash\n" + kill)
+    (folder / "sbatch").chmod(0o755)
+    return f"{folder}:"
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_launcher_killed_around_sbatch_leaves_nothing_twice_and_nothing_undone(lab: Lab, when: str) -> None:
+    path = lab.sweep("seeds: 2\nvariants: {a: {}}\n")
+    lab("run", "s.yaml", path=wrapper(lab, when), code=-signal.SIGKILL)
+    assert len(list((lab.store.root / "submissions").glob("*.job"))) == 0
+    out = lab("run", "s.yaml")
+    assert ("did not live to note it" in out) == (when == "after")
+    assert ("submitted job" in out) == (when == "before")
+    lab.await_end()
+    assert all(lab.trained(run) == ["done"] for run in planned(path).runs)
+
+
+def test_two_launchers_at_once_submit_every_run_once(lab: Lab) -> None:
+    path = lab.sweep("seeds: 4\nvariants: {a: {}}\n")
+    both = [lab.start("run", "s.yaml") for _ in range(2)]
+    outs = [process.communicate(timeout=120)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], outs
+    submitted = [
+        entry["run"]
+        for file in (lab.store.root / "submissions").glob("*.json")
+        for entry in json.loads(file.read_text())["runs"]
+    ]
+    assert sorted(submitted) == sorted(planned(path).runs)
+    lab.await_end()
+
+
+def test_a_teacher_that_fails_blocks_its_students_until_it_is_retried(lab: Lab) -> None:
+    flag = lab.folder / "mended"
+    lab.sweep(
+        f"""seeds: 2
+stages:
+  teacher: {{seeds: [0], recipe: {{model: {{name: "mylab:broken_until", options: {{file: {flag}}}}}}}}}
+  student: {{teacher: teacher}}
+variants: {{hard: {{distill: {{type: hard}}}}}}
+"""
+    )
+    lab("run", "s.yaml")
+    states = lab.await_end()
+    assert sorted(states.values()) == ["blocked", "blocked", "failed"]
+    flag.touch()
+    out = lab("retry", "s")
+    assert "3 runs" in out
+    assert set(lab.await_end().values()) <= {"done", "diverged"}
+
+
+def test_a_sweep_whose_runs_all_die_of_one_error_is_held(lab: Lab) -> None:
+    lab.sweep(
+        'seeds: 6\nvariants: {a: {model: {name: "mylab:broken_until", options: {file: /nowhere/at/all}}}}\n',
+        slurm="array_parallelism: 1",
+    )
+    lab("run", "s.yaml", "--wait", code=1)
+    states = list(lab.states().values())
+    assert states.count("held") >= 1
+    assert sum(len(lab.store.attempts(run)) for run in lab.states()) < 6, "the rest did not train"
+    out = lab("run", "s.yaml", code=1)
+    assert out.count("is held") == 1
+    assert "boom: not yet" in out
+
+
+def test_a_cancelled_element_saves_stops_and_comes_back(lab: Lab) -> None:
+    path = lab.sweep("seeds: 3\nvariants: {a: {}}\n", epochs=80, slurm="array_parallelism: 1")
+    runs = list(planned(path).runs)
+    lab("run", "s.yaml")
+    wait_for(lambda: lab.store.history(runs[0]), seconds=60)
+    lab("cancel", "s:a:0")
+    lab("cancel", "s:a:2")
+    wait_for(lambda: lab.trained(runs[0]) == ["cancelled"], seconds=60)
+    assert lab.states()[runs[2]] == "cancelled"
+    lab.await_end()
+    assert lab.trained(runs[1]) == ["done"]
+    assert not lab.store.attempts(runs[2])
+    lab("retry", "s", "--wait")
+    assert lab.trained(runs[0]) == ["cancelled", "done"]
+    assert {run: result(lab.store, run) for run in runs} == lab.undisturbed(path)
+
+
+def test_two_nodes_train_one_run_together(lab: Lab) -> None:
+    path = lab.sweep(ONE, slurm="nodes: 2")
+    out = lab("run", "s.yaml", "-x", "ranks=2", "--wait")
+    assert "1 of 1 done" in out
+    run = next(iter(planned(path).runs))
+    assert (lab.store.outcome(run) or {})["execution"]["ranks"] == 2
+    assert lab.trained(run) == ["done"]
+
+
+def test_bad_settings_are_refused_before_anything_is_written(lab: Lab) -> None:
+    lab.sweep(ONE)
+    for option, expected in (
+        ("--slurm.partition=a; rm -rf ~", "slurm.partition"),
+        ("--slurm.partition=a\nb", "slurm.partition"),
+        ("--slurm.partition=nowhere", "invalid partition"),
+        ("--slurm.tme=3", "did you mean 'time'?"),
+    ):
+        out = lab("run", "s.yaml", option, code=2)
+        assert expected in out.replace("specified: nowhere", "").lower() or expected in out, out
+    assert not lab.store.root.exists()
+
+
+def test_the_code_that_runs_is_the_code_that_was_submitted(lab: Lab) -> None:
+    lab.sweep("seeds: 2\nvariants: {a: {}}\n", slurm="array_parallelism: 1")
+    lab("run", "s.yaml")
+    snapshot = next((lab.store.root / "code").iterdir())
+    assert (snapshot / "deit_ablate" / "train" / "loop.py").exists()
+    assert not list(snapshot.rglob("__pycache__")) or time.time()
+    lab.await_end()
+
+
+def test_a_thousand_elements_are_one_array_and_one_question(lab: Lab) -> None:
+    lab.sweep("seeds: 1000\nvariants: {a: {}}\n", slurm="array_parallelism: 1, partition: main")
+    blocker = lab.cluster.submit("--exclusive", f"--nodes={len(lab.cluster.nodes)}", "--wrap=sleep 600")
+    lab("run", "s.yaml", "--yes")
+    assert len(list((lab.store.root / "submissions").glob("*.json"))) == 1
+    states = lab.states()
+    assert len(states) == 1000
+    assert set(states.values()) == {"submitted"}
+    lab("cancel", "s")
+    assert set(lab.states().values()) == {"cancelled"}
+    lab.cluster.command("scancel", str(blocker))
