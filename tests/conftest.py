@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from support import OWN_MODELS, TINY, Command, planned
 
+from deit_ablate.execution import Execution
 from deit_ablate.executors import LocalExecutor, worker_arguments
 from deit_ablate.launch import Launch, Report
-from deit_ablate.execution import Execution
 from deit_ablate.store import Store
 
 

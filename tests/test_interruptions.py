@@ -28,9 +28,9 @@ def undisturbed(executor: LocalExecutor, tmp_path_factory: pytest.TempPathFactor
     """The result that every disturbed run must have, and the seconds that it takes."""
     from support import TINY
 
+    from deit_ablate.execution import Execution
     from deit_ablate.executors import Job
     from deit_ablate.executors import worker_arguments as arguments
-    from deit_ablate.execution import Execution
 
     folder = tmp_path_factory.mktemp("undisturbed")
     (folder / "tiny.yaml").write_text(TINY + SWEEP)

@@ -18,8 +18,8 @@ import torch
 from support import TINY, planned, result, wait_for
 
 from deit_ablate import status
-from deit_ablate.executors import Ended, Job, LocalExecutor, worker_arguments
 from deit_ablate.execution import Execution
+from deit_ablate.executors import Ended, Job, LocalExecutor, worker_arguments
 from deit_ablate.store import Store
 from deit_ablate.train.distributed import Group, Share
 from deit_ablate.train.errors import TrainError

@@ -238,9 +238,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRe
     """A teacher (with an average) and a student of two heads, trained once for all."""
     from support import TINY
 
+    from deit_ablate.execution import Execution
     from deit_ablate.executors import worker_arguments
     from deit_ablate.launch import Launch
-    from deit_ablate.execution import Execution
 
     folder = tmp_path_factory.mktemp("finished")
     (folder / "tiny.yaml").write_text(TINY + TOKENS)
