@@ -1,0 +1,118 @@
+"""One try at a run, how it ended, and what a run's attempts add up to."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from deit_ablate import files
+
+SCHEMA = 1
+ATTEMPTS_WITHOUT_PROGRESS = 3
+KILLS = 2
+"""Times that a worker may be seen to die without a new checkpoint."""
+
+BUDGETS = {"out-of-memory": 1, "storage-full": 1}
+"""Failures that may pass by themselves, with how often a run is tried again by itself."""
+HOLD_AFTER = 4
+"""Runs that die of one error, before any has finished, until the sweep is held."""
+
+RESUMABLE = frozenset(
+    {"interrupted", "preempted", "time-limit", "node", "paused", "superseded", "killed", "released", "cancelled"}
+)
+"""How an attempt may end so that the next one simply goes on. All else is a failure of that class."""
+
+
+@dataclass(frozen=True)
+class State:
+    """Where a run stands. ``detail`` is a failure's class, or the parent that it waits for."""
+
+    name: str
+    detail: str = ""
+    attempt: int = 0
+
+    @property
+    def finished(self) -> bool:
+        return self.name in ("done", "diverged")
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.detail})" if self.detail else self.name
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One try at a run. Its number is the fencing token: a higher one ends all lower ones."""
+
+    number: int
+    path: Path
+
+    def read(self, name: str) -> Any | None:
+        return files.read_json(self.path / f"{name}.json")
+
+    @property
+    def owner(self) -> dict[str, Any]:
+        return self.read("owner") or {}
+
+    @property
+    def exit(self) -> dict[str, Any] | None:
+        return self.read("exit")
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.path / "ckpt.pt"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "log.txt"
+
+    @property
+    def arrays(self) -> Path:
+        return self.path / "arrays.npz"
+
+    @property
+    def progressed(self) -> bool:
+        return self.checkpoint.exists() or (self.path / "ckpt.prev").exists()
+
+    def beat(self, **what: Any) -> None:
+        files.replace(self.path / "beat", files.to_json({**what, "time": time.time()}))
+
+    def read_beat(self) -> dict[str, Any] | None:
+        return files.read_json(self.path / "beat")
+
+    def close(self, how: str, message: str = "", **more: Any) -> bool:
+        """Say how the attempt ended; the first word stands."""
+        content = {"schema": SCHEMA, "class": how, "message": message, "time": time.time(), **more}
+        return files.publish(self.path / "exit.json", files.to_json(content))
+
+
+class Refused(Exception):
+    """A claim that was not granted; the text says why."""
+
+
+def failure(attempts: Sequence[Attempt]) -> str | None:
+    """The class of failure that a run's closed attempts add up to, or None where it may simply go on."""
+    start = max((i for i, attempt in enumerate(attempts) if attempt.owner.get("retry")), default=0)
+    exits = [(attempt, attempt.exit or {"class": "interrupted"}) for attempt in attempts[start:]]
+    exits = [(attempt, end) for attempt, end in exits if end.get("class") != "superseded"]
+    if not exits:
+        return None
+    last = exits[-1][1].get("class", "")
+    if last not in RESUMABLE:
+        tries = sum(end.get("class") == last for _, end in exits)
+        return None if tries <= BUDGETS.get(last, 0) else last or "crash"
+    kills = 0
+    for attempt, end in exits:
+        kills = 0 if attempt.progressed else kills + (end.get("class") == "killed")
+    if last == "killed" and kills >= KILLS:
+        return "killed"
+    recent = exits[-ATTEMPTS_WITHOUT_PROGRESS:]
+    if len(recent) == ATTEMPTS_WITHOUT_PROGRESS and not any(attempt.progressed for attempt, _ in recent):
+        return "no-progress"
+    return None
