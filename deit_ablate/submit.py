@@ -197,6 +197,8 @@ class Submitter:
         try:
             scheduler.command("sbatch", "--test-only", given=text)
         except Rejected as error:
+            if "node configuration is not available" in str(error):
+                return  # said of what no node can give, and also while nodes are down
             raise InputError(
                 f"sbatch refuses the job: {error}", expected="other values under `execution: {slurm: ...}`"
             ) from None
