@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slurm lint names clean
+.PHONY: demo test test-slurm test-slurm-full lint names clean
 
 $(VENV)/ready: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -18,6 +18,9 @@ test: $(VENV)/ready lint  ## the whole suite
 
 test-slurm: $(VENV)/ready  ## the suite on a real SLURM cluster, which it installs (Debian), starts and stops; needs root
 	$(BIN)/python -m pytest tests/slurm
+
+test-slurm-full: $(VENV)/ready  ## the same, and minutes of random failures
+	$(BIN)/python -m pytest tests/slurm -m 'storm or not storm'
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .

@@ -16,6 +16,7 @@ from deit_ablate.launch import Progress, Report
 from deit_ablate.plan import Run
 from deit_ablate.status import Known
 from deit_ablate.store import Store
+from deit_ablate.submissions import Submissions
 from deit_ablate.submit import Submitter
 
 LOOK_SECONDS = float(os.environ.get("DEIT_ABLATE_LOOK_SECONDS", "10"))
@@ -101,3 +102,25 @@ def cancel(store: Store, runs: Sequence[str]) -> None:
         jobs = sorted({element for element in elements if element})
         scheduler.cancel([job for job in jobs if answer.waits(job)], save=False)
         scheduler.cancel([job for job in jobs if answer.runs(job)], save=True)
+
+
+def release(store: Store, run: str) -> bool:
+    """Say that nothing will come of what was submitted for a run; True where there was something."""
+    if not waits(store, run):
+        return False
+    submissions = Submissions(store)
+    for ticket in Known(store, {run: ()}).tickets[run]:
+        submissions.close(ticket.submission, "a user said that nothing will come of it")
+    return True
+
+
+def waits(store: Store, run: str) -> bool:
+    """Whether a run is in the scheduler's queue, as far as files say."""
+    return Known(store, {run: ()}).ticket(run, {}, None) is not None
+
+
+def printed(store: Store, run: str) -> str:
+    """What the job of a submitted run has printed that is in no attempt's log."""
+    tickets = Known(store, {run: ()}).tickets.get(run, [])
+    paths = [Submissions(store).output(ticket) for ticket in tickets if ticket.element]
+    return "".join(path.read_text(errors="replace") for path in paths[-1:] if path.exists())

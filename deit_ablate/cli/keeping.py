@@ -16,6 +16,7 @@ import typer
 from deit_ablate import owner, shipped
 from deit_ablate.cli import console
 from deit_ablate.cli.cluster import cancel as cancel_jobs
+from deit_ablate.cli.cluster import release as release_submissions
 from deit_ablate.cli.targets import DEFAULT_RESULTS, Results, dependents, names_of, one_run, runs_of
 from deit_ablate.reference import bring
 from deit_ablate.reference import keep as keep_records
@@ -52,7 +53,10 @@ def release(
     found = one_run(run, store)
     attempts = store.attempts(found)
     if not attempts or attempts[-1].exit is not None:
-        raise InputError(f"no attempt at {run} is open", expected="a run that shows as running")
+        if release_submissions(store, found):
+            print(f"{found}: what was submitted for it no longer counts; `deit-ablate run` submits it again")
+            return
+        raise InputError(f"no attempt at {run} is open", expected="a run that shows as running or submitted")
     last = attempts[-1]
     if owner.same_place(last.owner) and not owner.provably_gone(last.owner):
         raise InputError(
@@ -66,6 +70,7 @@ def release(
             abort=True,
         )
     last.close("released", "a user said that it is over")
+    release_submissions(store, found)
     print(f"{found}: released; `deit-ablate run` goes on with it")
 
 

@@ -13,7 +13,7 @@ import typer
 
 from deit_ablate import owner
 from deit_ablate import status as statuses
-from deit_ablate.cli import console
+from deit_ablate.cli import cluster, console
 from deit_ablate.cli.targets import DEFAULT_RESULTS, Results, names_of, one_run
 from deit_ablate.recipe import difference, flatten
 from deit_ablate.store import Store
@@ -92,21 +92,27 @@ def logs(
     """Print what a run's latest attempt printed."""
     store = Store(results)
     found = one_run(run, store)
-    attempts = store.attempts(found)
-    if not attempts:
+    if not store.attempts(found) and not cluster.waits(store, found):
         raise InputError(f"{run} has not started yet", expected="a run with an attempt")
-    path, position = attempts[-1].log, 0
+    if not store.attempts(found):
+        print(cluster.printed(store, found) or f"{run} waits at the scheduler")
+    number = position = 0
     while True:
-        last = attempts[-1]
-        ended = last.exit is not None or store.outcome(found) is not None or owner.provably_gone(last.owner)
-        if path.exists():
-            with open(path, "rb") as handle:
+        last = next(reversed(store.attempts(found)), None)
+        ended = last is None or last.exit is not None or owner.provably_gone(last.owner)
+        over = store.outcome(found) is not None or (ended and not cluster.waits(store, found))
+        if last is not None and last.number != number:
+            if number:
+                print(f"--- attempt {last.number} ---")
+            number, position = last.number, 0
+        if last is not None and last.log.exists():
+            with open(last.log, "rb") as handle:
                 handle.seek(position)
                 chunk = handle.read()
             position += len(chunk)
             sys.stdout.write("\n".join(map(console.plain, chunk.decode(errors="replace").split("\n"))))
             sys.stdout.flush()
-        if ended or not follow:
+        if over or not follow:
             return
         time.sleep(0.5)
 

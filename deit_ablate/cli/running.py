@@ -95,7 +95,9 @@ def run(
 def retry(
     target: Annotated[str, typer.Argument(help="A sweep, sweep:variant, sweep:variant:seed, or a run's id.")],
     parallel: Parallel = None, device: Device = None, data_dir: DataDir = None, loaders: Loaders = None, execution: More = None,
-    executor: Executor = None, wait: Wait = False, results: Results = DEFAULT_RESULTS, json_: Json = False,
+    executor: Executor = None, wait: Wait = False,
+    failed: Annotated[bool, typer.Option("--failed", help="Only what failed, and what that blocks; not what was cancelled.")] = False,
+    results: Results = DEFAULT_RESULTS, json_: Json = False,
 ) -> None:  # fmt: skip
     """Run again what failed or was cancelled, with its budgets anew, and go on with what that blocked."""
     store = Store(results)
@@ -116,7 +118,8 @@ def retry(
                     f"the runs of {target!r} are no longer in {asked.file}", expected=f"`deit-ablate run {asked.file}`"
                 )
     states = status.states(store, {run.id: run.above for run in runs.values()}, sweep)
-    again = frozenset(run for run, state in states.items() if state.name in RETRYABLE)
+    wanted_states = RETRYABLE - {"cancelled"} if failed else RETRYABLE
+    again = frozenset(run for run, state in states.items() if state.name in wanted_states)
     if not again and all(state.finished for state in states.values()):
         print(f"nothing to retry: {console.counts(states)}")
         return
