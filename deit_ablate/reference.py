@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import zipfile
 from collections.abc import Iterator
@@ -22,6 +23,8 @@ from deit_ablate.recipe import run_id
 from deit_ablate.store import Store
 from deit_ablate.yamlfile import InputError
 
+_ABSOLUTE = re.compile(r"(?<![^\s='\"])/[^\s'\"]*/(?=[^\s/])")
+"""The folders of an absolute path: what is kept is shown to others."""
 MOST_ARRAYS = 1 << 28
 """Bytes that one run's arrays may have when unpacked."""
 
@@ -45,6 +48,8 @@ def keep(store: Store, sweep: str, folder: Path) -> int:
                     continue
                 attempt = store.attempt(run, outcome["attempt"])
                 owner = {key: attempt.owner.get(key) for key in ("schema", "time", "execution", "retry")}
+                command = _ABSOLUTE.sub(".../", (outcome.get("provenance") or {}).get("command") or "")
+                outcome = {**outcome, "provenance": {**(outcome.get("provenance") or {}), "command": command}}
                 records.append({"run": run, "recipe": stored, "owner": owner, "outcome": outcome})
                 curves += [{"run": run, **line} for line in store.history(run)]
                 entry = zipfile.ZipInfo(f"{run}.npz", (1980, 1, 1, 0, 0, 0))

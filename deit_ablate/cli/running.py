@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import signal
 import sys
@@ -274,7 +275,8 @@ def _alone(store: Store, execution: Execution) -> str:
 
 
 def _command() -> str:
-    return shlex.join(["deit-ablate", *sys.argv[1:]])
+    """The command as records keep it: without absolute paths, so that they can be shown to others."""
+    return shlex.join(["deit-ablate", *(re.sub(r"(^|=)/\S*/(?=[^/])", r"\1.../", part) for part in sys.argv[1:])])
 
 
 def _must_be_startable(
