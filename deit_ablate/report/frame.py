@@ -38,9 +38,13 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "train_seconds": ("float64", "seconds of training, over all attempts"),
     "wall_seconds": ("float64", "seconds from start to end, over all attempts"),
     "images_per_second": ("float64", "training images a second"),
+    "inference_images_per_second": ("float64", "images a second of the forward pass alone, in evaluation mode"),
+    "inference_batch": ("Int64", "the batch that this was measured with"),
     "peak_memory_bytes": ("Int64", "peak memory in bytes"),
     "parameters": ("Int64", "parameters of the model"),
     "flops": ("Int64", "floating point operations of one forward pass of one image"),
+    "ranks": ("Int64", "processes that trained the run together"),
+    "chunks": ("Int64", "parts that each batch was cut into: ranks x accumulation"),
     "attempts": ("Int64", "attempts so far"),
     "version": ("string", "version of deit_ablate that made the record"),
 }
@@ -59,7 +63,16 @@ CURVES: dict[str, tuple[str, str]] = {
 }
 """Name -> (dtype, meaning) of ``load_curves``'s columns."""
 
-_COST = ("train_seconds", "wall_seconds", "images_per_second", "peak_memory_bytes", "parameters", "flops")
+_COST = (
+    "train_seconds",
+    "wall_seconds",
+    "images_per_second",
+    "inference_images_per_second",
+    "inference_batch",
+    "peak_memory_bytes",
+    "parameters",
+    "flops",
+)
 
 
 class NoSweep(LookupError):
@@ -183,6 +196,7 @@ def _record(store: Store, run: str, state: State) -> dict[str, Any]:
     outcome = store.outcome(run) or {}
     metrics, cost = outcome.get("metrics") or {}, outcome.get("cost") or {}
     test = metrics.get("test") or {}
+    execution = outcome.get("execution") or {}
     attempts = store.attempts(run) if state.name != "missing" else []
     return {
         "state": state.name,
@@ -193,6 +207,8 @@ def _record(store: Store, run: str, state: State) -> dict[str, Any]:
         **{f"test_{name}": value for name, value in test.items()},
         **{name: cost.get(name) for name in _COST},
         "epochs": _epochs(attempts, outcome.get("attempt")),
+        "ranks": execution.get("ranks"),
+        "chunks": execution["ranks"] * execution["accumulation"] if "ranks" in execution else None,
         "attempts": len(attempts),
         "version": (outcome.get("provenance") or {}).get("version"),
     }

@@ -133,6 +133,7 @@ def footnotes(summary: Summary) -> list[str]:
         named = [row["variant"] for row in every if row["shows"] == figure]
         if named:
             notes.append(f"Shows {words}: {_listed(named)}.")
+    notes += _chunks(final)
     notes += _shared_parents(summary)
     notes += _diverged(every, final)
     notes += _fewer_pairs(every)
@@ -156,6 +157,19 @@ def _data(final: Iterable[Mapping[str, Any]]) -> list[str]:
         f"Top-1 on the test split{images} at the last epoch, raw weights{heads}.",
         "Time is the mean training time of the runs that are done.",
     ]
+
+
+def _chunks(final: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Say it where rows were not computed alike: the model draws at random for each chunk of a batch."""
+    by_number: dict[int, list[str]] = {}
+    for record in final:
+        if record["state"] == "done" and not pd.isna(record["chunks"]):
+            names = by_number.setdefault(int(record["chunks"]), [])
+            names += [record["variant"]] if record["variant"] not in names else []
+    if len(by_number) < 2:
+        return []
+    parts = [f"{_listed(names)} {number}" for number, names in sorted(by_number.items())]
+    return [f"Batches were cut into different numbers of chunks (ranks x accumulation): {'; '.join(parts)}."]
 
 
 def _shared_parents(summary: Summary) -> list[str]:

@@ -121,6 +121,7 @@ def outcome(told: Mapping[str, Any]) -> dict[str, Any]:
             "train_seconds": told.get("seconds", 30.0), "wall_seconds": 40.0, "images_per_second": 1200.0, "peak_memory_bytes": 123456789,
             "parameters": 210000, "flops": 3400000,
         },
+        "execution": told.get("execution", {"ranks": 1, "accumulation": 1}),
         "weights_sha256": "0" * 64,
         "arrays_sha256": "0" * 64,
         "provenance": {"version": "0.1.0", "git": None, "hardware": {}, "packages": {}},

@@ -169,3 +169,13 @@ def test_measure():
     assert measure(-0.001, 0.5, signed=True) == "0.00 ± 0.50"
     assert measure(-2.5, nan, signed=True) == "−2.50"
     assert measure(nan, nan) == "–"
+
+
+def test_rows_whose_batches_were_cut_differently_are_told(study):
+    def note(**rows):
+        made = study({name: {0: {"top1": 90.0, "execution": how}} for name, how in rows.items()}, name="-".join(rows))
+        return [text for text in sweep_table(made.root, made.name).footnotes if "chunks" in text]
+
+    one, two = {"ranks": 1, "accumulation": 1}, {"ranks": 2, "accumulation": 1}
+    assert note(a=two, b={"ranks": 1, "accumulation": 2}) == []
+    assert note(c=one, d=two) == ["Batches were cut into different numbers of chunks (ranks x accumulation): c 1; d 2."]
