@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from deit_ablate.recipe import Positive
 
@@ -22,6 +22,47 @@ class Part(BaseModel):
 
 Word: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.,:=+@/-]*$", max_length=200)]
 """What may stand in an #SBATCH line: no blanks, quotes, line breaks or characters that a shell reads."""
+
+
+OURS = frozenset(
+    [
+        "array",
+        "job-name",
+        "output",
+        "error",
+        "input",
+        "dependency",
+        "requeue",
+        "no-requeue",
+        "open-mode",
+        "signal",
+        "time",
+        "nodes",
+        "ntasks",
+        "ntasks-per-node",
+        "cpus-per-task",
+        "gpus-per-node",
+        "mem",
+        "partition",
+        "account",
+        "qos",
+        "constraint",
+        "reservation",
+        "exclude",
+        "export",
+        "wrap",
+        "parsable",
+        "test-only",
+        "chdir",
+    ]
+)
+"""Options of sbatch that have a setting of their own, or that the program needs for itself."""
+
+
+def _not_ours(option: str) -> str:
+    if option in OURS:
+        raise ValueError(f"{option} has a setting of its own, or is set by the program")
+    return option
 
 
 class Slurm(Part):
@@ -54,7 +95,7 @@ class Slurm(Part):
     """Runs of one array at once."""
     setup: list[Annotated[str, Field(pattern=r"^[^\r\n\x00]*$", max_length=2000)]] = []
     """Shell lines that a job runs first, such as `module load cuda`. They are code, and run as you."""
-    extra: dict[Annotated[str, Field(pattern=r"^[a-z][a-z-]*$")], Word] = {}
+    extra: dict[Annotated[str, Field(pattern=r"^[a-z][a-z-]*$"), AfterValidator(_not_ours)], Word] = {}
     """Further options of sbatch by their long names, such as {mail-type: FAIL}."""
 
     @property

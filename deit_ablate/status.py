@@ -81,7 +81,9 @@ class Known:
             again = last is not None and (last.owner.get("job") or {}).get("element") == ticket.element
             ended = last is not None and last.exit is not None and last.exit["class"] in REQUEUED
             counts = ticket.after >= number or (again and (ended or run in refuted))
-            if answer is not None and ticket.element is not None:
+            if answer is not None and ticket.element is not None and ticket.cluster == answer.cluster:
+                if answer.names.get(ticket.element, ticket.name) != ticket.name:
+                    continue  # the controller has begun its numbers anew: this is another job
                 counts = answer.waits(ticket.element) or (answer.runs(ticket.element) and counts)
             if counts:
                 return ticket
@@ -93,7 +95,7 @@ class Known:
             return None
         if answer is None or ticket.element is None:
             return ""
-        state, reason = answer.states[ticket.element], answer.reasons.get(ticket.element, "None")
+        state, reason = answer.states.get(ticket.element, "elsewhere"), answer.reasons.get(ticket.element, "None")
         return state if reason in ("None", "") else f"{state}: {reason}"
 
 

@@ -2,7 +2,8 @@
 
     submissions/<n>.json    linked before sbatch is called: who submits, under which job name, which runs
     submissions/<n>.job     the job that came of it; linked after it, or by whoever finds the job by its name
-    submissions/<n>.over    nothing will come of it: sbatch refused, its launcher is gone, or a person said so
+    submissions/<n>.over    nothing will come of it: sbatch refused, or its launcher is gone
+    submissions/<n>.<i>.over  the same for the run at index i: a person said so
     submissions/<n>/        the batch script, what submitit needs, what the job prints before its attempt's log
     code/<hash>/            the package as it was submitted, by content
 
@@ -35,6 +36,8 @@ class Ticket:
     """The last attempt at the run that the launcher knew."""
     job: str | None
     """The array's job id; None where sbatch has not answered yet, or its answer was never noted."""
+    name: str = ""
+    cluster: str = ""
 
     @property
     def element(self) -> str | None:
@@ -48,6 +51,7 @@ class Submission:
     content: Mapping[str, Any]
     job: str | None
     over: bool
+    over_at: frozenset[int] = frozenset()
 
     @property
     def name(self) -> str:
@@ -56,7 +60,8 @@ class Submission:
 
     def tickets(self) -> Iterator[Ticket]:
         for index, entry in enumerate(self.content["runs"]):
-            yield Ticket(self.number, index, entry["run"], entry["after"], self.job)
+            cluster = str(self.content.get("cluster", ""))
+            yield Ticket(self.number, index, entry["run"], entry["after"], self.job, self.name, cluster)
 
 
 class Submissions:
@@ -75,7 +80,9 @@ class Submissions:
             content = files.read_json(self.root / f"{number}.json") or {"runs": [], "name": ""}
             job = files.read_json(self.root / f"{number}.job")
             over = (self.root / f"{number}.over").exists()
-            found.append(Submission(number, content, job["job"] if job else None, over))
+            own = (name.split(".") for name in names if name.startswith(f"{number}.") and name.endswith(".over"))
+            indices = frozenset(int(parts[1]) for parts in own if len(parts) == 3)
+            found.append(Submission(number, content, job["job"] if job else None, over, indices))
         return found
 
     def announce(self, number: int, content: Mapping[str, Any]) -> bool:
@@ -86,8 +93,9 @@ class Submissions:
     def note(self, number: int, job: str) -> None:
         files.publish(self.root / f"{number}.job", files.to_json({"job": job, "time": time.time()}))
 
-    def close(self, number: int, why: str) -> None:
-        files.publish(self.root / f"{number}.over", files.to_json({"why": why, "time": time.time()}))
+    def close(self, number: int, why: str, index: int | None = None) -> None:
+        name = f"{number}.over" if index is None else f"{number}.{index}.over"
+        files.publish(self.root / name, files.to_json({"why": why, "time": time.time()}))
 
     def folder(self, number: int) -> Path:
         return files.make_folder(self.root / str(number))
@@ -126,5 +134,7 @@ def tickets_by_run(submissions: Sequence[Submission]) -> dict[str, list[Ticket]]
     for submission in submissions:
         if not submission.over:
             for ticket in submission.tickets():
+                if ticket.index in submission.over_at:
+                    continue
                 found.setdefault(ticket.run, []).append(ticket)
     return found

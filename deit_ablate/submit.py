@@ -15,7 +15,7 @@ from deit_ablate import files, owner
 from deit_ablate.execution import Execution
 from deit_ablate.executors import scheduler, slurm, worker_arguments
 from deit_ablate.executors.scheduler import Answer, Limited, Rejected, Unreachable
-from deit_ablate.launch import STARTABLE
+from deit_ablate.launch import RETRYABLE, STARTABLE
 from deit_ablate.plan import Run
 from deit_ablate.status import Known
 from deit_ablate.store import State, Store
@@ -50,13 +50,22 @@ class Submitter:
         self.command, self.retry, self.say = command, set(retry), say
         self.parents = {run.id: run.above for run in self.runs.values()}
         self.submissions = Submissions(store)
-        self.tried: dict[str, tuple[int, int]] = {}
-        """Run -> (its last attempt when it was submitted, how often it has been since)."""
+        self.full = False
         try:
             config = scheduler.settings()
         except (Unreachable, Rejected, Limited) as error:
             raise InputError(f"no SLURM cluster answers: {error}", expected="a login node of the cluster") from None
         self.cluster = config["ClusterName"]
+        if odd := set('%"\\\n') & set(str(store.root.resolve())):
+            raise InputError(
+                f"a results folder with {odd.pop()!r} in its path cannot be given to SLURM",
+                where=(str(store.root), 0, 0), expected="another folder",
+            )  # fmt: skip
+        if execution.ranks % execution.slurm.nodes:
+            raise InputError(
+                f"{execution.ranks} ranks cannot be spread evenly over {execution.slurm.nodes} nodes",
+                key="execution.ranks", expected="a multiple of slurm.nodes",
+            )  # fmt: skip
         self.largest = max(1, int(config.get("MaxArraySize", "1001")) - 1)
 
     def once(self) -> Submitted:
@@ -67,9 +76,13 @@ class Submitter:
             if self._take_up(known, answer):
                 continue  # files have changed: look anew
             states = known.states(answer)
-            done = Submitted(states)
+            self.retry = {run for run in self.retry if states[run].name in RETRYABLE}
+            done, self.full = Submitted(states), False
             number = max((submission.number for submission in known.submissions), default=0)
-            for group in self._groups(states, known, answer):
+            for group in self._groups(states, known, answer, done):
+                if self.full:
+                    done.put_off |= dict.fromkeys(group, "the scheduler takes no more jobs for now")
+                    continue
                 number += 1
                 if not self._submit(number, group, known, answer, done):
                     break  # another launcher has taken the number: read what it submits, then plan again
@@ -98,7 +111,7 @@ class Submitter:
         return changed
 
     def _adopt(self, submission: Submission, answer: Answer) -> bool:
-        if job := answer.names.get(submission.name):
+        if job := answer.job_called(submission.name):
             self.submissions.note(submission.number, job)
             self.say(f"submission {submission.number} is job {job}: its launcher did not live to note it")
             return True
@@ -109,26 +122,44 @@ class Submitter:
 
     # -- what is to be submitted -------------------------------------------------------------------------------
 
-    def _groups(self, states: Mapping[str, State], known: Known, answer: Answer) -> Iterator[list[str]]:
+    def _groups(
+        self, states: Mapping[str, State], known: Known, answer: Answer, done: Submitted
+    ) -> Iterator[list[str]]:
         """Runs that stand on the same parents, parents first, in arrays that the cluster takes."""
         chosen: dict[tuple[str, ...], list[str]] = {}
         going = set()
         for run in self.runs:
             state = states[run]
-            if state.name == "submitted" or state.name == "running":
+            if state.name == "submitted" or self._job_runs(run, known, answer):
                 going.add(run)
-            startable = state.name in STARTABLE or (run in self.retry and state.name != "running")
+            startable = state.name in STARTABLE or run in self.retry
             ready = all(states[parent].finished or parent in going for parent in self.parents[run])
-            if startable and ready and not self._in_vain(run, state):
-                going.add(run)
-                chosen.setdefault(tuple(sorted(p for p in self.parents[run] if not states[p].finished)), []).append(run)
+            if not startable or not ready:
+                continue
+            if run not in self.retry and (why := self._in_vain(run, known)):
+                done.put_off[run] = why
+                continue
+            going.add(run)
+            chosen.setdefault(tuple(sorted(p for p in self.parents[run] if not states[p].finished)), []).append(run)
         for runs in chosen.values():
             for start in range(0, len(runs), self.largest):
                 yield runs[start : start + self.largest]
 
-    def _in_vain(self, run: str, state: State) -> bool:
-        before, times = self.tried.get(run, (-1, 0))
-        return before == state.attempt and times >= SUBMISSIONS_WITHOUT_AN_ATTEMPT
+    def _job_runs(self, run: str, known: Known, answer: Answer) -> bool:
+        """Whether a living job carries the run (children of a run in other hands would leave at once)."""
+        last = known.last.get(run)
+        job = (last.owner.get("job") or {}) if last and last.exit is None else {}
+        return bool(job) and answer.runs(job["element"])
+
+    def _in_vain(self, run: str, known: Known) -> str | None:
+        """Why a run is not submitted once more: its jobs have ended again and again before an attempt began."""
+        number = known.last[run].number if run in known.last else 0
+        earlier = [ticket for ticket in known.tickets.get(run, ()) if ticket.job and ticket.after == number]
+        if len(earlier) < SUBMISSIONS_WITHOUT_AN_ATTEMPT:
+            return None
+        output = self.submissions.output(earlier[-1])
+        said = output.read_text(errors="replace").strip().splitlines()[-1:] if output.exists() else []
+        return f"its job ended {len(earlier)} times before an attempt began ({said[0] if said else output}); `deit-ablate retry` tries it again"
 
     def _submit(self, number: int, group: Sequence[str], known: Known, answer: Answer, done: Submitted) -> bool:
         """Announce, sbatch, note. False where the number was taken."""
@@ -169,12 +200,20 @@ class Submitter:
         }  # fmt: skip
         if not self.submissions.announce(number, content):
             return False
-        self.retry -= set(group)
         try:
             job = scheduler.submit(str(script), name)
         except Limited as error:
             self.submissions.close(number, str(error))
+            if len(group) > 1:
+                self.largest = len(group) // 2
+                return False  # plan again, in smaller arrays
+            self.full = True
             done.put_off |= dict.fromkeys(group, str(error))
+            return True
+        except Unreachable as error:
+            # It may have gone through: the announcement stands, and whoever looks next finds the job by its name.
+            done.put_off |= dict.fromkeys(group, f"{error}; it is looked up by the next `run`")
+            self.full = True
             return True
         except Rejected as error:
             self.submissions.close(number, str(error))
@@ -182,10 +221,9 @@ class Submitter:
                 f"sbatch refuses the job: {error}", expected="other values under `execution: {slurm: ...}`"
             ) from None
         self.submissions.note(number, job)
+        self.retry -= set(group)
         for index, run in enumerate(group):
-            before, times = self.tried.get(run, (-1, 0))
             last = known.last[run].number if run in known.last else 0
-            self.tried[run] = (last, times + 1 if before == last else 1)
             done.jobs[run] = f"{job}_{index}"
             done.states[run] = State("submitted", "PENDING", last)
         return True

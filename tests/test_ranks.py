@@ -128,8 +128,11 @@ def test_a_rank_killed_at_random_instants_changes_nothing(
     for _ in range(12):
         run.start(ranks=2, accumulation=2)
         pid = wait_for(run.pids)[victim]
-        if len(run.attempt_exits()) < 4:
-            time.sleep(draw.uniform(0.1, 1.0) * on_two["seconds"])
+        if len(run.attempt_exits()) < 3:
+            # After some epoch of six, and then at a random instant of the next one.
+            epochs = min(4, len(run.store.history(run.run)) + draw.randint(1, 2))
+            wait_for(lambda epochs=epochs: len(run.store.history(run.run)) >= epochs or run.poll())
+            time.sleep(draw.uniform(0, 0.1) * on_two["seconds"])
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         run.ended()

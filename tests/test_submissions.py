@@ -30,7 +30,7 @@ def test_the_batch_script_asks_for_what_a_run_needs_and_quotes_what_users_wrote(
                     exclude="bad1", setup=["module load cuda"], extra={"mail-type": "FAIL"}, array_parallelism=3),
     )  # fmt: skip
     text = slurm.script(
-        tmp_path / "with space", name="deit-ablate-4-abc", execution=how, count=5, code=Path("/x/code y"), after=["12_0", "13"],
+        tmp_path / "with $HOME space", name="deit-ablate-4-abc", execution=how, count=5, code=Path("/x/code y"), after=["12_0", "13"],
         exclude=["bad2"], python="/opt/my python",
     )  # fmt: skip
     lines = text.splitlines()
@@ -42,15 +42,15 @@ def test_the_batch_script_asks_for_what_a_run_needs_and_quotes_what_users_wrote(
         "#SBATCH --mail-type=FAIL", "module load cuda",
     ):  # fmt: skip
         assert expected in lines, text
-    assert "'/opt/my python' -u -m submitit.core._submit" in text
+    assert "'/opt/my python' -u -c " in text
     assert subprocess.run(["bash", "-n"], input=text, text=True).returncode == 0
     shell = "\n".join(line for line in lines if line.startswith(("export PYTHONPATH", "ln "))) + "\necho $PYTHONPATH"
-    (tmp_path / "with space").mkdir()
+    (tmp_path / "with $HOME space").mkdir()
     said = subprocess.run(
         ["bash"], input=shell, capture_output=True, text=True, env={**os.environ, **JOB, "PYTHONPATH": "mine"}
     )
     assert said.stdout.strip() == "/x/code y:mine"
-    assert os.readlink(tmp_path / "with space" / "7_0_submitted.pkl") == slurm.PICKLE
+    assert os.readlink(tmp_path / "with $HOME space" / "7_0_submitted.pkl") == slurm.PICKLE
 
 
 @pytest.mark.parametrize(
@@ -65,6 +65,8 @@ def test_values_that_a_shell_would_read_are_refused(value: str) -> None:
     for name in ("partition", "account", "qos", "reservation", "exclude", "constraint"):
         with pytest.raises(ValueError, match=name):
             Slurm(**{name: value})
+    with pytest.raises(ValueError, match="extra"):
+        Slurm(extra={"array": "0-5"})
     with pytest.raises(ValueError, match="setup"):
         Slurm(setup=["ok", "a\nb"])
 
@@ -117,9 +119,10 @@ class Given:
         assert self.submissions.announce(1, {"name": "n", "runs": entries, "launcher": {}, "cluster": "c"})
         self.submissions.note(1, "7")
 
-    def says(self, **states: str) -> list[str]:
+    def says(self, name: str = "n", /, **states: str) -> list[str]:
         """The states of the runs by files and by this answer; none where nothing is given."""
-        answer = Answer(self.user, "c", {f"7_{name[1:]}": state for name, state in states.items()}) if states else None
+        listed = {f"7_{index[1:]}": state for index, state in states.items()}
+        answer = Answer(self.user, "c", listed, names=dict.fromkeys(listed, name)) if states else None
         return [str(state) for state in Known(self.store, self.parents).states(answer).values()]
 
     def attempt(self, monkeypatch: pytest.MonkeyPatch, restarts: int = 0) -> Any:
@@ -149,6 +152,9 @@ def test_a_submitted_run_waits_until_the_scheduler_knows_it_no_more(given: Given
     assert given.says(_0="PENDING", _1="RUNNING") == ["submitted (PENDING)", "submitted (RUNNING)"]
     assert given.says(_0="PENDING") == ["submitted (PENDING)", "missing"]
     assert given.says(_0="COMPLETED", _1="REQUEUE_HOLD") == ["missing", "submitted (REQUEUE_HOLD)"]
+    assert given.says("of another", _0="PENDING", _1="RUNNING") == ["missing"] * 2, "numbers begun anew: other jobs"
+    given.submissions.close(1, "released", 0)
+    assert given.says() == ["missing", "submitted"]
 
 
 def test_an_attempt_in_a_job_counts_as_long_as_the_job_may_run(given: Given, monkeypatch: pytest.MonkeyPatch) -> None:

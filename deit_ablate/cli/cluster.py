@@ -18,6 +18,7 @@ from deit_ablate.status import Known
 from deit_ablate.store import Store
 from deit_ablate.submissions import Submissions
 from deit_ablate.submit import Submitter
+from deit_ablate.yamlfile import InputError
 
 LOOK_SECONDS = float(os.environ.get("DEIT_ABLATE_LOOK_SECONDS", "10"))
 
@@ -44,9 +45,19 @@ def submit(submitter: Submitter, labels: Mapping[str, str], *, wait: bool, out: 
     before: set[str] = set()
     try:
         while True:
-            done = submitter.once()
+            try:
+                done = submitter.once()
+            except scheduler.Unreachable as error:
+                if watch is None:
+                    raise InputError(
+                        f"the scheduler does not answer: {error}", expected="to run it again later"
+                    ) from None
+                watch.say(f"the scheduler does not answer ({error}); looking again")
+                time.sleep(LOOK_SECONDS)
+                continue
             report.states, report.started = done.states, report.started + len(done.jobs)
             report.unsaid = {run: f"not submitted: {why}" for run, why in done.put_off.items()}
+            limited = submitter.full
             over = {
                 run
                 for run, state in done.states.items()
@@ -59,9 +70,9 @@ def submit(submitter: Submitter, labels: Mapping[str, str], *, wait: bool, out: 
             running = [run for run in going if done.states[run].name == "running"]
             watch(Progress(len(labels), done.states, running, [], sorted(over - before), None))
             before = over
-            if not going:
+            if not going and not limited:
                 return report
-            time.sleep(LOOK_SECONDS)
+            time.sleep(LOOK_SECONDS * (6 if limited else 1))
     except KeyboardInterrupt:
         report.interrupted = True
         return report
@@ -93,24 +104,40 @@ def held(store: Store, sweep: str | None) -> list[str]:
 def cancel(store: Store, runs: Sequence[str]) -> None:
     """Take the jobs of cancelled runs out of the queue, and ask those that run to save and stop."""
     known = Known(store, dict.fromkeys(runs, ()))
-    if not known.at_scheduler:
+    tickets = [
+        ticket for given in known.submissions for ticket in given.tickets() if ticket.run in runs and ticket.element
+    ]
+    attempts = [(known.last[run].owner.get("job") or {}).get("element") for run in runs if run in known.last]
+    if not tickets and not any(attempts):
         return
     with contextlib.suppress(scheduler.Unreachable, scheduler.Rejected, scheduler.Limited):
         answer = scheduler.ask()
-        elements = [ticket.element for run in runs for ticket in known.tickets.get(run, ())]
-        elements += [(known.last[run].owner.get("job") or {}).get("element") for run in runs if run in known.last]
-        jobs = sorted({element for element in elements if element})
+        # By name as well as by number: a controller may have begun its numbers anew.
+        ours = {str(ticket.element) for ticket in tickets if answer.names.get(str(ticket.element)) == ticket.name}
+        jobs = sorted(ours | {element for element in attempts if element and element in ours})
         scheduler.cancel([job for job in jobs if answer.waits(job)], save=False)
         scheduler.cancel([job for job in jobs if answer.runs(job)], save=True)
 
 
 def release(store: Store, run: str) -> bool:
-    """Say that nothing will come of what was submitted for a run; True where there was something."""
-    if not waits(store, run):
+    """Say that nothing will come of what was submitted for a run; True where there was something.
+
+    Raises InputError where the scheduler says that its job is alive.
+    """
+    known = Known(store, {run: ()})
+    if known.ticket(run, {}, None) is None:
         return False
-    submissions = Submissions(store)
-    for ticket in Known(store, {run: ()}).tickets[run]:
-        submissions.close(ticket.submission, "a user said that nothing will come of it")
+    with contextlib.suppress(scheduler.Unreachable, scheduler.Rejected, scheduler.Limited):
+        answer = scheduler.ask()
+        ticket = known.ticket(run, {}, answer)
+        if ticket is not None and ticket.element and answer.alive(ticket.element):
+            raise InputError(
+                f"job {ticket.element} is in the queue ({answer.states[ticket.element]})",
+                where=(run, 0, 0),
+                expected="`deit-ablate cancel`",
+            )
+    for ticket in known.tickets[run]:
+        Submissions(store).close(ticket.submission, "a user said that nothing will come of it", ticket.index)
     return True
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import os
 import re
@@ -29,7 +30,7 @@ TRANSIENT = re.compile(
     re.IGNORECASE,
 )
 LIMIT = re.compile(
-    r"QOSMax|AssocMax|AssocGrp|QOSGrp|MaxSubmit|job submit limit|too many|job count|maximum number of jobs|violates accounting",
+    r"QOSMaxSubmit|QOSMaxJobs|AssocMaxSubmit|AssocMaxJobs|AssocGrp|QOSGrp|MaxSubmit|job submit limit|too many|job count|maximum number of jobs",
     re.IGNORECASE,
 )
 TIMEOUT = float(os.environ.get("DEIT_ABLATE_SLURM_TIMEOUT", "60"))
@@ -56,7 +57,11 @@ class Answer:
     states: Mapping[str, str]
     reasons: Mapping[str, str] = field(default_factory=dict)
     names: Mapping[str, str] = field(default_factory=dict)
-    """A job's name -> its (array's) id."""
+    """Element -> the job's name."""
+
+    def job_called(self, name: str) -> str | None:
+        """The (array's) job id of the job of that name."""
+        return next((element.partition("_")[0] for element, own in self.names.items() if own == name), None)
 
     def waits(self, element: str) -> bool:
         return self.states.get(element) in WAITING
@@ -108,7 +113,7 @@ def ask(cluster: str | None = None) -> Answer:
     for line in listing.splitlines():
         element, state, reason, name = line.strip().split("|", 3)
         states[element], reasons[element] = state, reason
-        names[name] = element.partition("_")[0]
+        names[element] = name
     return Answer(user, cluster or cluster_name(), states, reasons, names)
 
 
@@ -143,8 +148,9 @@ def submit(script: str, name: str, *, tries: int = 6) -> str:
                 raise
             time.sleep(wait)
             wait = min(30.0, 2 * wait)
-            if found := find(name):
-                return found
+            with contextlib.suppress(Unreachable):
+                if found := find(name):
+                    return found
     raise AssertionError("not reached")
 
 

@@ -23,6 +23,8 @@ from deit_ablate.execution import Execution
 from deit_ablate.executors.job import SAVED
 
 PICKLE = "element.pkl"
+START = "import os, sys; sys.path[0] = sys.argv.pop(1); sys.path.append(os.getcwd()); "
+"""The snapshot first, and the folder that was submitted from last: a checkout there must not be what runs."""
 REQUEUES = 10**6
 """Of a job on its time limit; a run that gets nowhere is ended by its own rule (no progress)."""
 
@@ -39,14 +41,15 @@ def script(
     ranks = max(1, execution.ranks // asked.nodes)
     gpus = asked.gpus if asked.gpus is not None else (0 if execution.device == "cpu" else execution.ranks)
     excluded = ",".join([*([asked.exclude] if asked.exclude else []), *exclude])
-    link = f'"{folder}/${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}_submitted.pkl"'
+    link = shlex.quote(f"{folder}/") + '"${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}_submitted.pkl"'
     setup = [
         *asked.setup,
         f'export PYTHONPATH={shlex.quote(str(code))}"${{PYTHONPATH:+:$PYTHONPATH}}"',
         f"ln -sf {PICKLE} {link}",
     ]
     text = _make_sbatch_string(
-        command=shlex.join([python, "-u", "-m", "submitit.core._submit", str(folder)]), folder=folder, job_name=name,
+        command=shlex.join([python, "-u", "-c", f"{START}from submitit.core.submission import submitit_main; submitit_main()", str(code), str(folder)]),
+        folder=folder, job_name=name,
         partition=asked.partition, account=asked.account, qos=asked.qos, constraint=asked.constraint, time=asked.minutes,
         nodes=asked.nodes, ntasks_per_node=ranks, cpus_per_task=asked.cpus or execution.threads + execution.loaders,
         gpus_per_node=-(-gpus // asked.nodes) or None, mem=asked.memory, exclude=excluded or None,
@@ -78,6 +81,7 @@ class Element:
         path = Path(self.results) / "submissions" / f"{self.submission}.json"
         content = json.loads(path.read_bytes())
         entry = content["runs"][int(os.environ["SLURM_ARRAY_TASK_ID"])]
+        code = str(Path(self.results) / "code" / content["code"])
         again = entry.get("retry") and os.environ.get("SLURM_RESTART_COUNT", "0") == "0"
         command = [
             "run",
@@ -93,13 +97,21 @@ class Element:
         }
         # SLURM signals every process of a step: submitit's signal is for this one, which passes it on as SIGTERM.
         self._worker = subprocess.Popen(
-            [sys.executable, "-m", "deit_ablate.worker", *command], env=environment, preexec_fn=_deaf
+            [
+                sys.executable,
+                "-c",
+                f"{START}from deit_ablate.worker import main; sys.exit(main(sys.argv[1:]))",
+                code,
+                *command,
+            ],
+            env=environment,
+            preexec_fn=_deaf,
         )
-        code = self._wait()
-        if code in (SAVED, -signal.SIGTERM) and not self._asked and self._first and _runs_still():
+        ended = self._wait()
+        if ended in (SAVED, -signal.SIGTERM) and not self._asked and self._first and _runs_still():
             # Told to save by SIGTERM, which submitit passes over; where SLURM itself requeues, the job runs no more.
             subprocess.run(["scontrol", "requeue", _job()], timeout=60, check=False)
-        return code
+        return ended
 
     def checkpoint(self) -> Any:
         """Called by submitit on its signal: save; None (no requeue) where the run is over."""

@@ -143,7 +143,7 @@ def optimizers(study: Callable[..., Study]) -> Study:
         {
             "adamw": {0: 97.0, 1: 98.0, 2: 99.0},
             "sgd": {0: 95.0, 1: 97.0, 2: {"status": "diverged", "reason": "non-finite loss", "epochs": 2}},
-            "lamb": {0: 98.0, 1: 99.5, 2: {"status": "failed", "reason": "out-of-memory"}},
+            "lamb": {0: 98.0, 1: 99.5, 2: {"status": "failed", "reason": "crash"}},
         },
         name="optimizers", title="Optimizer ablation", baseline="adamw",
         differs={

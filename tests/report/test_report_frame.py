@@ -8,7 +8,7 @@ def test_one_row_a_cell_whatever_its_state(optimizers):
     frame = load(optimizers.root, "optimizers")
     assert list(frame["variant"]) == ["adamw"] * 3 + ["sgd"] * 3 + ["lamb"] * 3
     assert list(frame["state"]) == ["done"] * 5 + ["diverged"] + ["done"] * 2 + ["failed"]
-    assert list(frame["detail"])[-4:] == ["non-finite loss", "", "", "out-of-memory"]
+    assert list(frame["detail"])[-4:] == ["non-finite loss", "", "", "crash"]
     assert list(frame["top1"][:5]) == [97, 98, 99, 95, 97]
     assert frame["top1"][5:].isna().tolist() == [True, False, False, True]
     assert list(frame["epochs"]) == [4, 4, 4, 4, 4, 2, 4, 4, 4]

@@ -31,7 +31,7 @@ def test_the_example_says_what_it_stands_on(optimizers):
         "Top-1 on the test split (599 images) at the last epoch, raw weights.",
         "Time is the mean training time of the runs that are done.",
         "* Mean over the runs that converged. sgd: 1 of 3 diverged (seed 2: non-finite loss).",
-        "Failed: lamb seed 2 (out-of-memory).",
+        "Failed: lamb seed 2 (crash).",
     )
 
 

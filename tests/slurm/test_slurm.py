@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import pytest
 from cluster import Cluster
 from support import OWN_MODELS, planned, result, wait_for
 
+import deit_ablate
 from deit_ablate.store import Store
 
 LONG = """
@@ -271,12 +272,60 @@ def test_bad_settings_are_refused_before_anything_is_written(lab: Lab) -> None:
 
 
 def test_the_code_that_runs_is_the_code_that_was_submitted(lab: Lab) -> None:
-    lab.sweep("seeds: 2\nvariants: {a: {}}\n", slurm="array_parallelism: 1")
+    """Also where it is submitted from a checkout, whose folder Python would look into first."""
+    path = lab.sweep("seeds: 1\nvariants: {a: {}}\n")
+    checkout = lab.folder / "deit_ablate"
+    shutil.copytree(Path(deit_ablate.__file__).parent, checkout, ignore=shutil.ignore_patterns("__pycache__"))
+    blocker = lab.cluster.submit("--exclusive", f"--nodes={len(lab.cluster.nodes)}", "--wrap=sleep 600")
+    lab.cluster.await_job(blocker, "RUNNING")
     lab("run", "s.yaml")
-    snapshot = next((lab.store.root / "code").iterdir())
-    assert (snapshot / "deit_ablate" / "train" / "loop.py").exists()
-    assert not list(snapshot.rglob("__pycache__")) or time.time()
-    lab.await_end()
+    shutil.rmtree(checkout)
+    checkout.mkdir()
+    (checkout / "__init__.py").write_text("raise SystemExit('edited after it was submitted')")
+    lab.cluster.command("scancel", str(blocker))
+    run = next(iter(planned(path).runs))
+    wait_for(lambda: lab.store.outcome(run), seconds=120, step=0.5)
+
+
+def test_a_job_that_dies_before_its_run_begins_is_said(lab: Lab) -> None:
+    lab.sweep(ONE, slurm='setup: ["echo no such module: cuda; exit 1"]')
+    out = lab("run", "s.yaml", "--wait", code=1)
+    assert "its job ended 3 times before an attempt began (no such module: cuda)" in out
+    out = lab("run", "s.yaml", code=1)
+    assert "submitted job" not in out
+
+
+def test_limits_put_off_and_a_teacher_in_other_hands_is_waited_for(lab: Lab) -> None:
+    folder = lab.folder / "limited"
+    folder.mkdir()
+    real = subprocess.run(["which", "sbatch"], capture_output=True, text=True, check=True).stdout.strip()
+    (folder / "sbatch").write_text(
+        "#!/bin/bash\n"
+        'case "$*" in *--test-only*) exec REAL "$@";; esac\n'
+        'if grep -q -- "--array=0-[1-9]" "${@: -1}"; then\n'
+        '  echo "sbatch: error: QOSMaxSubmitJobPerUserLimit" >&2; exit 1\n'
+        "fi\n"
+        'exec REAL "$@"\n'.replace("REAL", real)
+    )
+    (folder / "sbatch").write_text((folder / "sbatch").read_text().replace("REAL", real))
+    (folder / "sbatch").chmod(0o755)
+    path = lab.sweep(
+        """seeds: 2
+stages:
+  teacher: {seeds: [0], recipe: {model: {name: small_convnet, options: {width: 8}}, schedule: {epochs: 60}}}
+  student: {teacher: teacher}
+variants: {hard: {distill: {type: hard}}}
+"""
+    )
+    teacher = next(iter(planned(path).runs))
+    local = lab.start("run", "s.yaml", "--executor", "local", "--parallel", "1")
+    wait_for(lambda: lab.store.history(teacher), seconds=60)
+    local.send_signal(signal.SIGTERM)
+    local.communicate(timeout=60)
+    lab("run", "s.yaml", "--wait", path=f"{folder}:")
+    assert set(lab.states().values()) <= {"done", "diverged"}
+    arrays = [json.loads(file.read_text()) for file in (lab.store.root / "submissions").glob("*.json")]
+    assert max(len(array["runs"]) for array in arrays) == 2, "one was refused, and cut in two"
 
 
 def test_a_thousand_elements_are_one_array_and_one_question(lab: Lab) -> None:
