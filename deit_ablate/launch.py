@@ -57,6 +57,8 @@ class Report:
     unsaid: dict[str, str] = field(default_factory=dict)
     """Failures that could not be written to disk, or happened before a log began: run -> what is known."""
     interrupted: bool = False
+    tried: set[str] = field(default_factory=set)
+    """Runs that this launch has started."""
 
     def failed(self) -> dict[str, State]:
         return {run: state for run, state in self.states.items() if state.name in RETRYABLE or run in self.unsaid}
@@ -203,6 +205,7 @@ class Launch:
         self.mine[run] = time.monotonic()
         self.before[run] = self.states[run].attempt
         self.report.started += 1
+        self.report.tried.add(run)
 
     def _busy_slots(self) -> int:
         return len(self.mine) + sum(self.elsewhere.values())

@@ -56,6 +56,7 @@ def submit(submitter: Submitter, labels: Mapping[str, str], *, wait: bool, out: 
                 time.sleep(LOOK_SECONDS)
                 continue
             report.states, report.started = done.states, report.started + len(done.jobs)
+            report.tried |= set(done.jobs)
             report.unsaid = {run: f"not submitted: {why}" for run, why in done.put_off.items()}
             limited = submitter.full
             over = {

@@ -176,7 +176,7 @@ def failures(report: Report, store: Store, labels: Mapping[str, str], again: str
     for run, state in report.failed().items():
         known = report.unsaid.get(run)
         lines.append(
-            f"{labels.get(run, run)} ({run}): {state if state.name in ('failed', 'blocked', 'cancelled') else 'failed'}{f' - {known}' if known else ''}"
+            f"{labels.get(run, run)} ({run}): {'' if run in report.tried or state.name != 'failed' else 'earlier, and not tried now: '}{state if state.name in ('failed', 'blocked', 'cancelled') else 'failed'}{f' - {known}' if known else ''}"
         )
         if state.name == "failed":
             tail = log_tail(store, run)
