@@ -272,6 +272,9 @@ def merge(lower: Node, upper: Node) -> Node:
     return result
 
 
+_EXAMPLES = {"--set": "--set optimizer.base_lr=5e-4", "--execution": "--execution ranks=2"}
+
+
 def assignment(text: str, option: str = "--set") -> Node:
     """``key.path=value`` from the command line, the value read as YAML."""
     origin = (f"{option} {text}", 0, 0)

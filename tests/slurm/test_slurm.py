@@ -274,8 +274,9 @@ def test_bad_settings_are_refused_before_anything_is_written(lab: Lab) -> None:
 def test_the_code_that_runs_is_the_code_that_was_submitted(lab: Lab) -> None:
     """Also where it is submitted from a checkout, whose folder Python would look into first."""
     path = lab.sweep("seeds: 1\nvariants: {a: {}}\n")
-    checkout = lab.folder / "deit_ablate"
-    shutil.copytree(Path(deit_ablate.__file__).parent, checkout, ignore=shutil.ignore_patterns("__pycache__"))
+    package, checkout = Path(deit_ablate.__file__).parent, lab.folder / "deit_ablate"
+    for name in ("deit_ablate", "sweeps", "analysis"):
+        shutil.copytree(package.parent / name, lab.folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     blocker = lab.cluster.submit("--exclusive", f"--nodes={len(lab.cluster.nodes)}", "--wrap=sleep 600")
     lab.cluster.await_job(blocker, "RUNNING")
     lab("run", "s.yaml")
