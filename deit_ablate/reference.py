@@ -102,7 +102,7 @@ def _unpacked(folder: Path, store: Store) -> Iterator[bool]:
                 "metrics.jsonl": b"".join(curves.get(run, [])),
                 "arrays.npz": archive.read(entry),
             }
-            yield store.adopt(run, partial(_write_run, content, f"a{outcome['attempt']:04d}"))
+            yield store.adopt(run, partial(_write_run, content, store.attempt(run, outcome["attempt"]).path.name))
     plan = files.read_json(folder / "plan.json")
     if plan and store.plan(plan["sweep"]) is None:
         store.save_plan(plan["sweep"], {**plan, "asked": {}})

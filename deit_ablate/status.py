@@ -21,17 +21,15 @@ REQUEUED = frozenset({"preempted", "time-limit"})
 """How an attempt ends whose job goes back into the queue by itself."""
 
 
-def states(
-    store: Store, parents: Mapping[str, Sequence[str]], sweep: str | None = None, answer: Answer | None = None
-) -> dict[str, State]:
+def states(store: Store, parents: Mapping[str, Sequence[str]], sweep: str | None = None) -> dict[str, State]:
     """The state of each run, corrected by one answer of the scheduler where any of them is in its hands.
 
     An attempt whose process is provably gone shows as what closing it would make it. A scheduler that does not answer
-    changes nothing. ``answer``: one that was asked for after these files were last written.
+    changes nothing.
     """
-    known = Known(store, parents, sweep)
-    if answer is None and known.at_scheduler:
-        with contextlib.suppress(scheduler.Unreachable, scheduler.Rejected, scheduler.Limited):
+    known, answer = Known(store, parents, sweep), None
+    if known.at_scheduler:
+        with contextlib.suppress(scheduler.SchedulerError):
             answer = scheduler.ask()
     return known.states(answer)
 
@@ -44,22 +42,27 @@ class Known:
         self.held = store.held(sweep) is not None
         self.submissions = Submissions(store).read()
         self.tickets = tickets_by_run(self.submissions)
-        by_files = store.states(parents, held=self.held)
-        attempts = {
-            run: store.attempts(run)[-1:] for run in parents if not by_files[run].finished and by_files[run].attempt
-        }
+        self.by_files = store.states(parents, held=self.held)
+        self.open = [run for run in parents if not self.by_files[run].finished]
+        attempts = {run: store.attempts(run)[-1:] for run in self.open if self.by_files[run].attempt}
         self.last = {run: found[0] for run, found in attempts.items() if found}
 
     @property
     def at_scheduler(self) -> bool:
         """Whether a scheduler could know more."""
-        jobs = any(attempt.exit is None and attempt.owner.get("job") for attempt in self.last.values())
-        return jobs or any(run in self.tickets for run in self.parents)
+        jobs = any(attempt.exit is None and attempt.job for attempt in self.last.values())
+        return jobs or any(run in self.tickets for run in self.open)
+
+    def number(self, run: str) -> int:
+        """Of the last attempt at a run that is not finished; 0 where there is none."""
+        return self.last[run].number if run in self.last else 0
 
     def states(self, answer: Answer | None) -> dict[str, State]:
         refuted = {run: attempt.number for run, attempt in self.last.items() if self.over(attempt, answer)}
-        submitted = {run: said for run in self.parents if (said := self._waits(run, refuted, answer)) is not None}
-        found = self.store.states(self.parents, submitted=submitted, refuted=refuted, held=self.held)
+        submitted = {run: said for run in self.open if (said := self._waits(run, refuted, answer)) is not None}
+        found = self.by_files
+        if refuted or submitted:
+            found = self.store.states(self.parents, submitted=submitted, refuted=refuted, held=self.held)
         return {run: corrected(self.store, run, state) for run, state in found.items()}
 
     def over(self, attempt: Attempt, answer: Answer | None) -> bool:
@@ -68,17 +71,16 @@ class Known:
             return False
         if owner.provably_gone(attempt.owner):
             return True
-        job = attempt.owner.get("job")
+        job = attempt.job
         if not job or answer is None or (job.get("cluster"), job.get("user")) != (answer.cluster, answer.user):
             return False
         return not answer.runs(job["element"])
 
     def ticket(self, run: str, refuted: Mapping[str, int], answer: Answer | None) -> Ticket | None:
         """The ticket by which a run waits at the scheduler, if one counts."""
-        last = self.last.get(run)
-        number = last.number if last else 0
+        last, number = self.last.get(run), self.number(run)
         for ticket in self.tickets.get(run, ()):
-            again = last is not None and (last.owner.get("job") or {}).get("element") == ticket.element
+            again = last is not None and last.element == ticket.element
             ended = last is not None and last.exit is not None and last.exit["class"] in REQUEUED
             counts = ticket.after >= number or (again and (ended or run in refuted))
             if answer is not None and ticket.element is not None and ticket.cluster == answer.cluster:

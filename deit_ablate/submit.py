@@ -5,8 +5,6 @@ Nothing is kept but files: a launcher killed at any moment leaves an announcemen
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,8 +12,9 @@ from pathlib import Path
 from deit_ablate import files, owner
 from deit_ablate.execution import Execution
 from deit_ablate.executors import scheduler, slurm, worker_arguments
-from deit_ablate.executors.scheduler import Answer, Limited, Rejected, Unreachable
+from deit_ablate.executors.scheduler import Answer, Limited, Rejected, SchedulerError, Unreachable
 from deit_ablate.launch import RETRYABLE, STARTABLE
+from deit_ablate.origin import checkout
 from deit_ablate.plan import Run
 from deit_ablate.status import Known
 from deit_ablate.store import State, Store
@@ -51,9 +50,10 @@ class Submitter:
         self.parents = {run.id: run.above for run in self.runs.values()}
         self.submissions = Submissions(store)
         self.full = False
+        self._snapshot: tuple[str, Path] | None = None
         try:
             config = scheduler.settings()
-        except (Unreachable, Rejected, Limited) as error:
+        except SchedulerError as error:
             raise InputError(f"no SLURM cluster answers: {error}", expected="a login node of the cluster") from None
         self.cluster = config["ClusterName"]
         if odd := set('%"\\\n') & set(str(store.root.resolve())):
@@ -98,10 +98,10 @@ class Submitter:
             if submission.job is None and not submission.over:
                 changed |= self._adopt(submission, answer)
         over = {run: attempt for run, attempt in known.last.items() if known.over(attempt, answer)}
-        forgotten = [(a.owner.get("job") or {}).get("element") for a in over.values()]
-        told = scheduler.accounted(element for element in forgotten if element and element not in answer.states)
+        elements = [attempt.element for attempt in over.values()]
+        told = scheduler.accounted(element for element in elements if element and element not in answer.states)
         for attempt in over.values():
-            element = (attempt.owner.get("job") or {}).get("element", "")
+            element = attempt.element or ""
             if answer.waits(element):
                 continue  # its job has been requeued, and closes it when it starts
             how = answer.ended(element) or scheduler.OVER.get(told.get(element, ""), "interrupted")
@@ -147,13 +147,17 @@ class Submitter:
 
     def _job_runs(self, run: str, known: Known, answer: Answer) -> bool:
         """Whether a living job carries the run (children of a run in other hands would leave at once)."""
+        element = self._open_element(run, known)
+        return element is not None and answer.runs(element)
+
+    def _open_element(self, run: str, known: Known) -> str | None:
+        """The job of the attempt at a run that is open."""
         last = known.last.get(run)
-        job = (last.owner.get("job") or {}) if last and last.exit is None else {}
-        return bool(job) and answer.runs(job["element"])
+        return last.element if last is not None and last.exit is None else None
 
     def _in_vain(self, run: str, known: Known) -> str | None:
         """Why a run is not submitted once more: its jobs have ended again and again before an attempt began."""
-        number = known.last[run].number if run in known.last else 0
+        number = known.number(run)
         earlier = [ticket for ticket in known.tickets.get(run, ()) if ticket.job and ticket.after == number]
         if len(earlier) < SUBMISSIONS_WITHOUT_AN_ATTEMPT:
             return None
@@ -184,10 +188,7 @@ class Submitter:
             self.store.register(run, own.recipe, own.parents, own.sources)
             if run in self.retry:
                 self.store.uncancel(run)
-        entries = [
-            {"run": run, "after": known.last[run].number if run in known.last else 0, "retry": run in self.retry}
-            for run in group
-        ]
+        entries = [{"run": run, "after": known.number(run), "retry": run in self.retry} for run in group]
         arguments = [
             *worker_arguments(self.execution, False),
             *(["--sweep", self.sweep] if self.sweep else []),
@@ -217,15 +218,12 @@ class Submitter:
             return True
         except Rejected as error:
             self.submissions.close(number, str(error))
-            raise InputError(
-                f"sbatch refuses the job: {error}", expected="other values under `execution: {slurm: ...}`"
-            ) from None
+            raise _refusal(error) from None
         self.submissions.note(number, job)
         self.retry -= set(group)
         for index, run in enumerate(group):
-            last = known.last[run].number if run in known.last else 0
             done.jobs[run] = f"{job}_{index}"
-            done.states[run] = State("submitted", "PENDING", last)
+            done.states[run] = State("submitted", "PENDING", known.number(run))
         return True
 
     def must_be_acceptable(self) -> None:
@@ -237,9 +235,7 @@ class Submitter:
         except Rejected as error:
             if "node configuration is not available" in str(error):
                 return  # said of what no node can give, and also while nodes are down
-            raise InputError(
-                f"sbatch refuses the job: {error}", expected="other values under `execution: {slurm: ...}`"
-            ) from None
+            raise _refusal(error) from None
         except (Limited, Unreachable):
             pass
 
@@ -248,9 +244,7 @@ class Submitter:
         found = []
         for parent in sorted(parents):
             ticket = known.ticket(parent, {}, answer)
-            last = known.last.get(parent)
-            job = (last.owner.get("job") or {}) if last and last.exit is None else {}
-            element = done.jobs.get(parent) or job.get("element") or (ticket.element if ticket else None)
+            element = done.jobs.get(parent) or self._open_element(parent, known) or (ticket.element if ticket else None)
             if element and (element in done.jobs.values() or answer.alive(element)):
                 found.append(element)
         return found
@@ -266,22 +260,10 @@ class Submitter:
         return sorted(host for host, times in lost.items() if host and times >= NODE_FAILURES)
 
     def _code(self) -> tuple[str, Path]:
-        package = Path(__file__).parent
-        if getattr(self, "_snapshot", None) is None:
-            self._snapshot = self.submissions.snapshot(package, _git(package))
+        if self._snapshot is None:
+            self._snapshot = self.submissions.snapshot(Path(__file__).parent, checkout() or {})
         return self._snapshot
 
 
-def _git(package: Path) -> dict[str, str | bool | None]:
-    """The commit that the package was at, if it lies in a git checkout."""
-
-    def git(*arguments: str) -> str | None:
-        done = subprocess.run(["git", "-C", str(package), *arguments], capture_output=True, text=True, check=False)
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    commit = git("rev-parse", "HEAD")
-    return {
-        "commit": commit,
-        "dirty": bool(git("status", "--porcelain", "--", str(package))) if commit else None,
-        "python": sys.version.split()[0],
-    }
+def _refusal(error: Rejected) -> InputError:
+    return InputError(f"sbatch refuses the job: {error}", expected="other values under `execution: {slurm: ...}`")

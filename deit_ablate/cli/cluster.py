@@ -108,10 +108,10 @@ def cancel(store: Store, runs: Sequence[str]) -> None:
     tickets = [
         ticket for given in known.submissions for ticket in given.tickets() if ticket.run in runs and ticket.element
     ]
-    attempts = [(known.last[run].owner.get("job") or {}).get("element") for run in runs if run in known.last]
+    attempts = [attempt.element for attempt in known.last.values()]
     if not tickets and not any(attempts):
         return
-    with contextlib.suppress(scheduler.Unreachable, scheduler.Rejected, scheduler.Limited):
+    with contextlib.suppress(scheduler.SchedulerError):
         answer = scheduler.ask()
         # By name as well as by number: a controller may have begun its numbers anew.
         ours = {str(ticket.element) for ticket in tickets if answer.names.get(str(ticket.element)) == ticket.name}
@@ -128,7 +128,7 @@ def release(store: Store, run: str) -> bool:
     known = Known(store, {run: ()})
     if known.ticket(run, {}, None) is None:
         return False
-    with contextlib.suppress(scheduler.Unreachable, scheduler.Rejected, scheduler.Limited):
+    with contextlib.suppress(scheduler.SchedulerError):
         answer = scheduler.ask()
         ticket = known.ticket(run, {}, answer)
         if ticket is not None and ticket.element and answer.alive(ticket.element):

@@ -82,10 +82,11 @@ def run(
         loaders=loaders,
     )
     states = status.states(store, {run.id: run.above for run in runs.values()}, plan.sweep.name)
-    must_have(how, [run for run in runs.values() if not states[run.id].finished])
+    todo = _unfinished(runs, states)
+    must_have(how, todo)
     submitter = _submitter(runs, store, plan.sweep.name, how, states)
     _must_be_startable(runs, plan, states, store, yes)
-    keep_weights([run for run in runs.values() if not states[run.id].finished], store)
+    keep_weights(todo, store)
     store.save_plan(plan.sweep.name, asked.document(plan, store))
     store.plan_seeds(plan.sweep.name, plan.seeds(), sum(state.finished for state in states.values()))
     _launch_and_report(
@@ -125,7 +126,7 @@ def retry(
         print(f"nothing to retry: {console.counts(states)}")
         return
     refuse_lost_weights(runs, labels, states, store, again)
-    keep_weights([run for run in runs.values() if not states[run.id].finished], store)
+    keep_weights(_unfinished(runs, states), store)
     how = chosen(
         own, execution, executor=executor, parallel=parallel, device=device, data_dir=data_dir, loaders=loaders
     )
@@ -153,8 +154,7 @@ def plan(
     made = study(sweep, store, profile=profile, sets=set_ or (), seeds=seeds, name=name).plan()
     runs = made.only(only or [], seeds)
     states = status.states(store, {run.id: run.above for run in runs.values()})
-    open_runs = [run for run in runs.values() if not states[run.id].finished]
-    estimate = Costs(store, runs).estimate(open_runs)
+    estimate = Costs(store, runs).estimate(_unfinished(runs, states))
     if json_:
         print(
             json.dumps(
@@ -274,6 +274,10 @@ def _alone(store: Store, execution: Execution) -> str:
     return shlex.join(["deit-ablate", "train", *given])
 
 
+def _unfinished(runs: Mapping[str, Run], states: Mapping[str, State]) -> list[Run]:
+    return [run for run in runs.values() if not states[run.id].finished]
+
+
 def _command() -> str:
     """The command as records keep it: without absolute paths, so that they can be shown to others."""
     return shlex.join(["deit-ablate", *(re.sub(r"(^|=)/\S*/(?=[^/])", r"\1.../", part) for part in sys.argv[1:])])
@@ -283,7 +287,7 @@ def _must_be_startable(
     runs: Mapping[str, Run], plan: Plan, states: Mapping[str, State], store: Store, yes: bool
 ) -> None:
     refuse_lost_weights(runs, plan.labels(), states, store)
-    todo = [run for run in runs.values() if not states[run.id].finished]
+    todo = _unfinished(runs, states)
     if yes or not todo:
         return
     why = Costs(store, runs).estimate(todo).large(store)
@@ -303,7 +307,7 @@ def _launch_and_report(
         print(f"{sweep}: all {len(runs)} runs are done ({console.counts(states)}); nothing to train", file=out)
         report = Report(dict(states), 0)
     elif submitter is not None:
-        print(cluster.cost(store, [run for run in runs.values() if not states[run.id].finished], execution), file=out)
+        print(cluster.cost(store, _unfinished(runs, states), execution), file=out)
         report = cluster.submit(submitter, labels, wait=wait, out=out)
     else:
         report = _launch(store, sweep, labels, runs, execution, retry, out)

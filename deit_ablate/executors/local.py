@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import IO
 
@@ -88,13 +89,9 @@ class LocalExecutor:
         by_use = sorted(self._gpus, key=used.count)
         gpus = [by_use[rank % len(by_use)] for rank in range(job.ranks)] if by_use else []
         self._running[self._number] = _Started(job, gpus)
-        meeting = _meeting_place(job.ranks)
         assert server.stdin
         try:
-            for rank in range(job.ranks):
-                environment = {**job.environment, **({**meeting, "RANK": str(rank)} if meeting else {})}
-                if gpus:
-                    environment["CUDA_VISIBLE_DEVICES"] = gpus[rank]
+            for rank, environment in enumerate(_environments(job, gpus)):
                 request = {"token": [self._number, rank], "argv": job.argv(), "environment": environment}
                 server.stdin.write(json.dumps(request).encode() + b"\n")
             server.stdin.flush()
@@ -203,16 +200,22 @@ def _meeting_place(ranks: int) -> dict[str, str]:
     }  # fmt: skip
 
 
+def _environments(job: Job, gpus: Sequence[str]) -> list[dict[str, str]]:
+    """What each rank's process is told: where to meet the others, and its GPU where some are given."""
+    meeting, made = _meeting_place(job.ranks), []
+    for rank in range(job.ranks):
+        environment = {**job.environment, **({**meeting, "RANK": str(rank)} if meeting else {})}
+        if gpus:
+            environment["CUDA_VISIBLE_DEVICES"] = gpus[rank % len(gpus)]
+        made.append(environment)
+    return made
+
+
 def foreground(job: Job) -> int:
     """Carry one job in the foreground of this terminal; returns the exit code of its (first) worker."""
     command = [sys.executable, "-m", "deit_ablate.worker", *job.argv(), "--foreground"]
-    meeting, gpus = _meeting_place(job.ranks), visible_gpus()
-    workers = []
-    for rank in range(job.ranks):
-        environment = {**os.environ, **job.environment, **({**meeting, "RANK": str(rank)} if meeting else {})}
-        if meeting and gpus:
-            environment["CUDA_VISIBLE_DEVICES"] = gpus[rank % len(gpus)]
-        workers.append(subprocess.Popen(command, env=environment))
+    gpus = visible_gpus() if job.ranks > 1 else []
+    workers = [subprocess.Popen(command, env={**os.environ, **own}) for own in _environments(job, gpus)]
     while True:
         try:
             codes = [worker.wait() for worker in workers]

@@ -36,15 +36,19 @@ LIMIT = re.compile(
 TIMEOUT = float(os.environ.get("DEIT_ABLATE_SLURM_TIMEOUT", "60"))
 
 
-class Unreachable(Exception):
+class SchedulerError(Exception):
+    """A command of the scheduler gave no answer that can be used."""
+
+
+class Unreachable(SchedulerError):
     """The scheduler did not answer: nothing is known, and nothing changes."""
 
 
-class Limited(Exception):
+class Limited(SchedulerError):
     """The scheduler takes no more jobs for now."""
 
 
-class Rejected(Exception):
+class Rejected(SchedulerError):
     """The scheduler refuses this job, and would again."""
 
 
@@ -124,7 +128,7 @@ def accounted(elements: Iterable[str]) -> dict[str, str]:
         return {}
     try:
         listing = command("sacct", "-n", "-P", "-X", "-j", ",".join(wanted), "--format=JobID,State", timeout=20)
-    except (Unreachable, Limited, Rejected):
+    except SchedulerError:
         return {}
     pairs = (line.split("|", 1) for line in listing.splitlines() if "|" in line)
     return {element: state.split()[0] for element, state in pairs if state.strip()}

@@ -57,6 +57,16 @@ class Attempt:
         return self.read("owner") or {}
 
     @property
+    def job(self) -> dict[str, Any]:
+        """The scheduler's job that carries it; empty where none does."""
+        return self.owner.get("job") or {}
+
+    @property
+    def element(self) -> str | None:
+        """That job as the scheduler lists it."""
+        return self.job.get("element")
+
+    @property
     def exit(self) -> dict[str, Any] | None:
         return self.read("exit")
 

@@ -103,7 +103,7 @@ class Store:
     def weights(self, run: str) -> Path | None:
         """The final checkpoint of a finished run, or None where it is not finished or its weights are gone."""
         outcome = self.outcome(run)
-        path = self.run(run) / f"a{outcome['attempt']:04d}" / "ckpt.pt" if outcome else None
+        path = self.attempt(run, outcome["attempt"]).checkpoint if outcome else None
         return path if path and path.exists() else None
 
     # -- claims -------------------------------------------------------------------------------------------
@@ -149,7 +149,7 @@ class Store:
         """Why this attempt should end itself, or None: asked at every beat, checkpoint and before publishing."""
         if (self.run(run) / "outcome.json").exists():
             return "superseded"
-        if (self.run(run) / f"a{attempt.number + 1:04d}" / "owner.json").exists():
+        if (self.attempt(run, attempt.number + 1).path / "owner.json").exists():
             return "superseded"
         return "cancelled" if self.cancelled(run) else None
 

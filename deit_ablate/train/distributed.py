@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -64,9 +63,6 @@ class Group:
 
 def join() -> Group:
     """Meet the other ranks, as RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT say (torch's names)."""
-    ranks = int(os.environ.get("WORLD_SIZE", "1"))
-    if ranks == 1:
-        return Group()
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(backend, timeout=PATIENCE)
     return Group(dist.get_rank(), dist.get_world_size())

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
-import json
 import os
 import platform
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from deit_ablate import __version__
+from deit_ablate.origin import checkout
 
 
 @functools.cache
@@ -24,30 +23,8 @@ def provenance() -> dict[str, Any]:
         "version": __version__,
         "python": platform.python_version(),
         "packages": {name: importlib.metadata.version(name) for name in packages},
-        "git": _git(),
+        "git": checkout(),
     }
-
-
-def _git() -> dict[str, Any] | None:
-    """Commit and uncommitted changes of the checkout that this code runs from, or None where it is installed."""
-    here = Path(__file__).resolve().parent
-    about = here.parents[1] / "about.json"
-    if about.is_file():
-        copied: dict[str, Any] = json.loads(about.read_text())  # a snapshot that was made for a job
-        return copied
-
-    def git(*arguments: str) -> str:
-        return subprocess.run(
-            ["git", "-C", str(here), *arguments], capture_output=True, text=True, check=True, timeout=20
-        ).stdout
-
-    try:
-        if not git("ls-files", "--", "provenance.py").strip():
-            return None
-        diff = git("diff", "HEAD", "--", str(here.parent))
-        return {"commit": git("rev-parse", "HEAD").strip(), "dirty": bool(diff), "diff": diff[:100_000]}
-    except (OSError, subprocess.SubprocessError):
-        return None
 
 
 def hardware(device: str) -> dict[str, Any]:

@@ -202,10 +202,11 @@ def _train(
     import torch
 
     from deit_ablate.train import loop, pretrained
-    from deit_ablate.train.distributed import leave
+    from deit_ablate.train.distributed import Group, leave
     from deit_ablate.train.errors import TrainError
     from deit_ablate.train.registry import source_sha256
 
+    group = group or Group()
     stored = store.recipe(options.run)
     assert stored is not None
     if run_id(stored["recipe"], stored["parents"], stored["sources"]) != options.run:
@@ -227,10 +228,9 @@ def _train(
                 f"the weights of {parent['run']} are gone; `deit-ablate forget {parent['run']}` trains it again"
             )
         parents[role] = loop.Parent(_recipe(above), weights, parent["weights"])
-    teacher = pretrained.teacher_file(recipe, store) if group is None or group.first else None
-    teacher = group.from_first(teacher) if group is not None else teacher
+    teacher = group.from_first(pretrained.teacher_file(recipe, store) if group.first else None)
     journal = make_journal(store, options.run, recipe, attempt, stop, progress)
-    with journal.beating() if group is None or group.first else contextlib.nullcontext():
+    with journal.beating() if group.first else contextlib.nullcontext():
         outcome = loop.train(
             recipe, journal=journal, data_dir=data_dir, device=device, loaders=options.loaders, parents=parents,
             teacher_weights=teacher, group=group, accumulation=options.accumulation, compile=options.compile,

@@ -14,21 +14,14 @@ from typing import Any
 
 import pytest
 from cluster import Cluster
-from support import OWN_MODELS, planned, result, wait_for
+from support import OWN_MODELS, TINY, planned, result, wait_for
 
 import deit_ablate
 from deit_ablate.store import Store
 
-LONG = """
-profile: digits
-recipe:
-  data: {train_images: 320}
-  model: {options: {patch_size: 8, embed_dim: 16, depth: 1, num_heads: 2}}
-  augment: {auto_augment: rand-m3-n1-mstd0.5-inc1, mixup: 0.2, cutmix: 0.2, erasing: 0.2, repeats: 2}
-  regularize: {drop_path: 0.1, dropout: 0.1}
-  schedule: {epochs: EPOCHS, batch_size: 32, warmup_epochs: 0.5}
-execution: {executor: slurm, device: cpu, slurm: {time: 20, SLURM}}
-"""
+LONG = TINY.replace("train_images: 192", "train_images: 320").replace("epochs: 2,", "epochs: EPOCHS,") + (
+    "execution: {executor: slurm, device: cpu, slurm: {time: 20, SLURM}}\n"
+)
 
 
 class Lab:
