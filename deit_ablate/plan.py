@@ -66,6 +66,8 @@ class Plan:
     """By id, parents before children."""
     cells: tuple[Cell, ...]
     rows: tuple[Row, ...]
+    written: Mapping[str, Node] = field(default_factory=dict, compare=False, repr=False)
+    """By run: where its recipe's values are written."""
 
     @property
     def parents(self) -> dict[str, list[str]]:
@@ -154,6 +156,7 @@ def make_plan(sweep: Sweep) -> Plan:
             recipes[variant.name, stage.name] = validated[id(node)]
     sources = _check_names(recipes, nodes)
     runs: dict[str, Run] = {}
+    written: dict[str, Node] = {}
     cells: list[Cell] = []
     for variant in sweep.variants:
         made: dict[tuple[str, int], str] = {}
@@ -166,11 +169,13 @@ def make_plan(sweep: Sweep) -> Plan:
                 seeded = {**canonical, "seed": seed}
                 run = Run(run_id(seeded, parents, own), seeded, parents, own, _weights(canonical))
                 runs.setdefault(run.id, run)
+                written.setdefault(run.id, nodes[variant.name][stage.name])
                 made[stage.name, seed] = run.id
         needed = _needed(runs, [made[sweep.stages[-1].name, seed] for seed in sweep.stages[-1].seeds])
         cells += [Cell(variant.name, seed, stage, run) for (stage, seed), run in made.items() if run in needed]
     wanted = {cell.run for cell in cells}
-    plan = Plan(sweep, {run: runs[run] for run in runs if run in wanted}, tuple(cells), tuple(_rows(sweep, recipes)))
+    rows = tuple(_rows(sweep, recipes))
+    plan = Plan(sweep, {run: runs[run] for run in runs if run in wanted}, tuple(cells), rows, written)
     _check_duplicates(sweep, plan)
     return plan
 

@@ -208,10 +208,12 @@ def to_recipe(node: Node, seed: int | None = None) -> Recipe:
     optimizer = node.get("optimizer")
     name = optimizer.get("name") if optimizer else None
     if optimizer and name and name.value != "adamw" and optimizer.get("base_lr") is None:
-        rate = names()["optimizers"].get(str(name.value), {}).get("base_lr")
+        known = names()["optimizers"]
+        rate = known.get(str(name.value), {}).get("base_lr")
         if rate is None:
+            meant = "" if str(name.value) in known or ":" in str(name.value) else suggest(str(name.value), known)
             raise InputError(
-                f"{name.value!r} comes without a learning rate (another optimizer's is not taken over)",
+                f"{name.value!r} comes without a learning rate (another optimizer's is not taken over){meant}",
                 where=name.where, key="optimizer.base_lr", expected="base_lr beside the name",
             )  # fmt: skip
         node = merge(node, Node({"optimizer": Node({"base_lr": Node(rate, name.where)}, name.where)}, name.where))

@@ -183,11 +183,19 @@ def load_sweep(
             extra = expand_dotted(extra)
             check_keys(extra, prefix="recipe.")
             base = layer(base, extra)
+    stages = _stages(node, parsed, tuple(sorted({*_seeds(parsed.seeds), *range(seeds or 0)})))
     for text in sets:
         given = assignment(text)
-        check_keys(given)
-        base = layer(base, given)
-    stages = _stages(node, parsed, tuple(sorted({*_seeds(parsed.seeds), *range(seeds or 0)})))
+        of_stage = next((stage.name for stage in stages if stage.name in given.value), None)
+        if of_stage is None:
+            check_keys(given)
+            base = layer(base, given)
+            continue
+        check_keys(given.value[of_stage], prefix=f"{of_stage}.")
+        stages = tuple(
+            replace(stage, overrides=layer(stage.overrides, given.value[of_stage])) if stage.name == of_stage else stage
+            for stage in stages
+        )
     kind, variants = _variants(node, [stage.name for stage in stages])
     baseline = parsed.baseline or ("baseline" if kind in ("leave_one_out", "add_one") else None)
     _check_baseline(node, baseline, variants)

@@ -169,6 +169,22 @@ def test_switches_go_to_their_off_value_and_to_table_9s(tmp_path: Path) -> None:
     assert {row.name: row.recipe.augment.mixup for row in planned(path).rows} == {"baseline": 0, "+mixup": 0.8}
 
 
+def test_set_reaches_a_stages_own_values_by_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "s.yaml"
+    path.write_text(
+        "profile: digits\nstages:\n  teacher: {recipe: {schedule: {epochs: 15}}}\n  student: {teacher: teacher}\n"
+        "variants: {hard: {distill: {type: hard}}}\n"
+    )
+    epochs = {
+        cell.stage: plan.runs[cell.run].recipe["schedule"]["epochs"]
+        for plan in [planned(path, sets=["schedule.epochs=9", "teacher.schedule.epochs=7"])]
+        for cell in plan.cells
+    }
+    assert epochs == {"teacher": 7, "student": 9}
+    with pytest.raises(InputError, match=r"--set.*teacher.schedul"):
+        planned(path, sets=["teacher.schedul.epochs=7"])
+
+
 def test_precedence_profile_recipe_set_variant_by_profile(tmp_path: Path) -> None:
     path = tmp_path / "layers.yaml"
     path.write_text(

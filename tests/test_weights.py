@@ -387,8 +387,8 @@ def test_a_sweep_with_a_teachers_file_is_fetched_and_run(
     assert store.kept_weights(sha256) is not None
 
     (tmp_path / "teacher.pth").write_bytes(b"not weights")
-    bad = command("run", path.name, code=1)
-    assert "is not a whole weights file" in bad.stdout
+    bad = command("run", path.name, code=2)
+    assert "teacher.pth is not a whole weights file" in bad.stderr
 
 
 def test_fetch_says_what_it_cannot_bring(sweep: Callable[..., Path], command: Command) -> None:

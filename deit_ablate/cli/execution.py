@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 
@@ -51,35 +51,45 @@ def chosen(own: Execution, more: Sequence[str] | None, **given: Any) -> Executio
     values |= {
         key: str(value) if isinstance(value, Path) else value for key, value in given.items() if value is not None
     }
-    if values.get("executor") not in (None, "local", "slurm"):
-        raise InputError(f"got {values['executor']!r}", where=("--executor", 0, 0), expected="local or slurm")
+    executors = get_args(Execution.model_fields["executor"].annotation)
+    if values.get("executor") not in (None, *executors):
+        expected = " or ".join(executors)
+        raise InputError(f"got {values['executor']!r}", where=("--executor", 0, 0), expected=expected)
     if values.get("device") not in (None, "auto", "cpu", "cuda", "mps"):
         raise InputError(f"got {values['device']!r}", where=("--device", 0, 0), expected="auto, cpu or cuda")
     return own.model_copy(update=values)
 
 
 def must_have(execution: Execution, runs: Sequence[Run]) -> None:
-    """Refuse a launch whose device or data folder is not there, which would fail every run."""
+    """Refuse a launch on this machine whose device or data folder is not there, which would fail every run."""
     if execution.device == "mps":
         raise InputError(
             "Apple's MPS is not supported by this version", where=("--device", 0, 0), expected="auto, cpu or cuda"
         )
-    if execution.executor == "slurm":
-        return  # folders and devices are the compute nodes'
     if runs and execution.device == "cuda" and not may_have_gpu():
         raise InputError("no CUDA device can be used here", where=("--device", 0, 0), expected="auto or cpu")
-    folder = Path(execution.data_dir) if execution.data_dir else None
-    for data in {run.recipe["data"]["name"]: run.recipe["data"] for run in runs}.values():
-        known = names()["datasets"].get(data["name"], {})
-        if not known.get("folder"):
+    for name in dict.fromkeys(run.recipe["data"]["name"] for run in runs):
+        usual = names()["datasets"].get(name, {}).get("folder")
+        folder = folder_of(name, execution)
+        if usual is None or (folder is not None and folder.is_dir()):
             continue
-        if folder is None and not (known["folder"] != "--data-dir" and Path(known["folder"]).is_dir()):
-            debian = "" if known["folder"] == "--data-dir" else f", or Debian's package in {known['folder']}"
+        if folder is None or not execution.data_dir:
+            debian = "" if usual == "--data-dir" else f", or Debian's package in {usual}"
             raise InputError(
-                f"{data['name']} lies in a folder, and none is given",
+                f"{name} lies in a folder, and none is given",
                 expected=f"--data-dir DIR (or DEIT_ABLATE_DATA){debian}",
             )
-        if folder is not None and not folder.is_dir():
-            raise InputError(
-                "no such folder", where=(str(folder), 0, 0), key="--data-dir", expected=f"the folder of {data['name']}"
-            )
+        raise InputError(
+            "no such folder", where=(str(folder), 0, 0), key="--data-dir", expected=f"the folder of {name}"
+        )
+
+
+def folder_of(data: str, execution: Execution) -> Path | None:
+    """The folder in which a data set is to lie: the one that is given, else its usual place. None for one that is part
+    of the package, and where the user has yet to say."""
+    usual = names()["datasets"].get(data, {}).get("folder")
+    if usual is None:
+        return None
+    if execution.data_dir:
+        return Path(execution.data_dir)
+    return None if usual == "--data-dir" else Path(usual)

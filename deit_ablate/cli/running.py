@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
-import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,17 +14,17 @@ import typer
 
 from deit_ablate import status
 from deit_ablate.cli import cluster, console
-from deit_ablate.cli.execution import DataDir, Device, Executor, Loaders, More, Parallel, Wait, chosen, must_have
+from deit_ablate.cli.execution import DataDir, Device, Executor, Loaders, More, Parallel, Wait, chosen
+from deit_ablate.cli.launching import Launcher, Work, launcher_for
 from deit_ablate.cli.targets import DEFAULT_RESULTS, Results, one_run, refuse_other_file, runs_of, stored_runs, study
 from deit_ablate.cli.weights import keep_weights
 from deit_ablate.cost import Costs, Estimate
 from deit_ablate.execution import Execution
-from deit_ablate.executors import EXECUTORS, Job, foreground, worker_arguments
-from deit_ablate.launch import RETRYABLE, Launch, Report, refuse_lost_weights
+from deit_ablate.executors import Job, foreground, worker_arguments
+from deit_ablate.launch import RETRYABLE, Report, refuse_lost_weights
 from deit_ablate.plan import Plan, Run
 from deit_ablate.store import State, Store
-from deit_ablate.submit import Submitter
-from deit_ablate.yamlfile import InputError
+from deit_ablate.yamlfile import InputError, Node
 
 MOST_ROWS = 60
 
@@ -82,16 +80,17 @@ def run(
         loaders=loaders,
     )
     states = status.states(store, {run.id: run.above for run in runs.values()}, plan.sweep.name)
-    todo = _unfinished(runs, states)
-    must_have(how, todo)
-    submitter = _submitter(runs, store, plan.sweep.name, how, states)
-    _must_be_startable(runs, plan, states, store, yes)
-    keep_weights(todo, store)
+    labels = plan.labels()
+    work = Work(store, plan.sweep.name, runs, labels, states, how, _command(), written=plan.written)
+    refuse_lost_weights(runs, labels, states, store)
+    launcher = launcher_for(work)
+    if launcher:
+        launcher.must_accept()
+        _ask_first(work, yes)
+    keep_weights(work.unfinished(), store)
     store.save_plan(plan.sweep.name, asked.document(plan, store))
     store.plan_seeds(plan.sweep.name, plan.seeds(), sum(state.finished for state in states.values()))
-    _launch_and_report(
-        store, plan.sweep.name, plan.labels(), runs, how, states, retry=frozenset(), json_=json_, submitter=submitter, wait=wait
-    )  # fmt: skip
+    _launch_and_report(work, launcher, wait=wait, json_=json_)
 
 
 def retry(
@@ -107,11 +106,13 @@ def retry(
     named = runs_of(target, store)
     if store.plan(name) is None:
         runs, labels, sweep, own = stored_runs(named, store), {run: run for run in named}, None, Execution()
+        written: Mapping[str, Node] = {}
     else:
         asked = study(name, store)
         plan = asked.plan()
         store.save_plan(name, asked.document(plan, store))
         runs, labels, sweep, own = plan.runs, plan.labels(), name, plan.sweep.execution
+        written = plan.written
         if ":" in target:
             wanted = set(named) | {above for run in named for above in _above(run, runs)}
             runs = {run: runs[run] for run in runs if run in wanted}
@@ -126,16 +127,17 @@ def retry(
         print(f"nothing to retry: {console.counts(states)}")
         return
     refuse_lost_weights(runs, labels, states, store, again)
-    keep_weights(_unfinished(runs, states), store)
     how = chosen(
         own, execution, executor=executor, parallel=parallel, device=device, data_dir=data_dir, loaders=loaders
     )
-    submitter = _submitter(runs, store, sweep, how, states, again)
+    work = Work(store, sweep, runs, labels, states, how, _command(), again, written)
+    launcher = launcher_for(work)
+    if launcher:
+        launcher.must_accept()
+    keep_weights(work.unfinished(), store)
     if sweep:
         store.lift(sweep)
-    _launch_and_report(
-        store, sweep, labels, runs, how, states, retry=again, json_=json_, submitter=submitter, wait=wait
-    )
+    _launch_and_report(work, launcher, wait=wait, json_=json_)
 
 
 def _above(run: str, runs: Mapping[str, Run]) -> list[str]:
@@ -154,7 +156,7 @@ def plan(
     made = study(sweep, store, profile=profile, sets=set_ or (), seeds=seeds, name=name).plan()
     runs = made.only(only or [], seeds)
     states = status.states(store, {run.id: run.above for run in runs.values()})
-    estimate = Costs(store, runs).estimate(_unfinished(runs, states))
+    estimate = Costs(store, runs).estimate([run for run in runs.values() if not states[run.id].finished])
     if json_:
         print(
             json.dumps(
@@ -188,9 +190,10 @@ def _plan_lines(made: Plan, runs: Mapping[str, Run], states: Mapping[str, State]
         "samples_seen",
         "heads",
     )
+    overrides = {variant.name: variant.overrides.plain() for variant in sweep.variants}
     for row in shown:
         baseline = " (baseline)" if row.name == sweep.baseline else ""
-        change = console.changes(row.differs) or ("no change" if baseline else "as the recipe says")
+        change = console.changes(row.differs) or ("no change" if baseline else _given(overrides[row.name]))
         lines.append(f"{row.name}{baseline}: {change}{f' (shows {row.shows})' if row.shows else ''}")
         if leaks := {key: value for key, value in row.leaks.items() if key in leaking}:
             lines.append(f"    and so: {console.changes(leaks)}")
@@ -208,6 +211,17 @@ def _plan_lines(made: Plan, runs: Mapping[str, Run], states: Mapping[str, State]
             f"to do: {estimate.runs} runs, machine time {console.duration(estimate.seconds)}, disk {console.size(estimate.bytes)}, files {estimate.files or 'unknown'}",
         ]
     return [console.plain(line) for line in lines]
+
+
+def _given(overrides: Mapping[str, Any], prefix: str = "") -> str:
+    """What a row of a sweep without a baseline sets."""
+    parts = [
+        _given(value, f"{prefix}{key}.")
+        if isinstance(value, dict) and value
+        else f"{prefix}{key} {console.show_value(value)}"
+        for key, value in overrides.items()
+    ]
+    return "; ".join(parts) or "the recipe as it is"
 
 
 def train(
@@ -274,23 +288,14 @@ def _alone(store: Store, execution: Execution) -> str:
     return shlex.join(["deit-ablate", "train", *given])
 
 
-def _unfinished(runs: Mapping[str, Run], states: Mapping[str, State]) -> list[Run]:
-    return [run for run in runs.values() if not states[run.id].finished]
-
-
 def _command() -> str:
     """The command as records keep it: without absolute paths, so that they can be shown to others."""
     return shlex.join(["deit-ablate", *(re.sub(r"(^|=)/\S*/(?=[^/])", r"\1.../", part) for part in sys.argv[1:])])
 
 
-def _must_be_startable(
-    runs: Mapping[str, Run], plan: Plan, states: Mapping[str, State], store: Store, yes: bool
-) -> None:
-    refuse_lost_weights(runs, plan.labels(), states, store)
-    todo = _unfinished(runs, states)
-    if yes or not todo:
-        return
-    why = Costs(store, runs).estimate(todo).large(store)
+def _ask_first(work: Work, yes: bool) -> None:
+    """Before a plan that is large for this machine."""
+    why = None if yes else Costs(work.store, work.runs).estimate(work.unfinished()).large(work.store)
     if why is None:
         return
     if not sys.stdin.isatty():
@@ -298,21 +303,17 @@ def _must_be_startable(
     typer.confirm(f"This is large for this machine: {why}. Run it?", abort=True)
 
 
-def _launch_and_report(
-    store: Store, sweep: str | None, labels: Mapping[str, str], runs: Mapping[str, Run], execution: Execution,
-    states: Mapping[str, State], *, retry: frozenset[str], json_: bool, submitter: Submitter | None, wait: bool,
-) -> None:  # fmt: skip
+def _launch_and_report(work: Work, launcher: Launcher | None, *, wait: bool, json_: bool) -> None:
     out = sys.stderr if json_ else sys.stdout
-    if all(state.finished for state in states.values()):
-        print(f"{sweep}: all {len(runs)} runs are done ({console.counts(states)}); nothing to train", file=out)
-        report = Report(dict(states), 0)
-    elif submitter is not None:
-        print(cluster.cost(store, _unfinished(runs, states), execution), file=out)
-        report = cluster.submit(submitter, labels, wait=wait, out=out)
+    store, sweep, labels = work.store, work.sweep, work.labels
+    if launcher is None:
+        counts = console.counts(work.states)
+        print(f"{sweep}: all {len(work.runs)} runs are done ({counts}); nothing to train", file=out)
+        report = Report(dict(work.states), 0)
     else:
-        report = _launch(store, sweep, labels, runs, execution, retry, out)
+        report = launcher.launch(wait=wait, out=out)
     tables = _tables(store, sweep, report) if sweep and not report.interrupted else None
-    failed = console.failures(report, store, labels, _alone(store, execution))
+    failed = console.failures(report, store, labels, _alone(store, work.how))
     if json_:
         print(json.dumps({
             "sweep": sweep, "started": report.started, "interrupted": report.interrupted, "states": {run: state.name for run, state in report.states.items()},
@@ -325,68 +326,13 @@ def _launch_and_report(
         if diverged := [labels.get(run, run) for run, state in report.states.items() if state.name == "diverged"]:
             print("diverged (a result, not a failure): " + ", ".join(diverged))
         if failed:
-            print("\n".join(["", f"{len(report.failed())} of {len(runs)} runs are not done:", *failed]))
+            print("\n".join(["", f"{len(report.failed())} of {len(work.runs)} runs are not done:", *failed]))
         for line in cluster.held(store, sweep):
             print(line)
-    if report.interrupted and submitter is not None:
-        print("left; what was submitted goes on, and the same command looks at it again", file=out)
-        raise typer.Exit(130)
-    if report.interrupted:
-        print("interrupted; what ran was saved, and the same command goes on from there", file=out)
+    if report.interrupted and launcher:
+        print(launcher.left, file=out)
         raise typer.Exit(130)
     raise typer.Exit(1 if report.failed() else 0)
-
-
-def _submitter(
-    runs: Mapping[str, Run], store: Store, sweep: str | None, how: Execution, states: Mapping[str, State],
-    retry: frozenset[str] = frozenset(),
-) -> Submitter | None:  # fmt: skip
-    """For a cluster that answers and takes such jobs. Raises InputError before anything is written."""
-    if how.executor != "slurm" or all(state.finished for state in states.values()):
-        return None
-    made = Submitter(runs, store, sweep, how, command=_command(), retry=retry)
-    made.must_be_acceptable()
-    return made
-
-
-def _launch(
-    store: Store,
-    sweep: str | None,
-    labels: Mapping[str, str],
-    runs: Mapping[str, Run],
-    execution: Execution,
-    retry: frozenset[str],
-    out: Any,
-) -> Report:
-    asked_to_stop: list[int] = []
-
-    def on_signal(number: int, _frame: Any) -> None:
-        if asked_to_stop:  # the second time: leave at once; the runs are saving by themselves
-            executor.abandon()
-            os._exit(130)
-        asked_to_stop.append(number)
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, on_signal)
-    executor = EXECUTORS["local"](
-        parallel=execution.parallel, threads=execution.threads, device=execution.device, ranks=execution.ranks
-    )
-    watch = console.Watch(
-        store, labels, {run.id: run.recipe["schedule"]["epochs"] for run in runs.values()}, stream=out
-    )
-    command = _command()
-
-    def arguments(retrying: bool) -> tuple[str, ...]:
-        named = ("--sweep", sweep) if sweep else ()
-        return (*worker_arguments(execution, retrying), *named, "--command", command)
-
-    try:
-        return Launch(runs, store, executor, arguments=arguments, retry=retry, ranks=execution.ranks, sweep=sweep).run(
-            watch, lambda: bool(asked_to_stop)
-        )
-    finally:
-        watch.close()
-        executor.close()
 
 
 def _tables(store: Store, sweep: str, report: Report) -> str | None:

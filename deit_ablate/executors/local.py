@@ -78,8 +78,29 @@ class LocalExecutor:
         self._server: subprocess.Popen[bytes] | None = None
         self._errors: IO[bytes] | None = None
         self._running: dict[int, _Started] = {}
+        self._asked: dict[int, int | None] = {}
         self._number = 0
         self._partial = b""
+
+    def ask(self, *argv: str) -> int:
+        """Run a worker command, forked like any job, and wait for it; returns its exit code.
+
+        Raises RuntimeError where the server that forks cannot be started.
+        """
+        server = self._serve()
+        self._number += 1
+        number = self._number
+        self._asked[number] = None
+        assert server.stdin
+        with contextlib.suppress(OSError):  # a server that is gone is found out below, with what it said
+            server.stdin.write(json.dumps({"token": [number, 0], "argv": argv, "environment": {}}).encode() + b"\n")
+            server.stdin.flush()
+        while (code := self._asked[number]) is None:
+            self.poll(0.05)
+            if self._server is None:
+                raise RuntimeError(f"the process that starts runs is gone: {self._complaint()}")
+        del self._asked[number]
+        return code
 
     def submit(self, job: Job) -> None:
         """Start a job. Raises RuntimeError where the server that forks cannot be started."""
@@ -116,6 +137,9 @@ class LocalExecutor:
             *lines, self._partial = (self._partial + chunk).split(b"\n")
             for message in map(json.loads, lines):
                 number, rank = message["token"]
+                if number in self._asked:
+                    self._asked[number] = message.get("code")
+                    continue
                 started = self._running[number]
                 if "pid" in message:
                     started.pids[rank] = message["pid"]

@@ -60,7 +60,7 @@ def policy(recipe: Recipe, dataset: Dataset) -> Operation | None:
     try:
         found = (rand_augment_transform if text.startswith("rand") else auto_augment_transform)(text, settings)
     except (AssertionError, ValueError, KeyError) as error:
-        raise TrainError(f"augment.auto_augment: timm does not understand {text!r} {error}".rstrip()) from error
+        raise TrainError(f"timm does not understand the policy {text!r} {error}".rstrip()) from error
     for operation in getattr(found, "ops", None) or [each for pair in found.policy for each in pair]:
         if "Posterize" in operation.name:
             operation.aug_fn = _posterize

@@ -82,7 +82,8 @@ def _read(path: Path) -> dict[str, Any]:
     except pickle.UnpicklingError as error:
         asked = sorted(set(re.findall(r"GLOBAL ([\w.]+)", str(error))))
         if not asked:
-            raise TrainError(f"{path} is not a whole weights file: {_first_line(error)}") from error
+            # torch's own words advise to load it as code
+            raise TrainError(f"{path} is not a whole weights file: neither safetensors nor torch's format") from error
         raise TrainError(
             f"{path} asks for code to be run ({', '.join(asked)}), which is refused: save its state dict alone"
         ) from error
