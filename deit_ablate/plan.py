@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from deit_ablate.recipe import Recipe, derived, difference, names, run_id
+from deit_ablate.isolation import Leak, planned_leaks
+from deit_ablate.recipe import Recipe, derived, difference, flatten, names, run_id
 from deit_ablate.resolve import check_keys, layer, offline_answer, to_recipe, weights_file
 from deit_ablate.spec import Stage, Sweep, Variant, load_profile
 from deit_ablate.yamlfile import InputError, Node, Position, assignment, expand_dotted, load, suggest
@@ -56,7 +57,9 @@ class Row:
     recipe: Recipe
     shows: str | None
     differs: dict[str, tuple[Any, Any]]
-    leaks: dict[str, tuple[Any, Any]]
+    declares: tuple[str, ...]
+    """The recipe's keys that the row sets itself."""
+    leaks: list[Leak]
 
 
 @dataclass(frozen=True)
@@ -135,7 +138,14 @@ class Plan:
             "baseline": self.sweep.baseline,
             "stages": [{"name": stage.name, "seeds": list(stage.seeds)} for stage in self.sweep.stages],
             "variants": [
-                {"name": row.name, "shows": row.shows, "differs": row.differs, "leaks": row.leaks} for row in self.rows
+                {
+                    "name": row.name,
+                    "shows": row.shows,
+                    "differs": row.differs,
+                    "declares": list(row.declares),
+                    "leaks": [[leak.what, leak.before, leak.after] for leak in row.leaks],
+                }
+                for row in self.rows
             ],
             "parents": {run.id: run.above for run in self.runs.values() if run.above},
             "cells": [[cell.variant, cell.seed, cell.stage, cell.run] for cell in self.cells],
@@ -254,8 +264,16 @@ def _rows(sweep: Sweep, recipes: Mapping[tuple[str, str], Recipe]) -> Iterator[R
     for variant in sweep.variants:
         recipe = recipes[variant.name, final]
         differs = difference(recipe.canonical(), before) if base else {}
-        leaks = difference(derived(recipe), leaks_before) if base and recipe is not base else {}
-        yield Row(variant.name, recipe, variant.shows, differs, leaks)
+        follows = difference(derived(recipe), leaks_before) if base and recipe is not base else {}
+        declares = tuple(dict.fromkeys(_declares(sweep, variant)))
+        leaks = planned_leaks(variant.name, declares, differs, follows)
+        yield Row(variant.name, recipe, variant.shows, differs, declares, leaks)
+
+
+def _declares(sweep: Sweep, variant: Variant) -> Iterator[str]:
+    for node in (variant.overrides, sweep.by_profile.get(variant.name), *variant.by_stage.values()):
+        if node is not None:
+            yield from (key for key, _ in flatten(node.plain()))
 
 
 def _check_duplicates(sweep: Sweep, plan: Plan) -> None:

@@ -78,19 +78,19 @@ def test_from_plan_to_table_and_on(command: Command, sweep: Callable[..., Path])
 
 
 def test_one_failing_run_leaves_the_others_going(command: Command, sweep: Callable[..., Path]) -> None:
-    sweep("seeds: 2\nvariants:\n  good: {}\n  bad: {data: {name: imagefolder, id: nowhere, train_images: null}}\n")
+    sweep('seeds: 2\nvariants:\n  good: {}\n  bad: {model: {name: "mylab:broken_until", options: {file: nowhere}}}\n')
     (command.folder / "empty").mkdir()
     done = command("run", "tiny.yaml", "--data-dir", "empty", code=1)
     assert "good:0: d" in done.stdout
     assert "good:1: d" in done.stdout
     assert "2 of 4 runs are not done" in done.stdout
     assert re.search(r"bad:0 \([0-9a-f]{16}\): failed \(bad-recipe\)", done.stdout)
-    assert "empty" in done.stdout, "the last lines of its log say what is wrong"
+    assert "boom: not yet" in done.stdout, "the last lines of its log say what is wrong"
     assert "`deit-ablate retry`" in done.stdout
     alone = re.search(r"alone, here: (deit-ablate .+)", done.stdout)
     assert alone
     assert "--data-dir empty" in alone[1], "the same execution"
-    assert "bad-recipe" in command(*alone[1].split()[1:], code=1).stdout
+    assert "boom: not yet" in command(*alone[1].split()[1:], code=1).stdout
 
     assert command("status", "tiny").stdout.count("failed (bad-recipe)") == 2
     again = command("run", "tiny.yaml", "--data-dir", "empty", code=1)

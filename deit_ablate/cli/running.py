@@ -180,23 +180,13 @@ def _plan_lines(made: Plan, runs: Mapping[str, Run], states: Mapping[str, State]
     ]
     asked = {cell.variant for cell in made.cells if cell.run in runs and cell.stage == sweep.stages[-1].name}
     shown = [row for row in made.rows if row.name in asked][:MOST_ROWS]
-    leaking = (
-        "effective_lr",
-        "warmup_steps",
-        "color_jitter",
-        "mixup_share",
-        "cutmix_share",
-        "loss",
-        "samples_seen",
-        "heads",
-    )
     overrides = {variant.name: variant.overrides.plain() for variant in sweep.variants}
     for row in shown:
         baseline = " (baseline)" if row.name == sweep.baseline else ""
         change = console.changes(row.differs) or ("no change" if baseline else _given(overrides[row.name]))
         lines.append(f"{row.name}{baseline}: {change}{f' (shows {row.shows})' if row.shows else ''}")
-        if leaks := {key: value for key, value in row.leaks.items() if key in leaking}:
-            lines.append(f"    and so: {console.changes(leaks)}")
+        if row.leaks:
+            lines.append(f"    and along with it: {'; '.join(map(str, row.leaks))}")
     if len(made.rows) > len(shown):
         lines.append(f"... and {len(made.rows) - len(shown)} more rows (--json lists all)")
     lines.append("")

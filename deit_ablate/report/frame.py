@@ -9,8 +9,9 @@ from typing import Any
 
 import pandas as pd
 
-from deit_ablate.recipe import canonical_json, flatten
-from deit_ablate.store import Attempt, State, Store
+from deit_ablate.recipe import canonical_json
+from deit_ablate.report.records import Records, number
+from deit_ablate.store import State, Store
 
 COLUMNS: dict[str, tuple[str, str]] = {
     "variant": ("string", "the row of the ablation"),
@@ -46,7 +47,20 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "ranks": ("Int64", "processes that trained the run together"),
     "chunks": ("Int64", "parts that each batch was cut into: ranks x accumulation"),
     "attempts": ("Int64", "attempts so far"),
+    "threads": ("Int64", "CPU threads of the run"),
+    "compile": ("string", "on where torch.compile was used, off where not"),
+    "channels_last": ("string", "on or off"),
+    "deterministic": ("string", "on or off"),
     "version": ("string", "version of deit_ablate that made the record"),
+    "commit": ("string", "git commit of the code, with '+ changes' where files differed from it"),
+    "packages": ("string", "versions of the packages that compute"),
+    "device": ("string", "cpu or cuda"),
+    "gpu": ("string", "the GPU's name"),
+    "cpu": ("string", "the CPU's name"),
+    "host": ("string", "the machine's name"),
+    "data_fingerprint": ("string", "SHA-256 of the data set, as its function defines it"),
+    "data_test": ("Int64", "images in the test split, those that could not be decoded among them"),
+    "command": ("string", "the command that asked for it"),
 }
 """Name -> (dtype, meaning) of ``load``'s columns. The recipe follows, by dotted key, what varies first."""
 
@@ -63,17 +77,6 @@ CURVES: dict[str, tuple[str, str]] = {
 }
 """Name -> (dtype, meaning) of ``load_curves``'s columns."""
 
-_COST = (
-    "train_seconds",
-    "wall_seconds",
-    "images_per_second",
-    "inference_images_per_second",
-    "inference_batch",
-    "peak_memory_bytes",
-    "parameters",
-    "flops",
-)
-
 
 class NoSweep(LookupError):
     """There is no plan of that name in the store."""
@@ -88,11 +91,13 @@ def load(results: Path | str, sweep: str) -> pd.DataFrame:
     store = Store(results)
     plan = read_plan(store, sweep)
     shows, final = shown_figures(plan), final_stage(plan)
-    records = {run: _record(store, run, state) for run, state in run_states(store, plan).items()}
-    recipes = {run: _recipe(store, run) for run in records}
+    read = Records(store, {run for *_, run in plan["cells"]})
+    found = {run: read.of(run, state) for run, state in run_states(store, plan, read.finished()).items()}
+    read.keep()
+    recipes = {run: recipe for run, (_, recipe) in found.items()}
     cells: list[dict[str, Any]] = []
     for variant, seed, stage, run in plan["cells"]:
-        record = records[run]
+        record = found[run][0]
         figure = shows[variant] if stage == final else "top1"
         row = {**record, "variant": variant, "seed": seed, "stage": stage, "run": run}
         row["top1"] = number(record["test"].get(figure)) if record["state"] == "done" else math.nan
@@ -164,8 +169,8 @@ def shown_figures(plan: Mapping[str, Any]) -> dict[str, str]:
     return {row["name"]: f"top1_{row['shows']}" if row["shows"] else "top1" for row in plan["variants"]}
 
 
-def run_states(store: Store, plan: Mapping[str, Any]) -> dict[str, State]:
-    """The state of every run of a plan.
+def run_states(store: Store, plan: Mapping[str, Any], known: Mapping[str, State] | None = None) -> dict[str, State]:
+    """The state of every run of a plan; ``known``: those that are known already.
 
     The plan names a run's cells, not its parents; a run stands on its variant's runs of the earlier stages, of
     its own seed or of the one seed that such a stage has (the spec admits no other), so these do as parents.
@@ -181,53 +186,7 @@ def run_states(store: Store, plan: Mapping[str, Any]) -> dict[str, State]:
                 continue
             above = [made.get((variant, earlier), {}) for earlier in order[:position]]
             parents[run] = [runs.get(seed) or next(iter(runs.values())) for runs in above if runs]
-    return store.states(parents)
-
-
-# -- a run's record ------------------------------------------------------------------------------------------------
-
-
-def number(value: Any) -> float:
-    """A recorded number, or NaN where there is none."""
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
-
-
-def _record(store: Store, run: str, state: State) -> dict[str, Any]:
-    outcome = store.outcome(run) or {}
-    metrics, cost = outcome.get("metrics") or {}, outcome.get("cost") or {}
-    test = metrics.get("test") or {}
-    execution = outcome.get("execution") or {}
-    attempts = store.attempts(run) if state.name != "missing" else []
-    return {
-        "state": state.name,
-        "detail": state.detail,
-        "test": test,
-        "validation": metrics.get("validation") or {},
-        "train_loss": metrics.get("train_loss"),
-        **{f"test_{name}": value for name, value in test.items()},
-        **{name: cost.get(name) for name in _COST},
-        "epochs": _epochs(attempts, outcome.get("attempt")),
-        "ranks": execution.get("ranks"),
-        "chunks": execution["ranks"] * execution["accumulation"] if "ranks" in execution else None,
-        "attempts": len(attempts),
-        "version": (outcome.get("provenance") or {}).get("version"),
-    }
-
-
-def _epochs(attempts: Sequence[Attempt], finished: int | None) -> int:
-    """Lines of the history that ``Store.history`` reads, counted without parsing them: half of ``load``'s time."""
-    chosen = [attempt for attempt in attempts if attempt.number == finished] or attempts[-1:]
-    try:
-        return chosen[0].metrics.read_bytes().count(b"\n") if chosen else 0
-    except FileNotFoundError:
-        return 0
-
-
-def _recipe(store: Store, run: str) -> dict[str, Any]:
-    """The registered recipe by dotted key, less the seed; nothing for a run that was never started."""
-    registered = store.recipe(run) or {"recipe": {}}
-    leaves = ((key, value) for key, value in flatten(registered["recipe"]) if key != "seed" and value != {})
-    return {key: canonical_json(value) if isinstance(value, (list, dict)) else value for key, value in leaves}
+    return store.states(parents, known=known)
 
 
 def _varying_first(recipes: Iterable[Mapping[str, Any]]) -> list[str]:

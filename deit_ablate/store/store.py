@@ -167,16 +167,18 @@ class Store:
         submitted: Mapping[str, str] | None = None,
         refuted: Mapping[str, int] | None = None,
         held: bool = False,
+        known: Mapping[str, State] | None = None,
     ) -> dict[str, State]:
         """The state of each run; ``parents`` maps a run to its parents' ids and lists parents first.
 
         ``submitted``: runs that wait at a scheduler, with what it says of them; ``refuted``: the last attempt at a run
-        that is known to be over though it has not said so; ``held``: the sweep is.
+        that is known to be over though it has not said so; ``held``: the sweep is; ``known``: states of finished runs,
+        which are then not looked at.
         """
-        present, submitted, refuted = self.runs(), submitted or {}, refuted or {}
+        present, submitted, refuted, known = self.runs(), submitted or {}, refuted or {}, known or {}
         states: dict[str, State] = {}
         for run, above in parents.items():
-            states[run] = self.state(
+            states[run] = known.get(run) or self.state(
                 run, {parent: states[parent] for parent in above}, exists=run in present, submitted=submitted.get(run),
                 refuted=refuted.get(run, 0), held=held,
             )  # fmt: skip

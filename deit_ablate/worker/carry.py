@@ -63,7 +63,7 @@ def _carry(
     store: Store, options: argparse.Namespace, attempt: Attempt, group: Group | None, stop: threading.Event,
     progress: dict[str, Any], started: float,
 ) -> int:  # fmt: skip
-    outcome = _train(store, options, attempt, group, stop, progress)
+    outcome, data = _train(store, options, attempt, group, stop, progress)
     if group is not None and not group.first:
         return 0
     if outcome.status == "stopped":
@@ -71,7 +71,7 @@ def _carry(
         attempt.close(how, "saved on a signal", **progress)
         print(f"saved and stopped ({how})", flush=True)
         return 0 if how == "cancelled" else SAVED
-    _record(store, options, attempt, outcome, started)
+    _record(store, options, attempt, outcome, data, started)
     return 0
 
 
@@ -173,8 +173,9 @@ def _class_of(error: Exception) -> str:
 
 
 def _fail(attempt: Attempt, group: Group | None, error: Exception, progress: dict[str, Any]) -> int:
-    traceback.print_exc()
     how = _class_of(error)
+    if how != "bad-recipe" or error.__cause__ is not None:  # else the message says it all
+        traceback.print_exc()
     message = f"{type(error).__name__}: {error}" if how in ("crash", "killed") else str(error) or how
     print(f"failed ({how}): {message}", flush=True)
     if how == "killed" and group is not None and not group.first:
@@ -198,7 +199,8 @@ def _train(
     group: Group | None,
     stop: threading.Event,
     progress: dict[str, Any],
-) -> Outcome:
+) -> tuple[Outcome, dict[str, Any]]:
+    """The outcome, and the facts of the data that it is of."""
     import torch
 
     from deit_ablate.train import loop, pretrained
@@ -240,7 +242,7 @@ def _train(
     if outcome.metrics.get("test") and journal.resumed_from and not attempt.checkpoint.exists():
         # The attempt before was killed between its last checkpoint and its outcome: its weights are ours.
         os.link(journal.resumed_from, attempt.checkpoint)
-    return outcome
+    return outcome, journal.facts
 
 
 def _data_dir(options: argparse.Namespace) -> Path | None:
@@ -275,7 +277,9 @@ def device_of(wanted: str) -> str:
     return wanted
 
 
-def _record(store: Store, options: argparse.Namespace, attempt: Attempt, outcome: Outcome, started: float) -> None:
+def _record(
+    store: Store, options: argparse.Namespace, attempt: Attempt, outcome: Outcome, data: dict[str, Any], started: float
+) -> None:
     import numpy as np
 
     from deit_ablate.train.provenance import hardware, provenance
@@ -292,6 +296,7 @@ def _record(store: Store, options: argparse.Namespace, attempt: Attempt, outcome
         "status": outcome.status,
         "reason": outcome.reason,
         "metrics": outcome.metrics,
+        "data": {key: value for key, value in data.items() if key != "classes"},
         "weights_sha256": outcome.weights_sha256,
         "arrays_sha256": hashlib.sha256(buffer.getvalue()).hexdigest(),
         "cost": {**outcome.cost, "wall_seconds": time.time() - started, "wall_seconds_all_attempts": time.time() - started + earlier},

@@ -44,9 +44,11 @@ def make_journal(
             self.saved = time.monotonic()
             self.over: str | None = None
             self.resumed_from: Path | None = None
+            self.facts: dict[str, Any] = {}
 
         def data(self, facts: dict[str, Any]) -> None:
             _pin_data(store, recipe, facts)
+            self.facts = facts
 
         def resume(self) -> dict[str, Any] | None:
             found = checkpoints.newest(store.checkpoints(run))

@@ -1,0 +1,157 @@
+"""What a run's files say, flat. Of finished runs, which never change, it is kept in an index: 10,000 small files are
+slow to open, above all on a network. The index is rebuilt from the files whenever it does not fit them, and never the
+truth.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from deit_ablate import files
+from deit_ablate.recipe import canonical_json, flatten
+from deit_ablate.store import Attempt, State, Store
+
+SCHEMA = 1
+WORTH_AN_INDEX = 200
+"""Finished runs that are not in the index until it is written anew."""
+
+COST = (
+    "train_seconds",
+    "wall_seconds",
+    "images_per_second",
+    "inference_images_per_second",
+    "inference_batch",
+    "peak_memory_bytes",
+    "parameters",
+    "flops",
+)
+
+
+class Records:
+    """The records of some runs of a store."""
+
+    def __init__(self, store: Store, runs: Iterable[str]):
+        self.store = store
+        content = _read_index(store)
+        self._runs: dict[str, list[Any]] = content["runs"]
+        self._recipes: dict[str, dict[str, Any]] = content["recipes"]
+        self._stamps = {run: stamp for run in runs if (stamp := _stamp(store, run)) is not None}
+        self._new = 0
+
+    def finished(self) -> dict[str, State]:
+        """The states of the runs that the index has."""
+        known = (run for run, stamp in self._stamps.items() if self._runs.get(run, [None])[0] == stamp)
+        return {run: State(*self._runs[run][3]) for run in known}
+
+    def of(self, run: str, state: State) -> tuple[dict[str, Any], dict[str, Any]]:
+        """A run's record and its recipe by dotted key (less the seed); both read anew where the index has neither."""
+        stamp = self._stamps.get(run)
+        entry = self._runs.get(run)
+        if entry is not None and entry[0] == stamp:
+            return entry[1], self._recipes[entry[2]]
+        record, recipe = _record(self.store, run, state), _recipe(self.store, run)
+        if state.finished and stamp is not None:
+            key = hashlib.sha256(canonical_json(recipe).encode()).hexdigest()[:16]
+            self._recipes[key] = recipe
+            self._runs[run] = [stamp, record, key, [state.name, state.detail, state.attempt]]
+            self._new += 1
+        return record, recipe
+
+    def keep(self) -> None:
+        """Write the index anew where that is worth it; a store that cannot be written is read without."""
+        if self._new < WORTH_AN_INDEX:
+            return
+        content = {"schema": SCHEMA, "recipes": self._recipes, "runs": self._runs}
+        with contextlib.suppress(OSError):
+            files.replace(_path(self.store), json.dumps(content).encode())
+
+
+def _path(store: Store) -> Any:
+    return store.root / "index.json"
+
+
+def _read_index(store: Store) -> dict[str, Any]:
+    try:
+        content = json.loads(_path(store).read_bytes())
+        if content["schema"] == SCHEMA:
+            return {"runs": content["runs"], "recipes": content["recipes"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    return {"runs": {}, "recipes": {}}
+
+
+def _stamp(store: Store, run: str) -> list[int] | None:
+    """What tells one outcome from another without reading it; None for a run that is not over."""
+    try:
+        found = os.stat(f"{store.root}/runs/{run}/outcome.json")
+    except OSError:
+        return None
+    return [found.st_mtime_ns, found.st_size]
+
+
+def number(value: Any) -> float:
+    """A recorded number, or NaN where there is none."""
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
+
+
+def _record(store: Store, run: str, state: State) -> dict[str, Any]:
+    outcome = store.outcome(run) or {}
+    metrics, cost = outcome.get("metrics") or {}, outcome.get("cost") or {}
+    test = metrics.get("test") or {}
+    execution, provenance = outcome.get("execution") or {}, outcome.get("provenance") or {}
+    hardware, git, data = provenance.get("hardware") or {}, provenance.get("git") or {}, outcome.get("data") or {}
+    packages = provenance.get("packages") or {}
+    attempts = store.attempts(run) if state.name != "missing" else []
+    return {
+        "state": state.name,
+        "detail": state.detail,
+        "test": test,
+        "validation": metrics.get("validation") or {},
+        "train_loss": metrics.get("train_loss"),
+        **{f"test_{name}": value for name, value in test.items()},
+        **{name: cost.get(name) for name in COST},
+        "epochs": _epochs(attempts, outcome.get("attempt")),
+        "ranks": execution.get("ranks"),
+        "chunks": execution["ranks"] * execution["accumulation"] if "ranks" in execution else None,
+        "threads": execution.get("threads"),
+        "compile": _switch(execution.get("compile")),
+        "channels_last": _switch(execution.get("channels_last")),
+        "deterministic": _switch(execution.get("deterministic")),
+        "attempts": len(attempts),
+        "version": provenance.get("version"),
+        "commit": (git.get("commit") or "") + (" + changes" if git.get("dirty") else ""),
+        "packages": ", ".join(f"{name} {version}" for name, version in sorted(packages.items())),
+        "device": cost.get("device"),
+        "gpu": hardware.get("gpu"),
+        "cpu": hardware.get("cpu"),
+        "host": hardware.get("host"),
+        "data_fingerprint": data.get("fingerprint"),
+        "data_test": data.get("test"),
+        "command": provenance.get("command"),
+    }
+
+
+def _switch(value: bool | None) -> str | None:
+    return None if value is None else "on" if value else "off"
+
+
+def _epochs(attempts: Sequence[Attempt], finished: int | None) -> int:
+    """Lines of the history that ``Store.history`` reads, counted without parsing them."""
+    chosen = [attempt for attempt in attempts if attempt.number == finished] or attempts[-1:]
+    try:
+        return chosen[0].metrics.read_bytes().count(b"\n") if chosen else 0
+    except FileNotFoundError:
+        return 0
+
+
+def _recipe(store: Store, run: str) -> dict[str, Any]:
+    """The registered recipe by dotted key, less the seed; nothing for a run that was never started."""
+    registered: Mapping[str, Any] = store.recipe(run) or {"recipe": {}}
+    leaves = ((key, value) for key, value in flatten(registered["recipe"]) if key != "seed" and value != {})
+    return {key: canonical_json(value) if isinstance(value, (list, dict)) else value for key, value in leaves}
