@@ -11,17 +11,22 @@ from pathlib import Path
 from deit_ablate.report import render, tables
 
 
-def table(results, sweep):
-    """A variant a row: test top-1 with its 95% interval, the difference paired by seed, training time, seeds."""
-    return tables.sweep_table(results, sweep)
+def table(results, sweep, strict=False):
+    """A variant a row: test top-1 with its 95% interval, the difference paired by seed, the verdict, cost, seeds."""
+    return tables.sweep_table(results, sweep, strict)
 
 
 def figures(results, sweep):
-    """Accuracies with intervals and seeds; learning curves."""
+    """Differences from the baseline (a forest plot); accuracies with intervals and seeds; learning curves."""
     from deit_ablate.report.curves import curves_figure
     from deit_ablate.report.figures import sweep_figure
+    from deit_ablate.report.forest import forest_figure
 
-    return {"top1": sweep_figure(results, sweep), "curves": curves_figure(results, sweep)}
+    return {
+        "effects": forest_figure(results, sweep),
+        "top1": sweep_figure(results, sweep),
+        "curves": curves_figure(results, sweep),
+    }
 
 
 if __name__ == "__main__":

@@ -77,6 +77,8 @@ def recorded_leaks(
     leaks = []
     for key, (explained, words) in RECORDED.items():
         here, there = _distinct(own.get(key, ())), _distinct(baseline.get(key, ()))
+        if key == "commit":
+            here, there = (sorted({value[:10] + value[40:] for value in values}) for values in (here, there))
         if here and there and here != there and not any(_declared(known, declares) for known in explained):
             leaks.append(Leak(row, words, ", ".join(there), ", ".join(here)))
     return leaks

@@ -217,10 +217,14 @@ def table(
 def figure(
     sweep: Annotated[str, typer.Argument(help="A sweep's name under the results folder.")],
     results: Results = DEFAULT_RESULTS,
+    format_: Annotated[str, typer.Option("--format", help="png, pdf, svg, or several with commas between.")] = "png",
 ) -> None:
     """Draw a sweep's figures from its records, and print where they are."""
     name = _known(Store(results), sweep)
+    formats = list(dict.fromkeys(format_.split(",")))
+    if unknown := [form for form in formats if form not in ("png", "pdf", "svg")]:
+        raise InputError(f"got {unknown[0]!r}", where=("--format", 0, 0), expected="png, pdf or svg")
     from deit_ablate.report.write import write_figures
 
-    for path in write_figures(results, name):
+    for path in write_figures(results, name, formats):
         print(path)

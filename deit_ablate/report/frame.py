@@ -98,7 +98,8 @@ def load(results: Path | str, sweep: str) -> pd.DataFrame:
     cells: list[dict[str, Any]] = []
     for variant, seed, stage, run in plan["cells"]:
         record = found[run][0]
-        figure = shows[variant] if stage == final else "top1"
+        # Before the final stage a row shows the same figure where there is one: before fine-tuning too the average is one.
+        figure = shows[variant] if stage == final or shows[variant] in record["test"] else "top1"
         row = {**record, "variant": variant, "seed": seed, "stage": stage, "run": run}
         row["top1"] = number(record["test"].get(figure)) if record["state"] == "done" else math.nan
         row["validation_top1"] = number(record["validation"].get(figure)) if record["state"] == "done" else math.nan

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from deit_ablate.isolation import RECORDED, Leak, recorded_leaks, said
+from deit_ablate.report.effects import Effect, effects, untested
 from deit_ablate.report.frame import COLUMNS, final_stage, load, read_plan, rows
-from deit_ablate.report.stats import mean_interval, paired_difference
+from deit_ablate.report.stats import mean_interval
 from deit_ablate.store import Store
 
 STATISTICS: dict[str, str] = {
@@ -19,12 +21,23 @@ STATISTICS: dict[str, str] = {
     "baseline": "whether differences are taken from this row",
     "shows": "the figure shown: class, distillation, ema, or empty for the raw weights with heads fused",
     "differs_in": "how the recipe differs from the baseline's",
+    "leaks": "what else differs from the baseline, beside what the row declares",
     "top1_mean": "mean test top-1 in percent over the seeds that are done",
     "top1_half_width": "half-width of its 95% t interval, in points",
     "difference": "mean difference from the baseline in points, paired by seed",
-    "difference_half_width": "half-width of its 95% t interval, in points",
+    "difference_half_width": "half-width of its 95% interval, in points: moderated paired t, of this row alone",
+    "difference_half_width_all": "the same for all rows of the table at once (Bonferroni)",
+    "p": "p of no difference, by the moderated paired t",
+    "p_holm": "the same, adjusted over the table's rows by Holm",
+    "p_equivalent_holm": "p of a difference of the margin or more (TOST), adjusted by Holm",
+    "p_paired": "p of the plain paired t test, unadjusted",
+    "p_sign_flip": "p of the sign-flip test, unadjusted; from 6 pairs on",
+    "correlation": "correlation of the row with the baseline over seeds",
+    "verdict": "better, worse, better_small, worse_small, equivalent, undecided, too_few, one_seed, did_not_train or none",
+    "verdict_words": "the verdict in words",
     "pairs": "seeds at which both the row and the baseline are done",
     "train_seconds": "mean seconds of training of a run that is done",
+    "hours": "GPU-hours of all the row's runs of this stage, CPU-hours where they ran on a CPU",
     "seeds": "runs that are done and show the figure",
     "seeds_planned": "runs planned",
     "diverged": "runs that diverged: in no mean",
@@ -34,52 +47,131 @@ STATISTICS: dict[str, str] = {
 
 @dataclass(frozen=True)
 class Summary:
-    """A sweep's plan, its records (``frame.load``), and one row a variant with the columns of STATISTICS."""
+    """A sweep's plan, its records (``frame.load``), and one row a variant with the columns of STATISTICS, at a stage."""
 
     plan: Mapping[str, Any]
     records: pd.DataFrame
     frame: pd.DataFrame
+    stage: str
+    leaks: tuple[Leak, ...] = ()
+    effects: Mapping[str, Effect] = field(default_factory=dict)
+    added_after_looking: bool = False
+    """Whether seeds were added to the study when some of its runs had finished."""
 
     @property
     def final(self) -> list[dict[str, Any]]:
-        """The records of the final stage, in the plan's order."""
-        return rows(self.records.loc[self.records["stage"] == final_stage(self.plan), list(COLUMNS)])
+        """The records of this stage, in the plan's order."""
+        return rows(self.records.loc[self.records["stage"] == self.stage, list(COLUMNS)])
 
 
-def summarize(results: Path | str, sweep: str) -> Summary:
-    """Read a sweep's records and average them over seeds. Raises NoSweep."""
-    plan, records = read_plan(Store(results), sweep), load(results, sweep)
-    summary = Summary(plan, records, pd.DataFrame())
+def summarize(results: Path | str, sweep: str, *, stage: str | None = None, strict: bool = False) -> Summary:
+    """Read a sweep's records, average them over seeds and judge each row against the baseline, at the final stage or
+    at another. ``strict``: 5% of tables have any false verdict, rather than 5% of either kind. Raises NoSweep."""
+    plan = read_plan(Store(results), sweep)
+    summary = Summary(plan, load(results, sweep), pd.DataFrame(), final_stage(plan) if stage is None else stage)
     runs: dict[str, list[dict[str, Any]]] = {row["name"]: [] for row in plan["variants"]}
     for record in summary.final:
         runs[record["variant"]].append(record)
-    baseline = _by_seed(runs.get(plan["baseline"] or "", []))
+    values = {name: _by_seed(own) for name, own in runs.items()}
+    judged = _judge(plan, runs, values, strict)
+    leaks = _leaks(plan, runs)
     statistics = []
     for row in plan["variants"]:
-        own = runs[row["name"]]
-        values = _by_seed(own)
-        mean = mean_interval(values.values())
-        is_baseline = row["name"] == plan["baseline"]
-        change = paired_difference({} if is_baseline else values, baseline)
+        own, effect = runs[row["name"]], judged[row["name"]]
+        mean = mean_interval(values[row["name"]].values())
         seconds = mean_interval(record["train_seconds"] for record in own if record["state"] == "done")
         statistics.append(
             {
                 "variant": row["name"],
-                "baseline": is_baseline,
+                "baseline": row["name"] == plan["baseline"],
                 "shows": row["shows"] or "",
                 "differs_in": differs_in(row["differs"]),
+                "leaks": "; ".join(str(leak) for leak in leaks if leak.row == row["name"]),
                 "top1_mean": mean.mean,
                 "top1_half_width": mean.half_width,
-                "difference": change.mean,
-                "difference_half_width": change.half_width,
-                "pairs": change.n,
+                "difference": effect.difference,
+                "difference_half_width": effect.half_width,
+                "difference_half_width_all": effect.half_width_simultaneous,
+                "p": effect.p,
+                "p_holm": effect.p_holm,
+                "p_equivalent_holm": effect.p_equivalent_holm,
+                "p_paired": effect.p_paired,
+                "p_sign_flip": effect.p_sign_flip,
+                "correlation": effect.correlation,
+                "verdict": effect.verdict,
+                "verdict_words": effect.words,
+                "pairs": effect.pairs,
                 "train_seconds": seconds.mean,
+                "hours": sum(_seconds(record) for record in own) / 3600,
                 "seeds": mean.n,
                 "seeds_planned": len(own),
                 "diverged": sum(record["state"] == "diverged" for record in own),
             }
         )
-    return replace(summary, frame=pd.DataFrame(statistics, columns=list(STATISTICS)))
+    frame = pd.DataFrame(statistics, columns=list(STATISTICS))
+    added = _added_after_looking(Store(results).planned_seeds(sweep), summary.stage)
+    return replace(summary, frame=frame, leaks=tuple(leaks), effects=judged, added_after_looking=added)
+
+
+def _added_after_looking(planned: Sequence[Mapping[str, Any]], stage: str) -> bool:
+    """Whether a later plan has seeds that the plans before lacked, made when runs had finished."""
+    known: set[int] = set()
+    for position, plan in enumerate(planned):
+        seeds = set(plan.get("seeds", {}).get(stage, ()))
+        if position and seeds - known and plan.get("finished_runs_then"):
+            return True
+        known |= seeds
+    return False
+
+
+def _judge(
+    plan: Mapping[str, Any],
+    runs: Mapping[str, Sequence[Mapping[str, Any]]],
+    values: Mapping[str, Mapping[int, float]],
+    strict: bool,
+) -> dict[str, Effect]:
+    baseline = plan["baseline"]
+    if not baseline:
+        return {name: untested("none") for name in runs}
+    ended = {
+        name: (
+            sum(record["state"] == "diverged" for record in own),
+            sum(record["state"] in ("done", "diverged") for record in own),
+        )
+        for name, own in runs.items()
+        if name != baseline
+    }
+    images = {
+        int(record["test_images"]) for own in runs.values() for record in own if not pd.isna(record["test_images"])
+    }
+    found = effects(
+        {name: own for name, own in values.items() if name != baseline}, values[baseline], margin=plan["margin"],
+        test_images=images.pop() if len(images) == 1 else None, diverged=ended, strict=strict,
+    )  # fmt: skip
+    return {name: untested("baseline") if name == baseline else found[name] for name in runs}
+
+
+def _leaks(plan: Mapping[str, Any], runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Leak]:
+    baseline = plan["baseline"]
+    if not baseline:
+        return []
+    recorded = {
+        name: {key: [record[key] for record in own if record["state"] == "done"] for key in RECORDED}
+        for name, own in runs.items()
+    }
+    leaks = []
+    for row in plan["variants"]:
+        name = row["name"]
+        leaks += [Leak(name, *planned) for planned in row["leaks"]] if isinstance(row["leaks"], list) else []
+        if name != baseline:
+            leaks += recorded_leaks(name, row.get("declares", list(row["differs"])), recorded[name], recorded[baseline])
+    return leaks
+
+
+def _seconds(record: Mapping[str, Any]) -> float:
+    """Seconds of training of all ranks of a run together."""
+    seconds = record["train_seconds"]
+    return 0.0 if math.isnan(seconds) else seconds * (1 if pd.isna(record["ranks"]) else int(record["ranks"]))
 
 
 def differs_in(differs: Mapping[str, Sequence[Any]]) -> str:
@@ -96,20 +188,8 @@ def differs_in(differs: Mapping[str, Sequence[Any]]) -> str:
         else:
             name = field if block == last or not block else f"{block}.{field}"
         last = block
-        words.append(f"{name} {_value(before)} → {_value(after)}")
+        words.append(f"{name} {said(before)} → {said(after)}")
     return "; ".join(words)
-
-
-def _value(value: Any) -> str:
-    if value is None or value == {}:
-        return "none"
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    if isinstance(value, list):
-        return "[" + ", ".join(map(_value, value)) + "]"
-    return str(value)
 
 
 def _by_seed(records: Sequence[Mapping[str, Any]]) -> dict[int, float]:

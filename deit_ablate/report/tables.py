@@ -6,14 +6,15 @@ Renderers (``render``) write what is here; a table that an analysis shows is a T
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from deit_ablate.report.frame import final_stage, rows
+from deit_ablate.report.effects import ADDED_AFTER_LOOKING
+from deit_ablate.report.frame import rows
 from deit_ablate.report.summary import Summary, summarize
 
 NOTHING = "–"
@@ -55,12 +56,13 @@ class Table:
         return [[column.text(row) for column in self.columns] for row in rows(self.frame)]
 
 
-def sweep_table(results: Path | str, sweep: str) -> Table:
+def sweep_table(results: Path | str, sweep: str, strict: bool = False) -> Table:
     """The default table of any sweep: rows are variants, in the plan's order. Raises NoSweep.
 
-    Top-1 in percent with 95% t intervals over seeds, and the difference from the baseline in points, paired by seed.
+    Top-1 in percent with 95% t intervals over seeds, the difference from the baseline in points, paired by seed, and the
+    verdict on it. ``strict``: see ``summarize``.
     """
-    summary = summarize(results, sweep)
+    summary = summarize(results, sweep, strict=strict)
     plan, frame = summary.plan, summary.frame
     unit, seconds = _time_unit(frame["train_seconds"])
     long_names = any(len(row["name"]) > LONG_NAME for row in plan["variants"])
@@ -71,11 +73,13 @@ def sweep_table(results: Path | str, sweep: str) -> Table:
         Column(
             "difference", lambda row: measure(row["difference"], row["difference_half_width"], signed=True), right=True
         ),
+        Column("verdict", lambda row: row["verdict_words"] or NOTHING, long=True),
         Column(f"time ({unit})", lambda row: _time(row["train_seconds"] / seconds), right=True),
+        Column(f"{_device(summary)}-hours", lambda row: _hours(row["hours"]), right=True),
         Column("seeds", lambda row: _of(row["seeds"], row["seeds_planned"]), right=True),
     ]
     if not plan["baseline"]:
-        columns = [column for column in columns if column.header not in ("differs in", "difference")]
+        columns = [column for column in columns if column.header not in ("differs in", "difference", "verdict")]
     title = plan["title"] or sweep
     if plan["profile"]:
         title = f"{title}, profile {plan['profile']}"
@@ -115,6 +119,16 @@ def _time(value: float) -> str:
     return f"{value:.1f}" if value < 100 else f"{value:.0f}"
 
 
+def _hours(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.2g}" if value else NOTHING
+
+
+def _device(summary: Summary) -> str:
+    """What did the work, by the records of the stage."""
+    devices = {record["device"] for record in summary.final if record["device"]}
+    return "GPU" if devices == {"cuda"} else "CPU" if devices <= {"cpu"} else "device"
+
+
 # -- footnotes -----------------------------------------------------------------------------------------------------
 
 
@@ -123,11 +137,15 @@ def footnotes(summary: Summary) -> list[str]:
     every, final = rows(summary.frame), summary.final
     notes = []
     if any(row["seeds"] > 1 for row in every):
-        paired = "; differences are paired by seed" if summary.plan["baseline"] else ""
-        notes.append(f"± is the half-width of a 95% t interval over seeds{paired}.")
-        notes.append("Intervals cover training noise only, not the finite test set.")
+        notes.append("± is the half-width of a 95% t interval over seeds.")
+        notes += _judged(summary, every)
+        notes.append("Intervals and verdicts cover training noise only, not the finite test set that all rows share.")
     if any(row["seeds"] == 1 for row in every):
         notes.append("One seed gives no interval.")
+    notes += _leaking(summary)
+    notes += _of_rows(summary)
+    notes += _after_looking(summary)
+    notes += _undecodable(final)
     notes += _data(final)
     for figure, words in HEADS.items():
         named = [row["variant"] for row in every if row["shows"] == figure]
@@ -139,6 +157,59 @@ def footnotes(summary: Summary) -> list[str]:
     notes += _fewer_pairs(every)
     notes += _absent(summary, final)
     return notes
+
+
+def _judged(summary: Summary, every: Sequence[Mapping[str, Any]]) -> list[str]:
+    """How differences were taken and judged; nothing where none is."""
+    compared = [row for row in every if row["pairs"] > 1]
+    if not compared:
+        return []
+    margin = summary.plan["margin"]
+    within = f", ±{margin:g} points" if margin else ""
+    notes = [
+        "Differences are paired by seed; their variance is moderated by that of the other rows "
+        "(Smyth 2004, with a fixed weight), and verdicts are adjusted over the table's rows (Holm 1979)."
+    ]
+    if margin:
+        notes.append(f"Equivalent: within the margin that the sweep declares{within} (two one-sided tests).")
+    else:
+        notes.append("The sweep declares no margin, so no row is called equivalent.")
+    return notes
+
+
+def _leaking(summary: Summary) -> list[str]:
+    """What rows bring along beside what they declare, the same things together."""
+    rows_of: dict[str, list[str]] = {}
+    for leak in summary.leaks:
+        rows_of.setdefault(str(leak), []).append(leak.row)
+    compared = len(summary.frame) - 1
+    named = [
+        f"{_listed(names) if len(names) < max(2, compared) else 'all rows'}: {what}" for what, names in rows_of.items()
+    ]
+    return [f"Not isolated, differs along with what is declared: {_listed(named, '; ')}."] if named else []
+
+
+def _of_rows(summary: Summary) -> list[str]:
+    """What is to be said of single rows' statistics."""
+    return [f"{name}: {note}." for name, effect in summary.effects.items() for note in effect.notes]
+
+
+def _after_looking(summary: Summary) -> list[str]:
+    return [f"{ADDED_AFTER_LOOKING[0].upper()}{ADDED_AFTER_LOOKING[1:]}."] if summary.added_after_looking else []
+
+
+def _undecodable(final: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Say how many test images were left out because their files hold no picture."""
+    missing = {
+        int(record["data_test"]) - int(record["test_images"])
+        for record in final
+        if not pd.isna(record["data_test"]) and not pd.isna(record["test_images"])
+    } - {0}
+    if not missing:
+        return []
+    return [
+        f"Left out because their files cannot be decoded: {_listed([str(n) for n in sorted(missing)])} test images."
+    ]
 
 
 def _data(final: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -174,7 +245,7 @@ def _chunks(final: Iterable[Mapping[str, Any]]) -> list[str]:
 
 def _shared_parents(summary: Summary) -> list[str]:
     """Say it where all seeds of a row stand on one and the same run: its choice is in no interval."""
-    final = final_stage(summary.plan)
+    final = summary.stage
     runs: dict[tuple[str, str], dict[int, str]] = {}
     for variant, seed, stage, run in summary.plan["cells"]:
         runs.setdefault((stage, variant), {})[seed] = run

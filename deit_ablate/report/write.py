@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -25,24 +26,26 @@ def analysis(name: str = "sweep_table") -> ModuleType:
     return module
 
 
-def write_table(results: Path | str, sweep: str) -> list[Path]:
+def write_table(results: Path | str, sweep: str, strict: bool = False) -> list[Path]:
     """Write table.md, table.csv and table.tex of a sweep, table.md last; returns their paths. Raises NoSweep."""
-    table = analysis().table(results, sweep)
+    table = analysis().table(results, sweep, strict)
     paths = {suffix: Store(results).sweep(sweep) / f"table.{suffix}" for suffix in RENDERERS}
     for suffix, path in reversed(paths.items()):
         files.replace(path, RENDERERS[suffix](table).encode())
     return list(paths.values())
 
 
-def write_figures(results: Path | str, sweep: str) -> list[Path]:
-    """Write figures/<name>.png of a sweep; returns their paths. Raises NoSweep. Imports matplotlib."""
+def write_figures(results: Path | str, sweep: str, formats: Sequence[str] = ("png",)) -> list[Path]:
+    """Write figures/<name>.<format> of a sweep; returns their paths. Raises NoSweep. Imports matplotlib."""
     from deit_ablate.report.style import save
 
     figures = analysis().figures(results, sweep)
     folder = files.make_folder(Store(results).sweep(sweep) / "figures")
-    paths = [folder / f"{name}.png" for name in figures]
-    for path, figure in zip(paths, figures.values(), strict=True):
-        save(figure, path)
+    paths = []
+    for name, figure in figures.items():
+        for form in formats:
+            paths.append(folder / f"{name}.{form}")
+            save(figure, paths[-1])
     return paths
 
 
