@@ -1,3 +1,18 @@
-"""deit-ablate: run the ablation study of a vision transformer's training recipe."""
+"""deit-ablate: run the ablation study of a vision transformer's training recipe.
+
+import deit_ablate
+frame = deit_ablate.load("results", "optimizers")          # one row a run
+curves = deit_ablate.load_curves("results", "optimizers")  # one row a run and epoch
+"""
+
+import importlib
+from typing import Any
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """``load`` and ``load_curves`` (see ``report.frame``), imported when used: pandas takes half a second."""
+    if name in ("load", "load_curves"):
+        return getattr(importlib.import_module("deit_ablate.report.frame"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -43,6 +43,10 @@ RECORDED: dict[str, tuple[tuple[str, ...], str]] = {
 """The same of what runs record."""
 
 
+PART_OF = {"distill.alpha": "distill.type", "distill.tau": "distill.type", "distill.normalisation": "distill.type"}
+"""Keys whose values belong to what another key names: a distillation type comes with its own weight of the teacher."""
+
+
 @dataclass(frozen=True)
 class Leak:
     """Something in which a row differs from the baseline beside what it declares."""
@@ -85,6 +89,8 @@ def recorded_leaks(
 
 
 def _declared(key: str, declares: Sequence[str]) -> bool:
+    if PART_OF.get(key) in declares:
+        return True
     return any(key == own or key.startswith(f"{own}.") or own.startswith(f"{key}.") for own in declares)
 
 

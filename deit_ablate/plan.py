@@ -135,6 +135,7 @@ class Plan:
             "source": source,
             "kind": self.sweep.kind,
             "margin": self.sweep.margin,
+            "looks": list(self.sweep.looks) if self.sweep.looks else None,
             "baseline": self.sweep.baseline,
             "stages": [{"name": stage.name, "seeds": list(stage.seeds)} for stage in self.sweep.stages],
             "variants": [

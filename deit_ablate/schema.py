@@ -45,7 +45,7 @@ def _with_recipes(schema: dict[str, Any]) -> dict[str, Any]:
     axes = {"type": "object", "description": "Keys (dotted or nested) with lists of values."}
     properties = schema["properties"]
     properties["recipe"] = {**overrides, "description": properties["recipe"].get("description", "")}
-    for key, part in (("variants", rows), ("grid", axes), ("zip", axes)):
+    for key, part in (("variants", rows), ("cumulative", rows), ("grid", axes), ("zip", axes)):
         if key in properties:
             properties[key] = {**part, "description": properties[key].get("description", "")}
     for key in ("leave_one_out", "add_one"):

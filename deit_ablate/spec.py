@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import graphlib
 import hashlib
+import itertools
 import json
 import re
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ from pydantic import AfterValidator, Field, WithJsonSchema
 
 from deit_ablate import shipped
 from deit_ablate.execution import Execution, Part
-from deit_ablate.kinds import KINDS
+from deit_ablate.kinds import FROM_BASELINE, KINDS
 from deit_ablate.recipe import BLOCKS
 from deit_ablate.resolve import check_keys, layer, validate
 from deit_ablate.yamlfile import InputError, Node, Position, assignment, expand_dotted, load, merge, suggest
@@ -66,6 +67,15 @@ class StageFile(Part):
     """Seeds of this stage; [0] makes one run that all seeds share."""
 
 
+def _grows(looks: list[int]) -> list[int]:
+    if looks[0] < 3 or any(later <= earlier for earlier, later in itertools.pairwise(looks)):
+        raise ValueError("expected growing numbers of seeds, the first at least 3")
+    return looks
+
+
+Looks = Annotated[list[Annotated[int, Field(ge=1, le=1000)]], Field(min_length=1, max_length=4), AfterValidator(_grows)]
+
+
 class SweepFile(Part):
     """A sweep file: one question, and how to vary a recipe to answer it."""
 
@@ -77,6 +87,9 @@ class SweepFile(Part):
     """How many seeds (0, 1, ...), or a list of them."""
     margin: Annotated[float, Field(gt=0)] | None = None
     """Points of top-1 below which rows count as equivalent; to be declared before the sweep is run."""
+    looks: Looks | None = None
+    """Seeds after which rows are looked at, and those that are decided stop, such as [3, 6, 9, 12]; to be declared
+    before the sweep is run."""
     recipe: Mapping_ = Field({})
     """Overrides for all rows."""
     execution: Execution = Execution()
@@ -92,6 +105,8 @@ class SweepFile(Part):
     """From the baseline, one switch off at a time: names with overrides, or keys that have an off value."""
     add_one: Mapping_ | list[str] | None = None
     """From the baseline, one switch on at a time: names with overrides, or keys, set to Table 9's value."""
+    cumulative: Mapping_ | None = None
+    """From the baseline, one change after the other, each on top of those before: names with overrides."""
     stages: dict[str, StageFile] | None = None
     """Steps that feed one another: a teacher, its students, fine-tuning."""
     by_profile: dict[str, Mapping_] | None = None
@@ -134,6 +149,7 @@ class Sweep:
     description: str
     profile: str | None
     margin: float | None
+    looks: tuple[int, ...] | None
     baseline: str | None
     base: Node
     """Profile, ``recipe`` and ``--set``, merged."""
@@ -197,13 +213,13 @@ def load_sweep(
             for stage in stages
         )
     kind, variants = _variants(node, [stage.name for stage in stages])
-    baseline = parsed.baseline or ("baseline" if kind in ("leave_one_out", "add_one") else None)
+    baseline = parsed.baseline or ("baseline" if kind in FROM_BASELINE else None)
     _check_baseline(node, baseline, variants)
     _check_by_profile(overrides, variants, stages)
     given_execution = {key: getattr(parsed.execution, key) for key in parsed.execution.model_fields_set}
     return Sweep(
         name=_folder(stem, parsed.profile, profile, sets, name), file=path, title=parsed.title or stem, description=parsed.description,
-        profile=chosen, margin=parsed.margin, baseline=baseline, base=base, stages=stages, variants=variants,
+        profile=chosen, margin=parsed.margin, looks=tuple(parsed.looks) if parsed.looks else None, baseline=baseline, base=base, stages=stages, variants=variants,
         by_profile={key: child for key, child in mine.items() if key != "recipe"},
         execution=execution.model_copy(update=given_execution), kind=kind,
     )  # fmt: skip

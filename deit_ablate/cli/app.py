@@ -26,6 +26,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "diff": ("looking", "Show what differs between two runs"),
     "table": ("looking", "Print a sweep's table"),
     "figure": ("looking", "Draw a sweep's figures"),
+    "explain": ("exporting", "Trace a cell of a table to its runs, records and commands"),
+    "export": ("exporting", "Write a sweep's records as one table: csv, jsonl or parquet"),
     "tokens": ("inside", "Show how alike class and distillation token are, layer by layer"),
     "disagree": ("inside", "Show how often classifiers decide differently on the same test images"),
     "cancel": ("keeping", "Cancel runs that are not finished"),

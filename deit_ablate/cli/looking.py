@@ -202,8 +202,11 @@ def _made_with(outcome: dict[str, object]) -> dict[str, object]:
 
 def table(
     sweep: Annotated[str, typer.Argument(help="A sweep's name under the results folder.")],
-    format_: Annotated[str, typer.Option("--format", help="md, csv or tex.")] = "md",
+    format_: Annotated[str, typer.Option("--format", help="md, csv, tex or html.")] = "md",
     results: Results = DEFAULT_RESULTS,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="5% for any false verdict, and exit code 1 where a row is not isolated.")
+    ] = False,
 ) -> None:
     """Print a sweep's table, made from its records."""
     name = _known(Store(results), sweep)
@@ -211,7 +214,13 @@ def table(
 
     if format_ not in RENDERERS:
         raise InputError(f"got {format_!r}", where=("--format", 0, 0), expected=", ".join(RENDERERS))
-    print(RENDERERS[format_](analysis().table(results, name)), end="")
+    made = analysis().table(results, name, strict)
+    print(RENDERERS[format_](made), end="")
+    leaking = [row for row in made.frame.to_dict("records") if row["leaks"]] if strict else []
+    for row in leaking:
+        print(f"error: {console.plain(row['variant'])} is not isolated: {console.plain(row['leaks'])}", file=sys.stderr)
+    if leaking:
+        raise typer.Exit(1)
 
 
 def figure(

@@ -27,6 +27,8 @@ from deit_ablate.store import State, Store
 from deit_ablate.yamlfile import InputError, Node
 
 MOST_ROWS = 60
+MOST_JUDGED = 100
+"""Rows up to which a plan says what it can find: above, importing scipy for it is not worth the time."""
 
 SweepArgument = Annotated[
     str, typer.Argument(help="A sweep file, a sweep's name under the results folder, or a shipped sweep's name.")
@@ -54,6 +56,9 @@ Seeds = Annotated[
 ]
 Name = Annotated[str | None, typer.Option("--name", help="Another name for the study's folder.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask before a plan that is large for this machine.")]
+Strict = Annotated[
+    bool, typer.Option("--strict", help="Refuse a sweep whose rows differ from the baseline in more than they declare.")
+]
 Json = Annotated[
     bool, typer.Option("--json", help="End with one JSON object on standard output; progress goes to standard error.")
 ]
@@ -62,13 +67,15 @@ Json = Annotated[
 def run(
     sweep: SweepArgument, profile: Profile = None, set_: Sets = None, only: Only = None, seeds: Seeds = None, name: Name = None,
     parallel: Parallel = None, device: Device = None, data_dir: DataDir = None, loaders: Loaders = None, execution: More = None,
-    executor: Executor = None, wait: Wait = False, results: Results = DEFAULT_RESULTS, yes: Yes = False, json_: Json = False,
+    executor: Executor = None, wait: Wait = False, results: Results = DEFAULT_RESULTS, yes: Yes = False, strict: Strict = False, json_: Json = False,
 ) -> None:  # fmt: skip
     """Run a sweep: train what is missing, then write its table and figures."""
     store = Store(results)
     asked = study(sweep, store, profile=profile, sets=set_ or (), seeds=seeds, name=name)
     plan = asked.plan()
     refuse_other_file(store, plan, asked.file)
+    if strict:
+        _refuse_leaks(plan)
     runs = plan.only(only or [], seeds)
     how = chosen(
         plan.sweep.execution,
@@ -89,7 +96,7 @@ def run(
         _ask_first(work, yes)
     keep_weights(work.unfinished(), store)
     store.save_plan(plan.sweep.name, asked.document(plan, store))
-    store.plan_seeds(plan.sweep.name, plan.seeds(), sum(state.finished for state in states.values()))
+    store.plan_seeds(plan.sweep.name, plan.seeds(), sum(state.finished for state in states.values()), plan.sweep.looks)
     _launch_and_report(work, launcher, wait=wait, json_=json_)
 
 
@@ -149,11 +156,13 @@ def _above(run: str, runs: Mapping[str, Run]) -> list[str]:
 
 def plan(
     sweep: SweepArgument, profile: Profile = None, set_: Sets = None, only: Only = None, seeds: Seeds = None, name: Name = None,
-    results: Results = DEFAULT_RESULTS, json_: Json = False,
+    results: Results = DEFAULT_RESULTS, strict: Strict = False, json_: Json = False,
 ) -> None:  # fmt: skip
     """Show what a sweep would run: rows, what they change, run ids, states, expected time and disk. Writes nothing."""
     store = Store(results)
     made = study(sweep, store, profile=profile, sets=set_ or (), seeds=seeds, name=name).plan()
+    if strict:
+        _refuse_leaks(made)
     runs = made.only(only or [], seeds)
     states = status.states(store, {run.id: run.above for run in runs.values()})
     estimate = Costs(store, runs).estimate([run for run in runs.values() if not states[run.id].finished])
@@ -169,6 +178,16 @@ def plan(
         )
         return
     print("\n".join(_plan_lines(made, runs, states, estimate)))
+
+
+def _refuse_leaks(plan: Plan) -> None:
+    """Raises InputError at the first row that differs from the baseline in more than it declares."""
+    for row, variant in zip(plan.rows, plan.sweep.variants, strict=True):
+        if row.leaks:
+            raise InputError(
+                f"the row {row.name!r} brings along: {'; '.join(map(str, row.leaks))}", where=variant.where,
+                key=plan.sweep.kind, expected="rows that hold all else fixed (or no --strict)",
+            )  # fmt: skip
 
 
 def _plan_lines(made: Plan, runs: Mapping[str, Run], states: Mapping[str, State], estimate: Estimate) -> list[str]:
@@ -195,6 +214,10 @@ def _plan_lines(made: Plan, runs: Mapping[str, Run], states: Mapping[str, State]
     lines += console.columns(table)
     if len(runs) > MOST_ROWS:
         lines.append(f"... and {len(runs) - MOST_ROWS} more runs (--json lists all)")
+    if sweep.baseline and len(made.rows) <= MOST_JUDGED:
+        from deit_ablate.report.planning import plan_words
+
+        lines += ["", plan_words(len(made.rows) - 1, len(sweep.stages[-1].seeds))]
     if estimate.runs:
         lines += [
             "",

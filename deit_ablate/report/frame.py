@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from deit_ablate import status
 from deit_ablate.recipe import canonical_json
 from deit_ablate.report.records import Records, number
 from deit_ablate.store import State, Store
@@ -18,7 +20,10 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "seed": ("Int64", "the run's seed"),
     "stage": ("string", "the stage, empty in a sweep without stages"),
     "run": ("string", "the run's id; cells that share a run share this"),
-    "state": ("string", "done, diverged, running, failed, blocked, waiting, resumable, cancelled or missing"),
+    "state": (
+        "string",
+        "done, diverged, running, submitted, failed, blocked, held, waiting, resumable, cancelled or missing",
+    ),
     "detail": ("string", "a failure's class, why a run diverged, or the id of the run that it waits for"),
     "top1": (
         "float64",
@@ -175,6 +180,7 @@ def run_states(store: Store, plan: Mapping[str, Any], known: Mapping[str, State]
 
     The plan names a run's cells, not its parents; a run stands on its variant's runs of the earlier stages, of
     its own seed or of the one seed that such a stage has (the spec admits no other), so these do as parents.
+    A scheduler is asked where it has some of them; what it says beyond that changes by the minute, and is left out.
     """
     order = [stage["name"] for stage in plan["stages"]] or [""]
     made: dict[tuple[str, str], dict[int, str]] = {}
@@ -187,7 +193,9 @@ def run_states(store: Store, plan: Mapping[str, Any], known: Mapping[str, State]
                 continue
             above = [made.get((variant, earlier), {}) for earlier in order[:position]]
             parents[run] = [runs.get(seed) or next(iter(runs.values())) for runs in above if runs]
-    return store.states(parents, known=known)
+    found = status.states(store, parents, plan["sweep"], finished=known)
+    passing = {"running", "submitted"}
+    return {run: replace(state, detail="") if state.name in passing else state for run, state in found.items()}
 
 
 def _varying_first(recipes: Iterable[Mapping[str, Any]]) -> list[str]:

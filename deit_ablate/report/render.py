@@ -1,8 +1,9 @@
-"""Table -> Markdown, CSV, LaTeX. What users wrote is escaped for each; the same table gives the same bytes."""
+"""Table -> Markdown, CSV, LaTeX, HTML. What users wrote is escaped for each; the same table gives the same bytes."""
 
 from __future__ import annotations
 
 import csv
+import html
 import io
 import math
 import re
@@ -193,4 +194,31 @@ def to_latex(table: Table) -> str:
     return "\n".join([*lines, r"\end{table}"]) + "\n"
 
 
-RENDERERS = {"md": to_markdown, "csv": to_csv, "tex": to_latex}
+# -- HTML ----------------------------------------------------------------------------------------------------------
+
+
+def escape_html(text: str) -> str:
+    """Plain text as HTML that shows just that, also within an attribute's quotes."""
+    return html.escape(plain(text))
+
+
+def to_html(table: Table) -> str:
+    """A table element with caption, and the footnotes as a list: to be pasted into a page."""
+
+    def line(tag: str, cells: Sequence[str]) -> str:
+        right = ' style="text-align: right"'
+        styled = (
+            f"<{tag}{right if column.right else ''}>{escape_html(cell)}</{tag}>"
+            for cell, column in zip(cells, table.columns, strict=True)
+        )
+        return f"<tr>{''.join(styled)}</tr>"
+
+    lines = ["<table>", f"<caption>{escape_html(table.title)}</caption>"]
+    lines += ["<thead>", line("th", [column.header for column in table.columns]), "</thead>"]
+    lines += ["<tbody>", *(line("td", row) for row in table.rows()), "</tbody>", "</table>"]
+    if table.footnotes:
+        lines += ["<ul>", *(f"<li>{escape_html(note)}</li>" for note in table.footnotes), "</ul>"]
+    return "\n".join(lines) + "\n"
+
+
+RENDERERS = {"md": to_markdown, "csv": to_csv, "tex": to_latex, "html": to_html}

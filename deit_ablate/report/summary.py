@@ -13,14 +13,15 @@ import pandas as pd
 from deit_ablate.isolation import RECORDED, Leak, recorded_leaks, said
 from deit_ablate.report.effects import Effect, effects, untested
 from deit_ablate.report.frame import COLUMNS, final_stage, load, read_plan, rows
-from deit_ablate.report.stats import mean_interval
+from deit_ablate.report.sequential import WEIGHTS, Sequential, sequential
+from deit_ablate.report.stats import mean_interval, paired_difference
 from deit_ablate.store import Store
 
 STATISTICS: dict[str, str] = {
     "variant": "the row of the ablation",
     "baseline": "whether differences are taken from this row",
     "shows": "the figure shown: class, distillation, ema, or empty for the raw weights with heads fused",
-    "differs_in": "how the recipe differs from the baseline's",
+    "differs_in": "how the recipe differs from the baseline's; in a cumulative sweep from that of the row before",
     "leaks": "what else differs from the baseline, beside what the row declares",
     "top1_mean": "mean test top-1 in percent over the seeds that are done",
     "top1_half_width": "half-width of its 95% t interval, in points",
@@ -33,6 +34,8 @@ STATISTICS: dict[str, str] = {
     "p_paired": "p of the plain paired t test, unadjusted",
     "p_sign_flip": "p of the sign-flip test, unadjusted; from 6 pairs on",
     "correlation": "correlation of the row with the baseline over seeds",
+    "step": "mean difference from the row before in points, paired by seed; only of a cumulative sweep",
+    "step_half_width": "half-width of its 95% t interval, in points",
     "verdict": "better, worse, better_small, worse_small, equivalent, undecided, too_few, one_seed, did_not_train or none",
     "verdict_words": "the verdict in words",
     "pairs": "seeds at which both the row and the baseline are done",
@@ -55,6 +58,8 @@ class Summary:
     stage: str
     leaks: tuple[Leak, ...] = ()
     effects: Mapping[str, Effect] = field(default_factory=dict)
+    looks: Sequential | None = None
+    """Where a sweep that declares its looks stands."""
     added_after_looking: bool = False
     """Whether seeds were added to the study when some of its runs had finished."""
 
@@ -73,11 +78,16 @@ def summarize(results: Path | str, sweep: str, *, stage: str | None = None, stri
     for record in summary.final:
         runs[record["variant"]].append(record)
     values = {name: _by_seed(own) for name, own in runs.items()}
-    judged = _judge(plan, runs, values, strict)
+    judged, looks = _judge(plan, runs, values, strict)
     leaks = _leaks(plan, runs)
     statistics = []
+    cumulative = plan["kind"] == "cumulative"
+    before: Mapping[str, Any] = {"name": "", "differs": {}}
     for row in plan["variants"]:
         own, effect = runs[row["name"]], judged[row["name"]]
+        step = paired_difference(values[row["name"]], values.get(before["name"], {}) if cumulative else {})
+        differs = since(row["differs"], before["differs"]) if cumulative else row["differs"]
+        before = row
         mean = mean_interval(values[row["name"]].values())
         seconds = mean_interval(record["train_seconds"] for record in own if record["state"] == "done")
         statistics.append(
@@ -85,7 +95,7 @@ def summarize(results: Path | str, sweep: str, *, stage: str | None = None, stri
                 "variant": row["name"],
                 "baseline": row["name"] == plan["baseline"],
                 "shows": row["shows"] or "",
-                "differs_in": differs_in(row["differs"]),
+                "differs_in": differs_in(differs),
                 "leaks": "; ".join(str(leak) for leak in leaks if leak.row == row["name"]),
                 "top1_mean": mean.mean,
                 "top1_half_width": mean.half_width,
@@ -98,6 +108,8 @@ def summarize(results: Path | str, sweep: str, *, stage: str | None = None, stri
                 "p_paired": effect.p_paired,
                 "p_sign_flip": effect.p_sign_flip,
                 "correlation": effect.correlation,
+                "step": step.mean,
+                "step_half_width": step.half_width,
                 "verdict": effect.verdict,
                 "verdict_words": effect.words,
                 "pairs": effect.pairs,
@@ -110,12 +122,13 @@ def summarize(results: Path | str, sweep: str, *, stage: str | None = None, stri
         )
     frame = pd.DataFrame(statistics, columns=list(STATISTICS))
     added = _added_after_looking(Store(results).planned_seeds(sweep), summary.stage)
-    return replace(summary, frame=frame, leaks=tuple(leaks), effects=judged, added_after_looking=added)
+    return replace(summary, frame=frame, leaks=tuple(leaks), effects=judged, looks=looks, added_after_looking=added)
 
 
 def _added_after_looking(planned: Sequence[Mapping[str, Any]], stage: str) -> bool:
-    """Whether a later plan has seeds that the plans before lacked, made when runs had finished."""
-    known: set[int] = set()
+    """Whether a later plan has seeds that the plans before (and the looks of the first) lacked, made when runs had
+    finished."""
+    known = set(range((planned[0].get("looks") or [0])[-1])) if planned else set()
     for position, plan in enumerate(planned):
         seeds = set(plan.get("seeds", {}).get(stage, ()))
         if position and seeds - known and plan.get("finished_runs_then"):
@@ -129,10 +142,10 @@ def _judge(
     runs: Mapping[str, Sequence[Mapping[str, Any]]],
     values: Mapping[str, Mapping[int, float]],
     strict: bool,
-) -> dict[str, Effect]:
-    baseline = plan["baseline"]
+) -> tuple[dict[str, Effect], Sequential | None]:
+    baseline, looks = plan["baseline"], plan.get("looks")
     if not baseline:
-        return {name: untested("none") for name in runs}
+        return {name: untested("none") for name in runs}, None
     ended = {
         name: (
             sum(record["state"] == "diverged" for record in own),
@@ -144,11 +157,24 @@ def _judge(
     images = {
         int(record["test_images"]) for own in runs.values() for record in own if not pd.isna(record["test_images"])
     }
-    found = effects(
-        {name: own for name, own in values.items() if name != baseline}, values[baseline], margin=plan["margin"],
-        test_images=images.pop() if len(images) == 1 else None, diverged=ended, strict=strict,
-    )  # fmt: skip
-    return {name: untested("baseline") if name == baseline else found[name] for name in runs}
+    test_images = images.pop() if len(images) == 1 else None
+    compared = {name: own for name, own in values.items() if name != baseline}
+    if looks:
+        # What has diverged has ended without a figure; what has not ended is not there.
+        lost = {name: {r["seed"]: math.nan for r in own if r["state"] == "diverged"} for name, own in runs.items()}
+        asked = {name: {**lost[name], **own} for name, own in compared.items()}
+        weights = WEIGHTS if len(looks) == len(WEIGHTS) else [1 / len(looks)] * len(looks)
+        step = sequential(
+            asked, {**lost[baseline], **values[baseline]}, looks=looks, weights=weights, margin=plan["margin"],
+            test_images=test_images, strict=strict,
+        )  # fmt: skip
+        found = step.effects
+    else:
+        step = None
+        found = effects(
+            compared, values[baseline], margin=plan["margin"], test_images=test_images, diverged=ended, strict=strict
+        )
+    return {name: untested("baseline") if name == baseline else found[name] for name in runs}, step
 
 
 def _leaks(plan: Mapping[str, Any], runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Leak]:
@@ -172,6 +198,16 @@ def _seconds(record: Mapping[str, Any]) -> float:
     """Seconds of training of all ranks of a run together."""
     seconds = record["train_seconds"]
     return 0.0 if math.isnan(seconds) else seconds * (1 if pd.isna(record["ranks"]) else int(record["ranks"]))
+
+
+def since(differs: Mapping[str, Sequence[Any]], before: Mapping[str, Sequence[Any]]) -> dict[str, tuple[Any, Any]]:
+    """How a recipe differs from the row before's; both are given as differences from one baseline."""
+    changes = {
+        key: (before[key][1] if key in before else old, new)
+        for key, (old, new) in differs.items()
+        if key not in before or before[key][1] != new
+    }
+    return changes | {key: (new, old) for key, (old, new) in before.items() if key not in differs}
 
 
 def differs_in(differs: Mapping[str, Sequence[Any]]) -> str:

@@ -78,6 +78,9 @@ def sweep_table(results: Path | str, sweep: str, strict: bool = False) -> Table:
         Column(f"{_device(summary)}-hours", lambda row: _hours(row["hours"]), right=True),
         Column("seeds", lambda row: _of(row["seeds"], row["seeds_planned"]), right=True),
     ]
+    if plan["kind"] == "cumulative":
+        step = Column("step", lambda row: measure(row["step"], row["step_half_width"], signed=True), right=True)
+        columns.insert(3, step)
     if not plan["baseline"]:
         columns = [column for column in columns if column.header not in ("differs in", "difference", "verdict")]
     title = plan["title"] or sweep
@@ -142,6 +145,10 @@ def footnotes(summary: Summary) -> list[str]:
         notes.append("Intervals and verdicts cover training noise only, not the finite test set that all rows share.")
     if any(row["seeds"] == 1 for row in every):
         notes.append("One seed gives no interval.")
+    if summary.plan["kind"] == "cumulative":
+        notes.append(
+            "Each row has the changes of those above; step: its difference from the row above, paired by seed."
+        )
     notes += _leaking(summary)
     notes += _of_rows(summary)
     notes += _after_looking(summary)
@@ -195,7 +202,14 @@ def _of_rows(summary: Summary) -> list[str]:
 
 
 def _after_looking(summary: Summary) -> list[str]:
-    return [f"{ADDED_AFTER_LOOKING[0].upper()}{ADDED_AFTER_LOOKING[1:]}."] if summary.added_after_looking else []
+    notes = [f"{ADDED_AFTER_LOOKING[0].upper()}{ADDED_AFTER_LOOKING[1:]}."] if summary.added_after_looking else []
+    if summary.looks is not None:
+        notes.append(f"Looked at as planned before the first run: {summary.looks.words}.")
+        notes += [f"{note[0].upper()}{note[1:]}." for note in summary.looks.notes]
+        if summary.looks.going_on:
+            only = " ".join(f'--only "{name}"' for name in (summary.plan["baseline"], *summary.looks.going_on))
+            notes.append(f"Go on with: --seeds {len(summary.looks.next_seeds)} {only}")
+    return notes
 
 
 def _undecodable(final: Iterable[Mapping[str, Any]]) -> list[str]:

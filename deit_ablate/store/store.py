@@ -81,11 +81,16 @@ class Store:
 
     def attempts(self, run: str) -> list[Attempt]:
         """All attempts, lowest first; a folder without an owner is none."""
+        return self._attempts(run, self._names(run))
+
+    def _names(self, run: str) -> list[str]:
         try:
-            entries = os.listdir(self.run(run))
+            return os.listdir(self.run(run))
         except (FileNotFoundError, NotADirectoryError):
             return []
-        numbers = sorted(int(match[1]) for match in map(_ATTEMPT.match, entries) if match)
+
+    def _attempts(self, run: str, names: Sequence[str]) -> list[Attempt]:
+        numbers = sorted(int(match[1]) for match in map(_ATTEMPT.match, names) if match)
         every = (self.attempt(run, number) for number in numbers)
         return [attempt for attempt in every if (attempt.path / "owner.json").exists()]
 
@@ -190,16 +195,16 @@ class Store:
     ) -> State:  # fmt: skip
         """A pure function of files (of the parents' states, and of what a scheduler knows): the first match of
         DESIGN's list."""
-        attempts: list[Attempt] = []
-        if exists:
-            outcome = self.outcome(run)
-            if outcome:
-                return State(outcome["status"], outcome.get("reason") or "", outcome["attempt"])
-            if self.cancelled(run):
-                return State("cancelled")
-            attempts = self.attempts(run)
-            if attempts and attempts[-1].exit is None and attempts[-1].number > refuted:
-                return State("running", attempt=attempts[-1].number)
+        # One listing: on a network each look at a single name is a question to the server.
+        names = self._names(run) if exists else []
+        outcome = self.outcome(run) if "outcome.json" in names else None
+        if outcome:
+            return _finished(outcome)
+        if "cancel.json" in names:
+            return State("cancelled")
+        attempts = self._attempts(run, names)
+        if attempts and attempts[-1].exit is None and attempts[-1].number > refuted:
+            return State("running", attempt=attempts[-1].number)
         number = attempts[-1].number if attempts else 0
         if submitted is not None:
             return State("submitted", submitted, number)
@@ -211,7 +216,8 @@ class Store:
         if held:
             return State("held", "", number)
         if attempts and (ended := failure(attempts)):
-            return State("failed", ended, number)
+            outcome = self.outcome(run) if ended == "done" else None
+            return _finished(outcome) if outcome else State("failed", ended, number)  # it ended after it was listed
         for parent, state in parents.items():
             if not state.finished:
                 return State("waiting", parent, number)
@@ -382,13 +388,25 @@ class Store:
         paths = (self.sweep(name) / "seeds").glob("[0-9]*.json")
         return [files.read_json(path) or {} for path in sorted(paths, key=lambda path: int(path.stem))]
 
-    def plan_seeds(self, name: str, seeds: Mapping[str, Sequence[int]], finished: int) -> None:
-        """Record planned seeds, a new file only where they differ from the last plan's."""
-        content = {"schema": SCHEMA, "seeds": {stage: list(values) for stage, values in seeds.items()}}
+    def plan_seeds(
+        self, name: str, seeds: Mapping[str, Sequence[int]], finished: int, looks: Sequence[int] | None = None
+    ) -> None:
+        """Record planned seeds and looks, a new file only where they differ from the last plan's."""
+        content = {
+            "schema": SCHEMA,
+            "seeds": {stage: list(values) for stage, values in seeds.items()},
+            "looks": list(looks) if looks else None,
+        }
         while True:
             planned = self.planned_seeds(name)
-            if planned and canonical_json(planned[-1]["seeds"]) == canonical_json(content["seeds"]):
+            if planned and all(
+                canonical_json(planned[-1].get(key)) == canonical_json(content[key]) for key in ("seeds", "looks")
+            ):
                 return
             path = files.make_folder(self.sweep(name) / "seeds") / f"{len(planned) + 1}.json"
             if files.publish(path, files.to_json({**content, "time": time.time(), "finished_runs_then": finished})):
                 return
+
+
+def _finished(outcome: Mapping[str, Any]) -> State:
+    return State(outcome["status"], outcome.get("reason") or "", outcome["attempt"])
