@@ -204,19 +204,23 @@ def table(
     sweep: Annotated[str, typer.Argument(help="A sweep's name under the results folder.")],
     format_: Annotated[str, typer.Option("--format", help="md, csv, tex or html.")] = "md",
     results: Results = DEFAULT_RESULTS,
+    paper: Annotated[bool, typer.Option("--paper", help="The paper's table, with its numbers beside ours.")] = False,
     strict: Annotated[
         bool, typer.Option("--strict", help="5% for any false verdict, and exit code 1 where a row is not isolated.")
     ] = False,
 ) -> None:
     """Print a sweep's table, made from its records."""
     name = _known(Store(results), sweep)
-    from deit_ablate.report.write import RENDERERS, analysis
+    from deit_ablate.report.write import RENDERERS, analysis, paper_analysis
 
     if format_ not in RENDERERS:
         raise InputError(f"got {format_!r}", where=("--format", 0, 0), expected=", ".join(RENDERERS))
-    made = analysis().table(results, name, strict)
+    module = paper_analysis(results, name) if paper else analysis()
+    if module is None:
+        raise InputError(f"{name} is no table of the paper", where=("--paper", 0, 0), expected="a sweep that is one")
+    made = module.table(results, name, strict)
     print(RENDERERS[format_](made), end="")
-    leaking = [row for row in made.frame.to_dict("records") if row["leaks"]] if strict else []
+    leaking = [row for row in made.frame.to_dict("records") if row.get("leaks")] if strict else []
     for row in leaking:
         print(f"error: {console.plain(row['variant'])} is not isolated: {console.plain(row['leaks'])}", file=sys.stderr)
     if leaking:
@@ -233,7 +237,7 @@ def figure(
     formats = list(dict.fromkeys(format_.split(",")))
     if unknown := [form for form in formats if form not in ("png", "pdf", "svg")]:
         raise InputError(f"got {unknown[0]!r}", where=("--format", 0, 0), expected="png, pdf or svg")
-    from deit_ablate.report.write import write_figures
+    from deit_ablate.report.write import write_figures, write_paper
 
-    for path in write_figures(results, name, formats):
+    for path in [*write_figures(results, name, formats), *write_paper(results, name, formats)]:
         print(path)

@@ -26,6 +26,40 @@ def analysis(name: str = "sweep_table") -> ModuleType:
     return module
 
 
+def paper_analysis(results: Path | str, sweep: str) -> ModuleType | None:
+    """The analysis that sets this sweep beside the paper: the one whose ``SWEEPS`` name its file. None where none does."""
+    stem = Path((Store(results).plan(sweep) or {}).get("source") or sweep).stem
+    for path in sorted(shipped.folder("analysis").glob("*.py")):
+        if path.stem != "sweep_table":
+            module = analysis(path.stem)
+            if stem in module.SWEEPS:
+                return module
+    return None
+
+
+def write_paper(results: Path | str, sweep: str, formats: Sequence[str] = ("png",)) -> list[Path]:
+    """Write paper.md, .csv, .tex and .html of a sweep that has a table in the paper, and its figures; returns their paths.
+
+    A study without any finished run has none. Raises NoSweep.
+    """
+    module = paper_analysis(results, sweep)
+    if module is None or not any(
+        Store(results).outcome(run) for *_, run in (Store(results).plan(sweep) or {})["cells"]
+    ):
+        return []
+    table, folder, paths = module.table(results, sweep), Store(results).sweep(sweep), []
+    for suffix, render in RENDERERS.items():
+        paths.append(folder / f"paper.{suffix}")
+        files.replace(paths[-1], render(table).encode())
+    for name, figure in module.figures(results, sweep).items():
+        from deit_ablate.report.style import save
+
+        for form in formats:
+            paths.append(files.make_folder(folder / "figures") / f"paper_{name}.{form}")
+            save(figure, paths[-1])
+    return paths
+
+
 def write_table(results: Path | str, sweep: str, strict: bool = False) -> list[Path]:
     """Write table.md, table.csv and table.tex of a sweep, table.md last; returns their paths. Raises NoSweep."""
     table = analysis().table(results, sweep, strict)
@@ -54,5 +88,5 @@ def write_report(results: Path | str, sweep: str) -> list[Path]:
 
     table.md comes last, so that where it is newer than the records all else is.
     """
-    figures = write_figures(results, sweep)
+    figures = write_figures(results, sweep) + write_paper(results, sweep)
     return write_table(results, sweep) + figures

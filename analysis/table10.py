@@ -1,0 +1,38 @@
+"""DeiT's Table 10, the resolution of fine-tuning, the paper's numbers beside ours. Sweeps: table10 and its forms for
+larger scales."""
+
+SWEEPS = ("table10", "table10_fashion", "table10_imagenet")
+
+
+def table(results, sweep, strict=False):
+    from deit_ablate.report.frame import load
+    from deit_ablate.report.published import Beside, paper_table, read_published
+    from deit_ablate.report.tables import Column
+
+    records = load(results, sweep)
+    ours = records[records["stage"] == "finetune"].groupby("variant").first()
+    paper = read_published("table10")
+    speed = records[records["stage"] == "finetune"].groupby("variant")["inference_images_per_second"].median()
+
+    def said(value):
+        return f"{value:.0f}" if value == value else "–"
+
+    first = [
+        Column("row", lambda row: row["row"]),
+        Column("pixels paper", lambda row: paper[row["row"], "image size"].text, right=True),
+        Column("pixels ours", lambda row: str(ours.loc[row["row"], "data.resolution"]), right=True),
+        Column("images/s paper", lambda row: paper[row["row"], "images/s"].text, right=True),
+        Column("images/s ours", lambda row: said(speed[row["row"]]), right=True),
+    ]
+    beside = [
+        Beside("ImageNet", "top-1", None),
+        Beside("ReaL", "ReaL", None, ours=False),
+        Beside("V2", "V2", None, ours=False),
+    ]
+    return paper_table(results, sweep, "table10", beside, title="DeiT Table 10: fine-tuning resolution", first=first)
+
+
+def figures(results, sweep):
+    from deit_ablate.report.forest import forest_figure
+
+    return {"effects": forest_figure(results, sweep)}

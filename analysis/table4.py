@@ -1,0 +1,46 @@
+"""DeiT's Table 4, how often two classifiers decide differently, the paper's shares beside ours. Sweep: distillation."""
+
+SWEEPS = ("distillation",)
+NAMES = {  # the paper's classifiers -> ours
+    "ground truth": "ground truth", "convnet (RegNetY)": "teacher", "DeiT": "none",
+    "class only": "token, class head: class only",
+    "distillation only": "token, distillation head: distillation only",
+    "class+distillation": "token, both heads: class+distillation",
+}  # fmt: skip
+
+
+def table(results, sweep, strict=False):
+    from deit_ablate.report.disagreement import disagreement, predictions, with_teachers
+    from deit_ablate.report.published import read_published
+    from deit_ablate.report.tables import Column, Table
+    from deit_ablate.report.tokens import sweep_rows
+    from deit_ablate.store import Store
+
+    store, published = Store(results), read_published("table4")
+    found = predictions(store, with_teachers(store, sweep_rows(store, sweep)))
+    matrix = disagreement(found.classifiers)
+    names = {paper: ours for paper, ours in NAMES.items() if ours in matrix.index}
+    frame = matrix.loc[list(names.values()), list(names.values())]
+    frame.index, frame.columns = list(names), list(names)
+
+    def both(other):
+        return lambda row: f"{row[other]:.3f} ({published[row['classifier'], other].text})"
+
+    columns = [Column("ours (paper)", lambda row: row["classifier"]), *(Column(n, both(n), right=True) for n in names)]
+    notes = (
+        f"Share of {found.images:,} test images that two classifiers put into different classes, mean over seeds; in "
+        "brackets the paper's, of ImageNet's 50,000. On the diagonal ours are pairs of seeds, the paper's one model.",
+        f"Published: {next(iter(published.values())).source}.",
+        *found.notes,
+    )
+    return Table(
+        "table4",
+        "DeiT Table 4: disagreement of classifiers",
+        frame.rename_axis("classifier").reset_index(),
+        tuple(columns),
+        notes,
+    )
+
+
+def figures(results, sweep):
+    return {}

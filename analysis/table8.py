@@ -1,0 +1,49 @@
+"""DeiT's Table 8, the ablation of the training recipe: ticks and crosses, before and after fine-tuning at a higher
+resolution, the paper's numbers beside ours. Sweeps: table8 (isolated), table8_as_run (as the reference code runs it)."""
+
+SWEEPS = ("table8", "table8_as_run")
+SWITCHES = {  # header -> (dotted key, whether it is on at this value)
+    "RandAugment": ("augment.auto_augment", lambda value: str(value).startswith("rand")),
+    "AutoAugment": ("augment.auto_augment", lambda value: str(value).startswith(("original", "v0"))),
+    "mixup": ("augment.mixup", lambda value: value > 0),
+    "CutMix": ("augment.cutmix", lambda value: value > 0),
+    "erasing": ("augment.erasing", lambda value: value > 0),
+    "stoch. depth": ("regularize.drop_path", lambda value: value > 0),
+    "rep. aug.": ("augment.repeats", lambda value: value > 1),
+    "dropout": ("regularize.dropout", lambda value: value > 0),
+}
+
+
+def table(results, sweep, strict=False):
+    from deit_ablate.report.frame import load
+    from deit_ablate.report.published import Beside, paper_table
+    from deit_ablate.report.tables import Column
+
+    records = load(results, sweep)
+    recipes = {
+        stage: records[records["stage"] == stage].groupby("variant").first() for stage in ("pretrain", "finetune")
+    }
+
+    def tick(key, on):
+        return lambda row: "✓" if on(recipes["pretrain"].loc[row["row"], key]) else "✗"
+
+    first = [
+        Column("row", lambda row: row["row"], long=True),
+        Column("pre-train", lambda row: recipes["pretrain"].loc[row["row"], "optimizer.name"]),
+        Column("fine-tune", lambda row: recipes["finetune"].loc[row["row"], "optimizer.name"]),
+        *(Column(header, tick(*switch)) for header, switch in SWITCHES.items()),
+        Column("EMA", lambda row: "✓" if row["row"] == "EMA" else "✗"),
+    ]
+    reading = "as the reference code would run it" if sweep.startswith("table8_as_run") else "each change by itself"
+    beside = [Beside("224", "pre-trained", "pretrain"), Beside("384", "fine-tuned", None)]
+    title = f"DeiT Table 8: the ablation, {reading}"
+    return paper_table(results, sweep, "table8", beside, title=title, first=first)
+
+
+def figures(results, sweep):
+    from deit_ablate.report.forest import forest_figure
+
+    return {
+        "effects_pretrained": forest_figure(results, sweep, "pretrain"),
+        "effects_finetuned": forest_figure(results, sweep),
+    }
