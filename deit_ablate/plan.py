@@ -166,6 +166,7 @@ def make_plan(sweep: Sweep) -> Plan:
                 validated[id(node)] = _recipe(node, stage)
             recipes[variant.name, stage.name] = validated[id(node)]
     sources = _check_names(recipes, nodes)
+    _check_figures(sweep, recipes)
     runs: dict[str, Run] = {}
     written: dict[str, Node] = {}
     cells: list[Cell] = []
@@ -277,6 +278,30 @@ def _declares(sweep: Sweep, variant: Variant) -> Iterator[str]:
             yield from (key for key, _ in flatten(node.plain()))
 
 
+def _check_figures(sweep: Sweep, recipes: Mapping[tuple[str, str], Recipe]) -> None:
+    """Refuse a row that shows, and a stage that goes on from, what its runs will not have."""
+    for variant in sweep.variants:
+        recipe = recipes[variant.name, sweep.stages[-1].name]
+        heads = names()["distillations"].get(recipe.distill.type, {"heads": 2})["heads"]
+        if variant.shows == "ema" and recipe.regularize.ema_decay is None:
+            raise InputError(
+                "the row shows a moving average that its recipe has off", where=variant.where, key=f"{variant.name}.shows",
+                expected="regularize.ema_decay",
+            )  # fmt: skip
+        if variant.shows in ("class", "distillation") and heads == 1:
+            raise InputError(
+                f"the row shows the {variant.shows} head of a model that has one head", where=variant.where,
+                key=f"{variant.name}.shows", expected="a distillation type with a token, or no `shows`",
+            )  # fmt: skip
+        for stage in sweep.stages:
+            for parent in (stage.start, stage.teacher):
+                if stage.weights == "ema" and parent and recipes[variant.name, parent].regularize.ema_decay is None:
+                    raise InputError(
+                        f"the stage takes the moving average of {parent!r}, which has it off", where=variant.where,
+                        key=f"stages.{stage.name}.weights", expected="regularize.ema_decay in that stage",
+                    )  # fmt: skip
+
+
 def _check_duplicates(sweep: Sweep, plan: Plan) -> None:
     final, seed = sweep.stages[-1].name, sweep.stages[-1].seeds[0]
     first = {cell.variant: cell.run for cell in plan.cells if cell.stage == final and cell.seed == seed}
@@ -330,6 +355,8 @@ def _check_names(recipes: Mapping[tuple[str, str], Recipe], nodes: Mapping[str, 
             if isinstance(answer, str):
                 raise InputError(answer, where=where, key=key)
             plain_timm = kind == "models" and not options and name in _timm_models()
+            if key == "distill.teacher" and recipe.distill.teacher_resolution is None:
+                plain_timm = plain_timm or name in names()["timm_pretrained"]
             if not answer and not plain_timm:
                 request = {
                     "kind": kind,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -134,11 +135,19 @@ def test_a_row_that_two_sweeps_share_is_one_run(tmp_path: Path) -> None:
 
 SWEEPS = sorted(path.name for path in shipped.folder("sweeps").glob("*.yaml"))
 PROFILES = sorted(path.stem for path in (shipped.folder("sweeps") / "profiles").glob("*.yaml"))
+OWN_PATCHES = {
+    "table10.yaml": {"digits"},
+    "table10_fashion.yaml": {"fashion-mnist", "fashion-mnist-small"},
+    "table10_imagenet.yaml": {"imagenet"},
+}
+"""Sweeps over resolutions, which must be multiples of a profile's patch."""
 
 
 @pytest.mark.parametrize("profile", PROFILES)
 @pytest.mark.parametrize("sweep", SWEEPS)
 def test_every_shipped_sweep_plans_at_every_profile(sweep: str, profile: str) -> None:
+    if profile not in OWN_PATCHES.get(sweep, PROFILES):
+        pytest.skip("resolutions of another patch size")
     plan = planned(shipped.folder("sweeps") / sweep, profile=profile)
     assert plan.runs
     assert (shipped.folder("sweeps") / sweep).read_text().startswith("# yaml-language-server: $schema=")
@@ -173,3 +182,17 @@ def test_a_recipe_file_makes_one_run(tmp_path: Path) -> None:
     assert run.recipe["data"]["name"] == "digits"
     with pytest.raises(InputError, match="did you mean 'augment'"):
         single_run(write(tmp_path, "augmen: {}", "bad"), [])
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("variants:\n  a: {}\n  b: {shows: ema, regularize: {ema_decay: null}}\n", "b.shows: the row shows a moving average that its recipe has off"),
+        ("variants:\n  a: {}\n  b: {shows: distillation}\n", "b.shows: the row shows the distillation head of a model that has one head"),
+        ("stages:\n  one: {recipe: {regularize: {ema_decay: null}}}\n  two: {from: one, weights: ema}\nvariants: {a: {}}\n", "stages.two.weights: the stage takes the moving average of 'one', which has it off"),
+    ],
+)  # fmt: skip
+def test_figures_that_runs_will_not_have_are_refused(sweep: Callable[..., Path], text: str, says: str) -> None:
+    with pytest.raises(InputError) as error:
+        planned(sweep(text))
+    assert says in str(error.value)

@@ -24,7 +24,8 @@ Targets = Annotated[
     ),
 ]
 Out = Annotated[
-    Path | None, typer.Option("--out", help="Folder to write to; by default the sweep's, where all is of one sweep.")
+    Path | None,
+    typer.Option("--out", help="Folder to write to; by default the sweep's, where the target is a whole sweep."),
 ]
 
 
@@ -95,13 +96,12 @@ def _is_id(target: str, runs: Sequence[str]) -> bool:
 
 
 def _folder(targets: Sequence[str], store: Store, inside: str) -> Path | None:
-    """Where reports on these targets lie by default: in their sweep's folder; nowhere where there are several."""
-    sweeps = {target.split(":")[0] for target in targets}
-    known = [sweep for sweep in sweeps if store.plan(sweep) is not None]
-    return store.sweep(known[0]) / inside if len(known) == len(sweeps) == 1 else None
+    """Where a report on a whole sweep lies; nowhere for a part of one, which would take that one's place."""
+    whole = len(targets) == 1 and store.plan(targets[0]) is not None
+    return store.sweep(targets[0]) / inside if whole else None
 
 
 def _writable(folder: Path | None) -> TypeGuard[Path]:
     if folder is None:
-        print("nothing is written, as these are not of one sweep: --out DIR says where to", file=sys.stderr)
+        print("nothing is written, as this is not one whole sweep: --out DIR says where to", file=sys.stderr)
     return folder is not None

@@ -19,6 +19,8 @@ from deit_ablate.store import Store
 
 PANELS = (("validation_top1", "validation top-1 (%)"), ("train_loss", "training loss"))
 PALE = "#BBBBBB"
+SHORT = 6
+"""Epochs up to which the whole of a training is shown, its beginning too."""
 
 
 @dataclass(frozen=True)
@@ -62,11 +64,14 @@ def curves_figure(results: Path | str, sweep: str) -> Figure:
         panels[-1].set_xlabel("epoch")
         panels[-1].xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10], integer=True))
         hidden = len(curves) - len(colours)
-        if hidden:
+        ended_early = any(len(table) for curve in curves for table in curve.others.values())
+        said = [f"grey: {hidden} other rows"] if hidden else []
+        said += ["dashed: diverged, or not finished"] if ended_early else []
+        if said:
             panels[-1].text(
                 0.98,
                 0.95,
-                f"grey: {hidden} other rows",
+                "\n".join(said),
                 transform=panels[-1].transAxes,
                 ha="right",
                 va="top",
@@ -148,7 +153,8 @@ def _interesting(curves: Sequence[Curve], metric: str) -> tuple[float, float]:
     finished = [curve.finished[metric] for curve in curves if len(curve.finished[metric])]
     tables = finished or [curve.others[metric] for curve in curves if len(curve.others[metric])]
     last = max(table.index.max() for table in tables)
-    values = np.concatenate([table[table.index > last / 3].to_numpy().ravel() for table in tables])
+    begins = last / 3 if last > SHORT else 0
+    values = np.concatenate([table[table.index > begins].to_numpy().ravel() for table in tables])
     values = values[np.isfinite(values)]
     if not len(values):
         values = np.concatenate([table.to_numpy().ravel() for table in tables])

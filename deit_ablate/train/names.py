@@ -77,6 +77,7 @@ def offered() -> dict[str, Any]:
         "timm": timm.__version__,
         "models": {name: {"options": option_names(function, skip=("shape",))} for name, function in MODELS.items()},
         "timm_models": sorted(timm.list_models()),
+        "timm_pretrained": sorted(timm.list_models(pretrained=True)),
         "optimizers": {name: _optimizer_facts(name) for name in sorted({*OPTIMIZERS, *timm_optimizers()})},
         "distillations": {name: _distillation_facts(kind) for name, kind in DISTILLATIONS.items()},
         "datasets": {name: dict(DATASET_FACTS.get(name, unknown)) for name in DATASETS},

@@ -46,6 +46,10 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     return next(iter(difflib.get_close_matches(name, list(known), 1)), None)
 
 
+FEW = 12
+"""Names up to which an error lists them all."""
+
+
 def lookup(kind: str, name: str, registry: Mapping[str, Entry]) -> Entry:
     """The registry's entry, or one's own ``module:function``. Raises TrainError naming the nearest known name."""
     if name in registry:
@@ -53,7 +57,8 @@ def lookup(kind: str, name: str, registry: Mapping[str, Entry]) -> Entry:
     if ":" in name:
         entry: Entry = load(name)
         return entry
-    raise TrainError(f"no {kind} is called {name!r}{did_you_mean(name, registry)}")
+    few = f"; there are {', '.join(registry)}" if len(registry) <= FEW else ""
+    raise TrainError(f"no {kind} is called {name!r}{did_you_mean(name, registry)}{few}")
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
