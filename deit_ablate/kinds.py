@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from deit_ablate.recipe import Recipe, flatten
-from deit_ablate.resolve import dotted, layer
+from deit_ablate.resolve import dotted
 from deit_ablate.yamlfile import InputError, Node, Position, expand_dotted, merge, suggest
 
 OFF: dict[str, Any] = {
@@ -141,12 +141,10 @@ def _add_one(node: Node) -> Iterator[Row]:
 
 
 def _cumulative(node: Node) -> Iterator[Row]:
-    """Each row has the changes of all rows before it: the road from one recipe to another, step by step."""
-    so_far = Node({}, node.where)
-    yield "baseline", so_far, node.where
+    """Each row by its own change; ``spec`` puts it on top of those before, with what a profile makes of them."""
+    yield "baseline", Node({}, node.where), node.where
     for name, overrides, place in _named(node):
-        so_far = layer(so_far, expand_dotted(overrides)) if isinstance(overrides.value, dict) else overrides
-        yield "+" + name, so_far, place
+        yield "+" + name, overrides, place
 
 
 KINDS: dict[str, Callable[[Node], Iterator[Row]]] = {

@@ -12,7 +12,7 @@ import hashlib
 import itertools
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -216,13 +216,32 @@ def load_sweep(
     baseline = parsed.baseline or ("baseline" if kind in FROM_BASELINE else None)
     _check_baseline(node, baseline, variants)
     _check_by_profile(overrides, variants, stages)
+    of_rows = {key: child for key, child in mine.items() if key != "recipe"}
+    if kind == "cumulative":
+        variants, of_rows = _accumulated(variants, of_rows)
     given_execution = {key: getattr(parsed.execution, key) for key in parsed.execution.model_fields_set}
     return Sweep(
         name=_folder(stem, parsed.profile, profile, sets, name), file=path, title=parsed.title or stem, description=parsed.description,
         profile=chosen, margin=parsed.margin, looks=tuple(parsed.looks) if parsed.looks else None, baseline=baseline, base=base, stages=stages, variants=variants,
-        by_profile={key: child for key, child in mine.items() if key != "recipe"},
+        by_profile=of_rows,
         execution=execution.model_copy(update=given_execution), kind=kind,
     )  # fmt: skip
+
+
+def _accumulated(
+    variants: tuple[Variant, ...], by_profile: Mapping[str, Node]
+) -> tuple[tuple[Variant, ...], dict[str, Node]]:
+    """Rows on top of those before, each with what the profile makes of it; and what is left of ``by_profile``."""
+    made: list[Variant] = []
+    for variant in variants:
+        below = made[-1] if made else None
+        own = layer(variant.overrides, by_profile.get(variant.name))
+        stages = dict(below.by_stage) if below else {}
+        for stage, overrides in variant.by_stage.items():
+            stages[stage] = layer(stages[stage], overrides) if stage in stages else overrides
+        made.append(replace(variant, overrides=layer(below.overrides, own) if below else own, by_stage=stages))
+    names = {variant.name for variant in variants}
+    return tuple(made), {key: child for key, child in by_profile.items() if key not in names}
 
 
 def _stem(path: Path, name: str | None) -> str:
