@@ -5,16 +5,15 @@ SWEEPS = ("figure3",)
 
 
 def table(results, sweep, strict=False):
-    from deit_ablate.report.frame import load
+    from deit_ablate.report.frame import load, recipes
     from deit_ablate.report.published import Beside, paper_table, read_published
-    from deit_ablate.report.tables import Column
+    from deit_ablate.report.tables import NOTHING, Column
 
-    records, paper = load(results, sweep), read_published("figure3")
-    epochs = records[records["stage"] == "student"].groupby("variant")["schedule.epochs"].first()
+    ours, paper = recipes(load(results, sweep), "student"), read_published("figure3")
     first = [
         Column("row", lambda row: row["row"]),
         Column("epochs paper", lambda row: paper[row["row"], "epochs"].text, right=True),
-        Column("epochs ours", lambda row: str(epochs[row["row"]]), right=True),
+        Column("epochs ours", lambda row: str(ours.get(row["row"], {}).get("schedule.epochs", NOTHING)), right=True),
     ]
     beside = [Beside("224", "top-1", None), Beside("384", "fine-tuned", None, ours=False)]
     return paper_table(results, sweep, "figure3", beside, title="DeiT Figure 3: training length", first=first)
@@ -24,13 +23,12 @@ def figures(results, sweep):
     """Two panels, the paper's and ours: a line a method over the epochs."""
     import math
 
-    from deit_ablate.report.frame import load, rows
+    from deit_ablate.report.frame import load, recipes, rows
     from deit_ablate.report.published import read_published
     from deit_ablate.report.scatter import lines_figure
     from deit_ablate.report.summary import summarize
 
-    paper, records = read_published("figure3"), load(results, sweep)
-    epochs = records[records["stage"] == "student"].groupby("variant")["schedule.epochs"].first()
+    paper, trained = read_published("figure3"), recipes(load(results, sweep), "student")
     theirs, ours = {}, {}
     for name in dict.fromkeys(name for name, _ in paper):
         if (name, "224") in paper:
@@ -38,7 +36,7 @@ def figures(results, sweep):
             theirs.setdefault(method, []).append((paper[name, "epochs"].value, paper[name, "224"].value, 0.0))
     for row in rows(summarize(results, sweep).frame):
         if not math.isnan(row["top1_mean"]):
-            point = (float(epochs[row["variant"]]), row["top1_mean"], row["top1_half_width"])
+            point = (float(trained[row["variant"]]["schedule.epochs"]), row["top1_mean"], row["top1_half_width"])
             ours.setdefault(row["variant"].split(", ")[0], []).append(point)
     panels = {"paper: DeiT-B, ImageNet-1k (read off the chart)": theirs, "ours": ours}
     return {"epochs": lines_figure(panels, "epochs", "test top-1 (%)")}

@@ -1,26 +1,25 @@
-"""DeiT's Table 10, the resolution of fine-tuning, the paper's numbers beside ours. Sweeps: table10 and its forms for
-larger scales."""
+"""DeiT's Table 10, the resolution of fine-tuning, the paper's numbers beside ours. Sweep: table10."""
 
-SWEEPS = ("table10", "table10_fashion", "table10_imagenet")
+SWEEPS = ("table10",)
 
 
 def table(results, sweep, strict=False):
-    from deit_ablate.report.frame import load
+    from deit_ablate.report.frame import load, recipes
     from deit_ablate.report.published import Beside, paper_table, read_published
-    from deit_ablate.report.tables import Column
+    from deit_ablate.report.tables import NOTHING, Column
 
     records = load(results, sweep)
-    ours = records[records["stage"] == "finetune"].groupby("variant").first()
+    ours = recipes(records, "finetune")
     paper = read_published("table10")
     speed = records[records["stage"] == "finetune"].groupby("variant")["inference_images_per_second"].median()
 
     def said(value):
-        return f"{value:.0f}" if value == value else "–"
+        return f"{value:.0f}" if value == value else NOTHING
 
     first = [
         Column("row", lambda row: row["row"]),
         Column("pixels paper", lambda row: paper[row["row"], "image size"].text, right=True),
-        Column("pixels ours", lambda row: str(ours.loc[row["row"], "data.resolution"]), right=True),
+        Column("pixels ours", lambda row: str(ours.get(row["row"], {}).get("data.resolution", NOTHING)), right=True),
         Column("images/s paper", lambda row: paper[row["row"], "images/s"].text, right=True),
         Column("images/s ours", lambda row: said(speed[row["row"]]), right=True),
     ]

@@ -10,7 +10,7 @@ def _ours(results, sweep):
 
     records = load(results, sweep)
     final = records[records["stage"] == final_stage(read_plan(Store(results), sweep))]
-    return final.groupby("variant")[["inference_images_per_second", "parameters"]].median()
+    return final.groupby("variant")[["inference_images_per_second", "parameters"]].median().astype("float64")
 
 
 def table(results, sweep, strict=False):

@@ -15,22 +15,27 @@ SWITCHES = {  # header -> (dotted key, whether it is on at this value)
 
 
 def table(results, sweep, strict=False):
-    from deit_ablate.report.frame import load
+    from deit_ablate.report.frame import load, recipes
     from deit_ablate.report.published import Beside, paper_table
-    from deit_ablate.report.tables import Column
+    from deit_ablate.report.tables import NOTHING, Column
 
     records = load(results, sweep)
-    recipes = {
-        stage: records[records["stage"] == stage].groupby("variant").first() for stage in ("pretrain", "finetune")
-    }
+    pretrain, finetune = (recipes(records, stage) for stage in ("pretrain", "finetune"))
 
     def tick(key, on):
-        return lambda row: "✓" if on(recipes["pretrain"].loc[row["row"], key]) else "✗"
+        def said(row):
+            recipe = pretrain.get(row["row"])
+            return NOTHING if recipe is None else "✓" if on(recipe.get(key)) else "✗"
+
+        return said
+
+    def optimizer(of):
+        return lambda row: of.get(row["row"], {}).get("optimizer.name", NOTHING)
 
     first = [
         Column("row", lambda row: row["row"], long=True),
-        Column("pre-train", lambda row: recipes["pretrain"].loc[row["row"], "optimizer.name"]),
-        Column("fine-tune", lambda row: recipes["finetune"].loc[row["row"], "optimizer.name"]),
+        Column("pre-train", optimizer(pretrain)),
+        Column("fine-tune", optimizer(finetune)),
         *(Column(header, tick(*switch)) for header, switch in SWITCHES.items()),
         Column("EMA", lambda row: "✓" if row["row"] == "EMA" else "✗"),
     ]

@@ -44,7 +44,8 @@ RECORDED: dict[str, tuple[tuple[str, ...], str]] = {
 
 
 PART_OF = {"distill.alpha": "distill.type", "distill.tau": "distill.type", "distill.normalisation": "distill.type"}
-"""Keys whose values belong to what another key names: a distillation type comes with its own weight of the teacher."""
+"""Keys whose values belong to what another key names: a distillation type comes with its own weight of the teacher.
+So do the options of a model or an optimizer."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def recorded_leaks(
 
 
 def _declared(key: str, declares: Sequence[str]) -> bool:
-    if PART_OF.get(key) in declares:
+    if PART_OF.get(key) in declares or (".options." in key and f"{key.partition('.')[0]}.name" in declares):
         return True
     return any(key == own or key.startswith(f"{own}.") or own.startswith(f"{key}.") for own in declares)
 

@@ -261,15 +261,21 @@ def _parents(
 
 def _rows(sweep: Sweep, recipes: Mapping[tuple[str, str], Recipe]) -> Iterator[Row]:
     final = sweep.stages[-1].name
-    base = recipes[sweep.baseline, final] if sweep.baseline else None
-    before, leaks_before = (base.canonical(), derived(base)) if base else ({}, {})
     for variant in sweep.variants:
-        recipe = recipes[variant.name, final]
-        differs = difference(recipe.canonical(), before) if base else {}
-        follows = difference(derived(recipe), leaks_before) if base and recipe is not base else {}
         declares = tuple(dict.fromkeys(_declares(sweep, variant)))
-        leaks = planned_leaks(variant.name, declares, differs, follows)
-        yield Row(variant.name, recipe, variant.shows, differs, declares, leaks)
+        differs: dict[str, tuple[Any, Any]] = {}
+        leaks: list[Leak] = []
+        # The final stage first; of an earlier one what it does not say already, under the stage's name.
+        for stage in reversed(sweep.stages) if sweep.baseline else ():
+            recipe, base = recipes[variant.name, stage.name], recipes[sweep.baseline or "", stage.name]
+            own = difference(recipe.canonical(), base.canonical()) if recipe is not base else {}
+            follows = difference(derived(recipe), derived(base)) if own else {}
+            prefix = "" if stage.name == final else f"{stage.name}."
+            differs |= {f"{prefix}{key}": pair for key, pair in own.items() if differs.get(key) != pair}
+            known = {(leak.what, repr(leak.before), repr(leak.after)) for leak in leaks}
+            found = planned_leaks(variant.name, declares, own, follows)
+            leaks += [leak for leak in found if (leak.what, repr(leak.before), repr(leak.after)) not in known]
+        yield Row(variant.name, recipes[variant.name, final], variant.shows, differs, declares, leaks)
 
 
 def _declares(sweep: Sweep, variant: Variant) -> Iterator[str]:

@@ -216,6 +216,7 @@ def load_sweep(
     baseline = parsed.baseline or ("baseline" if kind in FROM_BASELINE else None)
     _check_baseline(node, baseline, variants)
     _check_by_profile(overrides, variants, stages)
+    mine, variants = _with_rows_stages(mine, variants, [stage.name for stage in stages])
     of_rows = {key: child for key, child in mine.items() if key != "recipe"}
     if kind == "cumulative":
         variants, of_rows = _accumulated(variants, of_rows)
@@ -421,7 +422,8 @@ def _check_profiles(node: Node, overrides: dict[str, Node], beside: Path) -> Non
 
 
 def _check_by_profile(overrides: dict[str, Node], variants: Sequence[Variant], stages: Sequence[Stage]) -> None:
-    known = [*(variant.name for variant in variants), *(stage.name for stage in stages if stage.name), "recipe"]
+    rows_ = [variant.name for variant in variants]
+    known = [*rows_, *(stage.name for stage in stages if stage.name), "recipe"]
     for profile, rows in overrides.items():
         for name, child in rows.items():
             if name not in known:
@@ -431,4 +433,28 @@ def _check_by_profile(overrides: dict[str, Node], variants: Sequence[Variant], s
                     key=f"by_profile.{profile}",
                     expected="one of " + ", ".join(known[:20]),
                 )
-            check_keys(child, prefix=f"by_profile.{profile}.{name}.")
+            of_stages = [stage.name for stage in stages if stage.name] if name in rows_ else []
+            own = Node({key: part for key, part in child.items() if key not in of_stages}, child.where, child.keys)
+            check_keys(own, prefix=f"by_profile.{profile}.{name}.")
+            for stage in of_stages:
+                if child.get(stage) is not None:
+                    check_keys(child.value[stage], prefix=f"by_profile.{profile}.{name}.{stage}.")
+
+
+def _with_rows_stages(
+    mine: Node, variants: Sequence[Variant], stages: Sequence[str]
+) -> tuple[Node, tuple[Variant, ...]]:
+    """What this profile says of single stages of a row goes over what the row says of them."""
+    rest, result = dict(mine.value), []
+    for variant in variants:
+        child = mine.get(variant.name)
+        own = {stage: child.value[stage] for stage in stages if child and stage and child.get(stage) is not None}
+        if child and own:
+            left = {key: part for key, part in child.items() if key not in own}
+            rest[variant.name] = Node(left, child.where, child.keys)
+            above = {
+                stage: layer(variant.by_stage.get(stage, Node({}, part.where)), part) for stage, part in own.items()
+            }
+            variant = replace(variant, by_stage={**variant.by_stage, **above})
+        result.append(variant)
+    return Node(rest, mine.where, mine.keys), tuple(result)

@@ -133,21 +133,40 @@ def test_a_row_that_two_sweeps_share_is_one_run(tmp_path: Path) -> None:
     assert set(two.runs) < set(one.runs)
 
 
+def test_a_profile_has_the_last_word_on_a_single_stage_of_a_row(tmp_path: Path) -> None:
+    text = """
+profile: digits
+seeds: 1
+baseline: a
+stages: {pretrain: {}, finetune: {from: pretrain, recipe: {data: {resolution: 24}}}}
+variants:
+  a: {}
+  b: {finetune: {optimizer: {name: sgd, base_lr: 0.5, options: {momentum: 0.9}}}}
+  c: {finetune.data.resolution: 12}
+by_profile:
+  fashion-mnist: {b: {finetune.optimizer.base_lr: 0.2}, c: {finetune: {data: {resolution: 21}}, augment.mixup: 0}, finetune: {data.resolution: 42}}
+"""
+    path = write(tmp_path, text)
+    digits, fashion = (
+        {row.name: row.recipe for row in planned(path, profile=p).rows} for p in ("digits", "fashion-mnist")
+    )
+    assert [row.data.resolution for row in digits.values()] == [24, 24, 12]
+    assert [row.data.resolution for row in fashion.values()] == [42, 42, 21]
+    assert (digits["b"].optimizer.base_lr, fashion["b"].optimizer.base_lr) == (0.5, 0.2)
+    assert fashion["b"].optimizer.options == {"momentum": 0.9}
+    assert (digits["c"].augment.mixup, fashion["c"].augment.mixup) == (0.1, 0)
+    assert len(planned(path, profile="fashion-mnist").runs) == 2 + 3
+    with pytest.raises(InputError, match=r"b\.finetune\.optimizer: unknown key 'bas_lr'|unknown key 'bas_lr'"):
+        planned(write(tmp_path, text.replace("b: {finetune.optimizer.base_lr", "b: {finetune.optimizer.bas_lr"), "bad"))
+
+
 SWEEPS = sorted(path.name for path in shipped.folder("sweeps").glob("*.yaml"))
 PROFILES = sorted(path.stem for path in (shipped.folder("sweeps") / "profiles").glob("*.yaml"))
-OWN_PATCHES = {
-    "table10.yaml": {"digits"},
-    "table10_fashion.yaml": {"fashion-mnist", "fashion-mnist-small"},
-    "table10_imagenet.yaml": {"imagenet"},
-}
-"""Sweeps over resolutions, which must be multiples of a profile's patch."""
 
 
 @pytest.mark.parametrize("profile", PROFILES)
 @pytest.mark.parametrize("sweep", SWEEPS)
 def test_every_shipped_sweep_plans_at_every_profile(sweep: str, profile: str) -> None:
-    if profile not in OWN_PATCHES.get(sweep, PROFILES):
-        pytest.skip("resolutions of another patch size")
     plan = planned(shipped.folder("sweeps") / sweep, profile=profile)
     assert plan.runs
     assert (shipped.folder("sweeps") / sweep).read_text().startswith("# yaml-language-server: $schema=")
