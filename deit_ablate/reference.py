@@ -3,7 +3,7 @@
 <folder>/records.jsonl   a line a run: its id, recipe, parents, sources, outcome and the attempt that made it
 <folder>/curves.jsonl    a line a run and epoch
 <folder>/arrays.zip      <run>.npz: test predictions per head and token similarities, as recorded
-<folder>/plan.json, table.*, figures/
+<folder>/plan.json, table.*, paper.*, figures/
 """
 
 from __future__ import annotations
@@ -59,7 +59,8 @@ def keep(store: Store, sweep: str, folder: Path) -> int:
     for name, lines in (("records.jsonl", records), ("curves.jsonl", curves)):
         files.replace(folder / name, b"".join(json.dumps(line).encode() + b"\n" for line in lines))
     files.replace(folder / "plan.json", files.to_json(kept))
-    for path in [*store.sweep(sweep).glob("table.*"), *store.sweep(sweep).glob("figures/*.png")]:
+    shown = (path for pattern in ("table.*", "paper.*", "figures/*.png") for path in store.sweep(sweep).glob(pattern))
+    for path in shown:
         target = folder / path.relative_to(store.sweep(sweep))
         files.replace(files.make_folder(target.parent) / target.name, path.read_bytes())
     return len(records)
