@@ -64,6 +64,8 @@ def test_the_wheel_carries_the_sweeps_inside_the_package(tmp_path: Path) -> None
         "shipped/analysis/sweep_table.py",
         "train/digits.npz",
         "names.json",
+        "report/page/page.css",
+        "report/page/page.js",
     ):
         assert f"deit_ablate/{wanted}" in names
     subprocess.run(

@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "diff": ("looking", "Show what differs between two runs"),
     "table": ("looking", "Print a sweep's table"),
     "figure": ("looking", "Draw a sweep's figures"),
+    "report": ("reporting", "Write a sweep's report, or an index over all sweeps, as HTML"),
     "explain": ("exporting", "Trace a cell of a table to its runs, records and commands"),
     "export": ("exporting", "Write a sweep's records as one table: csv, jsonl or parquet"),
     "tokens": ("inside", "Show how alike class and distillation token are, layer by layer"),

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from deit_ablate.report.effects import FEWEST, Pairing, resolution
+from deit_ablate.report.effects import Pairing, resolution
 from deit_ablate.report.moderated import holm, moderate
-from deit_ablate.report.planning import ALPHA
+from deit_ablate.report.planning import ALPHA, FEWEST
+from deit_ablate.report.records import number
 from deit_ablate.report.summary import Summary
 from deit_ablate.report.tables import measure
 
@@ -42,7 +43,9 @@ def p_value(p: float) -> str:
         return "not tested"
     if p < 0.0001:
         return "p < 0.0001"
-    return "p > 0.99" if p > 0.99 else f"p = {p:.2g}" if p < 0.1 else f"p = {p:.2f}"
+    if p > 0.99:
+        return "p > 0.99"
+    return f"p = {p:.1g}" if p < 0.001 else f"p = {p:.2g}" if p < 0.1 else f"p = {p:.2f}"
 
 
 def interval(mean: float, half_width: float) -> str:
@@ -118,7 +121,7 @@ class Compared:
         return "undecided" if self.p_holm > ALPHA else "first is better" if self.difference > 0 else "first is worse"
 
 
-def any_two(summary: Summary) -> list[Compared]:
+def any_two(summary: Summary, final: Sequence[Mapping[str, Any]]) -> list[Compared]:
     """All pairs of rows other than the baseline, by the test of the table, with Holm over all of these pairs.
 
     Nothing where there are more than MOST_COMPARED rows: so many pairs leave no power for any of them.
@@ -126,7 +129,7 @@ def any_two(summary: Summary) -> list[Compared]:
     values: dict[str, dict[int, float]] = {
         name: {} for name in summary.frame["variant"] if name != summary.plan["baseline"]
     }
-    for record in summary.final:
+    for record in final:
         if record["variant"] in values and not math.isnan(record["top1"]):
             values[record["variant"]][record["seed"]] = record["top1"]
     values = {name: own for name, own in values.items() if len(own) > 1}
@@ -136,7 +139,7 @@ def any_two(summary: Summary) -> list[Compared]:
 
     table = Pairing.of(values, {})
     couples = [(i, j) for i in range(len(table.names)) for j in range(i + 1, len(table.names))]
-    images = {int(record["test_images"]) for record in summary.final if str(record["test_images"]) != "<NA>"}
+    images = {int(count) for record in final if not math.isnan(count := number(record["test_images"]))}
     differences = np.array([table.values[i] - table.values[j] for i, j in couples])
     now = moderate(differences, resolution(images.pop() if len(images) == 1 else None))
     adjusted, half_width = holm(np.where(now.pairs >= FEWEST, now.p, np.nan)), now.half_width()
