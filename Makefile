@@ -19,7 +19,7 @@ test: $(VENV)/ready lint  ## the whole suite
 test-slurm: $(VENV)/ready  ## the suite on a real SLURM cluster, which it installs (Debian), starts and stops; needs root
 	$(BIN)/python -m pytest tests/slurm
 
-test-slurm-full: $(VENV)/ready  ## the same, and minutes of random failures
+test-slurm-full: $(VENV)/ready  ## the same, minutes of random failures, and a cluster with accounting
 	$(BIN)/python -m pytest tests/slurm -m 'storm or not storm'
 
 lint: $(VENV)/ready

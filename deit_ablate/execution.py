@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 
 from deit_ablate.recipe import Positive
 
@@ -65,6 +73,17 @@ def _not_ours(option: str) -> str:
     return option
 
 
+def _time_limit(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+    """One message for both forms. Zero is refused too: sbatch takes it for no limit at all."""
+    try:
+        limit = check(value)
+    except ValidationError:
+        limit = "0"
+    if not str(limit).strip("0:-"):
+        raise ValueError("minutes, or [D-]HH:MM:SS")
+    return limit
+
+
 class Slurm(Part):
     """What a run asks of a SLURM cluster. Names are sbatch's; what is left out is the cluster's default."""
 
@@ -79,7 +98,10 @@ class Slurm(Part):
     reservation: Word | None = None
     exclude: Word | None = None
     """Nodes not to use."""
-    time: Annotated[str, Field(pattern=r"^([0-9]+|([0-9]+-)?[0-9]{1,2}:[0-9]{2}:[0-9]{2})$")] | Positive = 60
+    time: Annotated[
+        Annotated[str, Field(pattern=r"^([0-9]+|([0-9]+-)?[0-9]{1,2}:[0-9]{2}:[0-9]{2})$")] | Positive,
+        WrapValidator(_time_limit),
+    ] = 60
     """Time limit of a job: minutes, or [D-]HH:MM:SS. A run that needs more takes several turns."""
     nodes: Annotated[int, Field(ge=1, le=1024)] = 1
     """Nodes of one run; its ranks are spread evenly over them."""

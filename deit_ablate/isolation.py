@@ -32,6 +32,7 @@ RECORDED: dict[str, tuple[tuple[str, ...], str]] = {
     "version": ((), "version of deit-ablate"),
     "commit": ((), "git commit"),
     "packages": ((), "package versions"),
+    "device": ((), "device"),
     "gpu": ((), "GPU"),
     "cpu": ((), "CPU"),
     "threads": ((), "threads"),
@@ -96,7 +97,8 @@ def _declared(key: str, declares: Sequence[str]) -> bool:
 
 
 def _distinct(values: Iterable[Any]) -> list[str]:
-    return sorted({said(value) for value in values if value is not None and value == value})
+    """What is known of them: an empty text is nothing known."""
+    return sorted({said(value) for value in values if value is not None and value == value and value != ""})
 
 
 def said(value: Any) -> str:

@@ -21,13 +21,19 @@ REQUEUED = frozenset({"preempted", "time-limit"})
 """How an attempt ends whose job goes back into the queue by itself."""
 
 
-def states(store: Store, parents: Mapping[str, Sequence[str]], sweep: str | None = None) -> dict[str, State]:
+def states(
+    store: Store,
+    parents: Mapping[str, Sequence[str]],
+    sweep: str | None = None,
+    *,
+    finished: Mapping[str, State] | None = None,
+) -> dict[str, State]:
     """The state of each run, corrected by one answer of the scheduler where any of them is in its hands.
 
     An attempt whose process is provably gone shows as what closing it would make it. A scheduler that does not answer
-    changes nothing.
+    changes nothing. ``finished``: states that are known already, of runs that are then not looked at.
     """
-    known, answer = Known(store, parents, sweep), None
+    known, answer = Known(store, parents, sweep, finished), None
     if known.at_scheduler:
         with contextlib.suppress(scheduler.SchedulerError):
             answer = scheduler.ask()
@@ -37,12 +43,18 @@ def states(store: Store, parents: Mapping[str, Sequence[str]], sweep: str | None
 class Known:
     """What files say at one moment. A scheduler's answer counts only if it is asked for after that moment."""
 
-    def __init__(self, store: Store, parents: Mapping[str, Sequence[str]], sweep: str | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        parents: Mapping[str, Sequence[str]],
+        sweep: str | None = None,
+        finished: Mapping[str, State] | None = None,
+    ) -> None:
         self.store, self.parents = store, parents
         self.held = store.held(sweep) is not None
         self.submissions = Submissions(store).read()
         self.tickets = tickets_by_run(self.submissions)
-        self.by_files = store.states(parents, held=self.held)
+        self.by_files = store.states(parents, held=self.held, known=finished)
         self.open = [run for run in parents if not self.by_files[run].finished]
         attempts = {run: store.attempts(run)[-1:] for run in self.open if self.by_files[run].attempt}
         self.last = {run: found[0] for run, found in attempts.items() if found}
@@ -62,7 +74,10 @@ class Known:
         submitted = {run: said for run in self.open if (said := self._waits(run, refuted, answer)) is not None}
         found = self.by_files
         if refuted or submitted:
-            found = self.store.states(self.parents, submitted=submitted, refuted=refuted, held=self.held)
+            finished = {run: state for run, state in self.by_files.items() if state.finished}
+            found = self.store.states(
+                self.parents, submitted=submitted, refuted=refuted, held=self.held, known=finished
+            )
         return {run: corrected(self.store, run, state) for run, state in found.items()}
 
     def over(self, attempt: Attempt, answer: Answer | None) -> bool:

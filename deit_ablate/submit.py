@@ -136,6 +136,12 @@ class Submitter:
             ready = all(states[parent].finished or parent in going for parent in self.parents[run])
             if not startable or not ready:
                 continue
+            if barren := [parent for parent in self.parents[run] if states[parent].barren]:
+                done.put_off[run] = (
+                    f"{barren[0]}, on which it stands, ended by a non-finite loss: that is a result, which is not tried"
+                    " again, and there are no weights to go on from"
+                )
+                continue
             if run not in self.retry and (why := self._in_vain(run, known)):
                 done.put_off[run] = why
                 continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -15,9 +16,11 @@ from support import planned
 from deit_ablate.execution import Execution, Slurm
 from deit_ablate.executors import scheduler, slurm
 from deit_ablate.executors.scheduler import Answer
+from deit_ablate.resolve import validate
 from deit_ablate.status import Known
 from deit_ablate.store import Store
 from deit_ablate.submissions import Submissions
+from deit_ablate.yamlfile import InputError, Node
 
 SWEEP = "seeds: 2\nvariants: {a: {}}\n"
 JOB = {"SLURM_JOB_ID": "8", "SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "0", "SLURM_CLUSTER_NAME": "c"}
@@ -58,6 +61,17 @@ def test_the_batch_script_asks_for_what_a_run_needs_and_quotes_what_users_wrote(
 )
 def test_time_limits_are_minutes(time: Any, minutes: int) -> None:
     assert Slurm(time=time).minutes == minutes
+
+
+@pytest.mark.parametrize("time", [0, -5, 1.5, True, "0", "0-00:00:00", "an hour", "1:30"])
+def test_what_is_no_time_limit_is_one_message(time: Any) -> None:
+    """Zero too, which sbatch would take for no limit at all."""
+    where = ("s.yaml", 3, 7)
+    node = Node({"slurm": Node({"time": Node(time, where)}, where)}, where)
+    with pytest.raises(InputError) as caught:
+        validate(Execution, node, ("execution",))
+    expected = f"s.yaml:3:7: execution.slurm.time: got {json.dumps(time)}; expected minutes, or [D-]HH:MM:SS"
+    assert str(caught.value) == expected
 
 
 @pytest.mark.parametrize("value", ["a; rm -rf ~", "a\nb", "a b", "$(x)", "`x`", "-x", "'", ""])

@@ -47,8 +47,8 @@ def submit(submitter: Submitter, labels: Mapping[str, str], *, wait: bool, out: 
         while True:
             try:
                 done = submitter.once()
-            except scheduler.Unreachable as error:
-                if watch is None:
+            except scheduler.SchedulerError as error:
+                if watch is None or not isinstance(error, scheduler.Unreachable):
                     raise InputError(
                         f"the scheduler does not answer: {error}", expected="to run it again later"
                     ) from None

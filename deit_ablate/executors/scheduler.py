@@ -98,11 +98,6 @@ def command(*arguments: str, timeout: float = TIMEOUT, given: str | None = None)
     return done.stdout
 
 
-def cluster_name() -> str:
-    """The cluster's name, and so whether one answers."""
-    return settings()["ClusterName"]
-
-
 def settings() -> dict[str, str]:
     """``scontrol show config`` as a mapping."""
     pairs = (line.partition("=") for line in command("scontrol", "show", "config").splitlines())
@@ -110,28 +105,39 @@ def settings() -> dict[str, str]:
 
 
 def ask(cluster: str | None = None) -> Answer:
-    """All jobs of this user, finished ones as long as the controller remembers them: one call, however many."""
+    """All jobs of this user, finished ones as long as the controller remembers them: one call, however many.
+
+    The listing names its cluster, unless it is empty and ``cluster`` not given: then that takes a second call.
+    """
     user = getpass.getuser()
-    listing = command("squeue", "--array", "--noheader", "--states=all", f"--user={user}", "--format=%i|%T|%r|%j")
+    fields = ",".join(f"{field}:|" for field in ("JobArrayID", "State", "Reason", "Cluster", "Name"))
+    listing = command(
+        "squeue", "--array", "--local", "--noheader", "--states=all", f"--user={user}", f"--Format={fields}"
+    )
     states, reasons, names = {}, {}, {}
     for line in listing.splitlines():
-        element, state, reason, name = line.strip().split("|", 3)
-        states[element], reasons[element] = state, reason
-        names[element] = name
-    return Answer(user, cluster or cluster_name(), states, reasons, names)
+        # The name comes last: it may hold the mark itself.
+        element, *rest = line.removesuffix("|").split("|", 4)
+        if len(rest) != 4:
+            raise SchedulerError(f"squeue's answer cannot be read: {line[:80]!r}")
+        states[element], reasons[element], there, names[element] = rest
+        cluster = cluster or there
+    return Answer(user, cluster or settings()["ClusterName"], states, reasons, names)
 
 
 def accounted(elements: Iterable[str]) -> dict[str, str]:
     """What accounting says of jobs that squeue has forgotten; nothing where it does not work."""
-    wanted = list(elements)[:1000]
-    if not wanted:
-        return {}
-    try:
-        listing = command("sacct", "-n", "-P", "-X", "-j", ",".join(wanted), "--format=JobID,State", timeout=20)
-    except SchedulerError:
-        return {}
-    pairs = (line.split("|", 1) for line in listing.splitlines() if "|" in line)
-    return {element: state.split()[0] for element, state in pairs if state.strip()}
+    told: dict[str, str] = {}
+    wanted = sorted(elements)
+    for start in range(0, len(wanted), 500):
+        chosen = ",".join(wanted[start : start + 500])
+        try:
+            listing = command("sacct", "-n", "-P", "-X", "-j", chosen, "--format=JobID,State", timeout=20)
+        except SchedulerError:
+            return told
+        pairs = (line.split("|", 1) for line in listing.splitlines() if "|" in line)
+        told |= {element: state.split()[0] for element, state in pairs if state.strip()}
+    return told
 
 
 def find(name: str) -> str | None:

@@ -149,6 +149,18 @@ def load_curves(results: Path | str, sweep: str) -> pd.DataFrame:
     )
 
 
+def recipes(records: pd.DataFrame, stage: str) -> dict[str, dict[str, Any]]:
+    """Variant -> dotted key -> value of its recipe at a stage, of what ``load`` returned. A key whose value is null is
+    left out, and so is a variant of which no run was started yet."""
+    keys = [str(name) for name in records if str(name) not in COLUMNS]
+    found: dict[str, dict[str, Any]] = {}
+    for row in rows(records[records["stage"] == stage]):
+        own = {key: row[key] for key in keys if not pd.isna(row[key])}
+        if own:
+            found.setdefault(row["variant"], own)
+    return found
+
+
 def rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """The rows of a frame as plain dictionaries, column -> value."""
     return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]

@@ -19,7 +19,7 @@ from deit_ablate import shipped
 from deit_ablate.report.agreement import agreement
 from deit_ablate.report.effects import effects
 from deit_ablate.report.frame import rows
-from deit_ablate.report.summary import Summary, summarize
+from deit_ablate.report.summary import Summary, images_tested, summarize
 from deit_ablate.report.tables import NOTHING, Column, Table, footnotes, measure
 
 PAPER_SCALE = "imagenet"
@@ -126,6 +126,7 @@ def _frame(
                 f"ours_{part.column}": mean,
                 f"half_width_{part.column}": own["top1_half_width"] if own else math.nan,
                 f"diverged_{part.column}": bool(own and own["diverged"] and own["diverged"] == own["seeds_planned"]),
+                f"some_diverged_{part.column}": bool(own and own["diverged"] and own["seeds"]),
                 f"off_{part.column}": mean - value,
                 f"verdict_{part.column}": _verdict(mean - value, own, comparable) if part.ours else NOT_RUN,
             }
@@ -151,7 +152,8 @@ def _columns(part: Beside, comparable: bool) -> list[Column]:
     def ours(row: Mapping[str, Any]) -> str:
         if row[f"diverged_{part.column}"]:
             return "did not train"
-        return measure(row[f"ours_{part.column}"], row[f"half_width_{part.column}"])
+        text = measure(row[f"ours_{part.column}"], row[f"half_width_{part.column}"])
+        return text + "*" if row[f"some_diverged_{part.column}"] else text
 
     made = [Column(f"{part.header} paper", lambda row: row[f"published_text_{part.column}"] or NOTHING, right=True)]
     if not part.ours:
@@ -193,8 +195,9 @@ def _agreements(
             ours = {name: values[name] for name in compared if name in theirs}
             if not ours or not values[own]:
                 continue
-            judged = effects(ours, values[own], margin=summary.plan["margin"])
-            said = agreement(ours, values[own], theirs, judged)
+            images = images_tested(summary.final)
+            judged = effects(ours, values[own], margin=summary.plan["margin"], test_images=images)
+            said = agreement(ours, values[own], theirs, judged, test_images=images)
             label = f"{part.header}, against {own}" if baselines else part.header
             notes.append(f"Agreement with the paper's study, {label}: {'; '.join(said.words)}.")
     return notes

@@ -80,7 +80,7 @@ def _read_index(store: Store) -> dict[str, Any]:
     try:
         content = json.loads(_path(store).read_bytes())
         if content["schema"] == SCHEMA:
-            return {"runs": content["runs"], "recipes": content["recipes"]}
+            return {"runs": dict(content["runs"]), "recipes": dict(content["recipes"])}
     except (OSError, ValueError, KeyError, TypeError):
         pass
     return {"runs": {}, "recipes": {}}

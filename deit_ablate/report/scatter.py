@@ -15,6 +15,10 @@ from deit_ablate.report.style import DPI, GREY, LIGHT, OKABE_ITO, WIDTH, nothing
 Point = tuple[float, float, float]
 """x, y, and the half-width of y's interval (0 or NaN: none is drawn)."""
 MARKERS = "osD^vP"
+Box = tuple[float, float, float, float]
+"""Left, right, bottom and top."""
+PANEL, LETTER, LINE = (0.8 * WIDTH * 72, 100.0), 3.2, 6.0
+"""About how large a panel, a letter and a line of a point's name are, in points."""
 
 
 def scatter_figure(panels: Mapping[str, Mapping[str, Point]], group: Callable[[str], str], x: str, y: str) -> Figure:
@@ -82,16 +86,46 @@ def _points(axes: Axes, points: Sequence[Point], number: int, label: str) -> Non
 
 
 def _names(axes: Axes, points: Mapping[str, Point]) -> None:
-    """Names beside the points that are best at their speed: all would hide each other."""
-    best = -math.inf
+    """Names beside the points that are best at their speed, where they hide neither a point nor each other."""
     axes.margins(x=0.16, y=0.12)
+    _room(axes, [py for _, py, _ in points.values()])
+    # Places in points of the panel, whose layout is known only when it is drawn.
+    place = {name: _place(axes, point) for name, point in points.items()}
+    taken = [(x - 2, x + 2, y - 2, y + 2) for x, y in place.values()]
+    best = -math.inf
     for name, (px, py, _) in sorted(points.items(), key=lambda item: -item[1][0]):
-        if py > best:
-            best = py
-            axes.annotate(
-                shortened([name], width=22)[0], (px, py), xytext=(3, 3), textcoords="offset points", fontsize=5.5,
-                color=GREY,
-            )  # fmt: skip
+        if py <= best:
+            continue
+        best = py
+        text = shortened([name], width=32)[0]
+        x, y = place[name]
+        length = LETTER * len(text)
+        for side, start in (("left", x + 3), ("right", x - 3 - length)):
+            box = start, start + length, y + 3, y + 3 + LINE
+            if box[0] >= 0 and box[1] <= PANEL[0] and not any(_meet(box, other) for other in taken):
+                taken.append(box)
+                axes.annotate(
+                    text, (px, py), xytext=(3 if side == "left" else -3, 3), ha=side, textcoords="offset points",
+                    fontsize=5.5, color=GREY,
+                )  # fmt: skip
+                break
+
+
+def _place(axes: Axes, point: Point) -> tuple[float, float]:
+    x, y = axes.transAxes.inverted().transform(axes.transData.transform(point[:2]))
+    return float(x) * PANEL[0], float(y) * PANEL[1]
+
+
+def _meet(one: Box, two: Box) -> bool:
+    return one[0] < two[1] and two[0] < one[1] and one[2] < two[3] and two[2] < one[3]
+
+
+def _room(axes: Axes, values: Sequence[float]) -> None:
+    """Don't let one long interval squeeze the points."""
+    if values:
+        low, high = axes.get_ylim()
+        room = 0.4 * max(max(values) - min(values), 1.0)
+        axes.set_ylim(max(low, min(values) - room), min(high, max(values) + room))
 
 
 def _plain_log_axis(axes: Axes) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -154,10 +154,7 @@ def _judge(
         for name, own in runs.items()
         if name != baseline
     }
-    images = {
-        int(record["test_images"]) for own in runs.values() for record in own if not pd.isna(record["test_images"])
-    }
-    test_images = images.pop() if len(images) == 1 else None
+    test_images = images_tested(record for own in runs.values() for record in own)
     compared = {name: own for name, own in values.items() if name != baseline}
     if looks:
         # What has diverged has ended without a figure; what has not ended is not there.
@@ -175,6 +172,12 @@ def _judge(
             compared, values[baseline], margin=plan["margin"], test_images=test_images, diverged=ended, strict=strict
         )
     return {name: untested("baseline") if name == baseline else found[name] for name in runs}, step
+
+
+def images_tested(records: Iterable[Mapping[str, Any]]) -> int | None:
+    """How many test images the figures are of; None where that is not recorded, or differs."""
+    found = {int(record["test_images"]) for record in records if not pd.isna(record["test_images"])}
+    return found.pop() if len(found) == 1 else None
 
 
 def _leaks(plan: Mapping[str, Any], runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Leak]:

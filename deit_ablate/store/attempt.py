@@ -38,6 +38,11 @@ class State:
     def finished(self) -> bool:
         return self.name in ("done", "diverged")
 
+    @property
+    def barren(self) -> bool:
+        """Finished, but without weights on which another run could stand."""
+        return self.name == "diverged" and "non-finite" in self.detail
+
     def __str__(self) -> str:
         return f"{self.name} ({self.detail})" if self.detail else self.name
 

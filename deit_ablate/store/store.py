@@ -209,9 +209,7 @@ class Store:
         if submitted is not None:
             return State("submitted", submitted, number)
         for parent, state in parents.items():
-            if state.name in ("failed", "cancelled", "blocked") or (
-                state.name == "diverged" and "non-finite" in state.detail
-            ):
+            if state.name in ("failed", "cancelled", "blocked") or state.barren:
                 return State("blocked", parent, number)
         if held:
             return State("held", "", number)

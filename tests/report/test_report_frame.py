@@ -1,7 +1,10 @@
 import pandas as pd
 import pytest
 
+from deit_ablate import files
 from deit_ablate.report.frame import COLUMNS, CURVES, NoSweep, load, load_curves
+from deit_ablate.report.tables import sweep_table
+from deit_ablate.submissions import Submissions
 
 
 def test_one_row_a_cell_whatever_its_state(optimizers):
@@ -69,6 +72,23 @@ def test_children_of_a_failed_teacher_are_blocked_though_never_registered(study)
 def test_children_of_a_running_teacher_wait(study):
     frame = load(study({"hard": {0: "missing"}}, teacher="running").root, "study")
     assert list(frame["state"]) == ["running", "waiting"]
+
+
+def test_runs_in_a_queue_and_runs_of_a_held_sweep_are_said_to_be_so(study, monkeypatch):
+    monkeypatch.setenv("PATH", "")  # a machine without SLURM: what files say stands
+    made = study({"a": {0: 90.0, 1: "missing", 2: "missing"}, "b": {0: "missing", 1: {"status": "failed"}}})
+    submissions = Submissions(made.store)
+    entries = [{"run": made.runs["a", seed], "after": 0, "retry": False} for seed in (1, 2)]
+    assert submissions.announce(1, {"name": "deit-ablate-1-x", "cluster": "c", "runs": entries})
+    submissions.note(1, "7")
+    frame = load(made.root, "study")
+    assert list(frame["state"]) == ["done", "submitted", "submitted", "missing", "failed"]
+    assert list(frame["detail"])[1:3] == ["", ""]
+    assert "Submitted: a seeds 1, 2." in sweep_table(made.root, "study").footnotes
+    files.publish(made.store.sweep("study") / "held.json", b"{}")
+    frame = load(made.root, "study")
+    assert list(frame["state"]) == ["done", "submitted", "submitted", "held", "held"]
+    assert "Held: b seeds 0, 1." in sweep_table(made.root, "study").footnotes
 
 
 def test_curves_have_a_row_an_epoch(optimizers):

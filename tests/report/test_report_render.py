@@ -38,11 +38,11 @@ def test_markdown_of_the_example(optimizers):
     assert lines[:7] == [
         "# Optimizer ablation, profile digits",
         "",
-        "| variant          | differs in                                                      | test top-1 (%) |   difference | time (s) |  seeds |",
-        "| ---------------- | --------------------------------------------------------------- | -------------: | -----------: | -------: | -----: |",
-        "| adamw (baseline) | –                                                               |   98.00 ± 2.48 |            – |     30.0 |      3 |",
-        "| sgd              | optimizer: adamw → sgd; base_lr 0.03 → 0.8; momentum none → 0.9 | 96.00 ± 12.71* | −1.50 ± 6.35 |     30.0 | 2 of 3 |",
-        "| lamb             | optimizer: adamw → lamb; base_lr 0.03 → 0.32                    |   98.75 ± 9.53 | +1.25 ± 3.18 |     30.0 | 2 of 3 |",
+        "| variant          | differs in                                                      | test top-1 (%) |   difference | verdict                                                               | time (s) | CPU-hours |  seeds |",
+        "| ---------------- | --------------------------------------------------------------- | -------------: | -----------: | --------------------------------------------------------------------- | -------: | --------: | -----: |",
+        "| adamw (baseline) | –                                                               |   98.00 ± 2.48 |            – | –                                                                     |     30.0 |     0.025 |      3 |",
+        "| sgd              | optimizer: adamw → sgd; base_lr 0.03 → 0.8; momentum none → 0.9 | 96.00 ± 12.71* | −1.50 ± 2.34 | undecided: 1 of 3 diverged (0.8–91%); 2 pairs are too few; add a seed |     30.0 |     0.025 | 2 of 3 |",
+        "| lamb             | optimizer: adamw → lamb; base_lr 0.03 → 0.32                    |   98.75 ± 9.53 | +1.25 ± 1.94 | 2 pairs: too few for a verdict                                        |     30.0 |     0.017 | 2 of 3 |",
     ]
     assert "- \\* Mean over the runs that converged. sgd: 1 of 3 diverged (seed 2: non-finite loss)." in lines
 
@@ -65,13 +65,13 @@ def test_latex_of_the_example(optimizers):
         r"\setlength{\tabcolsep}{4pt}",
         r"\caption{Optimizer ablation, profile digits}",
         r"\label{tab:optimizers}",
-        r"\begin{tabular}{@{}lp{0.24\linewidth}rrrr@{}}",
+        r"\begin{tabular}{@{}lp{0.2\linewidth}rrp{0.2\linewidth}rrr@{}}",
         r"\toprule",
-        r"variant & \raggedright differs in & test top-1 (\%) & difference & time (s) & seeds \\",
+        r"variant & \raggedright differs in & test top-1 (\%) & difference & \raggedright verdict & time (s) & CPU-hours & seeds \\",
     ]
     assert (
-        r"lamb & \raggedright optimizer: adamw $\rightarrow$ lamb; base\_\allowbreak{}lr 0.03 $\rightarrow$ 0.32 & 98.75 $\pm$ 9.53 & +1.25"
-        in text
+        r"lamb & \raggedright optimizer: adamw $\rightarrow$ lamb; base\_\allowbreak{}lr 0.03 $\rightarrow$ 0.32 & 98.75 $\pm$ 9.53 & +1.25 $\pm$ 1.94 & "
+        r"\raggedright 2 pairs: too few for a verdict & 30.0 & 0.017 & 2 of 3 \\" in text
     )
 
 

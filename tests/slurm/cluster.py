@@ -146,6 +146,7 @@ class Cluster:
         max_array_size: int = 1001,
         grace: int = 5,
         preempt_send_user_signal: bool = True,
+        min_job_age: int = 300,
     ):
         self.root = root.resolve()
         if len(str(self.root)) > LONGEST_ROOT or any(c.isspace() for c in str(self.root)):
@@ -155,6 +156,7 @@ class Cluster:
         self.max_array_size = max_array_size
         self.grace = grace
         self.preempt_send_user_signal = preempt_send_user_signal
+        self.min_job_age = min_job_age
         self.nodes = [f"node{number}" for number in range(1, nodes + 1)]
         self.settings = self.root / "cluster.json"
         self.etc, self.log, self.run = self.root / "etc", self.root / "log", self.root / "run"
@@ -264,6 +266,14 @@ class Cluster:
             raise ClusterError(f"{node} is not up")
         self._cut(node)
 
+    def kill(self, node: str, pid: int, how: signal.Signals) -> None:
+        """Signal one process on a node, by the pid that it has there."""
+        unshare = self._node(node).pid()
+        if not unshare:
+            raise ClusterError(f"{node} is not up")
+        init = Path(f"/proc/{unshare}/task/{unshare}/children").read_text().split()[0]
+        subprocess.run(["nsenter", "--target", init, "--pid", "kill", f"-{int(how)}", str(pid)], check=True)
+
     def declare_down(self, node: str) -> None:
         """What an operator does after a crash; else SLURM takes 15 to 40 seconds to notice. ``start`` undoes it."""
         self.command("scontrol", "update", f"nodename={node}", "state=down", "reason=crashed")
@@ -364,6 +374,7 @@ class Cluster:
             "max_array_size": self.max_array_size,
             "grace": self.grace,
             "preempt_send_user_signal": self.preempt_send_user_signal,
+            "min_job_age": self.min_job_age,
         }
         if self.settings.exists():
             known: Settings = json.loads(self.settings.read_text())
@@ -454,7 +465,8 @@ class Cluster:
         yield "KillWait=2"
         yield "CompleteWait=0"
         yield "InactiveLimit=0"
-        yield "MinJobAge=300"
+        # Jobs that have ended longer ago than this are forgotten by and by.
+        yield f"MinJobAge={self.min_job_age}"
         yield "UnkillableStepTimeout=10"
         yield "ReturnToService=2"
         yield "JobRequeue=1"
@@ -561,6 +573,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--max-array-size", type=int, default=1001)
     parser.add_argument("--grace", type=int, default=5, help="seconds that a preempted job has")
     parser.add_argument("--no-preempt-signal", action="store_true", help="preempted jobs do not get their --signal")
+    parser.add_argument("--min-job-age", type=int, default=300, help="seconds until an ended job is forgotten")
     parser.add_argument("--keep", action="store_true", help="down: leave the logs and the state")
     asked = parser.parse_args(arguments)
     if (asked.action in ("crash", "start")) != (asked.node is not None):
@@ -576,6 +589,7 @@ def main(arguments: list[str] | None = None) -> int:
                 max_array_size=asked.max_array_size,
                 grace=asked.grace,
                 preempt_send_user_signal=not asked.no_preempt_signal,
+                min_job_age=asked.min_job_age,
             )
             cluster.up()
             print(f"# up after {time.monotonic() - began:.1f} s")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cluster import Cluster
@@ -21,13 +23,12 @@ def _end_abandoned(runs: Path) -> None:
             Cluster(lock.parent).down()
 
 
-@pytest.fixture(scope="session")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """Four nodes, no accounting; see `cluster.py`. Tests leave all nodes and the controller up, and no jobs behind."""
-    base = tmp_path_factory.getbasetemp()
+@contextlib.contextmanager
+def _cluster(folders: pytest.TempPathFactory, **settings: Any) -> Iterator[Cluster]:
+    base = folders.getbasetemp()
     # Under xdist each worker has a folder, and so a cluster, of its own.
     _end_abandoned(base.parent.parent if base.name.startswith("popen-gw") else base.parent)
-    made = Cluster(tmp_path_factory.mktemp("slurm"))
+    made = Cluster(folders.mktemp("slurm"), **settings)
     with (made.root / "owner").open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         try:
@@ -36,3 +37,17 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         finally:
             # The logs are for who reads a failure; pytest removes its folders in time.
             made.down(wipe=False)
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Four nodes, no accounting; see `cluster.py`. Tests leave all nodes and the controller up, and no jobs behind."""
+    with _cluster(tmp_path_factory) as made:
+        yield made
+
+
+@pytest.fixture
+def accounted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Three nodes with accounting, whose controller soon forgets jobs that have ended."""
+    with _cluster(tmp_path_factory, nodes=3, accounting=True, min_job_age=2) as made:
+        yield made

@@ -46,9 +46,13 @@ class Lab:
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
 
-    def __call__(self, *arguments: str, code: int | None = 0, path: str = "", timeout: float = 240) -> str:
+    def __call__(self, *arguments: str, code: int | None = 0, path: str = "", timeout: float = 600) -> str:
         process = self.start(*arguments, path=path)
-        out, _ = process.communicate(timeout=timeout)
+        try:
+            out, _ = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            process.terminate()  # so that what it has started on this machine stops too
+            raise AssertionError(f"not over after {timeout} s:\n{process.communicate(timeout=60)[0]}") from None
         assert code is None or process.returncode == code, out
         return out
 
@@ -153,6 +157,27 @@ def test_a_node_lost_with_its_job_and_a_controller_that_is_away(lab: Lab) -> Non
     assert len(lab.trained(run)) == 2
 
 
+def test_a_node_that_loses_attempts_again_and_again_is_left_out(lab: Lab) -> None:
+    path = lab.sweep(ONE, epochs=40)
+    run, attempts = next(iter(planned(path).runs)), lab.store.attempts
+    for number in (1, 2):
+        lab("run", "s.yaml")
+        wait_for(lambda number=number: len(attempts(run)) == number and lab.store.history(run), seconds=90)
+        # Not requeued, so that the next `run` sees how it ended; and on the same node again.
+        lab.cluster.command("scontrol", "update", f"jobid={lab.element(run)}", "requeue=0")
+        bad = attempts(run)[-1].owner["host"]
+        lab.cluster.crash(bad)
+        lab.cluster.declare_down(bad)
+        lab.cluster.start(bad)
+    lab("run", "s.yaml", "--wait")
+    assert [(attempt.exit or {})["class"] for attempt in attempts(run)] == ["node", "node", "done"]
+    assert {attempt.owner["host"] for attempt in attempts(run)[:2]} == {bad}
+    assert attempts(run)[2].owner["host"] != bad
+    scripts = [next((lab.store.root / "submissions" / str(n)).glob("*.sh")).read_text() for n in (1, 2, 3)]
+    assert [f"#SBATCH --exclude={bad}" in script for script in scripts] == [False, False, True]
+    assert result(lab.store, run) == lab.undisturbed(path)[run]
+
+
 def wrapper(lab: Lab, when: str) -> str:
     """A folder to put on PATH, with an sbatch that kills its caller before or after the real one."""
     folder = lab.folder / when
@@ -210,6 +235,23 @@ variants: {{hard: {{distill: {{type: hard}}}}}}
     assert set(lab.await_end().values()) <= {"done", "diverged"}
 
 
+def test_students_of_a_teacher_that_did_not_train_are_not_submitted_again(lab: Lab) -> None:
+    lab.sweep(
+        """seeds: 2
+stages:
+  teacher: {seeds: [0], recipe: {model: {name: "mylab:exploding"}}}
+  student: {teacher: teacher}
+variants: {hard: {distill: {type: hard}}}
+"""
+    )
+    lab("run", "s.yaml")
+    assert sorted(lab.await_end().values()) == ["blocked", "blocked", "diverged"]
+    out = lab("retry", "s", code=1)
+    assert "submitted job" not in out
+    assert out.count("ended by a non-finite loss") == 2
+    assert set(lab.states().values()) == {"blocked", "diverged"}
+
+
 def test_a_sweep_whose_runs_all_die_of_one_error_is_held(lab: Lab) -> None:
     lab.sweep(
         'seeds: 6\nvariants: {a: {model: {name: "mylab:broken_until", options: {file: /nowhere/at/all}}}}\n',
@@ -219,6 +261,7 @@ def test_a_sweep_whose_runs_all_die_of_one_error_is_held(lab: Lab) -> None:
     states = list(lab.states().values())
     assert states.count("held") >= 1
     assert sum(len(lab.store.attempts(run)) for run in lab.states()) < 6, "the rest did not train"
+    assert "- Held: a seed" in lab("table", "s")
     out = lab("run", "s.yaml", code=1)
     assert out.count("is held") == 1
     assert "boom: not yet" in out
@@ -258,6 +301,7 @@ def test_bad_settings_are_refused_before_anything_is_written(lab: Lab) -> None:
         ("--slurm.partition=a\nb", "slurm.partition"),
         ("--slurm.partition=nowhere", "invalid partition"),
         ("--slurm.tme=3", "did you mean 'time'?"),
+        ("--slurm.time=0", "slurm.time: got 0; expected minutes, or [D-]HH:MM:SS"),
     ):
         out = lab("run", "s.yaml", option, code=2)
         assert expected in out.replace("specified: nowhere", "").lower() or expected in out, out
@@ -326,11 +370,24 @@ def test_a_thousand_elements_are_one_array_and_one_question(lab: Lab) -> None:
     lab.sweep("seeds: 1000\nvariants: {a: {}}\n", slurm="array_parallelism: 1, partition: main")
     blocker = lab.cluster.submit("--exclusive", f"--nodes={len(lab.cluster.nodes)}", "--wrap=sleep 600")
     lab.cluster.await_job(blocker, "RUNNING")
-    lab("run", "s.yaml", "--yes")
+    out = lab("run", "s.yaml", "--yes")
+    assert "- Submitted: a seeds 0, 1" in out
     assert len(list((lab.store.root / "submissions").glob("*.json"))) == 1
-    states = lab.states()
+    states = json.loads(lab("status", "s", "--json", path=counting(lab)))
     assert len(states) == 1000
-    assert set(states.values()) == {"submitted"}
+    assert {state["state"] for state in states.values()} == {"submitted"}
+    assert (lab.folder / "asked").read_text().split() == ["squeue"]
     lab("cancel", "s")
     assert set(lab.states().values()) == {"cancelled"}
     lab.cluster.command("scancel", str(blocker))
+
+
+def counting(lab: Lab) -> str:
+    """A folder to put on PATH, whose commands note that they were called."""
+    folder = lab.folder / "counting"
+    folder.mkdir()
+    for name in ("squeue", "scontrol", "sacct", "sinfo"):
+        real = shutil.which(name, path=lab.environment["PATH"])
+        (folder / name).write_text(f'#!/bin/sh\necho {name} >>{lab.folder}/asked\nexec {real} "$@"\n')
+        (folder / name).chmod(0o755)
+    return f"{folder}:"
