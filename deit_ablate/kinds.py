@@ -1,6 +1,6 @@
 """The kinds of sweep: each turns its part of the file into rows (name, overrides, place).
 
-To add one: a generator of rows, a line in ``KINDS``, and a field of the same name in ``spec.SweepFile``.
+To add one: a generator of rows, a line in ``KINDS``, and a field of the same name in ``sweepfile.SweepFile``.
 """
 
 from __future__ import annotations

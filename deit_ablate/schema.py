@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from deit_ablate.recipe import Recipe
-from deit_ablate.spec import NAME, ProfileFile, SweepFile
+from deit_ablate.sweepfile import NAME, ProfileFile, SweepFile
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 

@@ -33,7 +33,8 @@ def test_from_plan_to_table_and_on(command: Command, sweep: Callable[..., Path])
     assert first.count(": started") == 4
     folder = store.sweep("tiny")
     assert {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()} == {
-        "plan.json", "seeds/1.json", "table.md", "table.csv", "table.tex", "figures/top1.png", "figures/curves.png",
+        "plan.json", "seeds/1.json", "table.md", "table.csv", "table.tex", "table.html",
+        "figures/effects.png", "figures/top1.png", "figures/curves.png",
     }  # fmt: skip
     assert (folder / "table.md").read_text() in first
     assert re.search(r"\| adamw.*\| +\d|\| adamw.*did not train", first)

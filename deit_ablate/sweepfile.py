@@ -1,0 +1,103 @@
+"""What a sweep file and a profile may say: typed, with the words that editors show."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, WithJsonSchema
+
+from deit_ablate.execution import Execution, Part
+
+RESERVED = frozenset({"runs", "reference", "submissions", "code", "data", "weights", "trash"})
+"""Folders of the store, which no sweep may be called after."""
+NAME = r"^[A-Za-z0-9+][A-Za-z0-9 ._+=,-]{0,199}$"
+
+
+def _sound_seeds(value: Any) -> Any:
+    if type(value) is int and 1 <= value <= 1000:
+        return value
+    listed = (
+        isinstance(value, list)
+        and 1 <= len(value) <= 1000
+        and all(type(seed) is int and 0 <= seed < 2**32 for seed in value)
+    )
+    if listed and len(set(value)) == len(value):
+        return value
+    raise ValueError("should be how many seeds (1 to 1000), or a list of different whole numbers >= 0")
+
+
+_SEEDS_SCHEMA = {
+    "anyOf": [
+        {"type": "integer", "minimum": 1},
+        {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1},
+    ]
+}
+Seeds = Annotated[Any, AfterValidator(_sound_seeds), WithJsonSchema(_SEEDS_SCHEMA)]
+Mapping_ = dict[str, Any]
+
+
+class StageFile(Part):
+    recipe: Mapping_ = Field({})
+    """Overrides of this stage, over the sweep's recipe (or over the run that it continues from)."""
+    teacher: str | None = None
+    """The stage whose run teaches this one; by default the teacher of the stage that it goes on from."""
+    from_: Annotated[str | None, Field(alias="from")] = None
+    """The stage whose weights this one starts from."""
+    weights: Literal["last", "ema"] = "last"
+    """Which weights of the parent are used."""
+    seeds: Seeds | None = None
+    """Seeds of this stage; [0] makes one run that all seeds share."""
+
+
+def _grows(looks: list[int]) -> list[int]:
+    if looks[0] < 3 or any(later <= earlier for earlier, later in itertools.pairwise(looks)):
+        raise ValueError("expected growing numbers of seeds, the first at least 3")
+    return looks
+
+
+Looks = Annotated[list[Annotated[int, Field(ge=1, le=1000)]], Field(min_length=1, max_length=4), AfterValidator(_grows)]
+
+
+class SweepFile(Part):
+    """A sweep file: one question, and how to vary a recipe to answer it."""
+
+    title: str = ""
+    description: str = ""
+    profile: str | None = None
+    """The base recipe: digits, fashion-mnist, imagenet, or a file of your own in profiles/."""
+    seeds: Seeds = 3
+    """How many seeds (0, 1, ...), or a list of them."""
+    margin: Annotated[float, Field(gt=0)] | None = None
+    """Points of top-1 below which rows count as equivalent; to be declared before the sweep is run."""
+    looks: Looks | None = None
+    """Seeds after which rows are looked at, and those that are decided stop, such as [3, 6, 9, 12]; to be declared
+    before the sweep is run."""
+    recipe: Mapping_ = Field({})
+    """Overrides for all rows."""
+    execution: Execution = Execution()
+    baseline: str | None = None
+    """The variant that differences are taken from."""
+    variants: Mapping_ | None = None
+    """Rows by name, each with the overrides that make it differ."""
+    grid: Mapping_ | None = None
+    """Axes by key, each a list of values; one row for every combination."""
+    zip: Mapping_ | None = None
+    """Axes by key, each a list of values of equal length; one row for each position."""
+    leave_one_out: Mapping_ | list[str] | None = None
+    """From the baseline, one switch off at a time: names with overrides, or keys that have an off value."""
+    add_one: Mapping_ | list[str] | None = None
+    """From the baseline, one switch on at a time: names with overrides, or keys, set to Table 9's value."""
+    cumulative: Mapping_ | None = None
+    """From the baseline, one change after the other, each on top of those before: names with overrides."""
+    stages: dict[str, StageFile] | None = None
+    """Steps that feed one another: a teacher, its students, fine-tuning."""
+    by_profile: dict[str, Mapping_] | None = None
+    """Overrides under one profile: profile, then variant (or stage, or `recipe`), then keys."""
+
+
+class ProfileFile(Part):
+    title: str = ""
+    description: str = ""
+    recipe: Mapping_ = Field({})
+    execution: Execution = Execution()
