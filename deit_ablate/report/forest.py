@@ -48,7 +48,7 @@ def forest_figure(results: Path | str, sweep: str, stage: str | None = None) -> 
         axes.axvline(0, color=GREY, linewidth=0.7, dashes=(4, 2.5), zorder=1)
         for y, row in enumerate(shown):
             _row(axes, y, row, seeds.get(row["variant"], ()))
-        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=4, steps=[1, 2, 5, 10]))
         axes.set_yticks(range(len(shown)), labels, linespacing=0.95)
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
@@ -99,7 +99,7 @@ def _row(axes: Axes, y: int, row: Mapping[str, Any], seeds: Sequence[float]) -> 
 
 def _verdict(row: Mapping[str, Any]) -> str:
     """The verdict without what would be needed to reach one, which the table says."""
-    words = str(row["verdict_words"])
+    words = str(row["verdict_words"]).replace(", by less than ", ", < ")
     return words.partition(";")[0].partition(":")[0].partition(" (")[0]
 
 
