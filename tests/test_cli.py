@@ -163,3 +163,18 @@ def test_a_large_plan_asks_first(command: Command, sweep: Callable[..., Path]) -
     assert "102 runs of unknown cost" in done.stderr
     assert "--yes" in done.stderr
     assert not (command.folder / "results").exists()
+
+
+def test_seeds_and_looks_are_kept_as_they_were_planned(
+    command: Command, sweep: Callable[..., Path], store: Store
+) -> None:
+    rows = "seeds: 1\nbaseline: a\nvariants: {a: {}, b: {augment: {erasing: 0}}}\n"
+    late = "Seeds were added after looking; 5% no longer holds."
+    sweep(rows)
+    assert late not in command("run", "tiny.yaml").stdout
+    sweep("looks: [3, 6, 9, 12]\n" + rows, name="looked")
+    assert "look 0 of 4 (0 of 12 seeds)" in command("run", "looked.yaml").stdout, "its runs are those of the other one"
+    assert [plan["looks"] for plan in store.planned_seeds("looked")] == [[3, 6, 9, 12]]
+    assert late in command("run", "tiny.yaml", "--seeds", "2").stdout
+    assert [plan["seeds"] for plan in store.planned_seeds("tiny")] == [{"": [0]}, {"": [0, 1]}]
+    assert late not in command("run", "looked.yaml", "--seeds", "2").stdout, "the looks had announced them"

@@ -75,7 +75,7 @@ def test_from_plan_to_table_and_on(command: Command, sweep: Callable[..., Path])
     assert "optimizer.name" in command("diff", "tiny:lamb:0", "tiny:adamw:0").stdout
     assert "test top-1" in command("logs", "tiny:lamb:0").stdout
     assert command("table", "tiny", "--format", "csv").stdout == (folder / "table.csv").read_text()
-    assert command("figure", "tiny").stdout.count(".png") == 2
+    assert command("figure", "tiny").stdout.count(".png") == 3
 
 
 def test_one_failing_run_leaves_the_others_going(command: Command, sweep: Callable[..., Path]) -> None:

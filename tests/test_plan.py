@@ -215,3 +215,22 @@ def test_figures_that_runs_will_not_have_are_refused(sweep: Callable[..., Path],
     with pytest.raises(InputError) as error:
         planned(sweep(text))
     assert says in str(error.value)
+
+
+def test_a_cumulative_sweep_adds_one_change_after_another(tmp_path: Path) -> None:
+    plan = planned(write(tmp_path, """
+profile: digits
+seeds: 1
+cumulative:
+  erasing: {augment: {erasing: 0}}
+  longer: {schedule: {epochs: 40}}
+  erasing again: {augment: {erasing: 0.1}}
+"""))  # fmt: skip
+    assert plan.sweep.baseline == "baseline", "by default the recipe that the road starts from"
+    assert [row.name for row in plan.rows] == ["baseline", "+erasing", "+longer", "+erasing again"]
+    before = plan.rows[0].recipe
+    assert [(row.recipe.augment.erasing, row.recipe.schedule.epochs) for row in plan.rows] == [
+        (before.augment.erasing, before.schedule.epochs), (0, before.schedule.epochs), (0, 40), (0.1, 40),
+    ]  # fmt: skip
+    assert [row.leaks for row in plan.rows] == [[]] * 4
+    assert set(plan.rows[2].differs) == {"augment.erasing", "schedule.epochs"}, "from the baseline"

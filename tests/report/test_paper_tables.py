@@ -17,7 +17,7 @@ from deit_ablate.plan import Cell
 from deit_ablate.report import write
 from deit_ablate.report.published import read_published
 from deit_ablate.report.render import RENDERERS, to_markdown
-from deit_ablate.report.tables import Table
+from deit_ablate.report.tables import Table, sweep_table
 
 ANALYSES = sorted(path.stem for path in shipped.folder("analysis").glob("*.py"))
 WIGGLE = (-0.1, 0.0, 0.1)
@@ -261,3 +261,10 @@ def test_table9_is_a_script_and_our_defaults_are_the_papers() -> None:
 def test_a_sweep_of_ones_own_has_no_table_in_the_paper(optimizers: Any) -> None:
     assert write.paper_analysis(optimizers.root, "optimizers") is None
     assert write.write_paper(optimizers.root, "optimizers") == []
+
+
+def test_a_thousand_runs_make_a_table(shipped_sweep: Callable[..., Shipped]) -> None:
+    made = shipped_sweep("optimizers", like_the_paper("table8", {}), seeds=335)
+    table = sweep_table(made.root, "optimizers")
+    assert len(made.plan.runs) == 1005
+    assert [row[-1] for row in table.rows()] == ["335"] * 3

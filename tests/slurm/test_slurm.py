@@ -157,6 +157,7 @@ def test_a_node_lost_with_its_job_and_a_controller_that_is_away(lab: Lab) -> Non
     assert len(lab.trained(run)) == 2
 
 
+@pytest.mark.storm  # over a minute
 def test_a_node_that_loses_attempts_again_and_again_is_left_out(lab: Lab) -> None:
     path = lab.sweep(ONE, epochs=40)
     run, attempts = next(iter(planned(path).runs)), lab.store.attempts
