@@ -15,16 +15,16 @@ def _ours(results, sweep):
 
 def table(results, sweep, strict=False):
     from deit_ablate.report.published import Beside, paper_table, read_published
-    from deit_ablate.report.tables import Column
+    from deit_ablate.report.tables import NOTHING, Column
 
     ours, paper = _ours(results, sweep), read_published("table5")
 
     def published(column):
-        return lambda row: paper[row["row"], column].text if (row["row"], column) in paper else "–"
+        return lambda row: paper[row["row"], column].text if (row["row"], column) in paper else NOTHING
 
     def own(column, scale, digits):
         return lambda row: (
-            f"{ours.loc[row['row'], column] / scale:.{digits}f}" if ours.loc[row["row"], column] > 0 else "–"
+            f"{ours.loc[row['row'], column] / scale:.{digits}f}" if ours.loc[row["row"], column] > 0 else NOTHING
         )
 
     first = [

@@ -272,9 +272,7 @@ def _rows(sweep: Sweep, recipes: Mapping[tuple[str, str], Recipe]) -> Iterator[R
             follows = difference(derived(recipe), derived(base)) if own else {}
             prefix = "" if stage.name == final else f"{stage.name}."
             differs |= {f"{prefix}{key}": pair for key, pair in own.items() if differs.get(key) != pair}
-            known = {(leak.what, repr(leak.before), repr(leak.after)) for leak in leaks}
-            found = planned_leaks(variant.name, declares, own, follows)
-            leaks += [leak for leak in found if (leak.what, repr(leak.before), repr(leak.after)) not in known]
+            leaks += [leak for leak in planned_leaks(variant.name, declares, own, follows) if leak not in leaks]
         yield Row(variant.name, recipes[variant.name, final], variant.shows, differs, declares, leaks)
 
 

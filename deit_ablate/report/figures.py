@@ -17,7 +17,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from deit_ablate.report.frame import rows
-from deit_ablate.report.style import GREY, LIGHT, MOST, OKABE_ITO, new_figure, nothing, shortened, style
+from deit_ablate.report.style import GREY, LIGHT, MOST, OKABE_ITO, new_figure, nothing, shortened, style, whisker
 from deit_ablate.report.summary import summarize
 from deit_ablate.report.tables import measure
 
@@ -60,7 +60,7 @@ def sweep_figure(results: Path | str, sweep: str) -> Figure:
                 zorder=2,
             )
             if row["seeds"] > 1:
-                _interval(axes, y, row["top1_mean"], row["top1_half_width"], colour)
+                whisker(axes, y, row["top1_mean"], row["top1_half_width"], colour)
             if row["seeds"]:
                 axes.plot([row["top1_mean"]], [y], "o", color=colour, markersize=4.2, markeredgewidth=0, zorder=4)
             _beside(axes, y, _said(row, digits), "black" if row["seeds"] else GREY)
@@ -105,26 +105,6 @@ def _limits(every: Sequence[dict[str, Any]], seeds: dict[str, list[float]]) -> t
             high = max(high, min(row["top1_mean"] + row["top1_half_width"], max(values) + room))
     margin = max(0.06 * (high - low), 1 - (high - low) / 2)
     return max(low - margin, -0.5), min(high + margin, 100.5)
-
-
-def _interval(axes: Axes, y: float, mean: float, half_width: float, colour: str) -> None:
-    """The interval as a line; an arrow where it goes on beyond the axis."""
-    low, high = axes.get_xlim()
-    ends = mean - half_width, mean + half_width
-    axes.plot(
-        [max(ends[0], low), min(ends[1], high)],
-        [y, y],
-        "-",
-        color=colour,
-        linewidth=1.4,
-        solid_capstyle="butt",
-        zorder=3,
-    )
-    for beyond, edge, marker in ((ends[0] < low, low, 4), (ends[1] > high, high, 5)):
-        if beyond:
-            axes.plot(
-                [edge], [y], marker=marker, color=colour, markersize=4, markeredgewidth=0, clip_on=False, zorder=3
-            )
 
 
 def _beside(axes: Axes, y: float, text: str, colour: str) -> None:

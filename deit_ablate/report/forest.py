@@ -15,9 +15,9 @@ from matplotlib.ticker import MaxNLocator
 
 from deit_ablate.report.effects import DIFFERENT
 from deit_ablate.report.frame import rows
-from deit_ablate.report.style import GREY, LIGHT, MOST, OKABE_ITO, new_figure, nothing, shortened, style
-from deit_ablate.report.summary import Summary, summarize
-from deit_ablate.report.tables import measure
+from deit_ablate.report.style import GREY, LIGHT, MOST, OKABE_ITO, new_figure, nothing, shortened, style, whisker
+from deit_ablate.report.summary import Summary, summarize, top1_by_row
+from deit_ablate.report.tables import NOTHING, measure, short_verdict
 
 BAND = "#E8EEF4"
 
@@ -68,11 +68,8 @@ def _largest(every: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _differences(summary: Summary) -> dict[str, list[float]]:
     """Row -> the differences of its seeds."""
-    values: dict[str, dict[int, float]] = {}
-    for record in summary.final:
-        if not math.isnan(record["top1"]):
-            values.setdefault(record["variant"], {})[record["seed"]] = record["top1"]
-    baseline = values.get(summary.plan["baseline"], {})
+    values = top1_by_row(summary.plan, summary.final)
+    baseline = values[summary.plan["baseline"]]
     return {
         name: [own[seed] - baseline[seed] for seed in sorted(own.keys() & baseline.keys())]
         for name, own in values.items()
@@ -87,10 +84,10 @@ def _row(axes: Axes, y: int, row: Mapping[str, Any], seeds: Sequence[float]) -> 
     )
     for half_width, linewidth in ((row["difference_half_width_all"], 0.7), (row["difference_half_width"], 2.0)):
         if not math.isnan(half_width):
-            _whisker(axes, y, row["difference"], half_width, colour, linewidth)
+            whisker(axes, y, row["difference"], half_width, colour, linewidth=linewidth, arrow=3.6)
     if not math.isnan(row["difference"]):
         axes.plot([row["difference"]], [y], "o", color=colour, markersize=4.2, markeredgewidth=0, zorder=4)
-    said = measure(row["difference"], row["difference_half_width"], signed=True) if row["pairs"] else "–"
+    said = measure(row["difference"], row["difference_half_width"], signed=True) if row["pairs"] else NOTHING
     axes.annotate(
         f"{said}  {_verdict(row)}", (1, y), xycoords=("axes fraction", "data"), xytext=(5, 0),
         textcoords="offset points", va="center", color="black" if row["pairs"] else GREY, fontsize=6.2,
@@ -99,21 +96,7 @@ def _row(axes: Axes, y: int, row: Mapping[str, Any], seeds: Sequence[float]) -> 
 
 def _verdict(row: Mapping[str, Any]) -> str:
     """The verdict without what would be needed to reach one, which the table says."""
-    words = str(row["verdict_words"]).replace(", by less than ", ", < ")
-    return words.partition(";")[0].partition(":")[0].partition(" (")[0]
-
-
-def _whisker(axes: Axes, y: int, mean: float, half_width: float, colour: str, linewidth: float) -> None:
-    """The interval as a line; an arrow where it goes on beyond the axis."""
-    low, high = axes.get_xlim()
-    ends = mean - half_width, mean + half_width
-    axes.plot(
-        [max(ends[0], low), min(ends[1], high)], [y, y], "-", color=colour, linewidth=linewidth,
-        solid_capstyle="butt", zorder=3,
-    )  # fmt: skip
-    for beyond, edge, marker in ((ends[0] < low, low, 4), (ends[1] > high, high, 5)):
-        if beyond:
-            axes.plot([edge], [y], marker=marker, color=colour, markersize=3.6, markeredgewidth=0, clip_on=False)
+    return short_verdict(str(row["verdict_words"]).replace(", by less than ", ", < "))
 
 
 def _limits(

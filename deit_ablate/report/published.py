@@ -19,7 +19,7 @@ from deit_ablate import shipped
 from deit_ablate.report.agreement import agreement
 from deit_ablate.report.effects import effects
 from deit_ablate.report.frame import rows
-from deit_ablate.report.summary import Summary, images_tested, summarize
+from deit_ablate.report.summary import Summary, images_tested, summarize, top1_by_row
 from deit_ablate.report.tables import NOTHING, Column, Table, footnotes, measure
 
 PAPER_SCALE = "imagenet"
@@ -177,10 +177,8 @@ def _agreements(
         baseline = summary.plan["baseline"] if summary else None
         if summary is None or not baseline:
             continue
-        values: dict[str, dict[int, float]] = {row["name"]: {} for row in summary.plan["variants"]}
-        for record in summary.final:
-            if not math.isnan(record["top1"]):
-                values[record["variant"]][record["seed"]] = record["top1"]
+        final = summary.final
+        values = top1_by_row(summary.plan, final)
         for own in dict.fromkeys((baselines or {}).values()) or [baseline]:
             compared = [
                 name
@@ -195,7 +193,7 @@ def _agreements(
             ours = {name: values[name] for name in compared if name in theirs}
             if not ours or not values[own]:
                 continue
-            images = images_tested(summary.final)
+            images = images_tested(final)
             judged = effects(ours, values[own], margin=summary.plan["margin"], test_images=images)
             said = agreement(ours, values[own], theirs, judged, test_images=images)
             label = f"{part.header}, against {own}" if baselines else part.header

@@ -89,6 +89,23 @@ def nothing(words: str) -> Figure:
     return figure
 
 
+def whisker(
+    axes: Axes, y: float, mean: float, half_width: float, colour: str, *, linewidth: float = 1.4, arrow: float = 4
+) -> None:
+    """An interval as a line; an arrow where it goes on beyond the axis."""
+    low, high = axes.get_xlim()
+    ends = mean - half_width, mean + half_width
+    axes.plot(
+        [max(ends[0], low), min(ends[1], high)], [y, y], "-", color=colour, linewidth=linewidth,
+        solid_capstyle="butt", zorder=3,
+    )  # fmt: skip
+    for beyond, edge, marker in ((ends[0] < low, low, 4), (ends[1] > high, high, 5)):
+        if beyond:
+            axes.plot(
+                [edge], [y], marker=marker, color=colour, markersize=arrow, markeredgewidth=0, clip_on=False, zorder=3
+            )
+
+
 def shortened(names: Sequence[str], width: int, lines: int = 1) -> list[str]:
     """Names on few lines of ``width`` characters. Where one is longer, the blocks of keys go from all; then middles go."""
     texts = [plain(name).strip() for name in names]

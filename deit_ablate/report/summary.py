@@ -75,9 +75,10 @@ def summarize(results: Path | str, sweep: str, *, stage: str | None = None, stri
     plan = read_plan(Store(results), sweep)
     summary = Summary(plan, load(results, sweep), pd.DataFrame(), final_stage(plan) if stage is None else stage)
     runs: dict[str, list[dict[str, Any]]] = {row["name"]: [] for row in plan["variants"]}
-    for record in summary.final:
+    final = summary.final
+    for record in final:
         runs[record["variant"]].append(record)
-    values = {name: _by_seed(own) for name, own in runs.items()}
+    values = top1_by_row(plan, final)
     judged, looks = _judge(plan, runs, values, strict)
     leaks = _leaks(plan, runs)
     statistics = []
@@ -231,6 +232,10 @@ def differs_in(differs: Mapping[str, Sequence[Any]]) -> str:
     return "; ".join(words)
 
 
-def _by_seed(records: Sequence[Mapping[str, Any]]) -> dict[int, float]:
-    """Seed -> top-1 of the runs that are done and have one."""
-    return {record["seed"]: record["top1"] for record in records if not math.isnan(record["top1"])}
+def top1_by_row(plan: Mapping[str, Any], final: Iterable[Mapping[str, Any]]) -> dict[str, dict[int, float]]:
+    """Row -> seed -> top-1 of the runs that are done and have one, of a stage's records (``Summary.final``)."""
+    values: dict[str, dict[int, float]] = {row["name"]: {} for row in plan["variants"]}
+    for record in final:
+        if not math.isnan(record["top1"]):
+            values[record["variant"]][record["seed"]] = record["top1"]
+    return values

@@ -100,6 +100,11 @@ def measure(mean: float, half_width: float, *, signed: bool = False, digits: int
     return text if math.isnan(half_width) else f"{text} ± {half_width:.{digits}f}"
 
 
+def short_verdict(words: str) -> str:
+    """A verdict's words without what would be needed to reach one, and without its evidence."""
+    return words.partition(";")[0].partition(":")[0].partition(" (")[0]
+
+
 def _top1(row: Mapping[str, Any]) -> str:
     if row["diverged"] and row["diverged"] == row["seeds_planned"]:
         return "did not train"
@@ -172,13 +177,14 @@ def _judged(summary: Summary, every: Sequence[Mapping[str, Any]]) -> list[str]:
     if not compared:
         return []
     margin = summary.plan["margin"]
-    within = f", ±{margin:g} points" if margin else ""
     notes = [
         "Differences are paired by seed; their variance is moderated by that of the other rows "
         "(Smyth 2004, with a fixed weight), and verdicts are adjusted over the table's rows (Holm 1979)."
     ]
     if margin:
-        notes.append(f"Equivalent: within the margin that the sweep declares{within} (two one-sided tests).")
+        notes.append(
+            f"Equivalent: within the margin that the sweep declares, ±{margin:g} points (two one-sided tests)."
+        )
     else:
         notes.append("The sweep declares no margin, so no row is called equivalent.")
     return notes

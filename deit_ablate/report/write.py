@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from deit_ablate import files, shipped
 from deit_ablate.report.render import RENDERERS
+from deit_ablate.report.tables import Table
 from deit_ablate.store import Store
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def analysis(name: str = "sweep_table") -> ModuleType:
@@ -47,38 +52,39 @@ def write_paper(results: Path | str, sweep: str, formats: Sequence[str] = ("png"
         Store(results).outcome(run) for *_, run in (Store(results).plan(sweep) or {})["cells"]
     ):
         return []
-    table, folder, paths = module.table(results, sweep), Store(results).sweep(sweep), []
-    for suffix, render in RENDERERS.items():
-        paths.append(folder / f"paper.{suffix}")
-        files.replace(paths[-1], render(table).encode())
-    for name, figure in module.figures(results, sweep).items():
-        from deit_ablate.report.style import save
-
-        for form in formats:
-            paths.append(files.make_folder(folder / "figures") / f"paper_{name}.{form}")
-            save(figure, paths[-1])
-    return paths
+    folder = Store(results).sweep(sweep)
+    paths = _save_table(module.table(results, sweep), folder / "paper")
+    figures = {f"paper_{name}": figure for name, figure in module.figures(results, sweep).items()}
+    return paths + _save_figures(figures, folder, formats)
 
 
 def write_table(results: Path | str, sweep: str, strict: bool = False) -> list[Path]:
-    """Write table.md, table.csv and table.tex of a sweep, table.md last; returns their paths. Raises NoSweep."""
-    table = analysis().table(results, sweep, strict)
-    paths = {suffix: Store(results).sweep(sweep) / f"table.{suffix}" for suffix in RENDERERS}
+    """Write table.md, .csv, .tex and .html of a sweep, table.md last; returns their paths. Raises NoSweep."""
+    return _save_table(analysis().table(results, sweep, strict), Store(results).sweep(sweep) / "table")
+
+
+def write_figures(results: Path | str, sweep: str, formats: Sequence[str] = ("png",)) -> list[Path]:
+    """Write figures/<name>.<format> of a sweep; returns their paths. Raises NoSweep. Imports matplotlib."""
+    return _save_figures(analysis().figures(results, sweep), Store(results).sweep(sweep), formats)
+
+
+def _save_table(table: Table, stem: Path) -> list[Path]:
+    """``stem`` with each renderer's suffix, Markdown's last."""
+    paths = {suffix: stem.with_name(f"{stem.name}.{suffix}") for suffix in RENDERERS}
     for suffix, path in reversed(paths.items()):
         files.replace(path, RENDERERS[suffix](table).encode())
     return list(paths.values())
 
 
-def write_figures(results: Path | str, sweep: str, formats: Sequence[str] = ("png",)) -> list[Path]:
-    """Write figures/<name>.<format> of a sweep; returns their paths. Raises NoSweep. Imports matplotlib."""
+def _save_figures(figures: Mapping[str, Figure], folder: Path, formats: Sequence[str]) -> list[Path]:
+    if not figures:
+        return []
     from deit_ablate.report.style import save
 
-    figures = analysis().figures(results, sweep)
-    folder = files.make_folder(Store(results).sweep(sweep) / "figures")
     paths = []
     for name, figure in figures.items():
         for form in formats:
-            paths.append(folder / f"{name}.{form}")
+            paths.append(files.make_folder(folder / "figures") / f"{name}.{form}")
             save(figure, paths[-1])
     return paths
 

@@ -12,7 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from deit_ablate.report.page import words
 from deit_ablate.report.page.content import Content
 from deit_ablate.report.page.html import tag
-from deit_ablate.report.tables import measure
+from deit_ablate.report.summary import top1_by_row
+from deit_ablate.report.tables import measure, short_verdict
 
 MOST = 60
 """Rows that are drawn."""
@@ -76,7 +77,7 @@ def effects(page: Content) -> str:
     if len(every) > MOST:
         kept = {row["variant"] for row in sorted(every, key=lambda row: -abs(row["difference"]))[:MOST]}
         shown = [row for row in every if row["variant"] in kept]
-    values = _values(page)
+    values = top1_by_row(page.plan, page.final)
     base = values.get(plan["baseline"], {})
     seeds = {
         row["variant"]: {seed: value - base[seed] for seed, value in values[row["variant"]].items() if seed in base}
@@ -98,7 +99,7 @@ def effects(page: Content) -> str:
         drawn += _dots(axis, seeds[row["variant"]], signed=True)
         drawn += f'<circle class="mean" cx="{axis.at(row["difference"])}%" cy="11" r="4.5"/>'
         kind = words.group(row["verdict"])
-        verdict = page.say(str(row["verdict_words"]).partition(";")[0].partition(":")[0].partition(" (")[0])
+        verdict = page.say(short_verdict(str(row["verdict_words"])))
         said = measure(row["difference"], row["difference_half_width"], signed=True)
         lines.append(_strip(page, row["variant"], drawn, f"{said} {tag('b', verdict)}", f"v-{kind}" if kind else ""))
     key = (
@@ -113,7 +114,7 @@ def effects(page: Content) -> str:
 def accuracies(page: Content) -> str:
     """Each row's mean test top-1 with its interval and its seeds."""
     every = page.rows
-    values = _values(page)
+    values = top1_by_row(page.plan, page.final)
     given = [row for row in every if row["seeds"]]
     if not given:
         return ""
@@ -141,14 +142,6 @@ def accuracies(page: Content) -> str:
     key += " * Mean of the runs that converged." if any(row["diverged"] and row["seeds"] for row in shown) else ""
     more = "" if len(shown) == len(every) else f" {len(shown)} of {len(every)} rows: the highest and the lowest."
     return _figure("top1", "Test top-1 (%)", key + more, [*lines, _axis_row(axis)])
-
-
-def _values(page: Content) -> dict[str, dict[int, float]]:
-    values: dict[str, dict[int, float]] = {}
-    for record in page.final:
-        if not math.isnan(record["top1"]):
-            values.setdefault(record["variant"], {})[record["seed"]] = record["top1"]
-    return values
 
 
 def _axis(dots: Sequence[float], intervals: Iterable[tuple[float, float]], least: float) -> Axis:

@@ -10,8 +10,7 @@ from typing import Any
 from deit_ablate.report.effects import Pairing, resolution
 from deit_ablate.report.moderated import holm, moderate
 from deit_ablate.report.planning import ALPHA, FEWEST
-from deit_ablate.report.records import number
-from deit_ablate.report.summary import Summary
+from deit_ablate.report.summary import Summary, images_tested, top1_by_row
 from deit_ablate.report.tables import measure
 
 GROUPS: tuple[tuple[str, tuple[str, ...], str], ...] = (
@@ -126,22 +125,16 @@ def any_two(summary: Summary, final: Sequence[Mapping[str, Any]]) -> list[Compar
 
     Nothing where there are more than MOST_COMPARED rows: so many pairs leave no power for any of them.
     """
-    values: dict[str, dict[int, float]] = {
-        name: {} for name in summary.frame["variant"] if name != summary.plan["baseline"]
-    }
-    for record in final:
-        if record["variant"] in values and not math.isnan(record["top1"]):
-            values[record["variant"]][record["seed"]] = record["top1"]
-    values = {name: own for name, own in values.items() if len(own) > 1}
+    every = top1_by_row(summary.plan, final)
+    values = {name: own for name, own in every.items() if name != summary.plan["baseline"] and len(own) > 1}
     if not 2 <= len(values) <= MOST_COMPARED:
         return []
     import numpy as np
 
     table = Pairing.of(values, {})
     couples = [(i, j) for i in range(len(table.names)) for j in range(i + 1, len(table.names))]
-    images = {int(count) for record in final if not math.isnan(count := number(record["test_images"]))}
     differences = np.array([table.values[i] - table.values[j] for i, j in couples])
-    now = moderate(differences, resolution(images.pop() if len(images) == 1 else None))
+    now = moderate(differences, resolution(images_tested(final)))
     adjusted, half_width = holm(np.where(now.pairs >= FEWEST, now.p, np.nan)), now.half_width()
     return [
         Compared(
