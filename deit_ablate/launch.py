@@ -35,6 +35,8 @@ class Progress:
     """Runs that this launcher carries."""
     elsewhere: list[str]
     """Runs that are in another launcher's hands."""
+    started: list[str]
+    """Runs that this launcher has started since the last call, in order; some may have ended already."""
     ended: list[str]
     """Runs that ended since the last call, in order."""
     seconds_left: float | None
@@ -105,6 +107,7 @@ class Launch:
         self.costs = Costs(store, self.runs)
         self.expected: dict[str, float | None] = {}
         self.queue = [run for run in self.runs if self._wanted(run)]
+        self._newly_started: list[str] = []
         self._looked = 0.0
 
     def _wanted(self, run: str) -> bool:
@@ -128,20 +131,14 @@ class Launch:
                 break
             ended = [end.job.run for end in self._poll()]
             ended += self._look_elsewhere()
+            started, self._newly_started = self._newly_started, []
+            mine, elsewhere = list(self.mine), list(self.elsewhere)
             watch(
-                Progress(
-                    len(self.runs),
-                    self.states,
-                    list(self.mine),
-                    list(self.elsewhere),
-                    ended,
-                    self._seconds_left(),
-                    stopping,
-                )
+                Progress(len(self.runs), self.states, mine, elsewhere, started, ended, self._seconds_left(), stopping)
             )
         self.report.states = status.states(self.store, self.parents, self.sweep)
         self.report.interrupted = stop()
-        watch(Progress(len(self.runs), self.report.states, [], [], [], None, self.report.interrupted))
+        watch(Progress(len(self.runs), self.report.states, [], [], [], [], None, self.report.interrupted))
         return self.report
 
     def _poll(self) -> list[Ended]:
@@ -204,6 +201,7 @@ class Launch:
         self.retry.discard(run)
         self.mine[run] = time.monotonic()
         self.before[run] = self.states[run].attempt
+        self._newly_started.append(run)
         self.report.started += 1
         self.report.tried.add(run)
 

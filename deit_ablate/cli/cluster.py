@@ -69,7 +69,7 @@ def submit(submitter: Submitter, labels: Mapping[str, str], *, wait: bool, out: 
                 _say_submitted(done.jobs, labels, out)
                 return report
             running = [run for run in going if done.states[run].name == "running"]
-            watch(Progress(len(labels), done.states, running, [], sorted(over - before), None))
+            watch(Progress(len(labels), done.states, running, [], [], sorted(over - before), None))
             before = over
             if not going and not limited:
                 return report

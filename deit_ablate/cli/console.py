@@ -85,7 +85,7 @@ class Watch:
         self.store, self.labels, self.epochs = store, labels, epochs
         self.stream = stream or sys.stdout
         self.begun = self.last = time.monotonic()
-        self.seen_running: set[str] = set()
+        self.told_of: set[str] = set()
         self.live: Any = None
         if self.stream.isatty() and os.environ.get("TERM") != "dumb":
             from rich.console import Console
@@ -95,20 +95,24 @@ class Watch:
             self.live.start()
 
     def __call__(self, progress: Progress) -> None:
+        if self.live is None:
+            self.say_begun(progress)
         for run in progress.ended:
             self.say(f"{self.labels.get(run, run)}: {self.told(run, progress.states[run])}")
         if self.live is not None:
             self.live.update(self.block(progress))
             return
-        for run in progress.running:
-            if run not in self.seen_running:
-                self.seen_running.add(run)
-                how = "started" if run in progress.mine else "runs already, started by another launcher"
-                self.say(f"{self.labels.get(run, run)}: {how} ({run})")
         if time.monotonic() - self.last > PLAIN_EVERY and progress.running:
             for run in progress.running:
                 self.say(f"  {self.line(run, progress)}")
             self.say(self.headline(progress))
+
+    def say_begun(self, progress: Progress) -> None:
+        for run in dict.fromkeys([*progress.started, *progress.running]):
+            if run not in self.told_of:
+                self.told_of.add(run)
+                how = "runs already, started by another launcher" if run in progress.elsewhere else "started"
+                self.say(f"{self.labels.get(run, run)}: {how} ({run})")
 
     def told(self, run: str, state: State) -> str:
         if state.finished:
