@@ -16,7 +16,9 @@ def table(results, sweep, strict=False):
         Column("epochs ours", lambda row: str(ours.get(row["row"], {}).get("schedule.epochs", NOTHING)), right=True),
     ]
     beside = [Beside("224", "top-1", None), Beside("384", "fine-tuned", None, ours=False)]
-    return paper_table(results, sweep, "figure3", beside, title="DeiT Figure 3: training length", first=first)
+    return paper_table(
+        results, sweep, "figure3", beside, title="DeiT Figure 3: training length", first=first, strict=strict
+    )
 
 
 def figures(results, sweep):

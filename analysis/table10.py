@@ -28,7 +28,9 @@ def table(results, sweep, strict=False):
         Beside("ReaL", "ReaL", None, ours=False),
         Beside("V2", "V2", None, ours=False),
     ]
-    return paper_table(results, sweep, "table10", beside, title="DeiT Table 10: fine-tuning resolution", first=first)
+    return paper_table(
+        results, sweep, "table10", beside, title="DeiT Table 10: fine-tuning resolution", first=first, strict=strict
+    )
 
 
 def figures(results, sweep):

@@ -24,7 +24,7 @@ def table(results, sweep, strict=False):
     ]
     stand_ins = STAND_INS if any(row["name"] in STAND_INS for row in plan["variants"]) else None
     title = "DeiT Table 2: teachers and their students"
-    return paper_table(results, sweep, "table2", beside, title=title, stand_ins=stand_ins)
+    return paper_table(results, sweep, "table2", beside, title=title, stand_ins=stand_ins, strict=strict)
 
 
 def figures(results, sweep):

@@ -13,7 +13,7 @@ def table(results, sweep, strict=False):
     baselines = {name: f"{name.split(', ')[0]}, no distillation" for name in names}
     beside = [Beside("224", "top-1", None), Beside("B↑384", "B↑384", None, ours=False)]
     title = "DeiT Table 3: distillation types and model sizes"
-    return paper_table(results, sweep, "table3", beside, title=title, baselines=baselines)
+    return paper_table(results, sweep, "table3", beside, title=title, baselines=baselines, strict=strict)
 
 
 def figures(results, sweep):

@@ -39,7 +39,9 @@ def table(results, sweep, strict=False):
         Beside("ReaL", "ReaL", None, ours=False),
         Beside("V2", "V2", None, ours=False),
     ]
-    return paper_table(results, sweep, "table5", beside, title="DeiT Table 5: accuracy against throughput", first=first)
+    return paper_table(
+        results, sweep, "table5", beside, title="DeiT Table 5: accuracy against throughput", first=first, strict=strict
+    )
 
 
 def figures(results, sweep):

@@ -42,7 +42,7 @@ def table(results, sweep, strict=False):
     reading = "as the reference code would run it" if sweep.startswith("table8_as_run") else "each change by itself"
     beside = [Beside("224", "pre-trained", "pretrain"), Beside("384", "fine-tuned", None)]
     title = f"DeiT Table 8: the ablation, {reading}"
-    return paper_table(results, sweep, "table8", beside, title=title, first=first)
+    return paper_table(results, sweep, "table8", beside, title=title, first=first, strict=strict)
 
 
 def figures(results, sweep):

@@ -211,6 +211,8 @@ def table(
 ) -> None:
     """Print a sweep's table, made from its records."""
     name = _known(Store(results), sweep)
+    from deit_ablate.report.frame import rows
+    from deit_ablate.report.summary import summarize
     from deit_ablate.report.write import RENDERERS, analysis, paper_analysis
 
     if format_ not in RENDERERS:
@@ -218,9 +220,8 @@ def table(
     module = paper_analysis(results, name) if paper else analysis()
     if module is None:
         raise InputError(f"{name} is no table of the paper", where=("--paper", 0, 0), expected="a sweep that is one")
-    made = module.table(results, name, strict)
-    print(RENDERERS[format_](made), end="")
-    leaking = [row for row in made.frame.to_dict("records") if row.get("leaks")] if strict else []
+    print(RENDERERS[format_](module.table(results, name, strict)), end="")
+    leaking = [row for row in rows(summarize(results, name).frame) if row["leaks"]] if strict else []
     for row in leaking:
         print(f"error: {console.plain(row['variant'])} is not isolated: {console.plain(row['leaks'])}", file=sys.stderr)
     if leaking:

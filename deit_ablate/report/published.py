@@ -77,17 +77,19 @@ def paper_table(
     first: Sequence[Column] = (),
     baselines: Mapping[str, str] | None = None,
     stand_ins: Mapping[str, str] | None = None,
+    strict: bool = False,
 ) -> Table:
     """The sweep's rows with, for each column, the published number, ours and what to make of the two.
 
     ``first``: columns that say what a row is. ``baselines``: row -> the row that it is compared with, where that is not
-    the sweep's baseline for all. ``stand_ins``: our row -> the paper's, where ours only stands for it. Raises NoSweep.
+    the sweep's baseline for all. ``stand_ins``: our row -> the paper's, where ours only stands for it.
+    ``strict``: see ``summarize``. Raises NoSweep.
     """
     published = read_published(name)
     ours = {theirs: own for own, theirs in (stand_ins or {}).items()}
     published = {(ours.get(row, row), column): cell for (row, column), cell in published.items()}
     stages = dict.fromkeys(part.stage for part in beside if part.ours)
-    summaries = {stage: summarize(results, sweep, stage=stage) for stage in stages}
+    summaries = {stage: summarize(results, sweep, stage=stage, strict=strict) for stage in stages}
     last = summaries[list(stages)[-1]]
     comparable = last.plan["profile"] == PAPER_SCALE and "+" not in last.plan["sweep"]
     frame = _frame(published, beside, summaries, comparable)
@@ -95,7 +97,7 @@ def paper_table(
     for part in beside:
         columns += _columns(part, comparable)
     columns.append(Column("hours", lambda row: f"{row['hours']:.2g}" if row["hours"] else NOTHING, right=True))
-    notes = _agreements(published, beside, summaries, baselines)
+    notes = _agreements(published, beside, summaries, baselines, strict)
     notes += _scale(last, comparable, next(iter(published.values())).source)
     notes += [f"{own} stands for the paper's {theirs}." for own, theirs in (stand_ins or {}).items() if own != theirs]
     starred = [cell.note.lstrip("*: ") for cell in published.values() if cell.text.endswith("*")]
@@ -169,6 +171,7 @@ def _agreements(
     beside: Sequence[Beside],
     summaries: Mapping[str | None, Summary],
     baselines: Mapping[str, str] | None,
+    strict: bool,
 ) -> list[str]:
     """How far the study agrees with the paper's, for each column that we run."""
     notes = []
@@ -194,7 +197,7 @@ def _agreements(
             if not ours or not values[own]:
                 continue
             images = images_tested(final)
-            judged = effects(ours, values[own], margin=summary.plan["margin"], test_images=images)
+            judged = effects(ours, values[own], margin=summary.plan["margin"], test_images=images, strict=strict)
             said = agreement(ours, values[own], theirs, judged, test_images=images)
             label = f"{part.header}, against {own}" if baselines else part.header
             notes.append(f"Agreement with the paper's study, {label}: {'; '.join(said.words)}.")

@@ -214,3 +214,18 @@ def test_the_papers_table(shipped_sweep: Callable[..., Any], optimizers: Study, 
     refused = ask("table", "optimizers", "--paper")
     assert refused.code == 2
     assert "optimizers is no table of the paper" in refused.err
+
+
+@pytest.mark.parametrize("paper", [[], ["--paper"]])
+def test_a_strict_table_with_rows_that_are_not_isolated_is_an_error(
+    shipped_sweep: Callable[..., Any], ask: Ask, paper: list[str]
+) -> None:
+    shipped_sweep("table8_as_run", lambda cell: 97.0)
+    assert ask("table", "table8_as_run", *paper).code == 0
+    said = ask("table", "table8_as_run", *paper, "--strict")
+    assert said.code == 1
+    assert said.out.startswith("# DeiT Table 8" if paper else "# The ablation, as the reference code runs it")
+    assert "error: no mixup is not isolated: share of batches with CutMix 0.1 → 0.2" in said.err
+    shipped_sweep("table8", lambda cell: 97.0)
+    said = ask("table", "table8", *paper, "--strict")
+    assert (said.code, said.err) == (0, "")
