@@ -86,7 +86,7 @@ def sweep_table(results: Path | str, sweep: str, strict: bool = False) -> Table:
     title = plan["title"] or sweep
     if plan["profile"]:
         title = f"{title}, profile {plan['profile']}"
-    return Table(sweep, title, frame, tuple(columns), tuple(footnotes(summary)))
+    return Table(sweep, title, frame, tuple(columns), tuple(footnotes(summary, timed=True)))
 
 
 def measure(mean: float, half_width: float, *, signed: bool = False, digits: int = 2) -> str:
@@ -140,8 +140,8 @@ def _device(summary: Summary) -> str:
 # -- footnotes -----------------------------------------------------------------------------------------------------
 
 
-def footnotes(summary: Summary) -> list[str]:
-    """What a reader must know to take the table for what it is, a sentence each."""
+def footnotes(summary: Summary, *, timed: bool = False) -> list[str]:
+    """What a reader must know to take the table for what it is, a sentence each. ``timed``: it has a column of times."""
     every, final = rows(summary.frame), summary.final
     notes = []
     if any(row["seeds"] > 1 for row in every):
@@ -158,7 +158,7 @@ def footnotes(summary: Summary) -> list[str]:
     notes += _of_rows(summary)
     notes += _after_looking(summary)
     notes += _undecodable(final)
-    notes += _data(final)
+    notes += _data(final, timed)
     for figure, words in HEADS.items():
         named = [row["variant"] for row in every if row["shows"] == figure]
         if named:
@@ -232,7 +232,7 @@ def _undecodable(final: Iterable[Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def _data(final: Iterable[Mapping[str, Any]]) -> list[str]:
+def _data(final: Iterable[Mapping[str, Any]], timed: bool) -> list[str]:
     """What the figures were taken on; nothing before there is one."""
     done = [record for record in final if record["state"] == "done"]
     if not done:
@@ -244,10 +244,8 @@ def _data(final: Iterable[Mapping[str, Any]]) -> list[str]:
         if any(not math.isnan(record["test_top1_distillation"]) for record in done)
         else ""
     )
-    return [
-        f"Top-1 on the test split{images} at the last epoch, raw weights{heads}.",
-        "Time is the mean training time of the runs that are done.",
-    ]
+    notes = [f"Top-1 on the test split{images} at the last epoch, raw weights{heads}."]
+    return notes + (["Time is the mean training time of the runs that are done."] if timed else [])
 
 
 def _chunks(final: Iterable[Mapping[str, Any]]) -> list[str]:

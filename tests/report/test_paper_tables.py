@@ -134,6 +134,8 @@ def test_a_study_of_which_one_run_is_done_has_a_table(shipped_sweep: Callable[..
     made = shipped_sweep(sweep, fate)
     table = shown(made)
     assert len(table.rows()) == len(made.plan.rows)
+    assert not any("time" in column.header for column in table.columns)
+    assert not any(note.startswith("Time is ") for note in table.footnotes)
     assert "nan" not in to_markdown(table)
     assert "<NA>" not in to_markdown(table)
     assert write.write_paper(made.root, made.name)
@@ -229,6 +231,17 @@ def test_table10_has_resolutions(shipped_sweep: Callable[..., Shipped]) -> None:
     assert (row["pixels paper"], row["pixels ours"]) == ("384", "28")
     assert (row["images/s paper"], row["images/s ours"]) == ("85.87", "800")
     assert row["V2 ours"] == "not run"
+
+
+def test_strict_verdicts_are_those_that_agreement_counts(shipped_sweep: Callable[..., Shipped]) -> None:
+    means = {"as trained": 90.0, "smaller": 89.65, "larger": 90.35, "largest": 90.7}
+
+    def fate(cell: Cell) -> Any:
+        return means[cell.variant] + 1.5 * WIGGLE[cell.seed] * (cell.variant != "as trained")
+
+    made = shipped_sweep("table10", fate)
+    for strict, signs in ((False, "3 of 3 decided rows (0 undecided)"), (True, "1 of 1 decided rows (2 undecided)")):
+        assert any(signs in note for note in shown(made, strict=strict).footnotes)
 
 
 def test_figure3_has_lengths(shipped_sweep: Callable[..., Shipped]) -> None:
