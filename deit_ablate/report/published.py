@@ -20,13 +20,15 @@ from deit_ablate.report.agreement import agreement
 from deit_ablate.report.effects import effects
 from deit_ablate.report.frame import rows
 from deit_ablate.report.summary import Summary, images_tested, summarize, top1_by_row
-from deit_ablate.report.tables import NOTHING, Column, Table, footnotes, measure
+from deit_ablate.report.tables import NOTHING, Column, Table, diverged_notes, footnotes, measure
 
 PAPER_SCALE = "imagenet"
 """The profile under which our numbers may be compared with the paper's one by one."""
 TOLERANCE = 0.2
 """Points of top-1: "within noise (~0.2)", an author of the reference code on repeating DeiT-S (its issue 32)."""
 NOT_RUN = "not run"
+REMARKED = "†"
+"""Marks a number on which the paper remarks (there a star, which is ours for a mean without the runs that diverged)."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +53,8 @@ def read_published(name: str) -> dict[tuple[str, str], Cell]:
                 value = float(text)
             except ValueError:
                 value = math.nan
-            starred = "*" if line["note"].startswith("*") else ""
-            cell = Cell(value, text + starred, line["unit"], line["note"], line["source"])
+            mark = REMARKED if line["note"].startswith("*") else ""
+            cell = Cell(value, text + mark, line["unit"], line["note"], line["source"])
             found[line["row"], line["column"]] = cell
     return found
 
@@ -100,9 +102,12 @@ def paper_table(
     notes = _agreements(published, beside, summaries, baselines, strict)
     notes += _scale(last, comparable, next(iter(published.values())).source)
     notes += [f"{own} stands for the paper's {theirs}." for own, theirs in (stand_ins or {}).items() if own != theirs]
-    starred = [cell.note.lstrip("*: ") for cell in published.values() if cell.text.endswith("*")]
-    notes += [f"* in the paper's column: {note}." for note in dict.fromkeys(starred)]
+    remarks = [cell.note.lstrip("*: ") for cell in published.values() if cell.text.endswith(REMARKED)]
+    notes += [f"{REMARKED} The paper's remark: {remark}." for remark in dict.fromkeys(remarks)]
     notes += footnotes(last)
+    for stage, summary in summaries.items():
+        if summary is not last:
+            notes += [f"{note.removesuffix('.')}, in the stage {stage}." for note in diverged_notes(summary)]
     return Table(name, title, frame, tuple(columns), tuple(dict.fromkeys(notes)))
 
 

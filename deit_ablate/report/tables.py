@@ -165,7 +165,7 @@ def footnotes(summary: Summary, *, timed: bool = False) -> list[str]:
             notes.append(f"Shows {words}: {_listed(named)}.")
     notes += _chunks(final)
     notes += _shared_parents(summary)
-    notes += _diverged(every, final)
+    notes += diverged_notes(summary)
     notes += _fewer_pairs(every)
     notes += _absent(summary, final)
     return notes
@@ -286,16 +286,17 @@ def _shared_parents(summary: Summary) -> list[str]:
     return notes
 
 
-def _diverged(every: Iterable[Mapping[str, Any]], final: Iterable[Mapping[str, Any]]) -> list[str]:
+def diverged_notes(summary: Summary) -> list[str]:
+    """What the star on a mean stands for, and which rows have no mean because all of their runs diverged."""
     why: dict[str, list[str]] = {}
-    for record in final:
+    for record in summary.final:
         if record["state"] == "diverged":
             why.setdefault(record["variant"], []).append(
                 f"seed {record['seed']}" + (f": {record['detail']}" if record["detail"] else "")
             )
     some: list[str] = []
     none: list[str] = []
-    for row in every:
+    for row in rows(summary.frame):
         if row["diverged"]:
             text = f"{row['variant']}: {row['diverged']} of {row['seeds_planned']} diverged ({_listed(why[row['variant']])})"
             (some if row["seeds"] else none).append(text)
