@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from deit_ablate.cli import console
+from deit_ablate.cli.known import known_sweep
 from deit_ablate.cli.targets import DEFAULT_RESULTS, Results
 from deit_ablate.store import Store
 from deit_ablate.yamlfile import InputError, suggest
@@ -27,8 +28,7 @@ def export(
     results: Results = DEFAULT_RESULTS,
 ) -> None:
     """Write a sweep's records as one table: metrics, recipe, provenance, state; a row a run."""
-    store = Store(results)
-    _must_be_known(store, sweep)
+    sweep = known_sweep(Store(results), sweep)
     if format_ not in FORMATS:
         raise InputError(f"got {format_!r}", where=("--format", 0, 0), expected=", ".join(FORMATS))
     if format_ == "parquet" and output is None:
@@ -66,8 +66,8 @@ def explain(
 ) -> None:  # fmt: skip
     """Trace a cell of a table: the statistic, its runs, seeds, records and commands."""
     store = Store(results)
-    sweep, _, rest = cell.partition(":")
-    _must_be_known(store, sweep)
+    named, _, rest = cell.partition(":")
+    sweep = known_sweep(store, named)
     plan = store.plan(sweep) or {}
     names = [row["name"] for row in plan["variants"]]
     row, column = (rest, "") if rest in names else (rest.rpartition(":")[0], rest.rpartition(":")[2])
@@ -116,14 +116,6 @@ def _run(record: Mapping[str, Any]) -> tuple[str, str, str, str, str, str]:
     top1 = "" if math.isnan(record["top1"]) else f"{record['top1']:.2f}"
     commit = str(record["commit"])[:10] or "-"
     return str(record["seed"]), record["run"], record["state"], top1, commit, str(record["command"] or "")
-
-
-def _must_be_known(store: Store, sweep: str) -> None:
-    known = store.sweeps()
-    if sweep not in known:
-        raise InputError(
-            f"no sweep {sweep!r} in {store.root}{suggest(sweep, known)}", expected="one of " + ", ".join(known) if known else "a sweep that was run",
-        )  # fmt: skip
 
 
 def _said(value: Any) -> str:

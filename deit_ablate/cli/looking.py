@@ -6,7 +6,6 @@ import graphlib
 import json
 import sys
 import time
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -14,10 +13,11 @@ import typer
 from deit_ablate import owner
 from deit_ablate import status as statuses
 from deit_ablate.cli import cluster, console
+from deit_ablate.cli.known import known_sweep as _known
 from deit_ablate.cli.targets import DEFAULT_RESULTS, Results, names_of, one_run
 from deit_ablate.recipe import difference, flatten
 from deit_ablate.store import Store
-from deit_ablate.yamlfile import InputError, suggest
+from deit_ablate.yamlfile import InputError
 
 RunArgument = Annotated[
     str, typer.Argument(metavar="RUN", help="sweep:variant:seed[:stage], or the first digits of a run's id.")
@@ -65,15 +65,6 @@ def status(
         table.append((label, run, str(states[run]), more))
     print("\n".join(console.columns(table)))
     print(console.counts(states))
-
-
-def _known(store: Store, sweep: str) -> str:
-    name = Path(sweep).stem if sweep.endswith((".yaml", ".yml")) else sweep
-    if "/" in name or store.plan(name) is None:
-        raise InputError(
-            f"no sweep {sweep!r} in {store.root}{suggest(name, store.sweeps())}", expected="a sweep that was run"
-        )
-    return name
 
 
 def _states(store: Store, sweep: str) -> dict[str, statuses.State]:

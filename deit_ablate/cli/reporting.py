@@ -9,9 +9,10 @@ from typing import Annotated
 import typer
 
 from deit_ablate.cli import console
+from deit_ablate.cli.known import known_sweep
 from deit_ablate.cli.targets import DEFAULT_RESULTS, Results
 from deit_ablate.store import Store
-from deit_ablate.yamlfile import InputError, suggest
+from deit_ablate.yamlfile import InputError
 
 
 def report(
@@ -29,18 +30,13 @@ def report(
             "--all writes into the results folder", where=("--output", 0, 0), expected="--output with a sweep"
         )
     store = Store(results)
-    known = store.sweeps()
     if sweep is not None:
-        name = Path(sweep).stem if sweep.endswith((".yaml", ".yml")) else sweep
-        if name not in known:
-            raise InputError(
-                f"no sweep {sweep!r} in {results}{suggest(name, known)}", expected="one of " + ", ".join(known) if known else "a sweep that was run",
-            )  # fmt: skip
+        name = known_sweep(store, sweep)
         from deit_ablate.report.page import write_page
 
         print(console.plain(str(write_page(results, name, redact=redact, output=output))))
         return
-    if not known:
+    if not store.sweeps():
         raise InputError(f"no sweeps in {results}", expected="a results folder with a sweep that was run")
     from deit_ablate.report.page import write_index
 

@@ -179,6 +179,21 @@ def test_export_refuses(optimizers: Study, ask: Ask, arguments: list[str], says:
     assert says in said.err
 
 
+@pytest.mark.parametrize("command", ["export", "explain", "table", "figure", "report"])
+def test_a_sweep_that_there_is_not_is_told_alike_by_all(optimizers: Study, ask: Ask, command: str) -> None:
+    said = ask(command, "optimiser")
+    assert (said.code, said.out) == (2, "")
+    assert (
+        said.err == "error: no sweep 'optimiser' in results; did you mean 'optimizers'?; expected one of optimizers\n"
+    )
+    assert ask(command, "../results").code == 2
+
+
+def test_a_sweep_may_be_named_by_its_file(optimizers: Study, ask: Ask) -> None:
+    assert ask("export", "sweeps/optimizers.yaml").out == ask("export", "optimizers").out
+    assert ask("explain", "optimizers.yaml:adamw").out == ask("explain", "optimizers:adamw").out
+
+
 # -- tables and figures --------------------------------------------------------------------------------------------
 
 
