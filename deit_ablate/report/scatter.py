@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from itertools import product
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.transforms import Bbox
 
 from deit_ablate.report.style import DPI, GREY, LIGHT, OKABE_ITO, WIDTH, nothing, shortened, style
 
 Point = tuple[float, float, float]
 """x, y, and the half-width of y's interval (0 or NaN: none is drawn)."""
-MARKERS = "osD^vP"
-Box = tuple[float, float, float, float]
-"""Left, right, bottom and top."""
-PANEL, LETTER, LINE = (0.8 * WIDTH * 72, 100.0), 3.2, 6.0
-"""About how large a panel, a letter and a line of a point's name are, in points."""
+MARKERS, MARKER_SIZE = "osD^vP", 3.6
+PLACES = ((3, 3, "left", "bottom"), (-3, 3, "right", "bottom"), (3, -3, "left", "top"), (-3, -3, "right", "top"))
+"""Where a name may stand beside its point, best first: an offset in points, and the text's corner that lies there."""
 
 
 def scatter_figure(panels: Mapping[str, Mapping[str, Point]], group: Callable[[str], str], x: str, y: str) -> Figure:
@@ -34,11 +34,15 @@ def scatter_figure(panels: Mapping[str, Mapping[str, Point]], group: Callable[[s
             for number, own in enumerate(groups):
                 chosen = {name: point for name, point in points.items() if group(name) == own}
                 _points(axes, list(chosen.values()), number, own)
-            _names(axes, points)
+            axes.margins(x=0.2, y=0.12)
+            _room(axes, [py for _, py, _ in points.values()])
             axes.set_xlabel(x)
             axes.set_ylabel(y)
             _plain_log_axis(axes)
-        _legend(every[0])
+        _legend(figure, every)
+        figure.draw_without_rendering()  # where things stand is known only when the panels have their sizes
+        for axes, points in zip(every, panels.values(), strict=True):
+            _names(figure, axes, points)
         return figure
 
 
@@ -62,7 +66,7 @@ def lines_figure(panels: Mapping[str, Mapping[str, Sequence[Point]]], x: str, y:
             axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
             axes.set_xlabel(x)
             axes.set_ylabel(y)
-        _legend(every[0])
+        _legend(figure, every)
         return figure
 
 
@@ -80,44 +84,56 @@ def _points(axes: Axes, points: Sequence[Point], number: int, label: str) -> Non
                 [px, px], [py - half_width, py + half_width], "-", color=colour, linewidth=0.8, alpha=0.6, zorder=1
             )
     axes.plot(
-        [point[0] for point in points], [point[1] for point in points], marker, color=colour, markersize=3.6,
+        [point[0] for point in points], [point[1] for point in points], marker, color=colour, markersize=MARKER_SIZE,
         markeredgewidth=0, label=label, zorder=3,
     )  # fmt: skip
 
 
-def _names(axes: Axes, points: Mapping[str, Point]) -> None:
-    """Names beside the points that are best at their speed, where they hide neither a point nor each other."""
-    axes.margins(x=0.16, y=0.12)
-    _room(axes, [py for _, py, _ in points.values()])
-    # Places in points of the panel, whose layout is known only when it is drawn.
-    place = {name: _place(axes, point) for name, point in points.items()}
-    taken = [(x - 2, x + 2, y - 2, y + 2) for x, y in place.values()]
+def _names(figure: Figure, axes: Axes, points: Mapping[str, Point]) -> None:
+    """Names of the points that are best at their speed, each on one line or two where it hides no point, interval or
+    other name; one that finds no such place is left out."""
+    taken = [box for point in points.values() for box in _boxes(axes, point)]
     best = -math.inf
     for name, (px, py, _) in sorted(points.items(), key=lambda item: -item[1][0]):
         if py <= best:
             continue
         best = py
-        text = shortened([name], width=32)[0]
-        x, y = place[name]
-        length = LETTER * len(text)
-        for side, start in (("left", x + 3), ("right", x - 3 - length)):
-            box = start, start + length, y + 3, y + 3 + LINE
-            if box[0] >= 0 and box[1] <= PANEL[0] and not any(_meet(box, other) for other in taken):
+        texts = shortened([name], width=32)
+        texts.append(_halved(texts[0]))
+        said = axes.annotate(
+            texts[0], (px, py), xytext=(0, 0), textcoords="offset points", fontsize=5.5, color=GREY, linespacing=0.95
+        )
+        said.set_in_layout(False)
+        for text, (dx, dy, ha, va) in product(texts, PLACES):
+            said.set(text=text, position=(dx, dy), ha=ha, va=va)
+            box = said.get_window_extent()
+            on_panel = axes.bbox.x0 <= box.x0 and axes.bbox.y0 <= box.y0 and box.y1 <= axes.bbox.y1
+            if on_panel and box.x1 <= figure.bbox.x1 and not any(box.overlaps(other) for other in taken):
                 taken.append(box)
-                axes.annotate(
-                    text, (px, py), xytext=(3 if side == "left" else -3, 3), ha=side, textcoords="offset points",
-                    fontsize=5.5, color=GREY,
-                )  # fmt: skip
                 break
+        else:
+            said.remove()
 
 
-def _place(axes: Axes, point: Point) -> tuple[float, float]:
-    x, y = axes.transAxes.inverted().transform(axes.transData.transform(point[:2]))
-    return float(x) * PANEL[0], float(y) * PANEL[1]
+def _halved(text: str) -> str:
+    """On two lines, broken at the space that is nearest to the middle."""
+    spaces = [place for place, character in enumerate(text) if character == " "]
+    if not spaces:
+        return text
+    place = min(spaces, key=lambda place: abs(2 * place - len(text)))
+    return f"{text[:place]}\n{text[place + 1 :]}"
 
 
-def _meet(one: Box, two: Box) -> bool:
-    return one[0] < two[1] and two[0] < one[1] and one[2] < two[3] and two[2] < one[3]
+def _boxes(axes: Axes, point: Point) -> list[Bbox]:
+    """What a point and its interval cover, in pixels."""
+    px, py, half_width = point
+    x, y = axes.transData.transform((px, py))
+    radius = MARKER_SIZE / 2 * DPI / 72
+    boxes = [Bbox.from_extents(x - radius, y - radius, x + radius, y + radius)]
+    if half_width and not math.isnan(half_width):
+        (_, low), (_, high) = axes.transData.transform([(px, py - half_width), (px, py + half_width)])
+        boxes.append(Bbox.from_extents(x - 0.5, low, x + 0.5, high))
+    return boxes
 
 
 def _room(axes: Axes, values: Sequence[float]) -> None:
@@ -134,5 +150,9 @@ def _plain_log_axis(axes: Axes) -> None:
     axes.grid(axis="x", color=LIGHT, linewidth=0.4)
 
 
-def _legend(axes: Axes) -> None:
-    axes.legend(frameon=False, fontsize=6, handletextpad=0.3, borderpad=0.2, loc="best")
+def _legend(figure: Figure, every: Sequence[Axes]) -> None:
+    entries = {label: handle for axes in every for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    figure.legend(
+        entries.values(), entries.keys(), loc="outside upper center", ncols=4, frameon=False, fontsize=6,
+        handletextpad=0.3, columnspacing=1.4, borderpad=0.2,
+    )  # fmt: skip
