@@ -32,6 +32,13 @@ def _named(node: Node) -> Iterator[Row]:
         yield name, child, node.keys[name]
 
 
+def nested(path: str, value: Node, place: Position) -> Node:
+    """One value at its dotted key, as an override."""
+    for part in reversed(path.split(".")):
+        value = Node({part: value}, value.where, {part: place})
+    return value
+
+
 def _axes(node: Node) -> list[tuple[str, list[Node], Position]]:
     """Axes of a grid or zip: every list below the mapping, by its dotted key."""
     axes: list[tuple[str, list[Node], Position]] = []
@@ -59,10 +66,7 @@ def _axis_rows(axes: list[tuple[str, list[Node], Position]], combinations: Itera
     for values in combinations:
         overrides = Node({}, axes[0][2])
         for (path, _, place), value in zip(axes, values, strict=True):
-            step = value
-            for part in reversed(path.split(".")):
-                step = Node({part: step}, value.where, {part: place})
-            overrides = merge(overrides, step)
+            overrides = merge(overrides, nested(path, value, place))
         yield (
             ",".join(f"{label}={_label(value.plain())}" for label, value in zip(labels, values, strict=True)),
             overrides,
@@ -102,9 +106,7 @@ def _switches(node: Node, values: Callable[[str, Position], Any], prefix: str) -
     if isinstance(node.value, list):
         for child in node.value:
             key = str(child.value)
-            given = Node(values(key, child.where), child.where)
-            for part in reversed(key.split(".")):
-                given = Node({part: given}, child.where, {part: child.where})
+            given = nested(key, Node(values(key, child.where), child.where), child.where)
             yield prefix + key.rsplit(".", 1)[-1], given, child.where
     else:
         for name, overrides, place in _named(node):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from deit_ablate import status
@@ -23,6 +23,10 @@ STARTS_WITHOUT_A_CLAIM = 3
 
 STARTABLE = frozenset({"missing", "resumable", "waiting"})
 RETRYABLE = frozenset({"failed", "cancelled", "blocked", "held"})
+
+
+More = Callable[[Mapping[str, State], int], Sequence[Run]]
+"""Given how the runs so far stand and how many more could run at once: runs to go on with, parents first."""
 
 
 @dataclass
@@ -93,10 +97,12 @@ class Launch:
     def __init__(
         self, runs: Mapping[str, Run], store: Store, executor: Executor, *,
         arguments: Callable[[bool], tuple[str, ...]], retry: frozenset[str] = frozenset(), environment: Mapping[str, str] | None = None, ranks: int = 1, sweep: str | None = None,
+        more: More | None = None,
     ):  # fmt: skip
+        """``more`` is asked again and again for further runs, until it has none and nothing is left to be done."""
         self.runs, self.store, self.executor = dict(runs), store, executor
         self.arguments, self.retry, self.ranks, self.sweep = arguments, set(retry), ranks, sweep
-        self.environment = dict(environment or {})
+        self.environment, self.more = dict(environment or {}), more
         self.parents = {run.id: run.above for run in self.runs.values()}
         self.states = status.states(store, self.parents, sweep)
         self.mine: dict[str, float] = {}
@@ -124,6 +130,7 @@ class Launch:
             if stopping:
                 self._ask_to_stop()
             else:
+                self._take_more()
                 self._start_ready()
             if not self.mine and (stopping or not (self.elsewhere or self.queue)):
                 break
@@ -140,6 +147,16 @@ class Launch:
         self.report.interrupted = stop()
         watch(Progress(len(self.runs), self.report.states, [], [], [], [], None, self.report.interrupted))
         return self.report
+
+    def _take_more(self) -> None:
+        if self.more is None:
+            return
+        for run in self.more(self.states, max(0, self.executor.slots - len(self.queue))):
+            if run.id not in self.runs:
+                self.runs[run.id], self.parents[run.id] = run, run.above
+                self._look(run.id)
+                if self._wanted(run.id):
+                    self.queue.append(run.id)
 
     def _poll(self) -> list[Ended]:
         ended = self.executor.poll(POLL_SECONDS)

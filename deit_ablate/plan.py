@@ -71,6 +71,8 @@ class Plan:
     rows: tuple[Row, ...]
     written: Mapping[str, Node] = field(default_factory=dict, compare=False, repr=False)
     """By run: where its recipe's values are written."""
+    search: Mapping[str, Any] | None = None
+    """What a search has asked for so far, as plan.json holds it."""
 
     @property
     def parents(self) -> dict[str, list[str]]:
@@ -150,6 +152,7 @@ class Plan:
             ],
             "parents": {run.id: run.above for run in self.runs.values() if run.above},
             "cells": [[cell.variant, cell.seed, cell.stage, cell.run] for cell in self.cells],
+            **({"search": dict(self.search)} if self.search is not None else {}),
         }
 
 

@@ -19,7 +19,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 SEMANTICS = 2
 """Raised by hand when the same recipe comes to mean another training: it is part of every id."""
 
-ADDED_LATER: dict[str, Any] = {}
+ADDED_LATER: dict[str, Any] = {"data.test": True}
 """Fields added after the first release, with the value that changes nothing: at it they are not hashed."""
 
 
@@ -66,6 +66,8 @@ class Data(Block):
     """Train on this many images (by the same fixed seed), or on all."""
     corrupt: Literal["fail", "skip"] = "fail"
     """A file that cannot be decoded ends the run, or its place is taken by the next one (when testing: left out)."""
+    test: bool = True
+    """Score the test split once, at the end. Off in the trials of a search, which chooses by the validation part."""
 
 
 class Model(Block):
@@ -182,6 +184,12 @@ class Recipe(Block):
         facts = names()
         if self.data.name == "imagefolder" and self.data.id is None:
             yield "data.id", "imagefolder needs an id under which its fingerprint is kept", "a name such as flowers-v1"
+        if not self.data.test and not self.data.validation:
+            yield (
+                "data.test",
+                "neither a test split nor a validation part is scored",
+                "true, or data.validation above 0",
+            )
         if self.schedule.warmup_epochs >= self.schedule.epochs:
             yield (
                 "schedule.warmup_epochs",

@@ -20,8 +20,12 @@ from deit_ablate.execution import Execution
 from deit_ablate.kinds import FROM_BASELINE, KINDS
 from deit_ablate.recipe import BLOCKS
 from deit_ablate.resolve import check_keys, layer, validate
-from deit_ablate.sweepfile import NAME, RESERVED, ProfileFile, SweepFile
+from deit_ablate.space import Parameter, read_space
+from deit_ablate.sweepfile import NAME, RESERVED, ProfileFile, SearchFile, SweepFile
 from deit_ablate.yamlfile import InputError, Node, Position, assignment, expand_dotted, load, merge, suggest
+
+CONFIRMED_SEEDS = 5
+"""Seeds on which a search's winners are trained, where the file does not say."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,20 @@ class Variant:
 
 
 @dataclass(frozen=True)
+class Search:
+    """What a sweep searches for; the settings are those of ``sweepfile.SearchFile``."""
+
+    settings: SearchFile
+    spaces: dict[str, dict[str, Parameter]]
+    """By row: what is varied in it."""
+    where: Position
+
+    @property
+    def candidate_seeds(self) -> tuple[int, ...]:
+        return tuple(self.settings.seed + 1 + place for place in range(self.settings.candidate_seeds))
+
+
+@dataclass(frozen=True)
 class Sweep:
     name: str
     file: Path
@@ -64,6 +82,7 @@ class Sweep:
     """This profile's last word: variant or stage -> overrides."""
     execution: Execution
     kind: str
+    search: Search | None = None
 
     def lineage(self) -> list[str]:
         """The stages that variants vary: the final one and those that it continues from."""
@@ -103,7 +122,8 @@ def load_sweep(
             extra = expand_dotted(extra)
             check_keys(extra, prefix="recipe.")
             base = layer(base, extra)
-    stages = _stages(node, parsed, tuple(sorted({*_seeds(parsed.seeds), *range(seeds or 0)})))
+    own_seeds = parsed.seeds if parsed.search is None or "seeds" in parsed.model_fields_set else CONFIRMED_SEEDS
+    stages = _stages(node, parsed, tuple(sorted({*_seeds(own_seeds), *range(seeds or 0)})))
     for text in sets:
         given = assignment(text)
         of_stage = next((stage.name for stage in stages if stage.name in given.value), None)
@@ -130,7 +150,41 @@ def load_sweep(
         profile=chosen, margin=parsed.margin, looks=tuple(parsed.looks) if parsed.looks else None, baseline=baseline, base=base, stages=stages, variants=variants,
         by_profile=of_rows,
         execution=execution.model_copy(update=given_execution), kind=kind,
+        search=_search(node, parsed.search, variants, stages[-1].seeds),
     )  # fmt: skip
+
+
+def _search(
+    node: Node, settings: SearchFile | None, variants: Sequence[Variant], seeds: Sequence[int]
+) -> Search | None:
+    if settings is None:
+        return None
+    own = node.value["search"]
+    names = [variant.name for variant in variants]
+    by_row = own.get("spaces") or Node({}, own.where)
+    for name, child in by_row.items():
+        if name not in names:
+            raise InputError(
+                f"no row {name!r}{suggest(name, names)}", where=by_row.keys.get(name, child.where), key="search.spaces",
+                expected="one of " + ", ".join(names[:20]),
+            )  # fmt: skip
+    shared = read_space(own.get("space") or Node({}, own.where), "search.space")
+    spaces = {}
+    for name in names:
+        child = by_row.get(name)
+        spaces[name] = {**shared, **(read_space(child, f"search.spaces.{name}") if child else {})}
+        if not spaces[name]:
+            raise InputError(
+                f"nothing is varied in {name!r}", where=node.keys["search"], key="search",
+                expected="`space:`, with recipe keys and their ranges or choices",
+            )  # fmt: skip
+    search = Search(settings, spaces, node.keys["search"])
+    if used := set(seeds) & {settings.seed, *search.candidate_seeds}:
+        raise InputError(
+            f"seed {min(used)} is one that the search chooses by", where=own.locate(("seed",)), key="search.seed",
+            expected=f"seeds {settings.seed} to {settings.seed + settings.candidate_seeds} to be none of `seeds:`",
+        )  # fmt: skip
+    return search
 
 
 def _accumulated(
@@ -197,10 +251,17 @@ def load_profile(name: str, beside: Path, where: Position) -> tuple[Node, Execut
 
 def _variants(node: Node, stages: Sequence[str]) -> tuple[str, tuple[Variant, ...]]:
     given = [kind for kind in KINDS if node.get(kind) is not None and node.value[kind].value is not None]
+    if node.get("search") is not None and given != ["variants"]:
+        if given:
+            raise InputError(
+                f"a search beside {given[0]}", where=node.keys[given[0]], key=given[0],
+                expected="`variants`, each with a search of its own, or none",
+            )  # fmt: skip
+        return "search", (Variant("tuned", node.keys["search"], Node({}, node.keys["search"])),)
     if len(given) != 1:
         places = node.keys.get(given[1]) if given else node.where
         found = "none of them" if not given else " and ".join(given)
-        raise InputError(f"{found} given", where=places, expected="exactly one of " + ", ".join(KINDS))
+        raise InputError(f"{found} given", where=places, expected="exactly one of " + ", ".join([*KINDS, "search"]))
     kind = given[0]
     variants: dict[str, Variant] = {}
     for name, overrides, where in KINDS[kind](node.value[kind]):

@@ -6,6 +6,7 @@ import contextlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from deit_ablate import owner
 from deit_ablate.executors import scheduler
@@ -38,6 +39,22 @@ def states(
         with contextlib.suppress(scheduler.SchedulerError):
             answer = scheduler.ask()
     return known.states(answer)
+
+
+def parents_first(plan: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The runs of a plan.json, each with those that it stands on, which come before it."""
+    found: dict[str, list[str]] = {}
+
+    def add(run: str) -> None:
+        if run not in found:
+            above = plan["parents"].get(run, [])
+            for parent in above:
+                add(parent)
+            found[run] = above
+
+    for *_, run in plan["cells"]:
+        add(run)
+    return found
 
 
 class Known:

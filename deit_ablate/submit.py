@@ -68,6 +68,13 @@ class Submitter:
             )  # fmt: skip
         self.largest = max(1, int(config.get("MaxArraySize", "1001")) - 1)
 
+    def add(self, runs: Sequence[Run]) -> bool:
+        """Take on more runs, parents first; True where some were not known."""
+        new = [run for run in runs if run.id not in self.runs]
+        self.runs |= {run.id: run for run in new}
+        self.parents |= {run.id: run.above for run in new}
+        return bool(new)
+
     def once(self) -> Submitted:
         """Submit what is missing and not in the scheduler's hands. Raises InputError for a job that it refuses."""
         while True:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, WithJsonSchema
@@ -59,6 +60,62 @@ def _grows(looks: list[int]) -> list[int]:
 Looks = Annotated[list[Annotated[int, Field(ge=1, le=1000)]], Field(min_length=1, max_length=4), AfterValidator(_grows)]
 
 
+SAMPLERS = {
+    "tpe": "TPESampler", "random": "RandomSampler", "qmc": "QMCSampler", "cmaes": "CmaEsSampler", "gp": "GPSampler",
+    "grid": "GridSampler",
+}  # fmt: skip
+"""Name -> Optuna's class. To add a sampler: a line here."""
+PRUNERS = {
+    "none": "NopPruner", "median": "MedianPruner", "successive-halving": "SuccessiveHalvingPruner",
+    "hyperband": "HyperbandPruner",
+}  # fmt: skip
+"""Name -> Optuna's class. To add a pruner: a line here."""
+OBJECTIVES = {
+    "top1": "maximize", "loss": "minimize", "throughput": "maximize", "parameters": "minimize", "flops": "minimize",
+}  # fmt: skip
+"""Name -> direction. ``trials.measured`` says where each is found in a record."""
+
+
+def _one_of(known: Mapping[str, str]) -> AfterValidator:
+    def check(name: str) -> str:
+        if name not in known:
+            raise ValueError("one of " + ", ".join(known))
+        return name
+
+    return AfterValidator(check)
+
+
+class SearchFile(Part):
+    """A search: trials that Optuna asks for, one after the other, within a space."""
+
+    space: Mapping_ = Field({})
+    """What is varied, in every row: recipe keys with {low, high, log, step, type} or a list of choices."""
+    spaces: dict[str, Mapping_] = Field({})
+    """What is varied in single rows, over `space`: row, then keys."""
+    trials: Annotated[int, Field(ge=1, le=10_000)] = 20
+    """Trials of each row: every row has the same budget."""
+    timeout: Annotated[float, Field(gt=0)] | None = None
+    """Minutes after which a launch asks for no more trials."""
+    parallel: Annotated[int, Field(ge=1, le=4096)] | None = None
+    """Trials at once; by default as many as runs at once, on a cluster 8."""
+    sampler: Annotated[str, _one_of(SAMPLERS)] = "tpe"
+    """tpe, random, qmc, cmaes, gp or grid: Optuna's samplers."""
+    sampler_options: Mapping_ = Field({})
+    """Arguments of Optuna's sampler."""
+    pruner: Annotated[str, _one_of(PRUNERS)] = "median"
+    """none, median, successive-halving or hyperband: Optuna's pruners, by validation after every epoch."""
+    pruner_options: Mapping_ = Field({})
+    """Arguments of Optuna's pruner; a step is an epoch."""
+    objective: Annotated[list[Annotated[str, _one_of(OBJECTIVES)]], Field(min_length=1, max_length=2)] = Field(["top1"])
+    """One or two of top1, loss (of the validation part), throughput, parameters, flops."""
+    seed: Annotated[int, Field(ge=0, lt=2**32 - 10)] = 1000
+    """Seed of the trials, and of the sampler; the next ones are those of the candidates."""
+    candidates: Annotated[int, Field(ge=1, le=100)] = 5
+    """Best trials of a row that --confirm trains again on fresh seeds."""
+    candidate_seeds: Annotated[int, Field(ge=1, le=10)] = 3
+    """Fresh seeds of each candidate; the best one by their mean is the row's."""
+
+
 class SweepFile(Part):
     """A sweep file: one question, and how to vary a recipe to answer it."""
 
@@ -67,7 +124,7 @@ class SweepFile(Part):
     profile: str | None = None
     """The base recipe: digits, fashion-mnist, imagenet, or a file of your own in profiles/."""
     seeds: Seeds = 3
-    """How many seeds (0, 1, ...), or a list of them."""
+    """How many seeds (0, 1, ...), or a list of them. Of a search (5): the seeds on which its winners are confirmed."""
     margin: Annotated[float, Field(gt=0)] | None = None
     """Points of top-1 below which rows count as equivalent; to be declared before the sweep is run."""
     looks: Looks | None = None
@@ -90,6 +147,8 @@ class SweepFile(Part):
     """From the baseline, one switch on at a time: names with overrides, or keys, set to Table 9's value."""
     cumulative: Mapping_ | None = None
     """From the baseline, one change after the other, each on top of those before: names with overrides."""
+    search: SearchFile | None = None
+    """Trials that Optuna asks for; beside `variants`, a search of its own for each row."""
     stages: dict[str, StageFile] | None = None
     """Steps that feed one another: a teacher, its students, fine-tuning."""
     by_profile: dict[str, Mapping_] | None = None

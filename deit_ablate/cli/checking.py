@@ -38,7 +38,7 @@ def fetch(
     For machines whose compute nodes have no network: run it where there is one.
     """
     store = Store(results)
-    plan = study(sweep, store, profile=profile, sets=set_ or ()).plan()
+    plan = study(sweep, store, profile=profile, sets=set_ or ()).plan(store)
     requests = [*_teachers(plan.runs), *_data(plan.runs, data_dir)]
     for sha256, path in keep_weights(plan.runs.values(), store).items():
         print(f"teacher {sha256[:14]}: in {path}")

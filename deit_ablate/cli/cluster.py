@@ -6,7 +6,7 @@ import contextlib
 import os
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from deit_ablate.cli import console
 from deit_ablate.cost import Costs
@@ -20,6 +20,11 @@ from deit_ablate.submissions import Submissions
 from deit_ablate.submit import Submitter
 from deit_ablate.yamlfile import InputError
 
+if TYPE_CHECKING:
+    from deit_ablate.search import Search
+
+TRIALS_AT_ONCE = 8
+"""Of a search, where its sweep does not say."""
 LOOK_SECONDS = float(os.environ.get("DEIT_ABLATE_LOOK_SECONDS", "10"))
 
 
@@ -36,13 +41,16 @@ def cost(store: Store, runs: Sequence[Run], how: Execution) -> str:
     return f"{len(runs)} runs: {hours}, disk {console.size(estimate.bytes)}, files {estimate.files or 'unknown'}"
 
 
-def submit(submitter: Submitter, labels: Mapping[str, str], *, wait: bool, out: Any) -> Report:
-    """Submit what is missing; with ``wait``, stay until nothing is left to do, and submit again what ended early."""
-    epochs = {run.id: run.recipe["schedule"]["epochs"] for run in submitter.runs.values()}
-    watch = console.Watch(submitter.store, labels, epochs, stream=out) if wait else None
+def submit(
+    submitter: Submitter, labels: Mapping[str, str], *, wait: bool, out: Any, more: Search | None = None
+) -> Report:
+    """Submit what is missing, and what ``more`` asks for; with ``wait``, stay until nothing is left to do, and submit
+    again what ended early."""
+    watch = console.Watch(submitter.store, labels, submitter.runs, stream=out) if wait else None
     submitter.say = watch.say if watch else (lambda text: print(console.plain(text), file=out))
     report = Report({}, 0)
     before: set[str] = set()
+    jobs: dict[str, str] = {}
     try:
         while True:
             try:
@@ -65,8 +73,13 @@ def submit(submitter: Submitter, labels: Mapping[str, str], *, wait: bool, out: 
                 if state.finished or state.name in ("failed", "blocked", "cancelled", "held")
             }
             going = [run for run, state in done.states.items() if state.name in ("running", "submitted")]
+            jobs |= done.jobs
+            if more is not None:
+                room = (more.settings.parallel or TRIALS_AT_ONCE) - len(going)
+                if submitter.add(more(done.states, max(0, room))):
+                    continue
             if watch is None:
-                _say_submitted(done.jobs, labels, out)
+                _say_submitted(jobs, labels, out)
                 return report
             running = [run for run in going if done.states[run].name == "running"]
             watch(Progress(len(labels), done.states, running, [], [], sorted(over - before), None))

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from deit_ablate.launch import Progress, Report
+from deit_ablate.plan import Run
 from deit_ablate.store import State, Store
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -78,11 +79,20 @@ def glance(store: Store, run: str, epochs: int) -> str:
     return f"epoch {history[-1]['epoch'] + 1}/{epochs}{shown}"
 
 
+def score(outcome: Mapping[str, Any] | None) -> str:
+    """``test top-1 90.12%``; validation where the test split was left alone, nothing where neither was scored."""
+    metrics = (outcome or {}).get("metrics") or {}
+    split = "test" if metrics.get("test") else "validation"
+    scores = metrics.get(split) or {}
+    return f"{split} top-1 {scores['top1']:.2f}%" if "top1" in scores else ""
+
+
 class Watch:
     """Shows a launch as it goes: a live block on a terminal, else a line for each thing that happens."""
 
-    def __init__(self, store: Store, labels: Mapping[str, str], epochs: Mapping[str, int], *, stream: Any = None):
-        self.store, self.labels, self.epochs = store, labels, epochs
+    def __init__(self, store: Store, labels: Mapping[str, str], runs: Mapping[str, Run], *, stream: Any = None):
+        """Of the search that adds to them, ``labels`` and ``runs`` grow meanwhile."""
+        self.store, self.labels, self.runs = store, labels, runs
         self.stream = stream or sys.stdout
         self.begun = self.last = time.monotonic()
         self.told_of: set[str] = set()
@@ -117,16 +127,16 @@ class Watch:
     def told(self, run: str, state: State) -> str:
         if state.finished:
             outcome = self.store.outcome(run) or {}
-            test = (outcome.get("metrics") or {}).get("test") or {}
-            shown = f", test top-1 {test['top1']:.2f}%" if "top1" in test else ""
+            shown = f", {score(outcome)}" if score(outcome) else ""
             return f"{state.name}{shown} in {duration(outcome.get('cost', {}).get('wall_seconds'))}"
         return "another launcher carries it" if state.name == "running" else str(state)
 
     def headline(self, progress: Progress) -> str:
         parts = [
             f"{progress.count('done', 'diverged')} of {progress.total} done", f"{len(progress.running)} running",
+            *([f"{paused} paused"] if (paused := progress.count("paused")) else []),
             f"{progress.count('failed', 'blocked', 'cancelled')} failed",
-            f"{max(0, progress.total - progress.count('done', 'diverged', 'failed', 'blocked', 'cancelled') - len(progress.running))} to go",
+            f"{max(0, progress.total - progress.count('done', 'diverged', 'paused', 'failed', 'blocked', 'cancelled') - len(progress.running))} to go",
         ]  # fmt: skip
         left = (
             "saving what runs ..."
@@ -138,11 +148,14 @@ class Watch:
         return " · ".join([*parts, f"{duration(time.monotonic() - self.begun)} so far", *([left] if left else [])])
 
     def line(self, run: str, progress: Progress) -> str:
-        text = f"{plain(self.labels.get(run, run)):<28} {glance(self.store, run, self.epochs.get(run, 0))}"
+        text = f"{plain(self.labels.get(run, run)):<28} {glance(self.store, run, self.epochs(run))}"
         if progress.states[run].detail == "stale":
             where = self.store.attempts(run)[-1].owner.get("host")
             text += f", no sign of life from {where} for minutes (`deit-ablate release {run}` if it is gone for good)"
         return text
+
+    def epochs(self, run: str) -> int:
+        return self.runs[run].recipe["schedule"]["epochs"] if run in self.runs else 0
 
     def block(self, progress: Progress) -> Any:
         from rich.text import Text

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from deit_ablate.cli import cluster, console
 from deit_ablate.cli.execution import folder_of, must_have
@@ -22,6 +22,9 @@ from deit_ablate.plan import Run
 from deit_ablate.store import State, Store
 from deit_ablate.submit import Submitter
 from deit_ablate.yamlfile import InputError, Node
+
+if TYPE_CHECKING:
+    from deit_ablate.search import Search
 
 
 @dataclass(frozen=True)
@@ -40,9 +43,15 @@ class Work:
     retry: frozenset[str] = frozenset()
     written: Mapping[str, Node] = field(default_factory=dict)
     """By run: where its recipe's values are written."""
+    search: Search | None = None
+    """What asks for further runs, and adds them to ``runs`` and ``labels``."""
 
     def unfinished(self) -> list[Run]:
         return [run for run in self.runs.values() if not self.states[run.id].finished]
+
+    def to_come(self) -> list[Run]:
+        """What is left to be done; for trials that a search has yet to ask for, runs like them."""
+        return [*self.unfinished(), *(self.search.examples() if self.search else [])]
 
 
 class Launcher(Protocol):
@@ -67,7 +76,7 @@ class Local:
         )
 
     def must_accept(self) -> None:
-        must_have(self.work.how, self.work.unfinished())
+        must_have(self.work.how, self.work.to_come())
         try:
             rehearse(self.work, self.executor.ask)
         except BaseException:
@@ -86,8 +95,7 @@ class Local:
 
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, on_signal)
-        epochs = {run.id: run.recipe["schedule"]["epochs"] for run in work.runs.values()}
-        watch = console.Watch(work.store, work.labels, epochs, stream=out)
+        watch = console.Watch(work.store, work.labels, work.runs, stream=out)
 
         def arguments(retrying: bool) -> tuple[str, ...]:
             named = ("--sweep", work.sweep) if work.sweep else ()
@@ -96,7 +104,7 @@ class Local:
         try:
             launch = Launch(
                 work.runs, work.store, self.executor, arguments=arguments, retry=work.retry, ranks=work.how.ranks,
-                sweep=work.sweep,
+                sweep=work.sweep, more=work.search,
             )  # fmt: skip
             return launch.run(watch, lambda: bool(asked_to_stop))
         finally:
@@ -121,8 +129,8 @@ class Slurm:
             rehearse(self.work, _worker)
 
     def launch(self, *, wait: bool, out: Any) -> Report:
-        print(cluster.cost(self.work.store, self.work.unfinished(), self.work.how), file=out)
-        return cluster.submit(self.submitter, self.work.labels, wait=wait, out=out)
+        print(cluster.cost(self.work.store, self.work.to_come(), self.work.how), file=out)
+        return cluster.submit(self.submitter, self.work.labels, wait=wait, out=out, more=self.work.search)
 
 
 LAUNCHERS: dict[str, Callable[[Work], Launcher]] = {"local": Local, "slurm": Slurm}
@@ -130,7 +138,8 @@ LAUNCHERS: dict[str, Callable[[Work], Launcher]] = {"local": Local, "slurm": Slu
 
 def launcher_for(work: Work) -> Launcher | None:
     """None where nothing is left to be done. Raises InputError where no cluster answers."""
-    return LAUNCHERS[work.how.executor](work) if work.unfinished() else None
+    left = work.unfinished() or (work.search is not None and not work.search.over)
+    return LAUNCHERS[work.how.executor](work) if left else None
 
 
 def rehearse(work: Work, ask: Callable[..., int]) -> None:
@@ -138,13 +147,13 @@ def rehearse(work: Work, ask: Callable[..., int]) -> None:
 
     ``ask`` carries out a worker command. Raises InputError, at the line of the recipe, for what would fail.
     """
-    runs = work.unfinished()
+    runs = list({run.id: run for run in work.to_come()}.values())
     sources = {sha256: path for run in runs for sha256, path in run.weights.items()}
     question = {
         "results": str(work.store.root.resolve()), "data_dir": work.how.data_dir, "ranks": work.how.ranks,
         "accumulation": work.how.accumulation,
         "runs": [
-            {"run": run.id, "recipe": run.recipe, "begun": work.states[run.id].attempt > 0,
+            {"run": run.id, "recipe": run.recipe, "begun": run.id in work.states and work.states[run.id].attempt > 0,
              "teacher": _path(run.recipe["distill"]["teacher_weights"], sources, work.store)}
             for run in runs
         ],
@@ -174,7 +183,8 @@ def _worker(*argv: str) -> int:
 
 def _seen_from_here(work: Work) -> bool:
     """Whether a login node can tell more than that a shipped data set is there, which is not worth its time."""
-    folders = [folder_of(run.recipe["data"]["name"], work.how) for run in work.unfinished()]
-    named = any(run.recipe["distill"]["teacher"] for run in work.unfinished())
+    runs = work.to_come()
+    folders = [folder_of(run.recipe["data"]["name"], work.how) for run in runs]
+    named = any(run.recipe["distill"]["teacher"] for run in runs)
     there = all(folder is None or folder.is_dir() for folder in folders)
     return there and (named or any(folder is not None for folder in folders))

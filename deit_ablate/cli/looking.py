@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import graphlib
 import json
 import sys
 import time
@@ -61,17 +60,15 @@ def status(
         if states[run].name == "running":
             more = console.glance(store, run, (store.recipe(run) or {})["recipe"]["schedule"]["epochs"])
         elif states[run].name == "done":
-            more = f"test top-1 {store.outcome(run)['metrics']['test']['top1']:.2f}%"  # type: ignore[index]
+            more = console.score(store.outcome(run))
         table.append((label, run, str(states[run]), more))
     print("\n".join(console.columns(table)))
     print(console.counts(states))
 
 
 def _states(store: Store, sweep: str) -> dict[str, statuses.State]:
-    plan = store.plan(sweep) or {"cells": []}
-    parents = plan.get("parents", {})
-    order = graphlib.TopologicalSorter({cell[3]: parents.get(cell[3], []) for cell in plan["cells"]}).static_order()
-    states = statuses.states(store, {run: parents.get(run, []) for run in order}, sweep)
+    plan = store.plan(sweep) or {"cells": [], "parents": {}}
+    states = statuses.states(store, statuses.parents_first(plan), sweep)
     return {cell[3]: states[cell[3]] for cell in plan["cells"]}
 
 

@@ -22,7 +22,7 @@ from deit_ablate.cost import Costs, Estimate
 from deit_ablate.execution import Execution
 from deit_ablate.executors import Job, foreground, worker_arguments
 from deit_ablate.launch import RETRYABLE, Report, refuse_lost_weights
-from deit_ablate.plan import Plan, Run
+from deit_ablate.plan import Plan, Run, make_plan
 from deit_ablate.store import State, Store
 from deit_ablate.yamlfile import InputError, Node
 
@@ -55,6 +55,16 @@ Seeds = Annotated[
     ),
 ]
 Name = Annotated[str | None, typer.Option("--name", help="Another name for the study's folder.")]
+Trials = Annotated[
+    int | None, typer.Option("--trials", min=1, max=10_000, help="Trials of each row of a search, for the file's.")
+]
+Confirm = Annotated[
+    bool,
+    typer.Option(
+        "--confirm",
+        help="After a search: its best trials on fresh seeds, then the best of these on new ones, which the table shows.",
+    ),
+]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask before a plan that is large for this machine.")]
 Strict = Annotated[
     bool, typer.Option("--strict", help="Refuse a sweep whose rows differ from the baseline in more than they declare.")
@@ -67,16 +77,26 @@ Json = Annotated[
 def run(
     sweep: SweepArgument, profile: Profile = None, set_: Sets = None, only: Only = None, seeds: Seeds = None, name: Name = None,
     parallel: Parallel = None, device: Device = None, data_dir: DataDir = None, loaders: Loaders = None, execution: More = None,
-    executor: Executor = None, wait: Wait = False, results: Results = DEFAULT_RESULTS, yes: Yes = False, strict: Strict = False, json_: Json = False,
+    executor: Executor = None, wait: Wait = False, trials: Trials = None, confirm: Confirm = False, results: Results = DEFAULT_RESULTS,
+    yes: Yes = False, strict: Strict = False, json_: Json = False,
 ) -> None:  # fmt: skip
     """Run a sweep: train what is missing, then write its table and figures."""
     store = Store(results)
     asked = study(sweep, store, profile=profile, sets=set_ or (), seeds=seeds, name=name)
-    plan = asked.plan()
+    file = asked.sweep()
+    search = asked.search(file, store, trials=trials, confirm=confirm, only=only or ())
+    if search is None and (trials or confirm):
+        raise InputError(
+            "this sweep has no search", where=("--confirm" if confirm else "--trials", 0, 0),
+            expected="a sweep with a `search:` block",
+        )  # fmt: skip
+    if search:
+        search.begin()
+    plan = search.plan() if search else make_plan(file)
     refuse_other_file(store, plan, asked.file)
     if strict:
         _refuse_leaks(plan)
-    runs = plan.only(only or [], seeds)
+    runs = search.runs if search else plan.only(only or [], seeds)
     how = chosen(
         plan.sweep.execution,
         execution,
@@ -87,15 +107,17 @@ def run(
         loaders=loaders,
     )
     states = status.states(store, {run.id: run.above for run in runs.values()}, plan.sweep.name)
-    labels = plan.labels()
-    work = Work(store, plan.sweep.name, runs, labels, states, how, _command(), written=plan.written)
+    labels = search.labels if search else plan.labels()
+    work = Work(store, plan.sweep.name, runs, labels, states, how, _command(), written=plan.written, search=search)
     refuse_lost_weights(runs, labels, states, store)
     launcher = launcher_for(work)
     if launcher:
         launcher.must_accept()
         _ask_first(work, yes)
-    keep_weights(work.unfinished(), store)
+    keep_weights(work.to_come(), store)
     store.save_plan(plan.sweep.name, asked.document(plan, store))
+    if search:
+        search.show()
     store.plan_seeds(plan.sweep.name, plan.seeds(), sum(state.finished for state in states.values()), plan.sweep.looks)
     _launch_and_report(work, launcher, wait=wait, json_=json_)
 
@@ -116,7 +138,7 @@ def retry(
         written: Mapping[str, Node] = {}
     else:
         asked = study(name, store)
-        plan = asked.plan()
+        plan = asked.plan(store)
         store.save_plan(name, asked.document(plan, store))
         runs, labels, sweep, own = plan.runs, plan.labels(), name, plan.sweep.execution
         written = plan.written
@@ -160,7 +182,7 @@ def plan(
 ) -> None:  # fmt: skip
     """Show what a sweep would run: rows, what they change, run ids, states, expected time and disk. Writes nothing."""
     store = Store(results)
-    made = study(sweep, store, profile=profile, sets=set_ or (), seeds=seeds, name=name).plan()
+    made = study(sweep, store, profile=profile, sets=set_ or (), seeds=seeds, name=name).plan(store)
     if strict:
         _refuse_leaks(made)
     runs = made.only(only or [], seeds)
@@ -308,7 +330,7 @@ def _command() -> str:
 
 def _ask_first(work: Work, yes: bool) -> None:
     """Before a plan that is large for this machine."""
-    why = None if yes else Costs(work.store, work.runs).estimate(work.unfinished()).large(work.store)
+    why = None if yes else Costs(work.store, work.runs).estimate(work.to_come()).large(work.store)
     if why is None:
         return
     if not sys.stdin.isatty():

@@ -7,15 +7,18 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from deit_ablate import shipped
 from deit_ablate.plan import Plan, Run, make_plan
-from deit_ablate.spec import load_sweep
+from deit_ablate.spec import Sweep, load_sweep
 from deit_ablate.store import Store
 from deit_ablate.yamlfile import InputError, suggest
+
+if TYPE_CHECKING:
+    from deit_ablate.search import Search
 
 Results = Annotated[Path, typer.Option("--results", help="Folder of the run store.", envvar="DEIT_ABLATE_RESULTS")]
 DEFAULT_RESULTS = Path("results")
@@ -32,8 +35,22 @@ class Study:
     name: str | None = None
     extra: dict[str, Any] = field(default_factory=dict)
 
-    def plan(self) -> Plan:
-        return make_plan(load_sweep(self.file, profile=self.profile, sets=self.sets, seeds=self.seeds, name=self.name))
+    def sweep(self) -> Sweep:
+        return load_sweep(self.file, profile=self.profile, sets=self.sets, seeds=self.seeds, name=self.name)
+
+    def plan(self, store: Store) -> Plan:
+        """All runs of the sweep; of a search those that it has asked for so far. Raises InputError."""
+        sweep = self.sweep()
+        search = self.search(sweep, store)
+        return search.plan() if search else make_plan(sweep)
+
+    def search(self, sweep: Sweep, store: Store, **options: Any) -> Search | None:
+        """The sweep's search, which keeps plan.json up to date; None for a sweep without one."""
+        if sweep.search is None:
+            return None
+        from deit_ablate.search import Search
+
+        return Search(sweep, store, lambda plan: store.save_plan(sweep.name, self.document(plan, store)), **options)
 
     def document(self, plan: Plan, store: Store) -> dict[str, Any]:
         """plan.json: the plan, and how to make it again. The path is relative: a store may move with its sweeps."""

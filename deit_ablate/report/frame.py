@@ -22,7 +22,7 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "run": ("string", "the run's id; cells that share a run share this"),
     "state": (
         "string",
-        "done, diverged, running, submitted, failed, blocked, held, waiting, resumable, cancelled or missing",
+        "done, diverged, running, submitted, failed, blocked, held, waiting, resumable, paused, cancelled or missing",
     ),
     "detail": ("string", "a failure's class, why a run diverged, or the id of the run that it waits for"),
     "top1": (
@@ -184,28 +184,17 @@ def final_stage(plan: Mapping[str, Any]) -> str:
 
 def shown_figures(plan: Mapping[str, Any]) -> dict[str, str]:
     """Variant -> the metric that its row shows."""
-    return {row["name"]: f"top1_{row['shows']}" if row["shows"] else "top1" for row in plan["variants"]}
+    shown = {row["name"]: f"top1_{row['shows']}" if row["shows"] else "top1" for row in plan["variants"]}
+    # A row of a search that has no winner (yet) has trials all the same.
+    return {**dict.fromkeys((variant for variant, *_ in plan["cells"]), "top1"), **shown}
 
 
 def run_states(store: Store, plan: Mapping[str, Any], known: Mapping[str, State] | None = None) -> dict[str, State]:
     """The state of every run of a plan; ``known``: those that are known already.
 
-    The plan names a run's cells, not its parents; a run stands on its variant's runs of the earlier stages, of
-    its own seed or of the one seed that such a stage has (the spec admits no other), so these do as parents.
     A scheduler is asked where it has some of them; what it says beyond that changes by the minute, and is left out.
     """
-    order = [stage["name"] for stage in plan["stages"]] or [""]
-    made: dict[tuple[str, str], dict[int, str]] = {}
-    for variant, seed, stage, run in plan["cells"]:
-        made.setdefault((variant, stage), {})[seed] = run
-    parents: dict[str, list[str]] = {}
-    for position, stage in enumerate(order):
-        for variant, seed, own, run in plan["cells"]:
-            if own != stage or run in parents:
-                continue
-            above = [made.get((variant, earlier), {}) for earlier in order[:position]]
-            parents[run] = [runs.get(seed) or next(iter(runs.values())) for runs in above if runs]
-    found = status.states(store, parents, plan["sweep"], finished=known)
+    found = status.states(store, status.parents_first(plan), plan["sweep"], finished=known)
     passing = {"running", "submitted"}
     return {run: replace(state, detail="") if state.name in passing else state for run, state in found.items()}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import re
 import secrets
@@ -156,7 +157,10 @@ class Store:
             return "superseded"
         if (self.attempt(run, attempt.number + 1).path / "owner.json").exists():
             return "superseded"
-        return "cancelled" if self.cancelled(run) else None
+        if self.cancelled(run):
+            return "cancelled"
+        paused = files.read_json(self.run(run) / "pause.json")
+        return "paused" if paused and paused["attempt"] == attempt.number else None
 
     def finish(self, run: str, attempt: Attempt, outcome: Mapping[str, Any]) -> bool:
         """Publish the outcome, terminal and once; False where another attempt's stands already."""
@@ -220,7 +224,8 @@ class Store:
             if not state.finished:
                 return State("waiting", parent, number)
         if attempts:
-            return State("resumable", (attempts[-1].exit or {}).get("class", "interrupted"), number)
+            how = (attempts[-1].exit or {}).get("class", "interrupted")
+            return State("paused", "", number) if how == "paused" else State("resumable", how, number)
         return State("missing")
 
     # -- a sweep that is held -------------------------------------------------------------------------------
@@ -261,6 +266,10 @@ class Store:
 
     def uncancel(self, run: str) -> None:
         (self.run(run) / "cancel.json").unlink(missing_ok=True)
+
+    def pause(self, run: str, attempt: int) -> None:
+        """Ask an attempt to save and end; no launcher starts another unasked."""
+        files.replace(self.run(run) / "pause.json", files.to_json({"attempt": attempt, "time": time.time()}))
 
     def pin_data(self, data_id: str, facts: Mapping[str, Any]) -> dict[str, Any]:
         """Record a data set's fingerprint under its id; returns what stands, which may be another's."""
@@ -374,6 +383,21 @@ class Store:
 
     def plan(self, name: str) -> dict[str, Any] | None:
         return files.read_json(self.sweep(name) / "plan.json")
+
+    def asks(self, name: str, after: int = 0) -> list[dict[str, Any]]:
+        """The trials after number ``after`` that a search has asked for, in order; each has its ``number``, from 1."""
+        found: list[dict[str, Any]] = []
+        for number in itertools.count(after + 1):
+            content = files.read_json(self.sweep(name) / "trials" / f"{number}.json")
+            if content is None:
+                return found
+            found.append({**content, "number": number})
+        return found
+
+    def ask(self, name: str, number: int, content: Mapping[str, Any]) -> bool:
+        """Record what a search asks for; False where another launcher has taken the number."""
+        folder = files.make_folder(self.sweep(name) / "trials")
+        return files.publish(folder / f"{number}.json", files.to_json({"schema": SCHEMA, **content}))
 
     def save_plan(self, name: str, plan: Mapping[str, Any]) -> None:
         path, content = files.make_folder(self.sweep(name)) / "plan.json", files.to_json(plan)

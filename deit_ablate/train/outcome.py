@@ -69,13 +69,18 @@ class Examiner:
         """The last epoch is done: the test split, for the first and only time (rank 0 does it for all)."""
         if not self.first:
             return self._outcome("done", None, at, None, {})
+        test, arrays = self._tested() if self.recipe.data.test else (None, {})
+        split, scores = ("test", test) if test else ("validation", at.history[-1]["validation"])
+        top1, threshold = scores["top1"], chance_threshold(len(self.data.dataset.classes))
+        if top1 < threshold:
+            reason = f"{split} top-1 of {top1:.2f}% is at chance (under {threshold:.2f}%)"
+            return self._outcome("diverged", reason, at, test, arrays)
+        return self._outcome("done", None, at, test, arrays)
+
+    def _tested(self) -> tuple[dict[str, Any], dict[str, Array]]:
         test = self._score(self.data.dataset.test, None, keep=True)
         arrays = {key if key == "token_similarity" else f"test_{key}": array for key, array in test.arrays.items()}
-        top1, threshold = test.metrics["top1"], chance_threshold(len(self.data.dataset.classes))
-        if top1 < threshold:
-            reason = f"test top-1 of {top1:.2f}% is at chance (under {threshold:.2f}%)"
-            return self._outcome("diverged", reason, at, test.metrics, arrays)
-        return self._outcome("done", None, at, test.metrics, arrays)
+        return test.metrics, arrays
 
     def non_finite(self, at: Position, step: int) -> Outcome:
         """The loss of this step (counted from 0) is no number: this ends the run."""

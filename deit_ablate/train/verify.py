@@ -59,7 +59,8 @@ def verify(store: Records, run: str, data_dir: Path | None, device: str) -> dict
         raise TrainError(f"{run} has not finished: there is no record to verify")
     recorded = outcome["metrics"].get("test")
     if recorded is None:
-        raise TrainError(f"{run} ended before its test ({outcome.get('reason') or outcome['status']})")
+        why = outcome.get("reason") or "its recipe leaves the test split alone"
+        raise TrainError(f"{run} has no test figures ({why})")
     if path is None:
         raise TrainError(f"the weights of {run} are gone: `gc` has removed them")
     for name, sha256 in stored["sources"].items():

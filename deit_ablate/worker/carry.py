@@ -70,7 +70,7 @@ def _carry(
         how = store.overtaken(options.run, attempt) or _why_stopped()
         attempt.close(how, "saved on a signal", **progress)
         print(f"saved and stopped ({how})", flush=True)
-        return 0 if how == "cancelled" else SAVED
+        return 0 if how in ("cancelled", "paused") else SAVED
     _record(store, options, attempt, outcome, data, started)
     return 0
 
@@ -239,7 +239,8 @@ def _train(
             channels_last=options.channels_last, deterministic=options.deterministic,
         )  # fmt: skip
     leave()
-    if outcome.metrics.get("test") and journal.resumed_from and not attempt.checkpoint.exists():
+    trained = outcome.status != "stopped" and "non-finite" not in (outcome.reason or "")
+    if trained and journal.resumed_from and not attempt.checkpoint.exists():
         # The attempt before was killed between its last checkpoint and its outcome: its weights are ours.
         os.link(journal.resumed_from, attempt.checkpoint)
     return outcome, journal.facts
@@ -305,6 +306,8 @@ def _record(
         "time": time.time(),
     })  # fmt: skip
     attempt.close("done", "")
+    split = "test" if outcome.metrics.get("test") else "validation"
     print(
-        f"{outcome.status}: test top-1 {(outcome.metrics.get('test') or {}).get('top1', float('nan')):.2f}", flush=True
+        f"{outcome.status}: {split} top-1 {(outcome.metrics.get(split) or {}).get('top1', float('nan')):.2f}",
+        flush=True,
     )

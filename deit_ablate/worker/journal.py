@@ -81,8 +81,8 @@ def make_journal(
 
         def leave_if_overtaken(self) -> None:
             reason = store.overtaken(run, attempt)
-            if reason == "cancelled":
-                stop.set()  # a cancelled run keeps what it has: it saves, then stops
+            if reason in ("cancelled", "paused"):
+                stop.set()  # such a run keeps what it has: it saves, then stops
             elif reason:
                 raise Overtaken(reason)
 

@@ -1,0 +1,236 @@
+"""Optuna's part of a search: which configuration is tried next, and which trial is not worth going on with.
+
+The study lives in this process and is made anew from records at its start; beside that it is written, as it grows, to
+a journal file that ``optuna-dashboard`` opens. Nobody reads that file again: it is never the truth.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import warnings
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.storages import JournalStorage
+from optuna.storages.journal import BaseJournalBackend
+from optuna.trial import TrialState
+
+from deit_ablate import files
+from deit_ablate.recipe import canonical_json
+from deit_ablate.space import Parameter
+from deit_ablate.store import Store
+from deit_ablate.sweepfile import OBJECTIVES, PRUNERS, SAMPLERS
+from deit_ablate.trials import Trial, read_trials
+
+STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
+
+
+class Journal(BaseJournalBackend):
+    """Optuna's journal in memory, and a copy of it in a file once one is named."""
+
+    def __init__(self) -> None:
+        self._lines: list[dict[str, Any]] = []
+        self._file: IO[bytes] | None = None
+
+    def show(self, path: Path) -> None:
+        """Write the journal, and what is added to it from now on, to ``path``, in place of an earlier launcher's.
+
+        One that still lives goes on writing to its own file, which has no name any more.
+        """
+        with (
+            contextlib.suppress(OSError),
+            files.temporary_beside(path) as temporary,
+        ):  # a full disk is the runs' to report
+            self._file = open(temporary, "ab", buffering=0)  # noqa: SIM115 (it lives as long as the study)
+            self._write(self._lines)
+            os.replace(temporary, path)
+
+    def read_logs(self, log_number_from: int) -> Iterable[dict[str, Any]]:
+        return self._lines[log_number_from:]
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        self._lines += [json.loads(json.dumps(line)) for line in logs]
+        with contextlib.suppress(OSError):
+            self._write(logs)
+
+    def _write(self, lines: Iterable[dict[str, Any]]) -> None:
+        if self._file is not None:
+            self._file.write("".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines).encode())
+
+
+class Studies:
+    """The studies of a search, one for each row."""
+
+    def __init__(self, sweep: str, settings: Any, spaces: Mapping[str, Mapping[str, Parameter]]):
+        """Raises TypeError, ValueError or ImportError for options that Optuna's sampler or pruner does not take."""
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+        self.settings, self.spaces = settings, spaces
+        self.distributions = {row: {key: distribution(p) for key, p in space.items()} for row, space in spaces.items()}
+        for row in spaces:
+            self._sampler(row, 0)
+        pruner = getattr(optuna.pruners, PRUNERS[settings.pruner])(**settings.pruner_options)
+        self._journal = Journal()
+        self._storage = JournalStorage(self._journal)
+        directions: list[Any] = [OBJECTIVES[objective] for objective in settings.objective]
+        self._studies = {
+            row: optuna.create_study(
+                storage=self._storage, study_name=f"{sweep}:{row}", directions=directions, pruner=pruner
+            )
+            for row in spaces
+        }
+        self._ids = {
+            row: self._storage.get_study_id_from_name(study.study_name) for row, study in self._studies.items()
+        }
+        for study in self._studies.values():
+            study.set_metric_names(settings.objective)
+        self._trials: dict[int, tuple[int, optuna.trial.Trial]] = {}
+        """By our number: Optuna's id of a trial that is open, and the trial."""
+        self._reported: dict[int, int] = {}
+
+    def _sampler(self, row: str, trials: int) -> optuna.samplers.BaseSampler:
+        """A sampler whose draws are a function of the search's seed, the row, and how many trials it has had.
+
+        Samplers that walk through a sequence keep their place in the study, and so one seed.
+        """
+        name, options = self.settings.sampler, dict(self.settings.sampler_options)
+        options.setdefault("seed", _seed(self.settings.seed, row, 0 if name in ("qmc", "grid") else trials))
+        if name == "qmc":  # what draws until the first trial has ended
+            random = optuna.samplers.RandomSampler(_seed(self.settings.seed, row, trials))
+            options.setdefault("independent_sampler", random)
+        if name == "tpe":
+            options.setdefault("constant_liar", True)
+        if name == "grid":
+            options["search_space"] = {key: grid_values(p) for key, p in self.spaces[row].items()}
+        return getattr(optuna.samplers, SAMPLERS[name])(**options)
+
+    def show(self, path: Path) -> None:
+        """Write the studies, and how they go on, to a file that optuna-dashboard opens."""
+        self._journal.show(path)
+
+    def ask(self, row: str, number: int) -> tuple[dict[str, Any], dict[str, Any]]:
+        """(params, what the sampler keeps) of the next trial of a row, which is called ``number`` from now on."""
+        study = self._studies[row]
+        study.sampler = self._sampler(row, len(study.get_trials(deepcopy=False)))
+        trial = study.ask(self.distributions[row])
+        trial.set_user_attr("trial", number)
+        trial_id = self._storage.get_trial_id_from_study_id_trial_number(self._ids[row], trial.number)
+        self._trials[number] = trial_id, trial
+        kept = {
+            "trial": self._storage.get_trial_system_attrs(trial_id),
+            "study": self._storage.get_study_system_attrs(self._ids[row]),
+        }
+        return {key: from_optuna(self.spaces[row][key], value) for key, value in trial.params.items()}, kept
+
+    def lost(self, number: int) -> None:
+        """The number was taken by another launcher: what was asked for is not tried."""
+        self._storage.set_trial_state_values(self._trials.pop(number)[0], TrialState.FAIL)
+
+    def add(self, row: str, number: int, params: Mapping[str, Any], kept: Mapping[str, Any], run: str) -> None:
+        """A trial that was asked for by an earlier launcher (or by another one)."""
+        study, distributions = self._studies[row], self.distributions[row]
+        template = optuna.trial.create_trial(
+            state=TrialState.RUNNING,
+            params={key: to_optuna(self.spaces[row][key], params[key]) for key in distributions},
+            distributions=distributions,
+            user_attrs={"trial": number},
+            system_attrs=dict(kept.get("trial") or {}),
+        )
+        trial_id = self._storage.create_new_trial(self._ids[row], template)
+        self._trials[number] = trial_id, optuna.trial.Trial(study, trial_id)
+        before = self._storage.get_study_system_attrs(self._ids[row])
+        for key, value in (kept.get("study") or {}).items():
+            if before.get(key) != value:
+                self._storage.set_study_system_attr(self._ids[row], key, value)
+        self.name(number, run)
+
+    def name(self, number: int, run: str) -> None:
+        self._trials[number][1].set_user_attr("run", run)
+
+    def tell(self, trial: Trial) -> bool:
+        """Report what is new of a trial, and how it ended if it has; True where it is not worth going on with."""
+        if trial.number not in self._trials:
+            return False
+        trial_id, told = self._trials[trial.number]
+        prune = False
+        for epoch in range(self._reported.get(trial.number, 0), len(trial.reports)):
+            value = trial.reports[epoch]
+            if value is not None and len(self.settings.objective) == 1:
+                told.report(value, epoch + 1)
+                prune = told.should_prune() or prune
+        self._reported[trial.number] = len(trial.reports)
+        if trial.outcome == "open":
+            return prune and trial.state.name == "running"
+        state = STATES[trial.outcome]
+        if state is TrialState.PRUNED and len(self.settings.objective) > 1:
+            state = TrialState.FAIL  # Optuna's samplers of several objectives know no pruned trials
+        self._storage.set_trial_state_values(trial_id, state, trial.values)
+        del self._trials[trial.number]
+        return False
+
+
+def recorded_studies(store: Store, plan: Mapping[str, Any]) -> dict[str, optuna.Study]:
+    """Optuna's study of each row of a plan.json, in memory, with the trials that have ended, in their order."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    search, studies = plan["search"], {}
+    for row, facts in search["spaces"].items():
+        directions: list[Any] = [OBJECTIVES[objective] for objective in search["objectives"]]
+        studies[row] = study = optuna.create_study(study_name=f"{plan['sweep']}:{row}", directions=directions)
+        study.set_metric_names(search["objectives"])
+        space = {key: Parameter.of_facts(key, fact) for key, fact in facts.items()}
+        for trial in read_trials(store, plan):
+            if trial.row == row and trial.outcome != "open":
+                reported = {epoch: value for epoch, value in enumerate(trial.reports, 1) if value is not None}
+                study.add_trial(optuna.trial.create_trial(
+                    state=STATES[trial.outcome], values=trial.values,
+                    params={key: to_optuna(space[key], value) for key, value in trial.params.items()},
+                    distributions={key: distribution(parameter) for key, parameter in space.items()},
+                    intermediate_values=reported, user_attrs={"trial": trial.number, "run": trial.run},
+                ))  # fmt: skip
+    return studies
+
+
+def _seed(*identity: Any) -> int:
+    return int.from_bytes(hashlib.sha256(repr(identity).encode()).digest()[:4], "big")
+
+
+def distribution(parameter: Parameter) -> BaseDistribution:
+    own = parameter.range
+    if own is None:
+        return CategoricalDistribution([to_optuna(parameter, choice) for choice in parameter.choices])
+    if own.type == "int":
+        return IntDistribution(int(own.low), int(own.high), log=own.log, step=int(own.step or 1))
+    return FloatDistribution(own.low, own.high, log=own.log, step=own.step)
+
+
+def to_optuna(parameter: Parameter, value: Any) -> Any:
+    """Optuna's choices are plain scalars: a list or a mapping goes by its text."""
+    return canonical_json(value) if isinstance(value, (list, dict)) else value
+
+
+def from_optuna(parameter: Parameter, value: Any) -> Any:
+    return next((choice for choice in parameter.choices if to_optuna(parameter, choice) == value), value)
+
+
+def grid_values(parameter: Parameter) -> list[Any]:
+    """The points of a grid: choices, whole numbers, or the steps of a range. Raises ValueError for a range without."""
+    own = parameter.range
+    if own is None:
+        return [to_optuna(parameter, choice) for choice in parameter.choices]
+    step = own.step or (1 if own.type == "int" else None)
+    if step is None or own.log:
+        raise ValueError(f"a grid over {parameter.key} needs a list of values, or a step")
+    return [own.low + place * step for place in range(int((own.high - own.low) / step + 1e-9) + 1)]
+
+
+def grid_size(space: Mapping[str, Parameter]) -> int:
+    size = 1
+    for parameter in space.values():
+        size *= len(grid_values(parameter))
+    return size

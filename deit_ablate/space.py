@@ -1,0 +1,111 @@
+"""What a search varies: recipe keys, each with a range or a list of choices."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from deit_ablate.execution import Part
+from deit_ablate.kinds import nested
+from deit_ablate.recipe import canonical_json
+from deit_ablate.resolve import check_keys, dotted, validate
+from deit_ablate.yamlfile import InputError, Node, Position, expand_dotted
+
+FIXED = ("seed", "data.name", "data.id", "data.validation", "data.train_images", "data.test")
+"""What a search may not vary: its trials would be scored on different images."""
+
+
+class Range(Part):
+    """A range of numbers: ``{low: 1e-3, high: 0.1, log: true}``, ``{type: int, low: 1, high: 4}``."""
+
+    type: Literal["float", "int"] = "float"
+    low: int | float
+    high: int | float
+    log: bool = False
+    """Draw on a logarithmic scale."""
+    step: Annotated[int | float, Field(gt=0)] | None = None
+    """Only low, low + step, low + 2 step and so on."""
+
+    @model_validator(mode="after")
+    def _sound(self) -> Range:
+        if self.low >= self.high:
+            raise ValueError("low below high")
+        if self.log and self.low <= 0:
+            raise ValueError("low above 0 where log is true")
+        if self.log and self.step is not None:
+            raise ValueError("log or step, not both")
+        if self.type == "int" and not all(type(part) is int for part in (self.low, self.high, self.step or 1)):
+            raise ValueError("whole numbers where type is int")
+        return self
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One dimension of a search's space. Of ``range`` and ``choices`` one is given."""
+
+    key: str
+    where: Position
+    range: Range | None = None
+    choices: tuple[Any, ...] = ()
+
+    def facts(self) -> dict[str, Any]:
+        """What plan.json says of it."""
+        return self.range.model_dump() if self.range else {"type": "categorical", "choices": list(self.choices)}
+
+    @classmethod
+    def of_facts(cls, key: str, facts: Mapping[str, Any]) -> Parameter:
+        """The parameter that plan.json tells of."""
+        if facts["type"] == "categorical":
+            return cls(key, ("", 0, 0), choices=tuple(facts["choices"]))
+        return cls(key, ("", 0, 0), Range.model_validate(facts))
+
+    def values(self) -> list[Any]:
+        """What must make sound recipes before anything is trained: the ends of the range, or every choice."""
+        if self.range is None:
+            return list(self.choices)
+        return [float(end) if self.range.type == "float" else end for end in (self.range.low, self.range.high)]
+
+    def override(self, value: Any) -> Node:
+        return nested(self.key, _node(value, self.where), self.where)
+
+
+def _node(value: Any, where: Position) -> Node:
+    if isinstance(value, dict):
+        return Node({key: _node(child, where) for key, child in value.items()}, where, dict.fromkeys(value, where))
+    return Node([_node(child, where) for child in value] if isinstance(value, list) else value, where)
+
+
+def read_space(node: Node, prefix: str) -> dict[str, Parameter]:
+    """The parameters below a mapping of recipe keys, dotted or nested. Raises InputError."""
+    found: dict[str, Parameter] = {}
+    for path, child, place in _leaves(expand_dotted(node), ()):
+        key = dotted(path)
+        whole = f"{prefix}.{key}"
+        if key in FIXED:
+            raise InputError("a search cannot vary this", where=place, key=whole, expected="another key")
+        if isinstance(child.value, list):
+            choices = child.plain()
+            if len({canonical_json(choice) for choice in choices}) < max(len(choices), 2):
+                raise InputError("no choice", where=child.where, key=whole, expected="two or more different values")
+            found[key] = Parameter(key, place, choices=tuple(choices))
+        else:
+            found[key] = Parameter(key, place, validate(Range, child, tuple(whole.split("."))))
+        check_keys(found[key].override(found[key].values()[0]), prefix=f"{prefix}.")
+    return found
+
+
+def _leaves(node: Node, above: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Node, Position]]:
+    for key, child in node.items():
+        path, place = (*above, key), node.keys.get(key, child.where)
+        if isinstance(child.value, list) or (isinstance(child.value, dict) and {"low", "high"} & set(child.value)):
+            yield path, child, place
+        elif isinstance(child.value, dict) and child.value:
+            yield from _leaves(child, path)
+        else:
+            raise InputError(
+                "neither a range nor choices", where=place, key=dotted(path),
+                expected="{low: ..., high: ...} or a list of values",
+            )  # fmt: skip
