@@ -413,6 +413,8 @@ def single_run(path: Path, sets: Sequence[str]) -> Run:
     """One run from a recipe file: recipe blocks over an optional ``profile:``, or a run's stored recipe.json."""
     node = load(path)
     stored = node.get("recipe")
+    if stored is not None and node.get("run") is None:  # a profile, such as `search export` writes
+        node = stored
     if node.get("run") is not None and stored is not None and not sets:
         parents = (node.get("parents") or Node({}, node.where)).plain()
         sources = (node.get("sources") or Node({}, node.where)).plain()

@@ -69,8 +69,7 @@ class Studies:
 
     def __init__(self, sweep: str, settings: Any, spaces: Mapping[str, Mapping[str, Parameter]]):
         """Raises TypeError, ValueError or ImportError for options that Optuna's sampler or pruner does not take."""
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
-        warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+        _hush()
         self.settings, self.spaces = settings, spaces
         self.distributions = {row: {key: distribution(p) for key, p in space.items()} for row, space in spaces.items()}
         for row in spaces:
@@ -175,9 +174,14 @@ class Studies:
         return False
 
 
+def _hush() -> None:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+
+
 def recorded_studies(store: Store, plan: Mapping[str, Any]) -> dict[str, optuna.Study]:
     """Optuna's study of each row of a plan.json, in memory, with the trials that have ended, in their order."""
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    _hush()
     search, studies = plan["search"], {}
     for row, facts in search["spaces"].items():
         directions: list[Any] = [OBJECTIVES[objective] for objective in search["objectives"]]

@@ -163,14 +163,14 @@ class Search:
         own = Asked(content["number"], row.name, content["params"], plan, content.get("optuna") or {})
         return own if own.run == content["run"] else None
 
-    def _of(self, row: str) -> list[Asked]:
+    def of_row(self, row: str) -> list[Asked]:
         return [own for own in self.asked.values() if own.row == row]
 
     # -- what is to be done ------------------------------------------------------------------------------------
 
     @property
     def _all_asked(self) -> bool:
-        return all(len(self._of(row)) >= budget for row, budget in self.budget.items())
+        return all(len(self.of_row(row)) >= budget for row, budget in self.budget.items())
 
     @property
     def _searched(self) -> bool:
@@ -186,7 +186,7 @@ class Search:
         return [
             self._examples[row]
             for row, budget in self.budget.items()
-            for _ in range(max(0, budget - len(self._of(row))))
+            for _ in range(max(0, budget - len(self.of_row(row))))
         ]
 
     def _example(self, row: Variant) -> Run:
@@ -241,10 +241,10 @@ class Search:
         assert self._studies is not None
         late = self.settings.timeout is not None and time.monotonic() - self._begun > 60 * self.settings.timeout
         open_ = sum(n not in self.trials or self.trials[n].outcome == "open" for n in self.asked)
-        rows = [row for row in self.rows if len(self._of(row.name)) < self.budget[row.name]]
+        rows = [row for row in self.rows if len(self.of_row(row.name)) < self.budget[row.name]]
         if late or not rows or open_ >= (self.settings.parallel or open_ + 1):
             return None
-        row = min(rows, key=lambda row: len(self._of(row.name)))
+        row = min(rows, key=lambda row: len(self.of_row(row.name)))
         for tries in itertools.count(1):
             number = self._last + 1
             params, kept = self._studies.ask(row.name, number)
@@ -269,7 +269,7 @@ class Search:
 
     def _candidates(self, row: str) -> list[Asked]:
         """The row's best trials, best first."""
-        trials = [self.trials[own.number] for own in self._of(row) if own.number in self.trials]
+        trials = [self.trials[own.number] for own in self.of_row(row) if own.number in self.trials]
         return [self.asked[t.number] for t in best(trials, self.settings.objective, self.settings.candidates)]
 
     def _fresh(self, own: Asked) -> Plan:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -12,7 +12,8 @@ from deit_ablate.execution import Part
 from deit_ablate.kinds import nested
 from deit_ablate.recipe import canonical_json
 from deit_ablate.resolve import check_keys, dotted, validate
-from deit_ablate.yamlfile import InputError, Node, Position, expand_dotted
+from deit_ablate.sweepfile import SearchFile
+from deit_ablate.yamlfile import InputError, Node, Position, expand_dotted, suggest
 
 FIXED = ("seed", "data.name", "data.id", "data.validation", "data.train_images", "data.test")
 """What a search may not vary: its trials would be scored on different images."""
@@ -62,6 +63,12 @@ class Parameter:
             return cls(key, ("", 0, 0), choices=tuple(facts["choices"]))
         return cls(key, ("", 0, 0), Range.model_validate(facts))
 
+    def words(self) -> str:
+        if self.range is None:
+            return "one of " + ", ".join(map(canonical_json, self.choices))
+        scale = " (log)" if self.range.log else f" in steps of {self.range.step:g}" if self.range.step else ""
+        return f"{self.range.low:g} to {self.range.high:g}{scale}{' (whole)' if self.range.type == 'int' else ''}"
+
     def values(self) -> list[Any]:
         """What must make sound recipes before anything is trained: the ends of the range, or every choice."""
         if self.range is None:
@@ -109,3 +116,48 @@ def _leaves(node: Node, above: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...
                 "neither a range nor choices", where=place, key=dotted(path),
                 expected="{low: ..., high: ...} or a list of values",
             )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Search:
+    """What a sweep searches for; the settings are those of its file."""
+
+    settings: SearchFile
+    spaces: dict[str, dict[str, Parameter]]
+    """By row: what is varied in it."""
+    where: Position
+
+    @property
+    def candidate_seeds(self) -> tuple[int, ...]:
+        return tuple(self.settings.seed + 1 + place for place in range(self.settings.candidate_seeds))
+
+
+def read_search(node: Node, settings: SearchFile | None, rows: Sequence[str], seeds: Sequence[int]) -> Search | None:
+    """The search of a sweep file with these rows and final seeds; None where it has none. Raises InputError."""
+    if settings is None:
+        return None
+    own = node.value["search"]
+    by_row = own.get("spaces") or Node({}, own.where)
+    for name, child in by_row.items():
+        if name not in rows:
+            raise InputError(
+                f"no row {name!r}{suggest(name, rows)}", where=by_row.keys.get(name, child.where), key="search.spaces",
+                expected="one of " + ", ".join(rows[:20]),
+            )  # fmt: skip
+    shared = read_space(own.get("space") or Node({}, own.where), "search.space")
+    spaces = {}
+    for name in rows:
+        child = by_row.get(name)
+        spaces[name] = {**shared, **(read_space(child, f"search.spaces.{name}") if child else {})}
+        if not spaces[name]:
+            raise InputError(
+                f"nothing is varied in {name!r}", where=node.keys["search"], key="search",
+                expected="`space:`, with recipe keys and their ranges or choices",
+            )  # fmt: skip
+    search = Search(settings, spaces, node.keys["search"])
+    if used := set(seeds) & {settings.seed, *search.candidate_seeds}:
+        raise InputError(
+            f"seed {min(used)} is one that the search chooses by", where=own.locate(("seed",)), key="search.seed",
+            expected=f"seeds {settings.seed} to {settings.seed + settings.candidate_seeds} to be none of `seeds:`",
+        )  # fmt: skip
+    return search

@@ -20,7 +20,7 @@ from deit_ablate.execution import Execution
 from deit_ablate.kinds import FROM_BASELINE, KINDS
 from deit_ablate.recipe import BLOCKS
 from deit_ablate.resolve import check_keys, layer, validate
-from deit_ablate.space import Parameter, read_space
+from deit_ablate.space import Search, read_search
 from deit_ablate.sweepfile import NAME, RESERVED, ProfileFile, SearchFile, SweepFile
 from deit_ablate.yamlfile import InputError, Node, Position, assignment, expand_dotted, load, merge, suggest
 
@@ -47,20 +47,6 @@ class Variant:
     overrides: Node
     by_stage: dict[str, Node] = field(default_factory=dict)
     shows: str | None = None
-
-
-@dataclass(frozen=True)
-class Search:
-    """What a sweep searches for; the settings are those of ``sweepfile.SearchFile``."""
-
-    settings: SearchFile
-    spaces: dict[str, dict[str, Parameter]]
-    """By row: what is varied in it."""
-    where: Position
-
-    @property
-    def candidate_seeds(self) -> tuple[int, ...]:
-        return tuple(self.settings.seed + 1 + place for place in range(self.settings.candidate_seeds))
 
 
 @dataclass(frozen=True)
@@ -102,7 +88,7 @@ def load_sweep(
     name: str | None = None,
 ) -> Sweep:
     """Read a sweep file. Raises InputError with the place of the first thing that is wrong."""
-    node = load(path)
+    node = _with_profiles_search(load(path), profile)
     stem = _stem(path, name)
     own_profile = node.get("profile")
     parsed = validate(SweepFile, node)
@@ -112,7 +98,11 @@ def load_sweep(
         where = own_profile.where if own_profile and not profile else ("--profile", 0, 0)
         base, execution = load_profile(chosen, path.parent, where)
     overrides = {
-        key: Node({name: expand_dotted(row) for name, row in child.items()}, child.where, child.keys)
+        key: Node(
+            {name: row if name == "search" else expand_dotted(row) for name, row in child.items()},
+            child.where,
+            child.keys,
+        )
         for key, child in (node.get("by_profile") or Node({}, node.where)).items()
     }
     _check_profiles(node, overrides, path.parent)
@@ -139,9 +129,9 @@ def load_sweep(
     kind, variants = _variants(node, [stage.name for stage in stages])
     baseline = parsed.baseline or ("baseline" if kind in FROM_BASELINE else None)
     _check_baseline(node, baseline, variants)
-    _check_by_profile(overrides, variants, stages)
+    _check_by_profile(overrides, variants, stages, parsed.search is not None)
     mine, variants = _with_rows_stages(mine, variants, [stage.name for stage in stages])
-    of_rows = {key: child for key, child in mine.items() if key != "recipe"}
+    of_rows = {key: child for key, child in mine.items() if key not in ("recipe", "search")}
     if kind == "cumulative":
         variants, of_rows = _accumulated(variants, of_rows)
     given_execution = {key: getattr(parsed.execution, key) for key in parsed.execution.model_fields_set}
@@ -150,41 +140,20 @@ def load_sweep(
         profile=chosen, margin=parsed.margin, looks=tuple(parsed.looks) if parsed.looks else None, baseline=baseline, base=base, stages=stages, variants=variants,
         by_profile=of_rows,
         execution=execution.model_copy(update=given_execution), kind=kind,
-        search=_search(node, parsed.search, variants, stages[-1].seeds),
+        search=read_search(node, parsed.search, [variant.name for variant in variants], stages[-1].seeds),
     )  # fmt: skip
 
 
-def _search(
-    node: Node, settings: SearchFile | None, variants: Sequence[Variant], seeds: Sequence[int]
-) -> Search | None:
-    if settings is None:
-        return None
-    own = node.value["search"]
-    names = [variant.name for variant in variants]
-    by_row = own.get("spaces") or Node({}, own.where)
-    for name, child in by_row.items():
-        if name not in names:
-            raise InputError(
-                f"no row {name!r}{suggest(name, names)}", where=by_row.keys.get(name, child.where), key="search.spaces",
-                expected="one of " + ", ".join(names[:20]),
-            )  # fmt: skip
-    shared = read_space(own.get("space") or Node({}, own.where), "search.space")
-    spaces = {}
-    for name in names:
-        child = by_row.get(name)
-        spaces[name] = {**shared, **(read_space(child, f"search.spaces.{name}") if child else {})}
-        if not spaces[name]:
-            raise InputError(
-                f"nothing is varied in {name!r}", where=node.keys["search"], key="search",
-                expected="`space:`, with recipe keys and their ranges or choices",
-            )  # fmt: skip
-    search = Search(settings, spaces, node.keys["search"])
-    if used := set(seeds) & {settings.seed, *search.candidate_seeds}:
-        raise InputError(
-            f"seed {min(used)} is one that the search chooses by", where=own.locate(("seed",)), key="search.seed",
-            expected=f"seeds {settings.seed} to {settings.seed + settings.candidate_seeds} to be none of `seeds:`",
-        )  # fmt: skip
-    return search
+def _with_profiles_search(node: Node, profile: str | None) -> Node:
+    """The file with what ``by_profile`` says of the search under the profile that is chosen."""
+    own = node.get("profile")
+    chosen = profile or (own.value if own else None)
+    by_profile = node.get("by_profile")
+    mine = by_profile.get(chosen) if by_profile and isinstance(chosen, str) else None
+    over, search = mine.get("search") if mine else None, node.get("search")
+    if over is None or search is None:
+        return node
+    return Node({**node.value, "search": merge(search, over)}, node.where, node.keys)
 
 
 def _accumulated(
@@ -386,9 +355,11 @@ def _check_profiles(node: Node, overrides: dict[str, Node], beside: Path) -> Non
         load_profile(profile, beside, whole.keys[profile] if whole else node.where)
 
 
-def _check_by_profile(overrides: dict[str, Node], variants: Sequence[Variant], stages: Sequence[Stage]) -> None:
+def _check_by_profile(
+    overrides: dict[str, Node], variants: Sequence[Variant], stages: Sequence[Stage], searched: bool
+) -> None:
     rows_ = [variant.name for variant in variants]
-    known = [*rows_, *(stage.name for stage in stages if stage.name), "recipe"]
+    known = [*rows_, *(stage.name for stage in stages if stage.name), "recipe", *(["search"] if searched else [])]
     for profile, rows in overrides.items():
         for name, child in rows.items():
             if name not in known:
@@ -398,6 +369,9 @@ def _check_by_profile(overrides: dict[str, Node], variants: Sequence[Variant], s
                     key=f"by_profile.{profile}",
                     expected="one of " + ", ".join(known[:20]),
                 )
+            if name == "search":
+                validate(SearchFile, child, ("by_profile", profile, name))
+                continue
             of_stages = [stage.name for stage in stages if stage.name] if name in rows_ else []
             own = Node({key: part for key, part in child.items() if key not in of_stages}, child.where, child.keys)
             check_keys(own, prefix=f"by_profile.{profile}.{name}.")

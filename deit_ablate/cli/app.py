@@ -15,7 +15,7 @@ from deit_ablate import __version__
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("running", "Train what a sweep is missing, then write its table and figures"),
-    "plan": ("running", "Show what a sweep would run, and what it would cost"),
+    "plan": ("planning", "Show what a sweep would run, and what it would cost"),
     "retry": ("running", "Run again what failed or was cancelled"),
     "train": ("running", "Train one run in the foreground"),
     "fetch": ("checking", "Bring into place what runs on machines without a network will need"),
@@ -29,6 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "report": ("reporting", "Write a sweep's report, or an index over all sweeps, as HTML"),
     "explain": ("exporting", "Trace a cell of a table to its runs, records and commands"),
     "export": ("exporting", "Write a sweep's records as one table: csv, jsonl or parquet"),
+    "search": ("searching", "Write what a search has found as a recipe, to be the baseline of an ablation"),
     "tokens": ("inside", "Show how alike class and distillation token are, layer by layer"),
     "disagree": ("inside", "Show how often classifiers decide differently on the same test images"),
     "cancel": ("keeping", "Cancel runs that are not finished"),

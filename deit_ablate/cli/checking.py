@@ -38,9 +38,11 @@ def fetch(
     For machines whose compute nodes have no network: run it where there is one.
     """
     store = Store(results)
-    plan = study(sweep, store, profile=profile, sets=set_ or ()).plan(store)
-    requests = [*_teachers(plan.runs), *_data(plan.runs, data_dir)]
-    for sha256, path in keep_weights(plan.runs.values(), store).items():
+    asked = study(sweep, store, profile=profile, sets=set_ or ())
+    search = asked.search(asked.sweep(), store)
+    runs = {**asked.plan(store).runs, **{run.id: run for run in (search.examples() if search else ())}}
+    requests = [*_teachers(runs), *_data(runs, data_dir)]
+    for sha256, path in keep_weights(runs.values(), store).items():
         print(f"teacher {sha256[:14]}: in {path}")
     failed = False
     for answer in _worker("fetch", {"results": str(store.root), "requests": requests}) if requests else ():

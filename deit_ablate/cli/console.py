@@ -192,6 +192,9 @@ def failures(report: Report, store: Store, labels: Mapping[str, str], again: str
     told: dict[str, str] = {}
     for run, state in report.failed().items():
         known = report.unsaid.get(run)
+        parent = report.states.get(state.detail) if state.name == "blocked" else None
+        if known is None and parent is not None and parent.barren:
+            known = f"{labels.get(state.detail, state.detail)} ended by a non-finite loss, which is a result: there are no weights to go on from"
         lines.append(
             f"{labels.get(run, run)} ({run}): {'' if run in report.tried or state.name != 'failed' else 'earlier, and not tried now: '}{state if state.name in ('failed', 'blocked', 'cancelled') else 'failed'}{f' - {known}' if known else ''}"
         )

@@ -1,4 +1,4 @@
-"""Commands that make runs happen: run, plan, retry, train."""
+"""Commands that make runs happen: run, retry, train."""
 
 from __future__ import annotations
 
@@ -18,17 +18,13 @@ from deit_ablate.cli.execution import DataDir, Device, Executor, Loaders, More, 
 from deit_ablate.cli.launching import Launcher, Work, launcher_for
 from deit_ablate.cli.targets import DEFAULT_RESULTS, Results, one_run, refuse_other_file, runs_of, stored_runs, study
 from deit_ablate.cli.weights import keep_weights
-from deit_ablate.cost import Costs, Estimate
+from deit_ablate.cost import Costs
 from deit_ablate.execution import Execution
 from deit_ablate.executors import Job, foreground, worker_arguments
 from deit_ablate.launch import RETRYABLE, Report, refuse_lost_weights
 from deit_ablate.plan import Plan, Run, make_plan
-from deit_ablate.store import State, Store
+from deit_ablate.store import Store
 from deit_ablate.yamlfile import InputError, Node
-
-MOST_ROWS = 60
-MOST_JUDGED = 100
-"""Rows up to which a plan says what it can find: above, importing scipy for it is not worth the time."""
 
 SweepArgument = Annotated[
     str, typer.Argument(help="A sweep file, a sweep's name under the results folder, or a shipped sweep's name.")
@@ -95,7 +91,7 @@ def run(
     plan = search.plan() if search else make_plan(file)
     refuse_other_file(store, plan, asked.file)
     if strict:
-        _refuse_leaks(plan)
+        refuse_leaks(plan)
     runs = search.runs if search else plan.only(only or [], seeds)
     how = chosen(
         plan.sweep.execution,
@@ -176,33 +172,7 @@ def _above(run: str, runs: Mapping[str, Run]) -> list[str]:
     return found
 
 
-def plan(
-    sweep: SweepArgument, profile: Profile = None, set_: Sets = None, only: Only = None, seeds: Seeds = None, name: Name = None,
-    results: Results = DEFAULT_RESULTS, strict: Strict = False, json_: Json = False,
-) -> None:  # fmt: skip
-    """Show what a sweep would run: rows, what they change, run ids, states, expected time and disk. Writes nothing."""
-    store = Store(results)
-    made = study(sweep, store, profile=profile, sets=set_ or (), seeds=seeds, name=name).plan(store)
-    if strict:
-        _refuse_leaks(made)
-    runs = made.only(only or [], seeds)
-    states = status.states(store, {run.id: run.above for run in runs.values()})
-    estimate = Costs(store, runs).estimate([run for run in runs.values() if not states[run.id].finished])
-    if json_:
-        print(
-            json.dumps(
-                {
-                    **made.document(""),
-                    "states": {run: state.name for run, state in states.items()},
-                    "estimate": vars(estimate),
-                }
-            )
-        )
-        return
-    print("\n".join(_plan_lines(made, runs, states, estimate)))
-
-
-def _refuse_leaks(plan: Plan) -> None:
+def refuse_leaks(plan: Plan) -> None:
     """Raises InputError at the first row that differs from the baseline in more than it declares."""
     for row, variant in zip(plan.rows, plan.sweep.variants, strict=True):
         if row.leaks:
@@ -210,53 +180,6 @@ def _refuse_leaks(plan: Plan) -> None:
                 f"the row {row.name!r} brings along: {'; '.join(map(str, row.leaks))}", where=variant.where,
                 key=plan.sweep.kind, expected="rows that hold all else fixed (or no --strict)",
             )  # fmt: skip
-
-
-def _plan_lines(made: Plan, runs: Mapping[str, Run], states: Mapping[str, State], estimate: Estimate) -> list[str]:
-    sweep = made.sweep
-    lines = [
-        f"{sweep.name}: {sweep.title}",
-        f"profile {sweep.profile or 'none'}, {len(made.rows)} rows, {len(runs)} runs: {console.counts(states)}",
-        "",
-    ]
-    asked = {cell.variant for cell in made.cells if cell.run in runs and cell.stage == sweep.stages[-1].name}
-    shown = [row for row in made.rows if row.name in asked][:MOST_ROWS]
-    overrides = {variant.name: variant.overrides.plain() for variant in sweep.variants}
-    for row in shown:
-        baseline = " (baseline)" if row.name == sweep.baseline else ""
-        change = console.changes(row.differs) or ("no change" if baseline else _given(overrides[row.name]))
-        lines.append(f"{row.name}{baseline}: {change}{f' (shows {row.shows})' if row.shows else ''}")
-        if row.leaks:
-            lines.append(f"    and along with it: {'; '.join(map(str, row.leaks))}")
-    if len(made.rows) > len(shown):
-        lines.append(f"... and {len(made.rows) - len(shown)} more rows (--json lists all)")
-    lines.append("")
-    labels = made.labels()
-    table = [("run", "name", "state")] + [(run, labels[run], str(states[run])) for run in list(runs)[:MOST_ROWS]]
-    lines += console.columns(table)
-    if len(runs) > MOST_ROWS:
-        lines.append(f"... and {len(runs) - MOST_ROWS} more runs (--json lists all)")
-    if sweep.baseline and len(made.rows) <= MOST_JUDGED:
-        from deit_ablate.report.planning import plan_words
-
-        lines += ["", plan_words(len(made.rows) - 1, len(sweep.stages[-1].seeds))]
-    if estimate.runs:
-        lines += [
-            "",
-            f"to do: {estimate.runs} runs, machine time {console.duration(estimate.seconds)}, disk {console.size(estimate.bytes)}, files {estimate.files or 'unknown'}",
-        ]
-    return [console.plain(line) for line in lines]
-
-
-def _given(overrides: Mapping[str, Any], prefix: str = "") -> str:
-    """What a row of a sweep without a baseline sets."""
-    parts = [
-        _given(value, f"{prefix}{key}.")
-        if isinstance(value, dict) and value
-        else f"{prefix}{key} {console.show_value(value)}"
-        for key, value in overrides.items()
-    ]
-    return "; ".join(parts) or "the recipe as it is"
 
 
 def train(
@@ -377,7 +300,9 @@ def _tables(store: Store, sweep: str, report: Report) -> str | None:
     newest = max(
         (file.stat().st_mtime for file in [*outcomes, store.sweep(sweep) / "plan.json"] if file.exists()), default=0.0
     )
-    if report.started or not path.exists() or path.stat().st_mtime < newest:
+    # What is not finished may stand otherwise than when the table was made.
+    moving = not all(state.finished for state in report.states.values())
+    if report.started or moving or not path.exists() or path.stat().st_mtime < newest:
         from deit_ablate.report.write import write_report
 
         write_report(store.root, sweep)

@@ -7,11 +7,12 @@ import html
 import io
 import math
 import re
+import textwrap
 import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
-from deit_ablate.report.tables import Table
+from deit_ablate.report.tables import NOTHING, Column, Table
 
 _ESCAPE_SEQUENCE = re.compile(
     r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|.)?|\x9b[0-?]*[ -/]*[@-~]", re.S
@@ -100,13 +101,13 @@ def _raw(value: Any) -> str:
 
 # -- LaTeX ---------------------------------------------------------------------------------------------------------
 
-# Nothing here needs a package.
+# Nothing here needs a package (a tick of its own would, so it is the root's sign).
 _LATEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
     "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}",
     '"': r"\symbol{34}", "'": "'{}", "`": r"\`{}", "[": "{[}", "]": "{]}", "*": "{*}",
     "–": r"\textendash{}", "—": r"\textemdash{}", "±": r"$\pm$", "→": r"$\rightarrow$", "−": "$-$", "×": r"$\times$", "≤": r"$\leq$", "≥": r"$\geq$",
-    "≈": r"$\approx$", "≠": r"$\neq$", "·": r"$\cdot$", "°": r"$^\circ$", "∞": r"$\infty$", "…": r"\dots{}", "†": r"$\dagger$",
+    "≈": r"$\approx$", "≠": r"$\neq$", "·": r"$\cdot$", "°": r"$^\circ$", "∞": r"$\infty$", "…": r"\dots{}", "✓": r"$\surd$", "✗": r"$\times$", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "†": r"$\dagger$",
     "‘": "`", "’": "'", "“": "``", "”": "''", "ß": r"\ss{}", "æ": r"\ae{}", "Æ": r"\AE{}", "œ": r"\oe{}", "Œ": r"\OE{}",
     "ø": r"\o{}", "Ø": r"\O{}", "ł": r"\l{}", "Ł": r"\L{}", "µ": r"$\mu$",
 }  # fmt: skip
@@ -159,34 +160,60 @@ def _breakable(escaped: str) -> str:
     return re.sub(r"([,;+/]|\\_|(?<=[a-z])\.)(?=[^\s\d])", r"\1\\allowbreak{}", escaped)
 
 
+def _latex_layout(column: Column, cells: Sequence[str]) -> str:
+    """A column's letter; long text is wrapped, to about three lines where it is very long."""
+    if not column.long:
+        return "r" if column.right else "l"
+    longest = max(map(len, [column.header, *cells]))
+    letters = min(longest, max(16, min(longest / 3, 40)))
+    return f"p{{{letters / 2:.3g}em}}"  # a letter is about half an em wide
+
+
+def _latex_header(column: Column, cells: Sequence[str]) -> str:
+    """On as many lines as it takes to be no wider than what stands below; on its side above ticks."""
+    text = plain(column.header)
+    if column.long:
+        return rf"\raggedright {_breakable(escape_latex(text))}"
+    if cells and set(cells) <= {"✓", "✗", NOTHING}:
+        return rf"\rotatebox{{90}}{{{escape_latex(text)}}}"
+    parts = re.findall(r"[^\s-]+-?", text)
+    lines = [escape_latex(line) for line in textwrap.wrap(text, max(map(len, [*cells, *parts]), default=1))]
+    stacked = r" \\ ".join(lines)
+    side = "r" if column.right else "l"
+    return rf"\begin{{tabular}}[b]{{@{{}}{side}@{{}}}}{stacked}\end{{tabular}}" if len(lines) > 1 else stacked
+
+
 def to_latex(table: Table) -> str:
-    """A table environment with caption and label (tab:<name>), which needs booktabs and nothing else."""
-    long = r"p{0.2\linewidth}" if sum(column.long for column in table.columns) > 1 else r"p{0.24\linewidth}"
-    layout = "".join(long if column.long else "r" if column.right else "l" for column in table.columns)
+    """A table environment with caption and label (tab:<name>), which needs booktabs and graphicx. What is wider than
+    the line is scaled down to it."""
+    body = table.rows()
+    columns = [(column, [row[place] for row in body]) for place, column in enumerate(table.columns)]
+    layout = "".join(_latex_layout(*column) for column in columns)
 
     def line(cells: Sequence[str]) -> str:
-        wrapped = (
-            rf"\raggedright {_breakable(cell)}" if column.long else cell
+        escaped = (
+            rf"\raggedright {_breakable(escape_latex(cell))}" if column.long else escape_latex(cell)
             for cell, column in zip(cells, table.columns, strict=True)
         )
-        return " & ".join(wrapped) + r" \\"
+        return " & ".join(escaped) + r" \\"
 
     label = re.sub(r"[^A-Za-z0-9-]+", "-", table.name)
     lines = [
-        r"% \usepackage{booktabs}",
+        r"% \usepackage{booktabs,graphicx}",
         r"\begin{table}",
         r"\centering",
         r"\footnotesize",
         r"\setlength{\tabcolsep}{4pt}",
         rf"\caption{{{escape_latex(table.title)}}}",
         rf"\label{{tab:{label}}}",
-        rf"\begin{{tabular}}{{@{{}}{layout}@{{}}}}",
+        rf"\sbox0{{\begin{{tabular}}{{@{{}}{layout}@{{}}}}",
         r"\toprule",
-        line([escape_latex(column.header) for column in table.columns]),
+        " & ".join(_latex_header(*column) for column in columns) + r" \\",
         r"\midrule",
-        *(line([escape_latex(cell) for cell in row]) for row in table.rows()),
+        *map(line, body),
         r"\bottomrule",
-        r"\end{tabular}",
+        r"\end{tabular}}",
+        r"\ifdim\wd0>\linewidth\resizebox{\linewidth}{!}{\usebox0}\else\usebox0\fi",
     ]
     if table.footnotes:
         notes = (rf"{escape_latex(note)}\par" for note in table.footnotes)

@@ -195,6 +195,7 @@ CONVNET: Blocks = {"model": {"name": "small_convnet", "options": {}}}
 ROWS = [
     Row("data.name", OTHER, "splits order images scored"),
     Row("data.id", "another", ""),  # a name under which the fingerprint is kept: it splits ids alone
+    Row("data.test", False, ""),  # the training is the same; that it is not tested, test_loop sees
     Row("data.resolution", 24, "images scored model forward"),
     Row("data.eval_crop", 0.5, "scored"),
     Row("data.validation", 0.2, "splits order"),
