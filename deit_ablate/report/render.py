@@ -165,7 +165,10 @@ def _latex_layout(column: Column, cells: Sequence[str]) -> str:
     if not column.long:
         return "r" if column.right else "l"
     longest = max(map(len, [column.header, *cells]))
-    letters = min(longest, max(16, min(longest / 3, 40)))
+    unbroken = max(
+        len(part) for text in (column.header, *cells) for part in re.split(r"[\s-]|(?<=[,;+/_])|(?<=[a-z]\.)", text)
+    )
+    letters = min(longest, max(16, unbroken, min(longest / 3, 40)))
     return f"p{{{letters / 2:.3g}em}}"  # a letter is about half an em wide
 
 
@@ -176,8 +179,9 @@ def _latex_header(column: Column, cells: Sequence[str]) -> str:
         return rf"\raggedright {_breakable(escape_latex(text))}"
     if cells and set(cells) <= {"✓", "✗", NOTHING}:
         return rf"\rotatebox{{90}}{{{escape_latex(text)}}}"
-    parts = re.findall(r"[^\s-]+-?", text)
-    lines = [escape_latex(line) for line in textwrap.wrap(text, max(map(len, [*cells, *parts]), default=1))]
+    parts = re.split(r"\s|(?<=[^\W\d]-)(?=[^\W\d]{2})", text)  # where textwrap may break a line
+    wrapped = textwrap.wrap(text, max(map(len, [*cells, *parts, " "])), break_long_words=False)
+    lines = [escape_latex(line) for line in wrapped]
     stacked = r" \\ ".join(lines)
     side = "r" if column.right else "l"
     return rf"\begin{{tabular}}[b]{{@{{}}{side}@{{}}}}{stacked}\end{{tabular}}" if len(lines) > 1 else stacked

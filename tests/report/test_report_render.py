@@ -1,5 +1,6 @@
 import csv
 import io
+import re
 import shutil
 import subprocess
 
@@ -17,6 +18,7 @@ from deit_ablate.report.render import (
     to_markdown,
 )
 from deit_ablate.report.tables import Column, Table, sweep_table
+from deit_ablate.report.write import paper_analysis
 
 HOSTILE = [
     "a|b",
@@ -58,16 +60,17 @@ def test_csv_of_the_example(optimizers):
 def test_latex_of_the_example(optimizers):
     text = to_latex(sweep_table(optimizers.root, "optimizers"))
     assert text.splitlines()[:10] == [
-        r"% \usepackage{booktabs}",
+        r"% \usepackage{booktabs,graphicx}",
         r"\begin{table}",
         r"\centering",
         r"\footnotesize",
         r"\setlength{\tabcolsep}{4pt}",
         r"\caption{Optimizer ablation, profile digits}",
         r"\label{tab:optimizers}",
-        r"\begin{tabular}{@{}lp{0.2\linewidth}rrp{0.2\linewidth}rrr@{}}",
+        r"\sbox0{\begin{tabular}{@{}lp{10.5em}rrp{11.5em}rrr@{}}",
         r"\toprule",
-        r"variant & \raggedright differs in & test top-1 (\%) & difference & \raggedright verdict & time (s) & CPU-hours & seeds \\",
+        r"variant & \raggedright differs in & test top-1 (\%) & difference & \raggedright verdict & "
+        r"\begin{tabular}[b]{@{}r@{}}time \\ (s)\end{tabular} & \begin{tabular}[b]{@{}r@{}}CPU- \\ hours\end{tabular} & seeds \\",
     ]
     assert (
         r"lamb & \raggedright optimizer: adamw $\rightarrow$ lamb; base\_\allowbreak{}lr 0.03 $\rightarrow$ 0.32 & 98.75 $\pm$ 9.53 & +1.25 $\pm$ 1.94 & "
@@ -157,18 +160,42 @@ def test_hostile_names_stay_in_their_cell(text):
         output.encode()
 
 
+def test_latex_headers_are_no_wider_than_their_columns_and_stand_above_ticks():
+    def head(header, *cells, **more):
+        column = Column(header, lambda row: row["cell"], **more)
+        table = Table("t", "t", pd.DataFrame({"cell": cells}), (column,), ())
+        return to_latex(table).splitlines()[9]
+
+    assert head("top-1 ours", "97.31 ± 0.42") == r"top-1 ours \\"
+    assert head("top-1 ours", "97.3") == r"\begin{tabular}[b]{@{}l@{}}top-1 \\ ours\end{tabular} \\"
+    assert head("50% of all", "1", right=True) == r"\begin{tabular}[b]{@{}r@{}}50\% \\ of \\ all\end{tabular} \\"
+    assert head("rep. aug.", "✓", "✗", "–") == r"\rotatebox{90}{rep. aug.} \\"
+    assert head("top-1 ours", "97.3", long=True) == r"\raggedright top-1 ours \\"
+    assert head("", "97.3") == r" \\"
+
+
 @pytest.mark.skipif(
     shutil.which("pdflatex") is None, reason="needs pdflatex with booktabs (Debian: texlive-latex-recommended)"
 )
-def test_latex_compiles(tmp_path, study, optimizers):
+def test_latex_compiles_and_no_table_is_wider_than_the_page(tmp_path, study, optimizers, shipped_sweep):
     hostile = study(
         {name: {0: 90.0, 1: 91.0} for name in HOSTILE}, name="hostile", title=" ".join(HOSTILE), baseline="=1+1"
     )
-    tables = [sweep_table(made.root, made.name) for made in (optimizers, hostile)]
+    long = {f"a row with a name that is long, {i}, {'augment.mixup=' * 9}": {0: 90.0 + i, 1: 91.0} for i in range(3)}
+    differs = {name: {"optimizer.name": ["unbroken" * 5, "sgd"], "model.options.depth": [2, 4]} for name in long}
+    wide = study(long, name="wide", baseline=next(iter(long)), differs=differs, kind="cumulative")
+    papers = [shipped_sweep(name, lambda cell: 80.0 + cell.seed, profile="imagenet") for name in ("table5", "table8")]
+    tables = [sweep_table(made.root, made.name) for made in (optimizers, hostile, wide, *papers)]
+    tables += [paper_analysis(made.root, made.name).table(made.root, made.name) for made in papers]
     body = "\n".join(map(to_latex, tables))
+    assert "U+2713" not in body, "a tick has a sign"
+    packages = "\\usepackage{booktabs,graphicx}"
     (tmp_path / "all.tex").write_text(
-        "\\documentclass{article}\n\\usepackage{booktabs}\n\\begin{document}\n" + body + "\\end{document}\n"
+        f"\\documentclass{{article}}\n{packages}\n\\begin{{document}}\n{body}\\end{{document}}\n"
     )
     command = ["pdflatex", "-halt-on-error", "-draftmode", "-no-shell-escape", "all.tex"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, stdin=subprocess.DEVNULL, timeout=120)
-    assert done.returncode == 0, done.stdout[-2000:].decode(errors="replace")
+    said = done.stdout.decode(errors="replace")
+    assert done.returncode == 0, said[-2000:]
+    beyond = [float(points) for points in re.findall(r"Overfull \\hbox \((.+?)pt too wide", said)]
+    assert max(beyond, default=0) < 8, "what a column's longest word may take of the gap to the next"
