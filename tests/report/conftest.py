@@ -73,6 +73,7 @@ class Study:
                 "schema": 1, "sweep": name, "title": title, "profile": "digits", "source": f"{name}.yaml", "kind": kind, "margin": margin,
                 "looks": list(looks) if looks else None,
                 "baseline": baseline, "stages": [*stages, {"name": final, "seeds": seeds}], "variants": variants, "cells": cells,
+                "parents": {run: [self.teacher] for run in self.runs.values()} if above else {},
             },
         )  # fmt: skip
 
