@@ -137,11 +137,11 @@ def optimism(trials: int, noise: float, between: float) -> float:
     return noise**2 / total * expected_maximum(trials) if total else 0.0
 
 
-def confirmed_words(searched: float, confirmed: float, seeds: int) -> str:
-    """A search's winner (points of top-1): what the search saw, what new seeds that chose nothing say, the difference."""
+def confirmed_words(searched: float, confirmed: float, seeds: int, digits: int = 2) -> str:
+    """A search's winner: what the search saw, what new seeds that chose nothing say, the difference; all in one unit."""
     return (
-        f"search value {searched:.2f}, confirmed {confirmed:.2f} ({seeds} new seed{'s' * (seeds != 1)}), "
-        f"difference {confirmed - searched:+.2f}"
+        f"search value {searched:.{digits}f}, confirmed {confirmed:.{digits}f} "
+        f"({seeds} new seed{'s' * (seeds != 1)}), difference {confirmed - searched:+.{digits}f}"
     )
 
 
