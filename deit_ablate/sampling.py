@@ -165,7 +165,7 @@ class Studies:
                 prune = told.should_prune() or prune
         self._reported[trial.number] = len(trial.reports)
         if trial.outcome == "open":
-            return prune and trial.state.name == "running"
+            return prune
         state = STATES[trial.outcome]
         if state is TrialState.PRUNED and len(self.settings.objective) > 1:
             state = TrialState.FAIL  # Optuna's samplers of several objectives know no pruned trials

@@ -68,6 +68,7 @@ class Search:
         before = (store.plan(sweep.name) or {}).get("search") or {}
         self.confirm = confirm or bool(before.get("confirm"))
         self.rows = [variant for variant in sweep.variants if not only or variant.name in only]
+        self._untuned = make_plan(replace(sweep, search=None))
         self._check_space()
         self._examples = {row.name: self._example(row) for row in self.rows}
         self.budget = {row.name: self._budget(row.name, trials) for row in self.rows}
@@ -82,7 +83,6 @@ class Search:
         self._again: dict[int, Plan] = {}
         self._final: tuple[list[int], Plan] | None = None
         self._begun, self._looked = time.monotonic(), 0.0
-        self._untuned = make_plan(replace(sweep, search=None))
         self._read_asks()
         parents = {run: own.above for asked in self.asked.values() for run, own in asked.plan.runs.items()}
         self._look(status.states(store, parents, sweep.name))
@@ -100,12 +100,12 @@ class Search:
             raise InputError(str(error), where=self.search.where, key="search.sampler") from None
 
     def _check_space(self) -> None:
+        if any(not row.recipe.data.validation for row in self._untuned.rows):
+            raise InputError(
+                "a search chooses by the validation part, and this recipe has none", where=self.search.where,
+                key="data.validation", expected="a share above 0, such as 0.1",
+            )  # fmt: skip
         for row in self.rows:
-            if not self._example(row).recipe["data"]["validation"]:
-                raise InputError(
-                    "a search chooses by the validation part, and this recipe has none", where=self.search.where,
-                    key="data.validation", expected="a share above 0, such as 0.1",
-                )  # fmt: skip
             for key, parameter in self.search.spaces[row.name].items():
                 for value in parameter.values():
                     self._check_recipe(row, {key: value})
@@ -121,11 +121,8 @@ class Search:
         self, row: Variant, params: Mapping[str, Any], seeds: tuple[int, ...], *, test: bool = False
     ) -> Sweep:
         """The sweep of one configuration of a row alone, at other seeds than the sweep's own."""
-        final = self.sweep.stages[-1].seeds
-        stages = tuple(
-            replace(stage, seeds=seeds if stage.seeds == final or len(stage.seeds) > 1 else stage.seeds)
-            for stage in self.sweep.stages
-        )
+        varied = self.sweep.lineage()
+        stages = tuple(replace(stage, seeds=seeds) if stage.name in varied else stage for stage in self.sweep.stages)
         return replace(self._with(row, params, test=test), stages=stages, baseline=None)
 
     def _with(self, row: Variant, params: Mapping[str, Any], *, test: bool) -> Sweep:
@@ -214,14 +211,19 @@ class Search:
         if not free and time.monotonic() - self._looked < LOOK_SECONDS:
             return []
         self._looked = time.monotonic()
+        known = set(self.runs)
         new = self._read_asks()
         self._look(states)
-        while len(new) < free and (own := self._ask()) is not None:
+        while free and (own := self._ask()) is not None:
             new.append(own)
-        known = set(self.runs)
+            if own.run in self.runs:  # a configuration that there was already: nothing to be trained
+                self._look(states)
+            else:
+                free -= 1
+                self.runs.update(own.plan.runs)
         if new or self._searched:
             self._note()
-        if self.runs.keys() - known:
+        if new or self.runs.keys() - known:
             self.save(self.plan())
         return [run for name, run in self.runs.items() if name not in known]
 
@@ -234,7 +236,9 @@ class Search:
             state = states.get(own.run, State("missing"))
             trial = self.trials[own.number] = read_trial(self.store, own.facts(), state, self.settings.objective)
             if self._studies is not None and self._studies.tell(trial):
-                self.store.pause(own.run, self.store.attempts(own.run)[-1].number)
+                last = self.store.attempts(own.run)[-1]
+                if last.exit is None:
+                    self.store.pause(own.run, last.number)
 
     def _ask(self) -> Asked | None:
         """One more trial, of the row that has had the fewest; None where all have had theirs, or enough are open."""

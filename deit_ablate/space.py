@@ -70,10 +70,15 @@ class Parameter:
         return f"{self.range.low:g} to {self.range.high:g}{scale}{' (whole)' if self.range.type == 'int' else ''}"
 
     def values(self) -> list[Any]:
-        """What must make sound recipes before anything is trained: the ends of the range, or every choice."""
+        """What must make sound recipes before anything is trained: every choice, or the ends of the range and, of one
+        that is not of whole numbers, a value between."""
         if self.range is None:
             return list(self.choices)
-        return [float(end) if self.range.type == "float" else end for end in (self.range.low, self.range.high)]
+        low, high = self.range.low, self.range.high
+        if self.range.type == "int":
+            return [low, high]
+        between = low + self.range.step if self.range.step else low + (high - low) / 2**1.5
+        return [float(low), float(high), float(between)]
 
     def override(self, value: Any) -> Node:
         return nested(self.key, _node(value, self.where), self.where)
