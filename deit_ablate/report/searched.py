@@ -90,11 +90,6 @@ def is_search(plan: Mapping[str, Any]) -> bool:
     return bool(plan.get("search"))
 
 
-def has_winners(plan: Mapping[str, Any]) -> bool:
-    """Whether a search was confirmed, so that the sweep's own table has rows: their runs may still be under way."""
-    return bool(plan["search"]["winners"])
-
-
 def not_confirmed_words() -> str:
     """What stands in place of the sweep's table until there is one."""
     return (
@@ -267,7 +262,7 @@ def footnotes(searched: Searched) -> list[str]:
         notes.append(f"Trials of {found.row}: {len(found.trials)}{of}: {found.outcomes()}.")
     for found in searched.rows:
         notes += _row_notes(searched, found)
-    if not has_winners(searched.plan):
+    if not has_rows(searched.plan):
         notes.append(not_confirmed_words() if not search["confirm"] else _confirming(searched))
     return notes
 
@@ -283,7 +278,7 @@ def _row_notes(searched: Searched, found: Found) -> list[str]:
     complete = [trial for trial in found.trials if trial.values is not None]
     if found.trials and not complete and all(trial.outcome != "open" for trial in found.trials):
         notes.append(f"{found.row}: no winner, for no trial has a value ({found.outcomes()}).")
-    elif has_winners(searched.plan) and not found.winners:
+    elif has_rows(searched.plan) and not found.winners:
         notes.append(f"{found.row}: no winner, for no candidate has ended on all fresh seeds.")
     for number, name in found.winners.items():
         notes.append(_winner_note(searched, found, number, name))

@@ -6,7 +6,7 @@ import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from deit_ablate import files, shipped
 from deit_ablate.report.render import RENDERERS
@@ -48,9 +48,8 @@ def write_paper(results: Path | str, sweep: str, formats: Sequence[str] = ("png"
     A study without any finished run has none. Raises NoSweep.
     """
     module = paper_analysis(results, sweep)
-    if module is None or not any(
-        Store(results).outcome(run) for *_, run in (Store(results).plan(sweep) or {})["cells"]
-    ):
+    plan = Store(results).plan(sweep) or {"cells": []}
+    if module is None or not has_rows(plan) or not any(Store(results).outcome(run) for *_, run in plan["cells"]):
         return []
     folder = Store(results).sweep(sweep)
     paths = _save_table(module.table(results, sweep), folder / "paper")
@@ -58,21 +57,56 @@ def write_paper(results: Path | str, sweep: str, formats: Sequence[str] = ("png"
     return paths + _save_figures(figures, folder, formats)
 
 
+def has_rows(plan: Mapping[str, Any]) -> bool:
+    """Whether the sweep's own table has anything to show: a search has rows once something is confirmed."""
+    return not plan.get("search") or bool(plan["search"]["winners"])
+
+
+def markdown(results: Path | str, sweep: str, strict: bool = False) -> str:
+    """What table.md holds: the sweep's table; of a search the best trials before it, and alone until one is confirmed.
+
+    Raises NoSweep.
+    """
+    plan = Store(results).plan(sweep) or {}
+    parts = ["search"] if plan.get("search") else []
+    parts += ["sweep_table"] if has_rows(plan) else []
+    return "\n".join(RENDERERS["md"](analysis(part).table(results, sweep, strict)) for part in parts)
+
+
 def write_table(results: Path | str, sweep: str, strict: bool = False) -> list[Path]:
     """Write table.md, .csv, .tex and .html of a sweep, table.md last; returns their paths. Raises NoSweep."""
-    return _save_table(analysis().table(results, sweep, strict), Store(results).sweep(sweep) / "table")
+    text = markdown(results, sweep, strict)
+    return _save_table(analysis().table(results, sweep, strict), Store(results).sweep(sweep) / "table", text)
 
 
 def write_figures(results: Path | str, sweep: str, formats: Sequence[str] = ("png",)) -> list[Path]:
-    """Write figures/<name>.<format> of a sweep; returns their paths. Raises NoSweep. Imports matplotlib."""
+    """Write figures/<name>.<format> of a sweep; returns their paths. Raises NoSweep. Imports matplotlib.
+
+    A search has none before something is confirmed (``write_search`` writes its own).
+    """
+    if not has_rows(Store(results).plan(sweep) or {}):
+        return []
     return _save_figures(analysis().figures(results, sweep), Store(results).sweep(sweep), formats)
 
 
-def _save_table(table: Table, stem: Path) -> list[Path]:
-    """``stem`` with each renderer's suffix, Markdown's last."""
+def write_search(results: Path | str, sweep: str, formats: Sequence[str] = ("png",)) -> list[Path]:
+    """Write search.md, .csv, .tex and .html of a sweep that is a search, and its figures; returns their paths.
+
+    Nothing for any other sweep. Imports matplotlib and Optuna.
+    """
+    if not (Store(results).plan(sweep) or {}).get("search"):
+        return []
+    module, folder = analysis("search"), Store(results).sweep(sweep)
+    paths = _save_table(module.table(results, sweep), folder / "search")
+    return paths + _save_figures(module.figures(results, sweep), folder, formats)
+
+
+def _save_table(table: Table, stem: Path, markdown: str | None = None) -> list[Path]:
+    """``stem`` with each renderer's suffix, Markdown's last. ``markdown``: in place of what its renderer makes."""
     paths = {suffix: stem.with_name(f"{stem.name}.{suffix}") for suffix in RENDERERS}
     for suffix, path in reversed(paths.items()):
-        files.replace(path, RENDERERS[suffix](table).encode())
+        text = markdown if suffix == "md" and markdown is not None else RENDERERS[suffix](table)
+        files.replace(path, text.encode())
     return list(paths.values())
 
 
@@ -94,5 +128,5 @@ def write_report(results: Path | str, sweep: str) -> list[Path]:
 
     table.md comes last, so that where it is newer than the records all else is.
     """
-    figures = write_figures(results, sweep) + write_paper(results, sweep)
-    return write_table(results, sweep) + figures
+    others = write_search(results, sweep) + write_figures(results, sweep) + write_paper(results, sweep)
+    return write_table(results, sweep) + others
