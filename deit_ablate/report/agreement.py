@@ -57,7 +57,7 @@ class Agreement:
             said.append(
                 f"Kendall's tau-b with the published differences {self.tau:.2f} ({self.tau_low:.2f} to "
                 f"{self.tau_high:.2f}: {NOT_AN_INTERVAL}); {self.rows} unrelated rows come as far from 0 "
-                f"in {100 * self.tau_by_chance:.2g}% of cases"
+                f"in {_percent(self.tau_by_chance)} of cases"
             )
         return tuple(said)
 
@@ -106,6 +106,11 @@ def agreement(
         tau_high=high,
         tau_by_chance=tau_by_chance(with_both, tau),
     )
+
+
+def _percent(share: float) -> str:
+    """Two digits, as ``100%`` rather than ``1e+02%``."""
+    return f"{float(f'{100 * share:.2g}'):g}%"
 
 
 def _pairs(values: Array, theirs: Array, step: float) -> tuple[int, int, int]:

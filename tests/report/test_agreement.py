@@ -36,6 +36,16 @@ def test_the_same_rows_agree():
     assert "spread over seeds, not a confidence interval" in found.words[2]
 
 
+@pytest.mark.parametrize(("shares", "says"), [([1, 3, 2, 4], "33%"), ([2, 4, 1, 3], "100%")])
+def test_chance_is_a_plain_percentage(shares, says):
+    names = [*PUBLISHED][:4]
+    rows = {name: dict.fromkeys(range(3), 80.0 + place) for name, place in zip(names, shares, strict=True)}
+    baseline = dict.fromkeys(range(3), 80.0)
+    published = dict(zip(names, [1.0, 2.0, 3.0, 4.0], strict=True))
+    found = agreement(rows, baseline, published, effects(rows, baseline))
+    assert found.words[-1].endswith(f"4 unrelated rows come as far from 0 in {says} of cases")
+
+
 def test_opposite_rows_disagree():
     found = compare({"sgd": 5.0, "lamb": 2.0, "mixup": -1.0})
     assert (found.agree, found.decided) == (0, 3)
