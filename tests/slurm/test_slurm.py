@@ -392,3 +392,29 @@ def counting(lab: Lab) -> str:
         (folder / name).write_text(f'#!/bin/sh\necho {name} >>{lab.folder}/asked\nexec {real} "$@"\n')
         (folder / name).chmod(0o755)
     return f"{folder}:"
+
+
+def test_a_search_asks_for_jobs_and_goes_on_with_another_launcher(lab: Lab) -> None:
+    lab.sweep(
+        "seeds: 1\nsearch: {trials: 4, parallel: 2, pruner: none, candidates: 1, candidate_seeds: 1, "
+        "space: {optimizer.base_lr: {low: 0.02, high: 0.1, log: true}}}\n",
+        epochs=4,
+    )
+    said = lab("run", "s.yaml")
+    assert said.count("submitted job") >= 1, said
+    assert len(lab.store.asks("s")) == 2, "as many as it may have at once"
+    waiting = lab.start("run", "s.yaml", "--wait", "--confirm")
+    wait_for(lambda: len(lab.store.asks("s")) > 2, seconds=120)
+    waiting.kill()
+    waiting.wait()
+    lab("run", "s.yaml", "--wait", "--confirm", code=None)
+    asked = lab.store.asks("s")
+    assert [ask["number"] for ask in asked] == [1, 2, 3, 4]
+    for ask in asked:
+        assert lab.trained(ask["run"]) == ["done"], "each trained once"
+    plan = lab.store.plan("s") or {}
+    states = lab.states()
+    if "done" in {states[ask["run"]] for ask in asked}:  # else all were at chance, and there is nothing to confirm
+        assert plan["search"]["winners"]
+        final = [run for *_, stage, run in plan["cells"] if not stage]
+        assert [states[run] for run in final] in (["done"], ["diverged"])
