@@ -196,19 +196,28 @@ def table(
     strict: Annotated[
         bool, typer.Option("--strict", help="5% for any false verdict, and exit code 1 where a row is not isolated.")
     ] = False,
+    search: Annotated[
+        bool, typer.Option("--search", help="The best trials of a search alone; md shows them before its table.")
+    ] = False,
 ) -> None:
     """Print a sweep's table, made from its records."""
     name = _known(Store(results), sweep)
     from deit_ablate.report.frame import rows
+    from deit_ablate.report.searched import is_search
     from deit_ablate.report.summary import summarize
-    from deit_ablate.report.write import RENDERERS, analysis, paper_analysis
+    from deit_ablate.report.write import RENDERERS, analysis, markdown, paper_analysis
 
     if format_ not in RENDERERS:
         raise InputError(f"got {format_!r}", where=("--format", 0, 0), expected=", ".join(RENDERERS))
-    module = paper_analysis(results, name) if paper else analysis()
+    if search and not is_search(Store(results).plan(name) or {}):
+        raise InputError(f"{name} is no search", where=("--search", 0, 0), expected="a sweep with a search block")
+    module = paper_analysis(results, name) if paper else analysis("search") if search else analysis()
     if module is None:
         raise InputError(f"{name} is no table of the paper", where=("--paper", 0, 0), expected="a sweep that is one")
-    print(RENDERERS[format_](module.table(results, name, strict)), end="")
+    if format_ == "md" and not paper and not search:
+        print(markdown(results, name, strict), end="")
+    else:
+        print(RENDERERS[format_](module.table(results, name, strict)), end="")
     leaking = [row for row in rows(summarize(results, name).frame) if row["leaks"]] if strict else []
     for row in leaking:
         print(f"error: {console.plain(row['variant'])} is not isolated: {console.plain(row['leaks'])}", file=sys.stderr)
@@ -226,7 +235,8 @@ def figure(
     formats = list(dict.fromkeys(format_.split(",")))
     if unknown := [form for form in formats if form not in ("png", "pdf", "svg")]:
         raise InputError(f"got {unknown[0]!r}", where=("--format", 0, 0), expected="png, pdf or svg")
-    from deit_ablate.report.write import write_figures, write_paper
+    from deit_ablate.report.write import write_figures, write_paper, write_search
 
-    for path in [*write_figures(results, name, formats), *write_paper(results, name, formats)]:
-        print(path)
+    for write in (write_search, write_figures, write_paper):
+        for path in write(results, name, formats):
+            print(path)

@@ -1,6 +1,6 @@
 """What a search found: its best trials, how they fared on fresh seeds, and what of the winners was confirmed.
 
-All figures by which a search chooses are of the validation part. Imports pandas; Optuna comes along with ``trials``.
+All figures by which a search chooses are of the validation part. Imports pandas, not Optuna.
 """
 
 from __future__ import annotations
@@ -90,12 +90,19 @@ def is_search(plan: Mapping[str, Any]) -> bool:
     return bool(plan.get("search"))
 
 
-def not_confirmed_words() -> str:
+def has_rows(plan: Mapping[str, Any]) -> bool:
+    """Whether the sweep's own table has anything to show: a search has rows once something is confirmed."""
+    return not is_search(plan) or bool(plan["search"]["winners"])
+
+
+def not_confirmed_words(plan: Mapping[str, Any]) -> str:
     """What stands in place of the sweep's table until there is one."""
-    return (
-        "Nothing is confirmed yet: `deit-ablate run` with `--confirm` trains the best trials on fresh seeds, and the best "
-        "of these on seeds that chose nothing."
+    trained = (
+        "trials of the front on seeds that chose nothing"
+        if len(plan["search"]["objectives"]) > 1
+        else "the best trials on fresh seeds, and the best of these on seeds that chose nothing"
     )
+    return f"Nothing is confirmed yet: deit-ablate run with --confirm trains {trained}."
 
 
 def read_search(results: Path | str, sweep: str) -> Searched:
@@ -174,7 +181,8 @@ def table_of(searched: Searched) -> Table:
         columns.append(Column(f"confirmed{unit}", _mean("confirmed", digits), right=True))
         columns.append(Column("test top-1 (%)", _mean("test_top1", 2), right=True))
     what = "the Pareto front" if len(objectives) > 1 else "the best trials"
-    title = f"{plan['title'] or plan['sweep']}: {what} of the search"
+    profile = f", profile {plan['profile']}" if plan["profile"] else ""
+    title = f"{plan['title'] or plan['sweep']}{profile}: {what} of the search"
     return Table(
         f"{plan['sweep']}-search", title, pd.DataFrame(lines, columns=names, dtype=object), tuple(columns), tuple(footnotes(searched))
     )  # fmt: skip
@@ -263,7 +271,7 @@ def footnotes(searched: Searched) -> list[str]:
     for found in searched.rows:
         notes += _row_notes(searched, found)
     if not has_rows(searched.plan):
-        notes.append(not_confirmed_words() if not search["confirm"] else _confirming(searched))
+        notes.append(not_confirmed_words(searched.plan) if not search["confirm"] else _confirming(searched))
     return notes
 
 

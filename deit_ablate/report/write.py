@@ -6,10 +6,11 @@ import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from deit_ablate import files, shipped
 from deit_ablate.report.render import RENDERERS
+from deit_ablate.report.searched import has_rows, is_search
 from deit_ablate.report.tables import Table
 from deit_ablate.store import Store
 
@@ -57,18 +58,13 @@ def write_paper(results: Path | str, sweep: str, formats: Sequence[str] = ("png"
     return paths + _save_figures(figures, folder, formats)
 
 
-def has_rows(plan: Mapping[str, Any]) -> bool:
-    """Whether the sweep's own table has anything to show: a search has rows once something is confirmed."""
-    return not plan.get("search") or bool(plan["search"]["winners"])
-
-
 def markdown(results: Path | str, sweep: str, strict: bool = False) -> str:
     """What table.md holds: the sweep's table; of a search the best trials before it, and alone until one is confirmed.
 
     Raises NoSweep.
     """
     plan = Store(results).plan(sweep) or {}
-    parts = ["search"] if plan.get("search") else []
+    parts = ["search"] if is_search(plan) else []
     parts += ["sweep_table"] if has_rows(plan) else []
     return "\n".join(RENDERERS["md"](analysis(part).table(results, sweep, strict)) for part in parts)
 
@@ -94,7 +90,7 @@ def write_search(results: Path | str, sweep: str, formats: Sequence[str] = ("png
 
     Nothing for any other sweep. Imports matplotlib and Optuna.
     """
-    if not (Store(results).plan(sweep) or {}).get("search"):
+    if not is_search(Store(results).plan(sweep) or {}):
         return []
     module, folder = analysis("search"), Store(results).sweep(sweep)
     paths = _save_table(module.table(results, sweep), folder / "search")
