@@ -156,8 +156,15 @@ class Plan:
         }
 
 
-def make_plan(sweep: Sweep) -> Plan:
-    """Enumerate a sweep's runs. Raises InputError at the line of whatever makes no sound recipe."""
+Answers = dict[str, dict[str, Any]]
+"""What the worker has answered about names, by question."""
+
+
+def make_plan(sweep: Sweep, answers: Answers | None = None) -> Plan:
+    """Enumerate a sweep's runs. Raises InputError at the line of whatever makes no sound recipe.
+
+    ``answers`` holds, and is given, what the worker has said: plans that share it ask each question once.
+    """
     shared: dict[str, Node] = {}
     nodes = {variant.name: _stage_nodes(sweep, variant, shared) for variant in sweep.variants}
     validated: dict[int, Recipe] = {}
@@ -168,7 +175,7 @@ def make_plan(sweep: Sweep) -> Plan:
             if id(node) not in validated:
                 validated[id(node)] = _recipe(node, stage)
             recipes[variant.name, stage.name] = validated[id(node)]
-    sources = _check_names(recipes, nodes)
+    sources = _check_names(recipes, nodes, {} if answers is None else answers)
     _check_figures(sweep, recipes)
     runs: dict[str, Run] = {}
     written: dict[str, Node] = {}
@@ -342,7 +349,9 @@ def _modules(recipe: Recipe) -> list[str]:
     return [name for _, _, name, _ in _wanted(recipe) if ":" in name]
 
 
-def _check_names(recipes: Mapping[tuple[str, str], Recipe], nodes: Mapping[str, Mapping[str, Node]]) -> dict[str, str]:
+def _check_names(
+    recipes: Mapping[tuple[str, str], Recipe], nodes: Mapping[str, Mapping[str, Node]], answers: Answers
+) -> dict[str, str]:
     """Refuse names and options that do not exist; returns the source hash of each module of one's own."""
     asked: dict[str, tuple[dict[str, Any], Position]] = {}
     seen: set[tuple[int, int, int, int]] = set()
@@ -377,9 +386,12 @@ def _check_names(recipes: Mapping[tuple[str, str], Recipe], nodes: Mapping[str, 
                 asked.setdefault(json.dumps(request, sort_keys=True), (request, where))
     if not asked:
         return {}
-    answers = ask_worker([request for request, _ in asked.values()])
+    unknown = [question for question in asked if question not in answers]
+    if unknown:
+        answers.update(zip(unknown, ask_worker([asked[question][0] for question in unknown]), strict=True))
     sources: dict[str, str] = {}
-    for (asked_for, place), said in zip(asked.values(), answers, strict=True):
+    for question, (asked_for, place) in asked.items():
+        said = answers[question]
         if not said["ok"]:
             raise InputError(said["error"], where=place, key=asked_for["key"], expected=said.get("expected") or "")
         if said.get("source_sha256"):
@@ -439,7 +451,7 @@ def single_run(path: Path, sets: Sequence[str]) -> Run:
             key="distill.type",
             expected="distill.teacher, or a sweep with a stage that teaches",
         )
-    sources = _check_names({("", ""): recipe}, {"": {"": merged}})
+    sources = _check_names({("", ""): recipe}, {"": {"": merged}}, {})
     canonical = recipe.canonical()
     own_sources = {module: sources[module] for module in _modules(recipe) if module in sources}
     return Run(run_id(canonical, {}, own_sources), canonical, {}, own_sources, _weights(canonical))

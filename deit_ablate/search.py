@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from deit_ablate import files, status
-from deit_ablate.plan import Cell, Plan, Run, make_plan
+from deit_ablate.plan import Answers, Cell, Plan, Run, make_plan
 from deit_ablate.resolve import layer, to_recipe
 from deit_ablate.sampling import Studies, grid_size
 from deit_ablate.spec import Sweep, Variant
@@ -68,7 +68,8 @@ class Search:
         before = (store.plan(sweep.name) or {}).get("search") or {}
         self.confirm = confirm or bool(before.get("confirm"))
         self.rows = [variant for variant in sweep.variants if not only or variant.name in only]
-        self._untuned = make_plan(replace(sweep, search=None))
+        self._answers: Answers = {}
+        self._untuned = self._plan(replace(sweep, search=None))
         self._check_space()
         self._examples = {row.name: self._example(row) for row in self.rows}
         self.budget = {row.name: self._budget(row.name, trials) for row in self.rows}
@@ -87,6 +88,9 @@ class Search:
         parents = {run: own.above for asked in self.asked.values() for run, own in asked.plan.runs.items()}
         self._look(status.states(store, parents, sweep.name))
         self._note()
+
+    def _plan(self, sweep: Sweep) -> Plan:
+        return make_plan(sweep, self._answers)
 
     # -- what there is ---------------------------------------------------------------------------------------
 
@@ -154,7 +158,7 @@ class Search:
         if row is None or set(self.search.spaces[row.name]) != set(content["params"]):
             return None
         try:
-            plan = make_plan(self._sweep_of(row, content["params"], (self.settings.seed,)))
+            plan = self._plan(self._sweep_of(row, content["params"], (self.settings.seed,)))
         except InputError:
             return None
         own = Asked(content["number"], row.name, content["params"], plan, content.get("optuna") or {})
@@ -187,7 +191,7 @@ class Search:
         ]
 
     def _example(self, row: Variant) -> Run:
-        plan = make_plan(self._sweep_of(row, {}, (self.settings.seed,)))
+        plan = self._plan(self._sweep_of(row, {}, (self.settings.seed,)))
         return plan.runs[plan.cells[-1].run]
 
     def begin(self) -> None:
@@ -253,7 +257,7 @@ class Search:
             number = self._last + 1
             params, kept = self._studies.ask(row.name, number)
             try:
-                plan = make_plan(self._sweep_of(row, params, (self.settings.seed,)))
+                plan = self._plan(self._sweep_of(row, params, (self.settings.seed,)))
             except InputError:  # each value is sound by itself, but not together
                 self._studies.lost(number)
                 if tries == MOST_UNSOUND:
@@ -280,7 +284,7 @@ class Search:
         """A candidate on the fresh seeds."""
         if own.number not in self._again:
             row = next(row for row in self.sweep.variants if row.name == own.row)
-            self._again[own.number] = make_plan(self._sweep_of(row, own.params, self.search.candidate_seeds))
+            self._again[own.number] = self._plan(self._sweep_of(row, own.params, self.search.candidate_seeds))
         return self._again[own.number]
 
     def _confirmation(self) -> tuple[dict[int, Plan], Plan | None]:
@@ -319,7 +323,7 @@ class Search:
                 by_profile[name] = self._with(row, own.params, test=True).by_profile[row.name]
                 variants.append(replace(row, name=name))
             known = any(variant.name == self.sweep.baseline for variant in variants)
-            plan = make_plan(replace(
+            plan = self._plan(replace(
                 self.sweep, variants=tuple(variants), by_profile=by_profile, search=None,
                 baseline=self.sweep.baseline if known else None,
             ))  # fmt: skip
