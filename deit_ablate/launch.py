@@ -9,6 +9,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from deit_ablate import status
 from deit_ablate.cost import Costs
@@ -25,8 +26,14 @@ STARTABLE = frozenset({"missing", "resumable", "waiting"})
 RETRYABLE = frozenset({"failed", "cancelled", "blocked", "held"})
 
 
-More = Callable[[Mapping[str, State], int], Sequence[Run]]
-"""Given how the runs so far stand and how many more could run at once: runs to go on with, parents first."""
+class More(Protocol):
+    """What adds runs while others go on: a search."""
+
+    def __call__(self, states: Mapping[str, State], free: int) -> Sequence[Run]:
+        """Runs to go on with, parents first, given how those so far stand and how many more could run at once."""
+
+    def examples(self) -> Sequence[Run]:
+        """Runs like those that are still to come."""
 
 
 @dataclass
@@ -141,7 +148,16 @@ class Launch:
             started, self._newly_started = self._newly_started, []
             mine, elsewhere = list(self.mine), list(self.elsewhere)
             watch(
-                Progress(len(self.runs), self.states, mine, elsewhere, started, ended, self._seconds_left(), stopping)
+                Progress(
+                    len(self.runs) + len(self._to_come()),
+                    self.states,
+                    mine,
+                    elsewhere,
+                    started,
+                    ended,
+                    self._seconds_left(),
+                    stopping,
+                )
             )
         self.report.states = status.states(self.store, self.parents, self.sweep)
         self.report.interrupted = stop()
@@ -157,6 +173,9 @@ class Launch:
                 self._look(run.id)
                 if self._wanted(run.id):
                     self.queue.append(run.id)
+
+    def _to_come(self) -> Sequence[Run]:
+        return self.more.examples() if self.more is not None else ()
 
     def _poll(self) -> list[Ended]:
         ended = self.executor.poll(POLL_SECONDS)
@@ -299,5 +318,9 @@ class Launch:
             if whole is None:
                 return None
             left += max(0.0, whole - (now - self.mine[run])) if run in self.mine else whole
-        slots = max(1, min(self.executor.slots, len(self.queue)))
+        for own in (to_come := self._to_come()):
+            if own.id not in self.expected:
+                self.expected[own.id] = self.costs.seconds(own.recipe)
+            left += self.expected[own.id] or 0.0
+        slots = max(1, min(self.executor.slots, len(self.queue) + len(to_come)))
         return left / slots

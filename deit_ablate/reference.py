@@ -125,8 +125,9 @@ def _copied(other: Store, store: Store) -> Iterator[bool]:
     for sweep in other.sweeps():
         if store.plan(sweep) is None:
             store.save_plan(sweep, other.plan(sweep) or {})
-            for path in other.sweep(sweep).glob("seeds/[0-9]*.json"):
-                files.publish(files.make_folder(store.sweep(sweep) / "seeds") / path.name, path.read_bytes())
+            for kind in ("seeds", "trials"):
+                for path in other.sweep(sweep).glob(f"{kind}/[0-9]*.json"):
+                    files.publish(files.make_folder(store.sweep(sweep) / kind) / path.name, path.read_bytes())
 
 
 def _copy_run(source: Path, folder: Path) -> None:

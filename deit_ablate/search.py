@@ -70,6 +70,7 @@ class Search:
         self.rows = [variant for variant in sweep.variants if not only or variant.name in only]
         self._answers: Answers = {}
         self._untuned = self._plan(replace(sweep, search=None))
+        self._untuned.only(only)  # refuses rows that there are not
         self._check_space()
         self._examples = {row.name: self._example(row) for row in self.rows}
         self.budget = {row.name: self._budget(row.name, trials) for row in self.rows}
@@ -250,7 +251,7 @@ class Search:
         late = self.settings.timeout is not None and time.monotonic() - self._begun > 60 * self.settings.timeout
         open_ = sum(n not in self.trials or self.trials[n].outcome == "open" for n in self.asked)
         rows = [row for row in self.rows if len(self.of_row(row.name)) < self.budget[row.name]]
-        if late or not rows or open_ >= (self.settings.parallel or open_ + 1):
+        if late or not rows or self.store.held(self.sweep.name) or open_ >= (self.settings.parallel or open_ + 1):
             return None
         row = min(rows, key=lambda row: len(self.of_row(row.name)))
         for tries in itertools.count(1):

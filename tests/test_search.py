@@ -405,3 +405,20 @@ def test_json_and_interruption_know_searches(sweep: Callable[..., Path], command
     said = json.loads(command("run", "tiny.yaml", "--json", "--parallel", "2").stdout)
     assert set(said["states"].values()) == {"done"}
     assert said["started"] == 4
+
+
+def test_a_cancelled_search_asks_for_nothing_until_it_is_lifted(
+    sweep: Callable[..., Path], store: Store, run_search: Any, command: Command
+) -> None:
+    path = sweep(SHORT)
+    polls = iter(range(100))
+    run_search(path, slots=1, stop=lambda: next(polls) >= 3)
+    asked = len(asks(store))
+    assert 0 < asked < 4
+    command("cancel", "tiny")
+    assert "asks for no more trials" in command("run", "tiny.yaml", code=None).stdout
+    assert len(asks(store)) == asked
+    command("retry", "tiny")
+    run_search(path)
+    assert len(asks(store)) == 4
+    assert all(store.outcome(ask["run"]) for ask in asks(store))

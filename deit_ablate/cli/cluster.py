@@ -109,6 +109,8 @@ def held(store: Store, sweep: str | None) -> list[str]:
     why = store.held(sweep)
     if why is None:
         return []
+    if why["class"] == "cancelled":
+        return [f"{sweep} was cancelled: it asks for no more trials until `deit-ablate retry {sweep}`"]
     return [
         f"{sweep} is held: its first {len(why['runs'])} runs all ended as {why['class']}: {why['message']}",
         f"nothing of it starts until `deit-ablate retry {sweep}`",

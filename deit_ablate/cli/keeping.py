@@ -30,6 +30,8 @@ def cancel(target: Target, results: Results = DEFAULT_RESULTS) -> None:
     """Cancel runs that are not finished: running ones save and stop, the others are not started. `retry` lifts it."""
     store = Store(results)
     runs = runs_of(target, store)
+    if (store.plan(target) or {}).get("search"):
+        store.hold(target, "cancelled", "a user has cancelled it")
     for run in runs:
         if store.outcome(run):
             print(f"{run}: finished already")

@@ -87,6 +87,11 @@ def run(
             expected="a sweep with a `search:` block",
         )  # fmt: skip
     if search:
+        if seeds and seeds < len(file.stages[-1].seeds):
+            raise InputError(
+                "the winners of a search are trained on all seeds of the file", where=("--seeds", 0, 0),
+                expected="more seeds, or fewer in `seeds:`",
+            )  # fmt: skip
         search.begin()
     plan = search.plan() if search else make_plan(file)
     refuse_other_file(store, plan, asked.file)
@@ -125,7 +130,10 @@ def retry(
     failed: Annotated[bool, typer.Option("--failed", help="Only what failed, and what that blocks; not what was cancelled.")] = False,
     results: Results = DEFAULT_RESULTS, json_: Json = False,
 ) -> None:  # fmt: skip
-    """Run again what failed or was cancelled, with its budgets anew, and go on with what that blocked."""
+    """Run again what failed or was cancelled, with its budgets anew, and go on with what that blocked.
+
+    Of a search, its trials so far; `run` then asks for more.
+    """
     store = Store(results)
     name = target.split(":")[0]
     named = runs_of(target, store)
@@ -148,7 +156,9 @@ def retry(
     states = status.states(store, {run.id: run.above for run in runs.values()}, sweep)
     wanted_states = RETRYABLE - {"cancelled"} if failed else RETRYABLE
     again = frozenset(run for run, state in states.items() if state.name in wanted_states)
-    if not again and all(state.finished for state in states.values()):
+    if not again and all(state.finished or state.name == "paused" for state in states.values()):
+        if sweep:
+            store.lift(sweep)
         print(f"nothing to retry: {console.counts(states)}")
         return
     refuse_lost_weights(runs, labels, states, store, again)

@@ -274,7 +274,7 @@ def _ours(figure: Any, height: float, title: str) -> Figure:
             label.set(color="black", fontsize=7)
         if legend := axes.get_legend():
             legend.remove()
-    figure.suptitle("\n".join(shortened([title], 66, 2)), x=0.01, ha="left", fontsize=7.5, color="black")
+    figure.suptitle("\n".join(shortened([title], 54, 2)), x=0.01, ha="left", fontsize=7.5, color="black")
     return figure
 
 

@@ -95,6 +95,24 @@ def has_rows(plan: Mapping[str, Any]) -> bool:
     return not is_search(plan) or bool(plan["search"]["winners"])
 
 
+def of_search(plan: Mapping[str, Any], stage: str) -> bool:
+    """Whether a cell's stage is a search's own (``trial``, ``candidate7``, and stages before these), not the sweep's."""
+    return is_search(plan) and all(stage != own["name"] for own in plan["stages"])
+
+
+def searched_row(plan: Mapping[str, Any], row: str | None) -> str | None:
+    """The sweep file's row that a row of a search's table comes from: a front has several rows of one."""
+    number = plan["search"]["winners"].get(row)
+    return next((asked["row"] for asked in plan["search"]["asked"] if asked["number"] == number), row)
+
+
+def place(plan: Mapping[str, Any], variant: str, seed: int, stage: str) -> str:
+    """Where a run stands, for people: ``adamw, seed 3``; a trial's cell holds its number in place of a seed."""
+    if of_search(plan, stage) and stage.partition("-")[0] == "trial":
+        return f"{variant}, trial {seed}{stage.removeprefix('trial').replace('-', ', ', 1)}"
+    return ", ".join(part for part in (variant, f"seed {seed}", stage) if part)
+
+
 def not_confirmed_words(plan: Mapping[str, Any]) -> str:
     """What stands in place of the sweep's table until there is one."""
     trained = (

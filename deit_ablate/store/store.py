@@ -250,7 +250,11 @@ class Store:
         if len(errors) < HOLD_AFTER or len(set(errors.values())) > 1:
             return False
         how, message = next(iter(errors.values()))
-        content = {"class": how, "message": message, "runs": sorted(errors), "time": time.time()}
+        return self.hold(sweep, how, message, sorted(errors))
+
+    def hold(self, sweep: str, how: str, message: str, runs: Sequence[str] = ()) -> bool:
+        """Let no run of the sweep start, and its search ask for none; False where it is held already."""
+        content = {"class": how, "message": message, "runs": list(runs), "time": time.time()}
         return files.publish(self.sweep(sweep) / "held.json", files.to_json(content))
 
     def lift(self, sweep: str) -> None:

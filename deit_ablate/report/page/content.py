@@ -13,7 +13,9 @@ from typing import Any
 
 from deit_ablate.report.frame import load_curves, rows
 from deit_ablate.report.page.html import Say
+from deit_ablate.report.page.search import Searched, drawn
 from deit_ablate.report.redaction import Redactor, user_names
+from deit_ablate.report.searched import is_search
 from deit_ablate.report.summary import Summary, summarize
 from deit_ablate.report.tables import Table
 from deit_ablate.report.write import analysis
@@ -51,6 +53,8 @@ class Content:
     outcomes: Mapping[str, Mapping[str, Any]]
     ended: Mapping[str, Ended]
     say: Say
+    search: Searched | None = None
+    """Where the sweep is a search."""
 
     @property
     def plan(self) -> Mapping[str, Any]:
@@ -83,10 +87,15 @@ def read(results: Path | str, sweep: str, *, redact: bool = False) -> Content:
     lost = [run for run, state in states.items() if state in ("failed", "diverged")]
     ended = {run: _ended(store, run, shown=i < LOGS) for i, run in enumerate(lost)}
     say = Say(_redactor(store, summary.plan, cells, ended) if redact else None)
+    search = None
+    if is_search(summary.plan):
+        from deit_ablate.report.search_figures import search_figures
+
+        search = Searched(analysis("search").table(results, sweep), drawn(search_figures(results, sweep, say.plain)))
     return Content(
         sweep=sweep, summary=summary, table=analysis().table(results, sweep), rows=rows(summary.frame), final=summary.final, cells=cells,
         curves={name: curves[name].tolist() for name in ("variant", "seed", "state", "epoch", "validation_top1", "train_loss")},
-        outcomes=outcomes, ended=ended, say=say,
+        outcomes=outcomes, ended=ended, say=say, search=search,
     )  # fmt: skip
 
 

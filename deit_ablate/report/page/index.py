@@ -16,6 +16,7 @@ from deit_ablate.report.page.html import Say, document, grid, stamp, tag
 from deit_ablate.report.page.parts import chip
 from deit_ablate.report.page.sweep import NAME, written
 from deit_ablate.report.redaction import Redactor
+from deit_ablate.report.searched import has_rows
 from deit_ablate.store import Store
 
 
@@ -74,7 +75,7 @@ def _line(made: content.Content) -> list[str]:
     shown = " ".join(chip(name, f"{verdicts[name]} {_short(name)}") for name in told if verdicts[name])
     return [
         link + tag("span", say(made.sweep), class_="small"), say(plan["profile"] or "–"), str(len(plan["variants"])),
-        _counts(made.states()), shown if plan["baseline"] else "no baseline",
+        _counts(made.states()), "a search, not confirmed" if not has_rows(plan) else shown if plan["baseline"] else "no baseline",
     ]  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from deit_ablate.report.frame import rows
 from deit_ablate.report.page import words
 from deit_ablate.report.page.content import Content
 from deit_ablate.report.page.html import details, grid, tag
+from deit_ablate.report.searched import has_rows, is_search, not_confirmed_words
 from deit_ablate.report.tables import measure
 
 SHOWN = 15
@@ -66,8 +67,13 @@ def _seeds(seeds: Sequence[int]) -> str:
 
 def findings(page: Content) -> str:
     every, plan = page.rows, page.plan
+    if not has_rows(plan):
+        return section("found", tag("h2", "What was found") + "\n" + tag("p", not_confirmed_words(plan), class_="lead"))
     lines = [tag("h2", "What was found"), tag("p", words.short(page.summary), class_="lead")]
-    waiting = sum(count for state, count in page.states().items() if state not in ("done", "diverged"))
+    over = (
+        ("done", "diverged", "paused") if is_search(plan) else ("done", "diverged")
+    )  # paused: a trial that was pruned
+    waiting = sum(count for state, count in page.states().items() if state not in over)
     if waiting:
         lines.append(
             tag("p", f"Not finished: {waiting} of {sum(page.states().values())} runs have no result yet. What follows may change.", class_="note")

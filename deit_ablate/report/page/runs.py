@@ -15,6 +15,7 @@ from deit_ablate.report.page.content import LOG_LINES, Content
 from deit_ablate.report.page.html import details, grid, tag
 from deit_ablate.report.page.parts import changed, chip, section
 from deit_ablate.report.records import number
+from deit_ablate.report.searched import has_rows, is_search, of_search, place, searched_row
 from deit_ablate.report.tables import NOTHING
 
 OPEN = 12
@@ -55,6 +56,9 @@ def command(plan: Mapping[str, Any], row: str | None = None) -> str:
         parts += ["--set", value]
     parts += ["--seeds", str(asked["seeds"])] if asked.get("seeds") else []
     parts += ["--name", asked["name"]] if asked.get("name") else []
+    if is_search(plan):
+        parts += ["--confirm"] if plan["search"]["confirm"] else []
+        row = searched_row(plan, row)
     parts += ["--only", row] if row is not None else []
     return shlex.join(parts)
 
@@ -71,10 +75,16 @@ def provenance(page: Content) -> str:
         _command(page, None),
     ]
     by_row: dict[str, list[dict[str, Any]]] = {}
+    tried = [cell for cell in page.cells if of_search(page.plan, cell["stage"])]
     for cell in page.cells:
-        by_row.setdefault(cell["variant"], []).append(cell)
+        if not of_search(page.plan, cell["stage"]):
+            by_row.setdefault(cell["variant"], []).append(cell)
+    shown = page.plan["variants"] if has_rows(page.plan) else []
     judged = {row["variant"]: row for row in page.rows}
-    boxes = [_row(page, row, judged[row["name"]], by_row.get(row["name"], []), made) for row in page.plan["variants"]]
+    boxes = [_row(page, row, judged[row["name"]], by_row.get(row["name"], []), made) for row in shown]
+    if is_search(page.plan):
+        title = f"Trials and candidates of the search: {len({cell['run'] for cell in tried})} runs"
+        boxes.append(details(title, _runs(page, tried, made, "Trials and candidates"), class_="row print"))
     if len(boxes) > OPEN:
         lines.append(details(f"{len(boxes)} rows, each with its recipe, command and runs", "\n".join(boxes)))
     else:
@@ -120,13 +130,22 @@ def _row(
         parts.append(tag("p", f"Shows the figure of: {say(row['shows'])}."))
     if judged["leaks"]:
         parts.append(tag("p", f"Also differs: {say(judged['leaks'], 2000)}.", class_="warn"))
-    staged = len(plan["stages"]) > 1
+    parts.append(_runs(page, cells, made, f"Runs of {say(name)}"))
+    parts.append(tag("p", "This row alone:", class_="small") + _command(page, name))
+    return details(label, "\n".join(parts), class_="row print")
+
+
+def _runs(page: Content, cells: Sequence[Mapping[str, Any]], made: Mapping[tuple[str, ...], str], caption: str) -> str:
+    """A line a run."""
+    say, plan = page.say, page.plan
+    tried = any(of_search(plan, cell["stage"]) for cell in cells)
+    staged = len(plan["stages"]) > 1 or tried
     head = [
         "run",
-        "seed",
+        *(["row", "trial or seed"] if tried else ["seed"]),
         *(["stage"] if staged else []),
         "state",
-        "test top-1 (%)",
+        "validation top-1 (%)" if tried else "test top-1 (%)",
         "time (s)",
         "attempts",
         "commit",
@@ -138,15 +157,17 @@ def _row(
         letter = made.get(_environment_of(cell), "")
         body.append(
             [
-                tag("code", say(cell["run"])), str(cell["seed"]), *([say(cell["stage"])] if staged else []), state, _number(cell["top1"], 2),
+                tag("code", say(cell["run"])), *([say(cell["variant"])] if tried else []), str(cell["seed"]), *([say(cell["stage"])] if staged else []), state, _number(cell["validation_top1" if tried else "top1"], 2),
                 _number(cell["train_seconds"], 0), str(cell["attempts"]), tag("code", say(_commit(cell["commit"]))),
                 tag("a", letter, href=f"#made-{letter}") if letter else NOTHING,
             ]
         )  # fmt: skip
-    right = [i for i, title in enumerate(head) if title in ("seed", "test top-1 (%)", "time (s)", "attempts")]
-    parts.append(grid(head, body, right=right, class_="sortable", caption=f"Runs of {say(name)}"))
-    parts.append(tag("p", "This row alone:", class_="small") + _command(page, name))
-    return details(label, "\n".join(parts), class_="row print")
+    right = [
+        i
+        for i, title in enumerate(head)
+        if title in ("seed", "trial or seed", "test top-1 (%)", "validation top-1 (%)", "time (s)", "attempts")
+    ]
+    return grid(head, body, right=right, class_="sortable", caption=caption)
 
 
 def _number(value: Any, digits: int) -> str:
@@ -229,9 +250,7 @@ def failures(page: Content) -> str:
     found: dict[str, Mapping[str, Any]] = {}
     for cell in page.cells:
         if cell["run"] in page.ended:
-            where = ", ".join(
-                part for part in (say(cell["variant"]), f"seed {cell['seed']}", say(cell["stage"])) if part
-            )
+            where = say(place(page.plan, cell["variant"], cell["seed"], cell["stage"]))
             places.setdefault(cell["run"], []).append(where)
             found[cell["run"]] = cell
     lines = [
