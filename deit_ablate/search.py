@@ -15,7 +15,7 @@ from typing import Any
 
 from deit_ablate import files, status
 from deit_ablate.plan import Answers, Cell, Plan, Run, make_plan
-from deit_ablate.resolve import layer, to_recipe
+from deit_ablate.resolve import layer
 from deit_ablate.sampling import Studies, grid_size
 from deit_ablate.spec import Sweep, Variant
 from deit_ablate.store import State, Store
@@ -113,22 +113,13 @@ class Search:
         for row in self.rows:
             for key, parameter in self.search.spaces[row.name].items():
                 for value in parameter.values():
-                    self._check_recipe(row, {key: value})
+                    self._plan(self._sweep_of(row, {key: value}, (self.settings.seed,)))
 
-    def _check_recipe(self, row: Variant, params: Mapping[str, Any]) -> None:
-        """Raises InputError, at the parameter's line, where these make no sound recipe of the row's first stage."""
-        lowest = self._sweep_of(row, params, (self.settings.seed,))
-        first = next(stage for stage in lowest.stages if stage.name == lowest.lineage()[0])
-        node = layer(layer(layer(lowest.base, first.overrides), lowest.by_profile.get(first.name)), row.overrides)
-        to_recipe(layer(node, lowest.by_profile[row.name]))
-
-    def _sweep_of(
-        self, row: Variant, params: Mapping[str, Any], seeds: tuple[int, ...], *, test: bool = False
-    ) -> Sweep:
+    def _sweep_of(self, row: Variant, params: Mapping[str, Any], seeds: tuple[int, ...]) -> Sweep:
         """The sweep of one configuration of a row alone, at other seeds than the sweep's own."""
         varied = self.sweep.lineage()
         stages = tuple(replace(stage, seeds=seeds) if stage.name in varied else stage for stage in self.sweep.stages)
-        return replace(self._with(row, params, test=test), stages=stages, baseline=None)
+        return replace(self._with(row, params, test=False), stages=stages, baseline=None)
 
     def _with(self, row: Variant, params: Mapping[str, Any], *, test: bool) -> Sweep:
         where = self.search.where

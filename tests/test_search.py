@@ -362,6 +362,8 @@ def test_a_changed_file_leaves_aside_what_is_another_trial_now(
         ("search: {trials: 2, space: {augment.repeats: {low: 1, high: 3}}}", 8, "augment.repeats"),
         ("search:\n  trials: 2\n  space:\n    schedule.warmup_epochs: [0, 9]", 11, "warmup_epochs"),
         ("search: {trials: 2, space: {data.validation: [0.1, 0.2]}}", 8, "cannot vary"),
+        ("search: {trials: 2, space: {optimizer.name: [adamw, adamwx]}}", 8, "adamwx"),
+        ("search: {trials: 2, space: {distill.type: [none, hard]}}", 8, "needs a teacher"),
         ("search: {trials: 2}", 8, "nothing is varied"),
         ("search: {trials: 2, samplr: tpe, space: {augment.repeats: [1, 2]}}", 8, "did you mean 'sampler'"),
         ("search: {trials: 2, sampler: tpee, space: {augment.repeats: [1, 2]}}", 8, "one of tpe"),
