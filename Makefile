@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slurm test-slurm-full lint names clean
+.PHONY: demo gallery test test-slurm test-slurm-full lint names clean
 
 $(VENV)/ready: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -12,6 +12,12 @@ $(VENV)/ready: pyproject.toml constraints.txt
 
 demo: $(VENV)/ready  ## the main job: three optimizers on scikit-learn's digits, a table and two figures
 	$(BIN)/deit-ablate run sweeps/optimizers.yaml
+
+STUDIES := table8 table8_as_run table2 table3 table5 table10 figure3 tokens roadmap optimizers distillation regularization augmentation
+gallery: $(VENV)/ready  ## every shipped study on digits (two hours of two cores), and docs/gallery.md from them
+	for study in $(STUDIES); do $(BIN)/deit-ablate run sweeps/$$study.yaml --yes || exit 1; done
+	for study in search optimizers_tuned; do $(BIN)/deit-ablate run sweeps/$$study.yaml --confirm --yes || exit 1; done
+	$(BIN)/python docs/make_gallery.py
 
 test: $(VENV)/ready lint  ## the whole suite
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal

@@ -12,7 +12,7 @@ import typer
 from deit_ablate import owner
 from deit_ablate import status as statuses
 from deit_ablate.cli import cluster, console
-from deit_ablate.cli.known import known_sweep as _known
+from deit_ablate.cli.known import known_sweep
 from deit_ablate.cli.targets import DEFAULT_RESULTS, Results, names_of, one_run
 from deit_ablate.recipe import difference, flatten
 from deit_ablate.store import Store
@@ -32,7 +32,7 @@ def status(
 ) -> None:
     """Show where the runs of a sweep stand, or how many of each sweep are done."""
     store = Store(results)
-    names = store.sweeps() if sweep is None else [_known(store, sweep)]
+    names = store.sweeps() if sweep is None else [known_sweep(store, sweep)]
     if sweep is None:
         rows = [(name, console.counts(_states(store, name))) for name in names]
         if json_:
@@ -201,7 +201,7 @@ def table(
     ] = False,
 ) -> None:
     """Print a sweep's table, made from its records."""
-    name = _known(Store(results), sweep)
+    name = known_sweep(Store(results), sweep)
     from deit_ablate.report.frame import rows
     from deit_ablate.report.searched import is_search
     from deit_ablate.report.summary import summarize
@@ -231,7 +231,7 @@ def figure(
     format_: Annotated[str, typer.Option("--format", help="png, pdf, svg, or several with commas between.")] = "png",
 ) -> None:
     """Draw a sweep's figures from its records, and print where they are."""
-    name = _known(Store(results), sweep)
+    name = known_sweep(Store(results), sweep)
     formats = list(dict.fromkeys(format_.split(",")))
     if unknown := [form for form in formats if form not in ("png", "pdf", "svg")]:
         raise InputError(f"got {unknown[0]!r}", where=("--format", 0, 0), expected="png, pdf or svg")

@@ -337,5 +337,7 @@ def _seeds(seeds: list[int]) -> str:
 
 
 def _listed(words: list[str], separator: str = ", ") -> str:
+    if any(", " in word for word in words):
+        separator = "; "  # names of rows may have commas of their own
     more = len(words) - NAMED
     return separator.join(words[:NAMED]) + (f" and {more} more" if more > 0 else "")
