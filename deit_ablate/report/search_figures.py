@@ -33,7 +33,7 @@ from deit_ablate.store import Store
 FEWEST = {"history": 1, "importances": 3, "slices": 2, "contour": 4, "front": 2}
 """Figure -> complete trials under which it is left out."""
 MOST_SLICES = 12
-NAME, CHOICE = 26, 14
+NAME, CHOICE = 22, 14
 """Characters of a parameter's name on an axis, and of a choice beside a tick."""
 
 
@@ -69,12 +69,13 @@ def _row_figures(
     keys = list(study.trials[0].distributions) if study.trials else []
     names = {key: shortened([say(short)], NAME)[0] for key, short in short_names(keys).items()}
     varied = [key for key in keys if len({repr(trial.params[key]) for trial in complete}) > 1]
+    foremost = list(varied)  # what matters most first, once that is known
     drawn: dict[str, Callable[[], Figure]] = {
         "history": lambda: _history(study, target, row),
         "front": lambda: _front(study, objectives, row),
-        "importances": lambda: _importances(study, varied, names, target, row),
+        "importances": lambda: _importances(study, varied, names, target, row, foremost),
         "slices": lambda: _slices(study, varied[:MOST_SLICES], names, target, row, say),
-        "contour": lambda: _contour(study, _foremost(study, varied, main), names, target, row, say),
+        "contour": lambda: _contour(study, foremost[:2], names, target, row, say),
     }
     wanted = {
         "front": len(objectives) == 2,
@@ -149,8 +150,10 @@ def _front(study: optuna.Study, objectives: Sequence[str], row: str) -> Figure:
 
 
 def _importances(
-    study: optuna.Study, varied: Sequence[str], names: Mapping[str, str], target: Mapping[str, Any], row: str
-) -> Figure:
+    study: optuna.Study, varied: Sequence[str], names: Mapping[str, str], target: Mapping[str, Any], row: str,
+    foremost: list[str],
+) -> Figure:  # fmt: skip
+    """``foremost`` is put into the order that the figure shows."""
     axes: Any = optuna.visualization.matplotlib.plot_param_importances(
         study, evaluator=_fanova(), params=list(varied), **target
     )
@@ -163,9 +166,11 @@ def _importances(
         bar.set_facecolor(OKABE_ITO[0])
     for text in axes.texts:
         text.set(text=f" {text.get_text().strip()}", fontsize=6, color=GREY)
-    axes.set_yticks(axes.get_yticks(), [names[text.get_text()] for text in axes.get_yticklabels()])
+    keys = [text.get_text() for text in axes.get_yticklabels()]
+    foremost[:] = reversed(keys)
+    axes.set_yticks(axes.get_yticks(), [names[key] for key in keys])
     axes.tick_params(axis="y", length=0)
-    axes.set_xlabel("share of the variance between trials (fANOVA)")
+    axes.set_xlabel("share of variance (fANOVA)")
     axes.set_ylabel("")
     axes.set_xlim(0, max(1e-9, *(bar.get_width() for bar in axes.patches)) * 1.15)
     return figure
@@ -235,16 +240,6 @@ def _contour(
 
 def _fanova() -> Any:
     return optuna.importance.FanovaImportanceEvaluator(seed=0)
-
-
-def _foremost(study: optuna.Study, varied: Sequence[str], main: int) -> list[str]:
-    """The two parameters that matter most by fANOVA, or the first two where scikit-learn is not installed."""
-    if importlib.util.find_spec("sklearn") is None or len(varied) == 2:
-        return list(varied[:2])
-    found = optuna.importance.get_param_importances(
-        study, evaluator=_fanova(), params=list(varied), target=_value(main)
-    )
-    return list(found)[:2]
 
 
 # -- our form ------------------------------------------------------------------------------------------------------
@@ -323,9 +318,11 @@ def _parameter_axis(
     elif distribution.log:
         decades = math.log10(distribution.high / distribution.low)
         axis.set_major_locator(
-            LogLocator(subs=(1,) if decades > 2.5 else (1, 3) if decades > 1.2 else (1, 2, 5), numticks=5)
+            LogLocator(
+                subs=(1,) if decades > 2.5 else (1, 3) if decades > 1.2 else (1, 2, 5), numticks=5 if room > 30 else 4
+            )
         )
-        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_major_formatter(FuncFormatter(_short))
         axis.set_minor_formatter(NullFormatter())
     else:
         whole = isinstance(distribution, optuna.distributions.IntDistribution)
@@ -348,6 +345,10 @@ def _choices(axes: Axes, which: str, choices: Sequence[Any], say: Callable[[str]
     else:
         axes.set_xticks(places, labels, rotation=40, ha="right", rotation_mode="anchor")
         axes.tick_params(axis="x", labelsize=6, pad=1)
+
+
+def _short(value: float, _: int) -> str:
+    return f"{value:g}" if 0.001 <= value < 10_000 else f"{value:.0e}".replace("e-0", "e-").replace("e+0", "e")
 
 
 def _thousands(value: float, _: int) -> str:

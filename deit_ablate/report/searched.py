@@ -263,7 +263,7 @@ def short_names(keys: Sequence[str]) -> dict[str, str]:
     found = {}
     for key in keys:
         *blocks, last = key.split(".")
-        found[key] = blocks[-1] if last == "name" and blocks else last
+        found[key] = blocks[-1] if last in ("name", "on") and blocks else last
     counted = Counter(found.values())
     return {key: short if counted[short] == 1 else key for key, short in found.items()}
 
