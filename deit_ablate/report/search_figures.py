@@ -120,7 +120,7 @@ def _quiet() -> Iterator[None]:
 
 def _history(study: optuna.Study, target: Mapping[str, Any], row: str) -> Figure:
     axes = optuna.visualization.matplotlib.plot_optimization_history(study, **target)
-    figure = _ours(axes.figure, 1.9, _title("search values in the order in which trials were asked for", row))
+    figure = _ours(axes.figure, 1.9, _title("search values in the order of trials", row))
     _points(axes)
     for line in axes.lines:
         line.set(color=OKABE_ITO[1], alpha=1, linewidth=1.1, drawstyle="steps-post", label="best so far")

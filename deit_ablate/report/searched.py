@@ -284,8 +284,9 @@ def footnotes(searched: Searched) -> list[str]:
     )
     for found in searched.rows:
         budget = search["budget"].get(found.row)
-        of = f" of {budget}" if budget and budget != len(found.trials) else ""
-        notes.append(f"Trials of {found.row}: {len(found.trials)}{of}: {found.outcomes()}.")
+        asked = len(found.trials)
+        of = f"{asked} of {budget}" if budget and budget != asked else str(asked)
+        notes.append(f"{found.row}: {of} trial{'s' * (max(asked, budget or 0) != 1)}: {found.outcomes()}.")
     for found in searched.rows:
         notes += _row_notes(searched, found)
     if not has_rows(searched.plan):

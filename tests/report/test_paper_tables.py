@@ -52,8 +52,9 @@ def body(table: Table) -> dict[str, dict[str, str]]:
 
 
 def test_every_analysis_is_tested_here() -> None:
+    """(That of searches in test_search_report.py.)"""
     assert ANALYSES == [
-        "figure3", "sweep_table", "table10", "table2", "table3", "table4", "table5", "table8", "table9", "token_similarity",
+        "figure3", "search", "sweep_table", "table10", "table2", "table3", "table4", "table5", "table8", "table9", "token_similarity",
     ]  # fmt: skip
 
 

@@ -148,7 +148,7 @@ def test_the_table_says_what_to_mind(made: Made) -> None:
     )
     said = f"adamw, trial {winner}: search value {seen:.2f}, confirmed {confirmed:.2f} (2 new seeds), difference {confirmed - seen:+.2f}"
     assert said in text
-    assert "Trials of stuck: 5: 5 diverged." in text
+    assert "stuck: 5 trials: 5 diverged." in text
     assert "stuck: no winner, for no trial has a value (5 diverged)." in text
     assert "leave the test split alone" in text
     assert re.search(r"adamw: of \d trials like these the best is expected to look \d+\.\d\d points better", text)
@@ -235,7 +235,7 @@ def test_a_pruned_trial_has_no_value(copied: Made) -> None:
     files.replace(run / "a0001" / "exit.json", files.to_json({"class": "paused", "message": "paused"}))
     table = searched.search_table(copied.root, "one")
     assert {row[1] for row in table.rows()} == {winner, *(row["trial"] for row in shown[1:])}
-    assert any(re.match(r"Trials of adamw: 5: \d complete, 1 pruned", note) for note in table.footnotes)
+    assert any(re.match(r"adamw: 5 trials: \d complete, 1 pruned", note) for note in table.footnotes)
     assert "Not finished" not in page(copied.root, "one")
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FIGURES = {
-    "history": "Search values in the order in which trials were asked for.",
+    "history": "Dots: trials that are complete, in the order in which they were asked for.",
     "front": "Trials by both objectives; orange: those that no other trial beats in both.",
     "importances": "How much of the variance between trials goes along with each parameter (fANOVA, by a random forest over few trials: rough).",
     "slices": "Search values by each parameter; darker: later trials.",
