@@ -24,9 +24,15 @@ from browser import Browser
 from support import Command
 
 from deit_ablate import files, shipped
+from deit_ablate.execution import Execution
+from deit_ablate.executors import LocalExecutor, worker_arguments
+from deit_ablate.launch import Launch
+from deit_ablate.plan import Plan
 from deit_ablate.report import search_figures, searched, write
 from deit_ablate.report.page import page, write_index
 from deit_ablate.report.style import save
+from deit_ablate.search import Search
+from deit_ablate.spec import load_sweep
 from deit_ablate.store import Store
 
 BASE = """
@@ -75,16 +81,34 @@ class Made:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory, own_models: Path) -> Made:
+def made(tmp_path_factory: pytest.TempPathFactory, executor: LocalExecutor) -> Made:
     folder = tmp_path_factory.mktemp("searches")
-    command = Command(folder)
-    (folder / "one.yaml").write_text(BASE + ONE)
-    (folder / "two.yaml").write_text(BASE + TWO)
-    command("run", "one.yaml", "--parallel", "2", timeout=600)
-    shutil.copytree(folder / "results", folder / "before" / "results")
-    command("run", "one.yaml", "--parallel", "2", "--confirm", timeout=600)
-    command("run", "two.yaml", "--parallel", "2", "--confirm", timeout=600)
-    return Made(folder / "results", folder / "before" / "results")
+    results = folder / "results"
+
+    def run(name: str, text: str, confirm: bool) -> None:
+        path = folder / f"{name}.yaml"
+        path.write_text(BASE + text)
+        sweep, store = load_sweep(path), Store(results)
+
+        def save(plan: Plan) -> None:
+            store.save_plan(name, {**plan.document(f"../{name}.yaml"), "asked": {}})
+
+        def arguments(retrying: bool) -> tuple[str, ...]:
+            return (*worker_arguments(Execution(device="cpu"), retrying), "--sweep", name)
+
+        search = Search(sweep, store, save, confirm=confirm)
+        search.begin()
+        Launch(search.runs, store, executor, arguments=arguments, sweep=name, more=search).run(
+            lambda progress: None, lambda: False
+        )
+        save(search.plan())
+        write.write_report(results, name)
+
+    run("one", ONE, confirm=False)
+    shutil.copytree(results, folder / "before" / "results")
+    run("one", ONE, confirm=True)
+    run("two", TWO, confirm=True)
+    return Made(results, folder / "before" / "results")
 
 
 @pytest.fixture
@@ -334,7 +358,7 @@ def test_the_page_tells_of_the_search(made: Made) -> None:
     stuck = next(trial["number"] for trial in made.plan()["search"]["asked"] if trial["row"] == "stuck")
     assert f"stuck, trial {stuck}" in document
     assert f"stuck, seed {stuck}" not in document
-    assert "deit-ablate run ../one.yaml --confirm" in document or "deit-ablate run one.yaml --confirm" in document
+    assert "deit-ablate run one.yaml --confirm" in document
     assert document == page(made.root, "one")
 
 
