@@ -6,19 +6,17 @@ are asked of the worker command, in one call, before anything is written.
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from deit_ablate.isolation import Leak, planned_leaks
+from deit_ablate.naming import Answers, check_names, modules
 from deit_ablate.recipe import Recipe, derived, difference, flatten, names, run_id
-from deit_ablate.resolve import check_keys, layer, offline_answer, to_recipe, weights_file
+from deit_ablate.resolve import check_keys, layer, to_recipe, weights_file
 from deit_ablate.spec import Stage, Sweep, Variant, load_profile
-from deit_ablate.yamlfile import InputError, Node, Position, assignment, expand_dotted, load, suggest
+from deit_ablate.yamlfile import InputError, Node, assignment, expand_dotted, load, suggest
 
 SCHEMA = 1
 
@@ -156,10 +154,6 @@ class Plan:
         }
 
 
-Answers = dict[str, dict[str, Any]]
-"""What the worker has answered about names, by question."""
-
-
 def make_plan(sweep: Sweep, answers: Answers | None = None) -> Plan:
     """Enumerate a sweep's runs. Raises InputError at the line of whatever makes no sound recipe.
 
@@ -175,7 +169,7 @@ def make_plan(sweep: Sweep, answers: Answers | None = None) -> Plan:
             if id(node) not in validated:
                 validated[id(node)] = _recipe(node, stage)
             recipes[variant.name, stage.name] = validated[id(node)]
-    sources = _check_names(recipes, nodes, {} if answers is None else answers)
+    sources = check_names(recipes, nodes, {} if answers is None else answers)
     _check_figures(sweep, recipes)
     runs: dict[str, Run] = {}
     written: dict[str, Node] = {}
@@ -185,7 +179,7 @@ def make_plan(sweep: Sweep, answers: Answers | None = None) -> Plan:
         for stage in sweep.stages:
             recipe = recipes[variant.name, stage.name]
             canonical = recipe.canonical()
-            own = {module: sources[module] for module in _modules(recipe) if module in sources}
+            own = {module: sources[module] for module in modules(recipe) if module in sources}
             for seed in stage.seeds:
                 parents = dict(_parents(sweep, stage, recipe, seed, made))
                 seeded = {**canonical, "seed": seed}
@@ -317,6 +311,8 @@ def _check_figures(sweep: Sweep, recipes: Mapping[tuple[str, str], Recipe]) -> N
 
 
 def _check_duplicates(sweep: Sweep, plan: Plan) -> None:
+    if sweep.search is not None:
+        return  # rows may differ in what is searched, and searches may find the same
     final, seed = sweep.stages[-1].name, sweep.stages[-1].seeds[0]
     first = {cell.variant: cell.run for cell in plan.cells if cell.stage == final and cell.seed == seed}
     seen: dict[tuple[str, str | None], str] = {}
@@ -328,97 +324,6 @@ def _check_duplicates(sweep: Sweep, plan: Plan) -> None:
                 expected="rows that differ (two figures of one run: `shows`)",
             )  # fmt: skip
         seen[key] = variant.name
-
-
-# -- names ---------------------------------------------------------------------------------------------------------
-
-_NAMED = {"models": "model", "optimizers": "optimizer", "distillations": "distill", "datasets": "data"}
-
-
-def _wanted(recipe: Recipe) -> Iterator[tuple[str, str, str, dict[str, Any]]]:
-    """(kind, dotted key, name, options) of everything that a recipe calls by name."""
-    yield "models", "model.name", recipe.model.name, recipe.model.options
-    yield "optimizers", "optimizer.name", recipe.optimizer.name, recipe.optimizer.options
-    yield "distillations", "distill.type", recipe.distill.type, {}
-    yield "datasets", "data.name", recipe.data.name, {}
-    if recipe.distill.teacher:
-        yield "models", "distill.teacher", recipe.distill.teacher, {}
-
-
-def _modules(recipe: Recipe) -> list[str]:
-    return [name for _, _, name, _ in _wanted(recipe) if ":" in name]
-
-
-def _check_names(
-    recipes: Mapping[tuple[str, str], Recipe], nodes: Mapping[str, Mapping[str, Node]], answers: Answers
-) -> dict[str, str]:
-    """Refuse names and options that do not exist; returns the source hash of each module of one's own."""
-    asked: dict[str, tuple[dict[str, Any], Position]] = {}
-    seen: set[tuple[int, int, int, int]] = set()
-    for (variant, stage), recipe in recipes.items():
-        blocks = (id(recipe.model), id(recipe.optimizer), id(recipe.distill), id(recipe.data))
-        if blocks in seen:
-            continue
-        seen.add(blocks)
-        for kind, key, name, options in _wanted(recipe):
-            where = nodes[variant][stage].locate(key.split("."))
-            if key == "distill.teacher" and (":" in name or name in names()["models"]):
-                raise InputError(
-                    f"{name!r} is no pretrained model of timm's", where=where, key=key,
-                    expected="a name such as regnety_160.deit_in1k (a model of one's own teaches as a stage)",
-                )  # fmt: skip
-            answer = offline_answer(kind, name, options)
-            if isinstance(answer, str):
-                raise InputError(answer, where=where, key=key)
-            plain_timm = kind == "models" and not options and name in _timm_models()
-            if key == "distill.teacher" and recipe.distill.teacher_resolution is None:
-                plain_timm = plain_timm or name in names()["timm_pretrained"]
-            if not answer and not plain_timm:
-                request = {
-                    "kind": kind,
-                    "name": name,
-                    "options": options,
-                    "key": key,
-                    "resolution": recipe.distill.teacher_resolution
-                    if key == "distill.teacher"
-                    else recipe.data.resolution,
-                }
-                asked.setdefault(json.dumps(request, sort_keys=True), (request, where))
-    if not asked:
-        return {}
-    unknown = [question for question in asked if question not in answers]
-    if unknown:
-        answers.update(zip(unknown, ask_worker([asked[question][0] for question in unknown]), strict=True))
-    sources: dict[str, str] = {}
-    for question, (asked_for, place) in asked.items():
-        said = answers[question]
-        if not said["ok"]:
-            raise InputError(said["error"], where=place, key=asked_for["key"], expected=said.get("expected") or "")
-        if said.get("source_sha256"):
-            sources[asked_for["name"]] = said["source_sha256"]
-    return sources
-
-
-def _timm_models() -> frozenset[str]:
-    global _timm
-    if _timm is None:
-        _timm = frozenset(names()["timm_models"])
-    return _timm
-
-
-_timm: frozenset[str] | None = None
-
-
-def ask_worker(requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Ask the worker command, which may import torch, about names. Raises InputError where it cannot answer."""
-    command = [sys.executable, "-m", "deit_ablate.worker", "names"]
-    done = subprocess.run(command, input=json.dumps(requests), capture_output=True, text=True)
-    if done.returncode != 0:
-        last = (done.stderr.strip().splitlines() or ["no answer"])[-1]
-        raise InputError(
-            f"the names could not be checked ({last})", expected="a working installation of torch and timm"
-        )
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 def single_run(path: Path, sets: Sequence[str]) -> Run:
@@ -451,7 +356,7 @@ def single_run(path: Path, sets: Sequence[str]) -> Run:
             key="distill.type",
             expected="distill.teacher, or a sweep with a stage that teaches",
         )
-    sources = _check_names({("", ""): recipe}, {"": {"": merged}}, {})
+    sources = check_names({("", ""): recipe}, {"": {"": merged}}, {})
     canonical = recipe.canonical()
-    own_sources = {module: sources[module] for module in _modules(recipe) if module in sources}
+    own_sources = {module: sources[module] for module in modules(recipe) if module in sources}
     return Run(run_id(canonical, {}, own_sources), canonical, {}, own_sources, _weights(canonical))

@@ -182,13 +182,13 @@ def _hush() -> None:
 def recorded_studies(store: Store, plan: Mapping[str, Any]) -> dict[str, optuna.Study]:
     """Optuna's study of each row of a plan.json, in memory, with the trials that have ended, in their order."""
     _hush()
-    search, studies = plan["search"], {}
+    search, trials, studies = plan["search"], read_trials(store, plan), {}
     for row, facts in search["spaces"].items():
         directions: list[Any] = [OBJECTIVES[objective] for objective in search["objectives"]]
         studies[row] = study = optuna.create_study(study_name=f"{plan['sweep']}:{row}", directions=directions)
         study.set_metric_names(search["objectives"])
         space = {key: Parameter.of_facts(key, fact) for key, fact in facts.items()}
-        for trial in read_trials(store, plan):
+        for trial in trials:
             if trial.row == row and trial.outcome != "open":
                 reported = {epoch: value for epoch, value in enumerate(trial.reports, 1) if value is not None}
                 study.add_trial(optuna.trial.create_trial(

@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from deit_ablate import files, status
-from deit_ablate.plan import Answers, Cell, Plan, Run, make_plan
+from deit_ablate.naming import Answers
+from deit_ablate.plan import Cell, Plan, Run, make_plan
 from deit_ablate.resolve import layer
 from deit_ablate.sampling import Studies, grid_size
 from deit_ablate.spec import Sweep, Variant
@@ -69,7 +70,7 @@ class Search:
         self.confirm = confirm or bool(before.get("confirm"))
         self.rows = [variant for variant in sweep.variants if not only or variant.name in only]
         self._answers: Answers = {}
-        self._untuned = self._plan(replace(sweep, search=None))
+        self._untuned = self._plan(sweep)
         self._untuned.only(only)  # refuses rows that there are not
         self._check_space()
         self._examples = {row.name: self._example(row) for row in self.rows}
@@ -316,7 +317,7 @@ class Search:
                 variants.append(replace(row, name=name))
             known = any(variant.name == self.sweep.baseline for variant in variants)
             plan = self._plan(replace(
-                self.sweep, variants=tuple(variants), by_profile=by_profile, search=None,
+                self.sweep, variants=tuple(variants), by_profile=by_profile,
                 baseline=self.sweep.baseline if known else None,
             ))  # fmt: skip
             self._final = numbers, plan

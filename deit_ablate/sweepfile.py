@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from deit_ablate.execution import Execution, Part
 
@@ -85,6 +85,9 @@ def _one_of(known: Mapping[str, str]) -> AfterValidator:
     return AfterValidator(check)
 
 
+_OBJECTIVE = {"type": "string", "enum": list(OBJECTIVES)}
+
+
 class SearchFile(Part):
     """A search: trials that Optuna asks for, one after the other, within a space."""
 
@@ -106,7 +109,12 @@ class SearchFile(Part):
     """none, median, successive-halving or hyperband: Optuna's pruners, by validation after every epoch."""
     pruner_options: Mapping_ = Field({})
     """Arguments of Optuna's pruner; a step is an epoch."""
-    objective: Annotated[list[Annotated[str, _one_of(OBJECTIVES)]], Field(min_length=1, max_length=2)] = Field(["top1"])
+    objective: Annotated[
+        list[Annotated[str, _one_of(OBJECTIVES)]],
+        Field(min_length=1, max_length=2),
+        BeforeValidator(lambda value: [value] if isinstance(value, str) else value),
+        WithJsonSchema({"anyOf": [_OBJECTIVE, {"type": "array", "items": _OBJECTIVE, "minItems": 1, "maxItems": 2}]}),
+    ] = Field(["top1"])
     """One or two of top1, loss (of the validation part), throughput, parameters, flops."""
     seed: Annotated[int, Field(ge=0, lt=2**32 - 10)] = 1000
     """Seed of the trials, and of the sampler; the next ones are those of the candidates."""

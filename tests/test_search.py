@@ -424,3 +424,36 @@ def test_a_cancelled_search_asks_for_nothing_until_it_is_lifted(
     run_search(path)
     assert len(asks(store)) == 4
     assert all(store.outcome(ask["run"]) for ask in asks(store))
+
+
+def test_rows_may_differ_in_their_spaces_alone(sweep: Callable[..., Path], store: Store, run_search: Any) -> None:
+    path = sweep(
+        "seeds: 1\nsearch: {trials: 1, pruner: none, candidate_seeds: 1, spaces: {"
+        "narrow: {augment.repeats: [1, 2]}, wide: {augment.repeats: [1, 2]}}}\nvariants: {narrow: {}, wide: {}}\n"
+    )
+    run_search(path, confirm=True)
+    assert len(asks(store)) == 2
+    assert set((store.plan("tiny") or {})["search"]["winners"]) == {"narrow", "wide"}
+
+
+def test_a_kept_search_comes_back_whole_and_goes_on(
+    sweep: Callable[..., Path], store: Store, run_search: Any, tmp_path: Path
+) -> None:
+    from deit_ablate.reference import bring, keep
+
+    path = sweep(SHORT)
+    run_search(path)
+    paused = asks(store)[0]["run"]
+    (store.run(paused) / "outcome.json").unlink()
+    last = store.attempts(paused)[-1]
+    (last.path / "exit.json").write_text(json.dumps({"class": "paused"}))
+    assert keep(store, "tiny", tmp_path / "kept") == 4
+    other = Store(tmp_path / "other")
+    assert bring(tmp_path / "kept", other) == (4, 0)
+    for each in (store, other):
+        trials = read_trials(each, each.plan("tiny") or {})
+        assert [trial.outcome for trial in trials] == ["pruned", "complete", "complete", "complete"]
+    assert other.asks("tiny") == asks(store)
+    copied = Store(tmp_path / "copied")
+    assert bring(store.root, copied) == (4, 0)
+    assert copied.attempts(paused)[-1].checkpoint.exists()

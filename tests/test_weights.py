@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from support import Command, planned
 
-from deit_ablate import files, plan
+from deit_ablate import files, naming
 from deit_ablate.cli.weights import keep_weights
 from deit_ablate.launch import Report
 from deit_ablate.plan import Plan, Run, single_run
@@ -111,7 +111,7 @@ def test_teachers_names_are_checked_with_their_line(
 ) -> None:
     from deit_ablate.train import names
 
-    monkeypatch.setattr(plan, "ask_worker", names.ask)  # in this process: a worker imports torch for each question
+    monkeypatch.setattr(naming, "ask_worker", names.ask)  # in this process: a worker imports torch for each question
     text = "variants:\n  hard: {distill: {type: hard, teacher: %s}}"
     assert len(planned(sweep(text % VIT)).runs) == 3
     for name, said in (

@@ -77,7 +77,9 @@ def explain(
         )  # fmt: skip
     stages = [part["name"] for part in plan["stages"]]
     if stage is not None and stage not in stages:
-        raise InputError(f"no stage {stage!r}", where=("--stage", 0, 0), expected="one of " + ", ".join(stages))
+        staged = [name for name in stages if name]
+        expected = "one of " + ", ".join(staged) if staged else "no --stage: this sweep has none"
+        raise InputError(f"no stage {stage!r}", where=("--stage", 0, 0), expected=expected)
     from deit_ablate.report.frame import rows
     from deit_ablate.report.summary import STATISTICS, summarize
 

@@ -59,8 +59,9 @@ def verify(store: Records, run: str, data_dir: Path | None, device: str) -> dict
         raise TrainError(f"{run} has not finished: there is no record to verify")
     recorded = outcome["metrics"].get("test")
     if recorded is None:
-        why = outcome.get("reason") or "its recipe leaves the test split alone"
-        raise TrainError(f"{run} has no test figures ({why})")
+        reason = outcome.get("reason")
+        ended = f"ended before its test ({reason})" if reason else "leaves the test split alone, as its recipe says"
+        raise TrainError(f"{run} {ended}")
     if path is None:
         raise TrainError(f"the weights of {run} are gone: `gc` has removed them")
     for name, sha256 in stored["sources"].items():
