@@ -9,7 +9,7 @@ from itertools import product
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 from matplotlib.transforms import Bbox
 
 from deit_ablate.report.style import DPI, GREY, LIGHT, OKABE_ITO, WIDTH, nothing, shortened, style
@@ -145,6 +145,9 @@ def _room(axes: Axes, values: Sequence[float]) -> None:
 
 
 def _plain_log_axis(axes: Axes) -> None:
+    low, high = axes.get_xlim()
+    if high < 50 * low:  # decades alone would name one or two places
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     axes.xaxis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
     axes.grid(axis="x", color=LIGHT, linewidth=0.4)

@@ -271,7 +271,9 @@ def _shared_parents(summary: Summary) -> list[str]:
     for stage in (stage["name"] for stage in summary.plan["stages"][:-1]):
         shared = {}
         for (own, variant), made in runs.items():
-            if own == stage and len(made) == 1 and len(runs.get((final, variant), ())) > 1:
+            students = runs.get((final, variant), {})
+            taught = not set(made.values()) & set(students.values())  # a row may be the teacher itself
+            if own == stage and len(made) == 1 and len(students) > 1 and taught:
                 shared[variant] = next(iter(made.items()))
         different = sorted({run for _, run in shared.values()})
         if different:
