@@ -20,7 +20,7 @@ from deit_ablate.report.agreement import agreement
 from deit_ablate.report.effects import effects
 from deit_ablate.report.frame import rows
 from deit_ablate.report.summary import Summary, images_tested, summarize, top1_by_row
-from deit_ablate.report.tables import NOTHING, Column, Table, diverged_notes, footnotes, measure
+from deit_ablate.report.tables import NOTHING, Column, Table, device_of, diverged_notes, footnotes, measure
 
 PAPER_SCALE = "imagenet"
 """The profile under which our numbers may be compared with the paper's one by one."""
@@ -98,7 +98,9 @@ def paper_table(
     columns = [*(first or [Column("row", lambda row: row["row"])])]
     for part in beside:
         columns += _columns(part, comparable)
-    columns.append(Column("hours", lambda row: f"{row['hours']:.2g}" if row["hours"] else NOTHING, right=True))
+    columns.append(
+        Column(f"{device_of(last)}-hours", lambda row: f"{row['hours']:.2g}" if row["hours"] else NOTHING, right=True)
+    )
     notes = _agreements(published, beside, summaries, baselines, strict)
     notes += _scale(last, comparable, next(iter(published.values())).source)
     notes += [f"{own} stands for the paper's {theirs}." for own, theirs in (stand_ins or {}).items() if own != theirs]

@@ -75,7 +75,7 @@ def sweep_table(results: Path | str, sweep: str, strict: bool = False) -> Table:
         ),
         Column("verdict", lambda row: row["verdict_words"] or NOTHING, long=True),
         Column(f"time ({unit})", lambda row: _time(row["train_seconds"] / seconds), right=True),
-        Column(f"{_device(summary)}-hours", lambda row: _hours(row["hours"]), right=True),
+        Column(f"{device_of(summary)}-hours", lambda row: _hours(row["hours"]), right=True),
         Column("seeds", lambda row: _of(row["seeds"], row["seeds_planned"]), right=True),
     ]
     if plan["kind"] == "cumulative":
@@ -131,7 +131,7 @@ def _hours(value: float) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.2g}" if value else NOTHING
 
 
-def _device(summary: Summary) -> str:
+def device_of(summary: Summary) -> str:
     """What did the work, by the records of the stage."""
     devices = {record["device"] for record in summary.final if record["device"]}
     return "GPU" if devices == {"cuda"} else "CPU" if devices <= {"cpu"} else "device"

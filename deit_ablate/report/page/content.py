@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from deit_ablate.report.frame import load_curves, rows
+from deit_ablate.report.page.embedded import Embedded, drawn
 from deit_ablate.report.page.html import Say
-from deit_ablate.report.page.search import Searched, drawn
 from deit_ablate.report.redaction import Redactor, user_names
 from deit_ablate.report.searched import is_search
 from deit_ablate.report.summary import Summary, summarize
 from deit_ablate.report.tables import Table
-from deit_ablate.report.write import analysis
+from deit_ablate.report.write import analysis, paper_analysis
 from deit_ablate.store import Store
 
 LOG_LINES, LOG_BYTES = 30, 16_384
@@ -53,8 +53,10 @@ class Content:
     outcomes: Mapping[str, Mapping[str, Any]]
     ended: Mapping[str, Ended]
     say: Say
-    search: Searched | None = None
+    search: Embedded | None = None
     """Where the sweep is a search."""
+    paper: Embedded | None = None
+    """Where the paper has a table of it, and some run has finished."""
 
     @property
     def plan(self) -> Mapping[str, Any]:
@@ -91,11 +93,16 @@ def read(results: Path | str, sweep: str, *, redact: bool = False) -> Content:
     if is_search(summary.plan):
         from deit_ablate.report.search_figures import search_figures
 
-        search = Searched(analysis("search").table(results, sweep), drawn(search_figures(results, sweep, say.plain)))
+        search = Embedded(analysis("search").table(results, sweep), drawn(search_figures(results, sweep, say.plain)))
+    paper, beside = None, paper_analysis(results, sweep)
+    if beside is not None and outcomes:
+        # The names in its figures are not the page's to redact.
+        figures = {} if redact else drawn(beside.figures(results, sweep))
+        paper = Embedded(beside.table(results, sweep), figures)
     return Content(
         sweep=sweep, summary=summary, table=analysis().table(results, sweep), rows=rows(summary.frame), final=summary.final, cells=cells,
         curves={name: curves[name].tolist() for name in ("variant", "seed", "state", "epoch", "validation_top1", "train_loss")},
-        outcomes=outcomes, ended=ended, say=say, search=search,
+        outcomes=outcomes, ended=ended, say=say, search=search, paper=paper,
     )  # fmt: skip
 
 

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from deit_ablate.report.page.embedded import Embedded, picture, shown_table
 from deit_ablate.report.page.html import Say, grid, tag
 from deit_ablate.report.searched import UNITS, has_rows, not_confirmed_words, setting
-from deit_ablate.report.tables import NOTHING, Table
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 FIGURES = {
     "history": "Dots: trials that are complete, in the order in which they were asked for.",
@@ -25,28 +19,7 @@ FIGURES = {
 """A figure's kind -> what it shows."""
 
 
-@dataclass(frozen=True)
-class Searched:
-    """What the page shows of a search: its table of best trials, and its figures as SVG."""
-
-    table: Table
-    figures: Mapping[str, str]
-
-
-def drawn(figures: Mapping[str, Figure]) -> dict[str, str]:
-    """Name -> SVG text: the same figure gives the same text."""
-    from deit_ablate.report.style import METADATA, style
-
-    found = {}
-    for name, figure in figures.items():
-        buffer = io.BytesIO()
-        with style():
-            figure.savefig(buffer, format="svg", metadata=METADATA["svg"])
-        found[name] = buffer.getvalue().decode()
-    return found
-
-
-def section(plan: Mapping[str, Any], made: Searched, say: Say) -> str:
+def section(plan: Mapping[str, Any], made: Embedded, say: Say) -> str:
     """HTML: what stands under the heading "Search"."""
     search = plan["search"]
     objectives = " and ".join(UNITS[name] for name in search["objectives"])
@@ -71,8 +44,8 @@ def section(plan: Mapping[str, Any], made: Searched, say: Say) -> str:
     lines = [
         tag("h2", "Search"), tag("p", say(words)), tag("dl", facts, class_="facts"),
         tag("h3", "What was varied"), _space(search["spaces"], say),
-        tag("h3", "The best trials" if len(search["objectives"]) == 1 else "The Pareto front"), _table(made.table, say),
-        *(_figure(name, svg, list(search["spaces"]), say) for name, svg in made.figures.items()),
+        tag("h3", "The best trials" if len(search["objectives"]) == 1 else "The Pareto front"), shown_table(made.table, say, "The best trials", empty="No trial has a value yet."),
+        *(picture(name, svg, FIGURES[name.removeprefix("search-").partition("-")[0]], say) for name, svg in made.figures.items()),
     ]  # fmt: skip
     return tag("section", "\n" + "\n".join(lines) + "\n", id_="search") + "\n"
 
@@ -98,25 +71,3 @@ def _values(facts: Mapping[str, Any]) -> str:
     more = (", logarithmic" if facts["log"] else "") + (f", in steps of {facts['step']:g}" if facts["step"] else "")
     kind = ", whole numbers" if facts["type"] == "int" else ""
     return f"{facts['low']:g} to {facts['high']:g}{more}{kind}"
-
-
-def _table(table: Table, say: Say) -> str:
-    if not len(table.frame):
-        body = tag("p", "No trial has a value yet.")
-    else:
-        right = [place for place, column in enumerate(table.columns) if column.right]
-        body = grid(
-            [say(column.header) for column in table.columns],
-            [[say(cell) or NOTHING for cell in row] for row in table.rows()],
-            right=right, class_="sortable", caption="The best trials",
-        )  # fmt: skip
-    return body + tag("ul", "\n".join(tag("li", say(note, 4000)) for note in table.footnotes), class_="notes")
-
-
-def _figure(name: str, svg: str, rows: list[str], say: Say) -> str:
-    kind = name.removeprefix("search-").partition("-")[0]
-    picture = base64.b64encode(svg.encode()).decode()
-    image = tag("img", "", src=f"data:image/svg+xml;base64,{picture}", alt=f"{name}: {FIGURES[kind]}").removesuffix(
-        "</img>"
-    )
-    return tag("figure", image + tag("figcaption", tag("p", say(FIGURES[kind]))), class_="drawn") + "\n"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from deit_ablate import files
-from deit_ablate.report.page import content, learning, parts, runs, search, strips
+from deit_ablate.report.page import content, learning, paper, parts, runs, search, strips
 from deit_ablate.report.page.html import document, tag
 from deit_ablate.report.searched import has_rows
 from deit_ablate.store import Store
@@ -30,6 +30,7 @@ def written(made: content.Content) -> str:
         parts.how_to_read(made),
         parts.table(made) if has_rows(made.plan) else "",
         search.section(made.plan, made.search, made.say) if made.search else "",
+        paper.section(made.paper, made.say) if made.paper else "",
         parts.section("figures", tag("h2", "Figures") + "\n" + figures) if figures else "",
         runs.failures(made),
         runs.provenance(made),
