@@ -276,7 +276,7 @@ def _resolved(block: Block) -> dict[str, Any]:
         values["smoothing_over"] = Regularize.model_fields["smoothing_over"].default
     if isinstance(block, Data) and values["id"] is None:
         values["id"] = values["name"]
-    return _normal(values)
+    return normal(values)
 
 
 def _resolve_distill(values: dict[str, Any]) -> None:
@@ -293,12 +293,12 @@ def _resolve_distill(values: dict[str, Any]) -> None:
             values[name] = Distill.model_fields[name].default
 
 
-def _normal(value: Any) -> Any:
+def normal(value: Any) -> Any:
     """One spelling a number: 1.0 is 1, -0.0 is 0."""
     if isinstance(value, dict):
-        return {str(key): _normal(child) for key, child in value.items()}
+        return {str(key): normal(child) for key, child in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_normal(child) for child in value]
+        return [normal(child) for child in value]
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
         return int(value)
     return value
@@ -315,7 +315,7 @@ def without_later(recipe: Mapping[str, Any]) -> dict[str, Any]:
     for path, introduced in ADDED_LATER.items():
         block, _, name = path.partition(".")
         holder, last = (result.get(block, {}), name) if name else (result, block)
-        if holder.get(last) == _normal(introduced):
+        if holder.get(last) == normal(introduced):
             holder.pop(last, None)
     return result
 

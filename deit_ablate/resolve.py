@@ -42,6 +42,8 @@ def _input_error(
         return InputError(f"the key {loc[-1]!r} is missing", where=node.locate(loc[:-1]), key=key)
     message = first["msg"].removeprefix("Value error, ")
     message = re.sub(r"^(Input|Value|String|Tuple|List|Dictionary)? ?should (be |match |have )?", "", message)
+    if first["type"] in ("model_type", "dict_type"):
+        message = "a mapping"
     given = first["input"]
     shown = "a mapping" if isinstance(given, dict) else "a list" if isinstance(given, (list, tuple)) else _show(given)
     return InputError(f"got {shown}", where=node.locate(loc), key=key, expected=message)

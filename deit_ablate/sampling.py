@@ -24,10 +24,12 @@ from optuna.trial import TrialState
 from deit_ablate import files
 from deit_ablate.recipe import canonical_json
 from deit_ablate.space import Parameter
-from deit_ablate.store import Store
+from deit_ablate.store import State, Store
 from deit_ablate.sweepfile import OBJECTIVES, PRUNERS, SAMPLERS
 from deit_ablate.trials import Trial, read_trials
 
+MOST_POINTS = 10_000
+"""Points that a grid may have: Optuna lists them all."""
 STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
 
 
@@ -99,15 +101,36 @@ class Studies:
         Samplers that walk through a sequence keep their place in the study, and so one seed.
         """
         name, options = self.settings.sampler, dict(self.settings.sampler_options)
-        options.setdefault("seed", _seed(self.settings.seed, row, 0 if name in ("qmc", "grid") else trials))
+        given = options.pop("seed", None)
+        if name in ("qmc", "grid"):
+            options["seed"] = _seed(self.settings.seed, row) if given is None else given
+        else:
+            options["seed"] = _seed(self.settings.seed if given is None else given, row, trials)
         if name == "qmc":  # what draws until the first trial has ended
-            random = optuna.samplers.RandomSampler(_seed(self.settings.seed, row, trials))
+            random = optuna.samplers.RandomSampler(_seed(self.settings.seed, given, row, trials))
             options.setdefault("independent_sampler", random)
         if name == "tpe":
             options.setdefault("constant_liar", True)
         if name == "grid":
             options["search_space"] = {key: grid_values(p) for key, p in self.spaces[row].items()}
         return getattr(optuna.samplers, SAMPLERS[name])(**options)
+
+    @classmethod
+    def try_out(cls, settings: Any, spaces: Mapping[str, Mapping[str, Parameter]]) -> None:
+        """Draw and prune for show where options are given, for Optuna looks at some of them no earlier.
+
+        Raises whatever Optuna raises.
+        """
+        if not (settings.sampler_options or settings.pruner_options):
+            return
+        startup = settings.sampler_options.get("n_startup_trials", 10)
+        made = cls("options", settings, dict(list(spaces.items())[:1]))
+        for number in range(1, min(startup, 50) + 3):
+            row = next(iter(spaces))
+            params, _ = made.ask(row, number)
+            shown = tuple(50.0 + number % 7 + place for place in range(3))
+            made.tell(Trial(number, row, params, "", State("running"), None, shown))
+            made.tell(Trial(number, row, params, "", State("done"), shown[: len(settings.objective)], shown))
 
     def show(self, path: Path) -> None:
         """Write the studies, and how they go on, to a file that optuna-dashboard opens."""
@@ -127,11 +150,11 @@ class Studies:
         }
         return {key: from_optuna(self.spaces[row][key], value) for key, value in trial.params.items()}, kept
 
-    def lost(self, number: int) -> None:
-        """The number was taken by another launcher: what was asked for is not tried."""
+    def drop(self, number: int) -> None:
+        """What was asked for is not tried: it makes no sound recipe, or another launcher has taken the number."""
         self._storage.set_trial_state_values(self._trials.pop(number)[0], TrialState.FAIL)
 
-    def add(self, row: str, number: int, params: Mapping[str, Any], kept: Mapping[str, Any], run: str) -> None:
+    def add(self, row: str, number: int, params: Mapping[str, Any], kept: Mapping[str, Any], run: str | None) -> None:
         """A trial that was asked for by an earlier launcher (or by another one)."""
         study, distributions = self._studies[row], self.distributions[row]
         template = optuna.trial.create_trial(
@@ -147,7 +170,10 @@ class Studies:
         for key, value in (kept.get("study") or {}).items():
             if before.get(key) != value:
                 self._storage.set_study_system_attr(self._ids[row], key, value)
-        self.name(number, run)
+        if run is None:
+            self.drop(number)
+        else:
+            self.name(number, run)
 
     def name(self, number: int, run: str) -> None:
         self._trials[number][1].set_user_attr("run", run)
@@ -224,17 +250,24 @@ def from_optuna(parameter: Parameter, value: Any) -> Any:
 
 def grid_values(parameter: Parameter) -> list[Any]:
     """The points of a grid: choices, whole numbers, or the steps of a range. Raises ValueError for a range without."""
-    own = parameter.range
+    own, count = parameter.range, parameter.points()
     if own is None:
         return [to_optuna(parameter, choice) for choice in parameter.choices]
-    step = own.step or (1 if own.type == "int" else None)
-    if step is None or own.log:
+    if count is None:
         raise ValueError(f"a grid over {parameter.key} needs a list of values, or a step")
-    return [own.low + place * step for place in range(int((own.high - own.low) / step + 1e-9) + 1)]
+    if own.type == "int":
+        return [own.low + place * (own.step or 1) for place in range(count)]
+    return [min(own.high, round(own.low + place * (own.step or 0), 12)) for place in range(count)]
 
 
 def grid_size(space: Mapping[str, Parameter]) -> int:
+    """Points of a grid over a space. Raises ValueError where it has none, or too many to go through."""
     size = 1
     for parameter in space.values():
-        size *= len(grid_values(parameter))
+        count = parameter.points()
+        if count is None:
+            raise ValueError(f"a grid over {parameter.key} needs a list of values, or a step")
+        size *= count
+    if size > MOST_POINTS:
+        raise ValueError(f"a grid of {size} points, which is more than {MOST_POINTS}")
     return size

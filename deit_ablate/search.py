@@ -7,26 +7,25 @@ so that a launcher killed at any moment is followed by one that goes on as if it
 
 from __future__ import annotations
 
-import itertools
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from deit_ablate import files, status
-from deit_ablate.naming import Answers
-from deit_ablate.plan import Cell, Plan, Run, make_plan
-from deit_ablate.resolve import layer
+from deit_ablate.configurations import Configurations, cells_of, final_runs
+from deit_ablate.plan import Plan, Run
 from deit_ablate.sampling import Studies, grid_size
 from deit_ablate.spec import Sweep, Variant
 from deit_ablate.store import State, Store
 from deit_ablate.sweepfile import OBJECTIVES
 from deit_ablate.trials import Trial, best, mean_value, read_trial
-from deit_ablate.yamlfile import InputError, Node
+from deit_ablate.yamlfile import InputError
 
 LOOK_SECONDS = 1.0
-MOST_UNSOUND = 100
-"""Configurations in a row that make no sound recipe, until the search gives up."""
+MOST_UNSOUND = 200
+"""Configurations of a row that make no sound recipe, until the search asks for no more."""
 ENDED = ("failed", "cancelled", "blocked", "paused")
 """States, beside those of finished runs, in which a confirmation waits for a run no longer."""
 TRIAL, CANDIDATE = "trial", "candidate"
@@ -68,14 +67,20 @@ class Search:
         self.settings = sweep.search.settings
         before = (store.plan(sweep.name) or {}).get("search") or {}
         self.confirm = confirm or bool(before.get("confirm"))
+        known = {asked["number"]: asked["row"] for asked in before.get("asked", ())}
+        confirmed = {known.get(number) for number in (before.get("winners") or {}).values()}
         self.rows = [variant for variant in sweep.variants if not only or variant.name in only]
-        self._answers: Answers = {}
-        self._untuned = self._plan(sweep)
+        self.shown = [variant for variant in sweep.variants if variant in self.rows or variant.name in confirmed]
+        """The rows that are confirmed: those that are searched now, and those that were confirmed before."""
+        self._make = Configurations(sweep)
+        self._untuned = self._make.untuned
         self._untuned.only(only)  # refuses rows that there are not
-        self._check_space()
-        self._examples = {row.name: self._example(row) for row in self.rows}
+        self._make.check(self.rows)
+        self._examples = {row.name: self._make.example(row) for row in self.rows}
         self.budget = {row.name: self._budget(row.name, trials) for row in self.rows}
         self.asked: dict[int, Asked] = {}
+        self.unsound: dict[int, Mapping[str, Any]] = {}
+        """By number: what was asked for and makes no sound recipe, though each value by itself does."""
         self.aside = 0
         """Trials of which the sweep file, as it is now, would make another run: they do not count."""
         self.trials: dict[int, Trial] = {}
@@ -85,14 +90,12 @@ class Search:
         self._studies: Studies | None = None
         self._again: dict[int, Plan] = {}
         self._final: tuple[list[int], Plan] | None = None
-        self._begun, self._looked = time.monotonic(), 0.0
+        self._begun: float | None = None
+        self._looked = 0.0
         self._read_asks()
         parents = {run: own.above for asked in self.asked.values() for run, own in asked.plan.runs.items()}
         self._look(status.states(store, parents, sweep.name))
         self._note()
-
-    def _plan(self, sweep: Sweep) -> Plan:
-        return make_plan(sweep, self._answers)
 
     # -- what there is ---------------------------------------------------------------------------------------
 
@@ -105,38 +108,18 @@ class Search:
         except ValueError as error:
             raise InputError(str(error), where=self.search.where, key="search.sampler") from None
 
-    def _check_space(self) -> None:
-        if any(not row.recipe.data.validation for row in self._untuned.rows):
-            raise InputError(
-                "a search chooses by the validation part, and this recipe has none", where=self.search.where,
-                key="data.validation", expected="a share above 0, such as 0.1",
-            )  # fmt: skip
-        for row in self.rows:
-            for key, parameter in self.search.spaces[row.name].items():
-                for value in parameter.values():
-                    self._plan(self._sweep_of(row, {key: value}, (self.settings.seed,)))
-
-    def _sweep_of(self, row: Variant, params: Mapping[str, Any], seeds: tuple[int, ...]) -> Sweep:
-        """The sweep of one configuration of a row alone, at other seeds than the sweep's own."""
-        varied = self.sweep.lineage()
-        stages = tuple(replace(stage, seeds=seeds) if stage.name in varied else stage for stage in self.sweep.stages)
-        return replace(self._with(row, params, test=False), stages=stages, baseline=None)
-
-    def _with(self, row: Variant, params: Mapping[str, Any], *, test: bool) -> Sweep:
-        where = self.search.where
-        over = Node({}, where) if test else Node({"data": Node({"test": Node(False, where)}, where)}, where)
-        for key, value in params.items():
-            over = layer(over, self.search.spaces[row.name][key].override(value))
-        own = layer(self.sweep.by_profile.get(row.name, Node({}, where)), over)
-        return replace(self.sweep, variants=(row,), by_profile={**self.sweep.by_profile, row.name: own}, search=None)
-
     def _read_asks(self) -> list[Asked]:
         """Take up what has been asked for since the last look, here or by another launcher; returns that."""
         new = []
         for content in self.store.asks(self.sweep.name, after=self._last):
             self._last = content["number"]
-            own = self._as_planned(content)
-            if own is None:
+            row = self._row_of(content)
+            own = self._as_planned(row, content) if row is not None and content["run"] else None
+            if row is not None and not content["run"]:
+                self.unsound.setdefault(self._last, content)
+                if self._studies is not None:
+                    self._studies.add(row.name, self._last, content["params"], content["optuna"], None)
+            elif own is None:
                 self.aside += 1
             elif own.number not in self.asked:
                 self.asked[own.number] = own
@@ -145,13 +128,17 @@ class Search:
                     self._studies.add(own.row, own.number, own.params, own.kept, own.run)
         return new
 
-    def _as_planned(self, content: Mapping[str, Any]) -> Asked | None:
-        """The trial, where the sweep file still makes the same run of it."""
+    def _row_of(self, content: Mapping[str, Any]) -> Variant | None:
+        """The row of what was asked for, where its space holds the values still."""
         row = next((row for row in self.sweep.variants if row.name == content["row"]), None)
-        if row is None or set(self.search.spaces[row.name]) != set(content["params"]):
-            return None
+        space = self.search.spaces[row.name] if row is not None else {}
+        same = set(space) == set(content["params"])
+        return row if same and all(space[key].holds(value) for key, value in content["params"].items()) else None
+
+    def _as_planned(self, row: Variant, content: Mapping[str, Any]) -> Asked | None:
+        """The trial, where the sweep file still makes the same run of it."""
         try:
-            plan = self._plan(self._sweep_of(row, content["params"], (self.settings.seed,)))
+            plan = self._make.trial(row, content["params"])
         except InputError:
             return None
         own = Asked(content["number"], row.name, content["params"], plan, content.get("optuna") or {})
@@ -162,41 +149,59 @@ class Search:
 
     # -- what is to be done ------------------------------------------------------------------------------------
 
+    def _left(self, row: str) -> int:
+        """Trials of a row that are still to be asked for."""
+        unsound = sum(content["row"] == row for content in self.unsound.values())
+        points = unsound if self.settings.sampler == "grid" else 0  # of a grid each is one of its points
+        return 0 if unsound >= MOST_UNSOUND else max(0, self.budget.get(row, 0) - points - len(self.of_row(row)))
+
     @property
-    def _all_asked(self) -> bool:
-        return all(len(self.of_row(row)) >= budget for row, budget in self.budget.items())
+    def late(self) -> bool:
+        """Whether this launch has had its time, so that it asks for nothing more."""
+        limit = self.settings.timeout
+        return limit is not None and self._begun is not None and time.monotonic() - self._begun > 60 * limit
+
+    @property
+    def to_ask(self) -> int:
+        return sum(self._left(row.name) for row in self.rows)
 
     @property
     def _searched(self) -> bool:
-        return self._all_asked and all(n in self.trials and self.trials[n].outcome != "open" for n in self.asked)
+        """Whether all trials of the rows that are to be confirmed have ended."""
+        names = {row.name for row in self.shown}
+        ended = all(
+            n in self.trials and self.trials[n].outcome != "open" for n, own in self.asked.items() if own.row in names
+        )
+        return ended and (self.late or not self.to_ask)
 
     @property
     def over(self) -> bool:
         """Whether nothing will be asked for any more."""
-        return self._all_asked and (not self.confirm or self._final is not None)
+        return not self.to_ask and (not self.confirm or self._final is not None)
 
     def examples(self) -> list[Run]:
         """Runs like those that are still to be asked for, as many: what they cost, and what they need."""
-        return [
-            self._examples[row]
-            for row, budget in self.budget.items()
-            for _ in range(max(0, budget - len(self.of_row(row))))
-        ]
-
-    def _example(self, row: Variant) -> Run:
-        plan = self._plan(self._sweep_of(row, {}, (self.settings.seed,)))
-        return plan.runs[plan.cells[-1].run]
+        return [self._examples[row] for row in self._examples for _ in range(self._left(row))]
 
     def begin(self) -> None:
         """Make Optuna's studies, from the trials so far. Raises InputError for options that it does not take."""
         spaces = {row.name: self.search.spaces[row.name] for row in self.sweep.variants}
         try:
             self._studies = Studies(self.sweep.name, self.settings, spaces)
-        except (TypeError, ValueError, ImportError) as error:
-            raise InputError(str(error), where=self.search.where, key="search") from None
-        for own in self.asked.values():
-            self._studies.add(own.row, own.number, own.params, own.kept, own.run)
-            self._studies.tell(self.trials[own.number])
+            Studies.try_out(self.settings, spaces)
+        except Exception as error:  # whatever Optuna makes of options that it does not take
+            raise InputError(
+                f"Optuna refuses it: {error}", where=self.search.where, key="search",
+                expected="other sampler_options or pruner_options",
+            ) from None  # fmt: skip
+        for number in sorted([*self.asked, *self.unsound]):
+            if number in self.unsound:
+                content = self.unsound[number]
+                self._studies.add(content["row"], number, content["params"], content["optuna"], None)
+            else:
+                own = self.asked[number]
+                self._studies.add(own.row, number, own.params, own.kept, own.run)
+                self._studies.tell(self.trials[number])
 
     def show(self) -> None:
         """Write the studies, and how they go on, to a file that optuna-dashboard opens."""
@@ -208,6 +213,7 @@ class Search:
         if not free and time.monotonic() - self._looked < LOOK_SECONDS:
             return []
         self._looked = time.monotonic()
+        self._begun = self._begun or self._looked
         known = set(self.runs)
         new = self._read_asks()
         self._look(states)
@@ -240,31 +246,32 @@ class Search:
     def _ask(self) -> Asked | None:
         """One more trial, of the row that has had the fewest; None where all have had theirs, or enough are open."""
         assert self._studies is not None
-        late = self.settings.timeout is not None and time.monotonic() - self._begun > 60 * self.settings.timeout
         open_ = sum(n not in self.trials or self.trials[n].outcome == "open" for n in self.asked)
-        rows = [row for row in self.rows if len(self.of_row(row.name)) < self.budget[row.name]]
-        if late or not rows or self.store.held(self.sweep.name) or open_ >= (self.settings.parallel or open_ + 1):
+        if self.late or self.store.held(self.sweep.name) or open_ >= (self.settings.parallel or open_ + 1):
             return None
-        row = min(rows, key=lambda row: len(self.of_row(row.name)))
-        for tries in itertools.count(1):
+        while rows := [row for row in self.rows if self._left(row.name)]:
+            row = min(rows, key=lambda row: len(self.of_row(row.name)))
             number = self._last + 1
             params, kept = self._studies.ask(row.name, number)
             try:
-                plan = self._plan(self._sweep_of(row, params, (self.settings.seed,)))
+                own = Asked(number, row.name, params, self._make.trial(row, params), kept)
             except InputError:  # each value is sound by itself, but not together
-                self._studies.lost(number)
-                if tries == MOST_UNSOUND:
-                    raise
+                own = None
+            if self.settings.sampler == "grid" and own and any(own.run == other.run for other in self.of_row(row.name)):
+                self._studies.drop(number)  # a point that an earlier version of the file had, too
                 continue
-            own = Asked(number, row.name, params, plan, kept)
-            content = {"row": row.name, "params": params, "run": own.run, "optuna": kept, "time": time.time()}
-            if self.store.ask(self.sweep.name, number, content):
-                break
-            self._studies.lost(number)  # another launcher has taken the number
-            self._read_asks()
-        self._studies.name(number, own.run)
-        self.asked[number], self._last = own, number
-        return own
+            content = {"row": row.name, "params": params, "run": own and own.run, "optuna": kept, "time": time.time()}
+            if not self.store.ask(self.sweep.name, number, content):
+                self._studies.drop(number)  # another launcher has taken the number
+                self._read_asks()
+            elif own is None:
+                self._studies.drop(number)
+                self.unsound[number], self._last = content, number
+            else:
+                self._studies.name(number, own.run)
+                self.asked[number], self._last = own, number
+                return own
+        return None
 
     # -- confirmation ------------------------------------------------------------------------------------------
 
@@ -277,7 +284,7 @@ class Search:
         """A candidate on the fresh seeds."""
         if own.number not in self._again:
             row = next(row for row in self.sweep.variants if row.name == own.row)
-            self._again[own.number] = self._plan(self._sweep_of(row, own.params, self.search.candidate_seeds))
+            self._again[own.number] = self._make.candidate(row, own.params)
         return self._again[own.number]
 
     def _confirmation(self) -> tuple[dict[int, Plan], Plan | None]:
@@ -286,7 +293,7 @@ class Search:
             return {}, None
         fresh = {}
         if len(self.settings.objective) == 1:
-            fresh = {own.number: self._fresh(own) for row in self.rows for own in self._candidates(row.name)}
+            fresh = {own.number: self._fresh(own) for row in self.shown for own in self._candidates(row.name)}
             parents = {run: own.above for plan in fresh.values() for run, own in plan.runs.items()}
             states = status.states(self.store, parents, self.sweep.name)
             if not all(state.finished or state.name in ENDED for state in states.values()):
@@ -298,28 +305,22 @@ class Search:
         candidates, objectives = self._candidates(row), self.settings.objective
         if len(objectives) > 1:
             return candidates
-        found = {own.number: mean_value(self.store, _final(self._fresh(own)), objectives[0]) for own in candidates}
+        found = {own.number: mean_value(self.store, final_runs(self._fresh(own)), objectives[0]) for own in candidates}
         sign = 1 if OBJECTIVES[objectives[0]] == "maximize" else -1
         means = {number: sign * mean for number, mean in found.items() if mean is not None}
         return [self.asked[max(means, key=lambda number: means[number])]] if means else []
 
     def _winners_plan(self) -> Plan | None:
         """The winners on the sweep's own seeds; None where there are none."""
-        chosen = [(row, own) for row in self.rows for own in self._winners(row.name)]
+        chosen = [(row, own) for row in self.shown for own in self._winners(row.name)]
         numbers = [own.number for _, own in chosen]
         if self._final is None or self._final[0] != numbers:
             if not chosen:
                 return None
-            variants, by_profile = [], dict(self.sweep.by_profile)
-            for row, own in chosen:
-                name = row.name if len(self.settings.objective) == 1 else f"{row.name} {own.number}"
-                by_profile[name] = self._with(row, own.params, test=True).by_profile[row.name]
-                variants.append(replace(row, name=name))
-            known = any(variant.name == self.sweep.baseline for variant in variants)
-            plan = self._plan(replace(
-                self.sweep, variants=tuple(variants), by_profile=by_profile,
-                baseline=self.sweep.baseline if known else None,
-            ))  # fmt: skip
+            named = len(self.settings.objective) > 1  # of a front a row has several winners
+            plan = self._make.winners(
+                [(f"{row.name} {own.number}" if named else row.name, row, own.params) for row, own in chosen]
+            )
             self._final = numbers, plan
         return self._final[1]
 
@@ -328,19 +329,20 @@ class Search:
     def plan(self) -> Plan:
         """All runs so far: trials, candidates, and (as the table's rows) the winners."""
         fresh, final = self._confirmation()
-        cells = [cell for own in self.asked.values() for cell in _cells(own.plan, TRIAL, own.number)]
+        cells = [cell for own in self.asked.values() for cell in cells_of(own.plan, TRIAL, own.number)]
         for number, plan in fresh.items():
-            cells += _cells(plan, f"{CANDIDATE}{number}")
+            cells += cells_of(plan, f"{CANDIDATE}{number}")
         every = [*(own.plan for own in self.asked.values()), *fresh.values(), *([final] if final else [])]
         runs = {run: own for plan in every for run, own in plan.runs.items()}
         written = {run: node for plan in every for run, node in plan.written.items()}
         facts = {
             "objectives": list(self.settings.objective), "sampler": self.settings.sampler, "pruner": self.settings.pruner,
-            "budget": self.budget, "confirm": self.confirm, "seed": self.settings.seed,
+            "budget": {row.name: len(self.of_row(row.name)) + self._left(row.name) for row in self.sweep.variants},
+            "unsound": dict(Counter(content["row"] for content in self.unsound.values())), "confirm": self.confirm, "seed": self.settings.seed,
             "candidate_seeds": list(self.search.candidate_seeds),
             "spaces": {row: {key: p.facts() for key, p in space.items()} for row, space in self.search.spaces.items()},
             "asked": [own.facts() for own in self.asked.values()],
-            "candidates": {str(number): _final(plan) for number, plan in fresh.items()},
+            "candidates": {str(number): final_runs(plan) for number, plan in fresh.items()},
             "winners": dict(zip([row.name for row in final.rows], self._final[0], strict=True)) if final and self._final else {},
         }  # fmt: skip
         if final is None:
@@ -358,24 +360,3 @@ class Search:
         plan = self.plan()
         self.runs.update(plan.runs)
         self.labels.update(plan.labels())
-
-
-def _final(plan: Plan) -> list[str]:
-    """The runs of a plan's last stage."""
-    return [cell.run for cell in plan.cells if cell.stage == plan.sweep.stages[-1].name]
-
-
-def _cells(plan: Plan, stage: str, number: int | None = None) -> list[Cell]:
-    """A plan's cells under a search's stages; those of a trial by its number, for all have one seed.
-
-    A stage whose one run all share (a teacher) keeps its name.
-    """
-    shared = {own.name for own in plan.sweep.stages[:-1] if own.name not in plan.sweep.lineage()}
-    return [
-        cell
-        if cell.stage in shared
-        else replace(
-            cell, seed=cell.seed if number is None else number, stage="-".join(filter(None, (stage, cell.stage)))
-        )
-        for cell in plan.cells
-    ]

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, WithJsonSchema, model_validator
 
 from deit_ablate.execution import Part
 from deit_ablate.kinds import nested
-from deit_ablate.recipe import canonical_json
+from deit_ablate.recipe import BLOCKS, Recipe, canonical_json, flatten, normal
 from deit_ablate.resolve import check_keys, dotted, validate
 from deit_ablate.sweepfile import SearchFile
 from deit_ablate.yamlfile import InputError, Node, Position, expand_dotted, suggest
@@ -19,15 +20,24 @@ FIXED = ("seed", "data.name", "data.id", "data.validation", "data.train_images",
 """What a search may not vary: its trials would be scored on different images."""
 
 
+def _finite(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise ValueError("a finite number")
+    return value
+
+
+Number = Annotated[Any, AfterValidator(_finite), WithJsonSchema({"type": "number"})]
+
+
 class Range(Part):
     """A range of numbers: ``{low: 1e-3, high: 0.1, log: true}``, ``{type: int, low: 1, high: 4}``."""
 
     type: Literal["float", "int"] = "float"
-    low: int | float
-    high: int | float
+    low: Number
+    high: Number
     log: bool = False
     """Draw on a logarithmic scale."""
-    step: Annotated[int | float, Field(gt=0)] | None = None
+    step: Number | None = None
     """Only low, low + step, low + 2 step and so on."""
 
     @model_validator(mode="after")
@@ -36,6 +46,8 @@ class Range(Part):
             raise ValueError("low below high")
         if self.log and self.low <= 0:
             raise ValueError("low above 0 where log is true")
+        if self.step is not None and not 0 < self.step <= self.high - self.low:
+            raise ValueError("a step above 0, and no larger than the range")
         if self.log and self.step is not None:
             raise ValueError("log or step, not both")
         if self.type == "int" and not all(type(part) is int for part in (self.low, self.high, self.step or 1)):
@@ -62,6 +74,23 @@ class Parameter:
         if facts["type"] == "categorical":
             return cls(key, ("", 0, 0), choices=tuple(facts["choices"]))
         return cls(key, ("", 0, 0), Range.model_validate(facts))
+
+    def holds(self, value: Any) -> bool:
+        """Whether a value is one that may be asked for."""
+        own = self.range
+        if own is None:
+            return canonical_json(normal(value)) in {canonical_json(normal(choice)) for choice in self.choices}
+        step = own.step or (1 if own.type == "int" and not own.log else None)
+        places = (value - own.low) / step if step else 0
+        return bool(own.low <= value <= own.high and abs(places - round(places)) < 1e-8)
+
+    def points(self) -> int | None:
+        """How many values there are; None where they cannot be counted."""
+        own = self.range
+        if own is None:
+            return len(self.choices)
+        step = own.step or (1 if own.type == "int" else None)
+        return None if step is None or own.log else int((own.high - own.low) / step + 1e-9) + 1
 
     def words(self) -> str:
         if self.range is None:
@@ -96,17 +125,44 @@ def read_space(node: Node, prefix: str) -> dict[str, Parameter]:
     for path, child, place in _leaves(expand_dotted(node), ()):
         key = dotted(path)
         whole = f"{prefix}.{key}"
-        if key in FIXED:
+        inner = [f"{key}.{leaf}" for choice in _mappings(child) for leaf, _ in flatten(choice)]
+        if fixed := [name for name in (key, *inner) if name in FIXED]:
+            key = fixed[0]
             raise InputError("a search cannot vary this", where=place, key=whole, expected="another key")
         if isinstance(child.value, list):
             choices = child.plain()
-            if len({canonical_json(choice) for choice in choices}) < max(len(choices), 2):
+            if len({_spelling(choice, child, whole) for choice in choices}) < max(len(choices), 2):
                 raise InputError("no choice", where=child.where, key=whole, expected="two or more different values")
             found[key] = Parameter(key, place, choices=tuple(choices))
+        elif not _numeric(key):
+            raise InputError("a range of what is no number", where=place, key=whole, expected="a list of values")
         else:
             found[key] = Parameter(key, place, validate(Range, child, tuple(whole.split("."))))
         check_keys(found[key].override(found[key].values()[0]), prefix=f"{prefix}.")
     return found
+
+
+def _mappings(node: Node) -> list[dict[str, Any]]:
+    return [choice for choice in node.plain() if isinstance(choice, dict)] if isinstance(node.value, list) else []
+
+
+def _spelling(choice: Any, node: Node, key: str) -> str:
+    """One text for equal values. Raises InputError for numbers that are not finite."""
+    try:
+        return canonical_json(normal(choice))
+    except ValueError:
+        raise InputError(
+            "a choice that is no finite number", where=node.where, key=key, expected="finite numbers"
+        ) from None
+
+
+def _numeric(key: str) -> bool:
+    """Whether a recipe's key takes numbers; of a model's or an optimizer's options nobody knows."""
+    block, _, name = key.partition(".")
+    if block not in BLOCKS or "." in name:
+        return True
+    field = type(Recipe.model_fields[block].default).model_fields.get(name)
+    return field is None or any(kind in str(field.annotation) for kind in ("float", "int"))
 
 
 def _leaves(node: Node, above: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Node, Position]]:
@@ -139,9 +195,11 @@ class Search:
 
 def read_search(node: Node, settings: SearchFile | None, rows: Sequence[str], seeds: Sequence[int]) -> Search | None:
     """The search of a sweep file with these rows and final seeds; None where it has none. Raises InputError."""
+    own = node.value.get("search")
+    if own is not None and own.value is None:
+        raise InputError("an empty search", where=node.keys["search"], key="search", expected="a mapping with `space:`")
     if settings is None:
         return None
-    own = node.value["search"]
     by_row = own.get("spaces") or Node({}, own.where)
     for name, child in by_row.items():
         if name not in rows:

@@ -153,7 +153,19 @@ def _with_profiles_search(node: Node, profile: str | None) -> Node:
     over, search = mine.get("search") if mine else None, node.get("search")
     if over is None or search is None:
         return node
-    return Node({**node.value, "search": merge(search, over)}, node.where, node.keys)
+    merged = merge(_with_dotted_spaces(search), _with_dotted_spaces(over))
+    return Node({**node.value, "search": merged}, node.where, node.keys)
+
+
+def _with_dotted_spaces(search: Node) -> Node:
+    """A search's block whose keys of recipes are all nested, however they were written."""
+    own = dict(search.items()) if isinstance(search.value, dict) else {}
+    if isinstance(space := search.get("space"), Node) and isinstance(space.value, dict):
+        own["space"] = expand_dotted(space)
+    if isinstance(spaces := search.get("spaces"), Node) and isinstance(spaces.value, dict):
+        rows = {row: expand_dotted(child) if isinstance(child.value, dict) else child for row, child in spaces.items()}
+        own["spaces"] = Node(rows, spaces.where, spaces.keys)
+    return Node(own, search.where, search.keys) if own else search
 
 
 def _accumulated(

@@ -85,6 +85,12 @@ def _one_of(known: Mapping[str, str]) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _distinct(names: list[str]) -> list[str]:
+    if len(set(names)) < len(names):
+        raise ValueError("different objectives")
+    return names
+
+
 _OBJECTIVE = {"type": "string", "enum": list(OBJECTIVES)}
 
 
@@ -113,6 +119,7 @@ class SearchFile(Part):
         list[Annotated[str, _one_of(OBJECTIVES)]],
         Field(min_length=1, max_length=2),
         BeforeValidator(lambda value: [value] if isinstance(value, str) else value),
+        AfterValidator(_distinct),
         WithJsonSchema({"anyOf": [_OBJECTIVE, {"type": "array", "items": _OBJECTIVE, "minItems": 1, "maxItems": 2}]}),
     ] = Field(["top1"])
     """One or two of top1, loss (of the validation part), throughput, parameters, flops."""

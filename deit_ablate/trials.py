@@ -60,6 +60,8 @@ def reports(store: Store, run: str, objective: str) -> tuple[float | None, ...]:
 
 def read_trial(store: Store, asked: Mapping[str, Any], state: State, objectives: Sequence[str]) -> Trial:
     """``asked``: number, row, params and run, as plan.json lists them."""
+    if state.name == "held":  # which says nothing of the trial itself
+        state = store.state(asked["run"], {})
     values = None
     if state.name == "done":
         outcome = store.outcome(asked["run"]) or {"metrics": {}}

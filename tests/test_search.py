@@ -364,6 +364,22 @@ def test_a_changed_file_leaves_aside_what_is_another_trial_now(
         ("search: {trials: 2, space: {data.validation: [0.1, 0.2]}}", 8, "cannot vary"),
         ("search: {trials: 2, space: {optimizer.name: [adamw, adamwx]}}", 8, "adamwx"),
         ("search: {trials: 2, space: {distill.type: [none, hard]}}", 8, "needs a teacher"),
+        ("search: {trials: 2, space: {data: [{validation: 0.1}, {validation: 0.2}]}}", 8, "cannot vary"),
+        ("search: {trials: 2, space: {optimizer.base_lr: [.nan, 1]}}", 8, "finite"),
+        ("search: {trials: 2, space: {optimizer.base_lr: {low: .nan, high: 1}}}", 8, "finite number"),
+        ("search: {trials: 2, space: {optimizer.base_lr: {low: a, high: 1}}}", 8, "search.space.optimizer.base_lr.low"),
+        ("search: {trials: 2, space: {optimizer.base_lr: {low: 0.1, high: 0.2, step: 5}}}", 8, "larger than the range"),
+        ("search: {trials: 2, space: {augment.repeats: [1, 1.0]}}", 8, "two or more different values"),
+        ("search: {trials: 2, space: {optimizer.name: {low: 1, high: 2}}}", 8, "list of values"),
+        ("search: {trials: 2, objective: [top1, top1], space: {augment.repeats: [1, 2]}}", 8, "different objectives"),
+        ("search: [1]", 8, "expected a mapping"),
+        ("search:\nvariants: {a: {}}", 8, "an empty search"),
+        ("search: {trials: 2, sampler: grid, space: {schedule.epochs: {type: int, low: 5, high: 2000000000}}}", 8, "a grid of"),
+        ("search: {trials: 2, sampler_options: {n_startup_trials: 1, gamma: 3}, space: {augment.repeats: [1, 2]}}", 8, "Optuna refuses"),
+        ("search: {trials: 2, sampler_options: {n_startup_trials: abc}, space: {augment.repeats: [1, 2]}}", 8, "Optuna refuses"),
+        ("search: {trials: 2, space: {optimizer.base_lr: [0.1, 0.2]}}\n"
+         "stages: {pre: {}, fin: {from: pre, recipe: {optimizer: {base_lr: 0.01}}}}\nvariants: {a: {pre: {optimizer: {base_lr: 0.05}}}}",
+         8, "changes nothing"),
         ("search: {trials: 2}", 8, "nothing is varied"),
         ("search: {trials: 2, samplr: tpe, space: {augment.repeats: [1, 2]}}", 8, "did you mean 'sampler'"),
         ("search: {trials: 2, sampler: tpee, space: {augment.repeats: [1, 2]}}", 8, "one of tpe"),
@@ -457,3 +473,82 @@ def test_a_kept_search_comes_back_whole_and_goes_on(
     copied = Store(tmp_path / "copied")
     assert bring(store.root, copied) == (4, 0)
     assert copied.attempts(paused)[-1].checkpoint.exists()
+
+
+def test_a_name_and_its_rate_are_drawn_together(sweep: Callable[..., Path], store: Store, run_search: Any) -> None:
+    path = sweep(
+        "  optimizer: {name: sgd, base_lr: 1.6, options: {momentum: 0.9}}\nsearch: {trials: 5, sampler: random, "
+        "pruner: none, space: {optimizer.base_lr: {low: 0.01, high: 0.3}, optimizer.name: [sgd, adamw, lamb]}}\n"
+    )
+    run_search(path)
+    assert len({ask["params"]["optimizer.name"] for ask in asks(store)}) > 1
+    for ask in asks(store):
+        optimizer = (store.recipe(ask["run"]) or {})["recipe"]["optimizer"]
+        assert optimizer["name"] == ask["params"]["optimizer.name"]
+        assert optimizer["base_lr"] == ask["params"]["optimizer.base_lr"]
+
+
+def test_a_narrower_space_leaves_what_lies_outside_aside(
+    sweep: Callable[..., Path], store: Store, run_search: Any
+) -> None:
+    text = "search: {trials: 3, sampler: grid, pruner: none, space: {augment.repeats: CHOICES}}\n"
+    run_search(sweep(text.replace("CHOICES", "[1, 2, 3]")))
+    search, report = run_search(sweep(text.replace("CHOICES", "[2, 3, 4]")))
+    assert search.aside == 1
+    assert report.started == 1, "two of the three had been trained"
+
+
+def test_values_that_do_not_go_together_are_passed_over_and_kept_in_mind(
+    sweep: Callable[..., Path], store: Store, run_search: Any, tmp_path: Path
+) -> None:
+    space = "space: {schedule.epochs: [2, 4], schedule.warmup_epochs: [0.5, 2.9]}}\n"
+    path = sweep(
+        "search: {trials: 9, sampler: grid, pruner: none, candidates: 1, candidate_seeds: 1, " + space + "seeds: 1\n"
+    )
+    search, _ = run_search(path, confirm=True)
+    assert len(search.asked) == 3
+    assert len(search.unsound) == 1
+    assert (store.plan("tiny") or {})["search"]["winners"], "the grid has come to its end"
+
+    other = "search: {trials: 5, sampler: random, pruner: none, " + space
+    os.rename(store.root, tmp_path / "grid")
+    for trials in range(1, 6):
+        run_search(sweep(other), slots=1, trials=trials)
+    by_turns = [(ask["params"], ask["run"]) for ask in asks(store)]
+    os.rename(store.root, tmp_path / "turns")
+    run_search(sweep(other), slots=1)
+    assert [(ask["params"], ask["run"]) for ask in asks(store)] == by_turns
+
+
+def test_only_narrows_what_is_asked_and_hides_nothing(
+    sweep: Callable[..., Path], store: Store, run_search: Any
+) -> None:
+    path = sweep(SHORT + "baseline: a\nvariants: {a: {}, b: {augment.repeats: 1}}\n")
+    run_search(path, confirm=True, trials=2)
+    winners = (store.plan("tiny") or {})["search"]["winners"]
+    assert set(winners) == {"a", "b"}
+    search, _ = run_search(path, only=["b"], trials=3)
+    assert [len(search.of_row(row)) for row in ("a", "b")] == [2, 3]
+    after = (store.plan("tiny") or {})["search"]
+    assert after["winners"]["a"] == winners["a"]
+    assert after["budget"] == {"a": 2, "b": 3}
+
+
+def test_out_of_time_it_confirms_what_there_is(
+    sweep: Callable[..., Path], store: Store, run_search: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = sweep(SHORT.replace("trials: 4", "trials: 50, timeout: 0.03"))
+    search, _ = run_search(path, confirm=True)
+    assert search.late
+    assert 0 < len(asks(store)) < 50
+    assert search.to_ask == 50 - len(asks(store))
+    assert (store.plan("tiny") or {})["search"]["winners"]
+
+
+def test_a_grid_with_steps_stays_within_its_range(sweep: Callable[..., Path], store: Store, run_search: Any) -> None:
+    path = sweep(
+        "search: {trials: 9, sampler: grid, pruner: none, space: {regularize.drop_path: {low: 0.1, high: 0.3, step: 0.1}}}\n"
+    )
+    search, _ = run_search(path)
+    assert sorted(ask["params"]["regularize.drop_path"] for ask in asks(store)) == [0.1, 0.2, 0.3]
+    assert search.plan().search

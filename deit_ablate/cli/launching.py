@@ -47,7 +47,7 @@ class Work:
     """What asks for further runs, and adds them to ``runs`` and ``labels``."""
 
     def unfinished(self) -> list[Run]:
-        return [run for run in self.runs.values() if not self.states[run.id].finished]
+        return [run for run in self.runs.values() if not self.states[run.id].at_rest]
 
     def to_come(self) -> list[Run]:
         """What is left to be done; for trials that a search has yet to ask for, runs like them."""

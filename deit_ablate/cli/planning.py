@@ -30,13 +30,13 @@ def plan(
     store = Store(results)
     asked = study(sweep, store, profile=profile, sets=set_ or (), seeds=seeds, name=name)
     file = asked.sweep()
-    search = asked.search(file, store)
+    search = asked.search(file, store, only=only or ())
     made = search.plan() if search else make_plan(file)
     if strict:
         refuse_leaks(made)
     runs = search.runs if search else made.only(only or [], seeds)
     states = status.states(store, {run.id: run.above for run in runs.values()})
-    left = [run for run in runs.values() if not states[run.id].finished and states[run.id].name != "paused"]
+    left = [run for run in runs.values() if not states[run.id].at_rest]
     estimate = Costs(store, runs).estimate([*left, *(search.examples() if search else [])])
     if json_:
         print(
@@ -105,6 +105,8 @@ def _search_lines(search: Search) -> list[str]:
         space = search.search.spaces[row]
         lines.append(f"{row}: {budget} trials, {len(search.of_row(row))} asked for so far")
         lines += [f"    {key}: {parameter.words()}" for key, parameter in space.items()]
+    if search.unsound:
+        lines.append(f"{len(search.unsound)} configurations made no sound recipe, and were passed over")
     if search.aside:
         lines.append(f"{search.aside} trials of an earlier version of this file are left aside")
     fresh, seeds = search.search.candidate_seeds, search.sweep.stages[-1].seeds

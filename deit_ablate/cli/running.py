@@ -156,7 +156,7 @@ def retry(
     states = status.states(store, {run.id: run.above for run in runs.values()}, sweep)
     wanted_states = RETRYABLE - {"cancelled"} if failed else RETRYABLE
     again = frozenset(run for run, state in states.items() if state.name in wanted_states)
-    if not again and all(state.finished or state.name == "paused" for state in states.values()):
+    if not again and all(state.at_rest for state in states.values()):
         if sweep:
             store.lift(sweep)
         print(f"nothing to retry: {console.counts(states)}")
@@ -276,10 +276,14 @@ def _launch_and_report(work: Work, launcher: Launcher | None, *, wait: bool, jso
     store, sweep, labels = work.store, work.sweep, work.labels
     if launcher is None:
         counts = console.counts(work.states)
-        print(f"{sweep}: all {len(work.runs)} runs are done ({counts}); nothing to train", file=out)
+        every = all(state.finished for state in work.states.values())
+        which = f"all {len(work.runs)} runs are done" if every else f"nothing is left of {len(work.runs)} runs"
+        print(f"{sweep}: {which} ({counts}); nothing to train", file=out)
         report = Report(dict(work.states), 0)
     else:
         report = launcher.launch(wait=wait, out=out)
+    if work.search is not None and work.search.late and work.search.to_ask:
+        print(f"the search's time is over: {work.search.to_ask} trials were not asked for; `run` goes on", file=out)
     tables = _tables(store, sweep, report) if sweep and not report.interrupted else None
     failed = console.failures(report, store, labels, _alone(store, work.how))
     if json_:

@@ -23,7 +23,8 @@ def search(
 ) -> None:
     """Write the winner of a search as a profile: `deit-ablate search export SWEEP > sweeps/profiles/tuned.yaml`.
 
-    A sweep file beside it then says `profile: tuned`; `deit-ablate train` takes the file as it is. The winner is the
+    A sweep file beside it then says `profile: tuned`, with the stages that the search had; `deit-ablate train` takes the
+    file as it is, but for a student's, whose teacher is a stage. The winner is the
     confirmed one; of a search that is not confirmed the best trial, which flatters.
     """
     if action != "export":
@@ -34,13 +35,25 @@ def search(
     if "search" not in plan:
         raise InputError(f"{name} has no search", where=(sweep, 0, 0), expected="a sweep with a `search:` block")
     trial, confirmed = _found(store, plan, row)
-    recipe: dict[str, Any] = {**(store.recipe(trial.run) or {})["recipe"]}
+    # Of a trial with stages, what was searched holds from the first one that it trains.
+    first = next(run for row_, n, stage, run in plan["cells"] if n == trial.number and stage.startswith("trial"))
+    stored = store.recipe(first) or {}
+    recipe: dict[str, Any] = {**stored["recipe"]}
     recipe["data"] = {key: value for key, value in recipe["data"].items() if key != "test"}
     del recipe["seed"]
     how = "confirmed" if confirmed else "not confirmed: `deit-ablate run SWEEP --confirm` tells how much it flatters"
     lines = [
         f"# Trial {trial.number} of {name} ({trial.row}), run {trial.run}; {how}",
         *(f"#   {key}: {console.show_value(value)}" for key, value in trial.params.items()),
+        *(
+            f"# It stands on another run ({role}): a sweep of this profile needs that stage."
+            for role in stored["parents"]
+        ),
+        *(
+            ["# It is the first of several stages; the later ones stand in the sweep file."]
+            if first != trial.run
+            else []
+        ),
     ]
     print("\n".join(map(console.plain, lines)))
     title = f"Found by the search {name} ({trial.row})"

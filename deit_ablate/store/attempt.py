@@ -39,6 +39,11 @@ class State:
         return self.name in ("done", "diverged")
 
     @property
+    def at_rest(self) -> bool:
+        """Finished, or paused until somebody asks for more."""
+        return self.finished or self.name == "paused"
+
+    @property
     def barren(self) -> bool:
         """Finished, but without weights on which another run could stand."""
         return self.name == "diverged" and "non-finite" in self.detail
