@@ -36,7 +36,8 @@ def question(sweep: Path) -> str:
     """The question that a sweep file opens with."""
     lines = re.findall(r"^# ?(.*)$", sweep.read_text(), re.MULTILINE)
     text = " ".join(line.strip() for line in lines[1:])
-    return text.split("Question:")[1].split("Command:")[0].strip()
+    asked = text.split("Question:")[1].split("Command:")[0].strip()
+    return asked[0].upper() + asked[1:]
 
 
 def command(sweep: Path) -> str:
