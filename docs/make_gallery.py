@@ -26,7 +26,7 @@ STUDIES = {
     "distillation": ["effects"],
     "regularization": ["effects"],
     "augmentation": ["effects"],
-    "search": ["search-history", "search-importances", "search-slice", "search-contour"],
+    "search": ["search-history", "search-importances", "search-slices", "search-contour"],
     "optimizers_tuned": ["effects", "search-history-sgd"],
 }
 """Study -> the figures that are shown of it."""
