@@ -111,6 +111,8 @@ class Studies:
             options.setdefault("independent_sampler", random)
         if name == "tpe":
             options.setdefault("constant_liar", True)
+            # Optuna draws 10 at random before it learns, which may be all that there are.
+            options.setdefault("n_startup_trials", min(10, max(4, self.settings.trials // 4)))
         if name == "grid":
             options["search_space"] = {key: grid_values(p) for key, p in self.spaces[row].items()}
         return getattr(optuna.samplers, SAMPLERS[name])(**options)
