@@ -339,7 +339,7 @@ class Search:
             "objectives": list(self.settings.objective), "sampler": self.settings.sampler, "pruner": self.settings.pruner,
             "budget": {row.name: len(self.of_row(row.name)) + self._left(row.name) for row in self.sweep.variants},
             "unsound": dict(Counter(content["row"] for content in self.unsound.values())), "confirm": self.confirm, "seed": self.settings.seed,
-            "candidate_seeds": list(self.search.candidate_seeds),
+            "candidate_seeds": list(self.search.candidate_seeds), "aside": self.aside,
             "spaces": {row: {key: p.facts() for key, p in space.items()} for row, space in self.search.spaces.items()},
             "asked": [own.facts() for own in self.asked.values()],
             "candidates": {str(number): final_runs(plan) for number, plan in fresh.items()},

@@ -53,6 +53,7 @@ def section(results: Path, name: str) -> list[str]:
     table = (folder / ("paper.md" if paper else "table.md")).read_text()
     title = re.sub(r",? profile digits", "", table.splitlines()[0].removeprefix("# "))
     again = f"deit-ablate table {name}" + (" --paper" if paper else "")
+    shown = [re.sub(r"^# (.*?)(, profile digits)?$", r"### \1", line) for line in table.splitlines()[2:]]
     lines = [
         f"## {title}",
         "",
@@ -63,7 +64,7 @@ def section(results: Path, name: str) -> list[str]:
         again,
         "```",
         "",
-        *table.splitlines()[2:],
+        *shown,
         "",
     ]
     for figure in STUDIES[name]:

@@ -128,6 +128,7 @@ class Watch:
         if state.finished:
             outcome = self.store.outcome(run) or {}
             shown = f", {score(outcome)}" if score(outcome) else ""
+            shown = f" ({state.detail})" if state.name == "diverged" and state.detail else shown
             return f"{state.name}{shown} in {duration(outcome.get('cost', {}).get('wall_seconds'))}"
         return "another launcher carries it" if state.name == "running" else str(state)
 

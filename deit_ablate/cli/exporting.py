@@ -71,6 +71,11 @@ def explain(
     plan = store.plan(sweep) or {}
     names = [row["name"] for row in plan["variants"]]
     row, column = (rest, "") if rest in names else (rest.rpartition(":")[0], rest.rpartition(":")[2])
+    searched = (plan.get("search") or {}).get("spaces", {})
+    if (rest in searched or row in searched) and row not in names:
+        raise InputError(
+            f"the search of {rest!r} has no winner (yet)", where=(cell, 0, 0), expected=f"`deit-ablate table {sweep} --search`"
+        )  # fmt: skip
     if row not in names:
         raise InputError(
             f"no row {rest!r} in {sweep}{suggest(rest, names)}", where=(cell, 0, 0), expected="one of " + ", ".join(names[:20]),

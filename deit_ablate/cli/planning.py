@@ -96,7 +96,7 @@ def _row_lines(made: Plan, runs: Mapping[str, Run] | None) -> list[str]:
 def _search_lines(search: Search) -> list[str]:
     """What is searched, by what, and how much of it."""
     settings = search.settings
-    pruner = "no pruner" if settings.pruner == "none" else f"{settings.pruner} pruner"
+    pruner = "no pruner" if settings.pruner == "none" or len(settings.objective) > 1 else f"{settings.pruner} pruner"
     lines = [
         "",
         f"search: {settings.sampler}, {pruner}, by {' and '.join(settings.objective)} (validation), seed {settings.seed}",
@@ -111,7 +111,8 @@ def _search_lines(search: Search) -> list[str]:
         lines.append(f"{search.aside} trials of an earlier version of this file are left aside")
     fresh, seeds = search.search.candidate_seeds, search.sweep.stages[-1].seeds
     lines.append(
-        f"--confirm adds, for each row, {settings.candidates} candidates x {len(fresh)} seeds, then {len(seeds)} seeds of the best"
+        f"--confirm adds, for each row, {settings.candidates} candidates x {len(fresh)} seeds, then {len(seeds)} seeds of the best: "
+        f"up to {len(search.budget) * (settings.candidates * len(fresh) + len(seeds))} runs more"
         if len(settings.objective) == 1
         else f"--confirm adds {len(seeds)} seeds of each trial of the front, {settings.candidates} at most"
     )

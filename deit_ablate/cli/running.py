@@ -282,6 +282,8 @@ def _launch_and_report(work: Work, launcher: Launcher | None, *, wait: bool, jso
         report = Report(dict(work.states), 0)
     else:
         report = launcher.launch(wait=wait, out=out)
+    if work.search is not None and work.search.aside:
+        print(f"{work.search.aside} trials of an earlier version of the sweep file are left aside", file=out)
     if work.search is not None and work.search.late and work.search.to_ask:
         print(f"the search's time is over: {work.search.to_ask} trials were not asked for; `run` goes on", file=out)
     tables = _tables(store, sweep, report) if sweep and not report.interrupted else None

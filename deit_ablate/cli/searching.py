@@ -69,7 +69,8 @@ def _found(store: Store, plan: dict[str, Any], row: str) -> tuple[Trial, bool]:
     names = list(winners) if len(search["objectives"]) > 1 and winners else list(search["spaces"])
     if not row and len(names) > 1:
         raise InputError(
-            f"{plan['sweep']} has several rows", expected=f"{plan['sweep']}:ROW, with one of {', '.join(names)}"
+            f"{plan['sweep']} has several rows",
+            expected=f"`search export {plan['sweep']}:ROW`, with one of {', '.join(names)}",
         )
     row = row or names[0]
     if row not in names:
@@ -78,5 +79,7 @@ def _found(store: Store, plan: dict[str, Any], row: str) -> tuple[Trial, bool]:
         return next(trial for trial in trials if trial.number == winners[row]), True
     found = best([trial for trial in trials if trial.row == row], search["objectives"], 1)
     if not found:
-        raise InputError(f"no trial of {row!r} has come to its end", expected="a search with a finished trial")
+        raise InputError(
+            f"no trial of {row!r} has a value", expected="one that is done, neither pruned nor diverged nor failed"
+        )
     return found[0], False

@@ -160,7 +160,7 @@ def _importances(
     figure = _ours(
         axes.figure,
         0.75 + 0.2 * len(varied),
-        _title(f"what the {target['target_name'].partition(' (')[0]} depends on", row),
+        _title(f"what the {target['target_name'].partition(' (')[0]} depends on ({_complete(study)} trials)", row),
     )
     for bar in axes.patches:
         bar.set_facecolor(OKABE_ITO[0])
@@ -220,7 +220,7 @@ def _contour(
     axes: Any = optuna.visualization.matplotlib.plot_contour(study, params=list(keys), **target)
     if not axes.collections:
         raise ValueError("Optuna has drawn no contour")
-    figure = _ours(axes.figure, 2.4, _title("search value between trials, interpolated", row))
+    figure = _ours(axes.figure, 2.4, _title(f"search value between {_complete(study)} trials, interpolated", row))
     lines, areas, dots = axes.collections[:3]
     lines.set(linewidth=0.3, edgecolor="white", facecolor="none")
     dots.set(sizes=[9], linewidth=0.4, edgecolor="white", facecolor="black")
@@ -243,6 +243,10 @@ def _fanova() -> Any:
 
 
 # -- our form ------------------------------------------------------------------------------------------------------
+
+
+def _complete(study: optuna.Study) -> int:
+    return len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
 
 
 def _title(words: str, row: str) -> str:

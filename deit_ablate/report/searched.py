@@ -70,6 +70,10 @@ class Searched:
     """A winner's number -> its objectives' values on the sweep's own seeds, of the runs that are done."""
     test: Mapping[int, Interval]
     """A winner's number -> test top-1 in percent on those seeds."""
+    images: int | None = None
+    """Of the validation part, where all records agree."""
+    hours: float | None = None
+    """Training of all trials and candidates."""
 
     @property
     def objectives(self) -> list[str]:
@@ -158,7 +162,14 @@ def read_search(results: Path | str, sweep: str) -> Searched:
             for number, name in names.items()
             if (row := told.get(name))
         }
-    return Searched(plan, found, confirmed, test)
+    trained = {asked["run"] for asked in search["asked"]} | {
+        run for fresh in search["candidates"].values() for run in fresh
+    }
+    images = {((store.outcome(run) or {}).get("data") or {}).get("validation") for run in trained} - {None}
+    seconds = sum(line["seconds"] for run in trained for line in store.history(run))
+    return Searched(
+        plan, found, confirmed, test, images.pop() if len(images) == 1 else None, seconds / 3600 if trained else None
+    )
 
 
 def _values(store: Store, runs: Iterable[str], objective: str) -> list[float]:
@@ -280,8 +291,14 @@ def footnotes(searched: Searched) -> list[str]:
     if any(found.fresh or found.winners for found in searched.rows):
         notes.append("± is the half-width of a 95% t interval over n seeds.")
     notes.append(
-        f"Trials (seed {search['seed']}) are measured on the validation part; they and the fresh seeds leave the test split alone."
+        f"Trials (seed {search['seed']}) are measured on the validation part{_images(searched)}; they and the fresh seeds leave the test split alone."
     )
+    if searched.hours is not None:
+        notes.append(
+            f"Trials and candidates took {searched.hours:.2g} hours of training, beside those of the winners' runs."
+        )
+    if search.get("aside"):
+        notes.append(f"Left aside: {search['aside']} trials of earlier versions of the sweep file.")
     for found in searched.rows:
         budget = search["budget"].get(found.row)
         asked = len(found.trials)
@@ -294,10 +311,16 @@ def footnotes(searched: Searched) -> list[str]:
     return notes
 
 
+def _images(searched: Searched) -> str:
+    return f" ({searched.images} images)" if searched.images else ""
+
+
 def _confirming(searched: Searched) -> str:
     if any(trial.outcome == "open" for found in searched.rows for trial in found.trials):
         return "Nothing is confirmed yet: the best trials are confirmed once all have ended."
-    return "Nothing is confirmed yet: no candidate has ended on all fresh seeds."
+    if not any(trial.values for found in searched.rows for trial in found.trials):
+        return "Nothing can be confirmed: no trial has a value."
+    return "Nothing is confirmed yet: no candidate is done on all fresh seeds."
 
 
 def _row_notes(searched: Searched, found: Found) -> list[str]:
@@ -306,7 +329,9 @@ def _row_notes(searched: Searched, found: Found) -> list[str]:
     if found.trials and not complete and all(trial.outcome != "open" for trial in found.trials):
         notes.append(f"{found.row}: no winner, for no trial has a value ({found.outcomes()}).")
     elif has_rows(searched.plan) and not found.winners:
-        notes.append(f"{found.row}: no winner, for no candidate has ended on all fresh seeds.")
+        notes.append(
+            f"{found.row}: no winner, for no candidate is done on all fresh seeds (one that diverged on one of them is out)."
+        )
     for number, name in found.winners.items():
         notes.append(_winner_note(searched, found, number, name))
     if (expected := expected_optimism(searched, found)) is not None:
@@ -326,7 +351,10 @@ def _winner_note(searched: Searched, found: Found, number: int, name: str) -> st
     which = f"{found.row}, trial {number}"
     if trial.values is None or not confirmed.n:
         return f"{which}: its confirmation on {seeds} new seeds has no finished run yet."
-    words = confirmed_words(trial.values[main], confirmed.mean, confirmed.n, digits=DIGITS.get(objective, 0))
+    digits = DIGITS.get(objective, 0)
+    words = confirmed_words(trial.values[main], confirmed.mean, confirmed.n, digits=digits)
+    if (fresh := mean_interval(found.fresh.get(number, ()))).n:
+        words += f" (on the {fresh.n} fresh seeds by which it was chosen: {fresh.mean:.{digits}f})"
     missing = f"; {seeds - confirmed.n} of its {seeds} seeds have no value" if confirmed.n < seeds else ""
     return f"{which}: {words}, in {UNITS[objective]}{missing}."
 

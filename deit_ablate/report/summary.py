@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,7 +15,7 @@ from deit_ablate.isolation import RECORDED, Leak, recorded_leaks, said
 from deit_ablate.report.effects import Effect, effects, untested
 from deit_ablate.report.frame import COLUMNS, final_stage, load, read_plan, rows
 from deit_ablate.report.sequential import WEIGHTS, Sequential, sequential
-from deit_ablate.report.stats import mean_interval, paired_difference
+from deit_ablate.report.stats import mean_interval
 from deit_ablate.store import Store
 
 STATISTICS: dict[str, str] = {
@@ -35,7 +36,7 @@ STATISTICS: dict[str, str] = {
     "p_sign_flip": "p of the sign-flip test, unadjusted; from 6 pairs on",
     "correlation": "correlation of the row with the baseline over seeds",
     "step": "mean difference from the row before in points, paired by seed; only of a cumulative sweep",
-    "step_half_width": "half-width of its 95% t interval, in points",
+    "step_half_width": "half-width of its 95% interval, in points, moderated as the differences are",
     "verdict": "better, worse, better_small, worse_small, equivalent, undecided, too_few, one_seed, did_not_train or none",
     "verdict_words": "the verdict in words",
     "pairs": "seeds at which both the row and the baseline are done",
@@ -84,9 +85,10 @@ def summarize(results: Path | str, sweep: str, *, stage: str | None = None, stri
     statistics = []
     cumulative = plan["kind"] == "cumulative"
     before: Mapping[str, Any] = {"name": "", "differs": {}}
+    steps = _steps(plan, values, images_tested(final)) if cumulative else {}
     for row in plan["variants"]:
         own, effect = runs[row["name"]], judged[row["name"]]
-        step = paired_difference(values[row["name"]], values.get(before["name"], {}) if cumulative else {})
+        step = steps.get(row["name"])
         differs = since(row["differs"], before["differs"]) if cumulative else row["differs"]
         before = row
         mean = mean_interval(values[row["name"]].values())
@@ -109,8 +111,8 @@ def summarize(results: Path | str, sweep: str, *, stage: str | None = None, stri
                 "p_paired": effect.p_paired,
                 "p_sign_flip": effect.p_sign_flip,
                 "correlation": effect.correlation,
-                "step": step.mean,
-                "step_half_width": step.half_width,
+                "step": step.difference if step else math.nan,
+                "step_half_width": step.half_width if step else math.nan,
                 "verdict": effect.verdict,
                 "verdict_words": effect.words,
                 "pairs": effect.pairs,
@@ -173,6 +175,19 @@ def _judge(
             compared, values[baseline], margin=plan["margin"], test_images=test_images, diverged=ended, strict=strict
         )
     return {name: untested("baseline") if name == baseline else found[name] for name in runs}, step
+
+
+def _steps(
+    plan: Mapping[str, Any], values: Mapping[str, Mapping[int, float]], test_images: int | None
+) -> dict[str, Effect]:
+    """Each row against the one before it, as if that were a table's rows against one baseline."""
+    names = [row["name"] for row in plan["variants"]]
+    differences = {
+        name: {seed: values[name][seed] - values[before][seed] for seed in values[name].keys() & values[before].keys()}
+        for before, name in itertools.pairwise(names)
+    }
+    level = dict.fromkeys(sorted({seed for own in differences.values() for seed in own}), 0.0)
+    return effects(differences, level, margin=None, test_images=test_images) if level else {}
 
 
 def images_tested(records: Iterable[Mapping[str, Any]]) -> int | None:

@@ -152,8 +152,9 @@ def footnotes(summary: Summary, *, timed: bool = False) -> list[str]:
         notes.append("One seed gives no interval.")
     if summary.plan["kind"] == "cumulative":
         notes.append(
-            "Each row has the changes of those above; step: its difference from the row above, paired by seed."
+            "Each row has the changes of those above; step: its difference from the row above, paired by seed, with an interval of the same kind."
         )
+    notes += _unfound(summary.plan)
     notes += _leaking(summary)
     notes += _of_rows(summary)
     notes += _after_looking(summary)
@@ -286,6 +287,17 @@ def _shared_parents(summary: Summary) -> list[str]:
             rows_ = "" if len(shared) == len(summary.frame) else f": {_listed(list(shared))}"
             notes.append(f"Conditional on one {stage} ({which}), which all seeds of a row share{rows_}.")
     return notes
+
+
+def _unfound(plan: Mapping[str, Any]) -> list[str]:
+    """Rows of a search that found no winner, and so are no rows of the table."""
+    search = plan.get("search")
+    if not search or not search["winners"]:
+        return []
+    rows_ = {asked["number"]: asked["row"] for asked in search["asked"]}
+    found = {rows_.get(number) for number in search["winners"].values()}
+    lost = [row for row in search["spaces"] if row not in found]
+    return [f"Without a row here, for their searches found no winner: {_listed(lost)}."] if lost else []
 
 
 def diverged_notes(summary: Summary) -> list[str]:

@@ -106,7 +106,9 @@ def _judged(page: Content, every: Sequence[Mapping[str, Any]]) -> list[str]:
         found = [row for row in every if row["verdict"] in verdicts and not row["baseline"]]
         if not found:
             continue
-        if name == "better":
+        if plan["kind"] == "cumulative":
+            pass  # the road's own order
+        elif name == "better":
             found = sorted(found, key=lambda row: -row["difference"])
         elif name == "worse":
             found = sorted(found, key=lambda row: row["difference"])
@@ -126,7 +128,7 @@ def _told(page: Content, row: Mapping[str, Any], baseline: str, shared: Sequence
     text = words.sentence(safe, tag("strong", say(row["variant"])), baseline, page.plan["margin"])
     more = ""
     if row["differs_in"]:
-        more += tag("span", f"Changed: {say(row['differs_in'])}", class_="small")
+        more += tag("span", f"Changed: {say(row['differs_in'])}{_step(page, row)}", class_="small")
     if also := _own_leaks(page, row["variant"], shared):
         more += tag("span", f"Also differs: {say('; '.join(also))}", class_="small warn")
     if row["diverged"] and row["seeds"]:
@@ -134,6 +136,13 @@ def _told(page: Content, row: Mapping[str, Any], baseline: str, shared: Sequence
             "span", f"{row['diverged']} of {row['seeds_planned']} runs diverged and are in no mean", class_="small warn"
         )
     return tag("li", text + more)
+
+
+def _step(page: Content, row: Mapping[str, Any]) -> str:
+    """Of a cumulative sweep: what the row's own change did, for the difference from the baseline is of all so far."""
+    if page.plan["kind"] != "cumulative":
+        return ""
+    return f", on top of the rows before; this step alone: {measure(row['step'], row['step_half_width'], signed=True)} points"
 
 
 def _shared_leaks(page: Content) -> list[str]:
