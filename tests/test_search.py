@@ -553,3 +553,30 @@ def test_a_grid_with_steps_stays_within_its_range(sweep: Callable[..., Path], st
     search, _ = run_search(path)
     assert sorted(ask["params"]["regularize.drop_path"] for ask in asks(store)) == [0.1, 0.2, 0.3]
     assert search.plan().search
+
+
+def test_a_row_without_a_winner_is_said(
+    sweep: Callable[..., Path], store: Store, run_search: Any, command: Command
+) -> None:
+    from deit_ablate.report.searched import search_table
+    from deit_ablate.report.tables import sweep_table
+
+    path = sweep(
+        "search: {trials: 2, pruner: none, candidates: 1, candidate_seeds: 1, space: {regularize.drop_path: [0, 0.1]}}\n"
+        "seeds: 1\nvariants: {a: {}, b: {optimizer.base_lr: 1.0e-9}}\n"
+    )
+    run_search(path, confirm=True)
+    assert set((store.plan("tiny") or {})["search"]["winners"]) == {"a"}
+    lost = "Without a row here, for their searches found no winner: b."
+    assert lost in sweep_table(store.root, "tiny").footnotes
+    notes = search_table(store.root, "tiny").footnotes
+    assert any(note.startswith("b: no winner, for no trial has a value (2 diverged)") for note in notes)
+    assert any("fresh seeds by which it was chosen" in note for note in notes if note.startswith("a, trial"))
+    assert any("on the validation part (120 images)" in note for note in notes)
+    assert "has no winner" in command("explain", "tiny:b", code=2).stderr
+    assert "no trial of 'b' has a value" in command("search", "export", "tiny:b", code=2).stderr
+
+    path.write_text(path.read_text().replace("[0, 0.1]", "[0.2, 0.3]"))
+    search, _ = run_search(path)
+    assert search.aside == 4
+    assert any(note.startswith("Left aside: 4 trials") for note in search_table(store.root, "tiny").footnotes)
