@@ -237,7 +237,7 @@ def distribution(parameter: Parameter) -> BaseDistribution:
     if own is None:
         return CategoricalDistribution([to_optuna(parameter, choice) for choice in parameter.choices])
     if own.type == "int":
-        return IntDistribution(int(own.low), int(own.high), log=own.log, step=int(own.step or 1))
+        return IntDistribution(int(own.low), int(own.high), log=own.log, step=own.spacing)
     return FloatDistribution(own.low, own.high, log=own.log, step=own.step)
 
 
@@ -258,8 +258,8 @@ def grid_values(parameter: Parameter) -> list[Any]:
     if count is None:
         raise ValueError(f"a grid over {parameter.key} needs a list of values, or a step")
     if own.type == "int":
-        return [own.low + place * (own.step or 1) for place in range(count)]
-    return [min(own.high, round(own.low + place * (own.step or 0), 12)) for place in range(count)]
+        return [own.low + place * own.spacing for place in range(count)]
+    return [min(own.high, round(own.low + place * own.spacing, 12)) for place in range(count)]
 
 
 def grid_size(space: Mapping[str, Parameter]) -> int:

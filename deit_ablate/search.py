@@ -225,9 +225,9 @@ class Search:
                 free -= 1
                 self.runs.update(own.plan.runs)
         if new or self._searched:
-            self._note()
-        if new or self.runs.keys() - known:
-            self.save(self.plan())
+            plan = self._note()
+            if new or self.runs.keys() - known:
+                self.save(plan)
         return [run for name, run in self.runs.items() if name not in known]
 
     def _look(self, states: Mapping[str, State]) -> None:
@@ -356,7 +356,8 @@ class Search:
             search=facts,
         )
 
-    def _note(self) -> None:
+    def _note(self) -> Plan:
         plan = self.plan()
         self.runs.update(plan.runs)
         self.labels.update(plan.labels())
+        return plan

@@ -40,6 +40,11 @@ class Range(Part):
     step: Number | None = None
     """Only low, low + step, low + 2 step and so on."""
 
+    @property
+    def spacing(self) -> Any:
+        """Between neighbouring values; None where there is a value between any two."""
+        return self.step or (1 if self.type == "int" else None)
+
     @model_validator(mode="after")
     def _sound(self) -> Range:
         if self.low >= self.high:
@@ -80,8 +85,7 @@ class Parameter:
         own = self.range
         if own is None:
             return canonical_json(normal(value)) in {canonical_json(normal(choice)) for choice in self.choices}
-        step = own.step or (1 if own.type == "int" and not own.log else None)
-        places = (value - own.low) / step if step else 0
+        places = (value - own.low) / own.spacing if own.spacing else 0
         return bool(own.low <= value <= own.high and abs(places - round(places)) < 1e-8)
 
     def points(self) -> int | None:
@@ -89,8 +93,9 @@ class Parameter:
         own = self.range
         if own is None:
             return len(self.choices)
-        step = own.step or (1 if own.type == "int" else None)
-        return None if step is None or own.log else int((own.high - own.low) / step + 1e-9) + 1
+        if own.spacing is None or own.log:
+            return None
+        return int((own.high - own.low) / own.spacing + 1e-9) + 1
 
     def words(self) -> str:
         if self.range is None:
@@ -126,8 +131,7 @@ def read_space(node: Node, prefix: str) -> dict[str, Parameter]:
         key = dotted(path)
         whole = f"{prefix}.{key}"
         inner = [f"{key}.{leaf}" for choice in _mappings(child) for leaf, _ in flatten(choice)]
-        if fixed := [name for name in (key, *inner) if name in FIXED]:
-            key = fixed[0]
+        if any(name in FIXED for name in (key, *inner)):
             raise InputError("a search cannot vary this", where=place, key=whole, expected="another key")
         if isinstance(child.value, list):
             choices = child.plain()

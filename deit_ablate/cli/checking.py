@@ -17,7 +17,7 @@ from deit_ablate.cli.running import Json, Profile, Sets, SweepArgument
 from deit_ablate.cli.targets import DEFAULT_RESULTS, Results, runs_of, stored_runs, study
 from deit_ablate.cli.weights import keep_weights
 from deit_ablate.execution import Execution
-from deit_ablate.plan import Run
+from deit_ablate.plan import Run, make_plan
 from deit_ablate.recipe import names
 from deit_ablate.store import Store
 from deit_ablate.yamlfile import InputError
@@ -39,8 +39,9 @@ def fetch(
     """
     store = Store(results)
     asked = study(sweep, store, profile=profile, sets=set_ or ())
-    search = asked.search(asked.sweep(), store)
-    runs = {**asked.plan(store).runs, **{run.id: run for run in (search.examples() if search else ())}}
+    file = asked.sweep()
+    search = asked.search(file, store)
+    runs = {**search.runs, **{run.id: run for run in search.examples()}} if search else make_plan(file).runs
     requests = [*_teachers(runs), *_data(runs, data_dir)]
     for sha256, path in keep_weights(runs.values(), store).items():
         print(f"teacher {sha256[:14]}: in {path}")

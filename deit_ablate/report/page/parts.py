@@ -10,7 +10,7 @@ from deit_ablate.report.frame import rows
 from deit_ablate.report.page import words
 from deit_ablate.report.page.content import Content
 from deit_ablate.report.page.html import details, grid, tag
-from deit_ablate.report.searched import has_rows, is_search, not_confirmed_words
+from deit_ablate.report.searched import has_rows, not_confirmed_words
 from deit_ablate.report.tables import measure
 
 SHOWN = 15
@@ -70,9 +70,7 @@ def findings(page: Content) -> str:
     if not has_rows(plan):
         return section("found", tag("h2", "What was found") + "\n" + tag("p", not_confirmed_words(plan), class_="lead"))
     lines = [tag("h2", "What was found"), tag("p", words.short(page.summary), class_="lead")]
-    over = (
-        ("done", "diverged", "paused") if is_search(plan) else ("done", "diverged")
-    )  # paused: a trial that was pruned
+    over = ("done", "diverged", "paused")  # paused: a trial that was pruned
     waiting = sum(count for state, count in page.states().items() if state not in over)
     if waiting:
         lines.append(
@@ -106,12 +104,8 @@ def _judged(page: Content, every: Sequence[Mapping[str, Any]]) -> list[str]:
         found = [row for row in every if row["verdict"] in verdicts and not row["baseline"]]
         if not found:
             continue
-        if plan["kind"] == "cumulative":
-            pass  # the road's own order
-        elif name == "better":
-            found = sorted(found, key=lambda row: -row["difference"])
-        elif name == "worse":
-            found = sorted(found, key=lambda row: row["difference"])
+        if name in ("better", "worse") and plan["kind"] != "cumulative":  # a road keeps its own order
+            found = sorted(found, key=lambda row: row["difference"], reverse=name == "better")
         told = [_told(page, row, baseline, shared) for row in found]
         body = tag("ul", "\n".join(told[:SHOWN]))
         if told[SHOWN:]:
