@@ -139,10 +139,12 @@ class Launch:
             else:
                 self._take_more()
                 self._start_ready()
-            if not self.mine and (stopping or not (self.elsewhere or self.queue)):
-                break
-            if not self.mine and not self.elsewhere and not self._any_ready():
-                break
+            if not (self.mine if stopping else self._anything_left()):
+                # What was asked for, or is looked at only now, may be done already (here by another launcher, or by an
+                # earlier sweep): the end is when there is no more to ask for, given how everything stands now.
+                if stopping or not self._take_more():
+                    break
+                continue
             ended = [end.job.run for end in self._poll()]
             ended += self._look_elsewhere()
             started, self._newly_started = self._newly_started, []
@@ -164,15 +166,18 @@ class Launch:
         watch(Progress(len(self.runs), self.report.states, [], [], [], [], None, self.report.interrupted))
         return self.report
 
-    def _take_more(self) -> None:
+    def _take_more(self) -> bool:
+        """Take on the runs that are asked for now; True where there were some, whether or not they are to be trained."""
         if self.more is None:
-            return
-        for run in self.more(self.states, max(0, self.executor.slots - len(self.queue))):
-            if run.id not in self.runs:
-                self.runs[run.id], self.parents[run.id] = run, run.above
-                self._look(run.id)
-                if self._wanted(run.id):
-                    self.queue.append(run.id)
+            return False
+        asked = self.more(self.states, max(0, self.executor.slots - len(self.queue)))
+        new = [run for run in asked if run.id not in self.runs]
+        for run in new:
+            self.runs[run.id], self.parents[run.id] = run, run.above
+            self._look(run.id)
+            if self._wanted(run.id):
+                self.queue.append(run.id)
+        return bool(new)
 
     def _to_come(self) -> Sequence[Run]:
         return self.more.examples() if self.more is not None else ()
@@ -214,8 +219,10 @@ class Launch:
     def _pending(self, runs: Iterable[str]) -> bool:
         return any(run in self.queue or self._pending(self.parents[run]) for run in runs)
 
-    def _any_ready(self) -> bool:
-        """Whether something may still be started: what is left otherwise stands on a parent that will not finish."""
+    def _anything_left(self) -> bool:
+        """Whether something runs, or may still be started: what is left otherwise depends on a parent that will not finish."""
+        if self.mine or self.elsewhere:
+            return True
         for run in list(self.queue):
             if not self._pending(self.parents[run]) and not all(self.states[p].finished for p in self.parents[run]):
                 self.queue.remove(run)

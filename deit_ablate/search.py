@@ -108,9 +108,8 @@ class Search:
         except ValueError as error:
             raise InputError(str(error), where=self.search.where, key="search.sampler") from None
 
-    def _read_asks(self) -> list[Asked]:
-        """Take up what has been asked for since the last look, here or by another launcher; returns that."""
-        new = []
+    def _read_asks(self) -> None:
+        """Take up what has been asked for since the last look, here or by another launcher."""
         for content in self.store.asks(self.sweep.name, after=self._last):
             self._last = content["number"]
             row = self._row_of(content)
@@ -123,10 +122,8 @@ class Search:
                 self.aside += 1
             elif own.number not in self.asked:
                 self.asked[own.number] = own
-                new.append(own)
                 if self._studies is not None:
                     self._studies.add(own.row, own.number, own.params, own.kept, own.run)
-        return new
 
     def _row_of(self, content: Mapping[str, Any]) -> Variant | None:
         """The row of what was asked for, where its space holds the values still."""
@@ -214,16 +211,17 @@ class Search:
             return []
         self._looked = time.monotonic()
         self._begun = self._begun or self._looked
-        known = set(self.runs)
-        new = self._read_asks()
+        known, asked = set(self.runs), set(self.asked)
+        self._read_asks()
         self._look(states)
         while free and (own := self._ask()) is not None:
-            new.append(own)
             if own.run in self.runs:  # a configuration that there was already: nothing to be trained
                 self._look(states)
             else:
                 free -= 1
                 self.runs.update(own.plan.runs)
+        # Also of another launcher's trials, read in _ask, where it was first with a number: they are waited for too.
+        new = bool(self.asked.keys() - asked)
         if new or self._searched:
             plan = self._note()
             if new or self.runs.keys() - known:

@@ -323,6 +323,22 @@ def load_study(store: Store, name: str) -> optuna.Study:
     return optuna.load_study(study_name=name, storage=JournalStorage(JournalFileBackend(str(path))))
 
 
+def test_a_search_whose_trials_are_all_done_already_asks_for_every_one_of_them(
+    sweep: Callable[..., Path], store: Store, run_search: Any
+) -> None:
+    space = "space: {optimizer.base_lr: [0.01, 0.1], augment.mixup: [0, 0.1]}"
+    search = (
+        f"seeds: 1\nsearch: {{trials: 10, sampler: grid, pruner: none, candidates: 1, candidate_seeds: 1, {space}}}\n"
+    )
+    path = sweep(search)
+    run_search(path)
+    other = path.with_name("other.yaml")
+    other.write_text(path.read_text())
+    _, report = run_search(other, slots=1)
+    assert report.started == 0, "the same runs, trained by another sweep"
+    assert len(asks(store, "other")) == 4, "and one launch has asked for the whole grid"
+
+
 def test_two_launchers_share_one_search(sweep: Callable[..., Path], command: Command, store: Store) -> None:
     sweep("  precision: fp32\n" + SHORT.replace("trials: 4", "trials: 8"))
     launchers = [command.start("run", "tiny.yaml", "--parallel", "1") for _ in range(2)]
