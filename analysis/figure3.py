@@ -6,8 +6,8 @@ SWEEPS = ("figure3",)
 
 def table(results, sweep, strict=False):
     from deit_ablate.report.frame import load, recipes
-    from deit_ablate.report.published import Beside, paper_table, read_published
-    from deit_ablate.report.tables import NOTHING, Column
+    from deit_ablate.report.tables.paper import Beside, paper_table, read_published
+    from deit_ablate.report.tables.table import NOTHING, Column
 
     ours, paper = recipes(load(results, sweep), "student"), read_published("figure3")
     first = [
@@ -25,10 +25,10 @@ def figures(results, sweep):
     """Two panels, the paper's and ours: a line a method over the epochs."""
     import math
 
+    from deit_ablate.report.figures.scatter import lines_figure
     from deit_ablate.report.frame import load, recipes, rows
-    from deit_ablate.report.published import read_published
-    from deit_ablate.report.scatter import lines_figure
     from deit_ablate.report.summary import summarize
+    from deit_ablate.report.tables.paper import read_published
 
     paper, trained = read_published("figure3"), recipes(load(results, sweep), "student")
     theirs, ours = {}, {}

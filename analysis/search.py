@@ -8,21 +8,21 @@
 import argparse
 from pathlib import Path
 
-from deit_ablate.report import render
+from deit_ablate.report.tables import render
 
 SWEEPS = ()
 
 
 def table(results, sweep, strict=False):
     """The best trials of each row: parameters, search value, mean on fresh seeds, the confirmed value."""
-    from deit_ablate.report.searched import search_table
+    from deit_ablate.report.tables.search import search_table
 
     return search_table(results, sweep)
 
 
 def figures(results, sweep):
     """History, importances by fANOVA, slices, a contour, and the front of two objectives; of each row."""
-    from deit_ablate.report.search_figures import search_figures
+    from deit_ablate.report.figures.search import search_figures
 
     return search_figures(results, sweep)
 

@@ -8,19 +8,20 @@ Every file here has ``table(results, sweep)`` and ``figures(results, sweep)``; `
 import argparse
 from pathlib import Path
 
-from deit_ablate.report import render, tables
+from deit_ablate.report.tables import render
+from deit_ablate.report.tables.table import sweep_table
 
 
 def table(results, sweep, strict=False):
     """A variant a row: test top-1 with its 95% interval, the difference paired by seed, the verdict, cost, seeds."""
-    return tables.sweep_table(results, sweep, strict)
+    return sweep_table(results, sweep, strict)
 
 
 def figures(results, sweep):
     """Differences from the baseline (a forest plot); accuracies with intervals and seeds; learning curves."""
-    from deit_ablate.report.curves import curves_figure
-    from deit_ablate.report.figures import sweep_figure
-    from deit_ablate.report.forest import forest_figure
+    from deit_ablate.report.figures.accuracy import sweep_figure
+    from deit_ablate.report.figures.curves import curves_figure
+    from deit_ablate.report.figures.forest import forest_figure
 
     return {
         "effects": forest_figure(results, sweep),

@@ -5,8 +5,8 @@ SWEEPS = ("table10",)
 
 def table(results, sweep, strict=False):
     from deit_ablate.report.frame import load, recipes
-    from deit_ablate.report.published import Beside, paper_table, read_published
-    from deit_ablate.report.tables import NOTHING, Column
+    from deit_ablate.report.tables.paper import Beside, paper_table, read_published
+    from deit_ablate.report.tables.table import NOTHING, Column
 
     records = load(results, sweep)
     ours = recipes(records, "finetune")
@@ -34,6 +34,6 @@ def table(results, sweep, strict=False):
 
 
 def figures(results, sweep):
-    from deit_ablate.report.forest import forest_figure
+    from deit_ablate.report.figures.forest import forest_figure
 
     return {"effects": forest_figure(results, sweep)}

@@ -10,7 +10,7 @@ STAND_INS = {
 
 def table(results, sweep, strict=False):
     from deit_ablate.report.frame import read_plan
-    from deit_ablate.report.published import Beside, paper_table
+    from deit_ablate.report.tables.paper import Beside, paper_table
     from deit_ablate.store import Store
 
     plan = read_plan(Store(results), sweep)
@@ -28,6 +28,6 @@ def table(results, sweep, strict=False):
 
 
 def figures(results, sweep):
-    from deit_ablate.report.forest import forest_figure
+    from deit_ablate.report.figures.forest import forest_figure
 
     return {"effects": forest_figure(results, sweep)}

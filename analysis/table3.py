@@ -6,7 +6,7 @@ SWEEPS = ("table3",)
 
 def table(results, sweep, strict=False):
     from deit_ablate.report.frame import read_plan
-    from deit_ablate.report.published import Beside, paper_table
+    from deit_ablate.report.tables.paper import Beside, paper_table
     from deit_ablate.store import Store
 
     names = [row["name"] for row in read_plan(Store(results), sweep)["variants"]]
@@ -17,6 +17,6 @@ def table(results, sweep, strict=False):
 
 
 def figures(results, sweep):
-    from deit_ablate.report.figures import sweep_figure
+    from deit_ablate.report.figures.accuracy import sweep_figure
 
     return {"top1": sweep_figure(results, sweep)}

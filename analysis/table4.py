@@ -10,10 +10,10 @@ NAMES = {  # the paper's classifiers -> ours
 
 
 def table(results, sweep, strict=False):
-    from deit_ablate.report.disagreement import disagreement, predictions, with_teachers
-    from deit_ablate.report.published import read_published
-    from deit_ablate.report.tables import Column, Table
-    from deit_ablate.report.tokens import sweep_rows
+    from deit_ablate.report.figures.tokens import sweep_rows
+    from deit_ablate.report.tables.paper import read_published
+    from deit_ablate.report.tables.predictions import disagreement, predictions, with_teachers
+    from deit_ablate.report.tables.table import Column, Table
     from deit_ablate.store import Store
 
     store, published = Store(results), read_published("table4")

@@ -14,8 +14,8 @@ def _ours(results, sweep):
 
 
 def table(results, sweep, strict=False):
-    from deit_ablate.report.published import Beside, paper_table, read_published
-    from deit_ablate.report.tables import NOTHING, Column
+    from deit_ablate.report.tables.paper import Beside, paper_table, read_published
+    from deit_ablate.report.tables.table import NOTHING, Column
 
     ours, paper = _ours(results, sweep), read_published("table5")
 
@@ -48,10 +48,10 @@ def figures(results, sweep):
     """Two panels: the paper's models, and ours; convnets, transformers, and distilled ones."""
     import math
 
+    from deit_ablate.report.figures.scatter import scatter_figure
     from deit_ablate.report.frame import rows
-    from deit_ablate.report.published import read_published
-    from deit_ablate.report.scatter import scatter_figure
     from deit_ablate.report.summary import summarize
+    from deit_ablate.report.tables.paper import read_published
 
     paper, speed = read_published("table5"), _ours(results, sweep)["inference_images_per_second"]
     theirs = {

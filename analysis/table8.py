@@ -16,8 +16,8 @@ SWITCHES = {  # header -> (dotted key, whether it is on at this value)
 
 def table(results, sweep, strict=False):
     from deit_ablate.report.frame import load, recipes
-    from deit_ablate.report.published import Beside, paper_table
-    from deit_ablate.report.tables import NOTHING, Column
+    from deit_ablate.report.tables.paper import Beside, paper_table
+    from deit_ablate.report.tables.table import NOTHING, Column
 
     records = load(results, sweep)
     pretrain, finetune = (recipes(records, stage) for stage in ("pretrain", "finetune"))
@@ -46,7 +46,7 @@ def table(results, sweep, strict=False):
 
 
 def figures(results, sweep):
-    from deit_ablate.report.forest import forest_figure
+    from deit_ablate.report.figures.forest import forest_figure
 
     return {
         "effects_pretrained": forest_figure(results, sweep, "pretrain"),

@@ -28,8 +28,8 @@ def table(results=None, sweep=None, strict=False):
     import pandas as pd
 
     from deit_ablate.recipe import Recipe
-    from deit_ablate.report.published import read_published
-    from deit_ablate.report.tables import Column, Table
+    from deit_ablate.report.tables.paper import read_published
+    from deit_ablate.report.tables.table import Column, Table
 
     published, recipe = read_published("table9"), Recipe()
     lines = [
@@ -63,6 +63,6 @@ def figures(results=None, sweep=None):
 
 
 if __name__ == "__main__":
-    from deit_ablate.report.render import to_markdown
+    from deit_ablate.report.tables.render import to_markdown
 
     print(to_markdown(table()), end="")

@@ -4,7 +4,7 @@ SWEEPS = ("tokens",)
 
 
 def table(results, sweep, strict=False):
-    from deit_ablate.report.tokens import similarities, sweep_rows, tokens_table
+    from deit_ablate.report.figures.tokens import similarities, sweep_rows, tokens_table
     from deit_ablate.store import Store
 
     store = Store(results)
@@ -12,7 +12,7 @@ def table(results, sweep, strict=False):
 
 
 def figures(results, sweep):
-    from deit_ablate.report.tokens import similarities, sweep_rows, tokens_figure
+    from deit_ablate.report.figures.tokens import similarities, sweep_rows, tokens_figure
     from deit_ablate.store import Store
 
     store = Store(results)

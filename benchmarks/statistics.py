@@ -22,10 +22,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from deit_ablate.report.exact import rate
-from deit_ablate.report.moderated import holds, look_by_look, moderate
-from deit_ablate.report.planning import detectable, optimism, power
-from deit_ablate.report.sequential import LOOKS, WEIGHTS
+from deit_ablate.report.stats.exact import rate
+from deit_ablate.report.stats.moderated import holds, look_by_look, moderate
+from deit_ablate.report.stats.power import detectable, optimism, power
+from deit_ablate.report.stats.sequential import LOOKS, WEIGHTS
 
 Array = npt.NDArray[np.float64]
 BLOCK = 2500

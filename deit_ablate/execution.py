@@ -16,6 +16,9 @@ from pydantic import (
 
 from deit_ablate.recipe import Positive
 
+SAVED = 75
+"""A worker's exit code for "saved, more to do"."""
+
 
 class Part(BaseModel):
     model_config = ConfigDict(

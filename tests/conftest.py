@@ -11,8 +11,9 @@ import pytest
 from support import OWN_MODELS, TINY, Command, planned
 
 from deit_ablate.execution import Execution
-from deit_ablate.executors import LocalExecutor, worker_arguments
-from deit_ablate.launch import Launch, Report
+from deit_ablate.launch.jobs import worker_arguments
+from deit_ablate.launch.local import Launch, Report
+from deit_ablate.launch.pool import LocalExecutor
 from deit_ablate.store import Store
 
 

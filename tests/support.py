@@ -9,9 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from deit_ablate.plan import Plan, make_plan
-from deit_ablate.spec import load_sweep
 from deit_ablate.store import Store
+from deit_ablate.sweep.load import load_sweep
+from deit_ablate.sweep.plan import Plan, make_plan
 
 TINY = """
 profile: digits

@@ -14,7 +14,7 @@ from support import Command
 
 from deit_ablate import shipped
 from deit_ablate.cli.app import COMMANDS
-from deit_ablate.schema import SCHEMAS
+from deit_ablate.sweep.schema import SCHEMAS
 
 ROOT = Path(__file__).parent.parent
 
@@ -37,7 +37,7 @@ def test_the_schemas_are_those_of_the_code(kind: str, path: str) -> None:
 def test_an_editor_would_accept_every_shipped_file() -> None:
     import jsonschema
 
-    from deit_ablate.yamlfile import load
+    from deit_ablate.sweep.yaml import load
 
     for path in shipped.folder("sweeps").rglob("*.yaml"):
         kind = "profile" if path.parent.name == "profiles" else "sweep"
@@ -62,10 +62,10 @@ def test_the_wheel_carries_the_sweeps_inside_the_package(tmp_path: Path) -> None
         "shipped/sweeps/optimizers.yaml",
         "shipped/sweeps/profiles/digits.yaml",
         "shipped/analysis/sweep_table.py",
-        "train/digits.npz",
+        "train/data/digits.npz",
         "names.json",
-        "report/page/page.css",
-        "report/page/page.js",
+        "report/html/page.css",
+        "report/html/page.js",
     ):
         assert f"deit_ablate/{wanted}" in names
     subprocess.run(

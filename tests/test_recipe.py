@@ -10,8 +10,8 @@ from support import planned
 
 from deit_ablate import recipe as recipes
 from deit_ablate.recipe import Recipe, derived, difference, run_id, split_sizes
-from deit_ablate.resolve import to_recipe
-from deit_ablate.yamlfile import parse
+from deit_ablate.sweep.overrides import to_recipe
+from deit_ablate.sweep.yaml import parse
 
 
 def made(text: str) -> Recipe:

@@ -11,11 +11,11 @@ import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from deit_ablate.sampling import Studies, from_optuna, to_optuna
-from deit_ablate.space import Parameter, Range
+from deit_ablate.search.sampler import Studies, from_optuna, to_optuna
+from deit_ablate.search.trials import Trial, best
 from deit_ablate.store import State
-from deit_ablate.sweepfile import PRUNERS, SAMPLERS, SearchFile
-from deit_ablate.trials import Trial, best
+from deit_ablate.sweep.fields import PRUNERS, SAMPLERS, SearchFile
+from deit_ablate.sweep.space import Parameter, Range
 
 WHERE = ("x.yaml", 1, 1)
 SPACE = {

@@ -14,33 +14,33 @@ import typer.main
 from deit_ablate import __version__
 
 COMMANDS: dict[str, tuple[str, str]] = {
-    "run": ("running", "Train what a sweep is missing, then write its table and figures"),
-    "plan": ("planning", "Show what a sweep would run, and what it would cost"),
-    "retry": ("running", "Run again what failed or was cancelled"),
-    "train": ("running", "Train one run in the foreground"),
-    "fetch": ("checking", "Bring into place what runs on machines without a network will need"),
-    "verify": ("checking", "Evaluate finished runs anew and compare with their records"),
-    "status": ("looking", "Show where runs stand"),
-    "logs": ("looking", "Print what a run printed"),
-    "show": ("looking", "Show a run: recipe, metrics, provenance"),
-    "diff": ("looking", "Show what differs between two runs"),
-    "table": ("looking", "Print a sweep's table"),
-    "figure": ("looking", "Draw a sweep's figures"),
-    "report": ("reporting", "Write a sweep's report, or an index over all sweeps, as HTML"),
+    "run": ("run", "Train what a sweep is missing, then write its table and figures"),
+    "plan": ("plan", "Show what a sweep would run, and what it would cost"),
+    "retry": ("run", "Run again what failed or was cancelled"),
+    "train": ("run", "Train one run in the foreground"),
+    "fetch": ("setup", "Bring into place what runs on machines without a network will need"),
+    "verify": ("setup", "Evaluate finished runs anew and compare with their records"),
+    "status": ("inspect", "Show where runs stand"),
+    "logs": ("inspect", "Print what a run printed"),
+    "show": ("inspect", "Show a run: recipe, metrics, provenance"),
+    "diff": ("inspect", "Show what differs between two runs"),
+    "table": ("inspect", "Print a sweep's table"),
+    "figure": ("inspect", "Draw a sweep's figures"),
+    "report": ("report", "Write a sweep's report, or an index over all sweeps, as HTML"),
     "explain": ("exporting", "Trace a cell of a table to its runs, records and commands"),
     "export": ("exporting", "Write a sweep's records as one table: csv, jsonl or parquet"),
     "search": ("searching", "Write what a search has found as a recipe, to be the baseline of an ablation"),
     "tokens": ("inside", "Show how alike class and distillation token are, layer by layer"),
     "disagree": ("inside", "Show how often classifiers decide differently on the same test images"),
-    "cancel": ("keeping", "Cancel runs that are not finished"),
-    "release": ("keeping", "Say that an attempt is over, where nobody can prove it"),
-    "forget": ("keeping", "Move a run to the trash, so that it is trained again"),
-    "du": ("keeping", "Show what the store takes on disk"),
-    "gc": ("keeping", "Remove checkpoints that finished runs no longer need"),
-    "keep": ("keeping", "Write a sweep's records, curves and predictions to a small folder, to be kept"),
-    "import": ("keeping", "Merge another store, or kept records, into this one"),
-    "init": ("keeping", "Write the shipped sweeps and analyses out, to be edited"),
-    "schema": ("keeping", "Print the JSON Schema of sweep files"),
+    "cancel": ("manage", "Cancel runs that are not finished"),
+    "release": ("manage", "Say that an attempt is over, where nobody can prove it"),
+    "forget": ("manage", "Move a run to the trash, so that it is trained again"),
+    "du": ("manage", "Show what the store takes on disk"),
+    "gc": ("manage", "Remove checkpoints that finished runs no longer need"),
+    "keep": ("manage", "Write a sweep's records, curves and predictions to a small folder, to be kept"),
+    "import": ("manage", "Merge another store, or kept records, into this one"),
+    "init": ("manage", "Write the shipped sweeps and analyses out, to be edited"),
+    "schema": ("manage", "Print the JSON Schema of sweep files"),
 }
 """Sub-command -> (module, one line of help). A module is imported when its command is used: --help is quick."""
 
@@ -76,7 +76,7 @@ def _spelled_out(arguments: list[str]) -> list[str]:
 
 class App(typer.Typer):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        from deit_ablate.yamlfile import InputError
+        from deit_ablate.errors import InputError
 
         try:
             return super().__call__(*args, **{"prog_name": "deit-ablate", "args": _spelled_out(sys.argv[1:]), **kwargs})

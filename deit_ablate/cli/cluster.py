@@ -9,19 +9,19 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from deit_ablate.cli import console
-from deit_ablate.cost import Costs
+from deit_ablate.errors import InputError
 from deit_ablate.execution import Execution
-from deit_ablate.executors import scheduler
-from deit_ablate.launch import Progress, Report
-from deit_ablate.plan import Run
-from deit_ablate.status import Known
+from deit_ablate.launch import slurm_commands
+from deit_ablate.launch.cost import Costs
+from deit_ablate.launch.local import Progress, Report
+from deit_ablate.launch.slurm import Submitter
+from deit_ablate.launch.status import Known
 from deit_ablate.store import Store
-from deit_ablate.submissions import Submissions
-from deit_ablate.submit import Submitter
-from deit_ablate.yamlfile import InputError
+from deit_ablate.store.submissions import Submissions
+from deit_ablate.sweep.plan import Run
 
 if TYPE_CHECKING:
-    from deit_ablate.search import Search
+    from deit_ablate.search.search import Search
 
 TRIALS_AT_ONCE = 8
 """Of a search, where its sweep does not say."""
@@ -55,8 +55,8 @@ def submit(
         while True:
             try:
                 done = submitter.once()
-            except scheduler.SchedulerError as error:
-                if watch is None or not isinstance(error, scheduler.Unreachable):
+            except slurm_commands.SchedulerError as error:
+                if watch is None or not isinstance(error, slurm_commands.Unreachable):
                     raise InputError(
                         f"the scheduler does not answer: {error}", expected="to run it again later"
                     ) from None
@@ -126,13 +126,13 @@ def cancel(store: Store, runs: Sequence[str]) -> None:
     attempts = [attempt.element for attempt in known.last.values()]
     if not tickets and not any(attempts):
         return
-    with contextlib.suppress(scheduler.SchedulerError):
-        answer = scheduler.ask()
+    with contextlib.suppress(slurm_commands.SchedulerError):
+        answer = slurm_commands.ask()
         # By name as well as by number: a controller may have begun its numbers anew.
         ours = {str(ticket.element) for ticket in tickets if answer.names.get(str(ticket.element)) == ticket.name}
         jobs = sorted(ours | {element for element in attempts if element and element in ours})
-        scheduler.cancel([job for job in jobs if answer.waits(job)], save=False)
-        scheduler.cancel([job for job in jobs if answer.runs(job)], save=True)
+        slurm_commands.cancel([job for job in jobs if answer.waits(job)], save=False)
+        slurm_commands.cancel([job for job in jobs if answer.runs(job)], save=True)
 
 
 def release(store: Store, run: str) -> bool:
@@ -143,8 +143,8 @@ def release(store: Store, run: str) -> bool:
     known = Known(store, {run: ()})
     if known.ticket(run, {}, None) is None:
         return False
-    with contextlib.suppress(scheduler.SchedulerError):
-        answer = scheduler.ask()
+    with contextlib.suppress(slurm_commands.SchedulerError):
+        answer = slurm_commands.ask()
         ticket = known.ticket(run, {}, answer)
         if ticket is not None and ticket.element and answer.alive(ticket.element):
             raise InputError(

@@ -10,9 +10,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from deit_ablate.launch import Progress, Report
-from deit_ablate.plan import Run
+from deit_ablate.launch.local import Progress, Report
 from deit_ablate.store import State, Store
+from deit_ablate.sweep.plan import Run
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 PLAIN_EVERY = 30.0

@@ -14,8 +14,8 @@ import typer
 from deit_ablate.cli import console
 from deit_ablate.cli.known import known_sweep
 from deit_ablate.cli.targets import DEFAULT_RESULTS, Results
+from deit_ablate.errors import InputError, suggest
 from deit_ablate.store import Store
-from deit_ablate.yamlfile import InputError, suggest
 
 FORMATS = ("csv", "jsonl", "parquet")
 
@@ -34,7 +34,7 @@ def export(
     if format_ == "parquet" and output is None:
         raise InputError("parquet is not for a terminal", where=("--format", 0, 0), expected="--output FILE")
     from deit_ablate.report.frame import load, load_curves
-    from deit_ablate.report.render import escape_csv
+    from deit_ablate.report.tables.render import escape_csv
 
     frame = (load_curves if curves else load)(results, sweep)
     if format_ == "parquet":

@@ -14,7 +14,7 @@ from deit_ablate.cli.targets import DEFAULT_RESULTS, Results, runs_of
 from deit_ablate.store import Store
 
 if TYPE_CHECKING:
-    from deit_ablate.report.tokens import Row
+    from deit_ablate.report.figures.tokens import Row
 
 Targets = Annotated[
     list[str],
@@ -34,13 +34,13 @@ def tokens(targets: Targets, results: Results = DEFAULT_RESULTS, out: Out = None
     store = Store(results)
     rows = _rows(targets, store)
     folder = out or _folder(targets, store, "figures")
-    from deit_ablate.report import render
-    from deit_ablate.report.tokens import similarities, tokens_figure, tokens_table, tokens_values
+    from deit_ablate.report.figures.tokens import similarities, tokens_figure, tokens_table, tokens_values
+    from deit_ablate.report.tables import render
 
     found = similarities(store, rows)
     print(render.to_markdown(tokens_table(found)), end="")
     if _writable(folder):
-        from deit_ablate.report.style import save
+        from deit_ablate.report.figures.style import save
 
         path = files.make_folder(folder) / "token_similarity"
         files.replace(path.with_suffix(".csv"), render.to_csv(tokens_values(store, found)).encode())
@@ -62,8 +62,8 @@ def disagree(
     store = Store(results)
     rows = _rows(targets, store)
     folder = out or _folder(targets, store, "")
-    from deit_ablate.report import render
-    from deit_ablate.report.disagreement import disagreement_table, predictions, with_teachers
+    from deit_ablate.report.tables import render
+    from deit_ablate.report.tables.predictions import disagreement_table, predictions, with_teachers
 
     table = disagreement_table(predictions(store, with_teachers(store, rows), head))
     print(render.to_markdown(table), end="")
@@ -78,7 +78,7 @@ def _rows(targets: Sequence[str], store: Store) -> list[Row]:
     found = {target: runs_of(target, store) for target in targets}  # the errors; and what is the beginning of an id
     from dataclasses import replace
 
-    from deit_ablate.report.tokens import Row, sweep_rows
+    from deit_ablate.report.figures.tokens import Row, sweep_rows
 
     several = len({target.split(":")[0] for target in targets}) > 1
     rows: dict[tuple[tuple[str, ...], str], Row] = {}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from deit_ablate.errors import InputError, suggest
 from deit_ablate.store import Store
-from deit_ablate.yamlfile import InputError, suggest
 
 
 def known_sweep(store: Store, sweep: str) -> str:

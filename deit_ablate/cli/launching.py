@@ -14,17 +14,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from deit_ablate.cli import cluster, console
-from deit_ablate.cli.execution import folder_of, must_have
+from deit_ablate.cli.options import folder_of, must_have
+from deit_ablate.errors import InputError
 from deit_ablate.execution import Execution
-from deit_ablate.executors import EXECUTORS, worker_arguments
-from deit_ablate.launch import Launch, Report
-from deit_ablate.plan import Run
+from deit_ablate.launch.executors import EXECUTORS
+from deit_ablate.launch.jobs import worker_arguments
+from deit_ablate.launch.local import Launch, Report
+from deit_ablate.launch.slurm import Submitter
 from deit_ablate.store import State, Store
-from deit_ablate.submit import Submitter
-from deit_ablate.yamlfile import InputError, Node
+from deit_ablate.sweep.plan import Run
+from deit_ablate.sweep.yaml import Node
 
 if TYPE_CHECKING:
-    from deit_ablate.search import Search
+    from deit_ablate.search.search import Search
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ import yaml
 from deit_ablate.cli import console
 from deit_ablate.cli.known import known_sweep
 from deit_ablate.cli.targets import DEFAULT_RESULTS, Results
+from deit_ablate.errors import InputError, suggest
+from deit_ablate.search.trials import Trial, best, read_trials
 from deit_ablate.store import Store
-from deit_ablate.trials import Trial, best, read_trials
-from deit_ablate.yamlfile import InputError, suggest
 
 
 def search(

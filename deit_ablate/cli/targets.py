@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from deit_ablate import shipped
-from deit_ablate.plan import Plan, Run, make_plan
-from deit_ablate.spec import Sweep, load_sweep
+from deit_ablate.errors import InputError, suggest
 from deit_ablate.store import Store
-from deit_ablate.yamlfile import InputError, suggest
+from deit_ablate.sweep.load import Sweep, load_sweep
+from deit_ablate.sweep.plan import Plan, Run, make_plan
 
 if TYPE_CHECKING:
-    from deit_ablate.search import Search
+    from deit_ablate.search.search import Search
 
 Results = Annotated[Path, typer.Option("--results", help="Folder of the run store.", envvar="DEIT_ABLATE_RESULTS")]
 DEFAULT_RESULTS = Path("results")
@@ -48,7 +48,7 @@ class Study:
         """The sweep's search, which keeps plan.json up to date; None for a sweep without one."""
         if sweep.search is None:
             return None
-        from deit_ablate.search import Search
+        from deit_ablate.search.search import Search
 
         return Search(sweep, store, lambda plan: store.save_plan(sweep.name, self.document(plan, store)), **options)
 

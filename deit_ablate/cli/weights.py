@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from deit_ablate.plan import Run
+from deit_ablate.errors import InputError
 from deit_ablate.store import Store
-from deit_ablate.yamlfile import InputError
+from deit_ablate.sweep.plan import Run
 
 
 def keep_weights(runs: Iterable[Run], store: Store) -> dict[str, str]:

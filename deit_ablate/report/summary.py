@@ -11,12 +11,12 @@ from typing import Any
 
 import pandas as pd
 
-from deit_ablate.isolation import RECORDED, Leak, recorded_leaks, said
-from deit_ablate.report.effects import Effect, effects, untested
 from deit_ablate.report.frame import COLUMNS, final_stage, load, read_plan, rows
-from deit_ablate.report.sequential import WEIGHTS, Sequential, sequential
-from deit_ablate.report.stats import mean_interval
+from deit_ablate.report.stats.intervals import mean_interval
+from deit_ablate.report.stats.sequential import WEIGHTS, Sequential, sequential
+from deit_ablate.report.stats.verdicts import Effect, effects, untested
 from deit_ablate.store import Store
+from deit_ablate.sweep.confounds import RECORDED, Leak, recorded_leaks, said
 
 STATISTICS: dict[str, str] = {
     "variant": "the row of the ablation",

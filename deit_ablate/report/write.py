@@ -9,9 +9,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from deit_ablate import files, shipped
-from deit_ablate.report.render import RENDERERS
-from deit_ablate.report.searched import has_rows, is_search
-from deit_ablate.report.tables import Table
+from deit_ablate.report.tables.render import RENDERERS
+from deit_ablate.report.tables.search import has_rows, is_search
+from deit_ablate.report.tables.table import Table
 from deit_ablate.store import Store
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def _save_table(table: Table, stem: Path, markdown: str | None = None) -> list[P
 def _save_figures(figures: Mapping[str, Figure], folder: Path, formats: Sequence[str]) -> list[Path]:
     if not figures:
         return []
-    from deit_ablate.report.style import save
+    from deit_ablate.report.figures.style import save
 
     paths = []
     for name, figure in figures.items():

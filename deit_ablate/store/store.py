@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from deit_ablate import files, owner
+from deit_ablate import files
 from deit_ablate.recipe import canonical_json, run_id
+from deit_ablate.store import owner
 from deit_ablate.store.attempt import HOLD_AFTER, RESUMABLE, SCHEMA, Attempt, Refused, State, failure
 
 _RUN = re.compile(r"[0-9a-f]{16}\Z")

@@ -20,9 +20,9 @@ from timm.data.transforms import RandomResizedCropAndInterpolation
 from torch import Tensor
 from torchvision import transforms
 
+from deit_ablate.errors import TrainError
 from deit_ablate.recipe import Recipe
-from deit_ablate.train.data import Dataset
-from deit_ablate.train.errors import TrainError
+from deit_ablate.train.data.sets import Dataset
 from deit_ablate.train.streams import seed_generators, stream
 
 Operation = Callable[[Any], Any]

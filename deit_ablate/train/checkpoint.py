@@ -10,8 +10,8 @@ from typing import IO, Any, NamedTuple, cast
 
 import torch
 
+from deit_ablate.errors import TrainError
 from deit_ablate.files import sync_folder, temporary_beside
-from deit_ablate.train.errors import TrainError
 
 
 class CheckpointError(TrainError):

@@ -25,8 +25,8 @@ from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from deit_ablate.errors import TrainError
 from deit_ablate.recipe import Distill, Recipe, Regularize
-from deit_ablate.train.errors import TrainError
 from deit_ablate.train.evaluate import classifiers
 from deit_ablate.train.mixing import smoothing_over_all
 from deit_ablate.train.model import Heads, heads

@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from deit_ablate.train.errors import TrainError
+from deit_ablate.errors import TrainError
 
 Item = TypeVar("Item")
 PATIENCE = datetime.timedelta(hours=2)

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from deit_ablate.train.data import Array
-from deit_ablate.train.errors import TrainError
+from deit_ablate.errors import TrainError
+from deit_ablate.train.data.loader import Batch
+from deit_ablate.train.data.sets import Array
 from deit_ablate.train.model import Heads, heads
-from deit_ablate.train.sampler import Batch
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from deit_ablate.errors import TrainError
 from deit_ablate.recipe import Recipe
-from deit_ablate.train.data import Splits, load_data
+from deit_ablate.train.data.loader import steps_per_epoch, training_batches
+from deit_ablate.train.data.sets import Splits, load_data
 from deit_ablate.train.distill import build_loss, distillation_of
 from deit_ablate.train.distributed import Group, Share
 from deit_ablate.train.ema import Ema
-from deit_ablate.train.errors import TrainError
 from deit_ablate.train.losses import Losses
 from deit_ablate.train.mixing import build_mixing
 from deit_ablate.train.model import build_model, load_weights, shape_of
@@ -32,7 +33,6 @@ from deit_ablate.train.outcome import Examiner, Outcome
 from deit_ablate.train.parents import Parent, build_teacher, parent_weights
 from deit_ablate.train.position import Position, restore, to_state
 from deit_ablate.train.precision import HeadsOf, autocast, build_scaler, set_up
-from deit_ablate.train.sampler import steps_per_epoch, training_batches
 from deit_ablate.train.streams import seed_generators, stream
 
 __all__ = ["Journal", "Outcome", "Parent", "TrainError", "train"]

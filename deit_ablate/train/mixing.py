@@ -11,8 +11,8 @@ from collections.abc import Callable
 from timm.data.mixup import Mixup
 from torch import Tensor
 
+from deit_ablate.errors import TrainError
 from deit_ablate.recipe import Recipe, Regularize
-from deit_ablate.train.errors import TrainError
 
 Mixing = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """Images (B, C, H, W), changed in place, and targets (B,) to images and targets (B,) or (B, K)."""

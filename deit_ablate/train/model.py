@@ -19,8 +19,8 @@ from timm.models import VisionTransformer
 from timm.models.deit import VisionTransformerDistilled
 from torch import Tensor, nn
 
+from deit_ablate.errors import TrainError
 from deit_ablate.recipe import Recipe
-from deit_ablate.train.errors import TrainError
 from deit_ablate.train.registry import check_options, did_you_mean, lookup, option_names
 
 Heads = tuple[Tensor, Tensor | None]

@@ -11,14 +11,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deit_ablate import files
+from deit_ablate.errors import TrainError
 from deit_ablate.recipe import Recipe
 from deit_ablate.train import checkpoint
-from deit_ablate.train.data import Dataset, Splits
+from deit_ablate.train.data.sets import Dataset, Splits
 from deit_ablate.train.distill import distillation_of
-from deit_ablate.train.errors import TrainError
 from deit_ablate.train.evaluate import classifiers
 from deit_ablate.train.model import build_model, heads, load_weights, shape_of
-from deit_ablate.train.pretrained import named_teacher
+from deit_ablate.train.teachers import named_teacher
 
 
 @dataclass(frozen=True)

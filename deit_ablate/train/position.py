@@ -9,9 +9,9 @@ from torch import nn
 from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
-from deit_ablate.train.data import Splits
+from deit_ablate.errors import TrainError
+from deit_ablate.train.data.sets import Splits
 from deit_ablate.train.ema import Ema
-from deit_ablate.train.errors import TrainError
 
 
 @dataclass

@@ -12,18 +12,16 @@ from typing import Any
 import torch
 
 from deit_ablate import __version__
-from deit_ablate.origin import checkout
 
 
 @functools.cache
 def provenance() -> dict[str, Any]:
-    """The code and the packages that carry this run."""
+    """The versions that carry this run."""
     packages = ("torch", "torchvision", "timm", "numpy", "pillow")
     return {
         "version": __version__,
         "python": platform.python_version(),
         "packages": {name: importlib.metadata.version(name) for name in packages},
-        "git": checkout(),
     }
 
 

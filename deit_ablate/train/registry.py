@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from deit_ablate.train.errors import TrainError
+from deit_ablate.errors import TrainError
 
 Entry = TypeVar("Entry")
 

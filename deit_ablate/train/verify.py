@@ -12,17 +12,17 @@ import torch
 from torch import nn
 
 from deit_ablate import files
+from deit_ablate.errors import TrainError
 from deit_ablate.recipe import Recipe, run_id
 from deit_ablate.train import checkpoint, cost
-from deit_ablate.train.data import Array, Splits, load_data
+from deit_ablate.train.data.loader import evaluation_batches
+from deit_ablate.train.data.sets import Array, Splits, load_data
 from deit_ablate.train.distill import distillation_of
-from deit_ablate.train.errors import TrainError
 from deit_ablate.train.evaluate import Scores, evaluate
 from deit_ablate.train.model import build_model, shape_of
 from deit_ablate.train.precision import set_up
 from deit_ablate.train.provenance import hardware, provenance
 from deit_ablate.train.registry import source_sha256
-from deit_ablate.train.sampler import evaluation_batches
 
 TOLERANCE = 0.1
 """Points of top-1 by which another kind of device, or other versions of the packages, may differ."""

@@ -22,7 +22,7 @@ class Overtaken(BaseException):
 
 
 def _pin_data(store: Store, recipe: Recipe, facts: dict[str, Any]) -> None:
-    from deit_ablate.train.errors import TrainError
+    from deit_ablate.errors import TrainError
 
     data_id = recipe.data.id or recipe.data.name
     pinned = store.pin_data(data_id, facts)

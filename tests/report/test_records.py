@@ -8,11 +8,11 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from conftest import Study, end
+from studies import Study, end
 
 import deit_ablate
 from deit_ablate.report import frame, records
-from deit_ablate.report.tables import sweep_table
+from deit_ablate.report.tables.table import sweep_table
 
 
 @pytest.fixture

@@ -13,10 +13,10 @@ import torch
 from tiny import STEPS, Recording, Stopping, tiny
 from torch import nn
 
+from deit_ablate.errors import TrainError
 from deit_ablate.train import checkpoint
 from deit_ablate.train.distill import DISTILLATIONS
 from deit_ablate.train.ema import Ema
-from deit_ablate.train.errors import TrainError
 from deit_ablate.train.loop import Journal, Outcome, Parent, train
 from deit_ablate.train.outcome import chance_threshold
 
@@ -321,7 +321,7 @@ def test_temperature_and_alpha_change_the_weights(teacher: Parent) -> None:
 
 
 def test_colour_images_train_too(tmp_path: Path) -> None:
-    from test_datasets import write_tree
+    from tiny import write_tree
 
     write_tree(tmp_path, {"cat": 12, "dog": 12})
     data = {"name": "imagefolder", "id": "pets", "train_images": None, "validation": 0.25, "eval_crop": 0.875}

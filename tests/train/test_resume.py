@@ -13,8 +13,8 @@ import pytest
 from resuming import ema_sha256, essence
 from tiny import STEPS, Recording, Stopping, tiny
 
+from deit_ablate.errors import TrainError
 from deit_ablate.train import checkpoint
-from deit_ablate.train.errors import TrainError
 from deit_ablate.train.loop import Journal, train
 
 HERE = Path(__file__).parent

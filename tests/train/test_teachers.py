@@ -21,15 +21,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deit_ablate import files
+from deit_ablate.errors import TrainError
 from deit_ablate.recipe import Recipe
-from deit_ablate.train import checkpoint, pretrained
-from deit_ablate.train.data import ArrayImages, Dataset, Splits, load_data
-from deit_ablate.train.errors import TrainError
+from deit_ablate.train import checkpoint, teachers
+from deit_ablate.train.data.sets import ArrayImages, Dataset, Splits, load_data
 from deit_ablate.train.evaluate import classifiers
 from deit_ablate.train.loop import Journal, train
 from deit_ablate.train.model import build_model, heads, load_weights, shape_of
 from deit_ablate.train.parents import Parent, Teacher, build_teacher
-from deit_ablate.train.pretrained import download_weights, fetch, load_weights_file, named_teacher, teacher_file
+from deit_ablate.train.teachers import download_weights, fetch, load_weights_file, named_teacher, teacher_file
 
 CPU = torch.device("cpu")
 ONE: dict[str, Any] = {"schedule": {"epochs": 1}}
@@ -348,7 +348,7 @@ class Memory:
 
 def test_hub_weights_are_fetched_once_and_read_from_the_store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     hub = model_of(CONVNET, num_classes=1000, in_chans=3)
-    monkeypatch.setattr(pretrained, "_from_hub", lambda *_: hub)
+    monkeypatch.setattr(teachers, "_from_hub", lambda *_: hub)
     store = Memory(tmp_path)
     recipe = tiny(distill={"type": "hard", "teacher": CONVNET})
     first, second = teacher_file(recipe, store), teacher_file(recipe, store)
@@ -366,7 +366,7 @@ def test_hub_weights_are_fetched_once_and_read_from_the_store(monkeypatch: pytes
 
 
 def test_the_same_weights_are_written_as_the_same_bytes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(pretrained, "_from_hub", lambda *_: model_of(VIT, num_classes=1000, in_chans=3))
+    monkeypatch.setattr(teachers, "_from_hub", lambda *_: model_of(VIT, num_classes=1000, in_chans=3))
     for name in ("a", "b"):
         download_weights(VIT, tmp_path / name)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
@@ -378,7 +378,7 @@ def test_fetching_goes_on_after_what_cannot_be_had(monkeypatch: pytest.MonkeyPat
             raise TrainError("no network")
         return model_of(name, num_classes=1000, in_chans=3)
 
-    monkeypatch.setattr(pretrained, "_from_hub", hub)
+    monkeypatch.setattr(teachers, "_from_hub", hub)
     requests = [{"kind": "teacher", "name": name} for name in (VIT, CONVNET, CONVNET)]
     requests += [{"kind": "data", "name": "digits", "folder": str(tmp_path)}]
     answers = list(fetch(requests, Memory(tmp_path)))

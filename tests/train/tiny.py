@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 from deit_ablate.recipe import Recipe
 from deit_ablate.train.loop import Journal
@@ -62,3 +65,11 @@ class Recording(Journal):
 
     def progress(self, epoch: int, step: int, steps: int, loss: float) -> None:
         self.seen.append((epoch, step, steps))
+
+
+def write_tree(folder: Path, counts: dict[str, int], mode: str = "RGB") -> None:
+    for part in ("train", "val"):
+        for label, count in counts.items():
+            (folder / part / label).mkdir(parents=True)
+            for number in range(count):
+                Image.new(mode, (20 + number, 24), number).save(folder / part / label / f"{number}.png")

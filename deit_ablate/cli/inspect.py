@@ -1,0 +1,241 @@
+"""Commands that only look: status, logs, show, diff, table, figure."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import Annotated, Any
+
+import typer
+
+from deit_ablate.cli import cluster, console
+from deit_ablate.cli.known import known_sweep
+from deit_ablate.cli.targets import DEFAULT_RESULTS, Results, names_of, one_run
+from deit_ablate.errors import InputError
+from deit_ablate.launch import status as statuses
+from deit_ablate.recipe import difference, flatten
+from deit_ablate.store import Store, owner
+
+RunArgument = Annotated[
+    str, typer.Argument(metavar="RUN", help="sweep:variant:seed[:stage], or the first digits of a run's id.")
+]
+
+
+def status(
+    sweep: Annotated[
+        str | None, typer.Argument(help="A sweep's name under the results folder; without it, all of them.")
+    ] = None,
+    results: Results = DEFAULT_RESULTS,
+    json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show where the runs of a sweep stand, or how many of each sweep are done."""
+    store = Store(results)
+    names = store.sweeps() if sweep is None else [known_sweep(store, sweep)]
+    if sweep is None:
+        rows = [(name, console.counts(_states(store, name))) for name in names]
+        if json_:
+            print(json.dumps(dict(rows)))
+        else:
+            print("\n".join(console.columns(rows)) if rows else f"no sweeps in {results}")
+        return
+    name = names[0]
+    plan = store.plan(name) or {}
+    states = _states(store, name)
+    if json_:
+        print(
+            json.dumps(
+                {
+                    run: {"state": state.name, "detail": state.detail, "attempt": state.attempt}
+                    for run, state in states.items()
+                }
+            )
+        )
+        return
+    table = [("name", "run", "state", "")]
+    for variant, seed, stage, run in plan["cells"]:
+        label = ":".join([variant, str(seed), *([stage] if stage else [])])
+        more = ""
+        if states[run].name == "running":
+            more = console.glance(store, run, (store.recipe(run) or {})["recipe"]["schedule"]["epochs"])
+        elif states[run].name == "done":
+            more = console.score(store.outcome(run))
+        table.append((label, run, str(states[run]), more))
+    print("\n".join(console.columns(table)))
+    print(console.counts(states))
+
+
+def _states(store: Store, sweep: str) -> dict[str, statuses.State]:
+    plan = store.plan(sweep) or {"cells": [], "parents": {}}
+    states = statuses.states(store, statuses.parents_first(plan), sweep)
+    return {cell[3]: states[cell[3]] for cell in plan["cells"]}
+
+
+def logs(
+    run: RunArgument,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on printing until the run ends.")] = False,
+    results: Results = DEFAULT_RESULTS,
+) -> None:
+    """Print what a run's latest attempt printed."""
+    store = Store(results)
+    found = one_run(run, store)
+    if not store.attempts(found) and not cluster.waits(store, found):
+        raise InputError(f"{run} has not started yet", expected="a run with an attempt")
+    if not store.attempts(found):
+        print(cluster.printed(store, found) or f"{run} waits at the scheduler")
+    number = position = 0
+    while True:
+        last = next(reversed(store.attempts(found)), None)
+        ended = last is None or last.exit is not None or owner.provably_gone(last.owner)
+        over = store.outcome(found) is not None or (ended and not cluster.waits(store, found))
+        if last is not None and last.number != number:
+            if number:
+                print(f"--- attempt {last.number} ---")
+            number, position = last.number, 0
+        if last is not None and last.log.exists():
+            with open(last.log, "rb") as handle:
+                handle.seek(position)
+                chunk = handle.read()
+            position += len(chunk)
+            sys.stdout.write("\n".join(map(console.plain, chunk.decode(errors="replace").split("\n"))))
+            sys.stdout.flush()
+        if over or not follow:
+            return
+        time.sleep(0.5)
+
+
+def show(
+    run: RunArgument,
+    results: Results = DEFAULT_RESULTS,
+    json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show a run: its names, state, recipe, attempts, metrics and where its result comes from."""
+    store = Store(results)
+    found = one_run(run, store)
+    stored, outcome = store.recipe(found), store.outcome(found) or {}
+    if stored is None:
+        raise InputError(f"{run} has not started yet", expected="a run that was started once")
+    state = statuses.states(
+        store,
+        {**{p["run"]: [] for p in stored["parents"].values()}, found: [p["run"] for p in stored["parents"].values()]},
+    )[found]
+    attempts: list[dict[str, Any]] = [
+        {"number": a.number, "owner": a.owner, "exit": a.exit} for a in store.attempts(found)
+    ]
+    if json_:
+        print(
+            json.dumps(
+                {
+                    "run": found,
+                    "names": names_of(found, store),
+                    "state": state.name,
+                    "detail": state.detail,
+                    **stored,
+                    "outcome": outcome,
+                    "attempts": attempts,
+                }
+            )
+        )
+        return
+    lines = [f"{found}  {', '.join(names_of(found, store))}", f"state: {state}", "", "recipe:"]
+    lines += [f"  {key}: {console.show_value(value)}" for key, value in flatten(stored["recipe"])]
+    lines += [
+        f"parent ({role}): {parent['run']}, {parent['weights']} weights" for role, parent in stored["parents"].items()
+    ]
+    lines += [f"source of {name}: {sha256[:16]}" for name, sha256 in stored["sources"].items()]
+    lines += ["", "attempts:"]
+    for attempt in attempts:
+        owner, ended = attempt["owner"], attempt["exit"] or {}
+        lines.append(
+            f"  {attempt['number']}: on {owner.get('host')}, pid {owner.get('pid')}: {ended.get('class', 'under way')} {ended.get('message', '')}".rstrip()
+        )
+    for part in ("metrics", "cost", "provenance"):
+        if part in outcome:
+            lines += ["", f"{part}:"]
+            lines += [
+                f"  {key}: {console.show_value(value)}" for key, value in flatten(outcome[part]) if key != "git.diff"
+            ]
+    print("\n".join(map(console.plain, lines)))
+
+
+def diff(first: RunArgument, second: RunArgument, results: Results = DEFAULT_RESULTS) -> None:
+    """Show what differs between two runs: recipes, parents, results and what they were made with."""
+    store = Store(results)
+    one, two = (one_run(name, store) for name in (first, second))
+    stored = [store.recipe(run) for run in (one, two)]
+    if None in stored:
+        raise InputError(
+            "a run that has not started has no recipe to compare", expected="two runs that were started once"
+        )
+    before, after = (item or {} for item in stored)
+    outcomes = [store.outcome(run) or {} for run in (one, two)]
+    for title, changed in (
+        ("recipe", difference(after["recipe"], before["recipe"])),
+        ("parents", difference(after["parents"], before["parents"])),
+        ("sources", difference(after["sources"], before["sources"])),
+        ("result", difference(outcomes[1].get("metrics") or {}, outcomes[0].get("metrics") or {})),
+        ("made with", difference(_made_with(outcomes[1]), _made_with(outcomes[0]))),
+    ):
+        print(f"{title}:")
+        rows = [(key, console.show_value(old), "->", console.show_value(new)) for key, (old, new) in changed.items()]
+        print("\n".join(console.columns(rows, indent="  ")) if rows else "  the same")
+
+
+def _made_with(outcome: dict[str, object]) -> dict[str, object]:
+    provenance = dict(outcome.get("provenance") or {})  # type: ignore[call-overload]
+    provenance.pop("command", None)
+    return provenance
+
+
+def table(
+    sweep: Annotated[str, typer.Argument(help="A sweep's name under the results folder.")],
+    format_: Annotated[str, typer.Option("--format", help="md, csv, tex or html.")] = "md",
+    results: Results = DEFAULT_RESULTS,
+    paper: Annotated[bool, typer.Option("--paper", help="The paper's table, with its numbers beside ours.")] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="5% for any false verdict, and exit code 1 where a row is not isolated.")
+    ] = False,
+    search: Annotated[
+        bool, typer.Option("--search", help="The best trials of a search alone; md shows them before its table.")
+    ] = False,
+) -> None:
+    """Print a sweep's table, made from its records."""
+    name = known_sweep(Store(results), sweep)
+    from deit_ablate.report.frame import rows
+    from deit_ablate.report.summary import summarize
+    from deit_ablate.report.tables.search import is_search
+    from deit_ablate.report.write import RENDERERS, analysis, markdown, paper_analysis
+
+    if format_ not in RENDERERS:
+        raise InputError(f"got {format_!r}", where=("--format", 0, 0), expected=", ".join(RENDERERS))
+    if search and not is_search(Store(results).plan(name) or {}):
+        raise InputError(f"{name} is no search", where=("--search", 0, 0), expected="a sweep with a search block")
+    module = paper_analysis(results, name) if paper else analysis("search") if search else analysis()
+    if module is None:
+        raise InputError(f"{name} is no table of the paper", where=("--paper", 0, 0), expected="a sweep that is one")
+    if format_ == "md" and not paper and not search:
+        print(markdown(results, name, strict), end="")
+    else:
+        print(RENDERERS[format_](module.table(results, name, strict)), end="")
+    leaking = [row for row in rows(summarize(results, name).frame) if row["leaks"]] if strict else []
+    for row in leaking:
+        print(f"error: {console.plain(row['variant'])} is not isolated: {console.plain(row['leaks'])}", file=sys.stderr)
+    if leaking:
+        raise typer.Exit(1)
+
+
+def figure(
+    sweep: Annotated[str, typer.Argument(help="A sweep's name under the results folder.")],
+    results: Results = DEFAULT_RESULTS,
+    format_: Annotated[str, typer.Option("--format", help="png, pdf, svg, or several with commas between.")] = "png",
+) -> None:
+    """Draw a sweep's figures from its records, and print where they are."""
+    name = known_sweep(Store(results), sweep)
+    formats = list(dict.fromkeys(format_.split(",")))
+    if unknown := [form for form in formats if form not in ("png", "pdf", "svg")]:
+        raise InputError(f"got {unknown[0]!r}", where=("--format", 0, 0), expected="png, pdf or svg")
+    from deit_ablate.report.write import write_figures, write_paper, write_search
+
+    for write in (write_search, write_figures, write_paper):
+        for path in write(results, name, formats):
+            print(path)

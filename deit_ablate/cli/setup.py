@@ -1,0 +1,142 @@
+"""Commands that leave the work to a worker process, which may import torch: fetch, verify."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from deit_ablate.cli import console
+from deit_ablate.cli.options import DataDir, Device, chosen, must_have
+from deit_ablate.cli.run import Json, Profile, Sets, SweepArgument
+from deit_ablate.cli.targets import DEFAULT_RESULTS, Results, runs_of, stored_runs, study
+from deit_ablate.cli.weights import keep_weights
+from deit_ablate.errors import InputError
+from deit_ablate.execution import Execution
+from deit_ablate.recipe import names
+from deit_ablate.store import Store
+from deit_ablate.sweep.plan import Run, make_plan
+
+SUPPLIED = frozenset({"imagenet", "imagefolder"})
+"""Data sets that nobody can fetch for the user."""
+
+
+def fetch(
+    sweep: SweepArgument,
+    profile: Profile = None,
+    set_: Sets = None,
+    results: Results = DEFAULT_RESULTS,
+    data_dir: DataDir = None,
+) -> None:
+    """Bring what a sweep needs from the network, and the weights files that it names, to where its runs look for them.
+
+    For machines whose compute nodes have no network: run it where there is one.
+    """
+    store = Store(results)
+    asked = study(sweep, store, profile=profile, sets=set_ or ())
+    file = asked.sweep()
+    search = asked.search(file, store)
+    runs = {**search.runs, **{run.id: run for run in search.examples()}} if search else make_plan(file).runs
+    requests = [*_teachers(runs), *_data(runs, data_dir)]
+    for sha256, path in keep_weights(runs.values(), store).items():
+        print(f"teacher {sha256[:14]}: in {path}")
+    failed = False
+    for answer in _worker("fetch", {"results": str(store.root), "requests": requests}) if requests else ():
+        files = f"fetched {', '.join(answer['files'])}" if answer["files"] else "all is there already"
+        print(console.plain(f"{answer['kind']} {answer['name']}: {answer['error'] or files}"), flush=True)
+        failed = failed or answer["error"] is not None
+    raise typer.Exit(1 if failed else 0)
+
+
+def _teachers(runs: Mapping[str, Run]) -> Iterator[dict[str, str]]:
+    """A request for each hub model that teaches in these runs (those with a file of weights need none)."""
+    wanted = [run.recipe["distill"] for run in runs.values()]
+    for name in dict.fromkeys(part["teacher"] for part in wanted if part["teacher"] and not part["teacher_weights"]):
+        yield {"kind": "teacher", "name": name}
+
+
+def _data(runs: Mapping[str, Run], folder: Path | None) -> Iterator[dict[str, str]]:
+    """A request for each data set that lies in a folder; says which the user must supply."""
+    for name in dict.fromkeys(run.recipe["data"]["name"] for run in runs.values()):
+        usual = names()["datasets"].get(name, {}).get("folder")
+        if usual is None or (folder is None and usual != "--data-dir" and Path(usual).is_dir()):
+            continue  # it is part of the package, a function of one's own, or installed
+        if name in SUPPLIED:
+            print(f"data {name}: is not fetched; supply its folder with --data-dir")
+        elif folder is None:
+            raise InputError(
+                f"no folder is given to fetch {name} into", expected="--data-dir DIR (or DEIT_ABLATE_DATA)"
+            )
+        else:
+            yield {"kind": "data", "name": name, "folder": str(folder)}
+
+
+def verify(
+    targets: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN...", help="sweep:variant:seed[:stage], a whole sweep, or the first digits of a run's id."
+        ),
+    ],
+    device: Device = None,
+    data_dir: DataDir = None,
+    results: Results = DEFAULT_RESULTS,
+    json_: Json = False,
+) -> None:
+    """Evaluate finished runs' checkpoints anew and compare with their records: weights, metrics, every prediction.
+
+    Exactly on the same kind of CPU with the same versions; elsewhere top-1 may differ by 0.1 points.
+    """
+    store = Store(results)
+    runs = list(dict.fromkeys(run for target in targets for run in runs_of(target, store)))
+    how = chosen(Execution(), None, device=device, data_dir=data_dir)
+    for run in runs:
+        if store.outcome(run) is None:
+            raise InputError("has not finished", where=(run, 0, 0), expected="runs with a record")
+        if store.weights(run) is None:
+            raise InputError("its weights are gone", where=(run, 0, 0), expected="runs whose last checkpoint is kept")
+    must_have(how, [run for id_, run in stored_runs(runs, store).items() if id_ in runs])
+    request = {"results": str(store.root), "runs": runs, "data_dir": how.data_dir, "device": how.device}
+    answers = []
+    for answer in _worker("verify", request):
+        answers.append(answer)
+        print(console.plain(_told(answer)), flush=True, file=sys.stderr if json_ else sys.stdout)
+    if json_:
+        print(json.dumps(answers))
+    raise typer.Exit(
+        2 if any("error" in answer for answer in answers) else 0 if all(a["agrees"] for a in answers) else 1
+    )
+
+
+def _told(answer: Mapping[str, Any]) -> str:
+    if "error" in answer:
+        return f"{answer['run']}: cannot be verified: {answer['error']}"
+    if not answer["agrees"]:
+        return f"{answer['run']}: DIFFERS: {'; '.join(answer['problems'])}"
+    now, images = answer["top1"][1], answer["images"]
+    if answer["exact"]:
+        return f"{answer['run']}: agrees exactly: weights, metrics and predictions of {images} images, top-1 {now:.2f}%"
+    moved = ", ".join(f"{count} of {images} ({name})" for name, count in answer["predictions"].items() if count)
+    return (
+        f"{answer['run']}: agrees within 0.1 points (another device or other versions): top-1 {now:.2f}%, "
+        f"recorded {answer['top1'][0]:.2f}%; predictions that differ: {moved or 'none'}"
+    )
+
+
+def _worker(mode: str, request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Ask a worker process; its answers, a JSON line each, as they come. What it says besides goes to the terminal."""
+    command = [sys.executable, "-m", "deit_ablate.worker", mode]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin
+        assert process.stdout
+        process.stdin.write(json.dumps(request))
+        process.stdin.close()
+        yield from (json.loads(line) for line in process.stdout if line.startswith("{"))
+        if process.wait() != 0:
+            print(f"error: the worker ended with exit code {process.returncode}", file=sys.stderr)
+            raise typer.Exit(1)

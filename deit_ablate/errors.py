@@ -1,0 +1,39 @@
+"""What can be wrong, for people: what a user wrote, and what only the trainer can see."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+Position = tuple[str, int, int]
+
+
+class InputError(Exception):
+    """Something a user wrote is wrong. Printed as one message; the command exits with code 2.
+
+    ``where`` is (file, line, column), lines and columns from 1; line 0 means "the file as a whole".
+    """
+
+    def __init__(self, problem: str, *, where: Position | None = None, key: str = "", expected: str = ""):
+        self.problem, self.where, self.key, self.expected = problem, where, key, expected
+        super().__init__(str(self))
+
+    def __str__(self) -> str:
+        parts = []
+        if self.where:
+            file, line, column = self.where
+            parts.append(f"{file}:{line}:{column}" if line else file)
+        if self.key:
+            parts.append(self.key)
+        text = ": ".join([*parts, self.problem])
+        return f"{text}; expected {self.expected}" if self.expected else text
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """``; did you mean 'x'?`` for the nearest known name, or an empty string."""
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.55)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+class TrainError(ValueError):
+    """The recipe, the data or the machine does not allow this training; the message says what to change."""

@@ -1,0 +1,96 @@
+"""What a plan will cost, from finished runs like its own; "unknown" where there are none."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from deit_ablate.store import Store
+from deit_ablate.sweep.plan import Run
+
+MOST_RECORDS = 300
+"""Finished runs that are read for an estimate: enough for a mean, few enough for a store of ten thousand."""
+LARGE_SECONDS = 24 * 3600.0
+"""Machine time above which ``run`` asks before it starts."""
+LARGE_UNKNOWN = 100
+"""Runs of unknown cost above which ``run`` asks before it starts."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Cost of some runs: seconds of one slot, bytes on disk, files; None where nothing like them has finished."""
+
+    runs: int
+    seconds: float | None
+    bytes: int | None
+    files: int | None
+
+    def large(self, store: Store) -> str | None:
+        """Why this is large for this machine, or None."""
+        if self.bytes is not None:
+            root = store.root if store.root.exists() else store.root.absolute().parent
+            while not root.exists():
+                root = root.parent
+            free = shutil.disk_usage(root).free
+            if self.bytes > free / 2:
+                return f"it needs about {self.bytes / 1e9:.1f} GB of the {free / 1e9:.1f} GB that are free"
+        if self.seconds is not None and self.seconds > LARGE_SECONDS:
+            return f"it needs about {self.seconds / 3600:.0f} hours of machine time"
+        if self.seconds is None and self.runs > LARGE_UNKNOWN:
+            return f"it has {self.runs} runs of unknown cost"
+        return None
+
+
+def _workload(recipe: Mapping[str, Any], *, whole: bool) -> str:
+    """What makes two runs cost alike: the same data, model and teacher; ``whole`` asks for the same schedule too."""
+    data = {key: value for key, value in recipe["data"].items() if key != "validation"}
+    heads = recipe["distill"]["type"] != "none"
+    schedule = (recipe["schedule"]["epochs"], recipe["schedule"]["batch_size"]) if whole else ()
+    return repr((data, recipe["model"], heads, schedule))
+
+
+class Costs:
+    """Seconds, bytes and files of finished runs, by workload."""
+
+    def __init__(self, store: Store, runs: Iterable[str] = ()):
+        self._seconds: dict[str, list[float]] = {}
+        self._per_epoch: dict[str, list[float]] = {}
+        self._sizes: list[tuple[int, int]] = []
+        self._store = store
+        known = store.runs()
+        for run in [*(run for run in runs if run in known), *sorted(known)][:MOST_RECORDS]:
+            self.learn(run)
+
+    def learn(self, run: str) -> None:
+        """Take a finished run into account."""
+        outcome, stored = self._store.outcome(run), self._store.recipe(run)
+        if not outcome or not stored or "non-finite" in (outcome.get("reason") or ""):
+            return  # not finished, or before its time
+        seconds = outcome["cost"].get("wall_seconds_all_attempts", outcome["cost"]["wall_seconds"])
+        recipe = stored["recipe"]
+        self._seconds.setdefault(_workload(recipe, whole=True), []).append(seconds)
+        self._per_epoch.setdefault(_workload(recipe, whole=False), []).append(seconds / recipe["schedule"]["epochs"])
+        if len(self._sizes) < 20:
+            self._sizes.append(self._store.size(run))
+
+    def seconds(self, recipe: Mapping[str, Any]) -> float | None:
+        """Expected wall seconds of one run of this recipe."""
+        if not self._seconds:
+            return None
+        if alike := self._seconds.get(_workload(recipe, whole=True)):
+            return sum(alike) / len(alike)
+        if alike := self._per_epoch.get(_workload(recipe, whole=False)):
+            return sum(alike) / len(alike) * recipe["schedule"]["epochs"]
+        return None
+
+    def estimate(self, runs: Iterable[Run]) -> Estimate:
+        runs = list(runs)
+        each = [self.seconds(run.recipe) for run in runs]
+        known = [seconds for seconds in each if seconds is not None]
+        seconds = sum(known) + (len(each) - len(known)) * (sum(known) / len(known)) if known else None
+        if not self._sizes:
+            return Estimate(len(runs), seconds, None, None)
+        mean_bytes, mean_files = (sum(values) / len(self._sizes) for values in zip(*self._sizes, strict=True))
+        return Estimate(len(runs), seconds, round(mean_bytes * len(runs)), round(mean_files * len(runs)))

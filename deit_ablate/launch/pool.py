@@ -1,0 +1,249 @@
+"""Runs on this machine: a process a run (or a rank), forked from one that has imported torch and timm."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import IO
+
+from deit_ablate.execution import SAVED
+from deit_ablate.launch.jobs import Ended, Job
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs that runs may use, found without CUDA (which must not be touched before a fork)."""
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if given is not None:
+        return [name for name in given.split(",") if name and name != "-1"]
+    try:
+        return [str(index) for index, _ in enumerate(sorted(os.listdir("/proc/driver/nvidia/gpus")))]
+    except OSError:
+        return []
+
+
+def may_have_gpu() -> bool:
+    """False only where there is certainly no GPU: no device file of NVIDIA's, AMD's or WSL's driver."""
+    return any(
+        os.path.exists(path)
+        for path in ("/proc/driver/nvidia", "/dev/nvidia0", "/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
+    )
+
+
+def usable_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+GRACE_SECONDS = 30.0
+"""For the other ranks to end by themselves after one has failed (a rank that waits on a GPU may not notice)."""
+
+
+@dataclass
+class _Started:
+    """A job that runs: its ranks' processes, and how those that are over have ended."""
+
+    job: Job
+    gpus: list[str]
+    pids: dict[int, int] = field(default_factory=dict)
+    codes: dict[int, int] = field(default_factory=dict)
+    deadline: float | None = None
+
+    @property
+    def over(self) -> bool:
+        return len(self.codes) == self.job.ranks
+
+
+class LocalExecutor:
+    """Runs on this machine, each a process of its own (or one a rank), forked from a server that has imported torch
+    and timm.
+
+    A bounded number of runs at once: ``parallel``, or as many as there are GPUs, or ``threads`` cores, for the
+    ``ranks`` of each. Where the launcher dies, running processes finish what they do.
+    """
+
+    def __init__(self, *, parallel: int | None = None, threads: int = 1, device: str = "auto", ranks: int = 1):
+        gpus = visible_gpus() if device in ("auto", "cuda") else []
+        self.slots = parallel or max(1, len(gpus) // ranks if gpus else usable_cores() // (threads * ranks))
+        self._gpus = gpus
+        self._threads = threads
+        self._server: subprocess.Popen[bytes] | None = None
+        self._errors: IO[bytes] | None = None
+        self._running: dict[int, _Started] = {}
+        self._asked: dict[int, int | None] = {}
+        self._number = 0
+        self._partial = b""
+
+    def ask(self, *argv: str) -> int:
+        """Run a worker command, forked like any job, and wait for it; returns its exit code.
+
+        Raises RuntimeError where the server that forks cannot be started.
+        """
+        server = self._serve()
+        self._number += 1
+        number = self._number
+        self._asked[number] = None
+        assert server.stdin
+        with contextlib.suppress(OSError):  # a server that is gone is found out below, with what it said
+            server.stdin.write(json.dumps({"token": [number, 0], "argv": argv, "environment": {}}).encode() + b"\n")
+            server.stdin.flush()
+        while (code := self._asked[number]) is None:
+            self.poll(0.05)
+            if self._server is None:
+                raise RuntimeError(f"the process that starts runs is gone: {self._complaint()}")
+        del self._asked[number]
+        return code
+
+    def submit(self, job: Job) -> None:
+        """Start a job. Raises RuntimeError where the server that forks cannot be started."""
+        server = self._serve()
+        self._number += 1
+        used = [gpu for started in self._running.values() for gpu in started.gpus]
+        by_use = sorted(self._gpus, key=used.count)
+        gpus = [by_use[rank % len(by_use)] for rank in range(job.ranks)] if by_use else []
+        self._running[self._number] = _Started(job, gpus)
+        assert server.stdin
+        try:
+            for rank, environment in enumerate(_environments(job, gpus)):
+                request = {"token": [self._number, rank], "argv": job.argv(), "environment": environment}
+                server.stdin.write(json.dumps(request).encode() + b"\n")
+            server.stdin.flush()
+        except OSError:
+            del self._running[self._number]
+            raise RuntimeError(f"the process that starts runs is gone: {self._complaint()}") from None
+
+    def poll(self, timeout: float) -> list[Ended]:
+        """The jobs that have ended since the last call; waits up to ``timeout`` seconds for one."""
+        import select
+
+        if self._server is None:
+            return []
+        assert self._server.stdout
+        stream = self._server.stdout.fileno()
+        ended: list[Ended] = []
+        self._end_stragglers()
+        while select.select([stream], [], [], 0 if ended else timeout)[0]:
+            chunk = os.read(stream, 65536)
+            if not chunk:
+                return ended + self._server_died()
+            *lines, self._partial = (self._partial + chunk).split(b"\n")
+            for message in map(json.loads, lines):
+                number, rank = message["token"]
+                if number in self._asked:
+                    self._asked[number] = message.get("code")
+                    continue
+                started = self._running[number]
+                if "pid" in message:
+                    started.pids[rank] = message["pid"]
+                    continue
+                code = started.codes[rank] = message["code"]
+                if code not in (0, SAVED) and started.deadline is None:
+                    started.deadline = time.monotonic() + GRACE_SECONDS
+                if started.over:
+                    del self._running[number]
+                    ended.append(Ended(started.job, started.codes[0], self._complaint()))
+        return ended
+
+    def _end_stragglers(self) -> None:
+        for started in self._running.values():
+            if started.deadline is not None and time.monotonic() > started.deadline:
+                for rank in started.pids.keys() - started.codes.keys():
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(started.pids[rank], signal.SIGKILL)
+
+    def _server_died(self) -> list[Ended]:
+        said = self._complaint()
+        lost = [Ended(started.job, 1, said) for started in self._running.values()]
+        self._running.clear()
+        self._server, self._partial = None, b""
+        return lost
+
+    def cancel(self, run: str) -> None:
+        """Ask a job to save and stop: its first rank decides for all."""
+        for started in self._running.values():
+            if started.job.run == run and 0 in started.pids and 0 not in started.codes:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(started.pids[0], signal.SIGTERM)
+
+    def abandon(self) -> None:
+        """Leave at once: what runs finishes by itself, what has not begun does not begin."""
+        if self._server is not None and any(not started.pids for started in self._running.values()):
+            self._server.terminate()
+
+    def close(self) -> None:
+        """Let the server go; what it started goes on."""
+        if self._server is not None:
+            assert self._server.stdin
+            with contextlib.suppress(OSError):
+                self._server.stdin.close()
+            self._server.wait()
+            assert self._server.stdout
+            self._server.stdout.close()
+            self._server = None
+        if self._errors is not None:
+            self._errors.close()
+            self._errors = None
+
+    def _serve(self) -> subprocess.Popen[bytes]:
+        if self._server is None:
+            self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as the server)
+            # A session of its own: Ctrl-C in the terminal must reach runs through us alone.
+            self._server = subprocess.Popen(
+                [sys.executable, "-m", "deit_ablate.worker", "--serve"],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, start_new_session=True,
+                env={**os.environ, "OMP_NUM_THREADS": str(self._threads), "OMP_WAIT_POLICY": "passive"},
+            )  # fmt: skip
+        return self._server
+
+    def _complaint(self) -> str:
+        if self._errors is None:
+            return ""
+        size = self._errors.seek(0, os.SEEK_END)
+        self._errors.seek(max(0, size - 4000))
+        return self._errors.read().decode(errors="replace").strip()
+
+
+def _meeting_place(ranks: int) -> dict[str, str]:
+    """Where the ranks of one job on this machine find each other, by torch's names; nothing for a single one."""
+    if ranks == 1:
+        return {}
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    loopback = "lo0" if sys.platform == "darwin" else "lo"
+    return {
+        "WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": loopback,
+    }  # fmt: skip
+
+
+def _environments(job: Job, gpus: Sequence[str]) -> list[dict[str, str]]:
+    """What each rank's process is told: where to meet the others, and its GPU where some are given."""
+    meeting, made = _meeting_place(job.ranks), []
+    for rank in range(job.ranks):
+        environment = {**job.environment, **({**meeting, "RANK": str(rank)} if meeting else {})}
+        if gpus:
+            environment["CUDA_VISIBLE_DEVICES"] = gpus[rank % len(gpus)]
+        made.append(environment)
+    return made
+
+
+def foreground(job: Job) -> int:
+    """Carry one job in the foreground of this terminal; returns the exit code of its (first) worker."""
+    command = [sys.executable, "-m", "deit_ablate.worker", *job.argv(), "--foreground"]
+    gpus = visible_gpus() if job.ranks > 1 else []
+    workers = [subprocess.Popen(command, env={**os.environ, **own}) for own in _environments(job, gpus)]
+    while True:
+        try:
+            codes = [worker.wait() for worker in workers]
+            return codes[0]
+        except KeyboardInterrupt:
+            continue  # the workers got it too, and are saving

@@ -1,0 +1,178 @@
+"""Runs as jobs of a SLURM cluster, through submitit: the batch script, and what runs inside the job.
+
+submitit writes the script and wraps the job: it loads ``Element`` from a pickle, calls it, and on the signal before
+a time limit or a preemption asks its ``checkpoint`` to save, and requeues the job. The script itself links the pickle
+to the name that submitit expects, so that a job whose launcher died right after sbatch is as good as any other.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from deit_ablate.execution import SAVED, Execution
+
+PICKLE = "element.pkl"
+START = "import os, sys; sys.path[0] = sys.argv.pop(1); sys.path.append(os.getcwd()); "
+"""The snapshot first, and the folder that was submitted from last: a checkout there must not be what runs."""
+REQUEUES = 10**6
+"""Of a job on its time limit; a run that gets nowhere is ended by its own rule (no progress)."""
+
+
+def script(
+    folder: Path, *, name: str, execution: Execution, count: int, code: Path, after: Sequence[str] = (), exclude: Sequence[str] = (),
+    python: str = sys.executable,
+) -> str:  # fmt: skip
+    """The batch script of an array of ``count`` runs. A pure function of its arguments; no value reaches a shell
+    unquoted but the ``setup`` lines, which are code."""
+    from submitit.slurm.slurm import _make_sbatch_string
+
+    asked = execution.slurm
+    ranks = max(1, execution.ranks // asked.nodes)
+    gpus = asked.gpus if asked.gpus is not None else (0 if execution.device == "cpu" else execution.ranks)
+    excluded = ",".join([*([asked.exclude] if asked.exclude else []), *exclude])
+    link = shlex.quote(f"{folder}/") + '"${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}_submitted.pkl"'
+    setup = [
+        *asked.setup,
+        f'export PYTHONPATH={shlex.quote(str(code))}"${{PYTHONPATH:+:$PYTHONPATH}}"',
+        f"ln -sf {PICKLE} {link}",
+    ]
+    text = _make_sbatch_string(
+        command=shlex.join([python, "-u", "-c", f"{START}from submitit.core.submission import submitit_main; submitit_main()", str(code), str(folder)]),
+        folder=folder, job_name=name,
+        partition=asked.partition, account=asked.account, qos=asked.qos, constraint=asked.constraint, time=asked.minutes,
+        nodes=asked.nodes, ntasks_per_node=ranks, cpus_per_task=asked.cpus or execution.threads + execution.loaders,
+        gpus_per_node=-(-gpus // asked.nodes) or None, mem=asked.memory, exclude=excluded or None,
+        dependency=f"afterany:{':'.join(after)}" if after else None, signal_delay_s=asked.signal_delay,
+        array_parallelism=asked.array_parallelism, map_count=count, stderr_to_stdout=True, setup=setup,
+        additional_parameters={"requeue": True, **({"reservation": asked.reservation} if asked.reservation else {}), **asked.extra},
+    )  # fmt: skip
+    return str(text)
+
+
+@dataclass
+class Element:
+    """What submitit pickles: strings and numbers. Called in the job, it carries the run at the array's index."""
+
+    results: str
+    submission: int
+    seconds: float
+    """The job's time limit."""
+    signal_delay: float
+
+    def __post_init__(self) -> None:
+        self._worker: subprocess.Popen[bytes] | None = None
+        self._asked = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_worker": None, "_asked": False}
+
+    def __call__(self) -> int:
+        path = Path(self.results) / "submissions" / f"{self.submission}.json"
+        content = json.loads(path.read_bytes())
+        entry = content["runs"][int(os.environ["SLURM_ARRAY_TASK_ID"])]
+        code = str(Path(self.results) / "code" / content["code"])
+        again = entry.get("retry") and os.environ.get("SLURM_RESTART_COUNT", "0") == "0"
+        command = [
+            "run",
+            self.results,
+            entry["run"],
+            *content["arguments"],
+            *(["--retry"] if again else []),
+        ]
+        environment = {
+            **os.environ,
+            **self._meeting(),
+            "DEIT_ABLATE_DEADLINE": str(time.time() + self.seconds - 2 * self.signal_delay),
+        }
+        # SLURM signals every process of a step: submitit's signal is for this one, which passes it on as SIGTERM.
+        self._worker = subprocess.Popen(
+            [
+                sys.executable,
+                "-c",
+                f"{START}from deit_ablate.worker.__main__ import main; sys.exit(main(sys.argv[1:]))",
+                code,
+                *command,
+            ],
+            env=environment,
+            preexec_fn=_deaf,
+        )
+        ended = self._wait()
+        if ended in (SAVED, -signal.SIGTERM) and not self._asked and self._first and _runs_still():
+            # Told to save by SIGTERM, which submitit passes over; where SLURM itself requeues, the job runs no more.
+            subprocess.run(["scontrol", "requeue", _job()], timeout=60, check=False)
+        return ended
+
+    def checkpoint(self) -> Any:
+        """Called by submitit on its signal: save; None (no requeue) where the run is over."""
+        from submitit.helpers import DelayedSubmission
+
+        self._asked = True
+        worker = self._worker
+        if worker is not None:
+            if worker.poll() is None:
+                worker.send_signal(signal.SIGTERM)
+            if self._wait() not in (SAVED, -signal.SIGTERM):
+                return None
+        return DelayedSubmission(self)
+
+    def _wait(self) -> int:
+        """By polling: a signal's handler may wait for the worker while the main program does."""
+        assert self._worker is not None
+        while (code := self._worker.poll()) is None:
+            time.sleep(0.1)
+        return code
+
+    @property
+    def _first(self) -> bool:
+        return os.environ.get("SLURM_PROCID", "0") == "0"
+
+    def _meeting(self) -> Mapping[str, str]:
+        """Where several ranks meet, by torch's names."""
+        ranks = os.environ.get("SLURM_NTASKS", "1")
+        if ranks == "1":
+            return {}
+        from submitit import JobEnvironment
+
+        port = 20000 + int(os.environ["SLURM_JOB_ID"]) % 20000
+        return {
+            "RANK": os.environ["SLURM_PROCID"], "WORLD_SIZE": ranks, "LOCAL_RANK": os.environ["SLURM_LOCALID"],
+            "MASTER_ADDR": JobEnvironment().hostnames[0], "MASTER_PORT": str(port),
+        }  # fmt: skip
+
+
+def _deaf() -> None:
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+
+
+def _job() -> str:
+    return f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+
+
+def _runs_still() -> bool:
+    """Whether this job is neither cancelled nor being ended by SLURM, which would requeue it by itself."""
+    told = subprocess.run(
+        ["squeue", "-h", "-j", _job(), "-o", "%T"], capture_output=True, text=True, timeout=60, check=False
+    )
+    return told.stdout.strip() == "RUNNING"
+
+
+def pickled(results: Path, submission: int, execution: Execution) -> bytes:
+    """The element of a submission, as submitit loads it. It holds no code: classes are pickled by name."""
+    import pickle
+
+    from submitit.core.utils import DelayedSubmission
+
+    element = Element(str(results), submission, 60.0 * execution.slurm.minutes, float(execution.slurm.signal_delay))
+    delayed = DelayedSubmission(element)
+    delayed.set_timeout(execution.slurm.minutes, REQUEUES)
+    return pickle.dumps(delayed)

@@ -1,0 +1,161 @@
+"""The store's states, corrected by what can be known of the processes behind them."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from deit_ablate.launch import slurm_commands
+from deit_ablate.launch.slurm_commands import Answer
+from deit_ablate.store import Attempt, State, Store, owner
+from deit_ablate.store.submissions import Submissions, Ticket, tickets_by_run
+
+STALE_AFTER = 300.0
+"""Seconds without a beat after which a running run is shown as stale; shown only, it proves nothing."""
+
+
+REQUEUED = frozenset({"preempted", "time-limit"})
+"""How an attempt ends whose job goes back into the queue by itself."""
+
+
+def states(
+    store: Store,
+    parents: Mapping[str, Sequence[str]],
+    sweep: str | None = None,
+    *,
+    finished: Mapping[str, State] | None = None,
+) -> dict[str, State]:
+    """The state of each run, corrected by one answer of the scheduler where any of them is in its hands.
+
+    An attempt whose process is provably gone shows as what closing it would make it. A scheduler that does not answer
+    changes nothing. ``finished``: states that are known already, of runs that are then not looked at.
+    """
+    known, answer = Known(store, parents, sweep, finished), None
+    if known.at_scheduler:
+        with contextlib.suppress(slurm_commands.SchedulerError):
+            answer = slurm_commands.ask()
+    return known.states(answer)
+
+
+def parents_first(plan: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The runs of a plan.json, each with those that it stands on, which come before it."""
+    found: dict[str, list[str]] = {}
+
+    def add(run: str) -> None:
+        if run not in found:
+            above = plan["parents"].get(run, [])
+            for parent in above:
+                add(parent)
+            found[run] = above
+
+    for *_, run in plan["cells"]:
+        add(run)
+    return found
+
+
+class Known:
+    """What files say at one moment. A scheduler's answer counts only if it is asked for after that moment."""
+
+    def __init__(
+        self,
+        store: Store,
+        parents: Mapping[str, Sequence[str]],
+        sweep: str | None = None,
+        finished: Mapping[str, State] | None = None,
+    ) -> None:
+        self.store, self.parents = store, parents
+        self.held = store.held(sweep) is not None
+        self.submissions = Submissions(store).read()
+        self.tickets = tickets_by_run(self.submissions)
+        self.by_files = store.states(parents, held=self.held, known=finished)
+        self.open = [run for run in parents if not self.by_files[run].finished]
+        attempts = {run: store.attempts(run)[-1:] for run in self.open if self.by_files[run].attempt}
+        self.last = {run: found[0] for run, found in attempts.items() if found}
+
+    @property
+    def at_scheduler(self) -> bool:
+        """Whether a scheduler could know more."""
+        jobs = any(attempt.exit is None and attempt.job for attempt in self.last.values())
+        return jobs or any(run in self.tickets for run in self.open)
+
+    def number(self, run: str) -> int:
+        """Of the last attempt at a run that is not finished; 0 where there is none."""
+        return self.last[run].number if run in self.last else 0
+
+    def states(self, answer: Answer | None) -> dict[str, State]:
+        refuted = {run: attempt.number for run, attempt in self.last.items() if self.over(attempt, answer)}
+        submitted = {run: said for run in self.open if (said := self._waits(run, refuted, answer)) is not None}
+        found = self.by_files
+        if refuted or submitted:
+            finished = {run: state for run, state in self.by_files.items() if state.finished}
+            found = self.store.states(
+                self.parents, submitted=submitted, refuted=refuted, held=self.held, known=finished
+            )
+        return {run: corrected(self.store, run, state) for run, state in found.items()}
+
+    def over(self, attempt: Attempt, answer: Answer | None) -> bool:
+        """Whether an open attempt is known to have ended: its process is gone, or its job runs no more."""
+        if attempt.exit is not None:
+            return False
+        if owner.provably_gone(attempt.owner):
+            return True
+        job = attempt.job
+        if not job or answer is None or (job.get("cluster"), job.get("user")) != (answer.cluster, answer.user):
+            return False
+        return not answer.runs(job["element"])
+
+    def ticket(self, run: str, refuted: Mapping[str, int], answer: Answer | None) -> Ticket | None:
+        """The ticket by which a run waits at the scheduler, if one counts."""
+        last, number = self.last.get(run), self.number(run)
+        for ticket in self.tickets.get(run, ()):
+            again = last is not None and last.element == ticket.element
+            ended = last is not None and last.exit is not None and last.exit["class"] in REQUEUED
+            counts = ticket.after >= number or (again and (ended or run in refuted))
+            if answer is not None and ticket.element is not None and ticket.cluster == answer.cluster:
+                if answer.names.get(ticket.element, ticket.name) != ticket.name:
+                    continue  # the controller has begun its numbers anew: this is another job
+                counts = answer.waits(ticket.element) or (answer.runs(ticket.element) and counts)
+            if counts:
+                return ticket
+        return None
+
+    def _waits(self, run: str, refuted: Mapping[str, int], answer: Answer | None) -> str | None:
+        ticket = self.ticket(run, refuted, answer)
+        if ticket is None:
+            return None
+        if answer is None or ticket.element is None:
+            return ""
+        state, reason = answer.states.get(ticket.element, "elsewhere"), answer.reasons.get(ticket.element, "None")
+        return state if reason in ("None", "") else f"{state}: {reason}"
+
+
+def corrected(store: Store, run: str, state: State) -> State:
+    if state.name != "running":
+        return state
+    attempt = store.attempts(run)[-1]
+    if owner.provably_gone(attempt.owner):
+        return replace(state, name="resumable", detail="interrupted")
+    beat = attempt.read_beat()
+    if beat is not None and time.time() - beat["time"] > STALE_AFTER:
+        return replace(state, detail="stale")
+    return state
+
+
+def close_if_gone(store: Store, run: str, how: str = "interrupted", message: str = "") -> bool:
+    """Close a run's last attempt where its owner is provably gone; True where it is closed now."""
+    attempts = store.attempts(run)
+    if not attempts or attempts[-1].exit is not None:
+        return bool(attempts)
+    if not owner.provably_gone(attempts[-1].owner):
+        return False
+    attempts[-1].close(how, message or "its process was found gone")
+    return True
+
+
+def runs_here(store: Store, run: str) -> bool:
+    """Whether the attempt that is under way runs on this machine, and so takes one of its slots."""
+    attempts = store.attempts(run)
+    return bool(attempts) and attempts[-1].exit is None and owner.same_place(attempts[-1].owner)

@@ -1,0 +1,206 @@
+"""The learning curves of any sweep: each row's mean over seeds, with the range of its seeds. Imports matplotlib."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from deit_ablate.report.figures.style import GREY, OKABE_ITO, new_figure, nothing, shortened, style
+from deit_ablate.report.frame import final_stage, load_curves, read_plan, rows
+from deit_ablate.store import Store
+
+PANELS = (("validation_top1", "validation top-1 (%)"), ("train_loss", "training loss"))
+PALE = "#BBBBBB"
+SHORT = 6
+"""Epochs up to which the whole of a training is shown, its beginning too."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A variant's curves: of each metric the values by epoch, one list a run, those of finished runs apart."""
+
+    variant: str
+    baseline: bool
+    finished: dict[str, pd.DataFrame]
+    others: dict[str, pd.DataFrame]
+
+    def last(self, metric: str) -> float:
+        """Where the mean line ends, or NaN."""
+        table = self.finished[metric]
+        return float(table.mean(axis=1).iloc[-1]) if len(table) else math.nan
+
+
+def curves_figure(results: Path | str, sweep: str) -> Figure:
+    """Validation top-1 (%) and training loss by epoch. Raises NoSweep.
+
+    A line is the mean over a variant's finished runs, its band their range; runs that are not finished or diverged
+    are thin lines. With more than seven variants only the baseline and those that end highest and lowest have a
+    colour and a label.
+    """
+    curves = _curves(results, sweep)
+    with style():
+        if not curves:
+            return nothing("no finished epochs")
+        colours = _colours(curves)
+        figure, panels = new_figure(len(PANELS), 3.6)
+        for axes, (metric, words) in zip(panels, PANELS, strict=True):
+            axes.set_ylabel(words)
+            drawn = [_draw(axes, curve, metric, colours.get(curve.variant)) for curve in curves]
+            if not any(drawn):
+                axes.text(0.5, 0.5, "not recorded", transform=axes.transAxes, ha="center", va="center", color=GREY)
+                axes.set_yticks([])
+                continue
+            axes.margins(x=0)
+            axes.set_ylim(*_interesting(curves, metric))
+            _name_lines(axes, curves, metric, colours)
+        panels[-1].set_xlabel("epoch")
+        panels[-1].xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10], integer=True))
+        hidden = len(curves) - len(colours)
+        ended_early = any(len(table) for curve in curves for table in curve.others.values())
+        said = [f"grey: {hidden} other rows"] if hidden else []
+        said += ["dashed: diverged, or not finished"] if ended_early else []
+        if said:
+            panels[-1].text(
+                0.98,
+                0.95,
+                "\n".join(said),
+                transform=panels[-1].transAxes,
+                ha="right",
+                va="top",
+                color=GREY,
+                fontsize=6,
+            )
+        figure.align_ylabels()
+        return figure
+
+
+def _curves(results: Path | str, sweep: str) -> list[Curve]:
+    plan = read_plan(Store(results), sweep)
+    lines = load_curves(results, sweep)
+    lines = lines.loc[
+        lines["stage"] == final_stage(plan), ["variant", "seed", "state", "epoch", *(metric for metric, _ in PANELS)]
+    ]
+    runs: dict[tuple[str, bool, str], dict[int, dict[int, float]]] = {}
+    for line in rows(lines):
+        for metric, _ in PANELS:
+            if not math.isnan(line[metric]):
+                own = runs.setdefault((line["variant"], line["state"] == "done", metric), {})
+                own.setdefault(line["seed"], {})[line["epoch"] + 1] = line[metric]
+    found = []
+    for row in plan["variants"]:
+        # The mean of other runs at each epoch would jump: it is taken where all have a value.
+        finished = {metric: _by_epoch(runs.get((row["name"], True, metric), {})).dropna() for metric, _ in PANELS}
+        others = {metric: _by_epoch(runs.get((row["name"], False, metric), {})) for metric, _ in PANELS}
+        if any(len(table) for table in (*finished.values(), *others.values())):
+            found.append(Curve(row["name"], row["name"] == plan["baseline"], finished, others))
+    return found
+
+
+def _by_epoch(runs: Mapping[int, Mapping[int, float]]) -> pd.DataFrame:
+    """Epochs down, seeds across."""
+    return pd.DataFrame({seed: pd.Series(values, dtype="float64") for seed, values in runs.items()}).sort_index()
+
+
+def _colours(curves: Sequence[Curve]) -> dict[str, str]:
+    """Variant -> colour, black for the baseline; of many variants only those that a reader looks for."""
+    others = [curve for curve in curves if not curve.baseline]
+    palette = OKABE_ITO[:-1]
+    if len(others) > len(palette):
+        metric = next(
+            (metric for metric, _ in PANELS if any(not math.isnan(curve.last(metric)) for curve in others)),
+            PANELS[0][0],
+        )
+        ranked = sorted(
+            (curve for curve in others if not math.isnan(curve.last(metric))), key=lambda curve: curve.last(metric)
+        )
+        others = [*ranked[-3:][::-1], *ranked[:-3][:3]]
+    chosen = {curve.variant: colour for curve, colour in zip(others, palette, strict=False)}
+    return {curve.variant: OKABE_ITO[-1] for curve in curves if curve.baseline} | chosen
+
+
+def _draw(axes: Axes, curve: Curve, metric: str, colour: str | None) -> bool:
+    table, others = curve.finished[metric], curve.others[metric]
+    order = 3 if colour else 1
+    for seed in others:
+        axes.plot(
+            others.index, others[seed], color=colour or PALE, linewidth=0.5, linestyle=(0, (3, 1.5)), zorder=order
+        )
+    if len(table):
+        if colour and table.shape[1] > 1:
+            axes.fill_between(
+                table.index,
+                table.min(axis=1),
+                table.max(axis=1),
+                color=colour,
+                alpha=0.16,
+                linewidth=0,
+                zorder=order - 1,
+            )
+        axes.plot(table.index, table.mean(axis=1), color=colour or PALE, linewidth=1.1 if colour else 0.5, zorder=order)
+    return bool(len(table) or len(others))
+
+
+def _interesting(curves: Sequence[Curve], metric: str) -> tuple[float, float]:
+    """Limits by the finished runs, where there are any, without the first third of training: what differs shows after it."""
+    finished = [curve.finished[metric] for curve in curves if len(curve.finished[metric])]
+    tables = finished or [curve.others[metric] for curve in curves if len(curve.others[metric])]
+    last = max(table.index.max() for table in tables)
+    begins = last / 3 if last > SHORT else 0
+    values = np.concatenate([table[table.index > begins].to_numpy().ravel() for table in tables])
+    values = values[np.isfinite(values)]
+    if not len(values):
+        values = np.concatenate([table.to_numpy().ravel() for table in tables])
+    low, high = float(np.nanmin(values)), float(np.nanmax(values))
+    margin = 0.06 * ((high - low) or 1.0)
+    return low - margin, high + margin
+
+
+def _name_lines(axes: Axes, curves: Sequence[Curve], metric: str, colours: dict[str, str]) -> None:
+    """Each coloured line's name at its right end, pushed apart where lines end close together."""
+    low, high = axes.get_ylim()
+    right = axes.get_xlim()[1]
+    ends = []
+    for curve in curves:
+        table = next((table for table in (curve.finished[metric], curve.others[metric]) if len(table)), None)
+        if table is not None and curve.variant in colours:
+            means = table.mean(axis=1).dropna()
+            if len(means):
+                ends.append((float(means.iloc[-1]), float(means.index[-1]), curve))
+    ends.sort(key=lambda end: end[0])
+    places = [(min(max(value, low), high) - low) / (high - low) for value, _, _ in ends]
+    names = shortened([curve.variant for _, _, curve in ends], width=20)
+    for place, name, (value, epoch, curve) in zip(_apart(places, 0.085), names, ends, strict=True):
+        colour, beyond = colours[curve.variant], " ↓" if value < low else " ↑" if value > high else ""
+        axes.annotate(
+            name + beyond, (min(epoch, right), min(max(value, low), high)), xytext=(1.06, place),
+            textcoords="axes fraction", va="center", color=colour, fontsize=6, annotation_clip=False, arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.4, "shrinkA": 1, "shrinkB": 0, "relpos": (0, 0.5)},
+        )  # fmt: skip
+
+
+def _apart(places: Sequence[float], gap: float) -> list[float]:
+    """Ascending places, moved as little as makes neighbours ``gap`` apart: blocks that touch share one centre."""
+    blocks: list[list[float]] = []
+    for place in places:
+        blocks.append([place])
+        while (
+            len(blocks) > 1
+            and _centre(blocks[-1]) - _centre(blocks[-2]) < gap * (len(blocks[-1]) + len(blocks[-2])) / 2
+        ):
+            last = blocks.pop()
+            blocks[-1] += last
+    return [_centre(block) + gap * (i - (len(block) - 1) / 2) for block in blocks for i in range(len(block))]
+
+
+def _centre(block: Sequence[float]) -> float:
+    return sum(block) / len(block)
+
+
+# -- shared --------------------------------------------------------------------------------------------------------

@@ -1,0 +1,128 @@
+"""How our figures look, and how they are saved: a paper's column, the same bytes from the same records."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from deit_ablate import files
+from deit_ablate.report.tables.render import plain
+
+WIDTH = 3.35
+"""Inches: one column of a two-column paper."""
+DPI = 300
+MOST = 60
+"""Rows of the accuracy figure: about a page."""
+OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Colours that colour-blind readers can tell apart; yellow is left out, being too light for a line."""
+GREY, LIGHT = "#555555", "#DDDDDD"
+STYLE: Any = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 7,
+    "axes.titlesize": 7.5,
+    "axes.labelsize": 7,
+    "xtick.labelsize": 6.5,
+    "ytick.labelsize": 6.5,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.major.size": 2.5,
+    "ytick.major.size": 2.5,
+    "lines.linewidth": 1.1,
+    "svg.hashsalt": "deit-ablate",
+    "pdf.fonttype": 42,
+    "text.parse_math": False,
+}
+METADATA: dict[str, dict[str, None]] = {
+    "png": {"Software": None},
+    "pdf": {"Creator": None, "Producer": None, "CreationDate": None},
+    "svg": {"Creator": None, "Date": None},
+}
+
+
+@contextlib.contextmanager
+def style() -> Iterator[None]:
+    """matplotlib's own defaults and ours, whatever the user's matplotlibrc says; undone at the end."""
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        # A name in a script that the font lacks is drawn as boxes: that is no news for whoever runs a sweep.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(STYLE)
+        yield
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure whole, in the format that the suffix names: png, pdf or svg. Raises KeyError for another."""
+    form = path.suffix.lstrip(".")
+    buffer = io.BytesIO()
+    with style():
+        figure.savefig(buffer, format=form, dpi=DPI, metadata=METADATA[form])
+    files.replace(path, buffer.getvalue())
+
+
+# -- accuracies ----------------------------------------------------------------------------------------------------
+
+
+def new_figure(panels: int, height: float) -> tuple[Figure, Sequence[Axes]]:
+    figure = Figure(figsize=(WIDTH, height), dpi=DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, list(figure.subplots(panels, 1, sharex=True, squeeze=False)[:, 0])
+
+
+def nothing(words: str) -> Figure:
+    figure = Figure(figsize=(WIDTH, 1), dpi=DPI)
+    FigureCanvasAgg(figure)
+    figure.text(0.5, 0.5, words, ha="center", va="center", color=GREY)
+    return figure
+
+
+def whisker(
+    axes: Axes, y: float, mean: float, half_width: float, colour: str, *, linewidth: float = 1.4, arrow: float = 4
+) -> None:
+    """An interval as a line; an arrow where it goes on beyond the axis."""
+    low, high = axes.get_xlim()
+    ends = mean - half_width, mean + half_width
+    axes.plot(
+        [max(ends[0], low), min(ends[1], high)], [y, y], "-", color=colour, linewidth=linewidth,
+        solid_capstyle="butt", zorder=3,
+    )  # fmt: skip
+    for beyond, edge, marker in ((ends[0] < low, low, 4), (ends[1] > high, high, 5)):
+        if beyond:
+            axes.plot(
+                [edge], [y], marker=marker, color=colour, markersize=arrow, markeredgewidth=0, clip_on=False, zorder=3
+            )
+
+
+def shortened(names: Sequence[str], width: int, lines: int = 1) -> list[str]:
+    """Names on few lines of ``width`` characters. Where one is longer, the blocks of keys go from all; then middles go."""
+    texts = [plain(name).strip() for name in names]
+    if any(len(text) > width for text in texts):
+        texts = [re.sub(r"[a-z]+\.(?=[a-z])", "", text) for text in texts]
+    return [_wrapped(text, width, lines) for text in texts]
+
+
+def _wrapped(text: str, width: int, lines: int) -> str:
+    """At most ``lines`` lines, ended after spaces, commas and the like, the last one cut in its middle."""
+    parts: list[str] = [""]
+    for piece in re.findall(r"[^ ,;+/]*[ ,;+/]*", text):
+        if len(parts) < lines and parts[-1] and len((parts[-1] + piece).rstrip()) > width:
+            parts.append("")
+        parts[-1] += piece
+    return "\n".join(_cut(part.strip(), width) for part in parts)
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width // 2] + "…" + text[len(text) - (width - width // 2 - 1) :]

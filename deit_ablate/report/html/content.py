@@ -1,0 +1,148 @@
+"""What a page is made from: everything that the store says of a sweep, read once."""
+
+from __future__ import annotations
+
+import getpass
+import platform
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from deit_ablate.report.frame import load_curves, rows
+from deit_ablate.report.html.embedded import Embedded, drawn
+from deit_ablate.report.html.markup import Say
+from deit_ablate.report.html.redaction import Redactor, user_names
+from deit_ablate.report.summary import Summary, summarize
+from deit_ablate.report.tables.search import is_search
+from deit_ablate.report.tables.table import Table
+from deit_ablate.report.write import analysis, paper_analysis
+from deit_ablate.store import Store
+
+LOG_LINES, LOG_BYTES = 30, 16_384
+LOGS = 40
+"""Failed runs whose logs are shown; of the others only how they ended."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a run without a figure ended: its last attempt's word and the end of its log."""
+
+    run: str
+    message: str
+    log: tuple[str, ...]
+    more: bool
+    """Whether the log has lines before these."""
+
+
+@dataclass(frozen=True)
+class Content:
+    sweep: str
+    summary: Summary
+    table: Table
+    rows: list[dict[str, Any]]
+    """The summary's rows: one a variant."""
+    final: list[dict[str, Any]]
+    """The records of the stage that is shown."""
+    cells: list[dict[str, Any]]
+    """Every record of every stage, in the plan's order."""
+    curves: Mapping[str, list[Any]]
+    """Column -> values, a finished epoch each."""
+    outcomes: Mapping[str, Mapping[str, Any]]
+    ended: Mapping[str, Ended]
+    say: Say
+    search: Embedded | None = None
+    """Where the sweep is a search."""
+    paper: Embedded | None = None
+    """Where the paper has a table of it, and some run has finished."""
+
+    @property
+    def plan(self) -> Mapping[str, Any]:
+        return self.summary.plan
+
+    @property
+    def redacted(self) -> bool:
+        return self.say.redactor is not None
+
+    def states(self) -> Counter[str]:
+        """State -> runs, each run once."""
+        return Counter({cell["run"]: cell["state"] for cell in self.cells}.values())
+
+    def period(self) -> str:
+        """When runs finished, by their records."""
+        times = [outcome["time"] for outcome in self.outcomes.values() if isinstance(outcome.get("time"), (int, float))]
+        days = sorted({datetime.fromtimestamp(moment, timezone.utc).strftime("%Y-%m-%d") for moment in times})
+        return "" if not days else days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
+
+
+def read(results: Path | str, sweep: str, *, redact: bool = False) -> Content:
+    """Raises NoSweep."""
+    store = Store(results)
+    summary = summarize(results, sweep)
+    cells = rows(summary.records)
+    curves = load_curves(results, sweep)
+    curves = curves.loc[curves["stage"] == summary.stage]
+    states = {cell["run"]: cell["state"] for cell in cells}
+    outcomes = {run: store.outcome(run) or {} for run, state in states.items() if state in ("done", "diverged")}
+    lost = [run for run, state in states.items() if state in ("failed", "diverged")]
+    ended = {run: _ended(store, run, shown=i < LOGS) for i, run in enumerate(lost)}
+    say = Say(_redactor(store, summary.plan, cells, ended) if redact else None)
+    search = None
+    if is_search(summary.plan):
+        from deit_ablate.report.figures.search import search_figures
+
+        search = Embedded(analysis("search").table(results, sweep), drawn(search_figures(results, sweep, say.plain)))
+    paper, beside = None, paper_analysis(results, sweep)
+    if beside is not None and outcomes:
+        # The names in its figures are not the page's to redact.
+        figures = {} if redact else drawn(beside.figures(results, sweep))
+        paper = Embedded(beside.table(results, sweep), figures)
+    return Content(
+        sweep=sweep, summary=summary, table=analysis().table(results, sweep), rows=rows(summary.frame), final=summary.final, cells=cells,
+        curves={name: curves[name].tolist() for name in ("variant", "seed", "state", "epoch", "validation_top1", "train_loss")},
+        outcomes=outcomes, ended=ended, say=say, search=search, paper=paper,
+    )  # fmt: skip
+
+
+def _ended(store: Store, run: str, shown: bool) -> Ended:
+    last = next(reversed(store.attempts(run)), None)
+    if last is None:
+        return Ended(run, "", (), False)
+    message = str((last.exit or {}).get("message", ""))
+    if not shown:
+        return Ended(run, message, (), False)
+    try:
+        with open(last.log, "rb") as handle:
+            size = handle.seek(0, 2)
+            handle.seek(max(0, size - LOG_BYTES))
+            text = handle.read().decode(errors="replace")
+    except OSError:
+        return Ended(run, message, (), False)
+    lines = text.split("\n")
+    if size > LOG_BYTES:
+        lines = lines[1:] or lines  # the first one begins in its middle
+    lines = [line.rpartition("\r")[2] or line.rstrip("\r") for line in lines]  # of a progress bar its last state
+    while lines and not lines[-1].strip():
+        lines.pop()
+    return Ended(run, message, tuple(lines[-LOG_LINES:]), size > LOG_BYTES or len(lines) > LOG_LINES)
+
+
+def _redactor(
+    store: Store, plan: Mapping[str, Any], cells: list[dict[str, Any]], ended: Mapping[str, Ended]
+) -> Redactor:
+    """What records, and the machine that writes, know of names. (The writer's own: a page may be written where it was
+    trained, and a login on a line of a log is one that no record has.)"""
+    hosts = {str(cell["host"]) for cell in cells if cell["host"]} | {platform.node()}
+    names = {getpass.getuser()}
+    texts = [str(cell["command"]) for cell in cells] + [plan["source"], str(plan.get("asked", {}))]
+    texts += [line for end in ended.values() for line in (end.message, *end.log)]
+    for run in {cell["run"] for cell in cells}:
+        for attempt in store.attempts(run):
+            owner = attempt.owner
+            job = owner.get("job") or {}
+            hosts.add(str(owner.get("host") or ""))
+            names |= {str(job.get(key) or "") for key in ("user", "cluster", "account")}
+    names |= user_names(texts)
+    return Redactor(frozenset(hosts - {"", "localhost"}), frozenset(names - {"", "root"}))

@@ -1,0 +1,53 @@
+"""A sweep's page, put together and written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from deit_ablate import files
+from deit_ablate.report.html import content, learning, paper, parts, runs, search, strips
+from deit_ablate.report.html.markup import document, tag
+from deit_ablate.report.tables.search import has_rows
+from deit_ablate.store import Store
+
+NAME = "report.html"
+
+
+def page(results: Path | str, sweep: str, *, redact: bool = False) -> str:
+    """The page of a sweep. ``redact`` leaves out hosts, accounts, user names, absolute paths and uncommitted changes.
+
+    Raises NoSweep.
+    """
+    return written(content.read(results, sweep, redact=redact))
+
+
+def written(made: content.Content) -> str:
+    figures = strips.effects(made) + strips.accuracies(made) + learning.curves(made)
+    body = [
+        parts.header(made),
+        "<main>",
+        parts.findings(made),
+        parts.how_to_read(made),
+        parts.table(made) if has_rows(made.plan) else "",
+        search.section(made.plan, made.search, made.say) if made.search else "",
+        paper.section(made.paper, made.say) if made.paper else "",
+        parts.section("figures", tag("h2", "Figures") + "\n" + figures) if figures else "",
+        runs.failures(made),
+        runs.provenance(made),
+        "</main>",
+        tag(
+            "footer",
+            "Made by deit-ablate from the records of the runs; the same records give the same file."
+            + (" Hosts, accounts, user names, paths and uncommitted changes are left out." if made.redacted else ""),
+        ),
+    ]
+    title = made.say(made.plan["title"] or made.sweep)
+    return document(title, "\n".join(part for part in body if part), redacted=made.redacted)
+
+
+def write_page(results: Path | str, sweep: str, *, redact: bool = False, output: Path | None = None) -> Path:
+    """Write the page of a sweep, whole, to results/<sweep>/report.html or to ``output``; returns where. Raises NoSweep."""
+    text = page(results, sweep, redact=redact)
+    path = output or Store(results).sweep(sweep) / NAME
+    files.replace(path, text.encode())
+    return path

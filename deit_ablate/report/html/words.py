@@ -1,0 +1,148 @@
+"""What was found, in words: a sentence a row, for a reader who has never seen the project."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from deit_ablate.report.stats.moderated import holm, moderate
+from deit_ablate.report.stats.power import ALPHA, FEWEST
+from deit_ablate.report.stats.verdicts import Pairing, resolution
+from deit_ablate.report.summary import Summary, images_tested, top1_by_row
+from deit_ablate.report.tables.table import measure
+
+GROUPS: tuple[tuple[str, tuple[str, ...], str], ...] = (
+    ("better", ("better", "better_small"), "Better than the baseline"),
+    ("worse", ("worse", "worse_small"), "Worse than the baseline"),
+    ("equivalent", ("equivalent",), "Equivalent to the baseline"),
+    ("undecided", ("undecided",), "Undecided: these runs cannot tell"),
+    ("few", ("too_few", "one_seed", "none"), "Too few runs for a verdict"),
+    ("failed", ("did_not_train",), "Did not train"),
+)
+"""(class in the style sheet, verdicts, heading), in the order in which they are told."""
+MARKS = {"better": "▲", "worse": "▼", "equivalent": "=", "undecided": "?", "few": "…", "failed": "×"}
+MOST_COMPARED = 12
+"""Rows up to which any two are compared: 66 pairs."""
+
+
+def group(verdict: str) -> str:
+    """The class of a verdict; empty for the baseline and for rows without one."""
+    return next((name for name, verdicts, _ in GROUPS if verdict in verdicts), "")
+
+
+def points(value: float, signed: bool = False) -> str:
+    return measure(value, math.nan, signed=signed)
+
+
+def p_value(p: float) -> str:
+    """``p = 0.0004``; no more digits than mean something."""
+    if math.isnan(p):
+        return "not tested"
+    if p < 0.0001:
+        return "p < 0.0001"
+    if p > 0.99:
+        return "p > 0.99"
+    return f"p = {p:.1g}" if p < 0.001 else f"p = {p:.2g}" if p < 0.1 else f"p = {p:.2f}"
+
+
+def interval(mean: float, half_width: float) -> str:
+    """``95% interval −1.98 to −1.28``; empty where there is none."""
+    if math.isnan(half_width):
+        return ""
+    return f"95% interval {points(mean - half_width, True)} to {points(mean + half_width, True)}"
+
+
+def evidence(row: Mapping[str, Any], p: str = "p_holm", what: str = "after Holm") -> str:
+    said = [part for part in (interval(row["difference"], row["difference_half_width"]),) if part]
+    if not math.isnan(row[p]):
+        said.append(f"{p_value(row[p])} {what}")
+    if row["pairs"]:
+        said.append(f"{row['pairs']} {'pair' if row['pairs'] == 1 else 'pairs'} of runs")
+    return f" ({', '.join(said)})" if said else ""
+
+
+def sentence(row: Mapping[str, Any], name: str, baseline: str, margin: float | None) -> str:
+    """What is known of a row. Text in, text out: ``name`` and ``baseline`` may be HTML if the caller wants HTML."""
+    verdict, size = row["verdict"], points(abs(row["difference"]))
+    if verdict in ("better", "worse", "better_small", "worse_small"):
+        less = f", which is less than the margin of {margin:g}" if verdict.endswith("small") and margin else ""
+        return f"{name} is {verdict.partition('_')[0]} than {baseline} by {size} points{less}{evidence(row)}."
+    observed = "" if math.isnan(row["difference"]) else f" Observed: {points(row['difference'], True)} points"
+    if verdict == "equivalent":
+        within = f" within ±{margin:g} points" if margin else ""
+        proof = evidence(row, "p_equivalent_holm", "against a difference of that size, after Holm")
+        return f"{name} is equivalent to {baseline}{within}.{observed}{proof}."
+    words = row["verdict_words"] or "no verdict"
+    if verdict == "undecided" and " seeds" in words:
+        words += " in all would be needed to tell"
+    return f"{name}: {words}.{observed}{evidence(row) if observed else ''}{'.' if observed else ''}"
+
+
+def short(summary: Summary) -> str:
+    """How many rows ended how, in one sentence without names."""
+    verdicts = [row for row in summary.frame["verdict"] if row not in ("baseline",)]
+    if not summary.plan["baseline"]:
+        return "This sweep names no baseline, so no row is judged against another by default."
+    counted = [(sum(verdict in wanted for verdict in verdicts), name) for name, wanted, _ in GROUPS]
+    told = {
+        "better": "better", "worse": "worse", "equivalent": "equivalent", "undecided": "undecided",
+        "few": "with too few runs for a verdict", "failed": "that did not train",
+    }  # fmt: skip
+    parts = [f"{count} {told[name]}" for count, name in counted if count]
+    if not parts:
+        return "There is no row to compare with the baseline."
+    rows = f"{len(verdicts)} {'row was' if len(verdicts) == 1 else 'rows were'} compared with the baseline"
+    return f"{rows}: {', '.join(parts[:-1])}{' and ' if len(parts) > 1 else ''}{parts[-1]}."
+
+
+# -- any two rows --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Compared:
+    """``first`` - ``second`` over the seeds that both have, in points."""
+
+    first: str
+    second: str
+    pairs: int
+    difference: float
+    half_width: float
+    p_holm: float
+
+    @property
+    def verdict(self) -> str:
+        if self.pairs < FEWEST:
+            return "too few"
+        if math.isnan(self.p_holm):
+            return "not tested: no spread"
+        return "undecided" if self.p_holm > ALPHA else "first is better" if self.difference > 0 else "first is worse"
+
+
+def any_two(summary: Summary, final: Sequence[Mapping[str, Any]]) -> list[Compared]:
+    """All pairs of rows other than the baseline, by the test of the table, with Holm over all of these pairs.
+
+    Nothing where there are more than MOST_COMPARED rows: so many pairs leave no power for any of them.
+    """
+    every = top1_by_row(summary.plan, final)
+    values = {name: own for name, own in every.items() if name != summary.plan["baseline"] and len(own) > 1}
+    if not 2 <= len(values) <= MOST_COMPARED:
+        return []
+    import numpy as np
+
+    table = Pairing.of(values, {})
+    couples = [(i, j) for i in range(len(table.names)) for j in range(i + 1, len(table.names))]
+    differences = np.array([table.values[i] - table.values[j] for i, j in couples])
+    now = moderate(differences, resolution(images_tested(final)))
+    adjusted, half_width = holm(np.where(now.pairs >= FEWEST, now.p, np.nan)), now.half_width()
+    return [
+        Compared(
+            table.names[i], table.names[j], int(now.pairs[k]), float(now.difference[k]), float(half_width[k]), float(adjusted[k]),
+        )
+        for k, (i, j) in enumerate(couples)
+    ]  # fmt: skip
+
+
+def listed(words: Sequence[str]) -> str:
+    return ", ".join(words[:-1]) + (" and " if len(words) > 1 else "") + words[-1] if words else ""

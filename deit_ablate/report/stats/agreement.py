@@ -1,0 +1,165 @@
+"""How far our rows agree with published ones: in sign, in order, and how sure that is. Imports numpy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from deit_ablate.report.stats.moderated import Array, holds, moderate
+from deit_ablate.report.stats.power import FEWEST
+from deit_ablate.report.stats.verdicts import DIFFERENT, Effect, Pairing, resolution
+
+RESAMPLES = 2000
+NOT_AN_INTERVAL = "spread over seeds, not a confidence interval"
+"""What the range of tau is: at 3 seeds it holds the true one in 3 to 90% of tables."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """``agree`` of ``decided`` rows have the published sign; of the other rows some are ``equivalent`` to the baseline.
+
+    ``resolved`` of ``pairs`` pairs of rows differ by Holm over these pairs, ``in_order`` of them as published. ``tau``:
+    Kendall's tau-b of our differences with the published ones over ``rows`` rows (NaN under 2, or where one side is all
+    ties), ``tau_low`` to ``tau_high`` the middle 95% over resampled seeds; ``tau_by_chance`` how often as many unrelated
+    rows, without ties, are at least as far from 0.
+    """
+
+    rows: int
+    agree: int
+    decided: int
+    equivalent: int
+    undecided: int
+    unsigned: int
+    """Decided rows of which the published difference is 0."""
+    pairs: int
+    resolved: int
+    in_order: int
+    tau: float
+    tau_low: float
+    tau_high: float
+    tau_by_chance: float
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """A sentence each on signs, pairs of rows, and tau (none on what cannot be said)."""
+        rest = [f"{self.undecided} undecided"]
+        rest += [f"{self.equivalent} equivalent"] if self.equivalent else []
+        rest += [f"{self.unsigned} published without a difference"] if self.unsigned else []
+        said = [f"signs agree in {self.agree} of {self.decided} decided rows ({', '.join(rest)})"]
+        if self.pairs:
+            said.append(
+                f"{self.resolved} of {self.pairs} row pairs are resolved; {self.in_order} in the published order"
+            )
+        if not math.isnan(self.tau):
+            said.append(
+                f"Kendall's tau-b with the published differences {self.tau:.2f} ({self.tau_low:.2f} to "
+                f"{self.tau_high:.2f}: {NOT_AN_INTERVAL}); {self.rows} unrelated rows come as far from 0 "
+                f"in {_percent(self.tau_by_chance)} of cases"
+            )
+        return tuple(said)
+
+
+def agreement(
+    rows: Mapping[str, Mapping[int, float]],
+    baseline: Mapping[int, float],
+    published: Mapping[str, float],
+    judged: Mapping[str, Effect],
+    *,
+    test_images: int | None = None,
+    resamples: int = RESAMPLES,
+) -> Agreement:
+    """Compare with ``published``, row -> its difference from the baseline in points (those without one: left out).
+
+    Rows and baseline are those of ``effects`` (seed -> top-1 in percent), ``judged`` its answer or ``sequential``'s, of
+    which the verdicts are taken. Pairs of rows are judged as rows against a baseline are, over the seeds they share.
+    The same input gives the same answer: seeds are resampled by a fixed stream. Raises ValueError for a published
+    difference that is not finite or a row that isn't judged, and as ``effects`` does.
+    """
+    names = [name for name in rows if name in published and not math.isnan(published[name])]
+    if any(math.isinf(published[name]) for name in names):
+        raise ValueError("a published difference is a number of points")
+    if unjudged := [name for name in names if name not in judged]:
+        raise ValueError(f"no verdict on {', '.join(unjudged)}")
+    different = [name for name in names if judged[name].verdict in DIFFERENT]
+    signed = [name for name in different if published[name] != 0]
+    equivalent = sum(judged[name].verdict == "equivalent" for name in names)
+    table = Pairing.of({name: rows[name] for name in names}, baseline)
+    theirs = np.array([published[name] for name in names], dtype=np.float64)
+    pairs, resolved, in_order = _pairs(table.values, theirs, resolution(test_images))
+    tau, low, high = _tau_over_seeds(table.differences, theirs, resamples)
+    with_both = int((~np.isnan(table.differences)).any(axis=1).sum())
+    return Agreement(
+        rows=with_both,
+        agree=sum(judged[name].difference * published[name] > 0 for name in signed),
+        decided=len(signed),
+        equivalent=equivalent,
+        undecided=len(names) - len(different) - equivalent,
+        unsigned=len(different) - len(signed),
+        pairs=pairs,
+        resolved=resolved,
+        in_order=in_order,
+        tau=tau,
+        tau_low=low,
+        tau_high=high,
+        tau_by_chance=tau_by_chance(with_both, tau),
+    )
+
+
+def _percent(share: float) -> str:
+    """Two digits, as ``100%`` rather than ``1e+02%``."""
+    return f"{float(f'{100 * share:.2g}'):g}%"
+
+
+def _pairs(values: Array, theirs: Array, step: float) -> tuple[int, int, int]:
+    """How many pairs of rows there are, are resolved, and are then in their order."""
+    one, two = np.triu_indices(len(values), k=1)
+    if not len(one):
+        return 0, 0, 0
+    now = moderate(values[one] - values[two], step)
+    differs = holds(np.where(now.pairs >= FEWEST, now.p, np.nan))
+    right = np.nan_to_num(now.difference) * (theirs[one] - theirs[two]) > 0
+    return len(one), int(differs.sum()), int((differs & right).sum())
+
+
+def _tau_over_seeds(differences: Array, theirs: Array, resamples: int) -> tuple[float, float, float]:
+    """Tau of the rows' mean differences, and the middle 95% of it over seeds drawn anew, the same ones for all rows."""
+    seeds = differences.shape[1]
+    if not seeds:
+        return math.nan, math.nan, math.nan
+    generator = np.random.Generator(np.random.PCG64(0))
+    counts = generator.multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples)
+    counts = np.concatenate([np.ones((1, seeds), dtype=counts.dtype), counts]).astype(np.float64)
+    total = counts @ (~np.isnan(differences)).T.astype(np.float64)
+    means = np.divide(counts @ np.nan_to_num(differences).T, total, out=np.full(total.shape, np.nan), where=total > 0)
+    every = kendall(np.round(means, 9), theirs)  # rounded: ties are ties also after a mean
+    drawn = every[1:][~np.isnan(every[1:])]
+    low, high = np.quantile(drawn, [0.025, 0.975]) if len(drawn) else (math.nan, math.nan)
+    return float(every[0]), float(low), float(high)
+
+
+def kendall(ours: Array, theirs: Array) -> Array:
+    """Kendall's tau-b (1945) over the last axis, NaN left out; NaN where one side is all ties, or under 2 values."""
+    one, two = np.triu_indices(ours.shape[-1], k=1)
+    ahead, published = np.sign(ours[..., one] - ours[..., two]), np.sign(theirs[..., one] - theirs[..., two])
+    published = np.where(np.isnan(ahead), np.nan, np.broadcast_to(published, ahead.shape))
+    ahead = np.where(np.isnan(published), np.nan, ahead)
+    scale = np.sqrt(np.nansum(ahead**2, axis=-1) * np.nansum(published**2, axis=-1))
+    found = np.divide(np.nansum(ahead * published, axis=-1), scale, out=np.full(scale.shape, np.nan), where=scale > 0)
+    return np.asarray(found)
+
+
+def tau_by_chance(rows: int, tau: float) -> float:
+    """The share, 0 to 1, of orders of ``rows`` rows whose tau is at least as far from 0 (exact, without ties)."""
+    if math.isnan(tau) or rows < 2:
+        return math.nan
+    orders = [1]  # orders[k]: how many orders have k inversions
+    for length in range(2, rows + 1):
+        orders = [
+            sum(orders[max(0, k - length + 1) : k + 1]) for k in range(len(orders) + length - 1)
+        ]  # fmt: skip
+    most = rows * (rows - 1) // 2
+    far = sum(count for k, count in enumerate(orders) if abs(most - 2 * k) >= abs(tau) * most - 1e-9)
+    return far / math.factorial(rows)

@@ -1,0 +1,159 @@
+"""Seeds in steps: look at 3, go on with the rows that are undecided to 6, 9, 12, and keep the 5%. Imports numpy.
+
+The looks and their weights are planned before the first one. In simulated studies this took 26 to 43% fewer runs than
+12 seeds of every row, and 6 to 16% fewer than the fixed number of seeds that has the same power.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from deit_ablate.report.stats.moderated import Flags, Looks, holds, look_by_look, moderate
+from deit_ablate.report.stats.power import ALPHA, FEWEST
+from deit_ablate.report.stats.verdicts import DIFFERENT, Effect, Pairing, assemble, check_margin, resolution
+
+LOOKS: tuple[int, ...] = (3, 6, 9, 12)
+"""Seeds at each look."""
+WEIGHTS: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4)
+"""Each look's share of the 5%: little at the first, where it would be wasted."""
+
+
+@dataclass(frozen=True)
+class Sequential:
+    """A table after ``look`` of its planned looks (0: before the first).
+
+    ``effects``: each row as it was when it stopped, or is now; ``p`` and ``p_equivalent`` are the smallest of
+    p / weight over its looks, so that one compares them as ever, and the simultaneous interval is of the last look's
+    share; ``half_width`` knows nothing of looking. ``stopped``: row -> seeds at the look that decided it.
+    ``going_on``: the rows that need the seeds of the next look, and the baseline with them; ``next_seeds`` are all
+    those that this look sees. Both are empty after the last look, or when nothing is undecided.
+    """
+
+    effects: dict[str, Effect]
+    look: int
+    looks: tuple[int, ...]
+    stopped: dict[str, int]
+    going_on: tuple[str, ...]
+    next_seeds: tuple[int, ...]
+    words: str
+    notes: tuple[str, ...]
+
+
+def sequential(
+    rows: Mapping[str, Mapping[int, float]],
+    baseline: Mapping[int, float],
+    *,
+    seeds: Sequence[int] | None = None,
+    looks: Sequence[int] = LOOKS,
+    weights: Sequence[float] = WEIGHTS,
+    margin: float | None = None,
+    test_images: int | None = None,
+    strict: bool = False,
+) -> Sequential:
+    """Judge rows by all the looks that the runs so far allow. Rows and baseline map a seed to top-1 in percent.
+
+    A seed that is *absent* has not ended yet, one with NaN has ended without a figure: it diverged. A look is taken
+    when the baseline and every row that is still undecided have ended its first seeds of ``seeds`` (the planned ones in
+    order; 0, 1, 2, ... by default); a row that only ever diverged is not waited for. What is there beyond the look is
+    not used, so that the answer doesn't depend on when one asks. ``margin``, ``test_images``, ``strict``: see
+    ``effects``.
+
+    Raises ValueError for looks that don't grow from 3 or more, weights that aren't shares of 1, too few or repeated
+    seeds, and as ``effects`` does.
+    """
+    looks, weights = tuple(looks), tuple(weights)
+    planned = tuple(range(looks[-1]) if seeds is None and looks else seeds or ())
+    _check(looks, weights, planned)
+    if margin is not None:
+        check_margin(margin)
+    planned = planned[: looks[-1]]
+    table, step = Pairing.of(rows, baseline, planned), resolution(test_images)
+    ended = np.array([[seed in values for seed in planned] for values in rows.values()], dtype=bool)
+    ended = ended.reshape(len(rows), len(planned))
+    diverged = ended & np.isnan(table.values)
+
+    def taken(look: int) -> Looks:
+        return look_by_look(table.differences, looks[:look], weights[:look], margin, step, strict)
+
+    def waited_for(look: int, decided: Sequence[bool]) -> list[int]:
+        """The rows that the look after ``look`` needs: not decided, nor diverged in every run so far."""
+        seen = looks[look - 1] if look else 0
+        lost: Flags = np.asarray(diverged[:, :seen].any(axis=1) & ~(ended & ~diverged)[:, :seen].any(axis=1))
+        return [i for i in range(len(rows)) if not decided[i] and not lost[i]]
+
+    look, result = 0, taken(0)
+    needed = waited_for(0, result.decided.tolist())
+    while needed and look < len(looks):
+        first = looks[look]
+        if not (ended[needed, :first].all() and all(seed in baseline for seed in planned[:first])):
+            break
+        look += 1
+        result = taken(look)
+        needed = waited_for(look, result.decided.tolist())
+
+    own_look = np.minimum(result.last, max(look - 1, 0))
+    seen = np.arange(len(planned)) < np.array(looks)[own_look][:, None]
+    now = moderate(np.where(seen, table.differences, np.nan), step)
+    shown = replace(table, values=np.where(seen, table.values, np.nan))
+    found = assemble(
+        shown, now, result.p, result.p_equivalent,
+        differs=holds(result.p, strict), same=holds(result.p_equivalent, strict),
+        margin=margin, alpha=ALPHA * np.array(weights)[own_look],
+        diverged={name: (int((diverged & seen)[i].sum()), int((ended & seen)[i].sum())) for i, name in enumerate(rows)},
+        undecided=lambda row: _undecided(look, looks),
+        more=f"goes on to {looks[look]} seeds" if look < len(looks) else "no look is left",
+    )  # fmt: skip
+    stopped = {name: looks[result.last[i]] for i, name in enumerate(rows) if result.decided[i]}
+    more = look < len(looks) and bool(needed)
+    return Sequential(
+        effects=found,
+        look=look,
+        looks=looks,
+        stopped=stopped,
+        going_on=tuple(table.names[i] for i in needed) if more else (),
+        next_seeds=planned[: looks[look]] if more else (),
+        words=f"look {look} of {len(looks)} ({looks[look - 1] if look else 0} of {looks[-1]} seeds)",
+        notes=tuple(_notes(found, stopped, looks, set(planned), [baseline, *rows.values()])),
+    )
+
+
+def _undecided(look: int, looks: Sequence[int]) -> str:
+    if look == 0:
+        return f"waits for look 1 of {len(looks)}, at {looks[0]} seeds"
+    if look == len(looks):
+        return f"undecided after the last look ({looks[-1]} seeds)"
+    return f"undecided at look {look} of {len(looks)}; goes on to {looks[look]} seeds"
+
+
+def _notes(
+    found: Mapping[str, Effect],
+    stopped: Mapping[str, int],
+    looks: Sequence[int],
+    planned: set[int],
+    every: Sequence[Mapping[int, float]],
+) -> list[str]:
+    notes = []
+    early = {name: seeds for name, seeds in stopped.items() if seeds < looks[-1] and found[name].verdict in DIFFERENT}
+    if early:
+        at = ", ".join(str(seeds) for seeds in sorted(set(early.values())))
+        notes.append(f"rows stopped at {at} overstate their effect ({', '.join(early)})")
+    if outside := sorted({seed for values in every for seed in values} - planned):
+        listed = ", ".join(map(str, outside))
+        notes.append(
+            f"seeds outside the plan are not used ({listed}): with seeds added after looking 5% no longer holds"
+        )
+    return notes
+
+
+def _check(looks: Sequence[int], weights: Sequence[float], planned: Sequence[int]) -> None:
+    if not looks or looks[0] < FEWEST or any(b <= a for a, b in itertools.pairwise(looks)):
+        raise ValueError(f"looks are at growing numbers of seeds from {FEWEST} on, not at {list(looks)}")
+    if len(weights) != len(looks) or min(weights) <= 0 or math.fsum(weights) > 1 + 1e-9:
+        raise ValueError(f"a weight a look, positive and together 1: not {list(weights)} for {len(looks)} looks")
+    if len(planned) < looks[-1] or len(set(planned)) < len(planned):
+        raise ValueError(f"the last look needs {looks[-1]} different seeds, not {list(planned)}")

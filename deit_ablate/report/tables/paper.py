@@ -1,0 +1,221 @@
+"""A paper's table beside ours: published number, ours, the difference, and what may be concluded. Imports pandas.
+
+The published numbers are data (``analysis/paper/*.csv``, with their source). At another scale than the paper's the
+numbers themselves cannot match: then it is the study that is compared, by the signs and the order of its effects.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from deit_ablate import shipped
+from deit_ablate.report.frame import rows
+from deit_ablate.report.stats.agreement import agreement
+from deit_ablate.report.stats.verdicts import effects
+from deit_ablate.report.summary import Summary, images_tested, summarize, top1_by_row
+from deit_ablate.report.tables.table import NOTHING, Column, Table, device_of, diverged_notes, footnotes, measure
+
+PAPER_SCALE = "imagenet"
+"""The profile under which our numbers may be compared with the paper's one by one."""
+TOLERANCE = 0.2
+"""Points of top-1: "within noise (~0.2)", an author of the reference code on repeating DeiT-S (its issue 32)."""
+NOT_RUN = "not run"
+REMARKED = "†"
+"""Marks a number on which the paper remarks (there a star, which is ours for a mean without the runs that diverged)."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One published number. ``value`` is NaN where the paper has words instead."""
+
+    value: float
+    text: str
+    unit: str
+    note: str
+    source: str
+
+
+def read_published(name: str) -> dict[tuple[str, str], Cell]:
+    """(row, column) -> the cell, of ``analysis/paper/<name>.csv``, in its order. Raises FileNotFoundError."""
+    path = shipped.folder("analysis") / "paper" / f"{name}.csv"
+    with open(path, encoding="utf-8", newline="") as file:
+        found = {}
+        for line in csv.DictReader(file):
+            text = line["published"]
+            try:
+                value = float(text)
+            except ValueError:
+                value = math.nan
+            mark = REMARKED if line["note"].startswith("*") else ""
+            cell = Cell(value, text + mark, line["unit"], line["note"], line["source"])
+            found[line["row"], line["column"]] = cell
+    return found
+
+
+@dataclass(frozen=True)
+class Beside:
+    """One column of the paper and what of ours stands beside it: a stage of the sweep, or nothing where we run none."""
+
+    column: str
+    header: str
+    stage: str | None
+    ours: bool = True
+
+
+def paper_table(
+    results: Path | str,
+    sweep: str,
+    name: str,
+    beside: Sequence[Beside],
+    *,
+    title: str,
+    first: Sequence[Column] = (),
+    baselines: Mapping[str, str] | None = None,
+    stand_ins: Mapping[str, str] | None = None,
+    strict: bool = False,
+) -> Table:
+    """The sweep's rows with, for each column, the published number, ours and what to make of the two.
+
+    ``first``: columns that say what a row is. ``baselines``: row -> the row that it is compared with, where that is not
+    the sweep's baseline for all. ``stand_ins``: our row -> the paper's, where ours only stands for it.
+    ``strict``: see ``summarize``. Raises NoSweep.
+    """
+    published = read_published(name)
+    ours = {theirs: own for own, theirs in (stand_ins or {}).items()}
+    published = {(ours.get(row, row), column): cell for (row, column), cell in published.items()}
+    stages = dict.fromkeys(part.stage for part in beside if part.ours)
+    summaries = {stage: summarize(results, sweep, stage=stage, strict=strict) for stage in stages}
+    last = summaries[list(stages)[-1]]
+    comparable = last.plan["profile"] == PAPER_SCALE and "+" not in last.plan["sweep"]
+    frame = _frame(published, beside, summaries, comparable)
+    columns = [*(first or [Column("row", lambda row: row["row"])])]
+    for part in beside:
+        columns += _columns(part, comparable)
+    columns.append(
+        Column(f"{device_of(last)}-hours", lambda row: f"{row['hours']:.2g}" if row["hours"] else NOTHING, right=True)
+    )
+    notes = _agreements(published, beside, summaries, baselines, strict)
+    notes += _scale(last, comparable, next(iter(published.values())).source)
+    notes += [f"{own} stands for the paper's {theirs}." for own, theirs in (stand_ins or {}).items() if own != theirs]
+    remarks = [cell.note.lstrip("*: ") for cell in published.values() if cell.text.endswith(REMARKED)]
+    notes += [f"{REMARKED} The paper's remark: {remark}." for remark in dict.fromkeys(remarks)]
+    notes += footnotes(last)
+    for stage, summary in summaries.items():
+        if summary is not last:
+            notes += [f"{note.removesuffix('.')}, in the stage {stage}." for note in diverged_notes(summary)]
+    return Table(name, title, frame, tuple(columns), tuple(dict.fromkeys(notes)))
+
+
+def _frame(
+    published: Mapping[tuple[str, str], Cell],
+    beside: Sequence[Beside],
+    summaries: Mapping[str | None, Summary],
+    comparable: bool,
+) -> pd.DataFrame:
+    """One row a variant; for each column: published, ours, its half-width, ours - published, and the verdict."""
+    by_row = {stage: {row["variant"]: row for row in rows(summary.frame)} for stage, summary in summaries.items()}
+    made = []
+    for variant in next(iter(by_row.values())):
+        line: dict[str, Any] = {"row": variant}
+        for part in beside:
+            cell = published.get((variant, part.column))
+            own = by_row[part.stage][variant] if part.ours else None
+            mean = own["top1_mean"] if own else math.nan
+            value = cell.value if cell else math.nan
+            line |= {
+                f"published_{part.column}": value,
+                f"published_text_{part.column}": cell.text if cell else "",
+                f"ours_{part.column}": mean,
+                f"half_width_{part.column}": own["top1_half_width"] if own else math.nan,
+                f"diverged_{part.column}": bool(own and own["diverged"] and own["diverged"] == own["seeds_planned"]),
+                f"some_diverged_{part.column}": bool(own and own["diverged"] and own["seeds"]),
+                f"off_{part.column}": mean - value,
+                f"verdict_{part.column}": _verdict(mean - value, own, comparable) if part.ours else NOT_RUN,
+            }
+        line["hours"] = sum(
+            by_row[stage][variant]["hours"] for stage in dict.fromkeys(part.stage for part in beside if part.ours)
+        )
+        made.append(line)
+    return pd.DataFrame(made)
+
+
+def _verdict(off: float, own: Mapping[str, Any] | None, comparable: bool) -> str:
+    """What to make of one number beside another."""
+    if not comparable:
+        return "not comparable"
+    if math.isnan(off):
+        return NOTHING
+    if own is not None and abs(off) <= TOLERANCE:
+        return f"reproduced (±{TOLERANCE:g})"
+    return f"off by {measure(off, math.nan, signed=True)}"
+
+
+def _columns(part: Beside, comparable: bool) -> list[Column]:
+    def ours(row: Mapping[str, Any]) -> str:
+        if row[f"diverged_{part.column}"]:
+            return "did not train"
+        text = measure(row[f"ours_{part.column}"], row[f"half_width_{part.column}"])
+        return text + "*" if row[f"some_diverged_{part.column}"] else text
+
+    made = [Column(f"{part.header} paper", lambda row: row[f"published_text_{part.column}"] or NOTHING, right=True)]
+    if not part.ours:
+        return [*made, Column(f"{part.header} ours", lambda row: NOT_RUN, right=True)]
+    made.append(Column(f"{part.header} ours", ours, right=True))
+    if comparable:
+        made.append(Column("verdict", lambda row: row[f"verdict_{part.column}"]))
+    return made
+
+
+def _agreements(
+    published: Mapping[tuple[str, str], Cell],
+    beside: Sequence[Beside],
+    summaries: Mapping[str | None, Summary],
+    baselines: Mapping[str, str] | None,
+    strict: bool,
+) -> list[str]:
+    """How far the study agrees with the paper's, for each column that we run."""
+    notes = []
+    for part in beside:
+        summary = summaries[part.stage] if part.ours else None
+        baseline = summary.plan["baseline"] if summary else None
+        if summary is None or not baseline:
+            continue
+        final = summary.final
+        values = top1_by_row(summary.plan, final)
+        for own in dict.fromkeys((baselines or {}).values()) or [baseline]:
+            compared = [
+                name
+                for name in values
+                if name != own and (not baselines or baselines.get(name) == own) and values[name]
+            ]
+            theirs = {
+                name: published[name, part.column].value - published[own, part.column].value
+                for name in compared
+                if (name, part.column) in published and (own, part.column) in published
+            }
+            ours = {name: values[name] for name in compared if name in theirs}
+            if not ours or not values[own]:
+                continue
+            images = images_tested(final)
+            judged = effects(ours, values[own], margin=summary.plan["margin"], test_images=images, strict=strict)
+            said = agreement(ours, values[own], theirs, judged, test_images=images)
+            label = f"{part.header}, against {own}" if baselines else part.header
+            notes.append(f"Agreement with the paper's study, {label}: {'; '.join(said.words)}.")
+    return notes
+
+
+def _scale(summary: Summary, comparable: bool, source: str) -> list[str]:
+    if comparable:
+        return [f"Published: {source}. Reproduced: within ±{TOLERANCE:g} points, which an author calls noise."]
+    profile = summary.plan["profile"] or "no profile"
+    return [
+        f"Published: {source}. The numbers themselves are not comparable: ours are a small model's on other data "
+        f"(profile {profile}), the paper's DeiT's on ImageNet-1k. What can be compared is the study."
+    ]

@@ -1,0 +1,375 @@
+"""What a search found: its best trials, how they fared on fresh seeds, and what of the winners was confirmed.
+
+All figures by which a search chooses are of the validation part. Imports pandas, not Optuna.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from deit_ablate.recipe import canonical_json
+from deit_ablate.report.frame import final_stage, read_plan, rows
+from deit_ablate.report.stats.intervals import Interval, mean_interval
+from deit_ablate.report.stats.power import confirmed_words, optimism
+from deit_ablate.report.summary import summarize
+from deit_ablate.report.tables.table import NOTHING, Column, Table, measure
+from deit_ablate.search.trials import Trial, best, measured, read_trials
+from deit_ablate.store import Store
+from deit_ablate.sweep.confounds import said
+
+SHOWN = 10
+"""The best trials of a row that the table shows."""
+UNITS = {
+    "top1": "validation top-1 (%)",
+    "loss": "validation loss",
+    "throughput": "inference (images/s)",
+    "parameters": "parameters",
+    "flops": "FLOPs an image",
+}
+"""Objective -> how columns and axes name it."""
+DIGITS = {"top1": 2, "loss": 3}
+"""Digits after the point; of counts and speeds none."""
+POINTS = {"top1": " points"}
+
+
+@dataclass(frozen=True)
+class Found:
+    """A row of a search: its trials, and what came of them."""
+
+    row: str
+    trials: list[Trial]
+    shown: list[Trial]
+    """The best ones, best first, and any winner that is not among them."""
+    fresh: Mapping[int, list[float]]
+    """Trial number -> its values (``main``) on fresh seeds, of the runs that are done."""
+    winners: Mapping[int, str]
+    """Trial number -> its row of the sweep's table."""
+
+    def outcomes(self) -> str:
+        """``5 complete, 1 pruned, 2 diverged``: every trial counted once; diverged ones have no value."""
+        counted = Counter("diverged" if t.state.name == "diverged" else t.outcome for t in self.trials)
+        known = ("complete", "pruned", "diverged", "failed", "open")
+        return ", ".join(f"{counted[name]} {name}" for name in known if counted[name]) or "none yet"
+
+
+@dataclass(frozen=True)
+class Searched:
+    """A sweep's search, read once from plan.json and the records."""
+
+    plan: Mapping[str, Any]
+    rows: list[Found]
+    confirmed: Mapping[int, list[tuple[float | None, ...]]]
+    """A winner's number -> its objectives' values on the sweep's own seeds, of the runs that are done."""
+    test: Mapping[int, Interval]
+    """A winner's number -> test top-1 in percent on those seeds."""
+    images: int | None = None
+    """Of the validation part, where all records agree."""
+    hours: float | None = None
+    """Training of all trials and candidates."""
+
+    @property
+    def objectives(self) -> list[str]:
+        return self.plan["search"]["objectives"]
+
+    @property
+    def main(self) -> int:
+        """The place of the objective that is confirmed."""
+        return main_objective(self.objectives)
+
+
+def main_objective(objectives: Sequence[str]) -> int:
+    """The place of the first objective that training decides; of the first where it decides none."""
+    return next((place for place, name in enumerate(objectives) if name in ("top1", "loss")), 0)
+
+
+def is_search(plan: Mapping[str, Any]) -> bool:
+    return bool(plan.get("search"))
+
+
+def has_rows(plan: Mapping[str, Any]) -> bool:
+    """Whether the sweep's own table has anything to show: a search has rows once something is confirmed."""
+    return not is_search(plan) or bool(plan["search"]["winners"])
+
+
+def of_search(plan: Mapping[str, Any], stage: str) -> bool:
+    """Whether a cell's stage is a search's own (``trial``, ``candidate7``, and stages before these), not the sweep's."""
+    return is_search(plan) and all(stage != own["name"] for own in plan["stages"])
+
+
+def searched_row(plan: Mapping[str, Any], row: str | None) -> str | None:
+    """The sweep file's row that a row of a search's table comes from: a front has several rows of one."""
+    number = plan["search"]["winners"].get(row)
+    return next((asked["row"] for asked in plan["search"]["asked"] if asked["number"] == number), row)
+
+
+def place(plan: Mapping[str, Any], variant: str, seed: int, stage: str) -> str:
+    """Where a run stands, for people: ``adamw, seed 3``; a trial's cell holds its number in place of a seed."""
+    if of_search(plan, stage) and stage.partition("-")[0] == "trial":
+        return f"{variant}, trial {seed}{stage.removeprefix('trial').replace('-', ', ', 1)}"
+    return ", ".join(part for part in (variant, f"seed {seed}", stage) if part)
+
+
+def not_confirmed_words(plan: Mapping[str, Any]) -> str:
+    """What stands in place of the sweep's table until there is one."""
+    trained = (
+        "trials of the front on seeds that chose nothing"
+        if len(plan["search"]["objectives"]) > 1
+        else "the best trials on fresh seeds, and the best of these on seeds that chose nothing"
+    )
+    return f"Nothing is confirmed yet: deit-ablate run with --confirm trains {trained}."
+
+
+def read_search(results: Path | str, sweep: str) -> Searched:
+    """Raises NoSweep where there is no such sweep, ValueError where it is no search."""
+    store = Store(results)
+    plan = read_plan(store, sweep)
+    if not is_search(plan):
+        raise ValueError(f"{sweep} is no search: its sweep file has no search block")
+    search, objectives = plan["search"], plan["search"]["objectives"]
+    trials, names = read_trials(store, plan), {number: name for name, number in search["winners"].items()}
+    main = main_objective(objectives)
+    found = []
+    for row in search["spaces"]:
+        own = [trial for trial in trials if trial.row == row]
+        shown = best(own, objectives, SHOWN)
+        winners = {trial.number: names[trial.number] for trial in own if trial.number in names}
+        shown += [trial for trial in own if trial.number in winners and trial not in shown]
+        fresh = {
+            trial.number: _values(store, search["candidates"][str(trial.number)], objectives[main])
+            for trial in own
+            if str(trial.number) in search["candidates"]
+        }
+        found.append(Found(row, own, shown, fresh, winners))
+    final = final_stage(plan)
+    confirmed = {}
+    for number, name in names.items():
+        runs = [run for variant, _, stage, run in plan["cells"] if variant == name and stage == final]
+        outcomes = [outcome for run in runs if (outcome := store.outcome(run)) and outcome["status"] == "done"]
+        confirmed[number] = [tuple(measured(outcome, name) for name in objectives) for outcome in outcomes]
+    test = {}
+    if names:
+        told = {row["variant"]: row for row in rows(summarize(results, sweep).frame)}
+        test = {
+            number: Interval(row["top1_mean"], row["top1_half_width"], row["seeds"])
+            for number, name in names.items()
+            if (row := told.get(name))
+        }
+    trained = {asked["run"] for asked in search["asked"]} | {
+        run for fresh in search["candidates"].values() for run in fresh
+    }
+    images = {((store.outcome(run) or {}).get("data") or {}).get("validation") for run in trained} - {None}
+    seconds = sum(line["seconds"] for run in trained for line in store.history(run))
+    return Searched(
+        plan, found, confirmed, test, images.pop() if len(images) == 1 else None, seconds / 3600 if trained else None
+    )
+
+
+def _values(store: Store, runs: Iterable[str], objective: str) -> list[float]:
+    """Of the runs that are done: one that diverged has no value."""
+    outcomes = [store.outcome(run) for run in dict.fromkeys(runs)]
+    found = [measured(outcome, objective) for outcome in outcomes if outcome and outcome["status"] == "done"]
+    return [value for value in found if value is not None]
+
+
+# -- the table -----------------------------------------------------------------------------------------------------
+
+
+def search_table(results: Path | str, sweep: str) -> Table:
+    """The best trials of each row (of two objectives the Pareto front), with intervals where there are several seeds.
+
+    Raises NoSweep, or ValueError for a sweep that is no search.
+    """
+    return table_of(read_search(results, sweep))
+
+
+def table_of(searched: Searched) -> Table:
+    plan, objectives, main = searched.plan, searched.objectives, searched.main
+    keys = list(dict.fromkeys(key for space in plan["search"]["spaces"].values() for key in space))
+    short = short_names(keys)
+    lines = [_line(searched, found, trial, keys) for found in searched.rows for trial in found.shown]
+    names = ["row", "trial", "run", *keys, *(f"search_{name}" for name in objectives)]
+    names += [f"{part}_{what}" for part in ("fresh", "confirmed", "test_top1") for what in ("mean", "half_width", "n")]
+    columns = [Column("row", lambda row: row["row"])] if len(searched.rows) > 1 else []
+    columns.append(Column("trial", lambda row: str(row["trial"]), right=True))
+    params = {trial.number: trial.params for found in searched.rows for trial in found.shown}
+    columns += [Column(short[key], _setting(params, key), right=_numeric(plan, key)) for key in keys]
+    columns += [Column(UNITS[name], _searched(name), right=True) for name in objectives]
+    unit = f": {UNITS[objectives[main]]}" if len(objectives) > 1 else ""
+    digits = DIGITS.get(objectives[main], 0)
+    if any(found.fresh for found in searched.rows):
+        columns.append(Column(f"on fresh seeds{unit}", _mean("fresh", digits), right=True))
+    if searched.confirmed:
+        columns.append(Column(f"confirmed{unit}", _mean("confirmed", digits), right=True))
+        columns.append(Column("test top-1 (%)", _mean("test_top1", 2), right=True))
+    what = "the Pareto front" if len(objectives) > 1 else "the best trials"
+    profile = f", profile {plan['profile']}" if plan["profile"] else ""
+    title = f"{plan['title'] or plan['sweep']}{profile}: {what} of the search"
+    return Table(
+        f"{plan['sweep']}-search", title, pd.DataFrame(lines, columns=names, dtype=object), tuple(columns), tuple(footnotes(searched))
+    )  # fmt: skip
+
+
+def _line(searched: Searched, found: Found, trial: Trial, keys: Sequence[str]) -> dict[str, Any]:
+    fresh = mean_interval(found.fresh.get(trial.number, ()))
+    confirmed = _confirmed(searched, trial.number, searched.main)
+    test = searched.test.get(trial.number) or mean_interval(())
+    line = {"row": found.row, "trial": trial.number, "run": trial.run}
+    line |= {key: _plain(trial.params[key]) if key in trial.params else math.nan for key in keys}
+    line |= {f"search_{name}": value for name, value in zip(searched.objectives, trial.values or (), strict=False)}
+    for part, own in (("fresh", fresh), ("confirmed", confirmed), ("test_top1", test)):
+        line |= {f"{part}_mean": own.mean, f"{part}_half_width": own.half_width, f"{part}_n": own.n or math.nan}
+    return line
+
+
+def _confirmed(searched: Searched, number: int, place: int) -> Interval:
+    values = [own[place] for own in searched.confirmed.get(number, ())]
+    return mean_interval(value for value in values if value is not None)
+
+
+def _plain(value: Any) -> Any:
+    """What a cell of CSV holds: a number or text."""
+    return canonical_json(value) if value is None or isinstance(value, (list, dict, bool)) else value
+
+
+def _numeric(plan: Mapping[str, Any], key: str) -> bool:
+    return all(space[key]["type"] != "categorical" for space in plan["search"]["spaces"].values() if key in space)
+
+
+def _setting(params: Mapping[int, Mapping[str, Any]], key: str) -> Callable[[Mapping[str, Any]], str]:
+    return lambda row: setting(params[row["trial"]][key]) if key in params[row["trial"]] else NOTHING
+
+
+def setting(value: Any) -> str:
+    """A parameter's value for people: three digits of a number (files have all)."""
+    return f"{value:.3g}".replace("-", "\N{MINUS SIGN}") if isinstance(value, float) else said(value)
+
+
+def _searched(objective: str) -> Callable[[Mapping[str, Any]], str]:
+    digits = DIGITS.get(objective, 0)
+    return lambda row: NOTHING if _missing(row[f"search_{objective}"]) else f"{row[f'search_{objective}']:,.{digits}f}"
+
+
+def _mean(part: str, digits: int) -> Callable[[Mapping[str, Any]], str]:
+    def text(row: Mapping[str, Any]) -> str:
+        words = measure(row[f"{part}_mean"], row[f"{part}_half_width"], digits=digits)
+        return words if _missing(row[f"{part}_n"]) else f"{words} (n = {row[f'{part}_n']})"
+
+    return text
+
+
+def _missing(value: Any) -> bool:
+    return isinstance(value, float) and math.isnan(value)
+
+
+def short_names(keys: Sequence[str]) -> dict[str, str]:
+    """Dotted key -> its last part, where that says enough: ``optimizer.name`` is the optimizer, and no two are alike."""
+    found = {}
+    for key in keys:
+        *blocks, last = key.split(".")
+        found[key] = blocks[-1] if last in ("name", "on") and blocks else last
+    counted = Counter(found.values())
+    return {key: short if counted[short] == 1 else key for key, short in found.items()}
+
+
+# -- footnotes -----------------------------------------------------------------------------------------------------
+
+
+def footnotes(searched: Searched) -> list[str]:
+    """What a reader must know to take the table for what it is."""
+    search = searched.plan["search"]
+    notes = [
+        "A search value is of one training, and the best of many: it flatters. The confirmed value is of new seeds that chose nothing."
+    ]
+    if any(found.fresh or found.winners for found in searched.rows):
+        notes.append("± is the half-width of a 95% t interval over n seeds.")
+    notes.append(
+        f"Trials (seed {search['seed']}) are measured on the validation part{_images(searched)}; they and the fresh seeds leave the test split alone."
+    )
+    if searched.hours is not None:
+        notes.append(
+            f"Trials and candidates took {searched.hours:.2g} hours of training, beside those of the winners' runs."
+        )
+    if search.get("aside"):
+        notes.append(f"Left aside: {search['aside']} trials of earlier versions of the sweep file.")
+    for found in searched.rows:
+        budget = search["budget"].get(found.row)
+        asked = len(found.trials)
+        of = f"{asked} of {budget}" if budget and budget != asked else str(asked)
+        notes.append(f"{found.row}: {of} trial{'s' * (max(asked, budget or 0) != 1)}: {found.outcomes()}.")
+    for found in searched.rows:
+        notes += _row_notes(searched, found)
+    if not has_rows(searched.plan):
+        notes.append(not_confirmed_words(searched.plan) if not search["confirm"] else _confirming(searched))
+    return notes
+
+
+def _images(searched: Searched) -> str:
+    return f" ({searched.images} images)" if searched.images else ""
+
+
+def _confirming(searched: Searched) -> str:
+    if any(trial.outcome == "open" for found in searched.rows for trial in found.trials):
+        return "Nothing is confirmed yet: the best trials are confirmed once all have ended."
+    if not any(trial.values for found in searched.rows for trial in found.trials):
+        return "Nothing can be confirmed: no trial has a value."
+    return "Nothing is confirmed yet: no candidate is done on all fresh seeds."
+
+
+def _row_notes(searched: Searched, found: Found) -> list[str]:
+    notes = []
+    complete = [trial for trial in found.trials if trial.values is not None]
+    if found.trials and not complete and all(trial.outcome != "open" for trial in found.trials):
+        notes.append(f"{found.row}: no winner, for no trial has a value ({found.outcomes()}).")
+    elif has_rows(searched.plan) and not found.winners:
+        notes.append(
+            f"{found.row}: no winner, for no candidate is done on all fresh seeds (one that diverged on one of them is out)."
+        )
+    for number, name in found.winners.items():
+        notes.append(_winner_note(searched, found, number, name))
+    if (expected := expected_optimism(searched, found)) is not None:
+        objective = searched.objectives[searched.main]
+        notes.append(
+            f"{found.row}: of {len(complete)} trials like these the best is expected to look {expected:.{DIGITS.get(objective, 0)}f}"
+            f"{POINTS.get(objective, '')} better than it is, by chance alone (from their spread, and that of candidates over fresh seeds; rough)."
+        )
+    return notes
+
+
+def _winner_note(searched: Searched, found: Found, number: int, name: str) -> str:
+    objective, main = searched.objectives[searched.main], searched.main
+    trial = next(trial for trial in found.trials if trial.number == number)
+    confirmed = _confirmed(searched, number, main)
+    seeds = len(searched.plan["stages"][-1]["seeds"])
+    which = f"{found.row}, trial {number}"
+    if trial.values is None or not confirmed.n:
+        return f"{which}: its confirmation on {seeds} new seeds has no finished run yet."
+    digits = DIGITS.get(objective, 0)
+    words = confirmed_words(trial.values[main], confirmed.mean, confirmed.n, digits=digits)
+    if (fresh := mean_interval(found.fresh.get(number, ()))).n:
+        words += f" (on the {fresh.n} fresh seeds by which it was chosen: {fresh.mean:.{digits}f})"
+    missing = f"; {seeds - confirmed.n} of its {seeds} seeds have no value" if confirmed.n < seeds else ""
+    return f"{which}: {words}, in {UNITS[objective]}{missing}."
+
+
+def expected_optimism(searched: Searched, found: Found) -> float | None:
+    """By how much the best of a row's trials is expected to flatter, in the objective's unit (statistics.md, section 7).
+
+    The noise is the pooled sd of its candidates over fresh seeds; what the trials scatter beyond that lies between
+    them. None where there are no two fresh seeds of one candidate, or no two trials.
+    """
+    fresh = [values for values in found.fresh.values() if len(values) > 1]
+    values = [trial.values[searched.main] for trial in found.trials if trial.values is not None]
+    if not fresh or len(values) < 2:
+        return None
+    df = sum(len(own) - 1 for own in fresh)
+    noise2 = sum(statistics.variance(own) * (len(own) - 1) for own in fresh) / df
+    between = math.sqrt(max(0.0, statistics.variance(values) - noise2))
+    return optimism(len(values), math.sqrt(noise2), between)

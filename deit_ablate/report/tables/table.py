@@ -1,0 +1,357 @@
+"""A table: typed values, how they are said, and the footnotes that make them honest. Imports pandas.
+
+Renderers (``render``) write what is here; a table that an analysis shows is a Table.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from deit_ablate.report.frame import rows
+from deit_ablate.report.stats.verdicts import ADDED_AFTER_LOOKING
+from deit_ablate.report.summary import Summary, summarize
+
+NOTHING = "–"
+NAMED = 20
+"""How many runs a footnote names before it counts the rest."""
+LONG_NAME = 22
+"""Characters of a variant's name from which LaTeX should wrap it."""
+
+HEADS = {
+    "class": "the class head alone",
+    "distillation": "the distillation head alone",
+    "ema": "the moving average of the weights (EMA)",
+}
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column as it is read: ``text`` turns a row of the frame into plain Unicode, which renderers escape."""
+
+    header: str
+    text: Callable[[Mapping[str, Any]], str]
+    right: bool = False
+    long: bool = False
+    """Long text, which LaTeX should wrap."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """What a table says. ``frame`` holds the raw values (what CSV gets), one row a row; ``columns`` words them."""
+
+    name: str
+    title: str
+    frame: pd.DataFrame
+    columns: tuple[Column, ...]
+    footnotes: tuple[str, ...]
+
+    def rows(self) -> list[list[str]]:
+        """The body as plain text, a list a row."""
+        return [[column.text(row) for column in self.columns] for row in rows(self.frame)]
+
+
+def sweep_table(results: Path | str, sweep: str, strict: bool = False) -> Table:
+    """The default table of any sweep: rows are variants, in the plan's order. Raises NoSweep.
+
+    Top-1 in percent with 95% t intervals over seeds, the difference from the baseline in points, paired by seed, and the
+    verdict on it. ``strict``: see ``summarize``.
+    """
+    summary = summarize(results, sweep, strict=strict)
+    plan, frame = summary.plan, summary.frame
+    unit, seconds = _time_unit(frame["train_seconds"])
+    long_names = any(len(row["name"]) > LONG_NAME for row in plan["variants"])
+    columns = [
+        Column("variant", lambda row: row["variant"] + (" (baseline)" if row["baseline"] else ""), long=long_names),
+        Column("differs in", lambda row: row["differs_in"] or NOTHING, long=True),
+        Column("test top-1 (%)", _top1, right=True),
+        Column(
+            "difference", lambda row: measure(row["difference"], row["difference_half_width"], signed=True), right=True
+        ),
+        Column("verdict", lambda row: row["verdict_words"] or NOTHING, long=True),
+        Column(f"time ({unit})", lambda row: _time(row["train_seconds"] / seconds), right=True),
+        Column(f"{device_of(summary)}-hours", lambda row: _hours(row["hours"]), right=True),
+        Column("seeds", lambda row: _of(row["seeds"], row["seeds_planned"]), right=True),
+    ]
+    if plan["kind"] == "cumulative":
+        step = Column("step", lambda row: measure(row["step"], row["step_half_width"], signed=True), right=True)
+        columns.insert(3, step)
+    if not plan["baseline"]:
+        columns = [column for column in columns if column.header not in ("differs in", "difference", "verdict")]
+    title = plan["title"] or sweep
+    if plan["profile"]:
+        title = f"{title}, profile {plan['profile']}"
+    return Table(sweep, title, frame, tuple(columns), tuple(footnotes(summary, timed=True)))
+
+
+def measure(mean: float, half_width: float, *, signed: bool = False, digits: int = 2) -> str:
+    """``97.31 ± 0.42``; without an interval where there is none, ``–`` where there is no mean."""
+    if math.isnan(mean):
+        return NOTHING
+    text = f"{mean:+.{digits}f}" if signed else f"{mean:.{digits}f}"
+    if not float(text):
+        text = text.lstrip("+-")
+    text = text.replace("-", "\N{MINUS SIGN}")
+    return text if math.isnan(half_width) else f"{text} ± {half_width:.{digits}f}"
+
+
+def short_verdict(words: str) -> str:
+    """A verdict's words without what would be needed to reach one, and without its evidence."""
+    return words.partition(";")[0].partition(":")[0].partition(" (")[0]
+
+
+def _top1(row: Mapping[str, Any]) -> str:
+    if row["diverged"] and row["diverged"] == row["seeds_planned"]:
+        return "did not train"
+    text = measure(row["top1_mean"], row["top1_half_width"])
+    return text + "*" if row["diverged"] and row["seeds"] else text
+
+
+def _of(part: int, whole: int) -> str:
+    return str(part) if part == whole else f"{part} of {whole}"
+
+
+def _time_unit(seconds: Iterable[float]) -> tuple[str, float]:
+    longest = max((value for value in seconds if not math.isnan(value)), default=0.0)
+    return ("s", 1.0) if longest < 120 else ("min", 60.0) if longest < 7200 else ("h", 3600.0)
+
+
+def _time(value: float) -> str:
+    if math.isnan(value):
+        return NOTHING
+    return f"{value:.1f}" if value < 100 else f"{value:.0f}"
+
+
+def _hours(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.2g}" if value else NOTHING
+
+
+def device_of(summary: Summary) -> str:
+    """What did the work, by the records of the stage."""
+    devices = {record["device"] for record in summary.final if record["device"]}
+    return "GPU" if devices == {"cuda"} else "CPU" if devices <= {"cpu"} else "device"
+
+
+# -- footnotes -----------------------------------------------------------------------------------------------------
+
+
+def footnotes(summary: Summary, *, timed: bool = False) -> list[str]:
+    """What a reader must know to take the table for what it is, a sentence each. ``timed``: it has a column of times."""
+    every, final = rows(summary.frame), summary.final
+    notes = []
+    if any(row["seeds"] > 1 for row in every):
+        notes.append("± is the half-width of a 95% t interval over seeds.")
+        notes += _judged(summary, every)
+        notes.append("Intervals and verdicts cover training noise only, not the finite test set that all rows share.")
+    if any(row["seeds"] == 1 for row in every):
+        notes.append("One seed gives no interval.")
+    if summary.plan["kind"] == "cumulative":
+        notes.append(
+            "Each row has the changes of those above; step: its difference from the row above, paired by seed, with an interval of the same kind."
+        )
+    notes += _unfound(summary.plan)
+    notes += _leaking(summary)
+    notes += _of_rows(summary)
+    notes += _after_looking(summary)
+    notes += _undecodable(final)
+    notes += _data(final, timed)
+    for figure, words in HEADS.items():
+        named = [row["variant"] for row in every if row["shows"] == figure]
+        if named:
+            notes.append(f"Shows {words}: {_listed(named)}.")
+    notes += _chunks(final)
+    notes += _shared_parents(summary)
+    notes += diverged_notes(summary)
+    notes += _fewer_pairs(every)
+    notes += _absent(summary, final)
+    return notes
+
+
+def _judged(summary: Summary, every: Sequence[Mapping[str, Any]]) -> list[str]:
+    """How differences were taken and judged; nothing where none is."""
+    compared = [row for row in every if row["pairs"] > 1]
+    if not compared:
+        return []
+    margin = summary.plan["margin"]
+    notes = [
+        "Differences are paired by seed; their variance is moderated by that of the other rows "
+        "(Smyth 2004, with a fixed weight), and verdicts are adjusted over the table's rows (Holm 1979)."
+    ]
+    if margin:
+        notes.append(
+            f"Equivalent: within the margin that the sweep declares, ±{margin:g} points (two one-sided tests)."
+        )
+    else:
+        notes.append("The sweep declares no margin, so no row is called equivalent.")
+    return notes
+
+
+def _leaking(summary: Summary) -> list[str]:
+    """What rows bring along beside what they declare, the same things together."""
+    rows_of: dict[str, list[str]] = {}
+    for leak in summary.leaks:
+        rows_of.setdefault(str(leak), []).append(leak.row)
+    compared = len(summary.frame) - 1
+    named = [
+        f"{_listed(names) if len(names) < max(2, compared) else 'all rows'}: {what}" for what, names in rows_of.items()
+    ]
+    return [f"Not isolated, differs along with what is declared: {_listed(named, '; ')}."] if named else []
+
+
+def _of_rows(summary: Summary) -> list[str]:
+    """What is to be said of single rows' statistics."""
+    return [f"{name}: {note}." for name, effect in summary.effects.items() for note in effect.notes]
+
+
+def _after_looking(summary: Summary) -> list[str]:
+    notes = [f"{ADDED_AFTER_LOOKING[0].upper()}{ADDED_AFTER_LOOKING[1:]}."] if summary.added_after_looking else []
+    if summary.looks is not None:
+        notes.append(f"Looked at as planned before the first run: {summary.looks.words}.")
+        notes += [f"{note[0].upper()}{note[1:]}." for note in summary.looks.notes]
+        if summary.looks.going_on:
+            only = " ".join(f'--only "{name}"' for name in (summary.plan["baseline"], *summary.looks.going_on))
+            notes.append(f"Go on with: --seeds {len(summary.looks.next_seeds)} {only}")
+    return notes
+
+
+def _undecodable(final: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Say how many test images were left out because their files hold no picture."""
+    missing = {
+        int(record["data_test"]) - int(record["test_images"])
+        for record in final
+        if not pd.isna(record["data_test"]) and not pd.isna(record["test_images"])
+    } - {0}
+    if not missing:
+        return []
+    return [
+        f"Left out because their files cannot be decoded: {_listed([str(n) for n in sorted(missing)])} test images."
+    ]
+
+
+def _data(final: Iterable[Mapping[str, Any]], timed: bool) -> list[str]:
+    """What the figures were taken on; nothing before there is one."""
+    done = [record for record in final if record["state"] == "done"]
+    if not done:
+        return []
+    sizes = sorted({record["test_images"] for record in done if not pd.isna(record["test_images"])})
+    images = f" ({sizes[0]:,} images)" if len(sizes) == 1 else ""
+    heads = (
+        ", heads fused where there are two"
+        if any(not math.isnan(record["test_top1_distillation"]) for record in done)
+        else ""
+    )
+    notes = [f"Top-1 on the test split{images} at the last epoch, raw weights{heads}."]
+    return notes + (["Time is the mean training time of the runs that are done."] if timed else [])
+
+
+def _chunks(final: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Say it where rows were not computed alike: the model draws at random for each chunk of a batch."""
+    by_number: dict[int, list[str]] = {}
+    for record in final:
+        if record["state"] == "done" and not pd.isna(record["chunks"]):
+            names = by_number.setdefault(int(record["chunks"]), [])
+            names += [record["variant"]] if record["variant"] not in names else []
+    if len(by_number) < 2:
+        return []
+    parts = [f"{_listed(names)} {number}" for number, names in sorted(by_number.items())]
+    return [f"Batches were cut into different numbers of chunks (ranks x accumulation): {'; '.join(parts)}."]
+
+
+def _shared_parents(summary: Summary) -> list[str]:
+    """Say it where all seeds of a row stand on one and the same run: its choice is in no interval."""
+    final = summary.stage
+    runs: dict[tuple[str, str], dict[int, str]] = {}
+    for variant, seed, stage, run in summary.plan["cells"]:
+        runs.setdefault((stage, variant), {})[seed] = run
+    notes = []
+    for stage in (stage["name"] for stage in summary.plan["stages"][:-1]):
+        shared = {}
+        for (own, variant), made in runs.items():
+            students = runs.get((final, variant), {})
+            taught = not set(made.values()) & set(students.values())  # a row may be the teacher itself
+            if own == stage and len(made) == 1 and len(students) > 1 and taught:
+                shared[variant] = next(iter(made.items()))
+        different = sorted({run for _, run in shared.values()})
+        if different:
+            seed = next(iter(shared.values()))[0]
+            which = (
+                f"run {different[0]}, seed {seed}"
+                if len(different) == 1
+                else f"seed {seed}, a run of its own for each row"
+            )
+            rows_ = "" if len(shared) == len(summary.frame) else f": {_listed(list(shared))}"
+            notes.append(f"Conditional on one {stage} ({which}), which all seeds of a row share{rows_}.")
+    return notes
+
+
+def _unfound(plan: Mapping[str, Any]) -> list[str]:
+    """Rows of a search that found no winner, and so are no rows of the table."""
+    search = plan.get("search")
+    if not search or not search["winners"]:
+        return []
+    rows_ = {asked["number"]: asked["row"] for asked in search["asked"]}
+    found = {rows_.get(number) for number in search["winners"].values()}
+    lost = [row for row in search["spaces"] if row not in found]
+    return [f"Without a row here, for their searches found no winner: {_listed(lost)}."] if lost else []
+
+
+def diverged_notes(summary: Summary) -> list[str]:
+    """What the star on a mean stands for, and which rows have no mean because all of their runs diverged."""
+    why: dict[str, list[str]] = {}
+    for record in summary.final:
+        if record["state"] == "diverged":
+            why.setdefault(record["variant"], []).append(
+                f"seed {record['seed']}" + (f": {record['detail']}" if record["detail"] else "")
+            )
+    some: list[str] = []
+    none: list[str] = []
+    for row in rows(summary.frame):
+        if row["diverged"]:
+            text = f"{row['variant']}: {row['diverged']} of {row['seeds_planned']} diverged ({_listed(why[row['variant']])})"
+            (some if row["seeds"] else none).append(text)
+    notes = [f"* Mean over the runs that converged. {_listed(some, '; ')}."] if some else []
+    return notes + ([f"No mean: {_listed(none, '; ')}."] if none else [])
+
+
+def _fewer_pairs(every: Iterable[Mapping[str, Any]]) -> list[str]:
+    named = [f"{row['variant']} {row['pairs']}" for row in every if 0 < row["pairs"] < row["seeds"]]
+    return [f"Differences over fewer pairs than seeds: {_listed(named)}."] if named else []
+
+
+def _absent(summary: Summary, final: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The runs that are in no mean because they did not end, by state, with the reason."""
+    places = {run: f"{stage or variant} seed {seed}" for variant, seed, stage, run in reversed(summary.plan["cells"])}
+    by_state: dict[str, dict[tuple[str, str], list[int]]] = {}
+    for record in final:
+        state, detail = record["state"], record["detail"]
+        if state == "done" and math.isnan(record["top1"]):
+            state, detail = "done without this figure", ""
+        if state in ("done", "diverged"):
+            continue
+        by_state.setdefault(state, {}).setdefault((record["variant"], places.get(detail, detail)), []).append(
+            record["seed"]
+        )
+    notes = []
+    for state, found in sorted(by_state.items()):
+        named = [
+            f"{variant} {_seeds(seeds)}" + (f" ({reason})" if reason else "")
+            for (variant, reason), seeds in found.items()
+        ]
+        notes.append(f"{state.capitalize()}: {_listed(named, '; ')}.")
+    return notes
+
+
+def _seeds(seeds: list[int]) -> str:
+    return ("seed " if len(seeds) == 1 else "seeds ") + _listed([str(seed) for seed in seeds])
+
+
+def _listed(words: list[str], separator: str = ", ") -> str:
+    if any(", " in word for word in words):
+        separator = "; "  # names of rows may have commas of their own
+    more = len(words) - NAMED
+    return separator.join(words[:NAMED]) + (f" and {more} more" if more > 0 else "")

@@ -1,0 +1,1 @@
+"""Searches: trials that Optuna asks for, pruned, and confirmed on fresh seeds."""

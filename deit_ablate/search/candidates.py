@@ -1,0 +1,122 @@
+"""From a search's configurations to plans: each is its row's recipe with the values that were drawn over it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from deit_ablate.errors import InputError
+from deit_ablate.sweep.load import Sweep, Variant
+from deit_ablate.sweep.names import Answers
+from deit_ablate.sweep.overrides import layer
+from deit_ablate.sweep.plan import Cell, Plan, Run, make_plan
+from deit_ablate.sweep.space import Parameter
+from deit_ablate.sweep.yaml import Node, merge
+
+
+class Configurations:
+    """The plans of one sweep's search."""
+
+    def __init__(self, sweep: Sweep) -> None:
+        assert sweep.search is not None
+        self.sweep, self.search = sweep, sweep.search
+        self._answers: Answers = {}
+        self.untuned = self._plan(sweep)
+        """The rows as they stand in the file, which nothing trains."""
+
+    def _plan(self, sweep: Sweep) -> Plan:
+        return make_plan(sweep, self._answers)
+
+    def trial(self, row: Variant, params: Mapping[str, Any]) -> Plan:
+        """A configuration at the search's seed, its test split left alone. Raises InputError for an unsound recipe."""
+        return self._plan(self._sweep_of(row, params, (self.search.settings.seed,)))
+
+    def candidate(self, row: Variant, params: Mapping[str, Any]) -> Plan:
+        """The same on the fresh seeds."""
+        return self._plan(self._sweep_of(row, params, self.search.candidate_seeds))
+
+    def winners(self, chosen: Sequence[tuple[str, Variant, Mapping[str, Any]]]) -> Plan:
+        """Configurations by the names of their rows, on the sweep's own seeds and with their test split."""
+        variants, by_profile = [], dict(self.sweep.by_profile)
+        for name, row, params in chosen:
+            by_profile[name] = self._with(row, params, test=True).by_profile[row.name]
+            variants.append(replace(row, name=name))
+        baseline = next((variant.name for variant in variants if variant.name == self.sweep.baseline), None)
+        return self._plan(replace(self.sweep, variants=tuple(variants), by_profile=by_profile, baseline=baseline))
+
+    def example(self, row: Variant) -> Run:
+        """A run like a row's trials: what they need, and what they cost."""
+        plan = self.trial(row, {})
+        return plan.runs[plan.cells[-1].run]
+
+    def check(self, rows: Sequence[Variant]) -> None:
+        """Raises InputError for a space that holds unsound recipes, or that varies what makes no difference."""
+        if any(not row.recipe.data.validation for row in self.untuned.rows):
+            raise InputError(
+                "a search chooses by the validation part, and this recipe has none", where=self.search.where,
+                key="data.validation", expected="a share above 0, such as 0.1",
+            )  # fmt: skip
+        for row in rows:
+            for key, parameter in self.search.spaces[row.name].items():
+                beside = {k: p.values()[0] for k, p in self._beside(row, key).items()} if key.endswith(".name") else {}
+                for value in parameter.values():
+                    self.trial(row, {**beside, key: value})
+                if not self._matters(row, parameter):
+                    raise InputError(
+                        "varying it changes nothing: the row, or a stage, sets it itself", where=parameter.where,
+                        key=f"search.space.{key}", expected="a key that the trials' recipes take from the search",
+                    )  # fmt: skip
+
+    def _beside(self, row: Variant, key: str) -> dict[str, Parameter]:
+        """The other parameters of the same block."""
+        space = self.search.spaces[row.name]
+        return {k: p for k, p in space.items() if k != key and k.partition(".")[0] == key.partition(".")[0]}
+
+    def _matters(self, row: Variant, parameter: Parameter) -> bool:
+        """Whether two values make two runs, at least beside some value of another parameter of its block."""
+        others = [{key: value} for key, p in self._beside(row, parameter.key).items() for value in p.values()]
+        for context in ({}, *others):
+            with contextlib.suppress(InputError):
+                first, second = (
+                    self.trial(row, {**context, parameter.key: value}).cells[-1].run for value in parameter.values()[:2]
+                )
+                if first != second:
+                    return True
+        return False
+
+    def _sweep_of(self, row: Variant, params: Mapping[str, Any], seeds: tuple[int, ...]) -> Sweep:
+        """The sweep of one configuration of a row alone, at other seeds than the sweep's own."""
+        varied = self.sweep.lineage()
+        stages = tuple(replace(stage, seeds=seeds) if stage.name in varied else stage for stage in self.sweep.stages)
+        return replace(self._with(row, params, test=False), stages=stages, baseline=None)
+
+    def _with(self, row: Variant, params: Mapping[str, Any], *, test: bool) -> Sweep:
+        where = self.search.where
+        over = Node({}, where) if test else Node({"data": Node({"test": Node(False, where)}, where)}, where)
+        for key, value in params.items():  # one layer: a name must not reset the rate that comes with it
+            over = merge(over, self.search.spaces[row.name][key].override(value))
+        own = layer(self.sweep.by_profile.get(row.name, Node({}, where)), over)
+        return replace(self.sweep, variants=(row,), by_profile={**self.sweep.by_profile, row.name: own}, search=None)
+
+
+def final_runs(plan: Plan) -> list[str]:
+    """The runs of a plan's last stage."""
+    return [cell.run for cell in plan.cells if cell.stage == plan.sweep.stages[-1].name]
+
+
+def cells_of(plan: Plan, stage: str, number: int | None = None) -> list[Cell]:
+    """A plan's cells under a search's stages; those of a trial by its number, for all have one seed.
+
+    A stage whose one run all share (a teacher) keeps its name.
+    """
+    shared = {own.name for own in plan.sweep.stages[:-1] if own.name not in plan.sweep.lineage()}
+    return [
+        cell
+        if cell.stage in shared
+        else replace(
+            cell, seed=cell.seed if number is None else number, stage="-".join(filter(None, (stage, cell.stage)))
+        )
+        for cell in plan.cells
+    ]

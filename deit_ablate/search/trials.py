@@ -1,0 +1,109 @@
+"""What a search's trials have come to: a function of plan.json (which trials count) and of their runs' records."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from deit_ablate.launch import status
+from deit_ablate.store import State, Store
+from deit_ablate.sweep.fields import OBJECTIVES
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One configuration of a row, trained once."""
+
+    number: int
+    """Within its sweep, from 1, in the order in which trials were asked for."""
+    row: str
+    params: dict[str, Any]
+    """Dotted recipe key -> value."""
+    run: str
+    state: State
+    values: tuple[float, ...] | None
+    """One for each objective; of a trial that is done."""
+    reports: tuple[float | None, ...]
+    """The first objective after each finished epoch, where it is one of the validation part."""
+
+    @property
+    def outcome(self) -> str:
+        """complete, pruned, failed or open. A run that diverged is a trial that went no further."""
+        if self.values is not None:
+            return "complete"
+        if self.state.name in ("paused", "diverged"):
+            return "pruned"
+        return "failed" if self.state.name in ("failed", "cancelled", "blocked", "done") else "open"
+
+
+def measured(outcome: Mapping[str, Any], objective: str) -> float | None:
+    """An objective's value in a record; of accuracies and losses that of the validation part, never of the test split."""
+    validation, cost = outcome["metrics"].get("validation") or {}, outcome.get("cost") or {}
+    value = {
+        "top1": validation.get("top1"),
+        "loss": validation.get("loss"),
+        "throughput": cost.get("inference_images_per_second"),
+        "parameters": cost.get("parameters"),
+        "flops": cost.get("flops"),
+    }[objective]
+    return None if value is None else float(value)
+
+
+def reports(store: Store, run: str, objective: str) -> tuple[float | None, ...]:
+    """The objective after each epoch that a run has finished; none for objectives that training does not change."""
+    if objective not in ("top1", "loss"):
+        return ()
+    return tuple((line.get("validation") or {}).get(objective) for line in store.history(run))
+
+
+def read_trial(store: Store, asked: Mapping[str, Any], state: State, objectives: Sequence[str]) -> Trial:
+    """``asked``: number, row, params and run, as plan.json lists them."""
+    if state.name == "held":  # which says nothing of the trial itself
+        state = store.state(asked["run"], {})
+    values = None
+    if state.name == "done":
+        outcome = store.outcome(asked["run"]) or {"metrics": {}}
+        found = [measured(outcome, objective) for objective in objectives]
+        values = None if None in found else tuple(float(value) for value in found if value is not None)
+    return Trial(
+        asked["number"], asked["row"], asked["params"], asked["run"], state, values,
+        reports(store, asked["run"], objectives[0]),
+    )  # fmt: skip
+
+
+def read_trials(store: Store, plan: Mapping[str, Any]) -> list[Trial]:
+    """All trials of a search's plan.json, in the order in which they were asked for."""
+    search = plan["search"]
+    states = status.states(store, status.parents_first(plan), plan["sweep"])
+    return [read_trial(store, asked, states[asked["run"]], search["objectives"]) for asked in search["asked"]]
+
+
+def best(trials: Sequence[Trial], objectives: Sequence[str], count: int) -> list[Trial]:
+    """The best complete trials with different runs, best first; of two objectives the Pareto front, by the first one."""
+    signs = [1 if OBJECTIVES[objective] == "maximize" else -1 for objective in objectives]
+    points: dict[str, tuple[Trial, list[float]]] = {}
+    for trial in trials:
+        if trial.values is not None:
+            points.setdefault(
+                trial.run, (trial, [sign * value for sign, value in zip(signs, trial.values, strict=True)])
+            )
+    kept = list(points.values())
+    if len(objectives) > 1:
+        kept = [(trial, own) for trial, own in kept if not any(_dominates(other, own) for _, other in kept)]
+    ranked = [trial for trial, _ in sorted(kept, key=lambda point: (point[1][0], -point[0].number), reverse=True)]
+    if len(objectives) > 1 and len(ranked) > count:  # spread over the front, its ends among them
+        return [ranked[round(place * (len(ranked) - 1) / max(1, count - 1))] for place in range(count)]
+    return ranked[:count]
+
+
+def _dominates(one: Sequence[float], other: Sequence[float]) -> bool:
+    return all(a >= b for a, b in zip(one, other, strict=True)) and any(a > b for a, b in zip(one, other, strict=True))
+
+
+def mean_value(store: Store, runs: Sequence[str], objective: str) -> float | None:
+    """The mean of an objective over runs that are all done; None where one is not."""
+    outcomes = [store.outcome(run) for run in runs]
+    values = [measured(outcome, objective) if outcome and outcome["status"] == "done" else None for outcome in outcomes]
+    return None if not values or None in values else statistics.fmean(value for value in values if value is not None)

@@ -1,0 +1,33 @@
+"""The checkout that this code runs from, for records and for the snapshots that jobs run."""
+
+from __future__ import annotations
+
+import functools
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+
+@functools.cache
+def checkout() -> dict[str, Any] | None:
+    """Commit and uncommitted changes of the checkout, or None where the package is installed. Of a snapshot that was
+    made for a job, what was known when it was made."""
+    here = Path(__file__).resolve().parent.parent  # the package
+    about = here.parent / "about.json"
+    if about.is_file():
+        copied: dict[str, Any] = json.loads(about.read_text())
+        return copied
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(here), *arguments], capture_output=True, text=True, check=True, timeout=20
+        ).stdout
+
+    try:
+        if not git("ls-files", "--", "__init__.py").strip():
+            return None
+        diff = git("diff", "HEAD", "--", str(here))
+        return {"commit": git("rev-parse", "HEAD").strip(), "dirty": bool(diff), "diff": diff[:100_000]}
+    except (OSError, subprocess.SubprocessError):
+        return None

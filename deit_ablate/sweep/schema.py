@@ -1,0 +1,72 @@
+"""JSON Schemas of the files that users write, generated from the models that check them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from deit_ablate.recipe import Recipe
+from deit_ablate.sweep.fields import NAME, ProfileFile, SweepFile
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+
+def recipe_schema() -> dict[str, Any]:
+    """A recipe, nested or by dotted keys; nothing in it is required."""
+    schema = Recipe.model_json_schema()
+    definitions = schema.pop("$defs")
+    patterns = {}
+    for choice in definitions["Distill"]["properties"]["teacher_weights"]["anyOf"]:
+        choice.pop("pattern", None)  # files give a path, which becomes its content's hash when they are read
+    for block, reference in schema["properties"].items():
+        name = (reference.get("$ref") or "").rsplit("/", 1)[-1]
+        for key, field in definitions.get(name, {}).get("properties", {}).items():
+            patterns[rf"^{block}\.{key}$"] = field
+            if field.get("type") == "object":
+                patterns[rf"^{block}\.{key}\..+$"] = {}
+        if name:
+            # A block may mix nested and dotted keys (options.betas: ...).
+            definitions[name]["patternProperties"] = {r"^options\..+$": {}}
+    return {**schema, "$schema": DIALECT, "patternProperties": patterns, "$defs": definitions, "title": "Recipe"}
+
+
+def _with_recipes(schema: dict[str, Any]) -> dict[str, Any]:
+    """Put the recipe's schema where a model says only "a mapping"."""
+    recipe = recipe_schema()
+    definitions = {**schema.get("$defs", {}), **recipe.pop("$defs")}
+    recipe.pop("$schema")
+    definitions["Recipe"] = recipe
+    overrides = {"$ref": "#/$defs/Recipe"}
+    row: dict[str, Any] = {
+        "type": ["object", "null"],
+        "description": "Overrides of the recipe; `shows`; or a stage's name with its overrides.",
+    }
+    rows = {"type": "object", "propertyNames": {"pattern": NAME}, "additionalProperties": row}
+    axes = {"type": "object", "description": "Keys (dotted or nested) with lists of values."}
+    properties = schema["properties"]
+    properties["recipe"] = {**overrides, "description": properties["recipe"].get("description", "")}
+    for key, part in (("variants", rows), ("cumulative", rows), ("grid", axes), ("zip", axes)):
+        if key in properties:
+            properties[key] = {**part, "description": properties[key].get("description", "")}
+    for key in ("leave_one_out", "add_one"):
+        if key in properties:
+            listed = {"type": "array", "items": {"type": "string"}, "minItems": 1}
+            properties[key] = {"anyOf": [rows, listed], "description": properties[key].get("description", "")}
+    if "StageFile" in definitions:
+        definitions["StageFile"]["properties"]["recipe"] = overrides
+    return {**schema, "$schema": DIALECT, "$defs": definitions}
+
+
+def sweep_schema() -> dict[str, Any]:
+    return _with_recipes(SweepFile.model_json_schema(by_alias=True))
+
+
+def profile_schema() -> dict[str, Any]:
+    return _with_recipes(ProfileFile.model_json_schema(by_alias=True))
+
+
+SCHEMAS: dict[str, Callable[[], dict[str, Any]]] = {
+    "sweep": sweep_schema,
+    "profile": profile_schema,
+    "recipe": recipe_schema,
+}

@@ -1,0 +1,231 @@
+"""What a search varies: recipe keys, each with a range or a list of choices."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, WithJsonSchema, model_validator
+
+from deit_ablate.errors import InputError, Position, suggest
+from deit_ablate.execution import Part
+from deit_ablate.recipe import BLOCKS, Recipe, canonical_json, flatten, normal
+from deit_ablate.sweep.fields import SearchFile
+from deit_ablate.sweep.overrides import check_keys, dotted, validate
+from deit_ablate.sweep.rows import nested
+from deit_ablate.sweep.yaml import Node, expand_dotted
+
+FIXED = ("seed", "data.name", "data.id", "data.validation", "data.train_images", "data.test")
+"""What a search may not vary: its trials would be scored on different images."""
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise ValueError("a finite number")
+    return value
+
+
+Number = Annotated[Any, AfterValidator(_finite), WithJsonSchema({"type": "number"})]
+
+
+class Range(Part):
+    """A range of numbers: ``{low: 1e-3, high: 0.1, log: true}``, ``{type: int, low: 1, high: 4}``."""
+
+    type: Literal["float", "int"] = "float"
+    low: Number
+    high: Number
+    log: bool = False
+    """Draw on a logarithmic scale."""
+    step: Number | None = None
+    """Only low, low + step, low + 2 step and so on."""
+
+    @property
+    def spacing(self) -> Any:
+        """Between neighbouring values; None where there is a value between any two."""
+        return self.step or (1 if self.type == "int" else None)
+
+    @model_validator(mode="after")
+    def _sound(self) -> Range:
+        if self.low >= self.high:
+            raise ValueError("low below high")
+        if self.log and self.low <= 0:
+            raise ValueError("low above 0 where log is true")
+        if self.step is not None and not 0 < self.step <= self.high - self.low:
+            raise ValueError("a step above 0, and no larger than the range")
+        if self.log and self.step is not None:
+            raise ValueError("log or step, not both")
+        if self.type == "int" and not all(type(part) is int for part in (self.low, self.high, self.step or 1)):
+            raise ValueError("whole numbers where type is int")
+        return self
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One dimension of a search's space. Of ``range`` and ``choices`` one is given."""
+
+    key: str
+    where: Position
+    range: Range | None = None
+    choices: tuple[Any, ...] = ()
+
+    def facts(self) -> dict[str, Any]:
+        """What plan.json says of it."""
+        return self.range.model_dump() if self.range else {"type": "categorical", "choices": list(self.choices)}
+
+    @classmethod
+    def of_facts(cls, key: str, facts: Mapping[str, Any]) -> Parameter:
+        """The parameter that plan.json tells of."""
+        if facts["type"] == "categorical":
+            return cls(key, ("", 0, 0), choices=tuple(facts["choices"]))
+        return cls(key, ("", 0, 0), Range.model_validate(facts))
+
+    def holds(self, value: Any) -> bool:
+        """Whether a value is one that may be asked for."""
+        own = self.range
+        if own is None:
+            return canonical_json(normal(value)) in {canonical_json(normal(choice)) for choice in self.choices}
+        places = (value - own.low) / own.spacing if own.spacing else 0
+        return bool(own.low <= value <= own.high and abs(places - round(places)) < 1e-8)
+
+    def points(self) -> int | None:
+        """How many values there are; None where they cannot be counted."""
+        own = self.range
+        if own is None:
+            return len(self.choices)
+        if own.spacing is None or own.log:
+            return None
+        return int((own.high - own.low) / own.spacing + 1e-9) + 1
+
+    def words(self) -> str:
+        if self.range is None:
+            return "one of " + ", ".join(map(canonical_json, self.choices))
+        scale = " (log)" if self.range.log else f" in steps of {self.range.step:g}" if self.range.step else ""
+        return f"{self.range.low:g} to {self.range.high:g}{scale}{' (whole)' if self.range.type == 'int' else ''}"
+
+    def values(self) -> list[Any]:
+        """What must make sound recipes before anything is trained: every choice, or the ends of the range and, of one
+        that is not of whole numbers, a value between."""
+        if self.range is None:
+            return list(self.choices)
+        low, high = self.range.low, self.range.high
+        if self.range.type == "int":
+            return [low, high]
+        between = low + self.range.step if self.range.step else low + (high - low) / 2**1.5
+        return [float(low), float(high), float(between)]
+
+    def override(self, value: Any) -> Node:
+        return nested(self.key, _node(value, self.where), self.where)
+
+
+def _node(value: Any, where: Position) -> Node:
+    if isinstance(value, dict):
+        return Node({key: _node(child, where) for key, child in value.items()}, where, dict.fromkeys(value, where))
+    return Node([_node(child, where) for child in value] if isinstance(value, list) else value, where)
+
+
+def read_space(node: Node, prefix: str) -> dict[str, Parameter]:
+    """The parameters below a mapping of recipe keys, dotted or nested. Raises InputError."""
+    found: dict[str, Parameter] = {}
+    for path, child, place in _leaves(expand_dotted(node), ()):
+        key = dotted(path)
+        whole = f"{prefix}.{key}"
+        inner = [f"{key}.{leaf}" for choice in _mappings(child) for leaf, _ in flatten(choice)]
+        if any(name in FIXED for name in (key, *inner)):
+            raise InputError("a search cannot vary this", where=place, key=whole, expected="another key")
+        if isinstance(child.value, list):
+            choices = child.plain()
+            if len({_spelling(choice, child, whole) for choice in choices}) < max(len(choices), 2):
+                raise InputError("no choice", where=child.where, key=whole, expected="two or more different values")
+            found[key] = Parameter(key, place, choices=tuple(choices))
+        elif not _numeric(key):
+            raise InputError("a range of what is no number", where=place, key=whole, expected="a list of values")
+        else:
+            found[key] = Parameter(key, place, validate(Range, child, tuple(whole.split("."))))
+        check_keys(found[key].override(found[key].values()[0]), prefix=f"{prefix}.")
+    return found
+
+
+def _mappings(node: Node) -> list[dict[str, Any]]:
+    return [choice for choice in node.plain() if isinstance(choice, dict)] if isinstance(node.value, list) else []
+
+
+def _spelling(choice: Any, node: Node, key: str) -> str:
+    """One text for equal values. Raises InputError for numbers that are not finite."""
+    try:
+        return canonical_json(normal(choice))
+    except ValueError:
+        raise InputError(
+            "a choice that is no finite number", where=node.where, key=key, expected="finite numbers"
+        ) from None
+
+
+def _numeric(key: str) -> bool:
+    """Whether a recipe's key takes numbers; of a model's or an optimizer's options nobody knows."""
+    block, _, name = key.partition(".")
+    if block not in BLOCKS or "." in name:
+        return True
+    field = type(Recipe.model_fields[block].default).model_fields.get(name)
+    return field is None or any(kind in str(field.annotation) for kind in ("float", "int"))
+
+
+def _leaves(node: Node, above: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Node, Position]]:
+    for key, child in node.items():
+        path, place = (*above, key), node.keys.get(key, child.where)
+        if isinstance(child.value, list) or (isinstance(child.value, dict) and {"low", "high"} & set(child.value)):
+            yield path, child, place
+        elif isinstance(child.value, dict) and child.value:
+            yield from _leaves(child, path)
+        else:
+            raise InputError(
+                "neither a range nor choices", where=place, key=dotted(path),
+                expected="{low: ..., high: ...} or a list of values",
+            )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Search:
+    """What a sweep searches for; the settings are those of its file."""
+
+    settings: SearchFile
+    spaces: dict[str, dict[str, Parameter]]
+    """By row: what is varied in it."""
+    where: Position
+
+    @property
+    def candidate_seeds(self) -> tuple[int, ...]:
+        return tuple(self.settings.seed + 1 + place for place in range(self.settings.candidate_seeds))
+
+
+def read_search(node: Node, settings: SearchFile | None, rows: Sequence[str], seeds: Sequence[int]) -> Search | None:
+    """The search of a sweep file with these rows and final seeds; None where it has none. Raises InputError."""
+    own = node.value.get("search")
+    if own is not None and own.value is None:
+        raise InputError("an empty search", where=node.keys["search"], key="search", expected="a mapping with `space:`")
+    if settings is None:
+        return None
+    by_row = own.get("spaces") or Node({}, own.where)
+    for name, child in by_row.items():
+        if name not in rows:
+            raise InputError(
+                f"no row {name!r}{suggest(name, rows)}", where=by_row.keys.get(name, child.where), key="search.spaces",
+                expected="one of " + ", ".join(rows[:20]),
+            )  # fmt: skip
+    shared = read_space(own.get("space") or Node({}, own.where), "search.space")
+    spaces = {}
+    for name in rows:
+        child = by_row.get(name)
+        spaces[name] = {**shared, **(read_space(child, f"search.spaces.{name}") if child else {})}
+        if not spaces[name]:
+            raise InputError(
+                f"nothing is varied in {name!r}", where=node.keys["search"], key="search",
+                expected="`space:`, with recipe keys and their ranges or choices",
+            )  # fmt: skip
+    search = Search(settings, spaces, node.keys["search"])
+    if used := set(seeds) & {settings.seed, *search.candidate_seeds}:
+        raise InputError(
+            f"seed {min(used)} is one that the search chooses by", where=own.locate(("seed",)), key="search.seed",
+            expected=f"seeds {settings.seed} to {settings.seed + settings.candidate_seeds} to be none of `seeds:`",
+        )  # fmt: skip
+    return search

@@ -1,0 +1,266 @@
+"""YAML with positions: every value remembers the file, line and column it was written at.
+
+Scalars follow YAML 1.2's core schema (``5e-4`` is a number, ``no`` is a string); PyYAML supplies
+only the parser's events. Tags are refused, duplicate keys are refused, and size, depth and the
+number of values (aliases counted each time they are used) are bounded, so that a hostile file
+costs no more than a long one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from deit_ablate.errors import InputError, Position, suggest
+
+MAX_BYTES = 4 * 1024 * 1024
+MAX_VALUES = 400_000
+MAX_DEPTH = 40
+
+Key = tuple[str | int, ...]
+
+
+@dataclass(slots=True)
+class Node:
+    """A YAML value with its place. ``value`` is a dict of Nodes, a list of Nodes or a scalar."""
+
+    value: Any
+    where: Position
+    keys: dict[str, Position] = field(default_factory=dict)
+
+    def plain(self) -> Any:
+        if isinstance(self.value, dict):
+            return {key: child.plain() for key, child in self.value.items()}
+        if isinstance(self.value, list):
+            return [child.plain() for child in self.value]
+        return self.value
+
+    def get(self, key: str) -> Node | None:
+        return self.value.get(key) if isinstance(self.value, dict) else None
+
+    def items(self) -> Iterator[tuple[str, Node]]:
+        yield from (self.value or {}).items()
+
+    def locate(self, path: Sequence[str | int], *, at_key: bool = False) -> Position:
+        """The position of the value at ``path``, or of the deepest existing one on the way."""
+        node = self
+        for depth, step in enumerate(path):
+            last = depth == len(path) - 1
+            if isinstance(node.value, dict) and step in node.value:
+                if last and at_key and step in node.keys:
+                    return node.keys[str(step)]
+                node = node.value[step]
+            elif isinstance(node.value, list) and isinstance(step, int) and step < len(node.value):
+                node = node.value[step]
+            else:
+                break
+        return node.where
+
+
+_INT = re.compile(r"[-+]?[0-9]+\Z")
+_BASED = re.compile(r"0o[0-7]+\Z|0x[0-9a-fA-F]+\Z")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?\Z")
+_CONSTANTS: dict[str, Any] = {
+    **dict.fromkeys(("", "~", "null", "Null", "NULL"), None),
+    **dict.fromkeys(("true", "True", "TRUE"), True),
+    **dict.fromkeys(("false", "False", "FALSE"), False),
+    **dict.fromkeys((".inf", ".Inf", ".INF", "+.inf", "+.Inf", "+.INF"), float("inf")),
+    **dict.fromkeys(("-.inf", "-.Inf", "-.INF"), float("-inf")),
+    **dict.fromkeys((".nan", ".NaN", ".NAN"), float("nan")),
+}
+
+
+def scalar(text: str) -> Any:
+    """A plain scalar by YAML 1.2's core schema."""
+    if text in _CONSTANTS:
+        return _CONSTANTS[text]
+    if len(text) <= 64:  # no number that we mean is longer, and int() is quadratic
+        if _INT.match(text):
+            return int(text)
+        if _BASED.match(text):
+            return int(text, 0)
+        if _FLOAT.match(text):
+            return float(text)
+    return text
+
+
+class _Composer:
+    def __init__(self, text: str, file: str):
+        import yaml
+
+        self._yaml = yaml
+        self.file = file
+        self.events = yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        self.anchors: dict[str, tuple[Node, int]] = {}
+        self.values = 0
+
+    def where(self, event: Any) -> Position:
+        return (self.file, event.start_mark.line + 1, event.start_mark.column + 1)
+
+    def document(self) -> Node:
+        y = self._yaml
+        node: Node | None = None
+        for event in self.events:
+            if isinstance(event, (y.StreamStartEvent, y.StreamEndEvent, y.DocumentEndEvent)):
+                continue
+            if isinstance(event, y.DocumentStartEvent):
+                if node is not None:
+                    raise InputError("a second YAML document", where=self.where(event), expected="one document a file")
+                node = self.compose(next(self.events), 0)
+        return node or Node(None, (self.file, 1, 1))
+
+    def count(self, values: int, event: Any) -> None:
+        self.values += values
+        if self.values > MAX_VALUES:
+            raise InputError(f"more than {MAX_VALUES} values once aliases are expanded", where=self.where(event))
+
+    def compose(self, event: Any, depth: int) -> Node:
+        y = self._yaml
+        where = self.where(event)
+        if depth > MAX_DEPTH:
+            raise InputError("nested too deeply", where=where, expected=f"at most {MAX_DEPTH} levels")
+        if isinstance(event, y.AliasEvent):
+            if event.anchor not in self.anchors:
+                raise InputError(f"unknown alias *{event.anchor}", where=where)
+            node, size = self.anchors[event.anchor]
+            self.count(size, event)
+            return node
+        if event.tag is not None and event.tag != "!":
+            raise InputError(f"the YAML tag {event.tag!r}", where=where, expected="a plain value without a tag")
+        before = self.values
+        self.count(1, event)
+        if isinstance(event, y.ScalarEvent):
+            plain = not event.style and event.tag is None
+            node = Node(scalar(event.value) if plain else event.value, where)
+        elif isinstance(event, y.SequenceStartEvent):
+            items = []
+            while not isinstance(child := next(self.events), y.SequenceEndEvent):
+                items.append(self.compose(child, depth + 1))
+            node = Node(items, where)
+        else:
+            node = self.mapping(where, depth)
+        if event.anchor:
+            self.anchors[event.anchor] = (node, self.values - before)
+        return node
+
+    def mapping(self, where: Position, depth: int) -> Node:
+        y = self._yaml
+        node = Node({}, where)
+        while not isinstance(event := next(self.events), y.MappingEndEvent):
+            place = self.where(event)
+            if not isinstance(event, y.ScalarEvent):
+                raise InputError("a key that is not a word", where=place, expected="a plain key")
+            key = event.value
+            if key in node.value:
+                first = node.keys[key]
+                raise InputError(f"the key {key!r} stands twice (first on line {first[1]})", where=place, key=key)
+            node.keys[key] = place
+            node.value[key] = self.compose(next(self.events), depth + 1)
+        return node
+
+
+def parse(text: str, file: str) -> Node:
+    """Parse YAML text. Raises InputError with the place of the first thing that is wrong."""
+    import yaml
+
+    try:
+        return _Composer(text, file).document()
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = (file, mark.line + 1, mark.column + 1) if mark else (file, 1, 1)
+        problem = getattr(error, "problem", None) or str(error).split("\n")[0]
+        raise InputError(f"not valid YAML ({problem})", where=where) from None
+    except RecursionError:
+        raise InputError("nested too deeply", where=(file, 1, 1)) from None
+
+
+def load(path: Path) -> Node:
+    """Read and parse a YAML (or JSON) file. Raises InputError where it cannot be read or is not a mapping."""
+    file = str(path)
+    try:
+        with open(path, "rb") as handle:
+            raw = handle.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        siblings = [p.name for p in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
+        raise InputError("no such file" + suggest(path.name, siblings), where=(file, 0, 0)) from None
+    except IsADirectoryError:
+        raise InputError("is a folder", where=(file, 0, 0), expected="a YAML file") from None
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror})", where=(file, 0, 0)) from None
+    if len(raw) > MAX_BYTES:
+        raise InputError("too large", where=(file, 0, 0), expected=f"at most {MAX_BYTES // 1024**2} MiB")
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        raise InputError("not UTF-8 text", where=(file, line, 1)) from None
+    node = parse(text, file)
+    if node.value is None:
+        raise InputError("the file is empty", where=node.where, expected="keys and values, such as `title: ...`")
+    if not isinstance(node.value, dict):
+        raise InputError("not a mapping", where=node.where, expected="keys and values, such as `title: ...`")
+    return node
+
+
+def expand_dotted(node: Node) -> Node:
+    """``optimizer.base_lr: 1`` as ``optimizer: {base_lr: 1}``; both spellings of one key are an error."""
+    if not isinstance(node.value, dict):
+        return node
+    result = Node({}, node.where)
+    for key, child in node.value.items():
+        place, child = node.keys.get(key, child.where), expand_dotted(child)
+        head, *rest = key.split(".")
+        for part in reversed(rest):
+            child = Node({part: child}, child.where, {part: place})
+        if head not in result.value:
+            result.value[head], result.keys[head] = child, place
+        else:
+            _join(result.value[head], child, head, place)
+    return result
+
+
+def _join(into: Node, new: Node, path: str, place: Position) -> None:
+    if not (isinstance(into.value, dict) and isinstance(new.value, dict)):
+        raise InputError(f"the key {path!r} is given twice", where=place, key=path)
+    into.value, into.keys = dict(into.value), dict(into.keys)
+    for key, child in new.value.items():
+        if key in into.value:
+            _join(into.value[key], child, f"{path}.{key}", new.keys.get(key, child.where))
+        else:
+            into.value[key], into.keys[key] = child, new.keys.get(key, child.where)
+
+
+def merge(lower: Node, upper: Node) -> Node:
+    """``upper`` over ``lower``: mappings are merged key by key, all else is replaced."""
+    if not (isinstance(lower.value, dict) and isinstance(upper.value, dict)):
+        return upper
+    result = Node(dict(lower.value), upper.where, dict(lower.keys))
+    for key, child in upper.value.items():
+        below = result.value.get(key)
+        result.value[key] = merge(below, child) if below is not None else child
+        result.keys[key] = upper.keys.get(key, child.where)
+    return result
+
+
+_EXAMPLES = {"--set": "--set optimizer.base_lr=5e-4", "--execution": "--execution ranks=2"}
+
+
+def assignment(text: str, option: str = "--set") -> Node:
+    """``key.path=value`` from the command line, the value read as YAML."""
+    origin = (f"{option} {text}", 0, 0)
+    key, equals, value = text.partition("=")
+    if not equals or not key or any(not part for part in key.split(".")):
+        raise InputError(
+            "not an assignment", where=origin, expected=f"{option} KEY=VALUE, such as --set optimizer.base_lr=5e-4"
+        )
+    node = parse(value, origin[0]) if value.strip() else Node(None, origin)
+
+    def anchor(child: Node) -> Node:
+        if isinstance(child.value, dict):
+            return Node({k: anchor(v) for k, v in child.value.items()}, origin, dict.fromkeys(child.value, origin))
+        return Node([anchor(v) for v in child.value] if isinstance(child.value, list) else child.value, origin)
+
+    return expand_dotted(Node({key: anchor(node)}, origin, {key: origin}))

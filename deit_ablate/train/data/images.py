@@ -1,0 +1,294 @@
+"""Pictures: in memory or in files, how files become pixels, and how trees of files are listed.
+
+A file is read whole and then decoded: what goes wrong in reading is the storage's fault (OSError), what goes wrong
+in decoding is the file's (``Undecodable``), whichever exception the decoder chose.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from deit_ablate.errors import TrainError
+
+Array = npt.NDArray[Any]
+EXTENSIONS = (b".jpg", b".jpeg", b".png", b".ppm", b".bmp", b".pgm", b".tif", b".tiff", b".webp")
+"""Of the files that count as pictures: torchvision's, so that a tree has the same images here and there."""
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000")
+"""That a file may hold, whatever its extension. Not all that Pillow knows: it reads EPS by running Ghostscript."""
+LISTERS = 8
+"""Threads that list and copy: on a network file system the time goes by waiting."""
+
+
+class Undecodable(TrainError):
+    """A file holds no picture, or half of one. Data sets of one's own may raise it too: see ``data.corrupt``."""
+
+    def __init__(self, message: str) -> None:
+        # DataLoader makes a loader's exception anew from the text of its traceback, which ends with our sentence.
+        super().__init__(message.rpartition(f"{type(self).__name__}: ")[2].strip())
+
+
+class Images(Protocol):
+    """A sequence of pictures (PIL, mode L or RGB) with their classes, ``targets`` (N,) int64."""
+
+    @property
+    def targets(self) -> Array: ...
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int) -> Image.Image: ...
+
+
+@dataclass(frozen=True)
+class ArrayImages:
+    """Pictures in memory: ``pixels`` uint8, (N, H, W) grayscale or (N, H, W, 3)."""
+
+    pixels: Array
+    targets: Array
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __getitem__(self, index: int) -> Image.Image:
+        return Image.fromarray(self.pixels[index])
+
+
+@dataclass(frozen=True, eq=False)
+class FileImages:
+    """Pictures in files below the folder ``root``, decoded when asked for, as RGB.
+
+    ``names`` holds the N relative paths one after the other; ``bounds`` (N + 1,) int64 says where each begins. Two
+    objects, not a million: loaders, which are forks, would come to copy the pages of a million, by counting
+    references. Raises Undecodable naming the file, and the storage's OSError.
+    """
+
+    root: bytes
+    names: bytes
+    bounds: Array
+    targets: Array
+
+    @classmethod
+    def of(cls, root: str | os.PathLike[str], names: Sequence[bytes], targets: Array) -> FileImages:
+        """Files by their paths relative to ``root``."""
+        bounds = np.cumsum([0, *map(len, names)], dtype=np.int64)
+        return cls(os.fsencode(root), b"".join(names), bounds, np.asarray(targets, dtype=np.int64))
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def name(self, index: int) -> bytes:
+        """The path relative to ``root``. Raises IndexError."""
+        place = range(len(self))[index]
+        return self.names[self.bounds[place] : self.bounds[place + 1]]
+
+    def __getitem__(self, index: int) -> Image.Image:
+        path = os.path.join(self.root, self.name(index))
+        with open(path, "rb") as file:
+            content = file.read()
+        try:
+            return decode(content)
+        except MemoryError:
+            raise
+        except Exception as error:  # of a damaged file Pillow makes SyntaxError, struct.error, OverflowError, ...
+            raise Undecodable(f"{shown(path)} cannot be read as a picture: {_why(error, content)}") from error
+
+
+# -- decoding -------------------------------------------------------------------------------------------------------
+
+ORIENTATIONS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What brings a picture upright, by its EXIF orientation: that of PIL.ImageOps.exif_transpose."""
+
+
+def decode(content: bytes) -> Image.Image:
+    """An encoded picture of any mode as RGB, upright. Raises whatever Pillow does.
+
+    16 bits are scaled to 8 (65535 is 255), where Pillow would cut off above 255. Transparency is dropped, as
+    torchvision does. 32-bit numbers are refused: what is white among them, no file says.
+    """
+    image: Image.Image = Image.open(io.BytesIO(content), formats=FORMATS)
+    image.load()
+    orientation = _orientation(image)
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
+        image = Image.fromarray(((np.asarray(image).astype(np.uint32) + 128) // 257).astype(np.uint8))
+    elif image.mode in ("I", "F"):
+        raise ValueError("its pixels are 32-bit numbers of unknown range; save it with 8 or 16 bits a channel")
+    elif image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")  # Pillow warns of the direct way, which ends at the same colours
+    image = image.convert("RGB")
+    return image.transpose(ORIENTATIONS[orientation]) if orientation in ORIENTATIONS else image
+
+
+def _orientation(image: Image.Image) -> int | None:
+    # Not exif_transpose, which writes the EXIF block anew, and fails at many that cameras have written.
+    try:
+        value = image.getexif().get(ExifTags.Base.Orientation)
+        return value if isinstance(value, int) else None
+    except Exception:  # a damaged description is no fault of the picture
+        return None
+
+
+def _why(error: Exception, content: bytes) -> str:
+    if not content:
+        return "it is empty"
+    if isinstance(error, UnidentifiedImageError):
+        return f"it is damaged, or none of {', '.join(FORMATS)}"
+    return str(error) or type(error).__name__
+
+
+_told: set[str] = set()
+
+
+def tell_skipped(error: Undecodable) -> None:
+    """Print that a file is passed over: once a process, whichever split it is met in."""
+    if str(error) not in _told:
+        _told.add(str(error))
+        print(f"passed over: {error}", flush=True)
+
+
+# -- listing --------------------------------------------------------------------------------------------------------
+
+Listed = list[tuple[bytes, list[tuple[bytes, int]]]]
+"""Folders in the order of their paths: (path relative to the top, its files' (name, size) in order)."""
+
+
+def list_tree(top: bytes, wanted: Callable[[bytes], bool] = lambda name: True) -> Listed:
+    """All folders at and below ``top`` and their files of ``wanted`` names; links are followed.
+
+    The order is torchvision's (folders by path, then files by name). Raises TrainError naming what cannot be read,
+    is no regular file, or is a link to nothing or to a folder above it.
+    """
+    found: Listed = []
+    waiting: list[tuple[bytes, tuple[tuple[int, int], ...]]] = [(b"", ())]
+    while waiting:
+        relative, above = waiting.pop()
+        at = path = os.path.join(top, relative) if relative else top
+        files = []
+        try:
+            status = os.stat(path)
+            identity = (status.st_dev, status.st_ino)
+            if identity in above:
+                raise TrainError(f"{shown(path)} is a link to a folder that holds it: the tree has no end")
+            with os.scandir(path) as entries:
+                for entry in entries:
+                    at = entry.path
+                    if entry.is_dir():
+                        waiting.append((os.path.join(relative, entry.name), (*above, identity)))
+                    elif wanted(entry.name):
+                        status = entry.stat()
+                        if not stat.S_ISREG(status.st_mode):
+                            raise TrainError(f"{shown(at)} is not a regular file")
+                        files.append((entry.name, status.st_size))
+        except OSError as error:
+            _tell(at, error)
+            raise
+        found.append((relative, sorted(files)))
+    return sorted(found)
+
+
+def _tell(path: bytes, error: OSError) -> None:
+    """Raises a TrainError that names the path for what the user can mend; the rest is the storage's."""
+    if what := _MENDABLE.get(error.errno or 0):
+        raise TrainError(f"{shown(path)} {what}") from error
+
+
+_MENDABLE = {
+    errno.EACCES: "may not be read by this user: change its permissions",
+    errno.EPERM: "may not be read by this user: change its permissions",
+    errno.ENOENT: "is a link to nothing, or was removed just now",
+    errno.ELOOP: "is a link to itself",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """One split of an image folder: its pictures, and their ``sizes`` in bytes (N,) int64."""
+
+    images: FileImages
+    sizes: Array
+
+
+def class_names(folder: bytes) -> list[str]:
+    """The folders in it, in order. Raises TrainError where there is none, or one cannot be read."""
+    try:
+        with os.scandir(folder) as entries:
+            names = sorted(entry.name for entry in entries if entry.is_dir())
+    except OSError as error:
+        _tell(folder, error)
+        raise
+    if not names:
+        raise TrainError(f"{shown(folder)} has no folders: expected one a class, with pictures in it")
+    decoded = []
+    for name in names:
+        try:
+            decoded.append(name.decode())
+        except UnicodeDecodeError:
+            raise TrainError(f"{shown(os.path.join(folder, name))}: the name of this class is not UTF-8") from None
+    return decoded
+
+
+def list_part(root: os.PathLike[str], part: str, classes: Sequence[str]) -> Part:
+    """The pictures in ``root/part/<class>/**``, class by class. Raises TrainError, also for a class without any."""
+    top = os.path.join(os.fsencode(root), part.encode())
+
+    def listed(label: str) -> tuple[list[bytes], list[int]]:
+        folder = os.path.join(top, label.encode())
+        inside = os.path.join(part.encode(), label.encode())
+        names, sizes = [], []
+        for relative, files in list_tree(folder, _is_picture):
+            below = os.path.join(inside, relative) if relative else inside
+            names += [os.path.join(below, name) for name, _ in files]
+            sizes += [size for _, size in files]
+        if not names:
+            raise TrainError(
+                f"{shown(folder)} holds no pictures ({', '.join(each.decode() for each in EXTENSIONS)}): "
+                "fill the folder or remove it"
+            )
+        return names, sizes
+
+    with ThreadPoolExecutor(LISTERS) as pool:
+        found = list(pool.map(listed, classes))
+    targets = np.repeat(np.arange(len(classes)), [len(names) for names, _ in found])
+    images = FileImages.of(root, [name for names, _ in found for name in names], targets)
+    return Part(images, np.array([size for _, sizes in found for size in sizes], dtype=np.int64))
+
+
+def _is_picture(name: bytes) -> bool:
+    return name.lower().endswith(EXTENSIONS)
+
+
+def files_sha256(files: Iterable[tuple[bytes, int]]) -> str:
+    """SHA-256 of the sorted (relative path, size) pairs."""
+    lines = sorted(b"%s\0%d\n" % pair for pair in files)
+    digest = hashlib.sha256(b"%d\n" % len(lines))
+    for line in lines:
+        digest.update(line)
+    return digest.hexdigest()
+
+
+def names_and_sizes(parts: Iterable[Part]) -> Iterator[tuple[bytes, int]]:
+    for part in parts:
+        for index, size in enumerate(part.sizes.tolist()):
+            yield part.images.name(index), size
+
+
+def shown(path: bytes) -> str:
+    """A path as text that can be printed anywhere: no control characters, no bytes that are not UTF-8."""
+    text = path.decode("utf-8", "backslashreplace")
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)

@@ -1,0 +1,183 @@
+"""Which image comes when, and the loaders that fetch them: training order and evaluation batches."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from deit_ablate.recipe import Recipe
+from deit_ablate.train.augment import Augmenter, Normalise, evaluation
+from deit_ablate.train.data.images import tell_skipped
+from deit_ablate.train.data.sets import Array, ArrayImages, Dataset, Images, Splits, Undecodable
+from deit_ablate.train.distributed import Share
+from deit_ablate.train.streams import generator, stream
+
+View = tuple[int, int, int]
+"""(epoch, index of the image, repeat): what a training image is a function of, beside the seed."""
+Batch = tuple[Tensor, Tensor]
+"""Images (B, C, H, W) float32 and classes (B,) int64."""
+EVALUATION_BATCH = 128
+"""Fixed, because the size of a batch can change the last bit of a logit."""
+
+
+def epoch_order(indices: Array, seed: int, epoch: int, repeats: int = 1) -> tuple[Array, Array]:
+    """(image, repeat) for each of an epoch's N samples: a permutation of the N images, each ``repeats`` times in a
+    row, cut off after N (repeated augmentation; Hoffer et al., 2020). One process does what 'consecutive ranks
+    get the repeats of one image' does in the reference code: the repeats of an image are in one global batch (or,
+    where its border cuts them apart, in two neighbouring ones)."""
+    drawn = generator(stream(seed, "order", epoch)).permutation(indices)
+    count = len(indices)
+    return np.repeat(drawn, repeats)[:count], np.tile(np.arange(repeats), count)[:count]
+
+
+def epoch_views(indices: Array, seed: int, epoch: int, repeats: int, batch_size: int) -> Iterator[list[View]]:
+    """An epoch's batches, whole ones only, each made when it is asked for."""
+    images, numbers = epoch_order(indices, seed, epoch, repeats)
+    for start in range(0, len(images) - batch_size + 1, batch_size):
+        chosen = slice(start, start + batch_size)
+        yield [(epoch, *view) for view in zip(images[chosen].tolist(), numbers[chosen].tolist(), strict=True)]
+
+
+def training_batches(
+    recipe: Recipe, data: Splits, start: int, loaders: int, pin: bool = False, share: Share | None = None
+) -> Iterator[Batch]:
+    """The batches of steps ``start``, start + 1, ... to the end of the training, whatever fetches them; of each, the
+    chunks that are this rank's, one after the other.
+
+    ``loaders`` processes work ahead, also across epochs; with 0 the caller's own does.
+    """
+    steps, share = steps_per_epoch(recipe, data), share or Share()
+
+    def views() -> Iterator[list[View]]:
+        for epoch in range(start // steps, recipe.schedule.epochs):
+            batches = epoch_views(data.train, recipe.seed, epoch, recipe.augment.repeats, recipe.schedule.batch_size)
+            for batch in itertools.islice(batches, max(0, start - epoch * steps), None):
+                yield share.of(batch)
+
+    may_stand_in = data.train if recipe.data.corrupt == "skip" else None
+    source = _Training(data.dataset.train, Augmenter(recipe, data.dataset), may_stand_in)
+    yield from _loader(source, _Lazy(views), loaders, pin)
+
+
+def steps_per_epoch(recipe: Recipe, data: Splits) -> int:
+    """Whole batches in an epoch; repeated augmentation does not make it longer."""
+    return len(data.train) // recipe.schedule.batch_size
+
+
+def evaluation_batches(
+    recipe: Recipe, dataset: Dataset, images: Images, indices: Array | None = None, loaders: int = 0
+) -> Iterator[Batch]:
+    """The images (of these indices) once, in order, without augmentation."""
+    chosen = np.arange(len(images)) if indices is None else indices
+    parts = [chosen[start : start + EVALUATION_BATCH].tolist() for start in range(0, len(chosen), EVALUATION_BATCH)]
+    source = _Evaluation(images, recipe, dataset)
+    yield from _loader(source, parts, 0 if _ready_made(images, recipe) else loaders, pin=False)
+
+
+def _ready_made(images: Images, recipe: Recipe) -> bool:
+    """Whether pictures lie in memory at the recipe's size, so that fetching them is no work for other processes."""
+    side = recipe.data.resolution
+    return isinstance(images, ArrayImages) and images.pixels.shape[1:3] == (side, side)
+
+
+def _loader(source: Any, batches: Any, loaders: int, pin: bool) -> Iterator[Any]:
+    loader: Any = DataLoader(
+        source, batch_sampler=batches, num_workers=loaders, collate_fn=_as_is, pin_memory=pin, worker_init_fn=_deaf
+    )
+    iterator: Any = iter(loader)
+    try:
+        yield from iterator
+    finally:
+        # What a loader raises holds the iterator in a cycle; loaders alive at exit are sent SIGTERM, to which they are
+        # deaf, and waited for: the process would never end.
+        if loaders:
+            iterator._shutdown_workers()
+
+
+class _Lazy:
+    """An iterable that can be gone through more than once without being held in memory."""
+
+    def __init__(self, function: Any) -> None:
+        self.function = function
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.function())
+
+
+@dataclass(frozen=True)
+class _Training:
+    images: Images
+    augment: Augmenter
+    order: Array | None = None
+    """Indices, ascending, of the images that may stand in for one that cannot be decoded; None: it ends the run."""
+    undecodable: set[int] = field(default_factory=set)
+
+    def __getitems__(self, views: Sequence[View]) -> Batch:
+        # The repeats of an image are in one batch: decoded once. No operation changes its picture in place.
+        found = {index: self._found(index) for index in dict.fromkeys(index for _, index, _ in views)}
+        pictures = [found[index][0] for _, index, _ in views]
+        targets = self.images.targets[[found[index][1] for _, index, _ in views]]
+        return self.augment(pictures, views), torch.from_numpy(targets)
+
+    def _found(self, index: int) -> tuple[Image.Image, int]:
+        """The picture in an image's place and which image that is: itself, or the next of ``order`` (a ring) that can
+        be decoded, a function of the files alone. Raises Undecodable where none can."""
+        if self.order is None:
+            return self.images[index], index
+        start = int(np.searchsorted(self.order, index))
+        for place in range(start, start + len(self.order)):
+            candidate = int(self.order[place % len(self.order)])
+            if candidate in self.undecodable:
+                continue
+            try:
+                return self.images[candidate], candidate
+            except Undecodable as error:
+                self.undecodable.add(candidate)
+                tell_skipped(error)
+        raise Undecodable(f"none of the {len(self.order)} training images can be decoded")
+
+
+class _Evaluation:
+    def __init__(self, images: Images, recipe: Recipe, dataset: Dataset) -> None:
+        side = recipe.data.resolution
+        sized = isinstance(images, ArrayImages) and images.pixels.shape[1:3] == (side, side)
+        self.images, self.normalise, self.skip = images, Normalise(dataset), recipe.data.corrupt == "skip"
+        self.transform = None if sized and recipe.data.eval_crop == 1 else evaluation(recipe)
+        self.empty = torch.empty(0, dataset.channels, side, side)
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        """The images of these indices, less those that cannot be decoded where the recipe skips them (maybe all)."""
+        kept, arrays = [], []
+        for index in indices:
+            try:
+                picture = self.images[index]
+            except Undecodable as error:
+                if not self.skip:
+                    raise
+                tell_skipped(error)
+                continue
+            kept.append(index)
+            arrays.append(np.asarray(self.transform(picture) if self.transform else picture))
+        return self.normalise(arrays) if kept else self.empty, torch.from_numpy(self.images.targets[kept])
+
+
+def _as_is(batch: Any) -> Any:
+    return batch
+
+
+def _deaf(worker: int) -> None:
+    """A loader leaves signals to the process that trains: a scheduler sends them to all, and that one must still
+    finish its step and save."""
+    import signal
+
+    for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGCONT", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)

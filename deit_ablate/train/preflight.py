@@ -1,0 +1,109 @@
+"""What a training needs, tried without training: data, options, the cut of a batch, a named teacher.
+
+What is refused here would end the run as soon as it began; asked before anything is written or queued, it is one
+clear error instead of a failed run a seed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from deit_ablate.errors import TrainError
+from deit_ablate.recipe import Recipe
+from deit_ablate.train.augment import Augmenter
+from deit_ablate.train.data.sets import Splits, load_data
+from deit_ablate.train.distill import build_loss, distillation_of
+from deit_ablate.train.distributed import Group, Share
+from deit_ablate.train.loop import initial_model
+from deit_ablate.train.mixing import build_mixing
+from deit_ablate.train.optim import build_optimizer
+from deit_ablate.train.parents import build_teacher
+from deit_ablate.train.teachers import WeightsStore, teacher_file
+
+Step = tuple[str, Callable[[], object]]
+"""A key of the recipe (or of the execution), and what may raise for its sake."""
+
+
+def rehearse(asked: Mapping[str, Any], store: WeightsStore) -> dict[str, Any] | None:
+    """The first refusal, {"run", "key", "error"}, or None.
+
+    ``asked``: {"data_dir" (or None), "ranks", "accumulation", "runs": [{"run", "recipe" (canonical),
+    "teacher" (the path of its weights file, or None), "begun" (whether its batches are cut already)}]}.
+    """
+    runs = [(Recipe.model_validate_json(json.dumps(run["recipe"])), run) for run in _distinct(asked["runs"])]
+    loaded: dict[str, Splits] = {}
+    # Teachers last: one from timm's hub is fetched, which nothing should wait for that is refused anyway.
+    for recipe, run in runs:
+        if refusal := _first_refusal(run, _without_teacher(recipe, run, loaded, asked)):
+            return refusal
+    for recipe, run in runs:
+        if refusal := _first_refusal(run, _teacher(recipe, run, loaded, store)):
+            return refusal
+    return None
+
+
+def _first_refusal(run: Mapping[str, Any], steps: Iterable[Step]) -> dict[str, Any] | None:
+    for key, attempt in steps:
+        try:
+            attempt()
+        except (TrainError, OSError) as error:
+            return {"run": run["run"], "key": key, "error": str(error)}
+        except Exception:
+            return None  # code of one's own, which may want what is not here: its run will tell
+    return None
+
+
+def _distinct(runs: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """One of those that differ only in numbers which any training takes."""
+    seen = set()
+    for run in runs:
+        recipe = {**run["recipe"], "seed": 0}
+        recipe["optimizer"] = {**recipe["optimizer"], "base_lr": 0, "weight_decay": 0}
+        key = json.dumps([recipe, run["begun"]], sort_keys=True)
+        if key not in seen:
+            seen.add(key)
+            yield run
+
+
+def _without_teacher(
+    recipe: Recipe, run: Mapping[str, Any], loaded: dict[str, Splits], asked: Mapping[str, Any]
+) -> Iterator[Step]:
+    key = json.dumps([run["recipe"]["data"], recipe.schedule.batch_size], sort_keys=True)
+
+    def data() -> None:
+        folder = Path(asked["data_dir"]) if asked["data_dir"] else None
+        loaded[key] = loaded.get(key) or load_data(recipe, folder)
+
+    def cut() -> None:
+        if not run["begun"]:
+            Share(Group(0, asked["ranks"]), asked["accumulation"]).check(recipe.schedule.batch_size, recipe.mixes)
+
+    def optimizer() -> None:
+        with torch.device("meta"):
+            model = initial_model(recipe, loaded[key], None)
+        build_optimizer(recipe, model)
+
+    yield "data.name", data
+    yield "execution.ranks", cut
+    yield "augment.auto_augment", lambda: Augmenter(recipe, loaded[key].dataset)
+    yield "augment.mixup", lambda: build_mixing(recipe, len(loaded[key].dataset.classes))
+    yield "distill.type", lambda: build_loss(recipe)
+    yield "optimizer.options", optimizer
+
+
+def _teacher(recipe: Recipe, run: Mapping[str, Any], loaded: dict[str, Splits], store: WeightsStore) -> Iterator[Step]:
+    wanted = recipe.distill
+    if wanted.teacher is None or not distillation_of(wanted.type).teacher:
+        return
+    key = json.dumps([run["recipe"]["data"], recipe.schedule.batch_size], sort_keys=True)
+
+    def teacher() -> None:
+        given = Path(run["teacher"]) if run["teacher"] else teacher_file(recipe, store)
+        build_teacher(recipe, loaded[key], None, given, torch.device("cpu"))
+
+    yield "distill.teacher_weights" if wanted.teacher_weights else "distill.teacher", teacher

@@ -1,0 +1,306 @@
+"""Teachers that no run of ours has trained: timm's models by name, their weights from a file or from timm's hub.
+
+What is read is never executed: safetensors, or torch files with ``weights_only``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import math
+import pickle
+import re
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import safetensors
+import safetensors.torch
+import timm
+import torch
+from timm.models import VisionTransformer, clean_state_dict, get_pretrained_cfg
+from torch import Tensor, nn
+
+from deit_ablate import files
+from deit_ablate.errors import TrainError
+from deit_ablate.recipe import Recipe
+from deit_ablate.train.distill import distillation_of
+from deit_ablate.train.model import heads
+from deit_ablate.train.registry import did_you_mean
+
+HOLDERS = ("model", "state_dict", "model_ema", "state_dict_ema", "ema")
+"""Under which a checkpoint keeps its weights, the first that is there: as the reference code, raw weights before averages."""
+
+
+class Named(NamedTuple):
+    """A model by name, with its weights. ``mean`` and ``std`` per channel, of pixels in [0, 1], are those it was
+    trained with; None stands for the data set's own."""
+
+    model: nn.Module
+    mean: tuple[float, ...] | None
+    std: tuple[float, ...] | None
+    resolution: int
+
+
+class WeightsStore(Protocol):
+    """What is asked of the run store."""
+
+    def kept_weights(self, wanted: str) -> Path | None: ...
+    def keep_hub_weights(self, name: str, write: Callable[[Path], None]) -> Path: ...
+    def hub_sha256(self, name: str) -> str | None: ...
+
+
+# -- files ----------------------------------------------------------------------------------------------------------
+
+
+def load_weights_file(path: Path) -> dict[str, Tensor]:
+    """The state dict in a file, on the CPU: safetensors, or torch's format as plain weights, as the official DeiT and
+    timm checkpoints have it, or as our own. Prefixes of DDP and torch.compile are taken off the names.
+
+    Raises TrainError for a file that is missing, damaged, holds no weights, or asks for code to be run.
+    """
+    return _weights_in(_read(path), path)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        # By content, for files are renamed: safetensors begins with the length of a JSON object.
+        with open(path, "rb") as file:
+            if file.read(9)[8:] == b"{":
+                return dict(safetensors.torch.load_file(path))
+            file.seek(0)
+            # The official checkpoints carry the command's arguments: a plain object, whose class may be named.
+            with torch.serialization.safe_globals([argparse.Namespace]):
+                content = torch.load(file, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise TrainError(f"the weights file {path} does not exist") from None
+    except (IsADirectoryError, PermissionError) as error:
+        raise TrainError(f"the weights file {path} cannot be read: {error.strerror}") from None
+    except (OSError, MemoryError):
+        raise
+    except pickle.UnpicklingError as error:
+        asked = sorted(set(re.findall(r"GLOBAL ([\w.]+)", str(error))))
+        if not asked:
+            # torch's own words advise to load it as code
+            raise TrainError(f"{path} is not a whole weights file: neither safetensors nor torch's format") from error
+        raise TrainError(
+            f"{path} asks for code to be run ({', '.join(asked)}), which is refused: save its state dict alone"
+        ) from error
+    except Exception as error:  # SafetensorError, RuntimeError, EOFError, zip errors: whatever a damaged file gives
+        raise TrainError(f"{path} is not a whole weights file: {_first_line(error)}") from error
+    if not isinstance(content, dict):
+        raise TrainError(f"{path} holds a {type(content).__name__}, not a state dict")
+    return content
+
+
+def _weights_in(content: dict[str, Any], path: Path) -> dict[str, Tensor]:
+    inner = next((content[key] for key in HOLDERS if isinstance(content.get(key), dict)), content)
+    if not inner or not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in inner.items()):
+        raise TrainError(f"{path} holds no state dict (names with tensors), alone or under {', '.join(HOLDERS)}")
+    return clean_state_dict(inner)
+
+
+def _ours(content: dict[str, Any]) -> bool:
+    """Whether a file is a checkpoint of this trainer (see ``position.to_state``)."""
+    return {"step", "history", "model", "data"} <= content.keys()
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+# -- models by name -------------------------------------------------------------------------------------------------
+
+
+def named_teacher(name: str, weights: Path | None, resolution: int | None, classes: int, channels: int) -> Named:
+    """timm's model of this name, in evaluation mode, with the weights of the file, or timm's own from its hub.
+
+    ``resolution``: None is the one that it was trained at: that of the file's position embeddings where it has some,
+    else the one that timm states. At another one, position embeddings are interpolated bicubically (by timm). The
+    normalisation is the one that timm states; of a checkpoint of this trainer, and of a file with another number of
+    channels than timm's weights have, it is the data set's. Raises TrainError where the weights cannot be had or read,
+    or do not fit the name, the number of classes or of channels, or the resolution.
+    """
+    config = _config(name)
+    overlay: dict[str, Any] = {"input_size": (channels, *[resolution or config.input_size[-1]] * 2)}
+    own = False
+    if weights is None:
+        _must_have(name, config.num_classes, classes)
+        if config.input_size[0] != channels:
+            raise TrainError(f"the teacher {name} sees {config.input_size[0]} channels, and the data have {channels}")
+    else:
+        content = _read(weights)
+        tensors, own = _weights_in(content, weights), _ours(content)
+        side = resolution or _trained_at(name, tensors) or config.input_size[-1]
+        overlay = {"state_dict": tensors, "num_classes": classes, "input_size": (channels, side, side)}
+        found = _classes_of(tensors, config)
+        if found is not None:
+            _must_have(name, found, classes)
+    model = _from_hub(name, config, overlay) if weights is None else _from_file(name, overlay, weights)
+    _try_out(name, model, overlay["input_size"], classes)
+    stated = config.mean is not None and config.std is not None and len(config.mean) == channels and not own
+    return Named(
+        model.eval(), tuple(config.mean) if stated else None, tuple(config.std) if stated else None,
+        overlay["input_size"][-1],
+    )  # fmt: skip
+
+
+def _config(name: str) -> Any:
+    """timm's facts about a model's weights. Raises TrainError for a name that timm does not have."""
+    if not timm.is_model(name):
+        raise TrainError(f"timm has no model called {name!r}{did_you_mean(name, timm.list_models())}")
+    try:
+        config = get_pretrained_cfg(name)
+    except RuntimeError as error:
+        raise TrainError(f"timm has no such weights: {error}") from error
+    if config is None or config.input_size is None:
+        raise TrainError(f"timm states no input size for {name}: it cannot teach by name")
+    return config
+
+
+def _must_have(name: str, found: int, classes: int) -> None:
+    if found != classes:
+        raise TrainError(f"the teacher {name} knows {found} classes, and the data have {classes}")
+
+
+def _classes_of(tensors: dict[str, Tensor], config: Any) -> int | None:
+    """How many classes the weights' classifier has; None where it goes by another name than timm's."""
+    classifier = config.classifier if isinstance(config.classifier, str) else (config.classifier or [""])[0]
+    weight = tensors.get(f"{classifier}.weight")
+    return None if weight is None else len(weight)
+
+
+def _trained_at(name: str, tensors: dict[str, Tensor]) -> int | None:
+    """The resolution that a vision transformer's weights were trained at, by its (square) grid of positions, or None."""
+    positions = tensors.get("pos_embed")
+    if positions is None or positions.ndim != 3:
+        return None
+    with torch.device("meta"), _quiet():
+        model = timm.create_model(name)
+    if not isinstance(model, VisionTransformer):
+        return None
+    count = positions.shape[1] - (0 if model.no_embed_class else model.num_prefix_tokens)
+    side = math.isqrt(max(0, count))
+    return side * int(model.patch_embed.patch_size[0]) if side and side * side == count else None
+
+
+def _from_file(name: str, overlay: dict[str, Any], path: Path) -> nn.Module:
+    try:
+        return _create(name, overlay)
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # each of timm's models reads checkpoints in its own way, and fails in its own way
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        raise TrainError(f"{path} does not fit the teacher {name}: {' '.join(lines[:3])[:600]}") from error
+
+
+def _from_hub(name: str, config: Any, overlay: dict[str, Any]) -> nn.Module:
+    by_hand = "give them as a file (distill.teacher_weights: FILE)"
+    if not config.has_weights:
+        raise TrainError(f"timm has no weights of {name}: {by_hand}")
+    try:
+        return _create(name, overlay)
+    except MemoryError:
+        raise
+    except Exception as error:  # of the network, of either of two client libraries, of the cache: one way out of all
+        raise TrainError(
+            f"the weights of {name} could not be fetched from timm's hub ({_first_line(error)}): {by_hand}, or run "
+            "`deit-ablate fetch SWEEP` on a machine with a network and the same results folder"
+        ) from error
+
+
+def _create(name: str, overlay: dict[str, Any]) -> nn.Module:
+    """timm builds the model for the overlaid facts, converts the weights' names and position embeddings, and loads them."""
+    with _quiet():
+        model: Any = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay)
+    model.pretrained_cfg.pop("state_dict", None)  # else the weights stay in memory twice
+    assert isinstance(model, nn.Module)
+    return model
+
+
+@torch.no_grad()
+def _try_out(name: str, model: nn.Module, size: tuple[int, ...], classes: int) -> None:
+    try:
+        logits = heads(model.eval(), torch.zeros(1, *size))[0]
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise TrainError(f"the teacher {name} does not take images of {size[-1]} pixels: {error}") from error
+    if logits.shape != (1, classes):
+        raise TrainError(f"the teacher {name} gives logits of shape {tuple(logits.shape)}, not (1, {classes})")
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without timm's remarks on what it loads."""
+    logger = logging.getLogger("timm")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+# -- the store ------------------------------------------------------------------------------------------------------
+
+
+def download_weights(name: str, path: Path) -> None:
+    """Write the weights that timm's hub has under this name to ``path``: its state dict, as safetensors, whatever they
+    are on the hub. Raises TrainError where they cannot be had."""
+    config = _config(name)
+    model = _from_hub(name, config, {})
+    safetensors.torch.save_file(
+        {key: value.detach().clone().contiguous() for key, value in model.state_dict().items()}, path
+    )
+
+
+def teacher_file(recipe: Recipe, store: WeightsStore) -> Path | None:
+    """The weights file of the teacher that a recipe names, out of the store (fetched into it, where that is possible);
+    None for a recipe that names none. Raises TrainError where there is no such file."""
+    wanted = recipe.distill
+    if wanted.teacher is None or not distillation_of(wanted.type).teacher:
+        return None
+    if wanted.teacher_weights is not None:
+        kept = store.kept_weights(wanted.teacher_weights)
+        if kept is None:
+            raise TrainError(
+                f"the weights of the teacher ({wanted.teacher_weights}) are not in the store: `deit-ablate fetch SWEEP` "
+                "puts them there, where the sweep gives their path"
+            )
+        return kept
+    path = _kept_or_fetched(wanted.teacher, store)
+    if files.sha256(path) != store.hub_sha256(wanted.teacher):
+        raise TrainError(f"{path} is not what was fetched: remove it, and `deit-ablate fetch SWEEP` brings it again")
+    return path
+
+
+def _kept_or_fetched(name: str, store: WeightsStore) -> Path:
+    kept = store.kept_weights(name)
+    if kept is not None:
+        return kept
+    try:
+        return store.keep_hub_weights(name, lambda path: download_weights(name, path))
+    except ValueError as error:
+        raise TrainError(str(error)) from error
+
+
+def fetch(requests: Iterable[dict[str, Any]], store: WeightsStore) -> Iterator[dict[str, Any]]:
+    """Bring into the store what trainings without a network will need: an answer to each request, in order.
+
+    Requests: {"kind": "teacher", "name"} and {"kind": "data", "name", "folder"}. Answers: the request with "files"
+    (their paths; none where all were there already) and "error" (None, or a sentence).
+    """
+    for request in requests:
+        answer = {**request, "files": [], "error": None}
+        try:
+            if request["kind"] == "teacher":
+                before = store.kept_weights(request["name"])
+                path = _kept_or_fetched(request["name"], store)
+                answer["files"] = [] if before else [str(path)]
+            else:
+                from deit_ablate.train.data.download import download
+
+                answer["files"] = download(request["name"], Path(request["folder"]))
+        except (TrainError, OSError) as error:
+            answer["error"] = str(error)
+        yield answer

@@ -1,0 +1,88 @@
+"""What would fail every run is refused before anything is written, at the line that asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support import Command, planned
+
+from deit_ablate.cli.launching import Work, rehearse
+from deit_ablate.errors import InputError
+from deit_ablate.execution import Execution
+from deit_ablate.launch import status
+from deit_ablate.launch.pool import LocalExecutor
+from deit_ablate.store import Store
+
+
+@pytest.fixture
+def refused(
+    sweep: Callable[..., Path], store: Store, executor: LocalExecutor, tmp_path: Path
+) -> Callable[..., str | None]:
+    """What is said against a sweep, with the place; None where nothing is."""
+
+    def ask(text: str, **how: object) -> str | None:
+        plan = planned(sweep(text))
+        states = status.states(store, plan.parents)
+        execution = Execution().model_copy(update={"device": "cpu", **how})
+        work = Work(store, "tiny", plan.runs, plan.labels(), states, execution, "", written=plan.written)
+        try:
+            rehearse(work, executor.ask)
+        except InputError as error:
+            return str(error).replace(f"{tmp_path}/", "")
+        finally:
+            assert not store.root.exists(), "nothing is written"
+        return None
+
+    return ask
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("variants:\n  a: {}\n  b: {optimizer: {options: {betas: 5}}}\n", "tiny.yaml:11:28: optimizer.options: the optimizer adamw refuses {'betas': 5}"),
+        ("variants:\n  a: {}\n  b: {augment: {auto_augment: rand-m9-zz5}}\n", "tiny.yaml:11:31: augment.auto_augment: timm does not understand the policy 'rand-m9-zz5'"),
+        ("variants: {a: {}, b: {distill: {type: hard, teacher: test_vit, teacher_weights: tiny.yaml}}}\n", "distill.teacher_weights: tiny.yaml is not a whole weights file: neither safetensors nor torch's format (b:0)"),
+    ],
+)  # fmt: skip
+def test_a_recipe_that_no_run_could_begin_with_is_refused_at_its_line(
+    refused: Callable[..., str | None], text: str, says: str
+) -> None:
+    assert says in (refused(text) or "")
+
+
+def test_a_teachers_file_of_other_classes_is_refused(refused: Callable[..., str | None], tmp_path: Path) -> None:
+    import timm
+    import torch
+
+    model = timm.create_model("test_vit", num_classes=7, in_chans=1, img_size=16)
+    torch.save(model.state_dict(), tmp_path / "seven.pth")
+    said = refused("variants: {a: {}, b: {distill: {type: hard, teacher: test_vit, teacher_weights: seven.pth}}}\n")
+    assert "the teacher test_vit knows 7 classes, and the data have 10 (b:0)" in (said or "")
+
+
+def test_a_folder_that_does_not_hold_the_data_is_refused(refused: Callable[..., str | None], tmp_path: Path) -> None:
+    photos = "variants: {a: {data: {name: imagefolder, id: mine, train_images: 30}}}\n"
+    (tmp_path / "photos" / "train" / "cat").mkdir(parents=True)
+    said = refused(photos, data_dir=str(tmp_path / "photos"))
+    assert "data.name: photos has no folder val/ (expected val/<class>/<pictures>)" in (said or "")
+    said = refused("variants: {a: {data: {name: cifar10, train_images: 100}}}\n", data_dir=str(tmp_path / "photos"))
+    assert "no data_batch_1.bin in photos" in (said or "")
+
+
+def test_ranks_that_cannot_share_a_batch_are_refused(refused: Callable[..., str | None]) -> None:
+    assert refused("variants: {a: {}}\n") is None
+    said = refused("variants: {a: {}}\n", ranks=3)
+    assert said == (
+        "execution.ranks: a batch of 32 cannot be cut into 3 chunks of whole pairs (3 ranks x 1 parts): "
+        "choose other numbers of execution.ranks and accumulation (a:0)"
+    )
+
+
+def test_the_command_leaves_with_2_and_no_results(command: Command, sweep: Callable[..., Path]) -> None:
+    sweep("variants: {a: {optimizer: {options: {betas: 5}}}}\n")
+    done = command("run", "tiny.yaml", code=2)
+    assert done.stderr.startswith("error: tiny.yaml:9:")
+    assert done.stdout == ""
+    assert not (command.folder / "results").exists()

@@ -1,0 +1,158 @@
+import itertools
+import math
+
+import matplotlib
+import numpy as np
+import pytest
+from PIL import Image
+
+from deit_ablate.report.figures.accuracy import sweep_figure
+from deit_ablate.report.figures.curves import _apart, curves_figure
+from deit_ablate.report.figures.style import DPI, WIDTH, save, shortened
+
+FIGURES = (sweep_figure, curves_figure)
+
+
+def pixels(figure, path):
+    save(figure, path)
+    image = Image.open(path)
+    assert image.format == "PNG"
+    assert image.width == round(WIDTH * DPI)
+    return np.asarray(image.convert("RGB"))
+
+
+@pytest.mark.parametrize("make", FIGURES)
+def test_a_figure_is_a_png_of_a_column_width_with_something_on_it(optimizers, tmp_path, make):
+    image = pixels(make(optimizers.root, "optimizers"), tmp_path / "x.png")
+    assert 200 < image.shape[0] < 2000
+    assert (image < 128).any(axis=2).mean() > 0.005
+    edge = np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]])
+    assert (edge > 250).all(), "something is cut at the edge"
+
+
+@pytest.mark.parametrize("suffix", ["png", "pdf", "svg"])
+@pytest.mark.parametrize("make", FIGURES)
+def test_same_records_same_bytes(optimizers, tmp_path, make, suffix):
+    paths = [tmp_path / f"{i}.{suffix}" for i in range(2)]
+    for path in paths:
+        save(make(optimizers.root, "optimizers"), path)
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
+def test_a_users_matplotlib_settings_change_nothing_and_are_left_alone(optimizers, tmp_path):
+    save(sweep_figure(optimizers.root, "optimizers"), tmp_path / "a.png")
+    with matplotlib.rc_context({"font.size": 30, "axes.facecolor": "red", "savefig.dpi": 20}):
+        save(sweep_figure(optimizers.root, "optimizers"), tmp_path / "b.png")
+        assert matplotlib.rcParams["font.size"] == 30
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def texts(figure):
+    return {text.get_text() for text in figure.findobj(matplotlib.text.Text)}
+
+
+def test_accuracies_are_where_the_table_says(optimizers):
+    figure = sweep_figure(optimizers.root, "optimizers")
+    (axes,) = figure.axes
+    assert axes.get_xlabel().startswith("test top-1 (%)")
+    marks = [line.get_xdata() for line in axes.lines if line.get_marker() == "o" and len(line.get_xdata()) == 1]
+    assert [float(mark[0]) for mark in marks] == [98, 96, 98.75]
+    assert {"98.0 ± 2.5", "96.0 ± 12.7*", "98.8 ± 9.5"} <= texts(figure)  # one digit, as an interval is above ten
+    low, high = axes.get_xlim()
+    assert low < 95
+    assert high > 99.5
+
+
+@pytest.mark.parametrize("make", FIGURES)
+@pytest.mark.parametrize(
+    "rows",
+    [
+        {"only": {0: 97.0}},
+        {"a": {0: 97.0, 1: 97.0}, "b": {0: 97.0, 1: 97.0}},
+        {
+            "a": {0: 97.0},
+            "b": {0: "missing"},
+            "c": {0: "failed"},
+            "d": {0: {"status": "diverged", "reason": "non-finite loss"}},
+            "e": {0: "running"},
+        },
+        {f"variant {i}": {0: 90.0 + i / 7, 1: 91.0} for i in range(30)},
+        {
+            "$x_1^2$ %{}\\frac{1}": {0: 90.0, 1: 91.0},
+            "two\nlines $": {0: 90.0, 1: 91.0},
+            "long " * 15: {0: 91.0},
+            "中\x1b[31m": {0: 91.0},
+        },
+        {"a": {0: {"top1": 97.0, "history": []}}},
+    ],
+)
+def test_figures_of_all_kinds_of_sweeps(study, tmp_path, make, rows):
+    made = study(rows, baseline=next(iter(rows)))
+    assert len(np.unique(pixels(make(made.root, "study"), tmp_path / "x.png"))) > 10
+
+
+def test_no_finished_runs(study, tmp_path):
+    made = study({"a": {0: "missing"}})
+    assert texts(sweep_figure(made.root, "study")) == {"no finished runs"}
+    assert texts(curves_figure(made.root, "study")) == {"no finished epochs"}
+    assert len(np.unique(pixels(sweep_figure(made.root, "study"), tmp_path / "x.png"))) > 10
+
+
+def test_curves_are_means_of_finished_runs(study):
+    history = [{"epoch": e, "train_loss": 1.0, "validation": {"top1": 10.0 * e}} for e in (1, 2, 3)]
+    other = [{"epoch": e, "train_loss": 2.0, "validation": {"top1": 20.0 * e}} for e in (1, 2, 3)]
+    made = study(
+        {
+            "a": {
+                0: {"top1": 30.0, "history": history},
+                1: {"top1": 60.0, "history": other},
+                2: {"status": "diverged", "history": other[:1]},
+            }
+        }
+    )
+    top, bottom = curves_figure(made.root, "study").axes
+    assert [list(line.get_ydata()) for line in top.lines if line.get_linestyle() == "-"] == [[15, 30, 45]]
+    assert [list(line.get_ydata()) for line in bottom.lines if line.get_linestyle() == "-"] == [[1.5, 1.5, 1.5]]
+    assert (top.get_ylabel(), bottom.get_ylabel(), bottom.get_xlabel()) == (
+        "validation top-1 (%)",
+        "training loss",
+        "epoch",
+    )
+
+
+def test_without_a_validation_part(study):
+    history = [{"epoch": e, "train_loss": 1.0 / e, "validation": None} for e in (1, 2, 3)]
+    figure = curves_figure(study({"a": {0: {"top1": 30.0, "history": history}}}).root, "study")
+    assert "not recorded" in texts(figure)
+    assert "a" in texts(figure)
+
+
+def test_many_curves_name_the_baseline_and_the_extremes(study):
+    made = study({f"v{i:02}": {0: 80.0 + i} for i in range(15)}, baseline="v07")
+    named = {text for text in texts(curves_figure(made.root, "study")) if text.startswith("v")} - {
+        "validation top-1 (%)"
+    }
+    assert named == {"v00", "v01", "v02", "v07", "v12", "v13", "v14"}
+    assert "grey: 8 other rows" in texts(curves_figure(made.root, "study"))
+
+
+def test_of_very_many_variants_the_extremes_are_drawn(study):
+    made = study({f"v{i:03}": {0: 10.0 + i} for i in range(70)}, baseline="v035", epochs=1)
+    (axes,) = sweep_figure(made.root, "study").axes
+    named = [label.get_text() for label in axes.get_yticklabels()]
+    assert named == [f"v{i:03}" for i in (*range(29), 35, *range(40, 70))]
+    assert axes.get_xlabel().endswith("highest and lowest 60 of 70 rows")
+
+
+def test_labels_keep_apart():
+    assert _apart([0.1, 0.5], 0.1) == [0.1, 0.5]
+    assert _apart([0.5, 0.5, 0.5], 0.1) == pytest.approx([0.4, 0.5, 0.6])
+    placed = _apart([0.1, 0.12, 0.2, 0.9], 0.1)
+    assert all(b - a >= 0.1 - 1e-9 for a, b in itertools.pairwise(placed))
+    assert math.isclose(sum(placed[:3]) / 3, 0.14)
+
+
+def test_long_names_are_cut_in_their_middle():
+    assert shortened(["augment.mixup=0.8,augment.cutmix=1", "a.b"], width=22) == ["mixup=0.8,cutmix=1", "b"]
+    assert shortened(["x" * 50], width=11) == ["xxxxx…xxxxx"]
+    assert shortened(["without something quite long"], width=18, lines=2) == ["without something\nquite long"]

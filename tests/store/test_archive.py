@@ -1,0 +1,56 @@
+"""Kept records and merged stores: what was recorded comes back the same, and what stands is never changed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from support import Command, planned, result
+
+from deit_ablate.launch.local import Report
+from deit_ablate.store import Store
+
+SWEEP = """
+seeds: 2
+stages: {teacher: {seeds: [0], recipe: {model: {name: small_convnet, options: {width: 8}}}}, student: {teacher: teacher}}
+variants: {none: {}, hard: {distill: {type: hard-token}}}
+"""
+
+
+def test_what_is_kept_comes_back_and_gives_the_same_table(
+    launch: Callable[..., Report], command: Command, sweep: Callable[..., Path], store: Store
+) -> None:
+    path = sweep(SWEEP)
+    launch(path)
+    command("table", "tiny")
+    kept = command.folder / "kept"
+    assert "5 runs" in command("keep", "tiny", "--to", kept).stdout
+    assert not list(kept.rglob("*.pt"))
+    before = {run: result(store, run) for run in planned(path).runs}
+    again = Store(command.folder / "again")
+    assert "5 runs brought, 0" in command("import", kept, "--results", again.root).stdout
+    assert {run: result(again, run) for run in again.runs()} == before
+    tables = [command("table", "tiny", "--results", results).stdout for results in (store.root, again.root)]
+    assert tables[0] == tables[1]
+    assert "nothing to train" in command("run", path, "--results", again.root).stdout
+    assert "0 runs brought, 5" in command("import", store.root, "--results", again.root).stdout
+    first = {path.name: path.read_bytes() for path in kept.iterdir() if path.is_file()}
+    command("keep", "tiny", "--to", kept)
+    assert first == {path.name: path.read_bytes() for path in kept.iterdir() if path.is_file()}
+
+
+def test_a_record_that_is_not_of_its_id_is_refused(
+    launch: Callable[..., Report], command: Command, sweep: Callable[..., Path]
+) -> None:
+    launch(sweep("seeds: 1\nvariants: {a: {}}\n"))
+    kept = command.folder / "kept"
+    command("keep", "tiny", "--to", kept)
+    lines = [json.loads(line) for line in (kept / "records.jsonl").read_text().splitlines()]
+    lines[0]["recipe"]["recipe"]["regularize"]["drop_path"] = 0.5
+    (kept / "records.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    shutil.rmtree(command.folder / "results")
+    assert "does not give this id" in command("import", kept, code=2).stderr
+    assert not list((command.folder / "results").glob("runs/*"))
+    assert "no records here" in command("import", command.folder / "own", code=2).stderr

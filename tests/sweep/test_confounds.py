@@ -1,0 +1,138 @@
+"""Whether a row differs from the baseline in what it declares, and in nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support import Command, planned
+
+from deit_ablate import shipped
+from deit_ablate.sweep.confounds import RECORDED, recorded_leaks, said
+
+PROFILES = ("digits", "fashion-mnist-small", "fashion-mnist", "imagenet")
+BROUGHT_ALONG = {
+    "table8_as_run": ["no mixup", "no cutmix", "no mixup, no cutmix"],  # on purpose: the reference code's reading
+}
+"""Shipped sweep -> its rows that are not isolated, at whatever profile."""
+
+
+@pytest.fixture
+def leaks(tmp_path: Path) -> Callable[[str], dict[str, list[str]]]:
+    """Row -> what it brings along, of a sweep over the paper's own recipe."""
+
+    def of(text: str) -> dict[str, list[str]]:
+        path = tmp_path / "x.yaml"
+        path.write_text("profile: imagenet\nbaseline: base\n" + text)
+        return {row.name: [str(leak) for leak in row.leaks] for row in planned(path).rows}
+
+    return of
+
+
+def test_the_papers_rows_as_the_reference_code_runs_them(leaks: Callable[[str], dict[str, list[str]]]) -> None:
+    found = leaks("""
+variants:
+  base: {}
+  no RandAugment: {augment: {auto_augment: null}}
+  no mixup: {augment: {mixup: 0}}
+  no cutmix: {augment: {cutmix: 0}}
+  neither: {augment: {mixup: 0, cutmix: 0}}
+  no erasing: {augment: {erasing: 0}}
+  no repeats: {augment: {repeats: 1}}
+  no smoothing: {regularize: {label_smoothing: 0}}
+""")
+    assert found == {
+        "base": [],
+        "no RandAugment": ["colour jitter 0 → 0.4"],
+        "no mixup": ["share of batches with CutMix 0.5 → 1"],
+        "no cutmix": ["share of batches with mixup 0.5 → 1"],
+        "neither": ["loss soft-target cross-entropy → label-smoothing cross-entropy"],
+        "no erasing": [],
+        "no repeats": [],
+        "no smoothing": [],
+    }
+
+
+def test_the_same_rows_isolated(leaks: Callable[[str], dict[str, list[str]]]) -> None:
+    found = leaks("""
+variants:
+  base: {}
+  no RandAugment: {augment: {auto_augment: null, color_jitter: 0}}
+  no mixup: {augment: {mixup: 0, mix_prob: 0.5}}
+  no cutmix: {augment: {cutmix: 0, mix_prob: 0.5}}
+  neither: {augment: {mixup: 0, cutmix: 0}, regularize: {label_smoothing: 0.1}}
+  half the batch: {schedule: {batch_size: 512, warmup_epochs: 2.5}, optimizer: {base_lr: 1.0e-3}}
+""")
+    assert found == {name: [] for name in found}
+
+
+def test_another_batch_size_is_another_rate_and_another_warm_up(leaks: Callable[[str], dict[str, list[str]]]) -> None:
+    found = leaks("variants: {base: {}, half: {schedule: {batch_size: 512}}, short: {schedule: {epochs: 100}}}")
+    # ImageNet has 1,281,167 training images: 1,251 batches of 1,024, 2,502 of 512; 5 epochs of warm-up.
+    assert found["half"] == ["effective learning rate 0.001 → 0.0005", "warm-up steps 6255 → 12510"]
+    assert found["short"] == [], "fewer steps are what fewer epochs mean"
+
+
+def test_what_a_name_brings_along(leaks: Callable[[str], dict[str, list[str]]]) -> None:
+    found = leaks("""
+stages: {teacher: {seeds: [0], recipe: {model: {name: small_convnet}}}, student: {teacher: teacher}}
+recipe: {distill: {type: hard}, optimizer: {name: sgd, base_lr: 0.5, options: {momentum: 0.9}}}
+variants:
+  base: {}
+  soft: {distill: {type: soft}}
+  adamw: {optimizer: {name: adamw}}
+  adamw, tuned: {optimizer: {name: adamw, base_lr: 1.0e-3}}
+""")
+    assert found["soft"] == [], "a distillation type comes with its own weight of the teacher"
+    assert found["adamw"] == ["optimizer.base_lr 0.5 → 0.0005"], "the registry's rate, which nobody asked for"
+    assert found["adamw, tuned"] == [], "options belong to their optimizer"
+
+
+@pytest.mark.parametrize("sweep", sorted(path.stem for path in shipped.folder("sweeps").glob("*.yaml")))
+def test_shipped_sweeps_are_isolated_at_every_profile(sweep: str) -> None:
+    path = shipped.folder("sweeps") / f"{sweep}.yaml"
+    for profile in PROFILES:
+        rows = planned(path, profile=profile).rows
+        assert [row.name for row in rows if row.leaks] == BROUGHT_ALONG.get(sweep, []), profile
+
+
+def test_strict_refuses_at_the_rows_line_and_writes_nothing(command: Command) -> None:
+    path = command.folder / "x.yaml"
+    path.write_text(
+        "profile: digits\nseeds: 1\nbaseline: base\nvariants:\n  base: {}\n  no mixup: {augment: {mixup: 0}}\n"
+    )
+    for name in ("plan", "run"):
+        done = command(name, "x.yaml", "--strict", code=2)
+        assert "x.yaml:6:3: variants: the row 'no mixup' brings along: share of batches with CutMix" in done.stderr
+        assert done.stdout == ""
+    assert [file.name for file in command.folder.iterdir()] == ["x.yaml"]
+    path.write_text(path.read_text().replace("mixup: 0}", "mixup: 0, mix_prob: 0.1}"))
+    assert "no mixup" in command("plan", "x.yaml", "--strict").stdout
+
+
+def test_what_records_tell_of_rows() -> None:
+    told = {key: ["x"] for key in RECORDED}
+    assert recorded_leaks("a", [], told, told) == []
+    assert recorded_leaks("a", [], {**told, "gpu": [None]}, told) == [], "what is not known is no difference"
+    (leak,) = recorded_leaks("a", [], {**told, "gpu": ["T4", "T4"]}, told)
+    assert str(leak) == "GPU x → T4"
+    assert recorded_leaks("a", ["model.options.depth"], {**told, "parameters": [9]}, told) == [], (
+        "a deeper model has more"
+    )
+    (leak,) = recorded_leaks("a", ["augment.mixup"], {**told, "parameters": [9]}, told)
+    assert str(leak) == "parameters x → 9"
+    one, changed = "1234567890" * 4, "1234567890" * 4 + " + changes"
+    (leak,) = recorded_leaks("a", [], {"commit": [changed]}, {"commit": [one]})
+    assert str(leak) == "git commit 1234567890 → 1234567890 + changes"
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (None, "none"), ({}, "none"), (True, "on"), (False, "off"), (0.1 + 0.2, "0.3"), (3, "3"), ([0.08, 1], "[0.08, 1]"),
+        ("sha256:0123456789abcdef", "sha256:0123456…"),
+    ],
+)  # fmt: skip
+def test_values_in_words(value: object, words: str) -> None:
+    assert said(value) == words

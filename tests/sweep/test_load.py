@@ -1,0 +1,207 @@
+"""Sweep files: every kind of bad input gets one message with its place, and the kinds of sweep enumerate what they should."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from support import Command, planned
+
+from deit_ablate.errors import InputError
+from deit_ablate.sweep.load import load_sweep
+
+HEAD = "title: t\nprofile: digits\n"
+
+BAD = {
+    "unknown key of a row": ("variants: {a: {optmizer: {name: sgd}}}", ":3:16", "did you mean 'optimizer'?"),
+    "unknown key of a block": ("variants:\n  a: {optimizer: {bas_lr: 1}}", ":4:19", "did you mean 'base_lr'?"),
+    "unknown top-level key": ("sedes: 3\nvariants: {a: {}}", ":3:1", "did you mean 'seeds'?"),
+    "unknown key of the execution": ("execution: {paralel: 3}\nvariants: {a: {}}", ":3:13", "did you mean 'parallel'?"),
+    "unknown key of a stage": ("stages: {t: {techer: x}}\nvariants: {a: {}}", ":3:14", "did you mean 'teacher'?"),
+    "NaN": ("variants:\n  a: {optimizer.base_lr: .nan}", ":4:26", "finite number"),
+    "NaN in a list of options": ("variants: {a: {optimizer.options: {betas: [.nan, 0.9]}}}", ":3:35", "finite number"),
+    "a batch larger than the data": ("variants: {a: {schedule.batch_size: 4096}}", ":3:37", "training images"),
+    "patches that do not fit": ("variants: {a: {model.options: {patch_size: 5}}}", ":3:44", "no whole number of patches"),
+    "heads that do not fit": ("variants: {a: {model.options: {num_heads: 5}}}", ":3:43", "not divided by 5 heads"),
+    "infinity in options": ("variants: {a: {model.options: {depth: .inf}}}", ":3:31", "finite number"),
+    "negative learning rate": ("variants:\n  a: {optimizer.base_lr: -1}", ":4:26", "greater than 0"),
+    "negative mixup": ("variants:\n  a: {augment.mixup: -2}", ":4:22", "greater than or equal to 0"),
+    "a probability above 1": ("variants: {a: {augment.erasing: 1.5}}", ":3:33", "less than or equal to 1"),
+    "a word for a number": ("variants: {a: {optimizer.base_lr: yes}}", ":3:35", "valid number"),
+    "true for a number": ("variants: {a: {optimizer.base_lr: true}}", ":3:35", "valid number"),
+    "half an epoch": ("variants: {a: {schedule.epochs: 2.5}}", ":3:33", "valid integer"),
+    "warm-up longer than the training": ("variants: {a: {schedule.warmup_epochs: 500}}", ":3:40", "not below the"),
+    "an empty range": ("variants: {a: {augment.crop_scale: [1, 0.5]}}", ":3:36", "the range is empty"),
+    "an odd batch that is mixed": ("variants: {a: {schedule.batch_size: 31}}", ":3:37", "even number"),
+    "no RandAugment policy": ("variants: {a: {augment.auto_augment: rnd}}", ":3:38", "pattern"),
+    "a block that is a number": ("variants: {a: {augment: 3}}", ":3:25", "a mapping"),
+    "a row that is a number": ("variants: {a: 3}", ":3:15", "mapping of overrides"),
+    "a seed in a row": ("variants: {a: {seed: 3}}", ":3:16", "`seeds:`"),
+    "no seeds": ("seeds: 0\nvariants: {a: {}}", ":3:8", "how many seeds"),
+    "negative seeds": ("seeds: [1, -1]\nvariants: {a: {}}", ":3:8", "how many seeds"),
+    "a seed twice": ("seeds: [1, 1]\nvariants: {a: {}}", ":3:8", "different whole numbers"),
+    "a margin of 0": ("margin: 0\nvariants: {a: {}}", ":3:9", "greater than 0"),
+    "duplicate keys": ("variants: {a: {}, a: {}}", ":3:19", "stands twice"),
+    "a key dotted and nested": ("variants: {a: {optimizer: {base_lr: 1}, optimizer.base_lr: 2}}", ":3:41", "given twice"),
+    "duplicate rows": ("variants: {a: {}, b: {augment: {mixup: 0.7}}, c: {augment.mixup: 7.0e-1}}", ":3:47", "the same training as 'b'"),
+    "an empty sweep": ("variants: {}", ":3:1", "an empty sweep"),
+    "no kind of sweep": ("", ":1:1", "exactly one of variants, grid"),
+    "two kinds of sweep": ("variants: {a: {}}\ngrid: {augment.mixup: [0, 1]}", ":4:1", "exactly one of"),
+    "a baseline that does not exist": ("variants: {adamw: {}}\nbaseline: adam", ":4:11", "did you mean 'adamw'?"),
+    "a path for a name": ("variants: {../a: {}}", ":3:12", "cannot name a row"),
+    "a row called like a stage": ("stages: {t: {}}\nvariants: {t: {}}", ":4:12", "names a stage"),
+    "an unknown profile": ("variants: {a: {}}\nby_profile: {imagnet: {}}", ":4:14", "did you mean 'imagenet'?"),
+    "an unknown row by profile": ("variants: {sgd: {}}\nby_profile: {imagenet: {sdg: {}}}", ":4:25", "did you mean 'sgd'?"),
+    "an axis without values": ("grid: {augment.mixup: 3}", ":3:8", "a list of values"),
+    "axes of unequal length": ("zip: {augment.mixup: [0, 1], augment.cutmix: [1]}", ":3:30", "lists of equal length"),
+    "a switch without an off value": ("leave_one_out: [augment.mixpu]", ":3:17", "did you mean 'augment.mixup'?"),
+    "stages in a circle": ("stages: {a: {from: b}, b: {from: a}}\nvariants: {x: {}}", ":3:1", "in a circle"),
+    "two last stages": ("stages: {a: {}, b: {}}\nvariants: {x: {}}", ":3:1", "one last stage"),
+    "a stage that does not exist": ("stages: {a: {teacher: b}}\nvariants: {x: {}}", ":3:23", "no stage 'b'"),
+    "seeds that do not meet": ("seeds: 3\nstages: {t: {seeds: [0, 1]}, s: {teacher: t}}\nvariants: {x: {distill.type: hard}}", ":4:10", "seed 2 of s has no run of t"),
+    "an optimizer without a rate": ("variants:\n  a: {optimizer.name: sgd}", ":4:23", "base_lr beside the name"),
+    "an option that it does not have": ("variants: {a: {optimizer: {name: sgd, base_lr: 1, options: {momentun: 1}}}}", ":3:34", "did you mean 'momentum'?"),
+    "distillation without a teacher": ("variants: {a: {distill.type: hard}}", ":3:30", "needs a teacher"),
+    "a data set without an id": ("variants: {a: {data: {name: imagefolder}}}", ":3:22", "flowers-v1"),
+    "a precision that there is not": ("variants: {a: {precision: fp8}}", ":3:27", "fp16"),
+    "weights of no named teacher": (f'variants: {{a: {{distill.teacher_weights: "sha256:{"0" * 64}"}}}}', ":3:41", "distill.teacher"),
+    "a tag": ("variants: !!python/object:os {}", ":3:11", "the YAML tag"),
+    "broken YAML": ("variants: [1", ":4:1", "not valid YAML"),
+    "a line break in a name": ('variants: {"a\\n": {}}', ":3:12", "cannot name a row"),
+    "half a surrogate pair": ('description: "\\ud800"\nvariants: {a: {}}', ":3:17", "not valid YAML"),
+    "what it shows": ("variants: {a: {shows: best}}", ":3:23", "class, distillation or ema"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_gets_one_message_with_its_place(tmp_path: Path, case: str) -> None:
+    text, place, says = BAD[case]
+    path = tmp_path / "bad.yaml"
+    path.write_text(HEAD + text)
+    with pytest.raises(InputError) as caught:
+        planned(path)
+    assert f"{path}{place}: " in str(caught.value) + " "
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_command_prints_it_exits_with_2_and_writes_nothing(command: Command) -> None:
+    (command.folder / "bad.yaml").write_text(HEAD + "variants: {a: {optmizer: {}}}")
+    done = command("run", "bad.yaml", code=2)
+    assert done.stderr == (
+        "error: bad.yaml:3:16: variants.a.optmizer: unknown key 'optmizer'; did you mean 'optimizer'?; "
+        "expected one of data, model, augment, regularize, optimizer, schedule, distill, precision\n"
+    )
+    assert not (command.folder / "results").exists()
+
+
+def test_names_that_timm_does_not_have_are_asked_of_the_worker(command: Command) -> None:
+    (command.folder / "bad.yaml").write_text(
+        HEAD + "variants: {a: {optimizer: {name: lin, base_lr: 1}}, b: {model: {name: deit_bse}}}"
+    )
+    done = command("run", "bad.yaml", code=2)
+    assert done.stderr.startswith("error: bad.yaml:3:34: optimizer.name: ")
+    assert "did you mean 'lion'" in done.stderr
+    (command.folder / "bad.yaml").write_text(
+        HEAD + "variants: {a: {model: {name: vit_tiny_patch16_224, options: {embed_dim: 65}}}}"
+    )
+    done = command("plan", "bad.yaml", code=2)
+    assert "bad.yaml:3:30: model.name: " in done.stderr
+    assert not (command.folder / "results").exists()
+
+
+def test_a_name_for_the_folder_is_checked(tmp_path: Path) -> None:
+    path = tmp_path / "runs.yaml"
+    path.write_text(HEAD + "variants: {a: {}}")
+    with pytest.raises(InputError, match="a folder of the store itself"):
+        load_sweep(path)
+    with pytest.raises(InputError, match="cannot name a folder"):
+        load_sweep(path, name="../x")
+    assert load_sweep(path, name="study").name == "study"
+    path = path.rename(tmp_path / "opt.yaml")
+    assert load_sweep(path).name == "opt"
+    assert load_sweep(path, profile="digits").name == "opt", "its own profile renames nothing"
+    assert load_sweep(path, profile="imagenet").name == "opt@imagenet"
+    both = ["augment.mixup=0.3", "augment.mixup=0.4"]
+    assert load_sweep(path, sets=both).name != load_sweep(path, sets=both[::-1]).name, "the last one counts"
+    changed = load_sweep(path, sets=["augment.mixup=0.3"]).name
+    assert changed.startswith("opt+")
+    assert len(changed) == len("opt+") + 6
+
+
+def names(text: str, tmp_path: Path) -> list[str]:
+    path = tmp_path / "kind.yaml"
+    path.write_text(HEAD + text)
+    return [row.name for row in planned(path).rows]
+
+
+def test_each_kind_names_its_rows(tmp_path: Path) -> None:
+    assert names("grid: {optimizer.base_lr: [1e-3, 2e-3], augment: {mixup: [0, 0.5]}}", tmp_path) == [
+        "base_lr=0.001,mixup=0", "base_lr=0.001,mixup=0.5", "base_lr=0.002,mixup=0", "base_lr=0.002,mixup=0.5",
+    ]  # fmt: skip
+    assert names("zip: {optimizer.base_lr: [1e-3, 2e-3], augment.mixup: [0, 0.5]}", tmp_path) == [
+        "base_lr=0.001,mixup=0",
+        "base_lr=0.002,mixup=0.5",
+    ]
+    assert names("grid: {optimizer: [{name: adamw, base_lr: 1}, {name: lamb, base_lr: 1}]}", tmp_path) == [
+        "optimizer=adamw base_lr=1",
+        "optimizer=lamb base_lr=1",
+    ]
+    assert names("grid: {optimizer: [{name: lamb, base_lr: 1}, {name: lamb, base_lr: 2}]}", tmp_path) == [
+        "optimizer=lamb base_lr=1", "optimizer=lamb base_lr=2",
+    ]  # fmt: skip
+    assert names("leave_one_out: [augment.erasing, regularize.drop_path]", tmp_path) == [
+        "baseline",
+        "no erasing",
+        "no drop_path",
+    ]
+    assert names("leave_one_out: {warm-up: {schedule.warmup_epochs: 0}}", tmp_path) == ["baseline", "no warm-up"]
+    assert names("recipe: {augment.erasing: 0}\nadd_one: [augment.erasing]", tmp_path) == ["baseline", "+erasing"]
+
+
+def test_switches_go_to_their_off_value_and_to_table_9s(tmp_path: Path) -> None:
+    path = tmp_path / "kind.yaml"
+    path.write_text(HEAD + "leave_one_out: [augment.auto_augment, augment.repeats]")
+    rows = {row.name: row for row in planned(path).rows}
+    assert rows["no auto_augment"].recipe.augment.auto_augment is None
+    assert rows["no repeats"].recipe.augment.repeats == 1
+    path.write_text(HEAD + "recipe: {augment.mixup: 0}\nadd_one: [augment.mixup]")
+    assert {row.name: row.recipe.augment.mixup for row in planned(path).rows} == {"baseline": 0, "+mixup": 0.8}
+
+
+def test_set_reaches_a_stages_own_values_by_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "s.yaml"
+    path.write_text(
+        "profile: digits\nstages:\n  teacher: {recipe: {schedule: {epochs: 15}}}\n  student: {teacher: teacher}\n"
+        "variants: {hard: {distill: {type: hard}}}\n"
+    )
+    epochs = {
+        cell.stage: plan.runs[cell.run].recipe["schedule"]["epochs"]
+        for plan in [planned(path, sets=["schedule.epochs=9", "teacher.schedule.epochs=7"])]
+        for cell in plan.cells
+    }
+    assert epochs == {"teacher": 7, "student": 9}
+    with pytest.raises(InputError, match=r"--set.*teacher.schedul"):
+        planned(path, sets=["teacher.schedul.epochs=7"])
+
+
+def test_precedence_profile_recipe_set_variant_by_profile(tmp_path: Path) -> None:
+    path = tmp_path / "layers.yaml"
+    path.write_text(
+        HEAD + "recipe: {augment: {mixup: 0.11, cutmix: 0.12, erasing: 0.13, hflip: 0.14}}\n"
+        "variants: {a: {augment: {erasing: 0.33, hflip: 0.34}}}\n"
+        "by_profile: {digits: {a: {augment.hflip: 0.44}}, imagenet: {a: {augment.hflip: 0.5}}}\n"
+    )
+    augment = planned(path, sets=["augment.cutmix=0.22", "augment.erasing=0.23"]).rows[0].recipe.augment
+    assert (augment.mixup, augment.cutmix, augment.erasing, augment.hflip) == (0.11, 0.22, 0.33, 0.44)
+    assert planned(path, profile="imagenet").rows[0].recipe.augment.hflip == 0.5
+
+
+def test_another_optimizer_takes_nothing_from_the_one_before(tmp_path: Path) -> None:
+    path = tmp_path / "reset.yaml"
+    path.write_text(
+        HEAD
+        + "recipe: {optimizer: {options: {betas: [0.9, 0.95]}, weight_decay: 0.07}}\nvariants: {sgd: {optimizer: {name: sgd, base_lr: 0.8}}}"
+    )
+    optimizer = planned(path).rows[0].recipe.optimizer
+    assert (optimizer.options, optimizer.base_lr, optimizer.weight_decay) == ({}, 0.8, 0.07)

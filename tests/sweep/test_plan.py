@@ -1,0 +1,236 @@
+"""A plan: variants x seeds x stages as a DAG, in which equal work stands once."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support import planned
+
+from deit_ablate import shipped
+from deit_ablate.errors import InputError
+from deit_ablate.sweep.plan import single_run
+
+DISTILLATION = """
+profile: digits
+seeds: [5, 6]
+baseline: none
+stages:
+  teacher: {recipe: {model: {name: small_convnet}}, seeds: [0]}
+  student: {teacher: teacher}
+variants:
+  none: {}
+  hard: {distill.type: hard}
+  token: {distill.type: hard-token}
+"""
+
+
+def write(tmp_path: Path, text: str, name: str = "x") -> Path:
+    path = tmp_path / f"{name}.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_variants_times_seeds(tmp_path: Path) -> None:
+    plan = planned(write(tmp_path, "profile: digits\nseeds: 3\nvariants: {a: {}, b: {augment.mixup: 0}}"))
+    assert [(cell.variant, cell.seed) for cell in plan.cells] == [
+        ("a", 0),
+        ("a", 1),
+        ("a", 2),
+        ("b", 0),
+        ("b", 1),
+        ("b", 2),
+    ]
+    assert len(plan.runs) == 6
+    assert [run.recipe["seed"] for run in plan.runs.values()] == [0, 1, 2, 0, 1, 2]
+
+
+def test_one_teacher_is_shared_by_all_who_need_it_and_by_nobody_else(tmp_path: Path) -> None:
+    plan = planned(write(tmp_path, DISTILLATION))
+    teachers = {cell.run for cell in plan.cells if cell.stage == "teacher"}
+    assert len(teachers) == 1
+    assert len(plan.runs) == 1 + 3 * 2
+    teacher = teachers.pop()
+    for cell in plan.cells:
+        if cell.stage == "student":
+            expected = {} if cell.variant == "none" else {"teacher": {"run": teacher, "weights": "last"}}
+            assert plan.runs[cell.run].parents == expected
+    assert list(plan.runs).index(teacher) < min(
+        list(plan.runs).index(cell.run) for cell in plan.cells if cell.variant == "hard" and cell.stage == "student"
+    )
+    assert not any(cell.stage == "teacher" for cell in plan.cells if cell.variant == "none")
+    assert plan.runs[teacher].recipe["distill"]["type"] == "none"
+
+
+def test_another_teacher_makes_other_students(tmp_path: Path) -> None:
+    one = planned(write(tmp_path, DISTILLATION))
+    two = planned(
+        write(tmp_path, DISTILLATION.replace("name: small_convnet", "name: small_convnet, options: {width: 24}"))
+    )
+    ids = [
+        {cell.variant: cell.run for cell in plan.cells if cell.stage == "student" and cell.seed == 5}
+        for plan in (one, two)
+    ]
+    assert ids[0]["none"] == ids[1]["none"]
+    assert ids[0]["hard"] != ids[1]["hard"]
+
+
+def test_fine_tuning_goes_on_from_each_run_and_may_be_varied_itself(tmp_path: Path) -> None:
+    text = """
+profile: digits
+seeds: 2
+stages:
+  pretrain: {}
+  finetune: {from: pretrain, recipe: {data: {resolution: 24}, optimizer: {base_lr: 0.001}}}
+variants:
+  a: {}
+  b: {augment.mixup: 0}
+  sgd-fine-tuned: {finetune: {optimizer: {name: sgd, base_lr: 0.01}}}
+"""
+    plan = planned(write(tmp_path, text))
+    cells = {(cell.variant, cell.stage, cell.seed): plan.runs[cell.run] for cell in plan.cells}
+    assert len(plan.runs) == 4 + 6, "the third row shares its pre-training with the first"
+    for (variant, stage, seed), run in cells.items():
+        if stage == "finetune":
+            assert run.parents["from"]["run"] == cells[variant, "pretrain", seed].id
+            assert run.recipe["data"]["resolution"] == 24
+    assert cells["b", "finetune", 0].recipe["augment"]["mixup"] == 0, "a row's change holds in what follows"
+    assert cells["sgd-fine-tuned", "finetune", 0].recipe["optimizer"]["name"] == "sgd"
+    assert cells["sgd-fine-tuned", "pretrain", 0].id == cells["a", "pretrain", 0].id
+
+
+def test_two_figures_of_one_run_are_two_rows(tmp_path: Path) -> None:
+    plan = planned(write(tmp_path, "profile: digits\nseeds: 1\nvariants: {a: {}, ema: {shows: ema}}"))
+    assert len(plan.runs) == 1
+    assert [row.shows for row in plan.rows] == [None, "ema"]
+    assert list(plan.labels().values()) == ["*:0"]
+
+
+def test_runs_have_names_of_their_own(tmp_path: Path) -> None:
+    more = DISTILLATION + "  class: {distill.type: hard-token, shows: class}\n"
+    labels = list(planned(write(tmp_path, more)).labels().values())
+    assert len(set(labels)) == len(labels)
+    assert "*:0:teacher" in labels
+    assert "token:5:student" in labels
+
+
+def test_only_some_rows_with_what_they_stand_on(tmp_path: Path) -> None:
+    plan = planned(write(tmp_path, DISTILLATION))
+    assert len(plan.only(["hard"])) == 3
+    assert len(plan.only(["none"])) == 2
+    assert len(planned(write(tmp_path, DISTILLATION), seeds=6).only(["hard"], seeds=6)) == 1 + 6
+    with pytest.raises(InputError, match="did you mean 'token'"):
+        plan.only(["tokn"])
+
+
+def test_a_row_that_two_sweeps_share_is_one_run(tmp_path: Path) -> None:
+    one = planned(write(tmp_path, "profile: digits\nvariants: {a: {}, b: {augment.mixup: 0}}"))
+    two = planned(write(tmp_path, "profile: digits\nseeds: 2\nvariants: {other: {augment: {mixup: 0.0}}}", "y"))
+    assert set(two.runs) < set(one.runs)
+
+
+def test_a_profile_has_the_last_word_on_a_single_stage_of_a_row(tmp_path: Path) -> None:
+    text = """
+profile: digits
+seeds: 1
+baseline: a
+stages: {pretrain: {}, finetune: {from: pretrain, recipe: {data: {resolution: 24}}}}
+variants:
+  a: {}
+  b: {finetune: {optimizer: {name: sgd, base_lr: 0.5, options: {momentum: 0.9}}}}
+  c: {finetune.data.resolution: 12}
+by_profile:
+  fashion-mnist: {b: {finetune.optimizer.base_lr: 0.2}, c: {finetune: {data: {resolution: 21}}, augment.mixup: 0}, finetune: {data.resolution: 42}}
+"""
+    path = write(tmp_path, text)
+    digits, fashion = (
+        {row.name: row.recipe for row in planned(path, profile=p).rows} for p in ("digits", "fashion-mnist")
+    )
+    assert [row.data.resolution for row in digits.values()] == [24, 24, 12]
+    assert [row.data.resolution for row in fashion.values()] == [42, 42, 21]
+    assert (digits["b"].optimizer.base_lr, fashion["b"].optimizer.base_lr) == (0.5, 0.2)
+    assert fashion["b"].optimizer.options == {"momentum": 0.9}
+    assert (digits["c"].augment.mixup, fashion["c"].augment.mixup) == (0.1, 0)
+    assert len(planned(path, profile="fashion-mnist").runs) == 2 + 3
+    with pytest.raises(InputError, match=r"b\.finetune\.optimizer: unknown key 'bas_lr'|unknown key 'bas_lr'"):
+        planned(write(tmp_path, text.replace("b: {finetune.optimizer.base_lr", "b: {finetune.optimizer.bas_lr"), "bad"))
+
+
+SWEEPS = sorted(path.name for path in shipped.folder("sweeps").glob("*.yaml"))
+PROFILES = sorted(path.stem for path in (shipped.folder("sweeps") / "profiles").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("sweep", SWEEPS)
+def test_every_shipped_sweep_plans_at_every_profile(sweep: str, profile: str) -> None:
+    plan = planned(shipped.folder("sweeps") / sweep, profile=profile)
+    assert plan.runs
+    assert (shipped.folder("sweeps") / sweep).read_text().startswith("# yaml-language-server: $schema=")
+
+
+def test_ten_thousand_runs_are_planned_without_torch(tmp_path: Path) -> None:
+    rates = ", ".join(f"{i / 1000}" for i in range(1, 101))
+    path = write(
+        tmp_path,
+        f"profile: digits\nseeds: 4\ngrid: {{optimizer.base_lr: [{rates}], augment.mixup: [0, 0.1, 0.2, 0.3, 0.4], augment.cutmix: [0, 0.1, 0.2, 0.3, 0.4]}}",
+    )
+    code = (
+        "import sys; sys.argv = ['deit-ablate', 'plan', sys.argv[1], '--results', sys.argv[2]]\n"
+        "from deit_ablate.__main__ import main\n"
+        "try: main()\n"
+        "finally: print('HEAVY', sorted({'torch', 'timm', 'pandas', 'matplotlib', 'scipy'} & set(sys.modules)), file=sys.stderr)"
+    )
+    begun = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path), str(tmp_path / "results")], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "10000 runs: 10000 missing" in done.stdout
+    assert "HEAVY []" in done.stderr
+    print(f"{time.monotonic() - begun:.2f} s")
+
+
+def test_a_recipe_file_makes_one_run(tmp_path: Path) -> None:
+    path = write(tmp_path, "profile: digits\naugment.mixup: 0\nseed: 4", "recipe")
+    run = single_run(path, ["optimizer.base_lr=0.01"])
+    assert (run.recipe["seed"], run.recipe["augment"]["mixup"], run.recipe["optimizer"]["base_lr"]) == (4, 0, 0.01)
+    assert run.recipe["data"]["name"] == "digits"
+    with pytest.raises(InputError, match="did you mean 'augment'"):
+        single_run(write(tmp_path, "augmen: {}", "bad"), [])
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("variants:\n  a: {}\n  b: {shows: ema, regularize: {ema_decay: null}}\n", "b.shows: the row shows a moving average that its recipe has off"),
+        ("variants:\n  a: {}\n  b: {shows: distillation}\n", "b.shows: the row shows the distillation head of a model that has one head"),
+        ("stages:\n  one: {recipe: {regularize: {ema_decay: null}}}\n  two: {from: one, weights: ema}\nvariants: {a: {}}\n", "stages.two.weights: the stage takes the moving average of 'one', which has it off"),
+    ],
+)  # fmt: skip
+def test_figures_that_runs_will_not_have_are_refused(sweep: Callable[..., Path], text: str, says: str) -> None:
+    with pytest.raises(InputError) as error:
+        planned(sweep(text))
+    assert says in str(error.value)
+
+
+def test_a_cumulative_sweep_adds_one_change_after_another(tmp_path: Path) -> None:
+    plan = planned(write(tmp_path, """
+profile: digits
+seeds: 1
+cumulative:
+  erasing: {augment: {erasing: 0}}
+  longer: {schedule: {epochs: 40}}
+  erasing again: {augment: {erasing: 0.1}}
+"""))  # fmt: skip
+    assert plan.sweep.baseline == "baseline", "by default the recipe that the road starts from"
+    assert [row.name for row in plan.rows] == ["baseline", "+erasing", "+longer", "+erasing again"]
+    before = plan.rows[0].recipe
+    assert [(row.recipe.augment.erasing, row.recipe.schedule.epochs) for row in plan.rows] == [
+        (before.augment.erasing, before.schedule.epochs), (0, before.schedule.epochs), (0, 40), (0.1, 40),
+    ]  # fmt: skip
+    assert [row.leaks for row in plan.rows] == [[]] * 4
+    assert set(plan.rows[2].differs) == {"augment.erasing", "schedule.epochs"}, "from the baseline"

@@ -1,0 +1,178 @@
+"""One process or many: the same batch, the same gradient, one owner, one stop, and a lost rank loses nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import random
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from support import TINY, planned, result, wait_for
+
+from deit_ablate.errors import TrainError
+from deit_ablate.execution import Execution
+from deit_ablate.launch import status
+from deit_ablate.launch.jobs import Ended, Job, worker_arguments
+from deit_ablate.launch.pool import LocalExecutor
+from deit_ablate.store import Store
+from deit_ablate.train.distributed import Group, Share
+
+SWEEP = "seeds: 1\nvariants: {a: {schedule.epochs: 6, data.train_images: 320}}\n"
+"""60 steps with everything random switched on: EMA, mixup, repeated augmentation, dropout, drop path."""
+CALM = "seeds: 1\nvariants: {a: {regularize: {drop_path: 0, dropout: 0}}}\n"
+"""Mixup, CutMix and repeated augmentation on; only what the model itself draws is off."""
+
+
+class Carried:
+    """Carries one run through the executor, as the launcher would."""
+
+    def __init__(self, executor: LocalExecutor, path: Path, store: Store) -> None:
+        self.executor, self.store = executor, store
+        self.over: list[Ended] = []
+        self.run, own = next(iter(planned(path).runs.items()))
+        store.register(own.id, own.recipe, own.parents, own.sources)
+
+    def start(self, **execution: Any) -> None:
+        how = Execution(device="cpu", **execution)
+        self.executor.submit(Job(str(self.store.root), self.run, worker_arguments(how, False), ranks=how.ranks))
+
+    def ended(self) -> int:
+        return int(wait_for(lambda: self.over or self.poll()).pop().code)
+
+    def poll(self) -> list[Ended]:
+        self.over += self.executor.poll(0.02)
+        return self.over
+
+    def pids(self) -> dict[int, int]:
+        """rank -> pid, once they are known."""
+        if not self.poll():
+            started = next(iter(self.executor._running.values()))
+            return started.pids if len(started.pids) == started.job.ranks else {}
+        return {}
+
+    def attempt_exits(self) -> list[str]:
+        return [(attempt.exit or {}).get("class", "open") for attempt in self.store.attempts(self.run)]
+
+
+@pytest.fixture
+def carried(executor: LocalExecutor, tmp_path: Path, sweep: Callable[..., Path]) -> Callable[..., Carried]:
+    def make(text: str, name: str = "results") -> Carried:
+        return Carried(executor, sweep(text), Store(tmp_path / name))
+
+    return make
+
+
+def test_the_chunks_of_a_batch_hold_each_image_once_and_keep_the_pairs_of_mixup() -> None:
+    batch = list(range(24))
+    for ranks, parts in ((1, 1), (2, 1), (1, 2), (3, 2), (2, 3)):
+        shares = [Share(Group(rank, ranks), parts).of(batch) for rank in range(ranks)]
+        assert sorted(itertools.chain(*shares)) == batch
+        for share in shares:
+            for chunk in np.split(np.array(share), parts):
+                assert (chunk + chunk[::-1] == 23).all(), "timm mixes the i-th with the i-th from the end"
+    assert Share(Group(0, 1), 1).of(batch) == batch
+    assert sorted(Share(Group(0, 2), 2).of(list(range(4))) + Share(Group(1, 2), 2).of(list(range(4)))) == [0, 1, 2, 3]
+
+
+def test_a_batch_that_cannot_be_cut_into_equal_chunks_is_refused() -> None:
+    Share(Group(0, 2), 8).check(32, paired=True)
+    with pytest.raises(TrainError, match="whole pairs"):
+        Share(Group(0, 2), 16).check(32, paired=True)
+    Share(Group(0, 2), 16).check(32, paired=False)
+    with pytest.raises(TrainError, match="3 ranks x 1 parts"):
+        Share(Group(0, 3)).check(32, paired=False)
+
+
+def test_ranks_and_accumulation_give_what_one_process_gives(carried: Callable[..., Carried]) -> None:
+    """At the same global batch, within rounding, where the model itself draws nothing: mixing may be on."""
+    weights = {}
+    for name, how in {"one": {}, "two ranks": {"ranks": 2}, "four parts": {"accumulation": 4},
+                      "both": {"ranks": 2, "accumulation": 2}}.items():  # fmt: skip
+        run = carried(CALM, name)
+        run.start(**how)
+        assert run.ended() == 0
+        state = torch.load(run.store.weights(run.run) or "", weights_only=True)
+        weights[name] = torch.cat([tensor.flatten().double() for tensor in state["model"].values()])
+        outcome = run.store.outcome(run.run)
+        assert outcome
+        assert outcome["execution"]["ranks"] == how.get("ranks", 1)
+    moved = weights["one"].abs().max()
+    for name, found in weights.items():
+        assert (found - weights["one"]).abs().max() < 1e-4 * moved, name
+
+
+@pytest.fixture(scope="module")
+def on_two(executor: LocalExecutor, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The result of two ranks left alone, each with two parts of its share."""
+    folder = tmp_path_factory.mktemp("two")
+    (folder / "tiny.yaml").write_text(TINY + SWEEP)
+    run = Carried(executor, folder / "tiny.yaml", Store(folder / "results"))
+    started = time.monotonic()
+    run.start(ranks=2, accumulation=2)
+    assert run.ended() == 0
+    return {"result": result(run.store, run.run), "seconds": time.monotonic() - started}
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_rank_killed_at_random_instants_changes_nothing(
+    carried: Callable[..., Carried], on_two: dict[str, Any], victim: int
+) -> None:
+    run, draw = carried(SWEEP), random.Random(victim)
+    for _ in range(12):
+        run.start(ranks=2, accumulation=2)
+        pid = wait_for(run.pids)[victim]
+        if len(run.attempt_exits()) < 3:
+            # After some epoch of six, and then at a random instant of the next one.
+            epochs = min(4, len(run.store.history(run.run)) + draw.randint(1, 2))
+            wait_for(lambda epochs=epochs: len(run.store.history(run.run)) >= epochs or run.poll())
+            time.sleep(draw.uniform(0, 0.1) * on_two["seconds"])
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        run.ended()
+        status.close_if_gone(run.store, run.run)
+        if run.store.outcome(run.run):
+            break
+    assert "done" in run.attempt_exits()
+    assert set(run.attempt_exits()) <= {"done", "killed", "interrupted"}
+    assert len(run.attempt_exits()) >= 2, "no blow struck home"
+    assert result(run.store, run.run) == on_two["result"]
+
+
+def test_a_signal_to_all_ranks_stops_them_at_one_step_and_another_number_of_ranks_goes_on(
+    carried: Callable[..., Carried], on_two: dict[str, Any]
+) -> None:
+    run = carried(SWEEP)
+    run.start(ranks=2, accumulation=2)
+    pids = wait_for(run.pids)
+    wait_for(lambda: run.store.history(run.run))
+    for pid in pids.values():
+        os.kill(pid, signal.SIGTERM)
+    assert run.ended() == 75
+    assert run.attempt_exits() == ["interrupted"]
+    run.start(ranks=4)  # four chunks, as the first attempt has cut its batches
+    assert run.ended() == 0
+    assert [attempt.owner["execution"]["accumulation"] for attempt in run.store.attempts(run.run)] == [2, 1]
+    curves = [line["train_loss"] for line in run.store.history(run.run)]
+    assert curves == pytest.approx([line["train_loss"] for line in on_two["result"]["curves"]], rel=1e-3)
+
+
+def test_ranks_that_cannot_share_a_runs_chunks_leave_without_a_claim(carried: Callable[..., Carried]) -> None:
+    run = carried(SWEEP)
+    run.start(ranks=2)
+    wait_for(run.pids)
+    wait_for(lambda: run.store.history(run.run))
+    run.executor.cancel(run.run)
+    assert run.ended() == 75
+    run.start(ranks=3)
+    assert run.ended() == 1
+    assert run.attempt_exits() == ["interrupted"]
+    run.start()
+    assert run.ended() == 0, "one process computes both chunks"
