@@ -3,9 +3,12 @@ are trained here; at a small scale they stand for the paper's), table2_imagenet 
 
 SWEEPS = ("table2", "table2_imagenet")
 STAND_INS = {
-    "DeiT": "DeiT-B", "convnet 9": "RegNetY-4GF", "convnet 18": "RegNetY-8GF", "convnet 36": "RegNetY-12GF",
+    "DeiT": "DeiT-B",
+    "convnet 9": "RegNetY-4GF",
+    "convnet 18": "RegNetY-8GF",
+    "convnet 36": "RegNetY-12GF",
     "convnet 54": "RegNetY-16GF",
-}  # fmt: skip
+}
 
 
 def table(results, sweep, strict=False):

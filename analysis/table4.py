@@ -2,11 +2,13 @@
 
 SWEEPS = ("distillation",)
 NAMES = {  # the paper's classifiers -> ours
-    "ground truth": "ground truth", "convnet (RegNetY)": "teacher", "DeiT": "none",
+    "ground truth": "ground truth",
+    "convnet (RegNetY)": "teacher",
+    "DeiT": "none",
     "class only": "token, class head: class only",
     "distillation only": "token, distillation head: distillation only",
     "class+distillation": "token, both heads: class+distillation",
-}  # fmt: skip
+}
 
 
 def table(results, sweep, strict=False):

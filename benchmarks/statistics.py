@@ -112,21 +112,26 @@ def t1(quick: bool) -> Iterator[Figure]:
     """Share of tables with a false difference, no row having one."""
     sample = Sample("T1", quick)
     kinds = {
-        "hom": Noise(), "correlation .5": Noise(correlation=0.5),
-        "one row of 2 sd": Noise(first=2), "one row of 4 sd": Noise(first=4),
-        "baseline of 2 sd": Noise(baseline=2), "baseline of 4 sd": Noise(baseline=4),
-        "t(3)": Noise(heavy=True), "30% of runs 20 sd lower": Noise(low=0.3), "10% of runs 20 sd lower": Noise(low=0.1),
-    }  # fmt: skip
+        "hom": Noise(),
+        "correlation .5": Noise(correlation=0.5),
+        "one row of 2 sd": Noise(first=2),
+        "one row of 4 sd": Noise(first=4),
+        "baseline of 2 sd": Noise(baseline=2),
+        "baseline of 4 sd": Noise(baseline=4),
+        "t(3)": Noise(heavy=True),
+        "30% of runs 20 sd lower": Noise(low=0.3),
+        "10% of runs 20 sd lower": Noise(low=0.1),
+    }
     expected = {
-        (3, 3): (.045, .045, .051, .073, .049, .057, .032, .030, .020),
-        (3, 5): (.039, .040, .041, .058, .041, .039, .029, .030, .012),
-        (5, 3): (.036, .033, .041, .069, .046, .054, .025, .031, .016),
-        (5, 5): (.033, .032, .039, .057, .039, .036, .022, .033, .008),
-        (5, 10): (.039, .039, .041, .047, .034, .024, .026, .032, .005),
-        (12, 3): (.010, .010, .013, .033, .024, .038, .007, .030, .011),
-        (12, 6): (.020, .020, .025, .032, .024, .021, .012, .024, .003),
-        (12, 10): (.035, .031, .034, .036, .027, .017, .017, .024, .002),
-    }  # fmt: skip
+        (3, 3): (0.045, 0.045, 0.051, 0.073, 0.049, 0.057, 0.032, 0.030, 0.020),
+        (3, 5): (0.039, 0.040, 0.041, 0.058, 0.041, 0.039, 0.029, 0.030, 0.012),
+        (5, 3): (0.036, 0.033, 0.041, 0.069, 0.046, 0.054, 0.025, 0.031, 0.016),
+        (5, 5): (0.033, 0.032, 0.039, 0.057, 0.039, 0.036, 0.022, 0.033, 0.008),
+        (5, 10): (0.039, 0.039, 0.041, 0.047, 0.034, 0.024, 0.026, 0.032, 0.005),
+        (12, 3): (0.010, 0.010, 0.013, 0.033, 0.024, 0.038, 0.007, 0.030, 0.011),
+        (12, 6): (0.020, 0.020, 0.025, 0.032, 0.024, 0.021, 0.012, 0.024, 0.003),
+        (12, 10): (0.035, 0.031, 0.034, 0.036, 0.027, 0.017, 0.017, 0.024, 0.002),
+    }
     for (rows, seeds), rates in expected.items():
         for (kind, noise), figure in zip(kinds.items(), rates, strict=True):
             found = sample.mean(sample.tables(20_000, rows, seeds, noise=noise), lambda x: false_difference(x))
@@ -143,18 +148,22 @@ def t3(quick: bool) -> Iterator[Figure]:
     """Power per row that has an effect: a third of the rows (rounded down) does; of one row, in closed form."""
     sample = Sample("T3", quick)
     expected = {
-        (5, 3): (.019, .046, .191, .699), (5, 5): (.023, .085, .425, .977),
-        (5, 6): (.029, .110, .565, .995), (5, 10): (.054, .251, .892, 1),
-        (12, 3): (.003, .012, .079, .556), (12, 5): (.007, .037, .281, .946),
-        (12, 6): (.010, .055, .410, .989), (12, 10): (.024, .158, .828, 1),
-    }  # fmt: skip
+        (5, 3): (0.019, 0.046, 0.191, 0.699),
+        (5, 5): (0.023, 0.085, 0.425, 0.977),
+        (5, 6): (0.029, 0.110, 0.565, 0.995),
+        (5, 10): (0.054, 0.251, 0.892, 1),
+        (12, 3): (0.003, 0.012, 0.079, 0.556),
+        (12, 5): (0.007, 0.037, 0.281, 0.946),
+        (12, 6): (0.010, 0.055, 0.410, 0.989),
+        (12, 10): (0.024, 0.158, 0.828, 1),
+    }
     for (rows, seeds), powers in expected.items():
         some = rows // 3
         for effect, figure in zip((0.5, 1, 2, 4), powers, strict=True):
             blocks = sample.tables(5000, rows, seeds, [effect] * some + [0] * (rows - some))
             found = sample.mean(blocks, lambda x, some=some: holds(moderate(x).p)[:, :some].mean(axis=-1))  # type: ignore[misc]
             yield Figure("T3", f"m={rows} n={seeds} power at {effect} sd", figure, sample.tolerance(0.02), float(found))
-    closed: dict[int, tuple[float, ...]] = {3: (.117, .291, .705), 5: (.231, .663, .995), 10: (.514, .977)}  # fmt: skip
+    closed: dict[int, tuple[float, ...]] = {3: (0.117, 0.291, 0.705), 5: (0.231, 0.663, 0.995), 10: (0.514, 0.977)}
     for seeds, figures in closed.items():
         for effect, figure in zip((1, 2, 4), figures, strict=False):
             yield Figure("T3", f"m=1 n={seeds} power at {effect} sd, exact", figure, 0.0006, power(effect, 1, seeds))
@@ -164,10 +173,13 @@ def t4(quick: bool) -> Iterator[Figure]:
     """Coverage of the interval of one row: mean over rows, and the row that has it worst."""
     sample = Sample("T4", quick)
     for rows, seeds, kind, noise, average, worst in (
-        (5, 3, "hom", Noise(), .951, .949), (5, 3, "one row of 4 sd", Noise(first=4), .940, .844),
-        (5, 3, "baseline of 4 sd", Noise(baseline=4), .913, .912), (5, 3, "t(3)", Noise(heavy=True), .961, .961),
-        (12, 10, "hom", Noise(), .952, .950), (12, 10, "one row of 4 sd", Noise(first=4), .953, .922),
-    ):  # fmt: skip
+        (5, 3, "hom", Noise(), 0.951, 0.949),
+        (5, 3, "one row of 4 sd", Noise(first=4), 0.940, 0.844),
+        (5, 3, "baseline of 4 sd", Noise(baseline=4), 0.913, 0.912),
+        (5, 3, "t(3)", Noise(heavy=True), 0.961, 0.961),
+        (12, 10, "hom", Noise(), 0.952, 0.950),
+        (12, 10, "one row of 4 sd", Noise(first=4), 0.953, 0.922),
+    ):
         found = sample.mean(sample.tables(20_000, rows, seeds, noise=noise), covered)
         label = f"m={rows} n={seeds} {kind}: coverage"
         yield Figure("T4", label, average, sample.tolerance(0.007), float(found.mean()))
@@ -182,14 +194,19 @@ def covered(differences: Array) -> npt.NDArray[np.bool_]:
 def t5(quick: bool) -> Iterator[Figure]:
     """Share of tables with any false verdict where the margin is 2 sd, and how often rows are found equivalent."""
     sample, margin = Sample("T5", quick), 2.0
-    expected = {(5, 3): (.037, .035, .045), (5, 10): (.039, .043, .074),
-                (12, 3): (.010, .009, .013), (12, 10): (.029, .037, .054)}  # fmt: skip
+    expected = {
+        (5, 3): (0.037, 0.035, 0.045),
+        (5, 10): (0.039, 0.043, 0.074),
+        (12, 3): (0.010, 0.009, 0.013),
+        (12, 10): (0.029, 0.037, 0.054),
+    }
     for (rows, seeds), rates in expected.items():
         none = (rows + 1) // 2
         cases = {
-            "no effects": [0.0] * rows, "all of the margin": [margin] * rows,
+            "no effects": [0.0] * rows,
+            "all of the margin": [margin] * rows,
             "half of it": [0.0] * none + [margin] * (rows - none),
-        }  # fmt: skip
+        }
         for (kind, effects), figure in zip(cases.items(), rates, strict=True):
             true = np.array(effects)
 
@@ -202,7 +219,7 @@ def t5(quick: bool) -> Iterator[Figure]:
             yield Figure(
                 "T5", f"m={rows} n={seeds} {kind}: any false verdict", figure, sample.tolerance(0.012), float(found)
             )
-    for rows, shares in {5: (.12, .43, .62, .97), 12: (.02, .19, .38, .94)}.items():  # fmt: skip
+    for rows, shares in {5: (0.12, 0.43, 0.62, 0.97), 12: (0.02, 0.19, 0.38, 0.94)}.items():
         for seeds, figure in zip((3, 5, 6, 10), shares, strict=True):
             found = sample.mean(
                 sample.tables(5000, rows, seeds), lambda x: holds(moderate(x).p_equivalent(margin)).mean(axis=-1)
@@ -216,10 +233,10 @@ def t6(quick: bool) -> Iterator[Figure]:
     """The smallest effect that a plan says it finds, and how often it really does (one row has it)."""
     sample = Sample("T6", quick)
     expected = {
-        1: ((4.38, .770), (2.35, .788), (1.41, .802)),
-        5: ((4.04, .713), (2.78, .773), (1.76, .785)),
-        12: ((4.82, .708), (3.21, .753), (1.97, .781)),
-    }  # fmt: skip
+        1: ((4.38, 0.770), (2.35, 0.788), (1.41, 0.802)),
+        5: ((4.04, 0.713), (2.78, 0.773), (1.76, 0.785)),
+        12: ((4.82, 0.708), (3.21, 0.753), (1.97, 0.781)),
+    }
     for rows, plans in expected.items():
         for seeds, (effect, real) in zip((3, 5, 10), plans, strict=True):
             planned = detectable(rows, seeds)
@@ -237,7 +254,7 @@ def t8(quick: bool) -> Iterator[Figure]:
         "looks at 3, 6, 9, 12, unweighted": (LOOKS, (1,) * 4),
         "the default plan": (LOOKS, WEIGHTS),
     }
-    expected = {1: (.192, .134, .041), 5: (.149, .109, .031), 12: (.104, .073, .020)}  # fmt: skip
+    expected = {1: (0.192, 0.134, 0.041), 5: (0.149, 0.109, 0.031), 12: (0.104, 0.073, 0.020)}
     for rows, rates in expected.items():
         for (kind, (looks, weights)), figure in zip(plans.items(), rates, strict=True):
 
@@ -253,8 +270,12 @@ def t9(quick: bool) -> Iterator[Figure]:
     """What looking saves: half of the rows (rounded up) have an effect; then whole studies, runs of the baseline too."""
     sample = Sample("T9", quick)
     for rows, effect, found_then, seeds, fixed in (
-        (5, 1, .257, 11.5, .362), (5, 2, .935, 8.9, .973), (5, 4, 1, 5.3, 1), (12, 2, .868, 9.8, .932), (12, 4, 1, 5.9, 1),
-    ):  # fmt: skip
+        (5, 1, 0.257, 11.5, 0.362),
+        (5, 2, 0.935, 8.9, 0.973),
+        (5, 4, 1, 5.3, 1),
+        (12, 2, 0.868, 9.8, 0.932),
+        (12, 4, 1, 5.9, 1),
+    ):
         some = (rows + 1) // 2
 
         def outcome(x: Array, some: int = some) -> Array:
@@ -285,7 +306,11 @@ def t9(quick: bool) -> Iterator[Figure]:
 
 def t10(quick: bool) -> Iterator[Figure]:
     """Intervals of a rate of divergence, in percent: exact."""
-    for n, ends in {3: (0, 70.8, .8, 90.6, 29.2, 100), 5: (0, 52.2, .5, 71.6, 47.8, 100), 10: (0, 30.8, .3, 44.5, 69.2, 100)}.items():  # fmt: skip
+    for n, ends in {
+        3: (0, 70.8, 0.8, 90.6, 29.2, 100),
+        5: (0, 52.2, 0.5, 71.6, 47.8, 100),
+        10: (0, 30.8, 0.3, 44.5, 69.2, 100),
+    }.items():
         found = [100 * end for k in (0, 1, n) for end in rate(k, n)]
         for i, (figure, value) in enumerate(zip(ends, found, strict=True)):
             side = ("lower", "upper")[i % 2]
@@ -294,7 +319,7 @@ def t10(quick: bool) -> Iterator[Figure]:
 
 def t12(quick: bool) -> Iterator[Figure]:
     """By how much a search's winner flatters, in sd of its noise; and what is left when five are run anew."""
-    for trials, biases in {20: (.84, 1.33, 1.67), 50: (1.00, 1.58, 2.01), 100: (1.12, 1.77, 2.24)}.items():  # fmt: skip
+    for trials, biases in {20: (0.84, 1.33, 1.67), 50: (1.00, 1.58, 2.01), 100: (1.12, 1.77, 2.24)}.items():
         for ratio, figure in zip((0.5, 1.0, 2.0), biases, strict=True):
             found = optimism(trials, ratio, 1) / ratio
             yield Figure("T12", f"{trials} trials, noise/between {ratio:g}: optimism", figure, 0.015, found)
@@ -312,8 +337,16 @@ def t12(quick: bool) -> Iterator[Figure]:
 
 
 TABLES: dict[str, Callable[[bool], Iterator[Figure]]] = {
-    "T1": t1, "T3": t3, "T4": t4, "T5": t5, "T6": t6, "T8": t8, "T9": t9, "T10": t10, "T12": t12,
-}  # fmt: skip
+    "T1": t1,
+    "T3": t3,
+    "T4": t4,
+    "T5": t5,
+    "T6": t6,
+    "T8": t8,
+    "T9": t9,
+    "T10": t10,
+    "T12": t12,
+}
 
 
 def main() -> int:

@@ -56,9 +56,17 @@ def test_equal_recipes_have_one_id_however_they_are_written() -> None:
 
 def test_what_decides_the_outcome_decides_the_id() -> None:
     texts = [
-        "", "seed: 1", "schedule: {epochs: 301}", "optimizer: {name: sgd, base_lr: 0.0005}", "optimizer: {name: lamb, base_lr: 0.0005}",
-        "data: {name: digits}", "data: {id: other}", "augment: {auto_augment: null}", "model: {options: {depth: 4}}", "distill: {type: hard}",
-    ]  # fmt: skip
+        "",
+        "seed: 1",
+        "schedule: {epochs: 301}",
+        "optimizer: {name: sgd, base_lr: 0.0005}",
+        "optimizer: {name: lamb, base_lr: 0.0005}",
+        "data: {name: digits}",
+        "data: {id: other}",
+        "augment: {auto_augment: null}",
+        "model: {options: {depth: 4}}",
+        "distill: {type: hard}",
+    ]
     ids = [id_of(text) for text in texts]
     ids += [
         run_id(Recipe().canonical(), {"teacher": {"run": "0" * 16, "weights": weights}}) for weights in ("last", "ema")

@@ -147,9 +147,14 @@ def test_the_journal_is_one_that_optuna_opens(tmp_path: Path) -> None:
     later = studies("tpe")
     later.show(tmp_path / "optuna.log")
     made.ask("row", 6)  # the earlier launcher still lives: it disturbs nobody
-    assert len(optuna.load_study(
-        study_name="s:row", storage=JournalStorage(JournalFileBackend(str(tmp_path / "optuna.log")))
-    ).trials) == 0  # fmt: skip
+    assert (
+        len(
+            optuna.load_study(
+                study_name="s:row", storage=JournalStorage(JournalFileBackend(str(tmp_path / "optuna.log")))
+            ).trials
+        )
+        == 0
+    )
 
 
 def test_two_objectives() -> None:

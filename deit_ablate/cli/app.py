@@ -93,9 +93,14 @@ class App(typer.Typer):
 
 
 app = App(
-    cls=Commands, name="deit-ablate", no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
+    cls=Commands,
+    name="deit-ablate",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
     help="Run the ablation study of a vision transformer's training recipe.",
-)  # fmt: skip
+)
 
 
 def _version(wanted: bool) -> None:

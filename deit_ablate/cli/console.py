@@ -134,11 +134,12 @@ class Watch:
 
     def headline(self, progress: Progress) -> str:
         parts = [
-            f"{progress.count('done', 'diverged')} of {progress.total} done", f"{len(progress.running)} running",
+            f"{progress.count('done', 'diverged')} of {progress.total} done",
+            f"{len(progress.running)} running",
             *([f"{paused} paused"] if (paused := progress.count("paused")) else []),
             f"{progress.count('failed', 'blocked', 'cancelled')} failed",
             f"{max(0, progress.total - progress.count('done', 'diverged', 'paused', 'failed', 'blocked', 'cancelled') - len(progress.running))} to go",
-        ]  # fmt: skip
+        ]
         left = (
             "saving what runs ..."
             if progress.stopping

@@ -42,9 +42,10 @@ def export(
             frame.to_parquet(output)
         except ImportError:
             raise InputError(
-                "parquet needs pyarrow, which is not installed", where=("--format", 0, 0),
+                "parquet needs pyarrow, which is not installed",
+                where=("--format", 0, 0),
                 expected="`pip install pyarrow`, or csv or jsonl",
-            ) from None  # fmt: skip
+            ) from None
         return
     if format_ == "csv":
         texts: list[Any] = list(frame.select_dtypes("string").columns)
@@ -59,11 +60,15 @@ def export(
 
 
 def explain(
-    cell: Annotated[str, typer.Argument(metavar="SWEEP:ROW[:COLUMN]", help="A row of a sweep's table, or one statistic of it.")],
+    cell: Annotated[
+        str, typer.Argument(metavar="SWEEP:ROW[:COLUMN]", help="A row of a sweep's table, or one statistic of it.")
+    ],
     results: Results = DEFAULT_RESULTS,
-    stage: Annotated[str | None, typer.Option("--stage", help="An earlier stage than the one that the table shows.")] = None,
+    stage: Annotated[
+        str | None, typer.Option("--stage", help="An earlier stage than the one that the table shows.")
+    ] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> None:  # fmt: skip
+) -> None:
     """Trace a cell of a table: the statistic, its runs, seeds, records and commands."""
     store = Store(results)
     named, _, rest = cell.partition(":")
@@ -74,12 +79,16 @@ def explain(
     searched = (plan.get("search") or {}).get("spaces", {})
     if (rest in searched or row in searched) and row not in names:
         raise InputError(
-            f"the search of {rest!r} has no winner (yet)", where=(cell, 0, 0), expected=f"`deit-ablate table {sweep} --search`"
-        )  # fmt: skip
+            f"the search of {rest!r} has no winner (yet)",
+            where=(cell, 0, 0),
+            expected=f"`deit-ablate table {sweep} --search`",
+        )
     if row not in names:
         raise InputError(
-            f"no row {rest!r} in {sweep}{suggest(rest, names)}", where=(cell, 0, 0), expected="one of " + ", ".join(names[:20]),
-        )  # fmt: skip
+            f"no row {rest!r} in {sweep}{suggest(rest, names)}",
+            where=(cell, 0, 0),
+            expected="one of " + ", ".join(names[:20]),
+        )
     stages = [part["name"] for part in plan["stages"]]
     if stage is not None and stage not in stages:
         staged = [name for name in stages if name]
@@ -90,8 +99,10 @@ def explain(
 
     if column and column not in STATISTICS:
         raise InputError(
-            f"no column {column!r}{suggest(column, STATISTICS)}", where=(cell, 0, 0), expected="one of " + ", ".join(STATISTICS),
-        )  # fmt: skip
+            f"no column {column!r}{suggest(column, STATISTICS)}",
+            where=(cell, 0, 0),
+            expected="one of " + ", ".join(STATISTICS),
+        )
     summary = summarize(results, sweep, stage=stage)
     found = next(own for own in rows(summary.frame) if own["variant"] == row)
     records = [record for record in summary.final if record["variant"] in (row, plan["baseline"])]

@@ -105,9 +105,15 @@ class Local:
 
         try:
             launch = Launch(
-                work.runs, work.store, self.executor, arguments=arguments, retry=work.retry, ranks=work.how.ranks,
-                sweep=work.sweep, more=work.search,
-            )  # fmt: skip
+                work.runs,
+                work.store,
+                self.executor,
+                arguments=arguments,
+                retry=work.retry,
+                ranks=work.how.ranks,
+                sweep=work.sweep,
+                more=work.search,
+            )
             return launch.run(watch, lambda: bool(asked_to_stop))
         finally:
             watch.close()
@@ -152,14 +158,20 @@ def rehearse(work: Work, ask: Callable[..., int]) -> None:
     runs = list({run.id: run for run in work.to_come()}.values())
     sources = {sha256: path for run in runs for sha256, path in run.weights.items()}
     question = {
-        "results": str(work.store.root.resolve()), "data_dir": work.how.data_dir, "ranks": work.how.ranks,
+        "results": str(work.store.root.resolve()),
+        "data_dir": work.how.data_dir,
+        "ranks": work.how.ranks,
         "accumulation": work.how.accumulation,
         "runs": [
-            {"run": run.id, "recipe": run.recipe, "begun": run.id in work.states and work.states[run.id].attempt > 0,
-             "teacher": _path(run.recipe["distill"]["teacher_weights"], sources, work.store)}
+            {
+                "run": run.id,
+                "recipe": run.recipe,
+                "begun": run.id in work.states and work.states[run.id].attempt > 0,
+                "teacher": _path(run.recipe["distill"]["teacher_weights"], sources, work.store),
+            }
             for run in runs
         ],
-    }  # fmt: skip
+    }
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "question.json"
         path.write_text(json.dumps(question))

@@ -23,9 +23,16 @@ MOST_JUDGED = 100
 
 
 def plan(
-    sweep: SweepArgument, profile: Profile = None, set_: Sets = None, only: Only = None, seeds: Seeds = None, name: Name = None,
-    results: Results = DEFAULT_RESULTS, strict: Strict = False, json_: Json = False,
-) -> None:  # fmt: skip
+    sweep: SweepArgument,
+    profile: Profile = None,
+    set_: Sets = None,
+    only: Only = None,
+    seeds: Seeds = None,
+    name: Name = None,
+    results: Results = DEFAULT_RESULTS,
+    strict: Strict = False,
+    json_: Json = False,
+) -> None:
     """Show what a sweep would run: rows, what they change, run ids, states, expected time and disk. Writes nothing."""
     store = Store(results)
     asked = study(sweep, store, profile=profile, sets=set_ or (), seeds=seeds, name=name)

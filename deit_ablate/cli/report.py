@@ -17,11 +17,18 @@ from deit_ablate.store import Store
 
 def report(
     sweep: Annotated[str | None, typer.Argument(help="A sweep's name under the results folder.")] = None,
-    all_: Annotated[bool, typer.Option("--all", help="An index over all sweeps; writes their missing and older reports.")] = False,
-    redact: Annotated[bool, typer.Option("--redact", help="Leave out hosts, accounts, user names, absolute paths and uncommitted changes.")] = False,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="A file; results/SWEEP/report.html without it.")] = None,
+    all_: Annotated[
+        bool, typer.Option("--all", help="An index over all sweeps; writes their missing and older reports.")
+    ] = False,
+    redact: Annotated[
+        bool,
+        typer.Option("--redact", help="Leave out hosts, accounts, user names, absolute paths and uncommitted changes."),
+    ] = False,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="A file; results/SWEEP/report.html without it.")
+    ] = None,
     results: Results = DEFAULT_RESULTS,
-) -> None:  # fmt: skip
+) -> None:
     """Write a sweep as one HTML file that needs nothing else: findings in words, table, figures, provenance."""
     if all_ == (sweep is not None):
         raise InputError("what is to be reported?", expected="a sweep's name, or --all")

@@ -73,11 +73,26 @@ Json = Annotated[
 
 
 def run(
-    sweep: SweepArgument, profile: Profile = None, set_: Sets = None, only: Only = None, seeds: Seeds = None, name: Name = None,
-    parallel: Parallel = None, device: Device = None, data_dir: DataDir = None, loaders: Loaders = None, execution: More = None,
-    executor: Executor = None, wait: Wait = False, trials: Trials = None, confirm: Confirm = False, results: Results = DEFAULT_RESULTS,
-    yes: Yes = False, strict: Strict = False, json_: Json = False,
-) -> None:  # fmt: skip
+    sweep: SweepArgument,
+    profile: Profile = None,
+    set_: Sets = None,
+    only: Only = None,
+    seeds: Seeds = None,
+    name: Name = None,
+    parallel: Parallel = None,
+    device: Device = None,
+    data_dir: DataDir = None,
+    loaders: Loaders = None,
+    execution: More = None,
+    executor: Executor = None,
+    wait: Wait = False,
+    trials: Trials = None,
+    confirm: Confirm = False,
+    results: Results = DEFAULT_RESULTS,
+    yes: Yes = False,
+    strict: Strict = False,
+    json_: Json = False,
+) -> None:
     """Run a sweep: train what is missing, then write its table and figures."""
     store = Store(results)
     asked = study(sweep, store, profile=profile, sets=set_ or (), seeds=seeds, name=name)
@@ -85,15 +100,17 @@ def run(
     search = asked.search(file, store, trials=trials, confirm=confirm, only=only or ())
     if search is None and (trials or confirm):
         raise InputError(
-            "this sweep has no search", where=("--confirm" if confirm else "--trials", 0, 0),
+            "this sweep has no search",
+            where=("--confirm" if confirm else "--trials", 0, 0),
             expected="a sweep with a `search:` block",
-        )  # fmt: skip
+        )
     if search:
         if seeds and seeds < len(file.stages[-1].seeds):
             raise InputError(
-                "the winners of a search are trained on all seeds of the file", where=("--seeds", 0, 0),
+                "the winners of a search are trained on all seeds of the file",
+                where=("--seeds", 0, 0),
                 expected="more seeds, or fewer in `seeds:`",
-            )  # fmt: skip
+            )
         search.begin()
     plan = search.plan() if search else make_plan(file)
     refuse_other_file(store, plan, asked.file)
@@ -127,11 +144,19 @@ def run(
 
 def retry(
     target: Annotated[str, typer.Argument(help="A sweep, sweep:variant, sweep:variant:seed, or a run's id.")],
-    parallel: Parallel = None, device: Device = None, data_dir: DataDir = None, loaders: Loaders = None, execution: More = None,
-    executor: Executor = None, wait: Wait = False,
-    failed: Annotated[bool, typer.Option("--failed", help="Only what failed, and what that blocks; not what was cancelled.")] = False,
-    results: Results = DEFAULT_RESULTS, json_: Json = False,
-) -> None:  # fmt: skip
+    parallel: Parallel = None,
+    device: Device = None,
+    data_dir: DataDir = None,
+    loaders: Loaders = None,
+    execution: More = None,
+    executor: Executor = None,
+    wait: Wait = False,
+    failed: Annotated[
+        bool, typer.Option("--failed", help="Only what failed, and what that blocks; not what was cancelled.")
+    ] = False,
+    results: Results = DEFAULT_RESULTS,
+    json_: Json = False,
+) -> None:
     """Run again what failed or was cancelled, with its budgets anew, and go on with what that blocked.
 
     Of a search, its trials so far; `run` then asks for more.
@@ -189,15 +214,24 @@ def refuse_leaks(plan: Plan) -> None:
     for row, variant in zip(plan.rows, plan.sweep.variants, strict=True):
         if row.leaks:
             raise InputError(
-                f"the row {row.name!r} brings along: {'; '.join(map(str, row.leaks))}", where=variant.where,
-                key=plan.sweep.kind, expected="rows that hold all else fixed (or no --strict)",
-            )  # fmt: skip
+                f"the row {row.name!r} brings along: {'; '.join(map(str, row.leaks))}",
+                where=variant.where,
+                key=plan.sweep.kind,
+                expected="rows that hold all else fixed (or no --strict)",
+            )
 
 
 def train(
-    recipe: Annotated[str, typer.Argument(help="A YAML file with a recipe (its `profile:` is the base), or the name or id of a run.")],
-    set_: Sets = None, device: Device = None, data_dir: DataDir = None, loaders: Loaders = None, execution: More = None, results: Results = DEFAULT_RESULTS,
-) -> None:  # fmt: skip
+    recipe: Annotated[
+        str, typer.Argument(help="A YAML file with a recipe (its `profile:` is the base), or the name or id of a run.")
+    ],
+    set_: Sets = None,
+    device: Device = None,
+    data_dir: DataDir = None,
+    loaders: Loaders = None,
+    execution: More = None,
+    results: Results = DEFAULT_RESULTS,
+) -> None:
     """Train one run in the foreground, for debugging. It is recorded like any other."""
     from deit_ablate.sweep.plan import single_run
 
@@ -291,10 +325,19 @@ def _launch_and_report(work: Work, launcher: Launcher | None, *, wait: bool, jso
     tables = _tables(store, sweep, report) if sweep and not report.interrupted else None
     failed = console.failures(report, store, labels, _alone(store, work.how))
     if json_:
-        print(json.dumps({
-            "sweep": sweep, "started": report.started, "interrupted": report.interrupted, "states": {run: state.name for run, state in report.states.items()},
-            "names": {run: labels.get(run) for run in report.states}, "failed": failed, "table": str(store.sweep(sweep) / "table.md") if sweep and tables else None,
-        }))  # fmt: skip
+        print(
+            json.dumps(
+                {
+                    "sweep": sweep,
+                    "started": report.started,
+                    "interrupted": report.interrupted,
+                    "states": {run: state.name for run, state in report.states.items()},
+                    "names": {run: labels.get(run) for run in report.states},
+                    "failed": failed,
+                    "table": str(store.sweep(sweep) / "table.md") if sweep and tables else None,
+                }
+            )
+        )
     else:
         if tables:
             print("\n" + tables)

@@ -22,9 +22,10 @@ def keep_weights(runs: Iterable[Run], store: Store) -> dict[str, str]:
     for sha256 in wanted:
         if sha256 not in found and store.kept_weights(sha256) is None:
             raise InputError(
-                f"no file with the content {sha256} is in {store.root}", key="distill.teacher_weights",
+                f"no file with the content {sha256} is in {store.root}",
+                key="distill.teacher_weights",
                 expected="the path of the file",
-            )  # fmt: skip
+            )
     kept = {}
     for sha256 in wanted:
         try:

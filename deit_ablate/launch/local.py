@@ -94,18 +94,27 @@ def refuse_lost_weights(
             if states[above].finished and store.weights(above) is None:
                 raise InputError(
                     f"the weights of {labels.get(above, above)} ({above}), {role} of {labels.get(run.id, run.id)}, are gone",
-                    where=(str(store.root), 0, 0), expected=f"`deit-ablate forget {above}` first, which trains it again with the sweep",
-                )  # fmt: skip
+                    where=(str(store.root), 0, 0),
+                    expected=f"`deit-ablate forget {above}` first, which trains it again with the sweep",
+                )
 
 
 class Launch:
     """One launcher at work on some runs, parents first."""
 
     def __init__(
-        self, runs: Mapping[str, Run], store: Store, executor: Executor, *,
-        arguments: Callable[[bool], tuple[str, ...]], retry: frozenset[str] = frozenset(), environment: Mapping[str, str] | None = None, ranks: int = 1, sweep: str | None = None,
+        self,
+        runs: Mapping[str, Run],
+        store: Store,
+        executor: Executor,
+        *,
+        arguments: Callable[[bool], tuple[str, ...]],
+        retry: frozenset[str] = frozenset(),
+        environment: Mapping[str, str] | None = None,
+        ranks: int = 1,
+        sweep: str | None = None,
         more: More | None = None,
-    ):  # fmt: skip
+    ):
         """``more`` is asked again and again for further runs, until it has none and nothing is left to be done."""
         self.runs, self.store, self.executor = dict(runs), store, executor
         self.arguments, self.retry, self.ranks, self.sweep = arguments, set(retry), ranks, sweep

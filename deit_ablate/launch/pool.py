@@ -199,9 +199,12 @@ class LocalExecutor:
             # A session of its own: Ctrl-C in the terminal must reach runs through us alone.
             self._server = subprocess.Popen(
                 [sys.executable, "-m", "deit_ablate.worker", "--serve"],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, start_new_session=True,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._errors,
+                start_new_session=True,
                 env={**os.environ, "OMP_NUM_THREADS": str(self._threads), "OMP_WAIT_POLICY": "passive"},
-            )  # fmt: skip
+            )
         return self._server
 
     def _complaint(self) -> str:
@@ -221,8 +224,11 @@ def _meeting_place(ranks: int) -> dict[str, str]:
         port = free.getsockname()[1]
     loopback = "lo0" if sys.platform == "darwin" else "lo"
     return {
-        "WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": loopback,
-    }  # fmt: skip
+        "WORLD_SIZE": str(ranks),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "GLOO_SOCKET_IFNAME": loopback,
+    }
 
 
 def _environments(job: Job, gpus: Sequence[str]) -> list[dict[str, str]]:

@@ -42,9 +42,16 @@ class Submitter:
     """One launcher at work on some runs of a sweep."""
 
     def __init__(
-        self, runs: Mapping[str, Run], store: Store, sweep: str | None, execution: Execution, *, command: str,
-        retry: frozenset[str] = frozenset(), say: Callable[[str], None] = lambda _: None,
-    ) -> None:  # fmt: skip
+        self,
+        runs: Mapping[str, Run],
+        store: Store,
+        sweep: str | None,
+        execution: Execution,
+        *,
+        command: str,
+        retry: frozenset[str] = frozenset(),
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
         """Raises InputError where no SLURM cluster answers."""
         self.runs, self.store, self.sweep, self.execution = dict(runs), store, sweep, execution
         self.command, self.retry, self.say = command, set(retry), say
@@ -60,13 +67,15 @@ class Submitter:
         if odd := set('%"\\\n') & set(str(store.root.resolve())):
             raise InputError(
                 f"a results folder with {odd.pop()!r} in its path cannot be given to SLURM",
-                where=(str(store.root), 0, 0), expected="another folder",
-            )  # fmt: skip
+                where=(str(store.root), 0, 0),
+                expected="another folder",
+            )
         if execution.ranks % execution.slurm.nodes:
             raise InputError(
                 f"{execution.ranks} ranks cannot be spread evenly over {execution.slurm.nodes} nodes",
-                key="execution.ranks", expected="a multiple of slurm.nodes",
-            )  # fmt: skip
+                key="execution.ranks",
+                expected="a multiple of slurm.nodes",
+            )
         self.largest = max(1, int(config.get("MaxArraySize", "1001")) - 1)
 
     def add(self, runs: Sequence[Run]) -> bool:
@@ -212,9 +221,16 @@ class Submitter:
             self.command,
         ]
         content = {
-            "name": name, "launcher": owner.identify(), "cluster": self.cluster, "sweep": self.sweep, "runs": entries,
-            "arguments": arguments, "code": code, "script": script.name, "after": list(after),
-        }  # fmt: skip
+            "name": name,
+            "launcher": owner.identify(),
+            "cluster": self.cluster,
+            "sweep": self.sweep,
+            "runs": entries,
+            "arguments": arguments,
+            "code": code,
+            "script": script.name,
+            "after": list(after),
+        }
         if not self.submissions.announce(number, content):
             return False
         try:

@@ -18,10 +18,18 @@ WAITING = frozenset(
 RUNNING = frozenset({"RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING"})
 """A process of the job may be alive."""
 OVER: Mapping[str, str] = {
-    "COMPLETED": "killed", "FAILED": "killed", "CANCELLED": "interrupted", "TIMEOUT": "time-limit", "DEADLINE": "time-limit",
-    "NODE_FAIL": "node", "BOOT_FAIL": "node", "LAUNCH_FAILED": "node", "PREEMPTED": "preempted", "OUT_OF_MEMORY": "out-of-memory",
+    "COMPLETED": "killed",
+    "FAILED": "killed",
+    "CANCELLED": "interrupted",
+    "TIMEOUT": "time-limit",
+    "DEADLINE": "time-limit",
+    "NODE_FAIL": "node",
+    "BOOT_FAIL": "node",
+    "LAUNCH_FAILED": "node",
+    "PREEMPTED": "preempted",
+    "OUT_OF_MEMORY": "out-of-memory",
     "REVOKED": "interrupted",
-}  # fmt: skip
+}
 """The job is over -> how an attempt ended that was open then."""
 
 TRANSIENT = re.compile(

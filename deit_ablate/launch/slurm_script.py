@@ -29,9 +29,16 @@ REQUEUES = 10**6
 
 
 def script(
-    folder: Path, *, name: str, execution: Execution, count: int, code: Path, after: Sequence[str] = (), exclude: Sequence[str] = (),
+    folder: Path,
+    *,
+    name: str,
+    execution: Execution,
+    count: int,
+    code: Path,
+    after: Sequence[str] = (),
+    exclude: Sequence[str] = (),
     python: str = sys.executable,
-) -> str:  # fmt: skip
+) -> str:
     """The batch script of an array of ``count`` runs. A pure function of its arguments; no value reaches a shell
     unquoted but the ``setup`` lines, which are code."""
     from submitit.slurm.slurm import _make_sbatch_string
@@ -47,15 +54,41 @@ def script(
         f"ln -sf {PICKLE} {link}",
     ]
     text = _make_sbatch_string(
-        command=shlex.join([python, "-u", "-c", f"{START}from submitit.core.submission import submitit_main; submitit_main()", str(code), str(folder)]),
-        folder=folder, job_name=name,
-        partition=asked.partition, account=asked.account, qos=asked.qos, constraint=asked.constraint, time=asked.minutes,
-        nodes=asked.nodes, ntasks_per_node=ranks, cpus_per_task=asked.cpus or execution.threads + execution.loaders,
-        gpus_per_node=-(-gpus // asked.nodes) or None, mem=asked.memory, exclude=excluded or None,
-        dependency=f"afterany:{':'.join(after)}" if after else None, signal_delay_s=asked.signal_delay,
-        array_parallelism=asked.array_parallelism, map_count=count, stderr_to_stdout=True, setup=setup,
-        additional_parameters={"requeue": True, **({"reservation": asked.reservation} if asked.reservation else {}), **asked.extra},
-    )  # fmt: skip
+        command=shlex.join(
+            [
+                python,
+                "-u",
+                "-c",
+                f"{START}from submitit.core.submission import submitit_main; submitit_main()",
+                str(code),
+                str(folder),
+            ]
+        ),
+        folder=folder,
+        job_name=name,
+        partition=asked.partition,
+        account=asked.account,
+        qos=asked.qos,
+        constraint=asked.constraint,
+        time=asked.minutes,
+        nodes=asked.nodes,
+        ntasks_per_node=ranks,
+        cpus_per_task=asked.cpus or execution.threads + execution.loaders,
+        gpus_per_node=-(-gpus // asked.nodes) or None,
+        mem=asked.memory,
+        exclude=excluded or None,
+        dependency=f"afterany:{':'.join(after)}" if after else None,
+        signal_delay_s=asked.signal_delay,
+        array_parallelism=asked.array_parallelism,
+        map_count=count,
+        stderr_to_stdout=True,
+        setup=setup,
+        additional_parameters={
+            "requeue": True,
+            **({"reservation": asked.reservation} if asked.reservation else {}),
+            **asked.extra,
+        },
+    )
     return str(text)
 
 
@@ -145,9 +178,12 @@ class Element:
 
         port = 20000 + int(os.environ["SLURM_JOB_ID"]) % 20000
         return {
-            "RANK": os.environ["SLURM_PROCID"], "WORLD_SIZE": ranks, "LOCAL_RANK": os.environ["SLURM_LOCALID"],
-            "MASTER_ADDR": JobEnvironment().hostnames[0], "MASTER_PORT": str(port),
-        }  # fmt: skip
+            "RANK": os.environ["SLURM_PROCID"],
+            "WORLD_SIZE": ranks,
+            "LOCAL_RANK": os.environ["SLURM_LOCALID"],
+            "MASTER_ADDR": JobEnvironment().hostnames[0],
+            "MASTER_PORT": str(port),
+        }
 
 
 def _deaf() -> None:

@@ -165,9 +165,14 @@ def _judge(
         asked = {name: {**lost[name], **own} for name, own in compared.items()}
         weights = WEIGHTS if len(looks) == len(WEIGHTS) else [1 / len(looks)] * len(looks)
         step = sequential(
-            asked, {**lost[baseline], **values[baseline]}, looks=looks, weights=weights, margin=plan["margin"],
-            test_images=test_images, strict=strict,
-        )  # fmt: skip
+            asked,
+            {**lost[baseline], **values[baseline]},
+            looks=looks,
+            weights=weights,
+            margin=plan["margin"],
+            test_images=test_images,
+            strict=strict,
+        )
         found = step.effects
     else:
         step = None

@@ -55,9 +55,11 @@ class Configurations:
         """Raises InputError for a space that holds unsound recipes, or that varies what makes no difference."""
         if any(not row.recipe.data.validation for row in self.untuned.rows):
             raise InputError(
-                "a search chooses by the validation part, and this recipe has none", where=self.search.where,
-                key="data.validation", expected="a share above 0, such as 0.1",
-            )  # fmt: skip
+                "a search chooses by the validation part, and this recipe has none",
+                where=self.search.where,
+                key="data.validation",
+                expected="a share above 0, such as 0.1",
+            )
         for row in rows:
             for key, parameter in self.search.spaces[row.name].items():
                 beside = {k: p.values()[0] for k, p in self._beside(row, key).items()} if key.endswith(".name") else {}
@@ -65,9 +67,11 @@ class Configurations:
                     self.trial(row, {**beside, key: value})
                 if not self._matters(row, parameter):
                     raise InputError(
-                        "varying it changes nothing: the row, or a stage, sets it itself", where=parameter.where,
-                        key=f"search.space.{key}", expected="a key that the trials' recipes take from the search",
-                    )  # fmt: skip
+                        "varying it changes nothing: the row, or a stage, sets it itself",
+                        where=parameter.where,
+                        key=f"search.space.{key}",
+                        expected="a key that the trials' recipes take from the search",
+                    )
 
     def _beside(self, row: Variant, key: str) -> dict[str, Parameter]:
         """The other parameters of the same block."""

@@ -219,12 +219,16 @@ def recorded_studies(store: Store, plan: Mapping[str, Any]) -> dict[str, optuna.
         for trial in trials:
             if trial.row == row and trial.outcome != "open":
                 reported = {epoch: value for epoch, value in enumerate(trial.reports, 1) if value is not None}
-                study.add_trial(optuna.trial.create_trial(
-                    state=STATES[trial.outcome], values=trial.values,
-                    params={key: to_optuna(space[key], value) for key, value in trial.params.items()},
-                    distributions={key: distribution(parameter) for key, parameter in space.items()},
-                    intermediate_values=reported, user_attrs={"trial": trial.number, "run": trial.run},
-                ))  # fmt: skip
+                study.add_trial(
+                    optuna.trial.create_trial(
+                        state=STATES[trial.outcome],
+                        values=trial.values,
+                        params={key: to_optuna(space[key], value) for key, value in trial.params.items()},
+                        distributions={key: distribution(parameter) for key, parameter in space.items()},
+                        intermediate_values=reported,
+                        user_attrs={"trial": trial.number, "run": trial.run},
+                    )
+                )
     return studies
 
 

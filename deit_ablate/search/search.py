@@ -55,9 +55,15 @@ class Search:
     """One launcher's hold on a sweep's search. Called, it says what is to be trained next."""
 
     def __init__(
-        self, sweep: Sweep, store: Store, save: Callable[[Plan], None], *, confirm: bool = False,
-        trials: int | None = None, only: Sequence[str] = (),
-    ) -> None:  # fmt: skip
+        self,
+        sweep: Sweep,
+        store: Store,
+        save: Callable[[Plan], None],
+        *,
+        confirm: bool = False,
+        trials: int | None = None,
+        only: Sequence[str] = (),
+    ) -> None:
         """``save`` is given the plan whenever there are more runs; ``trials``: of each row, instead of what the file
         says; ``only``: the rows that are searched.
 
@@ -189,9 +195,11 @@ class Search:
             Studies.try_out(self.settings, spaces)
         except Exception as error:  # whatever Optuna makes of options that it does not take
             raise InputError(
-                f"Optuna refuses it: {error}", where=self.search.where, key="search",
+                f"Optuna refuses it: {error}",
+                where=self.search.where,
+                key="search",
                 expected="other sampler_options or pruner_options",
-            ) from None  # fmt: skip
+            ) from None
         for number in sorted([*self.asked, *self.unsound]):
             if number in self.unsound:
                 content = self.unsound[number]
@@ -335,15 +343,22 @@ class Search:
         runs = {run: own for plan in every for run, own in plan.runs.items()}
         written = {run: node for plan in every for run, node in plan.written.items()}
         facts = {
-            "objectives": list(self.settings.objective), "sampler": self.settings.sampler, "pruner": self.settings.pruner,
+            "objectives": list(self.settings.objective),
+            "sampler": self.settings.sampler,
+            "pruner": self.settings.pruner,
             "budget": {row.name: len(self.of_row(row.name)) + self._left(row.name) for row in self.sweep.variants},
-            "unsound": dict(Counter(content["row"] for content in self.unsound.values())), "confirm": self.confirm, "seed": self.settings.seed,
-            "candidate_seeds": list(self.search.candidate_seeds), "aside": self.aside,
+            "unsound": dict(Counter(content["row"] for content in self.unsound.values())),
+            "confirm": self.confirm,
+            "seed": self.settings.seed,
+            "candidate_seeds": list(self.search.candidate_seeds),
+            "aside": self.aside,
             "spaces": {row: {key: p.facts() for key, p in space.items()} for row, space in self.search.spaces.items()},
             "asked": [own.facts() for own in self.asked.values()],
             "candidates": {str(number): final_runs(plan) for number, plan in fresh.items()},
-            "winners": dict(zip([row.name for row in final.rows], self._final[0], strict=True)) if final and self._final else {},
-        }  # fmt: skip
+            "winners": dict(zip([row.name for row in final.rows], self._final[0], strict=True))
+            if final and self._final
+            else {},
+        }
         if final is None:
             return Plan(self.sweep, runs, tuple(cells), self._untuned.rows, written, facts)
         return replace(

@@ -68,9 +68,14 @@ def read_trial(store: Store, asked: Mapping[str, Any], state: State, objectives:
         found = [measured(outcome, objective) for objective in objectives]
         values = None if None in found else tuple(float(value) for value in found if value is not None)
     return Trial(
-        asked["number"], asked["row"], asked["params"], asked["run"], state, values,
+        asked["number"],
+        asked["row"],
+        asked["params"],
+        asked["run"],
+        state,
+        values,
         reports(store, asked["run"], objectives[0]),
-    )  # fmt: skip
+    )
 
 
 def read_trials(store: Store, plan: Mapping[str, Any]) -> list[Trial]:

@@ -51,8 +51,9 @@ def keep(store: Store, sweep: str, folder: Path) -> int:
                 if outcome is not None:
                     command = _ABSOLUTE.sub(".../", (outcome.get("provenance") or {}).get("command") or "")
                     record["outcome"] = {
-                        **outcome, "provenance": {**(outcome.get("provenance") or {}), "command": command}
-                    }  # fmt: skip
+                        **outcome,
+                        "provenance": {**(outcome.get("provenance") or {}), "command": command},
+                    }
                 records.append(record)
                 curves += [{"run": run, **line} for line in store.history(run)]
                 if outcome is None:

@@ -189,15 +189,25 @@ class Store:
         states: dict[str, State] = {}
         for run, above in parents.items():
             states[run] = known.get(run) or self.state(
-                run, {parent: states[parent] for parent in above}, exists=run in present, submitted=submitted.get(run),
-                refuted=refuted.get(run, 0), held=held,
-            )  # fmt: skip
+                run,
+                {parent: states[parent] for parent in above},
+                exists=run in present,
+                submitted=submitted.get(run),
+                refuted=refuted.get(run, 0),
+                held=held,
+            )
         return states
 
     def state(
-        self, run: str, parents: Mapping[str, State], *, exists: bool = True, submitted: str | None = None, refuted: int = 0,
+        self,
+        run: str,
+        parents: Mapping[str, State],
+        *,
+        exists: bool = True,
+        submitted: str | None = None,
+        refuted: int = 0,
         held: bool = False,
-    ) -> State:  # fmt: skip
+    ) -> State:
         """A pure function of files (of the parents' states, and of what a scheduler knows): the first match of
         DESIGN's list."""
         # One listing: on a network each look at a single name is a question to the server.

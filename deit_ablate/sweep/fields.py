@@ -61,18 +61,28 @@ Looks = Annotated[list[Annotated[int, Field(ge=1, le=1000)]], Field(min_length=1
 
 
 SAMPLERS = {
-    "tpe": "TPESampler", "random": "RandomSampler", "qmc": "QMCSampler", "cmaes": "CmaEsSampler", "gp": "GPSampler",
+    "tpe": "TPESampler",
+    "random": "RandomSampler",
+    "qmc": "QMCSampler",
+    "cmaes": "CmaEsSampler",
+    "gp": "GPSampler",
     "grid": "GridSampler",
-}  # fmt: skip
+}
 """Name -> Optuna's class. To add a sampler: a line here."""
 PRUNERS = {
-    "none": "NopPruner", "median": "MedianPruner", "successive-halving": "SuccessiveHalvingPruner",
+    "none": "NopPruner",
+    "median": "MedianPruner",
+    "successive-halving": "SuccessiveHalvingPruner",
     "hyperband": "HyperbandPruner",
-}  # fmt: skip
+}
 """Name -> Optuna's class. To add a pruner: a line here."""
 OBJECTIVES = {
-    "top1": "maximize", "loss": "minimize", "throughput": "maximize", "parameters": "minimize", "flops": "minimize",
-}  # fmt: skip
+    "top1": "maximize",
+    "loss": "minimize",
+    "throughput": "maximize",
+    "parameters": "minimize",
+    "flops": "minimize",
+}
 """Name -> direction. ``trials.measured`` says where each is found in a record."""
 
 

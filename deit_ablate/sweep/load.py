@@ -137,12 +137,22 @@ def load_sweep(
         variants, of_rows = _accumulated(variants, of_rows)
     given_execution = {key: getattr(parsed.execution, key) for key in parsed.execution.model_fields_set}
     return Sweep(
-        name=_folder(stem, parsed.profile, profile, sets, name), file=path, title=parsed.title or stem, description=parsed.description,
-        profile=chosen, margin=parsed.margin, looks=tuple(parsed.looks) if parsed.looks else None, baseline=baseline, base=base, stages=stages, variants=variants,
+        name=_folder(stem, parsed.profile, profile, sets, name),
+        file=path,
+        title=parsed.title or stem,
+        description=parsed.description,
+        profile=chosen,
+        margin=parsed.margin,
+        looks=tuple(parsed.looks) if parsed.looks else None,
+        baseline=baseline,
+        base=base,
+        stages=stages,
+        variants=variants,
         by_profile=of_rows,
-        execution=execution.model_copy(update=given_execution), kind=kind,
+        execution=execution.model_copy(update=given_execution),
+        kind=kind,
         search=read_search(node, parsed.search, [variant.name for variant in variants], stages[-1].seeds),
-    )  # fmt: skip
+    )
 
 
 def _with_profiles_search(node: Node, profile: str | None) -> Node:
@@ -236,9 +246,11 @@ def _variants(node: Node, stages: Sequence[str]) -> tuple[str, tuple[Variant, ..
     if node.get("search") is not None and given != ["variants"]:
         if given:
             raise InputError(
-                f"a search beside {given[0]}", where=node.keys[given[0]], key=given[0],
+                f"a search beside {given[0]}",
+                where=node.keys[given[0]],
+                key=given[0],
                 expected="`variants`, each with a search of its own, or none",
-            )  # fmt: skip
+            )
         return "search", (Variant("tuned", node.keys["search"], Node({}, node.keys["search"])),)
     if len(given) != 1:
         places = node.keys.get(given[1]) if given else node.where

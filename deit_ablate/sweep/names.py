@@ -46,9 +46,11 @@ def check_names(
             where = nodes[variant][stage].locate(key.split("."))
             if key == "distill.teacher" and (":" in name or name in names()["models"]):
                 raise InputError(
-                    f"{name!r} is no pretrained model of timm's", where=where, key=key,
+                    f"{name!r} is no pretrained model of timm's",
+                    where=where,
+                    key=key,
                     expected="a name such as regnety_160.deit_in1k (a model of one's own teaches as a stage)",
-                )  # fmt: skip
+                )
             answer = offline_answer(kind, name, options)
             if isinstance(answer, str):
                 raise InputError(answer, where=where, key=key)

@@ -135,9 +135,11 @@ def _with_weights_by_content(distill: Node) -> Node:
         sha256 = _content(str(path.resolve()), facts.st_mtime_ns, facts.st_size)
     except OSError as error:
         raise InputError(
-            f"{path} cannot be read ({error.strerror})", where=given.where, key="distill.teacher_weights",
+            f"{path} cannot be read ({error.strerror})",
+            where=given.where,
+            key="distill.teacher_weights",
             expected="a checkpoint file",
-        ) from None  # fmt: skip
+        ) from None
     _weights[sha256] = path
     return Node({**distill.value, "teacher_weights": Node(sha256, given.where)}, distill.where, distill.keys)
 
@@ -217,8 +219,10 @@ def to_recipe(node: Node, seed: int | None = None) -> Recipe:
             meant = "" if str(name.value) in known or ":" in str(name.value) else suggest(str(name.value), known)
             raise InputError(
                 f"{name.value!r} comes without a learning rate (another optimizer's is not taken over){meant}",
-                where=name.where, key="optimizer.base_lr", expected="base_lr beside the name",
-            )  # fmt: skip
+                where=name.where,
+                key="optimizer.base_lr",
+                expected="base_lr beside the name",
+            )
         node = merge(node, Node({"optimizer": Node({"base_lr": Node(rate, name.where)}, name.where)}, name.where))
     values: dict[str, Any] = {block: _block(block, node.get(block)) for block in BLOCKS}
     precision, given = node.get("precision"), node.get("seed")

@@ -237,14 +237,18 @@ def _recipe(node: Node, stage: Stage) -> Recipe:
     recipe = to_recipe(node)
     if recipe.distill.teacher and stage.teacher:
         raise InputError(
-            f"the stage {stage.teacher!r} teaches already", where=node.locate(("distill", "teacher")),
-            key="distill.teacher", expected="a teacher by name, or a stage that teaches, not both",
-        )  # fmt: skip
+            f"the stage {stage.teacher!r} teaches already",
+            where=node.locate(("distill", "teacher")),
+            key="distill.teacher",
+            expected="a teacher by name, or a stage that teaches, not both",
+        )
     if recipe.needs_teacher and not (stage.teacher or recipe.distill.teacher):
         raise InputError(
-            f"{recipe.distill.type!r} needs a teacher", where=node.locate(("distill", "type")), key="distill.type",
+            f"{recipe.distill.type!r} needs a teacher",
+            where=node.locate(("distill", "type")),
+            key="distill.type",
             expected="a stage that teaches: `stages: {teacher: ..., student: {teacher: teacher}}`, or distill.teacher",
-        )  # fmt: skip
+        )
     return recipe
 
 
@@ -294,21 +298,27 @@ def _check_figures(sweep: Sweep, recipes: Mapping[tuple[str, str], Recipe]) -> N
         heads = names()["distillations"].get(recipe.distill.type, {"heads": 2})["heads"]
         if variant.shows == "ema" and recipe.regularize.ema_decay is None:
             raise InputError(
-                "the row shows a moving average that its recipe has off", where=variant.where, key=f"{variant.name}.shows",
+                "the row shows a moving average that its recipe has off",
+                where=variant.where,
+                key=f"{variant.name}.shows",
                 expected="regularize.ema_decay",
-            )  # fmt: skip
+            )
         if variant.shows in ("class", "distillation") and heads == 1:
             raise InputError(
-                f"the row shows the {variant.shows} head of a model that has one head", where=variant.where,
-                key=f"{variant.name}.shows", expected="a distillation type with a token, or no `shows`",
-            )  # fmt: skip
+                f"the row shows the {variant.shows} head of a model that has one head",
+                where=variant.where,
+                key=f"{variant.name}.shows",
+                expected="a distillation type with a token, or no `shows`",
+            )
         for stage in sweep.stages:
             for parent in (stage.start, stage.teacher):
                 if stage.weights == "ema" and parent and recipes[variant.name, parent].regularize.ema_decay is None:
                     raise InputError(
-                        f"the stage takes the moving average of {parent!r}, which has it off", where=variant.where,
-                        key=f"stages.{stage.name}.weights", expected="regularize.ema_decay in that stage",
-                    )  # fmt: skip
+                        f"the stage takes the moving average of {parent!r}, which has it off",
+                        where=variant.where,
+                        key=f"stages.{stage.name}.weights",
+                        expected="regularize.ema_decay in that stage",
+                    )
 
 
 def _check_duplicates(sweep: Sweep, plan: Plan) -> None:
@@ -321,9 +331,11 @@ def _check_duplicates(sweep: Sweep, plan: Plan) -> None:
         key = (first[variant.name], variant.shows)
         if key in seen:
             raise InputError(
-                f"the row {variant.name!r} is the same training as {seen[key]!r}", where=variant.where, key=sweep.kind,
+                f"the row {variant.name!r} is the same training as {seen[key]!r}",
+                where=variant.where,
+                key=sweep.kind,
                 expected="rows that differ (two figures of one run: `shows`)",
-            )  # fmt: skip
+            )
         seen[key] = variant.name
 
 

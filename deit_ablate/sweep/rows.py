@@ -16,11 +16,21 @@ from deit_ablate.sweep.overrides import dotted
 from deit_ablate.sweep.yaml import Node, expand_dotted, merge
 
 OFF: dict[str, Any] = {
-    "augment.auto_augment": None, "augment.color_jitter": 0, "augment.hflip": 0, "augment.erasing": 0, "augment.mixup": 0,
-    "augment.cutmix": 0, "augment.repeats": 1, "regularize.label_smoothing": 0, "regularize.drop_path": 0,
-    "regularize.dropout": 0, "regularize.ema_decay": None, "optimizer.weight_decay": 0, "optimizer.clip_grad": None,
+    "augment.auto_augment": None,
+    "augment.color_jitter": 0,
+    "augment.hflip": 0,
+    "augment.erasing": 0,
+    "augment.mixup": 0,
+    "augment.cutmix": 0,
+    "augment.repeats": 1,
+    "regularize.label_smoothing": 0,
+    "regularize.drop_path": 0,
+    "regularize.dropout": 0,
+    "regularize.ema_decay": None,
+    "optimizer.weight_decay": 0,
+    "optimizer.clip_grad": None,
     "schedule.warmup_epochs": 0,
-}  # fmt: skip
+}
 """The value at which a switch is off, for ``leave_one_out`` given as a list of keys."""
 
 Row = tuple[str, Node, Position]
@@ -151,8 +161,12 @@ def _cumulative(node: Node) -> Iterator[Row]:
 
 
 KINDS: dict[str, Callable[[Node], Iterator[Row]]] = {
-    "variants": _named, "grid": _grid, "zip": _zip, "leave_one_out": _leave_one_out, "add_one": _add_one,
+    "variants": _named,
+    "grid": _grid,
+    "zip": _zip,
+    "leave_one_out": _leave_one_out,
+    "add_one": _add_one,
     "cumulative": _cumulative,
-}  # fmt: skip
+}
 FROM_BASELINE = frozenset({"leave_one_out", "add_one", "cumulative"})
 """Kinds whose first row is the baseline."""

@@ -179,9 +179,11 @@ def _leaves(node: Node, above: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...
             yield from _leaves(child, path)
         else:
             raise InputError(
-                "neither a range nor choices", where=place, key=dotted(path),
+                "neither a range nor choices",
+                where=place,
+                key=dotted(path),
                 expected="{low: ..., high: ...} or a list of values",
-            )  # fmt: skip
+            )
 
 
 @dataclass(frozen=True)
@@ -209,9 +211,11 @@ def read_search(node: Node, settings: SearchFile | None, rows: Sequence[str], se
     for name, child in by_row.items():
         if name not in rows:
             raise InputError(
-                f"no row {name!r}{suggest(name, rows)}", where=by_row.keys.get(name, child.where), key="search.spaces",
+                f"no row {name!r}{suggest(name, rows)}",
+                where=by_row.keys.get(name, child.where),
+                key="search.spaces",
                 expected="one of " + ", ".join(rows[:20]),
-            )  # fmt: skip
+            )
     shared = read_space(own.get("space") or Node({}, own.where), "search.space")
     spaces = {}
     for name in rows:
@@ -219,13 +223,17 @@ def read_search(node: Node, settings: SearchFile | None, rows: Sequence[str], se
         spaces[name] = {**shared, **(read_space(child, f"search.spaces.{name}") if child else {})}
         if not spaces[name]:
             raise InputError(
-                f"nothing is varied in {name!r}", where=node.keys["search"], key="search",
+                f"nothing is varied in {name!r}",
+                where=node.keys["search"],
+                key="search",
                 expected="`space:`, with recipe keys and their ranges or choices",
-            )  # fmt: skip
+            )
     search = Search(settings, spaces, node.keys["search"])
     if used := set(seeds) & {settings.seed, *search.candidate_seeds}:
         raise InputError(
-            f"seed {min(used)} is one that the search chooses by", where=own.locate(("seed",)), key="search.seed",
+            f"seed {min(used)} is one that the search chooses by",
+            where=own.locate(("seed",)),
+            key="search.seed",
             expected=f"seeds {settings.seed} to {settings.seed + settings.candidate_seeds} to be none of `seeds:`",
-        )  # fmt: skip
+        )
     return search

@@ -29,9 +29,14 @@ def mixup_cutmix(recipe: Recipe, classes: int) -> Mixing | None:
         return None
     augment = recipe.augment
     return Mixup(
-        mixup_alpha=augment.mixup, cutmix_alpha=augment.cutmix, prob=augment.mix_prob, switch_prob=augment.mix_switch,
-        mode="batch", label_smoothing=smoothing_over_all(recipe.regularize, classes), num_classes=classes,
-    )  # fmt: skip
+        mixup_alpha=augment.mixup,
+        cutmix_alpha=augment.cutmix,
+        prob=augment.mix_prob,
+        switch_prob=augment.mix_switch,
+        mode="batch",
+        label_smoothing=smoothing_over_all(recipe.regularize, classes),
+        num_classes=classes,
+    )
 
 
 def smoothing_over_all(regularize: Regularize, classes: int) -> float:

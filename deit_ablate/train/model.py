@@ -61,11 +61,20 @@ def deit(
         raise TrainError(f"embed_dim {embed_dim} is not a multiple of num_heads {num_heads}")
     family = VisionTransformerDistilled if shape.heads == 2 else VisionTransformer
     model = family(
-        img_size=shape.resolution, in_chans=shape.channels, num_classes=shape.classes, patch_size=patch_size,
-        embed_dim=embed_dim, depth=depth, num_heads=num_heads, mlp_ratio=mlp_ratio, qkv_bias=qkv_bias,
-        drop_path_rate=shape.drop_path, pos_drop_rate=shape.dropout, proj_drop_rate=shape.dropout,
+        img_size=shape.resolution,
+        in_chans=shape.channels,
+        num_classes=shape.classes,
+        patch_size=patch_size,
+        embed_dim=embed_dim,
+        depth=depth,
+        num_heads=num_heads,
+        mlp_ratio=mlp_ratio,
+        qkv_bias=qkv_bias,
+        drop_path_rate=shape.drop_path,
+        pos_drop_rate=shape.dropout,
+        proj_drop_rate=shape.dropout,
         norm_layer=partial(nn.LayerNorm, eps=1e-6),
-    )  # fmt: skip
+    )
     trunc_normal_(model.cls_token, std=0.02)
     return model
 
@@ -97,9 +106,12 @@ class ConvBlock(nn.Module):
     def __init__(self, width: int, drop_path: float) -> None:
         super().__init__()
         self.convolutions = nn.Sequential(
-            nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True),
-            nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width),
-        )  # fmt: skip
+            nn.Conv2d(width, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(width, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+        )
         self.drop_path = DropPath(drop_path)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -118,10 +130,15 @@ class SmallConvnet(nn.Sequential):
             ]
 
         super().__init__(
-            *halve(shape.channels, width), ConvBlock(width, shape.drop_path / 2),
-            *halve(width, 2 * width), ConvBlock(2 * width, shape.drop_path),
-            nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(shape.dropout), nn.Linear(2 * width, shape.classes),
-        )  # fmt: skip
+            *halve(shape.channels, width),
+            ConvBlock(width, shape.drop_path / 2),
+            *halve(width, 2 * width),
+            ConvBlock(2 * width, shape.drop_path),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Dropout(shape.dropout),
+            nn.Linear(2 * width, shape.classes),
+        )
 
 
 def small_convnet(shape: Shape, *, width: int = 36) -> nn.Module:
@@ -242,9 +259,12 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
     own, weights = model.state_dict(), dict(weights)
     if "pos_embed" in own and "pos_embed" in weights and isinstance(model, VisionTransformer):
         weights["pos_embed"] = resample_abs_pos_embed(
-            weights["pos_embed"], new_size=list(model.patch_embed.grid_size), num_prefix_tokens=model.num_prefix_tokens,
-            interpolation="bicubic", antialias=False,
-        )  # fmt: skip
+            weights["pos_embed"],
+            new_size=list(model.patch_embed.grid_size),
+            num_prefix_tokens=model.num_prefix_tokens,
+            interpolation="bicubic",
+            antialias=False,
+        )
     for key in [
         key for key in weights if key.startswith("head") and key in own and weights[key].shape != own[key].shape
     ]:

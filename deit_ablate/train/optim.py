@@ -57,16 +57,35 @@ def sgd(
 
 
 def lamb(
-    groups: Groups, *, lr: float, weight_decay: float, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-6,
-    bias_correction: bool = True, grad_averaging: bool = True, max_grad_norm: float | None = 1.0, trust_clip: bool = False,
-    always_adapt: bool = False, decoupled_decay: bool = False,
-) -> Optimizer:  # fmt: skip
+    groups: Groups,
+    *,
+    lr: float,
+    weight_decay: float,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-6,
+    bias_correction: bool = True,
+    grad_averaging: bool = True,
+    max_grad_norm: float | None = 1.0,
+    trust_clip: bool = False,
+    always_adapt: bool = False,
+    decoupled_decay: bool = False,
+) -> Optimizer:
     """LAMB (You et al., 2020), timm's; clips the gradient's global norm at ``max_grad_norm`` by itself."""
     return create_optimizer_v2(
-        groups, "lamb", lr=lr, weight_decay=weight_decay, foreach=True, betas=betas, eps=eps, bias_correction=bias_correction,
-        grad_averaging=grad_averaging, max_grad_norm=max_grad_norm, trust_clip=trust_clip, always_adapt=always_adapt,
+        groups,
+        "lamb",
+        lr=lr,
+        weight_decay=weight_decay,
+        foreach=True,
+        betas=betas,
+        eps=eps,
+        bias_correction=bias_correction,
+        grad_averaging=grad_averaging,
+        max_grad_norm=max_grad_norm,
+        trust_clip=trust_clip,
+        always_adapt=always_adapt,
         decoupled_decay=decoupled_decay,
-    )  # fmt: skip
+    )
 
 
 @dataclass(frozen=True)
@@ -161,9 +180,14 @@ def build_schedule(recipe: Recipe, optimizer: Optimizer, steps_per_epoch: int) -
     unit = steps_per_epoch if by_step else 1
     warmup: Any = round(plan.warmup_epochs * unit) if by_step else plan.warmup_epochs
     scheduler = CosineLRScheduler(
-        optimizer, t_initial=plan.epochs * unit, lr_min=min(plan.min_lr, peak), warmup_t=warmup,
-        warmup_lr_init=min(plan.warmup_lr, peak), cycle_limit=1, t_in_epochs=not by_step,
-    )  # fmt: skip
+        optimizer,
+        t_initial=plan.epochs * unit,
+        lr_min=min(plan.min_lr, peak),
+        warmup_t=warmup,
+        warmup_lr_init=min(plan.warmup_lr, peak),
+        cycle_limit=1,
+        t_in_epochs=not by_step,
+    )
 
     def set_lr(step: int) -> float:
         if by_step:

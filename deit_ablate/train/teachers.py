@@ -141,9 +141,11 @@ def named_teacher(name: str, weights: Path | None, resolution: int | None, class
     _try_out(name, model, overlay["input_size"], classes)
     stated = config.mean is not None and config.std is not None and len(config.mean) == channels and not own
     return Named(
-        model.eval(), tuple(config.mean) if stated else None, tuple(config.std) if stated else None,
+        model.eval(),
+        tuple(config.mean) if stated else None,
+        tuple(config.std) if stated else None,
         overlay["input_size"][-1],
-    )  # fmt: skip
+    )
 
 
 def _config(name: str) -> Any:

@@ -89,10 +89,16 @@ def verify(store: Records, run: str, data_dir: Path | None, device: str) -> dict
     if exact:
         problems += [f"{count} predictions ({name}) differ" for name, count in predictions.items() if count]
     return {
-        "run": run, "agrees": not problems, "problems": problems, "exact": exact,
-        "weights": sha256 == outcome["weights_sha256"], "top1": [recorded["top1"], scores.metrics["top1"]],
-        "metrics": differing, "predictions": predictions, "images": scores.metrics["images"],
-    }  # fmt: skip
+        "run": run,
+        "agrees": not problems,
+        "problems": problems,
+        "exact": exact,
+        "weights": sha256 == outcome["weights_sha256"],
+        "top1": [recorded["top1"], scores.metrics["top1"]],
+        "metrics": differing,
+        "predictions": predictions,
+        "images": scores.metrics["images"],
+    }
 
 
 def _evaluated(

@@ -61,9 +61,14 @@ def carry(options: argparse.Namespace) -> int:
 
 
 def _carry(
-    store: Store, options: argparse.Namespace, attempt: Attempt, group: Group | None, stop: threading.Event,
-    progress: dict[str, Any], started: float,
-) -> int:  # fmt: skip
+    store: Store,
+    options: argparse.Namespace,
+    attempt: Attempt,
+    group: Group | None,
+    stop: threading.Event,
+    progress: dict[str, Any],
+    started: float,
+) -> int:
     outcome, data = _train(store, options, attempt, group, stop, progress)
     if group is not None and not group.first:
         return 0
@@ -235,10 +240,19 @@ def _train(
     journal = make_journal(store, options.run, recipe, attempt, stop, progress)
     with journal.beating() if group.first else contextlib.nullcontext():
         outcome = loop.train(
-            recipe, journal=journal, data_dir=data_dir, device=device, loaders=options.loaders, parents=parents,
-            teacher_weights=teacher, group=group, accumulation=options.accumulation, compile=options.compile,
-            channels_last=options.channels_last, deterministic=options.deterministic,
-        )  # fmt: skip
+            recipe,
+            journal=journal,
+            data_dir=data_dir,
+            device=device,
+            loaders=options.loaders,
+            parents=parents,
+            teacher_weights=teacher,
+            group=group,
+            accumulation=options.accumulation,
+            compile=options.compile,
+            channels_last=options.channels_last,
+            deterministic=options.deterministic,
+        )
     leave()
     trained = outcome.status != "stopped" and "non-finite" not in (outcome.reason or "")
     if trained and journal.resumed_from and not attempt.checkpoint.exists():
@@ -294,18 +308,31 @@ def _record(
     earlier = sum(
         max(0.0, (a.exit or {}).get("time", 0) - a.owner.get("time", 0)) for a in store.attempts(options.run)[:-1]
     )
-    store.finish(options.run, attempt, {
-        "status": outcome.status,
-        "reason": outcome.reason,
-        "metrics": outcome.metrics,
-        "data": {key: value for key, value in data.items() if key != "classes"},
-        "weights_sha256": outcome.weights_sha256,
-        "arrays_sha256": hashlib.sha256(buffer.getvalue()).hexdigest(),
-        "cost": {**outcome.cost, "wall_seconds": time.time() - started, "wall_seconds_all_attempts": time.time() - started + earlier},
-        "execution": attempt.owner["execution"],
-        "provenance": {**provenance(), "git": checkout(), "command": options.command or None, "hardware": hardware(outcome.cost.get("device", "cpu"))},
-        "time": time.time(),
-    })  # fmt: skip
+    store.finish(
+        options.run,
+        attempt,
+        {
+            "status": outcome.status,
+            "reason": outcome.reason,
+            "metrics": outcome.metrics,
+            "data": {key: value for key, value in data.items() if key != "classes"},
+            "weights_sha256": outcome.weights_sha256,
+            "arrays_sha256": hashlib.sha256(buffer.getvalue()).hexdigest(),
+            "cost": {
+                **outcome.cost,
+                "wall_seconds": time.time() - started,
+                "wall_seconds_all_attempts": time.time() - started + earlier,
+            },
+            "execution": attempt.owner["execution"],
+            "provenance": {
+                **provenance(),
+                "git": checkout(),
+                "command": options.command or None,
+                "hardware": hardware(outcome.cost.get("device", "cpu")),
+            },
+            "time": time.time(),
+        },
+    )
     attempt.close("done", "")
     split = "test" if outcome.metrics.get("test") else "validation"
     print(

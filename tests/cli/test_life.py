@@ -33,9 +33,16 @@ def test_from_plan_to_table_and_on(command: Command, sweep: Callable[..., Path])
     assert first.count(": started") == 4
     folder = store.sweep("tiny")
     assert {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()} == {
-        "plan.json", "seeds/1.json", "table.md", "table.csv", "table.tex", "table.html",
-        "figures/effects.png", "figures/top1.png", "figures/curves.png",
-    }  # fmt: skip
+        "plan.json",
+        "seeds/1.json",
+        "table.md",
+        "table.csv",
+        "table.tex",
+        "table.html",
+        "figures/effects.png",
+        "figures/top1.png",
+        "figures/curves.png",
+    }
     assert (folder / "table.md").read_text() in first
     assert re.search(r"\| adamw.*\| +\d|\| adamw.*did not train", first)
 

@@ -41,11 +41,20 @@ def refused(
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("variants:\n  a: {}\n  b: {optimizer: {options: {betas: 5}}}\n", "tiny.yaml:11:28: optimizer.options: the optimizer adamw refuses {'betas': 5}"),
-        ("variants:\n  a: {}\n  b: {augment: {auto_augment: rand-m9-zz5}}\n", "tiny.yaml:11:31: augment.auto_augment: timm does not understand the policy 'rand-m9-zz5'"),
-        ("variants: {a: {}, b: {distill: {type: hard, teacher: test_vit, teacher_weights: tiny.yaml}}}\n", "distill.teacher_weights: tiny.yaml is not a whole weights file: neither safetensors nor torch's format (b:0)"),
+        (
+            "variants:\n  a: {}\n  b: {optimizer: {options: {betas: 5}}}\n",
+            "tiny.yaml:11:28: optimizer.options: the optimizer adamw refuses {'betas': 5}",
+        ),
+        (
+            "variants:\n  a: {}\n  b: {augment: {auto_augment: rand-m9-zz5}}\n",
+            "tiny.yaml:11:31: augment.auto_augment: timm does not understand the policy 'rand-m9-zz5'",
+        ),
+        (
+            "variants: {a: {}, b: {distill: {type: hard, teacher: test_vit, teacher_weights: tiny.yaml}}}\n",
+            "distill.teacher_weights: tiny.yaml is not a whole weights file: neither safetensors nor torch's format (b:0)",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_recipe_that_no_run_could_begin_with_is_refused_at_its_line(
     refused: Callable[..., str | None], text: str, says: str
 ) -> None:

@@ -51,9 +51,12 @@ def install() -> str:
     for commands in ([add], [[*apt, "update"], add]):
         for command in commands:
             done = subprocess.run(
-                command, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                command,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
                 env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
-            )  # fmt: skip
+            )
         if found := shutil.which(PROGRAM):
             return found
     raise BrowserError(f"apt-get could not install {PROGRAM}:\n{(done.stdout + done.stderr)[-2000:]}")
@@ -70,13 +73,30 @@ class Browser:
 
         self._process = subprocess.Popen(
             [
-                sys.executable, "-S", "-c", AT_3_AND_4, str(commands_out), str(answers_in),
-                install(), "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars",
-                "--no-first-run", "--disable-background-networking", "--disable-component-update", f"--user-data-dir={self.folder.name}",
-                "--remote-debugging-pipe", "about:blank",
+                sys.executable,
+                "-S",
+                "-c",
+                AT_3_AND_4,
+                str(commands_out),
+                str(answers_in),
+                install(),
+                "--headless=new",
+                "--no-sandbox",
+                "--disable-gpu",
+                "--disable-dev-shm-usage",
+                "--hide-scrollbars",
+                "--no-first-run",
+                "--disable-background-networking",
+                "--disable-component-update",
+                f"--user-data-dir={self.folder.name}",
+                "--remote-debugging-pipe",
+                "about:blank",
             ],
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, pass_fds=(commands_out, answers_in),
-        )  # fmt: skip
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            pass_fds=(commands_out, answers_in),
+        )
         os.close(commands_out)
         os.close(answers_in)
         self._rest, self._numbers, self._seconds = b"", itertools.count(1), seconds

@@ -37,9 +37,15 @@ def optimizers(study: Callable[..., Study]) -> Study:
             "sgd": {0: 95.0, 1: 97.0, 2: {"status": "diverged", "reason": "non-finite loss", "epochs": 2}},
             "lamb": {0: 98.0, 1: 99.5, 2: {"status": "failed", "reason": "crash"}},
         },
-        name="optimizers", title="Optimizer ablation", baseline="adamw",
+        name="optimizers",
+        title="Optimizer ablation",
+        baseline="adamw",
         differs={
-            "sgd": {"optimizer.name": ["adamw", "sgd"], "optimizer.base_lr": [0.03, 0.8], "optimizer.options.momentum": [None, 0.9]},
+            "sgd": {
+                "optimizer.name": ["adamw", "sgd"],
+                "optimizer.base_lr": [0.03, 0.8],
+                "optimizer.options.momentum": [None, 0.9],
+            },
             "lamb": {"optimizer.name": ["adamw", "lamb"], "optimizer.base_lr": [0.03, 0.32]},
         },
-    )  # fmt: skip
+    )

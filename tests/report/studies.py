@@ -72,12 +72,21 @@ class Study:
         self.store.save_plan(
             name,
             {
-                "schema": 1, "sweep": name, "title": title, "profile": "digits", "source": f"{name}.yaml", "kind": kind, "margin": margin,
+                "schema": 1,
+                "sweep": name,
+                "title": title,
+                "profile": "digits",
+                "source": f"{name}.yaml",
+                "kind": kind,
+                "margin": margin,
                 "looks": list(looks) if looks else None,
-                "baseline": baseline, "stages": [*stages, {"name": final, "seeds": seeds}], "variants": variants, "cells": cells,
+                "baseline": baseline,
+                "stages": [*stages, {"name": final, "seeds": seeds}],
+                "variants": variants,
+                "cells": cells,
                 "parents": {run: [self.teacher] for run in self.runs.values()} if above else {},
             },
-        )  # fmt: skip
+        )
 
     def run(self, recipe: dict[str, Any], parents: dict[str, Any], fate: Fate) -> str:
         run = run_id(recipe, parents)
@@ -125,11 +134,16 @@ def history(told: Mapping[str, Any], epochs: int) -> Sequence[dict[str, Any]]:
     top1, epochs = told.get("top1", 50.0), told.get("epochs", epochs)
     return [
         {
-            "epoch": epoch, "step": 10 * epoch, "lr": 0.01 / epoch, "train_loss": 2.0 / epoch, "seconds": 1.5, "images_per_second": 800.0,
+            "epoch": epoch,
+            "step": 10 * epoch,
+            "lr": 0.01 / epoch,
+            "train_loss": 2.0 / epoch,
+            "seconds": 1.5,
+            "images_per_second": 800.0,
             "validation": {"top1": top1 * (1 - 0.5**epoch), "top1_ema": top1 * (1 - 0.6**epoch), "loss": 1.0 / epoch},
         }
         for epoch in range(1, epochs + 1)
-    ]  # fmt: skip
+    ]
 
 
 def outcome(told: Mapping[str, Any]) -> dict[str, Any]:
@@ -143,15 +157,20 @@ def outcome(told: Mapping[str, Any]) -> dict[str, Any]:
         "reason": told.get("reason"),
         "metrics": {"test": test, "validation": dict(test, images=119) if test else None, "train_loss": 0.5},
         "cost": {
-            "train_seconds": told.get("seconds", 30.0), "wall_seconds": 40.0, "images_per_second": 1200.0, "peak_memory_bytes": 123456789,
-            "parameters": 210000, "flops": 3400000, **told.get("cost", {}),
+            "train_seconds": told.get("seconds", 30.0),
+            "wall_seconds": 40.0,
+            "images_per_second": 1200.0,
+            "peak_memory_bytes": 123456789,
+            "parameters": 210000,
+            "flops": 3400000,
+            **told.get("cost", {}),
         },
         "execution": told.get("execution", {"ranks": 1, "accumulation": 1}),
         "weights_sha256": "0" * 64,
         "arrays_sha256": "0" * 64,
         "data": told.get("data"),
         "provenance": {"version": "0.1.0", "git": None, "hardware": {}, "packages": {}, **told.get("provenance", {})},
-    }  # fmt: skip
+    }
 
 
 class Shipped:

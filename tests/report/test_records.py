@@ -36,14 +36,17 @@ def test_frames_at_package_level(optimizers: Study) -> None:
 
 def test_provenance_has_columns(study: Callable[..., Study]) -> None:
     fate = {
-        "top1": 90.0, "cost": {"device": "cuda", "inference_images_per_second": 812.5},
+        "top1": 90.0,
+        "cost": {"device": "cuda", "inference_images_per_second": 812.5},
         "execution": {"ranks": 2, "accumulation": 2, "threads": 3, "compile": True, "channels_last": False},
         "data": {"fingerprint": "f00", "test": 600},
         "provenance": {
-            "git": {"commit": "abc", "dirty": True}, "hardware": {"gpu": "T4", "host": "n1"},
-            "packages": {"torch": "2.5", "timm": "1.0"}, "command": "deit-ablate run x",
+            "git": {"commit": "abc", "dirty": True},
+            "hardware": {"gpu": "T4", "host": "n1"},
+            "packages": {"torch": "2.5", "timm": "1.0"},
+            "command": "deit-ablate run x",
         },
-    }  # fmt: skip
+    }
     (row,) = deit_ablate.load(study({"a": {0: fate}}).root, "study").to_dict("records")
     assert (row["device"], row["gpu"], row["host"], row["cpu"]) == ("cuda", "T4", "n1", "")
     assert (row["commit"], row["packages"]) == ("abc + changes", "timm 1.0, torch 2.5")
@@ -72,9 +75,18 @@ def test_the_index_changes_nothing(indexed: Study) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"{", b"[]", b"null", b'{"schema": 1}', b'{"schema": 99, "runs": {}, "recipes": {}}', b"\xff",
-     b'{"schema": 1, "runs": null, "recipes": null}', b'{"schema": 1, "runs": [1], "recipes": []}'],
-)  # fmt: skip
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b'{"schema": 1}',
+        b'{"schema": 99, "runs": {}, "recipes": {}}',
+        b"\xff",
+        b'{"schema": 1, "runs": null, "recipes": null}',
+        b'{"schema": 1, "runs": [1], "recipes": []}',
+    ],
+)
 def test_a_damaged_index_is_ignored_and_made_anew(indexed: Study, content: bytes) -> None:
     sound = deit_ablate.load(indexed.root, "optimizers")
     (indexed.root / "index.json").write_bytes(content)

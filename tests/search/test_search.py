@@ -120,9 +120,11 @@ def test_from_asking_to_confirming_and_on(sweep: Callable[..., Path], store: Sto
         candidates = [t.number for t in own[:2]]
         assert set(candidates) <= {int(number) for number in plan["search"]["candidates"]}
         fresh = {
-            number: sum(store.outcome(run)["metrics"]["validation"]["top1"] for run in plan["search"]["candidates"][str(number)])  # type: ignore[index]
+            number: sum(
+                store.outcome(run)["metrics"]["validation"]["top1"] for run in plan["search"]["candidates"][str(number)]
+            )  # type: ignore[index]
             for number in candidates
-        }  # fmt: skip
+        }
         assert fresh[plan["search"]["winners"][row]] == max(fresh.values()), (
             "the best by fresh seeds, not by the search"
         )
@@ -392,12 +394,27 @@ def test_a_changed_file_leaves_aside_what_is_another_trial_now(
         ("search: {trials: 2, objective: [top1, top1], space: {augment.repeats: [1, 2]}}", 8, "different objectives"),
         ("search: [1]", 8, "expected a mapping"),
         ("search:\nvariants: {a: {}}", 8, "an empty search"),
-        ("search: {trials: 2, sampler: grid, space: {schedule.epochs: {type: int, low: 5, high: 2000000000}}}", 8, "a grid of"),
-        ("search: {trials: 2, sampler_options: {n_startup_trials: 1, gamma: 3}, space: {augment.repeats: [1, 2]}}", 8, "Optuna refuses"),
-        ("search: {trials: 2, sampler_options: {n_startup_trials: abc}, space: {augment.repeats: [1, 2]}}", 8, "Optuna refuses"),
-        ("search: {trials: 2, space: {optimizer.base_lr: [0.1, 0.2]}}\n"
-         "stages: {pre: {}, fin: {from: pre, recipe: {optimizer: {base_lr: 0.01}}}}\nvariants: {a: {pre: {optimizer: {base_lr: 0.05}}}}",
-         8, "changes nothing"),
+        (
+            "search: {trials: 2, sampler: grid, space: {schedule.epochs: {type: int, low: 5, high: 2000000000}}}",
+            8,
+            "a grid of",
+        ),
+        (
+            "search: {trials: 2, sampler_options: {n_startup_trials: 1, gamma: 3}, space: {augment.repeats: [1, 2]}}",
+            8,
+            "Optuna refuses",
+        ),
+        (
+            "search: {trials: 2, sampler_options: {n_startup_trials: abc}, space: {augment.repeats: [1, 2]}}",
+            8,
+            "Optuna refuses",
+        ),
+        (
+            "search: {trials: 2, space: {optimizer.base_lr: [0.1, 0.2]}}\n"
+            "stages: {pre: {}, fin: {from: pre, recipe: {optimizer: {base_lr: 0.01}}}}\nvariants: {a: {pre: {optimizer: {base_lr: 0.05}}}}",
+            8,
+            "changes nothing",
+        ),
         ("search: {trials: 2}", 8, "nothing is varied"),
         ("search: {trials: 2, samplr: tpe, space: {augment.repeats: [1, 2]}}", 8, "did you mean 'sampler'"),
         ("search: {trials: 2, sampler: tpee, space: {augment.repeats: [1, 2]}}", 8, "one of tpe"),
@@ -410,7 +427,7 @@ def test_a_changed_file_leaves_aside_what_is_another_trial_now(
         ("search: {trials: 2, space: {augment.repeats: [1, 2]}}\ngrid: {seed: [1]}", 9, "beside grid"),
         ("  data.validation: 0\nsearch: {trials: 2, space: {augment.repeats: [1, 2]}}", 9, "has none"),
     ],
-)  # fmt: skip
+)
 def test_bad_searches_are_refused_at_their_line(
     sweep: Callable[..., Path], tmp_path: Path, text: str, line: int, said: str
 ) -> None:

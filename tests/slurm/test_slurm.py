@@ -31,8 +31,11 @@ class Lab:
         self.folder, self.cluster, self.store = folder, cluster, Store(folder / "results")
         (folder / "mylab.py").write_text(OWN_MODELS)
         self.environment = {
-            **os.environ, **cluster.environment(), "PYTHONPATH": str(folder), "DEIT_ABLATE_LOOK_SECONDS": "1",
-        }  # fmt: skip
+            **os.environ,
+            **cluster.environment(),
+            "PYTHONPATH": str(folder),
+            "DEIT_ABLATE_LOOK_SECONDS": "1",
+        }
 
     def sweep(self, text: str, *, epochs: int = 3, slurm: str = "array_parallelism: 4", name: str = "s") -> Path:
         path = self.folder / f"{name}.yaml"
@@ -42,9 +45,13 @@ class Lab:
     def start(self, *arguments: str, path: str = "") -> subprocess.Popen[str]:
         environment = {**self.environment, "PATH": path + self.environment["PATH"]}
         return subprocess.Popen(
-            [sys.executable, "-m", "deit_ablate", *arguments], cwd=self.folder, env=environment, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )  # fmt: skip
+            [sys.executable, "-m", "deit_ablate", *arguments],
+            cwd=self.folder,
+            env=environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
 
     def __call__(self, *arguments: str, code: int | None = 0, path: str = "", timeout: float = 600) -> str:
         process = self.start(*arguments, path=path)

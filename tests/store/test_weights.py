@@ -140,8 +140,9 @@ def test_one_teacher_is_needed_and_one_is_enough(sweep: Callable[..., Path]) -> 
     made = planned(sweep(f"{tuned}variants: {{two: {{distill: {{type: hard, teacher: test_vit}}}}}}"))
     taught = {cell.stage: made.runs[cell.run].recipe["distill"] for cell in made.cells}
     assert {stage: (part["teacher"], part["teacher_resolution"]) for stage, part in taught.items()} == {
-        "student": ("test_vit", None), "tuned": ("test_vit", 32),
-    }  # fmt: skip
+        "student": ("test_vit", None),
+        "tuned": ("test_vit", 32),
+    }
 
 
 # -- the store ------------------------------------------------------------------------------------------------------

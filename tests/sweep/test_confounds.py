@@ -130,9 +130,15 @@ def test_what_records_tell_of_rows() -> None:
 @pytest.mark.parametrize(
     ("value", "words"),
     [
-        (None, "none"), ({}, "none"), (True, "on"), (False, "off"), (0.1 + 0.2, "0.3"), (3, "3"), ([0.08, 1], "[0.08, 1]"),
+        (None, "none"),
+        ({}, "none"),
+        (True, "on"),
+        (False, "off"),
+        (0.1 + 0.2, "0.3"),
+        (3, "3"),
+        ([0.08, 1], "[0.08, 1]"),
         ("sha256:0123456789abcdef", "sha256:0123456…"),
     ],
-)  # fmt: skip
+)
 def test_values_in_words(value: object, words: str) -> None:
     assert said(value) == words

@@ -21,7 +21,11 @@ BAD = {
     "NaN": ("variants:\n  a: {optimizer.base_lr: .nan}", ":4:26", "finite number"),
     "NaN in a list of options": ("variants: {a: {optimizer.options: {betas: [.nan, 0.9]}}}", ":3:35", "finite number"),
     "a batch larger than the data": ("variants: {a: {schedule.batch_size: 4096}}", ":3:37", "training images"),
-    "patches that do not fit": ("variants: {a: {model.options: {patch_size: 5}}}", ":3:44", "no whole number of patches"),
+    "patches that do not fit": (
+        "variants: {a: {model.options: {patch_size: 5}}}",
+        ":3:44",
+        "no whole number of patches",
+    ),
     "heads that do not fit": ("variants: {a: {model.options: {num_heads: 5}}}", ":3:43", "not divided by 5 heads"),
     "infinity in options": ("variants: {a: {model.options: {depth: .inf}}}", ":3:31", "finite number"),
     "negative learning rate": ("variants:\n  a: {optimizer.base_lr: -1}", ":4:26", "greater than 0"),
@@ -42,8 +46,16 @@ BAD = {
     "a seed twice": ("seeds: [1, 1]\nvariants: {a: {}}", ":3:8", "different whole numbers"),
     "a margin of 0": ("margin: 0\nvariants: {a: {}}", ":3:9", "greater than 0"),
     "duplicate keys": ("variants: {a: {}, a: {}}", ":3:19", "stands twice"),
-    "a key dotted and nested": ("variants: {a: {optimizer: {base_lr: 1}, optimizer.base_lr: 2}}", ":3:41", "given twice"),
-    "duplicate rows": ("variants: {a: {}, b: {augment: {mixup: 0.7}}, c: {augment.mixup: 7.0e-1}}", ":3:47", "the same training as 'b'"),
+    "a key dotted and nested": (
+        "variants: {a: {optimizer: {base_lr: 1}, optimizer.base_lr: 2}}",
+        ":3:41",
+        "given twice",
+    ),
+    "duplicate rows": (
+        "variants: {a: {}, b: {augment: {mixup: 0.7}}, c: {augment.mixup: 7.0e-1}}",
+        ":3:47",
+        "the same training as 'b'",
+    ),
     "an empty sweep": ("variants: {}", ":3:1", "an empty sweep"),
     "no kind of sweep": ("", ":1:1", "exactly one of variants, grid"),
     "two kinds of sweep": ("variants: {a: {}}\ngrid: {augment.mixup: [0, 1]}", ":4:1", "exactly one of"),
@@ -51,26 +63,42 @@ BAD = {
     "a path for a name": ("variants: {../a: {}}", ":3:12", "cannot name a row"),
     "a row called like a stage": ("stages: {t: {}}\nvariants: {t: {}}", ":4:12", "names a stage"),
     "an unknown profile": ("variants: {a: {}}\nby_profile: {imagnet: {}}", ":4:14", "did you mean 'imagenet'?"),
-    "an unknown row by profile": ("variants: {sgd: {}}\nby_profile: {imagenet: {sdg: {}}}", ":4:25", "did you mean 'sgd'?"),
+    "an unknown row by profile": (
+        "variants: {sgd: {}}\nby_profile: {imagenet: {sdg: {}}}",
+        ":4:25",
+        "did you mean 'sgd'?",
+    ),
     "an axis without values": ("grid: {augment.mixup: 3}", ":3:8", "a list of values"),
     "axes of unequal length": ("zip: {augment.mixup: [0, 1], augment.cutmix: [1]}", ":3:30", "lists of equal length"),
     "a switch without an off value": ("leave_one_out: [augment.mixpu]", ":3:17", "did you mean 'augment.mixup'?"),
     "stages in a circle": ("stages: {a: {from: b}, b: {from: a}}\nvariants: {x: {}}", ":3:1", "in a circle"),
     "two last stages": ("stages: {a: {}, b: {}}\nvariants: {x: {}}", ":3:1", "one last stage"),
     "a stage that does not exist": ("stages: {a: {teacher: b}}\nvariants: {x: {}}", ":3:23", "no stage 'b'"),
-    "seeds that do not meet": ("seeds: 3\nstages: {t: {seeds: [0, 1]}, s: {teacher: t}}\nvariants: {x: {distill.type: hard}}", ":4:10", "seed 2 of s has no run of t"),
+    "seeds that do not meet": (
+        "seeds: 3\nstages: {t: {seeds: [0, 1]}, s: {teacher: t}}\nvariants: {x: {distill.type: hard}}",
+        ":4:10",
+        "seed 2 of s has no run of t",
+    ),
     "an optimizer without a rate": ("variants:\n  a: {optimizer.name: sgd}", ":4:23", "base_lr beside the name"),
-    "an option that it does not have": ("variants: {a: {optimizer: {name: sgd, base_lr: 1, options: {momentun: 1}}}}", ":3:34", "did you mean 'momentum'?"),
+    "an option that it does not have": (
+        "variants: {a: {optimizer: {name: sgd, base_lr: 1, options: {momentun: 1}}}}",
+        ":3:34",
+        "did you mean 'momentum'?",
+    ),
     "distillation without a teacher": ("variants: {a: {distill.type: hard}}", ":3:30", "needs a teacher"),
     "a data set without an id": ("variants: {a: {data: {name: imagefolder}}}", ":3:22", "flowers-v1"),
     "a precision that there is not": ("variants: {a: {precision: fp8}}", ":3:27", "fp16"),
-    "weights of no named teacher": (f'variants: {{a: {{distill.teacher_weights: "sha256:{"0" * 64}"}}}}', ":3:41", "distill.teacher"),
+    "weights of no named teacher": (
+        f'variants: {{a: {{distill.teacher_weights: "sha256:{"0" * 64}"}}}}',
+        ":3:41",
+        "distill.teacher",
+    ),
     "a tag": ("variants: !!python/object:os {}", ":3:11", "the YAML tag"),
     "broken YAML": ("variants: [1", ":4:1", "not valid YAML"),
     "a line break in a name": ('variants: {"a\\n": {}}', ":3:12", "cannot name a row"),
     "half a surrogate pair": ('description: "\\ud800"\nvariants: {a: {}}', ":3:17", "not valid YAML"),
     "what it shows": ("variants: {a: {shows: best}}", ":3:23", "class, distillation or ema"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", BAD)
@@ -137,8 +165,11 @@ def names(text: str, tmp_path: Path) -> list[str]:
 
 def test_each_kind_names_its_rows(tmp_path: Path) -> None:
     assert names("grid: {optimizer.base_lr: [1e-3, 2e-3], augment: {mixup: [0, 0.5]}}", tmp_path) == [
-        "base_lr=0.001,mixup=0", "base_lr=0.001,mixup=0.5", "base_lr=0.002,mixup=0", "base_lr=0.002,mixup=0.5",
-    ]  # fmt: skip
+        "base_lr=0.001,mixup=0",
+        "base_lr=0.001,mixup=0.5",
+        "base_lr=0.002,mixup=0",
+        "base_lr=0.002,mixup=0.5",
+    ]
     assert names("zip: {optimizer.base_lr: [1e-3, 2e-3], augment.mixup: [0, 0.5]}", tmp_path) == [
         "base_lr=0.001,mixup=0",
         "base_lr=0.002,mixup=0.5",
@@ -148,8 +179,9 @@ def test_each_kind_names_its_rows(tmp_path: Path) -> None:
         "optimizer=lamb base_lr=1",
     ]
     assert names("grid: {optimizer: [{name: lamb, base_lr: 1}, {name: lamb, base_lr: 2}]}", tmp_path) == [
-        "optimizer=lamb base_lr=1", "optimizer=lamb base_lr=2",
-    ]  # fmt: skip
+        "optimizer=lamb base_lr=1",
+        "optimizer=lamb base_lr=2",
+    ]
     assert names("leave_one_out: [augment.erasing, regularize.drop_path]", tmp_path) == [
         "baseline",
         "no erasing",

@@ -206,11 +206,20 @@ def test_a_recipe_file_makes_one_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("variants:\n  a: {}\n  b: {shows: ema, regularize: {ema_decay: null}}\n", "b.shows: the row shows a moving average that its recipe has off"),
-        ("variants:\n  a: {}\n  b: {shows: distillation}\n", "b.shows: the row shows the distillation head of a model that has one head"),
-        ("stages:\n  one: {recipe: {regularize: {ema_decay: null}}}\n  two: {from: one, weights: ema}\nvariants: {a: {}}\n", "stages.two.weights: the stage takes the moving average of 'one', which has it off"),
+        (
+            "variants:\n  a: {}\n  b: {shows: ema, regularize: {ema_decay: null}}\n",
+            "b.shows: the row shows a moving average that its recipe has off",
+        ),
+        (
+            "variants:\n  a: {}\n  b: {shows: distillation}\n",
+            "b.shows: the row shows the distillation head of a model that has one head",
+        ),
+        (
+            "stages:\n  one: {recipe: {regularize: {ema_decay: null}}}\n  two: {from: one, weights: ema}\nvariants: {a: {}}\n",
+            "stages.two.weights: the stage takes the moving average of 'one', which has it off",
+        ),
     ],
-)  # fmt: skip
+)
 def test_figures_that_runs_will_not_have_are_refused(sweep: Callable[..., Path], text: str, says: str) -> None:
     with pytest.raises(InputError) as error:
         planned(sweep(text))
@@ -218,19 +227,27 @@ def test_figures_that_runs_will_not_have_are_refused(sweep: Callable[..., Path],
 
 
 def test_a_cumulative_sweep_adds_one_change_after_another(tmp_path: Path) -> None:
-    plan = planned(write(tmp_path, """
+    plan = planned(
+        write(
+            tmp_path,
+            """
 profile: digits
 seeds: 1
 cumulative:
   erasing: {augment: {erasing: 0}}
   longer: {schedule: {epochs: 40}}
   erasing again: {augment: {erasing: 0.1}}
-"""))  # fmt: skip
+""",
+        )
+    )
     assert plan.sweep.baseline == "baseline", "by default the recipe that the road starts from"
     assert [row.name for row in plan.rows] == ["baseline", "+erasing", "+longer", "+erasing again"]
     before = plan.rows[0].recipe
     assert [(row.recipe.augment.erasing, row.recipe.schedule.epochs) for row in plan.rows] == [
-        (before.augment.erasing, before.schedule.epochs), (0, before.schedule.epochs), (0, 40), (0.1, 40),
-    ]  # fmt: skip
+        (before.augment.erasing, before.schedule.epochs),
+        (0, before.schedule.epochs),
+        (0, 40),
+        (0.1, 40),
+    ]
     assert [row.leaks for row in plan.rows] == [[]] * 4
     assert set(plan.rows[2].differs) == {"augment.erasing", "schedule.epochs"}, "from the baseline"

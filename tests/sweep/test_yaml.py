@@ -13,11 +13,27 @@ from deit_ablate.sweep.yaml import assignment, expand_dotted, load, merge, parse
 @pytest.mark.parametrize(
     ("text", "value"),
     [
-        ("5e-4", 5e-4), ("1e3", 1000.0), (".5", 0.5), ("-2", -2), ("0o17", 15), ("0x1F", 31), ("no", "no"), ("on", "on"), ("yes", "yes"),
-        ("true", True), ("null", None), ("~", None), ("2001-01-01", "2001-01-01"), ("1_000", "1_000"), ("12:30:45", "12:30:45"),
-        ("'5'", "5"), ('"true"', "true"), ("! 5", "5"), ("9" * 80, "9" * 80),
+        ("5e-4", 5e-4),
+        ("1e3", 1000.0),
+        (".5", 0.5),
+        ("-2", -2),
+        ("0o17", 15),
+        ("0x1F", 31),
+        ("no", "no"),
+        ("on", "on"),
+        ("yes", "yes"),
+        ("true", True),
+        ("null", None),
+        ("~", None),
+        ("2001-01-01", "2001-01-01"),
+        ("1_000", "1_000"),
+        ("12:30:45", "12:30:45"),
+        ("'5'", "5"),
+        ('"true"', "true"),
+        ("! 5", "5"),
+        ("9" * 80, "9" * 80),
     ],
-)  # fmt: skip
+)
 def test_scalars_follow_yaml_1_2(text: str, value: object) -> None:
     found = parse(f"key: {text}", "x.yaml").plain()["key"]
     assert found == value

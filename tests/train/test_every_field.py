@@ -130,9 +130,20 @@ def weights(recipe: Recipe, data: Splits) -> Any:
 PARTS: dict[str, Callable[[Recipe, Splits], Any]] = {
     part.__name__: part
     for part in (
-        splits, order, images, scored, mixed, model, forward, loss, groups, rates, average, scaler,
+        splits,
+        order,
+        images,
+        scored,
+        mixed,
+        model,
+        forward,
+        loss,
+        groups,
+        rates,
+        average,
+        scaler,
     )
-}  # fmt: skip
+}
 
 
 def digest(value: Any) -> str:

@@ -75,13 +75,17 @@ def same(found: dict[str, Tensor], model: nn.Module) -> bool:
 LAYOUTS: dict[str, Callable[[dict[str, Tensor]], Any]] = {
     "plain": lambda w: w,
     "official DeiT": lambda w: {"model": w, "args": argparse.Namespace(lr=5e-4, output_dir="x"), "epoch": 299},
-    "reference code, in training": lambda w: {"model": w, "model_ema": {k: v * 0 for k, v in w.items()}, "optimizer": {}},
+    "reference code, in training": lambda w: {
+        "model": w,
+        "model_ema": {k: v * 0 for k, v in w.items()},
+        "optimizer": {},
+    },
     "timm": lambda w: {"state_dict": w, "arch": "test_vit", "state_dict_ema": {k: v * 0 for k, v in w.items()}},
     "average alone": lambda w: {"model_ema": w},
     "ours": lambda w: {"step": 3, "history": [], "data": "f", "model": w, "ema": None, "optimizer": {}},
     "DDP": lambda w: {f"module.{key}": value for key, value in w.items()},
     "compiled": lambda w: {"model": {f"_orig_mod.{key}": value for key, value in w.items()}},
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("layout", list(LAYOUTS))

@@ -94,8 +94,12 @@ def test_a_batch_that_cannot_be_cut_into_equal_chunks_is_refused() -> None:
 def test_ranks_and_accumulation_give_what_one_process_gives(carried: Callable[..., Carried]) -> None:
     """At the same global batch, within rounding, where the model itself draws nothing: mixing may be on."""
     weights = {}
-    for name, how in {"one": {}, "two ranks": {"ranks": 2}, "four parts": {"accumulation": 4},
-                      "both": {"ranks": 2, "accumulation": 2}}.items():  # fmt: skip
+    for name, how in {
+        "one": {},
+        "two ranks": {"ranks": 2},
+        "four parts": {"accumulation": 4},
+        "both": {"ranks": 2, "accumulation": 2},
+    }.items():
         run = carried(CALM, name)
         run.start(**how)
         assert run.ended() == 0

@@ -180,9 +180,23 @@ def _name_lines(axes: Axes, curves: Sequence[Curve], metric: str, colours: dict[
     for place, name, (value, epoch, curve) in zip(_apart(places, 0.085), names, ends, strict=True):
         colour, beyond = colours[curve.variant], " ↓" if value < low else " ↑" if value > high else ""
         axes.annotate(
-            name + beyond, (min(epoch, right), min(max(value, low), high)), xytext=(1.06, place),
-            textcoords="axes fraction", va="center", color=colour, fontsize=6, annotation_clip=False, arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.4, "shrinkA": 1, "shrinkB": 0, "relpos": (0, 0.5)},
-        )  # fmt: skip
+            name + beyond,
+            (min(epoch, right), min(max(value, low), high)),
+            xytext=(1.06, place),
+            textcoords="axes fraction",
+            va="center",
+            color=colour,
+            fontsize=6,
+            annotation_clip=False,
+            arrowprops={
+                "arrowstyle": "-",
+                "color": colour,
+                "linewidth": 0.4,
+                "shrinkA": 1,
+                "shrinkB": 0,
+                "relpos": (0, 0.5),
+            },
+        )
 
 
 def _apart(places: Sequence[float], gap: float) -> list[float]:

@@ -99,9 +99,15 @@ def _row(axes: Axes, y: int, row: Mapping[str, Any], seeds: Sequence[float]) -> 
         axes.plot([row["difference"]], [y], "o", color=colour, markersize=4.2, markeredgewidth=0, zorder=4)
     said = measure(row["difference"], row["difference_half_width"], signed=True) if row["pairs"] else NOTHING
     axes.annotate(
-        f"{said}  {_verdict(row)}", (1, y), xycoords=("axes fraction", "data"), xytext=(5, 0),
-        textcoords="offset points", va="center", color="black" if row["pairs"] else GREY, fontsize=6.2,
-    )  # fmt: skip
+        f"{said}  {_verdict(row)}",
+        (1, y),
+        xycoords=("axes fraction", "data"),
+        xytext=(5, 0),
+        textcoords="offset points",
+        va="center",
+        color="black" if row["pairs"] else GREY,
+        fontsize=6.2,
+    )
 
 
 def _verdict(row: Mapping[str, Any]) -> str:
@@ -142,6 +148,13 @@ def _key(figure: Figure, margin: float | None) -> None:
         entries.append(Patch(color=BAND, linewidth=0))
         words.append(f"±{margin:g}")
     figure.legend(
-        entries, words, loc="outside upper center", ncols=4, frameon=False, fontsize=6, handlelength=1.8,
-        columnspacing=1.1, borderpad=0.2,
-    )  # fmt: skip
+        entries,
+        words,
+        loc="outside upper center",
+        ncols=4,
+        frameon=False,
+        fontsize=6,
+        handlelength=1.8,
+        columnspacing=1.1,
+        borderpad=0.2,
+    )

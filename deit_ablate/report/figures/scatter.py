@@ -59,9 +59,13 @@ def lines_figure(panels: Mapping[str, Mapping[str, Sequence[Point]]], x: str, y:
                 number = names.index(name)
                 ordered = sorted(points)
                 axes.plot(
-                    [point[0] for point in ordered], [point[1] for point in ordered], "-", color=OKABE_ITO[number],
-                    linewidth=1.0, zorder=2,
-                )  # fmt: skip
+                    [point[0] for point in ordered],
+                    [point[1] for point in ordered],
+                    "-",
+                    color=OKABE_ITO[number],
+                    linewidth=1.0,
+                    zorder=2,
+                )
                 _points(axes, ordered, number, name)
             axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
             axes.set_xlabel(x)
@@ -84,9 +88,15 @@ def _points(axes: Axes, points: Sequence[Point], number: int, label: str) -> Non
                 [px, px], [py - half_width, py + half_width], "-", color=colour, linewidth=0.8, alpha=0.6, zorder=1
             )
     axes.plot(
-        [point[0] for point in points], [point[1] for point in points], marker, color=colour, markersize=MARKER_SIZE,
-        markeredgewidth=0, label=label, zorder=3,
-    )  # fmt: skip
+        [point[0] for point in points],
+        [point[1] for point in points],
+        marker,
+        color=colour,
+        markersize=MARKER_SIZE,
+        markeredgewidth=0,
+        label=label,
+        zorder=3,
+    )
 
 
 def _names(figure: Figure, axes: Axes, points: Mapping[str, Point]) -> None:
@@ -156,6 +166,13 @@ def _plain_log_axis(axes: Axes) -> None:
 def _legend(figure: Figure, every: Sequence[Axes]) -> None:
     entries = {label: handle for axes in every for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
     figure.legend(
-        entries.values(), entries.keys(), loc="outside upper center", ncols=4, frameon=False, fontsize=6,
-        handletextpad=0.3, columnspacing=1.4, borderpad=0.2,
-    )  # fmt: skip
+        entries.values(),
+        entries.keys(),
+        loc="outside upper center",
+        ncols=4,
+        frameon=False,
+        fontsize=6,
+        handletextpad=0.3,
+        columnspacing=1.4,
+        borderpad=0.2,
+    )

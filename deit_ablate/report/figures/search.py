@@ -150,9 +150,13 @@ def _front(study: optuna.Study, objectives: Sequence[str], row: str) -> Figure:
 
 
 def _importances(
-    study: optuna.Study, varied: Sequence[str], names: Mapping[str, str], target: Mapping[str, Any], row: str,
+    study: optuna.Study,
+    varied: Sequence[str],
+    names: Mapping[str, str],
+    target: Mapping[str, Any],
+    row: str,
     foremost: list[str],
-) -> Figure:  # fmt: skip
+) -> Figure:
     """``foremost`` is put into the order that the figure shows."""
     axes: Any = optuna.visualization.matplotlib.plot_param_importances(
         study, evaluator=_fanova(), params=list(varied), **target
@@ -177,9 +181,13 @@ def _importances(
 
 
 def _slices(
-    study: optuna.Study, keys: Sequence[str], names: Mapping[str, str], target: Mapping[str, Any], row: str,
+    study: optuna.Study,
+    keys: Sequence[str],
+    names: Mapping[str, str],
+    target: Mapping[str, Any],
+    row: str,
     say: Callable[[str], str],
-) -> Figure:  # fmt: skip
+) -> Figure:
     drawn = optuna.visualization.matplotlib.plot_slice(study, params=list(keys), **target)
     every = [drawn] if isinstance(drawn, Axes) else list(drawn.flat)
     across = 2 if len(every) > 1 else 1
@@ -214,9 +222,13 @@ def _slices(
 
 
 def _contour(
-    study: optuna.Study, keys: Sequence[str], names: Mapping[str, str], target: Mapping[str, Any], row: str,
+    study: optuna.Study,
+    keys: Sequence[str],
+    names: Mapping[str, str],
+    target: Mapping[str, Any],
+    row: str,
     say: Callable[[str], str],
-) -> Figure:  # fmt: skip
+) -> Figure:
     axes: Any = optuna.visualization.matplotlib.plot_contour(study, params=list(keys), **target)
     if not axes.collections:
         raise ValueError("Optuna has drawn no contour")
@@ -293,9 +305,17 @@ def _steps(most: int, whole: bool = False) -> MaxNLocator:
 def _legend(figure: Figure, axes: Axes, handles: Sequence[Any]) -> None:
     if len(handles) > 1:
         axes.legend(
-            handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, fontsize=6,
-            handletextpad=0.3, columnspacing=1.4, borderpad=0.2, borderaxespad=0.1,
-        )  # fmt: skip
+            handles=handles,
+            loc="lower left",
+            bbox_to_anchor=(0, 1),
+            ncols=2,
+            frameon=False,
+            fontsize=6,
+            handletextpad=0.3,
+            columnspacing=1.4,
+            borderpad=0.2,
+            borderaxespad=0.1,
+        )
 
 
 def _trial_numbers(study: optuna.Study) -> Callable[[float, int], str]:
@@ -311,8 +331,14 @@ def _trials_axis(axes: Axes, study: optuna.Study) -> None:
 
 
 def _parameter_axis(
-    axes: Axes, which: str, study: optuna.Study, key: str, names: Mapping[str, str], say: Callable[[str], str], room: int
-) -> None:  # fmt: skip
+    axes: Axes,
+    which: str,
+    study: optuna.Study,
+    key: str,
+    names: Mapping[str, str],
+    say: Callable[[str], str],
+    room: int,
+) -> None:
     """An axis's name, and ticks that have room: so many characters beside one another."""
     axis = axes.xaxis if which == "x" else axes.yaxis
     axis.set_label_text(names.get(key, key))

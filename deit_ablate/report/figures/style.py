@@ -96,9 +96,14 @@ def whisker(
     low, high = axes.get_xlim()
     ends = mean - half_width, mean + half_width
     axes.plot(
-        [max(ends[0], low), min(ends[1], high)], [y, y], "-", color=colour, linewidth=linewidth,
-        solid_capstyle="butt", zorder=3,
-    )  # fmt: skip
+        [max(ends[0], low), min(ends[1], high)],
+        [y, y],
+        "-",
+        color=colour,
+        linewidth=linewidth,
+        solid_capstyle="butt",
+        zorder=3,
+    )
     for beyond, edge, marker in ((ends[0] < low, low, 4), (ends[1] > high, high, 5)):
         if beyond:
             axes.plot(

@@ -100,10 +100,22 @@ def read(results: Path | str, sweep: str, *, redact: bool = False) -> Content:
         figures = {} if redact else drawn(beside.figures(results, sweep))
         paper = Embedded(beside.table(results, sweep), figures)
     return Content(
-        sweep=sweep, summary=summary, table=analysis().table(results, sweep), rows=rows(summary.frame), final=summary.final, cells=cells,
-        curves={name: curves[name].tolist() for name in ("variant", "seed", "state", "epoch", "validation_top1", "train_loss")},
-        outcomes=outcomes, ended=ended, say=say, search=search, paper=paper,
-    )  # fmt: skip
+        sweep=sweep,
+        summary=summary,
+        table=analysis().table(results, sweep),
+        rows=rows(summary.frame),
+        final=summary.final,
+        cells=cells,
+        curves={
+            name: curves[name].tolist()
+            for name in ("variant", "seed", "state", "epoch", "validation_top1", "train_loss")
+        },
+        outcomes=outcomes,
+        ended=ended,
+        say=say,
+        search=search,
+        paper=paper,
+    )
 
 
 def _ended(store: Store, run: str, shown: bool) -> Ended:

@@ -42,8 +42,9 @@ def shown_table(table: Table, say: Say, caption: str, empty: str = "There is not
             [say(column.header) for column in table.columns],
             [[say(cell) or NOTHING for cell in row] for row in table.rows()],
             right=[place for place, column in enumerate(table.columns) if column.right],
-            class_="sortable", caption=caption,
-        )  # fmt: skip
+            class_="sortable",
+            caption=caption,
+        )
     else:
         body = tag("p", empty)
     return body + tag("ul", "\n".join(tag("li", say(note, 4000)) for note in table.footnotes), class_="notes")

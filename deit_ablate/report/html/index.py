@@ -60,10 +60,16 @@ def _index(lines: list[list[str]], redact: bool) -> str:
     body = [
         tag("header", tag("p", "Ablation reports", class_="kicker") + tag("h1", sweeps)),
         "<main>",
-        grid(head, lines, right=(2,), class_="sortable main", caption="Sweeps") if lines else tag("p", "No sweep was run into this store."),
+        grid(head, lines, right=(2,), class_="sortable main", caption="Sweeps")
+        if lines
+        else tag("p", "No sweep was run into this store."),
         "</main>",
-        tag("footer", "Made by deit-ablate from the records of the runs." + (" Hosts, accounts, user names, paths and uncommitted changes are left out." if redact else "")),
-    ]  # fmt: skip
+        tag(
+            "footer",
+            "Made by deit-ablate from the records of the runs."
+            + (" Hosts, accounts, user names, paths and uncommitted changes are left out." if redact else ""),
+        ),
+    ]
     return document("Ablation reports", "\n".join(body), redacted=redact)
 
 
@@ -74,9 +80,12 @@ def _line(made: content.Content) -> list[str]:
     told = {name: heading for name, _, heading in words.GROUPS}
     shown = " ".join(chip(name, f"{verdicts[name]} {_short(name)}") for name in told if verdicts[name])
     return [
-        link + tag("span", say(made.sweep), class_="small"), say(plan["profile"] or "–"), str(len(plan["variants"])),
-        _counts(made.states()), "a search, not confirmed" if not has_rows(plan) else shown if plan["baseline"] else "no baseline",
-    ]  # fmt: skip
+        link + tag("span", say(made.sweep), class_="small"),
+        say(plan["profile"] or "–"),
+        str(len(plan["variants"])),
+        _counts(made.states()),
+        "a search, not confirmed" if not has_rows(plan) else shown if plan["baseline"] else "no baseline",
+    ]
 
 
 def _short(name: str) -> str:

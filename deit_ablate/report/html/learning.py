@@ -89,9 +89,12 @@ def _panel(page: Content, metric: str, title: str) -> str:
     names = {curve.variant: page.say(curve.variant, 60) for curve in every if curve.variant in coloured}
     order = sorted(names, key=lambda name: coloured[name])
     legend = "".join(
-        tag("li", f'<svg class="swatch" width="22" height="10" aria-hidden="true"><line class="curve c{coloured[name]}" x1="0" x2="22" y1="5" y2="5"/></svg>{names[name]}')
+        tag(
+            "li",
+            f'<svg class="swatch" width="22" height="10" aria-hidden="true"><line class="curve c{coloured[name]}" x1="0" x2="22" y1="5" y2="5"/></svg>{names[name]}',
+        )
         for name in order
-    )  # fmt: skip
+    )
     if len(every) > len(coloured):
         legend += tag("li", f"grey: {len(every) - len(coloured)} other rows", class_="small")
     area = (
@@ -162,10 +165,14 @@ def read(page: Content, metric: str) -> list[Curve]:
         if shared or rest:
             found.append(
                 Curve(
-                    row["name"], {e: sum(line[e] for line in own) / len(own) for e in shared}, {e: min(line[e] for line in own) for e in shared},
-                    {e: max(line[e] for line in own) for e in shared}, rest, len(own),
+                    row["name"],
+                    {e: sum(line[e] for line in own) / len(own) for e in shared},
+                    {e: min(line[e] for line in own) for e in shared},
+                    {e: max(line[e] for line in own) for e in shared},
+                    rest,
+                    len(own),
                 )
-            )  # fmt: skip
+            )
     return found
 
 
@@ -217,8 +224,10 @@ def _values(page: Content, title: str, shown: Mapping[str, Curve], epochs: Seque
     told = {name: curve.told for name, curve in shown.items()}
     head = ["epoch", *(page.say(name, 60) + ("" if curve.mean else " (unfinished)") for name, curve in shown.items())]
     body: list[list[Any]] = [
-        [str(epoch), *(_said(values.get(epoch)) for values in told.values())] for epoch in epochs if any(epoch in values for values in told.values())
-    ]  # fmt: skip
+        [str(epoch), *(_said(values.get(epoch)) for values in told.values())]
+        for epoch in epochs
+        if any(epoch in values for values in told.values())
+    ]
     table = grid(head, body, right=range(1, len(head)), class_="values", caption=f"{title} by epoch")
     return details("Values", table)
 

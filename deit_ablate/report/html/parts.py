@@ -74,8 +74,12 @@ def findings(page: Content) -> str:
     waiting = sum(count for state, count in page.states().items() if state not in over)
     if waiting:
         lines.append(
-            tag("p", f"Not finished: {waiting} of {sum(page.states().values())} runs have no result yet. What follows may change.", class_="note")
-        )  # fmt: skip
+            tag(
+                "p",
+                f"Not finished: {waiting} of {sum(page.states().values())} runs have no result yet. What follows may change.",
+                class_="note",
+            )
+        )
     shared = _shared_leaks(page)
     if shared:
         text = f"All rows differ from the baseline also in: {'; '.join(map(page.say, shared))}."
@@ -157,9 +161,12 @@ def _ranked(page: Content, every: Sequence[Mapping[str, Any]]) -> list[str]:
     if not ranked:
         return [tag("p", "No run is finished yet.")]
     told = [
-        tag("li", f"{tag('strong', page.say(row['variant']))}: {measure(row['top1_mean'], row['top1_half_width'])} % test top-1 ({row['seeds']} of {row['seeds_planned']} runs)")
+        tag(
+            "li",
+            f"{tag('strong', page.say(row['variant']))}: {measure(row['top1_mean'], row['top1_half_width'])} % test top-1 ({row['seeds']} of {row['seeds_planned']} runs)",
+        )
         for row in ranked[:SHOWN]
-    ]  # fmt: skip
+    ]
     caution = "By mean, highest first. That one mean is above another is no verdict: see the comparison of any two rows below."
     return [tag("p", caution if len(ranked) > 1 else ""), tag("ol", "\n".join(told))]
 
@@ -172,11 +179,14 @@ def any_two(page: Content) -> str:
     which = " other than the baseline" if page.plan["baseline"] else ""
     body = [
         [
-            f"{say(pair.first)} − {say(pair.second)}", measure(pair.difference, pair.half_width, signed=True),
-            words.p_value(pair.p_holm).removeprefix("p = ").removeprefix("p "), verdict(pair.verdict), str(pair.pairs),
+            f"{say(pair.first)} − {say(pair.second)}",
+            measure(pair.difference, pair.half_width, signed=True),
+            words.p_value(pair.p_holm).removeprefix("p = ").removeprefix("p "),
+            verdict(pair.verdict),
+            str(pair.pairs),
         ]
         for pair in found
-    ]  # fmt: skip
+    ]
     words_ = (
         f"All pairs of rows{which}. Nobody planned these comparisons, so p is adjusted (Holm) over "
         f"{f'all {len(found)} of them' if len(found) > 1 else 'it alone, as there is no other'}; "
@@ -205,15 +215,44 @@ def how_to_read(page: Content) -> str:
     margin = page.plan["margin"]
     within = f"±{margin:g} points" if margin else "a margin"
     entries = [
-        ("Top-1", "The share of test images, in percent, whose first guess is right. A <em>point</em> is one percent of the test images."),
-        ("Seeds and ±", "Each row was trained several times; runs differ only in their seed, the source of chance. ± gives a 95% interval: were the whole study repeated many times, about 95 of 100 such intervals would hold the true mean."),
-        ("Difference", "A row's mean minus the baseline's, taken seed by seed. If its interval leaves out 0, chance alone would seldom make it, looking at that row by itself."),
-        ("Verdict, p and Holm", "p is how often chance alone would make a difference at least this large if there were none. Many rows give chance many tries, so p is raised (Holm's method): of all tables judged so, at most 5% have any row wrongly called better or worse. A row is called so where the raised p is 0.05 or less."),
-        ("Equivalent", f"The difference is shown to lie within {within}" + (", which was declared before running." if margin else "; this sweep declares none, so no row is called equivalent.")),
-        ("Undecided", "<em>Not</em> “no difference”: these runs cannot tell. The number of seeds is an estimate, good to a factor of two, of how many seeds in all would settle it."),
-        ("Two rows, neither the baseline", "Don't compare their verdicts: one may be better and the other undecided while the two are alike. Where there are few rows, “Compare any two rows” tests them directly."),
-        ("Not covered", "Intervals and verdicts cover the chance in training. They do not cover which images happen to be in the test set, a teacher that all runs share, other data, other scales of training, or a better tuning of a row. Notes below the table say what else to mind."),
-    ]  # fmt: skip
+        (
+            "Top-1",
+            "The share of test images, in percent, whose first guess is right. A <em>point</em> is one percent of the test images.",
+        ),
+        (
+            "Seeds and ±",
+            "Each row was trained several times; runs differ only in their seed, the source of chance. ± gives a 95% interval: were the whole study repeated many times, about 95 of 100 such intervals would hold the true mean.",
+        ),
+        (
+            "Difference",
+            "A row's mean minus the baseline's, taken seed by seed. If its interval leaves out 0, chance alone would seldom make it, looking at that row by itself.",
+        ),
+        (
+            "Verdict, p and Holm",
+            "p is how often chance alone would make a difference at least this large if there were none. Many rows give chance many tries, so p is raised (Holm's method): of all tables judged so, at most 5% have any row wrongly called better or worse. A row is called so where the raised p is 0.05 or less.",
+        ),
+        (
+            "Equivalent",
+            f"The difference is shown to lie within {within}"
+            + (
+                ", which was declared before running."
+                if margin
+                else "; this sweep declares none, so no row is called equivalent."
+            ),
+        ),
+        (
+            "Undecided",
+            "<em>Not</em> “no difference”: these runs cannot tell. The number of seeds is an estimate, good to a factor of two, of how many seeds in all would settle it.",
+        ),
+        (
+            "Two rows, neither the baseline",
+            "Don't compare their verdicts: one may be better and the other undecided while the two are alike. Where there are few rows, “Compare any two rows” tests them directly.",
+        ),
+        (
+            "Not covered",
+            "Intervals and verdicts cover the chance in training. They do not cover which images happen to be in the test set, a teacher that all runs share, other data, other scales of training, or a better tuning of a row. Notes below the table say what else to mind.",
+        ),
+    ]
     listed = "".join(f"<dt>{name}</dt><dd>{text}</dd>" for name, text in entries)
     return details("How to read this", tag("dl", listed), open_=True, class_="box print", id_="read")
 

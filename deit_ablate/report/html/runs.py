@@ -157,11 +157,18 @@ def _runs(page: Content, cells: Sequence[Mapping[str, Any]], made: Mapping[tuple
         letter = made.get(_environment_of(cell), "")
         body.append(
             [
-                tag("code", say(cell["run"])), *([say(cell["variant"])] if tried else []), str(cell["seed"]), *([say(cell["stage"])] if staged else []), state, _number(cell["validation_top1" if tried else "top1"], 2),
-                _number(cell["train_seconds"], 0), str(cell["attempts"]), tag("code", say(_commit(cell["commit"]))),
+                tag("code", say(cell["run"])),
+                *([say(cell["variant"])] if tried else []),
+                str(cell["seed"]),
+                *([say(cell["stage"])] if staged else []),
+                state,
+                _number(cell["validation_top1" if tried else "top1"], 2),
+                _number(cell["train_seconds"], 0),
+                str(cell["attempts"]),
+                tag("code", say(_commit(cell["commit"]))),
                 tag("a", letter, href=f"#made-{letter}") if letter else NOTHING,
             ]
-        )  # fmt: skip
+        )
     right = [
         i
         for i, title in enumerate(head)
@@ -233,8 +240,11 @@ def _diffs(page: Content) -> list[str]:
         rest = f"\n… {len(lines) - DIFF_LINES} more lines" if len(lines) > DIFF_LINES else ""
         digest = hashlib.sha256(diff.encode()).hexdigest()[:10]
         boxes.append(
-            details(f"Uncommitted changes <code>{digest}</code> in the code of {len(runs)} runs", tag("pre", text + rest, tabindex=0))
-        )  # fmt: skip
+            details(
+                f"Uncommitted changes <code>{digest}</code> in the code of {len(runs)} runs",
+                tag("pre", text + rest, tabindex=0),
+            )
+        )
     return boxes
 
 

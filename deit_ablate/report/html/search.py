@@ -42,11 +42,18 @@ def section(plan: Mapping[str, Any], made: Embedded, say: Say) -> str:
     if not has_rows(plan):
         words += f" {not_confirmed_words(plan)}"
     lines = [
-        tag("h2", "Search"), tag("p", say(words)), tag("dl", facts, class_="facts"),
-        tag("h3", "What was varied"), _space(search["spaces"], say),
-        tag("h3", "The best trials" if len(search["objectives"]) == 1 else "The Pareto front"), shown_table(made.table, say, "The best trials", empty="No trial has a value yet."),
-        *(picture(name, svg, FIGURES[name.removeprefix("search-").partition("-")[0]], say) for name, svg in made.figures.items()),
-    ]  # fmt: skip
+        tag("h2", "Search"),
+        tag("p", say(words)),
+        tag("dl", facts, class_="facts"),
+        tag("h3", "What was varied"),
+        _space(search["spaces"], say),
+        tag("h3", "The best trials" if len(search["objectives"]) == 1 else "The Pareto front"),
+        shown_table(made.table, say, "The best trials", empty="No trial has a value yet."),
+        *(
+            picture(name, svg, FIGURES[name.removeprefix("search-").partition("-")[0]], say)
+            for name, svg in made.figures.items()
+        ),
+    ]
     return tag("section", "\n" + "\n".join(lines) + "\n", id_="search") + "\n"
 
 
@@ -59,9 +66,10 @@ def _space(spaces: Mapping[str, Mapping[str, Any]], say: Say) -> str:
     everywhere = all(len(rows) == len(spaces) for rows in rows_of.values())
     head = ["recipe", "values"] + ([] if everywhere else ["rows"])
     body = [
-        [tag("code", say(key)), say(values)] + ([] if everywhere else [say("all" if len(rows) == len(spaces) else ", ".join(rows))])
+        [tag("code", say(key)), say(values)]
+        + ([] if everywhere else [say("all" if len(rows) == len(spaces) else ", ".join(rows))])
         for (key, values), rows in rows_of.items()
-    ]  # fmt: skip
+    ]
     return grid(head, body, caption="What was varied")
 
 

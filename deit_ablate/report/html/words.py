@@ -87,9 +87,13 @@ def short(summary: Summary) -> str:
         return "This sweep names no baseline, so no row is judged against another by default."
     counted = [(sum(verdict in wanted for verdict in verdicts), name) for name, wanted, _ in GROUPS]
     told = {
-        "better": "better", "worse": "worse", "equivalent": "equivalent", "undecided": "undecided",
-        "few": "with too few runs for a verdict", "failed": "that did not train",
-    }  # fmt: skip
+        "better": "better",
+        "worse": "worse",
+        "equivalent": "equivalent",
+        "undecided": "undecided",
+        "few": "with too few runs for a verdict",
+        "failed": "that did not train",
+    }
     parts = [f"{count} {told[name]}" for count, name in counted if count]
     if not parts:
         return "There is no row to compare with the baseline."
@@ -138,10 +142,15 @@ def any_two(summary: Summary, final: Sequence[Mapping[str, Any]]) -> list[Compar
     adjusted, half_width = holm(np.where(now.pairs >= FEWEST, now.p, np.nan)), now.half_width()
     return [
         Compared(
-            table.names[i], table.names[j], int(now.pairs[k]), float(now.difference[k]), float(half_width[k]), float(adjusted[k]),
+            table.names[i],
+            table.names[j],
+            int(now.pairs[k]),
+            float(now.difference[k]),
+            float(half_width[k]),
+            float(adjusted[k]),
         )
         for k, (i, j) in enumerate(couples)
-    ]  # fmt: skip
+    ]
 
 
 def listed(words: Sequence[str]) -> str:

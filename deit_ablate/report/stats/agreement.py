@@ -157,9 +157,7 @@ def tau_by_chance(rows: int, tau: float) -> float:
         return math.nan
     orders = [1]  # orders[k]: how many orders have k inversions
     for length in range(2, rows + 1):
-        orders = [
-            sum(orders[max(0, k - length + 1) : k + 1]) for k in range(len(orders) + length - 1)
-        ]  # fmt: skip
+        orders = [sum(orders[max(0, k - length + 1) : k + 1]) for k in range(len(orders) + length - 1)]
     most = rows * (rows - 1) // 2
     far = sum(count for k, count in enumerate(orders) if abs(most - 2 * k) >= abs(tau) * most - 1e-9)
     return far / math.factorial(rows)

@@ -44,8 +44,9 @@ def divergence(rows: Mapping[str, tuple[int, int]], baseline: tuple[int, int]) -
     p = np.array([fisher(counts, baseline) for counts in rows.values()], dtype=np.float64)
     adjusted = holm(p)
     return {
-        name: Divergence(k, n, *rate(k, n), float(p[i]), float(adjusted[i])) for i, (name, (k, n)) in enumerate(rows.items())
-    }  # fmt: skip
+        name: Divergence(k, n, *rate(k, n), float(p[i]), float(adjusted[i]))
+        for i, (name, (k, n)) in enumerate(rows.items())
+    }
 
 
 def rate(k: int, n: int, level: float = 0.95) -> tuple[float, float]:

@@ -101,13 +101,18 @@ def sequential(
     now = moderate(np.where(seen, table.differences, np.nan), step)
     shown = replace(table, values=np.where(seen, table.values, np.nan))
     found = assemble(
-        shown, now, result.p, result.p_equivalent,
-        differs=holds(result.p, strict), same=holds(result.p_equivalent, strict),
-        margin=margin, alpha=ALPHA * np.array(weights)[own_look],
+        shown,
+        now,
+        result.p,
+        result.p_equivalent,
+        differs=holds(result.p, strict),
+        same=holds(result.p_equivalent, strict),
+        margin=margin,
+        alpha=ALPHA * np.array(weights)[own_look],
         diverged={name: (int((diverged & seen)[i].sum()), int((ended & seen)[i].sum())) for i, name in enumerate(rows)},
         undecided=lambda row: _undecided(look, looks),
         more=f"goes on to {looks[look]} seeds" if look < len(looks) else "no look is left",
-    )  # fmt: skip
+    )
     stopped = {name: looks[result.last[i]] for i, name in enumerate(rows) if result.decided[i]}
     more = look < len(looks) and bool(needed)
     return Sequential(

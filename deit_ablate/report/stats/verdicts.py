@@ -18,9 +18,18 @@ from deit_ablate.report.stats.moderated import Array, Flags, Moderated, holds, h
 from deit_ablate.report.stats.power import ALPHA, FEWEST, MOST, seeds_to_decide
 
 Verdict: TypeAlias = Literal[
-    "better", "worse", "better_small", "worse_small", "equivalent",
-    "undecided", "too_few", "one_seed", "did_not_train", "baseline", "none",
-]  # fmt: skip
+    "better",
+    "worse",
+    "better_small",
+    "worse_small",
+    "equivalent",
+    "undecided",
+    "too_few",
+    "one_seed",
+    "did_not_train",
+    "baseline",
+    "none",
+]
 """``_small``: different, and by less than the margin. ``none``: there is nothing to compare, no pair or no baseline."""
 DIFFERENT: frozenset[Verdict] = frozenset({"better", "worse", "better_small", "worse_small"})
 

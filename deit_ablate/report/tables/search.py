@@ -213,8 +213,12 @@ def table_of(searched: Searched) -> Table:
     profile = f", profile {plan['profile']}" if plan["profile"] else ""
     title = f"{plan['title'] or plan['sweep']}{profile}: {what} of the search"
     return Table(
-        f"{plan['sweep']}-search", title, pd.DataFrame(lines, columns=names, dtype=object), tuple(columns), tuple(footnotes(searched))
-    )  # fmt: skip
+        f"{plan['sweep']}-search",
+        title,
+        pd.DataFrame(lines, columns=names, dtype=object),
+        tuple(columns),
+        tuple(footnotes(searched)),
+    )
 
 
 def _line(searched: Searched, found: Found, trial: Trial, keys: Sequence[str]) -> dict[str, Any]:

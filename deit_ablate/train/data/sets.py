@@ -85,10 +85,15 @@ def digits(data: Data, folder: Path | None) -> Dataset:
     trained = np.setdiff1d(np.arange(len(targets)), tested)
     pixels = _resized(pixels, data.resolution)
     return Dataset(
-        name="digits", classes=tuple("0123456789"), channels=1, mean=(0.3050,), std=(0.3757,),
-        train=ArrayImages(pixels[trained], targets[trained]), test=ArrayImages(pixels[tested], targets[tested]),
+        name="digits",
+        classes=tuple("0123456789"),
+        channels=1,
+        mean=(0.3050,),
+        std=(0.3757,),
+        train=ArrayImages(pixels[trained], targets[trained]),
+        test=ArrayImages(pixels[tested], targets[tested]),
         fingerprint=fingerprint,
-    )  # fmt: skip
+    )
 
 
 FASHION_CLASSES = (
@@ -121,11 +126,15 @@ def fashion_mnist(data: Data, folder: Path | None) -> Dataset:
     if max(targets.max(initial=0), test_targets.max(initial=0)) >= len(FASHION_CLASSES):
         raise TrainError(f"{folder}: a label is above 9; a file is damaged or of another data set")
     return Dataset(
-        name="fashion-mnist", classes=FASHION_CLASSES, channels=1, mean=(0.2860,), std=(0.3530,),
+        name="fashion-mnist",
+        classes=FASHION_CLASSES,
+        channels=1,
+        mean=(0.2860,),
+        std=(0.3530,),
         train=ArrayImages(_resized(pixels, data.resolution), targets.astype(np.int64)),
         test=ArrayImages(_resized(test_pixels, data.resolution), test_targets.astype(np.int64)),
         fingerprint=_sha256(pixels, targets, test_pixels, test_targets),
-    )  # fmt: skip
+    )
 
 
 @dataclass(frozen=True)
@@ -151,16 +160,30 @@ class Cifar:
 
 CIFAR = {
     "cifar10": Cifar(
-        10, "cifar-10-batches-bin", tuple(f"data_batch_{number}.bin" for number in range(1, 6)), "test_batch.bin",
-        "batches.meta.txt", 1, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616),
-        "cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d87530",
+        10,
+        "cifar-10-batches-bin",
+        tuple(f"data_batch_{number}.bin" for number in range(1, 6)),
+        "test_batch.bin",
+        "batches.meta.txt",
+        1,
+        (0.4914, 0.4822, 0.4465),
+        (0.2470, 0.2435, 0.2616),
+        "cifar-10-binary.tar.gz",
+        "c32a1d4ab5d03f1284b67883e8d87530",
     ),
     "cifar100": Cifar(
-        100, "cifar-100-binary", ("train.bin",), "test.bin",
-        "fine_label_names.txt", 2, (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762),
-        "cifar-100-binary.tar.gz", "03b5dce01913d631647c71ecec9e9cb8",
+        100,
+        "cifar-100-binary",
+        ("train.bin",),
+        "test.bin",
+        "fine_label_names.txt",
+        2,
+        (0.5071, 0.4865, 0.4409),
+        (0.2673, 0.2564, 0.2762),
+        "cifar-100-binary.tar.gz",
+        "03b5dce01913d631647c71ecec9e9cb8",
     ),
-}  # fmt: skip
+}
 
 
 def cifar10(data: Data, folder: Path | None) -> Dataset:
@@ -200,9 +223,15 @@ def _cifar(name: str, folder: Path | None) -> Dataset:
             f"{inside / kind.names} is damaged: it has {len(classes)} names of classes, not {kind.classes}"
         )
     return Dataset(
-        name=name, classes=classes, channels=3, mean=kind.mean, std=kind.std, train=ArrayImages(pixels, targets),
-        test=ArrayImages(test_pixels, test_targets), fingerprint=_sha256(pixels, targets, test_pixels, test_targets),
-    )  # fmt: skip
+        name=name,
+        classes=classes,
+        channels=3,
+        mean=kind.mean,
+        std=kind.std,
+        train=ArrayImages(pixels, targets),
+        test=ArrayImages(test_pixels, test_targets),
+        fingerprint=_sha256(pixels, targets, test_pixels, test_targets),
+    )
 
 
 def imagefolder(data: Data, folder: Path | None) -> Dataset:
@@ -222,9 +251,15 @@ def imagefolder(data: Data, folder: Path | None) -> Dataset:
         raise TrainError(f"{folder}: train/ and val/ hold different classes ({where})")
     train, test = (list_part(folder, part, classes) for part in ("train", "val"))
     return Dataset(
-        name=data.name, classes=tuple(classes), channels=3, mean=IMAGENET_DEFAULT_MEAN, std=IMAGENET_DEFAULT_STD,
-        train=train.images, test=test.images, fingerprint=files_sha256(names_and_sizes((train, test))),
-    )  # fmt: skip
+        name=data.name,
+        classes=tuple(classes),
+        channels=3,
+        mean=IMAGENET_DEFAULT_MEAN,
+        std=IMAGENET_DEFAULT_STD,
+        train=train.images,
+        test=test.images,
+        fingerprint=files_sha256(names_and_sizes((train, test))),
+    )
 
 
 def imagenet(data: Data, folder: Path | None) -> Dataset:
@@ -264,10 +299,14 @@ class Splits:
     def facts(self) -> dict[str, Any]:
         """What a record says about the data: plain values."""
         return {
-            "name": self.dataset.name, "fingerprint": self.dataset.fingerprint, "classes": list(self.dataset.classes),
-            "channels": self.dataset.channels, "train": len(self.train), "validation": len(self.validation),
+            "name": self.dataset.name,
+            "fingerprint": self.dataset.fingerprint,
+            "classes": list(self.dataset.classes),
+            "channels": self.dataset.channels,
+            "train": len(self.train),
+            "validation": len(self.validation),
             "test": len(self.dataset.test),
-        }  # fmt: skip
+        }
 
 
 def load_data(recipe: Recipe, data_dir: Path | None) -> Splits:

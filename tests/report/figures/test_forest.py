@@ -49,9 +49,12 @@ STUDIES: dict[str, Mapping[str, Mapping[int, Any]]] = {
         "missing": dict.fromkeys(range(3), "missing"),
         "one pair": {0: 90.5, 1: "failed", 2: "running"},
     },
-    "long names": {"base": row(90), **{f"model.embed_dim=192,schedule.epochs=300,optimizer.name=adamw,seed {i}": row(91) for i in range(3)}},
+    "long names": {
+        "base": row(90),
+        **{f"model.embed_dim=192,schedule.epochs=300,optimizer.name=adamw,seed {i}": row(91) for i in range(3)},
+    },
     "strange names": {"base $x_1$": row(90), "<b>\x1b[31m $\\frac{": row(91), "中": row(92)},
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", STUDIES)

@@ -88,8 +88,12 @@ def test_the_csv_has_every_run_and_layer(two_tokens: Study) -> None:
     lines = list(csv.DictReader(io.StringIO(to_csv(tokens_values(two_tokens.store, found_in(two_tokens))))))
     assert len(lines) == 9
     assert lines[4] == {
-        "row": "hard token", "run": two_tokens.runs["hard token", 1], "seed": "1", "layer": "1", "cosine": "0.3",
-    }  # fmt: skip
+        "row": "hard token",
+        "run": two_tokens.runs["hard token", 1],
+        "seed": "1",
+        "layer": "1",
+        "cosine": "0.3",
+    }
 
 
 def test_models_of_different_depth_stand_in_one_table() -> None:

@@ -60,9 +60,11 @@ def judged(study: Make) -> Any:
             "low": {0: 88.0, 1: 88.6, 2: 89.1, 3: 88.0, 4: 88.8},
             "same": {0: 91.1, 1: 89.6, 2: 91.8, 3: 89.5, 4: 91.4},
         },
-        name="judged", title="A judged study", baseline="base",
+        name="judged",
+        title="A judged study",
+        baseline="base",
         differs={"low": {"optimizer.name": ["adamw", "sgd"]}, "same": {"augment.mixup": [0.8, 0]}},
-    )  # fmt: skip
+    )
     plan = made.store.plan("judged") | {
         "margin": 0.5,
         "asked": {"profile": "digits", "sets": [], "seeds": 5, "name": None},
@@ -127,12 +129,15 @@ def test_failures_come_with_their_logs(optimizers: Any) -> None:
         {"one": {0: "missing"}},
         {"one": {0: "missing"}, "two": {0: "running"}},
         {"one": {0: 90.0, 1: 90.0, 2: 90.0}, "two": {0: 90.0, 1: 90.0, 2: 90.0}},
-        {"one": {0: 90.0, 1: "running", 2: "missing"}, "two": {0: {"status": "diverged", "epochs": 1}, 1: "failed", 2: 80.0}},
+        {
+            "one": {0: 90.0, 1: "running", 2: "missing"},
+            "two": {0: {"status": "diverged", "epochs": 1}, 1: "failed", 2: 80.0},
+        },
         {"one": {0: {"status": "diverged", "history": []}}, "two": {0: "failed"}},
         {f"row {i}": {0: 50.0 + i} for i in range(90)},
     ],
     ids=["one row", "nothing", "running", "no spread", "unfinished", "all lost", "many rows"],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("baseline", [None, "first"])
 def test_sweeps_in_every_state(study: Make, rows: dict[str, Any], baseline: str | None) -> None:
     made = study(rows, baseline=baseline and next(iter(rows)))
@@ -160,7 +165,11 @@ def test_the_same_records_give_the_same_bytes(optimizers: Any, tmp_path: Path) -
     shutil.copytree(optimizers.root, copy)
     assert page(copy, "optimizers").encode() == first
     code = "import sys; from deit_ablate.report.html import page; sys.stdout.buffer.write(page(sys.argv[1], 'optimizers').encode())"
-    again = subprocess.run([sys.executable, "-c", code, str(optimizers.root)], capture_output=True, env={"PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo", "PYTHONPATH": str(Path(__file__).parents[3])})  # fmt: skip
+    again = subprocess.run(
+        [sys.executable, "-c", code, str(optimizers.root)],
+        capture_output=True,
+        env={"PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo", "PYTHONPATH": str(Path(__file__).parents[3])},
+    )
     assert again.stdout == first, again.stderr
 
 
@@ -196,9 +205,14 @@ def test_redaction(judged: Any) -> None:
     (attempt.path / "exit.json").unlink(missing_ok=True)
     attempt.close("crash", "no file '/home/alice/data/x.npz' on gpu-node17")
     lines = (
-        "gpu-node17:123:456 [0] NCCL INFO", "[gpu-node17]:29500 10.1.2.3 refused", "hello alice@login.lab.edu", "ALICE was here",
-        '  File "/home/alice/code/train.py", line 3', "gpu-\u200bnode17 hidden", "saved to ~alice/out, /scratch/alice/b c",
-    )  # fmt: skip
+        "gpu-node17:123:456 [0] NCCL INFO",
+        "[gpu-node17]:29500 10.1.2.3 refused",
+        "hello alice@login.lab.edu",
+        "ALICE was here",
+        '  File "/home/alice/code/train.py", line 3',
+        "gpu-\u200bnode17 hidden",
+        "saved to ~alice/out, /scratch/alice/b c",
+    )
     attempt.log.write_text("\n".join(lines))
     open_ = text_of(page(judged.root, "judged"))
     for secret in secrets:
@@ -363,10 +377,19 @@ def test_nothing_that_a_name_holds_is_run(browser: Browser, study: Make) -> None
     rows = {name: {0: 90.0 + i, 1: 91.0 + i, 2: 90.4 + i} for i, name in enumerate(ATTACKS)}
     rows["lost"] = {0: {"status": "failed", "reason": HOSTILE}, 1: {"status": "diverged", "reason": HOSTILE}}  # type: ignore[dict-item]
     made = study(
-        rows, name="hostile", title=HOSTILE, baseline=HOSTILE,
+        rows,
+        name="hostile",
+        title=HOSTILE,
+        baseline=HOSTILE,
         differs={name: {name: [name, name]} for name in ATTACKS[1:]},
-    )  # fmt: skip
-    rewrite(made.root, "outcome.json", lambda outcome: outcome["provenance"].update(command=HOSTILE, packages={HOSTILE: HOSTILE}, git={"commit": HOSTILE, "dirty": True, "diff": HOSTILE}))  # fmt: skip
+    )
+    rewrite(
+        made.root,
+        "outcome.json",
+        lambda outcome: outcome["provenance"].update(
+            command=HOSTILE, packages={HOSTILE: HOSTILE}, git={"commit": HOSTILE, "dirty": True, "diff": HOSTILE}
+        ),
+    )
     for attempt in made.store.attempts(made.runs["lost", 0]):
         attempt.log.write_bytes((HOSTILE + "\n</pre></details>" + HOSTILE).encode() + b"\xff\xfe")
     plan = made.store.plan("hostile")

@@ -70,7 +70,18 @@ def test_a_cell_is_traced_to_its_runs(traced: Study, ask: Ask) -> None:
     assert next(line for line in lines if line[:1] == ["top1_mean"])[1] == "97"
     assert said.out.index("from the runs:") < said.out.index("against the baseline 'adamw':")
     for seed in range(3):
-        assert [str(seed), traced.runs["a:b", seed], "done", f"{96 + seed}.00", "abcdef1234", "deit-ablate", "run", "x", "--seeds", str(seed)] in lines  # fmt: skip
+        assert [
+            str(seed),
+            traced.runs["a:b", seed],
+            "done",
+            f"{96 + seed}.00",
+            "abcdef1234",
+            "deit-ablate",
+            "run",
+            "x",
+            "--seeds",
+            str(seed),
+        ] in lines
         assert any(line[1:2] == [traced.runs["adamw", seed]] for line in lines)
     assert "one run: deit-ablate show study:a:b:SEED" in said.out
 
@@ -159,7 +170,10 @@ def test_parquet_where_pyarrow_is_missing(optimizers: Study, ask: Ask) -> None:
     except ImportError:
         said = ask("export", "optimizers", "--format", "parquet", "-o", "x.parquet")
         assert said.code == 2
-        assert said.err == "error: --format: parquet needs pyarrow, which is not installed; expected `pip install pyarrow`, or csv or jsonl\n"  # fmt: skip
+        assert (
+            said.err
+            == "error: --format: parquet needs pyarrow, which is not installed; expected `pip install pyarrow`, or csv or jsonl\n"
+        )
         assert not Path("x.parquet").exists()
     else:
         ask("export", "optimizers", "--format", "parquet", "-o", "x.parquet")

@@ -121,7 +121,9 @@ def test_planned_seeds_need_not_count_from_zero_and_others_are_not_used():
     rows["near"][77] = baseline[77] = 90.0
     outside = sequential(rows, baseline)
     assert outside.effects["near"].pairs == 12
-    assert outside.notes == ("seeds outside the plan are not used (77): with seeds added after looking 5% no longer holds",)  # fmt: skip
+    assert outside.notes == (
+        "seeds outside the plan are not used (77): with seeds added after looking 5% no longer holds",
+    )
 
 
 @pytest.mark.parametrize(

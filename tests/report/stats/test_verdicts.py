@@ -58,8 +58,12 @@ def test_the_worked_example(field, expected):
 def test_the_worked_example_in_words():
     found = effects(ROWS, BASELINE, margin=0.5)
     assert [effect.words for effect in found.values()] == [
-        "equivalent (within ±0.5)", "worse", "worse", "worse", "equivalent (within ±0.5)",
-    ]  # fmt: skip
+        "equivalent (within ±0.5)",
+        "worse",
+        "worse",
+        "worse",
+        "equivalent (within ±0.5)",
+    ]
     assert {effect.df for effect in found.values()} == {5}  # 2 of its own and 3 lent
     # Row four's variance is 13.7 times the typical one (0.0192359), and 3 squared is 9.
     assert [name for name, effect in found.items() if effect.notes] == ["four"]
@@ -245,13 +249,12 @@ def test_the_seeds_that_an_undecided_row_needs_by_hand():
 @pytest.mark.parametrize(
     ("values", "counts", "verdict", "words"),
     [
-        ({0: 70, 1: 71}, (1, 3), "too_few",
-         "undecided: 1 of 3 diverged (0.8–91%); 2 pairs are too few; add a seed"),
+        ({0: 70, 1: 71}, (1, 3), "too_few", "undecided: 1 of 3 diverged (0.8–91%); 2 pairs are too few; add a seed"),
         ({0: 70}, (2, 3), "one_seed", "undecided: 2 of 3 diverged (9.4–99%); 1 pair is too few; add 2 seeds"),
         ({}, (3, 3), "did_not_train", "did not train (3 of 3; rate at least 29%)"),
         ({5: 70}, (1, 2), "none", "undecided: 1 of 2 diverged (1.3–99%); no pair is left; add 3 seeds"),
     ],
-)  # fmt: skip
+)
 def test_diverged_runs_are_said_and_are_no_verdict(values, counts, verdict, words):
     found = effects({"a": values, **ROWS}, BASELINE, diverged={"a": counts, "one": (0, 3)})["a"]
     assert (found.verdict, found.words) == (verdict, words)

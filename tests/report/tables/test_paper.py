@@ -53,8 +53,18 @@ def body(table: Table) -> dict[str, dict[str, str]]:
 def test_every_analysis_is_tested_here() -> None:
     """(That of searches in test_search_report.py.)"""
     assert ANALYSES == [
-        "figure3", "search", "sweep_table", "table10", "table2", "table3", "table4", "table5", "table8", "table9", "token_similarity",
-    ]  # fmt: skip
+        "figure3",
+        "search",
+        "sweep_table",
+        "table10",
+        "table2",
+        "table3",
+        "table4",
+        "table5",
+        "table8",
+        "table9",
+        "token_similarity",
+    ]
 
 
 def test_table8_at_the_papers_scale(shipped_sweep: Callable[..., Shipped]) -> None:
@@ -114,8 +124,10 @@ def test_table8_at_another_scale_is_no_reproduction(shipped_sweep: Callable[...,
     )
     paths = write.write_paper(made.root, made.name)
     assert [path.name for path in paths] == [
-        *(f"paper.{suffix}" for suffix in RENDERERS), "paper_effects_pretrained.png", "paper_effects_finetuned.png",
-    ]  # fmt: skip
+        *(f"paper.{suffix}" for suffix in RENDERERS),
+        "paper_effects_pretrained.png",
+        "paper_effects_finetuned.png",
+    ]
     before = [path.read_bytes() for path in paths]
     write.write_paper(made.root, made.name)
     assert [path.read_bytes() for path in paths] == before, "same records, same bytes"
@@ -275,8 +287,11 @@ def test_token_similarity(shipped_sweep: Callable[..., Shipped]) -> None:
 
 def test_table9_is_a_script_and_our_defaults_are_the_papers() -> None:
     done = subprocess.run(
-        [sys.executable, str(shipped.folder("analysis") / "table9.py")], capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+        [sys.executable, str(shipped.folder("analysis") / "table9.py")],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert done.returncode == 0, done.stderr
     rows = [line for line in done.stdout.splitlines() if line.startswith("| ")][2:]
     assert len(rows) == 16

@@ -83,9 +83,10 @@ def table4(study: Callable[..., Study]) -> Study:
         (([0, 1, 2, 1], [0, 1, 1, 3], [0, 1, 2, 3]), ([0, 0, 2, 3], [0, 0, 2, 3], [0, 0, 2, 3]))
     ):
         record(
-            made, made.runs["token", seed],
+            made,
+            made.runs["token", seed],
             **arrays_of(targets=TRUE, distillation=two, fused_softmax=fused, fused_logits=one, **{"class": one}),
-        )  # fmt: skip
+        )
     return made
 
 

@@ -13,17 +13,38 @@ from deit_ablate import shipped
 PAPER = shipped.folder("analysis") / "paper"
 HEADER = ["row", "column", "published", "unit", "note", "source"]
 CELLS = {
-    "table1": 3 * 7, "table2": 5 * 3, "table3": 6 * 3 + 6, "table4": 6 * 6, "table5": 32 * 6 - 2 * 4 - 2,
-    "table8": 13 * 2, "table9": 16 * 2, "table10": 4 * 5, "figure3": 4 * 4 * 2 + 4,
-}  # fmt: skip
+    "table1": 3 * 7,
+    "table2": 5 * 3,
+    "table3": 6 * 3 + 6,
+    "table4": 6 * 6,
+    "table5": 32 * 6 - 2 * 4 - 2,
+    "table8": 13 * 2,
+    "table9": 16 * 2,
+    "table10": 4 * 5,
+    "figure3": 4 * 4 * 2 + 4,
+}
 """File -> how many cells the paper's table has. Table 5: four rows have neither ReaL nor V2, two no V2."""
-ROWS = {"table1": 3, "table2": 5, "table3": 18, "table4": 6, "table5": 32, "table8": 13, "table9": 16, "table10": 4, "figure3": 16}  # fmt: skip
+ROWS = {
+    "table1": 3,
+    "table2": 5,
+    "table3": 18,
+    "table4": 6,
+    "table5": 32,
+    "table8": 13,
+    "table9": 16,
+    "table10": 4,
+    "figure3": 16,
+}
 UNITS = {"% top-1", "images/s", "fraction", "million", "pixels", "epochs", "images", ""}
 
 SWEEPS = {
-    "table2": ["table2_imagenet"], "table3": ["table3"], "table5": ["table5"], "table8": ["table8", "table8_as_run"],
-    "table10": ["table10"], "figure3": ["figure3"],
-}  # fmt: skip
+    "table2": ["table2_imagenet"],
+    "table3": ["table3"],
+    "table5": ["table5"],
+    "table8": ["table8", "table8_as_run"],
+    "table10": ["table10"],
+    "figure3": ["figure3"],
+}
 """File -> the sweeps that ask its question."""
 
 
@@ -85,7 +106,7 @@ def test_a_file_is_a_table_cell_by_cell(name: str) -> None:
         ("figure3", "usual, medium", "224", "82.2"),
         ("figure3", "token, longest", "384", "85.2"),
     ],
-)  # fmt: skip
+)
 def test_single_cells_are_the_papers(name: str, row: str, column: str, published: str) -> None:
     assert [cell["published"] for cell in read(name) if (cell["row"], cell["column"]) == (row, column)] == [published]
 
@@ -128,7 +149,9 @@ def test_the_published_settings_are_those_of_the_sweep_at_their_scale() -> None:
         ("table10", "table10", "image size", ("data", "resolution")),
         ("figure3", "figure3", "epochs", ("schedule", "epochs")),
     ):
-        rows = {row.name: row.recipe for row in planned(shipped.folder("sweeps") / f"{sweep}.yaml", profile="imagenet").rows}  # fmt: skip
+        rows = {
+            row.name: row.recipe for row in planned(shipped.folder("sweeps") / f"{sweep}.yaml", profile="imagenet").rows
+        }
         published = {cell["row"]: int(cell["published"]) for cell in read(name) if cell["column"] == column}
         assert {row: getattr(getattr(recipe, key[0]), key[1]) for row, recipe in rows.items()} == published
 
@@ -145,6 +168,10 @@ def test_the_two_readings_of_the_ablation_differ_where_they_should() -> None:
     first = {cell.variant: cell.run for cell in isolated.cells if cell.seed == 0}
     second = {cell.variant: cell.run for cell in as_run.cells if cell.seed == 0}
     assert {name for name in first if first[name] != second[name]} == {
-        "SGD pre-training", "SGD fine-tuning", "no RandAugment", "no mixup", "no cutmix",
-    }  # fmt: skip
+        "SGD pre-training",
+        "SGD fine-tuning",
+        "no RandAugment",
+        "no mixup",
+        "no cutmix",
+    }
     assert differing < set(first)

@@ -111,10 +111,22 @@ def test_markdown_escapes(text, expected):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("=1+1", "'=1+1"), ("+cmd|x", "'+cmd|x"), ("-x", "'-x"), ("@SUM(A1)", "'@SUM(A1)"), ("\t=1", "' =1"), (" =1", "' =1"), ("\r=1", "' =1"),
-        ("-1.5", "-1.5"), ("+3e-4", "+3e-4"), ("-1+1", "'-1+1"), ("adamw", "adamw"), ("-", "'-"), ("−1.50", "−1.50"), ("\x07=1", "'=1"),
+        ("=1+1", "'=1+1"),
+        ("+cmd|x", "'+cmd|x"),
+        ("-x", "'-x"),
+        ("@SUM(A1)", "'@SUM(A1)"),
+        ("\t=1", "' =1"),
+        (" =1", "' =1"),
+        ("\r=1", "' =1"),
+        ("-1.5", "-1.5"),
+        ("+3e-4", "+3e-4"),
+        ("-1+1", "'-1+1"),
+        ("adamw", "adamw"),
+        ("-", "'-"),
+        ("−1.50", "−1.50"),
+        ("\x07=1", "'=1"),
     ],
-)  # fmt: skip
+)
 def test_csv_formulas_are_defused(text, expected):
     assert escape_csv(text) == expected
 

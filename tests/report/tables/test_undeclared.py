@@ -29,8 +29,10 @@ def with_records(**more: Any) -> dict[int, Any]:
 
 def test_what_records_differ_in_is_told(study: Callable[..., Study]) -> None:
     usual: dict[str, Any] = {
-        "git": {"commit": "a" * 40, "dirty": False}, "hardware": {"gpu": "A100"}, "packages": {"torch": "2.5", "timm": "1.0"},
-    }  # fmt: skip
+        "git": {"commit": "a" * 40, "dirty": False},
+        "hardware": {"gpu": "A100"},
+        "packages": {"torch": "2.5", "timm": "1.0"},
+    }
     other = {**usual, "hardware": {"gpu": "T4"}, "packages": {"torch": "2.6", "timm": "1.0"}}
     edited = {**usual, "git": {"commit": "a" * 40, "dirty": True}}
     made = study(
@@ -43,8 +45,9 @@ def test_what_records_differ_in_is_told(study: Callable[..., Study]) -> None:
             "deeper": with_records(provenance=usual, cost={"parameters": 420000}),
             "wider": with_records(provenance=usual, cost={"parameters": 420000}),
         },
-        baseline="base", differs={"deeper": {"model.options.depth": [2, 4]}, "wider": {"augment.mixup": [0.2, 0]}},
-    )  # fmt: skip
+        baseline="base",
+        differs={"deeper": {"model.options.depth": [2, 4]}, "wider": {"augment.mixup": [0.2, 0]}},
+    )
     (note,) = told(sweep_table(made.root, "study"))
     assert note.startswith("Not isolated, differs along with what is declared: ")
     assert "elsewhere: GPU A100 → T4" in note
@@ -91,16 +94,22 @@ def test_a_road_step_by_step(study: Callable[..., Study]) -> None:
     }
     made = study(
         {name: {seed: mean + shift for seed, shift in enumerate((-0.1, 0.0, 0.1))} for name, mean in rows.items()},
-        kind="cumulative", baseline="baseline", differs=differs, margin=0.5,
-    )  # fmt: skip
+        kind="cumulative",
+        baseline="baseline",
+        differs=differs,
+        margin=0.5,
+    )
     table = sweep_table(made.root, "study")
     found = body(table)
     # Steps without any scatter still have one test image's: (100 / 599) / √6 / √3 × t(0.975, 2 + 2) = 0.11.
     assert [row["step"] for row in found.values()] == ["–", "+1.00 ± 0.11", "+2.00 ± 0.11", "−0.50 ± 0.11"]
     assert [row["difference"].split()[0] for row in found.values()] == ["–", "+1.00", "+3.00", "+2.50"]
     assert [row["differs in"] for row in found.values()] == [
-        "–", "augment.mixup 0 → 0.8", "augment.erasing 0 → 0.25", "augment.mixup 0.8 → 0",
-    ]  # fmt: skip
+        "–",
+        "augment.mixup 0 → 0.8",
+        "augment.erasing 0 → 0.25",
+        "augment.mixup 0.8 → 0",
+    ]
     assert any(note.startswith("Each row has the changes of those above; step:") for note in table.footnotes)
 
 

@@ -192,9 +192,20 @@ def test_the_storages_errors_are_its_own(tmp_path: Path) -> None:
 
 def test_a_tree_has_the_images_of_torchvision_in_its_order_and_the_old_fingerprint(tmp_path: Path) -> None:
     tree(
-        tmp_path, "a/1.png", "a/10.PNG", "a/2.Jpeg", "a/sub/0.png", "a/sub-x/0.png", "a/sub.x/0.png", "a/sub/deep/0.bmp",
-        "a-b/0.png", "a b/0.png", "B/\u00e9.png", "B/z.png", "\u00e4/1.webp",
-    )  # fmt: skip
+        tmp_path,
+        "a/1.png",
+        "a/10.PNG",
+        "a/2.Jpeg",
+        "a/sub/0.png",
+        "a/sub-x/0.png",
+        "a/sub.x/0.png",
+        "a/sub/deep/0.bmp",
+        "a-b/0.png",
+        "a b/0.png",
+        "B/\u00e9.png",
+        "B/z.png",
+        "\u00e4/1.webp",
+    )
     (tmp_path / "train" / "a" / "notes.txt").write_text("no picture")
     (tmp_path / "train" / "link").symlink_to("a/sub")
     (tmp_path / "val" / "link").symlink_to("a/sub")
