@@ -29,10 +29,15 @@ class InputError(Exception):
         return f"{text}; expected {self.expected}" if self.expected else text
 
 
-def suggest(name: str, known: Iterable[str]) -> str:
+def did_you_mean(name: str, known: Iterable[str]) -> str:
     """``; did you mean 'x'?`` for the nearest known name, or an empty string."""
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.55)
-    return f"; did you mean {near[0]!r}?" if near else ""
+    near = nearest(name, known)
+    return f"; did you mean {near!r}?" if near else ""
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that looks most like this one, or None."""
+    return next(iter(difflib.get_close_matches(name, list(known), n=1, cutoff=0.55)), None)
 
 
 class TrainError(ValueError):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import sys
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import (
@@ -18,6 +21,16 @@ from deit_ablate.recipe import Positive
 
 SAVED = 75
 """A worker's exit code for "saved, more to do"."""
+
+
+def worker_command(*arguments: str) -> list[str]:
+    """The command that starts a worker: ``python -m deit_ablate.worker``, or what DEIT_ABLATE_WORKER has instead.
+
+    That is for a Python that only a container has: ``DEIT_ABLATE_WORKER="apptainer exec image.sif python -m
+    deit_ablate.worker"``.
+    """
+    given = os.environ.get("DEIT_ABLATE_WORKER")
+    return [*(shlex.split(given) if given else (sys.executable, "-m", "deit_ablate.worker")), *arguments]
 
 
 class Part(BaseModel):

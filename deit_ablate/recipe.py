@@ -1,4 +1,4 @@
-"""What one training is: every choice that decides its outcome, typed, validated and hashed.
+"""What one training is: every choice that decides its outcome, typed and validated (``identity`` hashes it).
 
 The defaults are DeiT's Table 9 (Touvron et al., arXiv 2012.12877v2), completed from the reference
 code where the paper is silent. A recipe holds no path and no machine: those are *execution*.
@@ -7,7 +7,6 @@ code where the paper is silent. A recipe holds no path and no machine: those are
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping
@@ -15,12 +14,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
-
-SEMANTICS = 2
-"""Raised by hand when the same recipe comes to mean another training: it is part of every id."""
-
-ADDED_LATER: dict[str, Any] = {"data.test": True}
-"""Fields added after the first release, with the value that changes nothing: at it they are not hashed."""
 
 
 def _whole(value: Any) -> Any:
@@ -234,14 +227,6 @@ class Recipe(Block):
         """Whether the distillation type asks for a teacher's logits (a type of one's own does)."""
         return bool(names()["distillations"].get(self.distill.type, {"teacher": True})["teacher"])
 
-    def canonical(self) -> dict[str, Any]:
-        """The resolved recipe as plain values: what is hashed, stored and shown."""
-        return {
-            **{block: canonical_block(getattr(self, block)) for block in BLOCKS},
-            "precision": self.precision,
-            "seed": self.seed,
-        }
-
 
 BLOCKS: tuple[str, ...] = tuple(name for name, info in Recipe.model_fields.items() if isinstance(info.default, Block))
 RESETS = {"optimizer": ("base_lr", "options"), "model": ("options",), "data": ("id",)}
@@ -254,86 +239,6 @@ def names() -> dict[str, Any]:
     return json.loads((Path(__file__).parent / "names.json").read_text())
 
 
-_canonical: dict[int, tuple[Block, dict[str, Any]]] = {}
-_json: dict[int, str] = {}
-
-
-def canonical_block(block: Block) -> dict[str, Any]:
-    """One block of the canonical recipe. Remembered by object: the thousands of rows of a grid share their blocks."""
-    known = _canonical.get(id(block))
-    if known is None:
-        known = _canonical[id(block)] = (block, _resolved(block))
-        name = next(name for name in BLOCKS if type(block) is type(Recipe.model_fields[name].default))
-        _json[id(known[1])] = canonical_json(without_later({name: known[1]})[name])
-    return known[1]
-
-
-def _resolved(block: Block) -> dict[str, Any]:
-    values = block.model_dump()
-    if isinstance(block, Distill):
-        _resolve_distill(values)
-    if isinstance(block, Regularize) and not values["label_smoothing"]:
-        values["smoothing_over"] = Regularize.model_fields["smoothing_over"].default
-    if isinstance(block, Data) and values["id"] is None:
-        values["id"] = values["name"]
-    return normal(values)
-
-
-def _resolve_distill(values: dict[str, Any]) -> None:
-    """Fill in the type's own alpha; what a type does not read is set to one value, so that it splits no ids."""
-    known = names()["distillations"].get(values["type"])
-    if known is None:
-        return
-    if values["alpha"] is None or not known["teacher"]:
-        values["alpha"] = known["alpha"]
-    read = ["tau", "normalisation"] if known["tau"] else []
-    read += ["teacher", "teacher_weights", "teacher_resolution"] if known["teacher"] else []
-    for name in ("tau", "normalisation", "teacher", "teacher_weights", "teacher_resolution"):
-        if name not in read:
-            values[name] = Distill.model_fields[name].default
-
-
-def normal(value: Any) -> Any:
-    """One spelling a number: 1.0 is 1, -0.0 is 0."""
-    if isinstance(value, dict):
-        return {str(key): normal(child) for key, child in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [normal(child) for child in value]
-    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
-        return int(value)
-    return value
-
-
-def canonical_json(value: Any) -> str:
-    """Sorted, compact JSON of values that are canonical already."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
-
-
-def without_later(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """The canonical recipe less the fields of ADDED_LATER that hold the value they were introduced with."""
-    result = {key: dict(value) if isinstance(value, dict) else value for key, value in recipe.items()}
-    for path, introduced in ADDED_LATER.items():
-        block, _, name = path.partition(".")
-        holder, last = (result.get(block, {}), name) if name else (result, block)
-        if holder.get(last) == normal(introduced):
-            holder.pop(last, None)
-    return result
-
-
-def run_id(recipe: Mapping[str, Any], parents: Mapping[str, Any], sources: Mapping[str, str] | None = None) -> str:
-    """The id of a run: 16 hex digits of a SHA-256 over all that decides its outcome.
-
-    ``recipe`` is canonical; ``parents`` maps a role (teacher, from) to {"run": id, "weights": "last" | "ema"};
-    ``sources`` maps each module of one's own to the hash of its source.
-    """
-    blocks = (
-        f'"{key}":{_json.get(id(recipe[key])) or canonical_json(without_later({key: recipe[key]})[key])}'
-        for key in sorted(recipe)
-    )
-    identity = f'{{"parents":{canonical_json(parents)},"recipe":{{{",".join(blocks)}}},"semantics":{SEMANTICS},"sources":{canonical_json(sources or {})}}}'
-    return hashlib.sha256(identity.encode()).hexdigest()[:16]
-
-
 def flatten(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """(dotted key, leaf) pairs of nested mappings, in order; an empty mapping is a leaf."""
     for key, child in value.items():
@@ -342,49 +247,6 @@ def flatten(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
             yield from flatten(child, path + ".")
         else:
             yield path, child
-
-
-def difference(recipe: Mapping[str, Any], baseline: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Dotted key -> (value in the baseline, value here), where two canonical recipes or derived values differ."""
-    here, there = dict(flatten(recipe)), dict(flatten(baseline))
-    keys = dict.fromkeys([*there, *here])
-    changed = {key: (there.get(key), here.get(key)) for key in keys if there.get(key) != here.get(key)}
-    # An empty mapping that has got keys, or lost them, is told by those keys.
-    return {key: pair for key, pair in changed.items() if not ({} in pair and None in pair)}
-
-
-def derived(recipe: Recipe, train_images: int | None = None) -> dict[str, Any]:
-    """What follows from a recipe without being written in it: what leaks along with a change.
-
-    ``train_images`` is the size of the training part, for data sets whose size names.json does not know.
-    Steps and samples are None where the size is not known. Shares are of batches.
-    """
-    mix, cut = recipe.augment.mixup > 0, recipe.augment.cutmix > 0
-    cut_share = recipe.augment.mix_prob * (recipe.augment.mix_switch if mix and cut else float(cut))
-    mix_share = recipe.augment.mix_prob * float(mix or cut) - cut_share
-    batch = recipe.schedule.batch_size
-    images = train_images if train_images is not None else known_train_images(recipe.data)
-    steps = images // batch if images else None
-    heads = names()["distillations"].get(recipe.distill.type, {"heads": 1})["heads"]
-    return {
-        "effective_lr": recipe.optimizer.base_lr * batch / 512,
-        "steps_per_epoch": steps,
-        "total_steps": steps * recipe.schedule.epochs if steps else None,
-        "warmup_steps": round(recipe.schedule.warmup_epochs * steps) if steps else None,
-        "samples_seen": steps * batch * recipe.schedule.epochs if steps else None,
-        "distinct_images_per_epoch": math.ceil(steps * batch / recipe.augment.repeats) if steps else None,
-        "color_jitter": recipe.augment.color_jitter if recipe.augment.auto_augment is None else 0.0,
-        "mixup_share": round(mix_share, 6),
-        "cutmix_share": round(cut_share, 6),
-        "loss": loss_name(recipe),
-        "heads": heads,
-    }
-
-
-def loss_name(recipe: Recipe) -> str:
-    if recipe.mixes:
-        return "soft-target cross-entropy"
-    return "label-smoothing cross-entropy" if recipe.regularize.label_smoothing else "cross-entropy"
 
 
 def known_train_images(data: Data) -> int | None:

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from support import planned
 
-from deit_ablate import recipe as recipes
-from deit_ablate.recipe import Recipe, derived, difference, run_id, split_sizes
+from deit_ablate import identity
+from deit_ablate.identity import canonical, derived, difference, run_id
+from deit_ablate.recipe import Recipe, split_sizes
 from deit_ablate.sweep.overrides import to_recipe
 from deit_ablate.sweep.yaml import parse
 
@@ -19,7 +20,7 @@ def made(text: str) -> Recipe:
 
 
 def id_of(text: str) -> str:
-    return run_id(made(text).canonical(), {})
+    return run_id(canonical(made(text)), {})
 
 
 def test_the_defaults_are_deits_table_9() -> None:
@@ -69,9 +70,9 @@ def test_what_decides_the_outcome_decides_the_id() -> None:
     ]
     ids = [id_of(text) for text in texts]
     ids += [
-        run_id(Recipe().canonical(), {"teacher": {"run": "0" * 16, "weights": weights}}) for weights in ("last", "ema")
+        run_id(canonical(Recipe()), {"teacher": {"run": "0" * 16, "weights": weights}}) for weights in ("last", "ema")
     ]
-    ids += [run_id(Recipe().canonical(), {}, {"mylab:net": "abc"})]
+    ids += [run_id(canonical(Recipe()), {}, {"mylab:net": "abc"})]
     assert len(set(ids)) == len(ids)
 
 
@@ -86,10 +87,10 @@ def test_an_id_means_the_same_training_in_every_version() -> None:
 
 def test_a_field_added_later_leaves_old_ids_valid(monkeypatch: pytest.MonkeyPatch) -> None:
     before = id_of("")
-    newer = {**Recipe().canonical()}
+    newer = {**canonical(Recipe())}
     newer["augment"] = {**newer["augment"], "three_augment": False}
     assert run_id(newer, {}) != before
-    monkeypatch.setattr(recipes, "ADDED_LATER", {"augment.three_augment": False})
+    monkeypatch.setattr(identity, "ADDED_LATER", {"augment.three_augment": False})
     assert run_id(newer, {}) == before, "at the value that changes nothing it is not hashed"
     newer["augment"]["three_augment"] = True
     assert run_id(newer, {}) != before
@@ -99,8 +100,8 @@ def test_a_stored_recipe_reads_back_as_itself() -> None:
     recipe = made(
         "data: {name: digits}\naugment: {crop_scale: [0.5, 1]}\nmodel: {options: {depth: 2}}\ndistill: {type: soft}"
     )
-    again = Recipe.model_validate_json(json.dumps(recipe.canonical()))
-    assert again.canonical() == recipe.canonical()
+    again = Recipe.model_validate_json(json.dumps(canonical(recipe)))
+    assert canonical(again) == canonical(recipe)
 
 
 def test_no_mixup_doubles_cutmix_and_with_both_off_the_loss_changes() -> None:

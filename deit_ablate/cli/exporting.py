@@ -14,7 +14,7 @@ import typer
 from deit_ablate.cli import console
 from deit_ablate.cli.known import known_sweep
 from deit_ablate.cli.targets import DEFAULT_RESULTS, Results
-from deit_ablate.errors import InputError, suggest
+from deit_ablate.errors import InputError, did_you_mean
 from deit_ablate.store import Store
 
 FORMATS = ("csv", "jsonl", "parquet")
@@ -85,7 +85,7 @@ def explain(
         )
     if row not in names:
         raise InputError(
-            f"no row {rest!r} in {sweep}{suggest(rest, names)}",
+            f"no row {rest!r} in {sweep}{did_you_mean(rest, names)}",
             where=(cell, 0, 0),
             expected="one of " + ", ".join(names[:20]),
         )
@@ -99,7 +99,7 @@ def explain(
 
     if column and column not in STATISTICS:
         raise InputError(
-            f"no column {column!r}{suggest(column, STATISTICS)}",
+            f"no column {column!r}{did_you_mean(column, STATISTICS)}",
             where=(cell, 0, 0),
             expected="one of " + ", ".join(STATISTICS),
         )

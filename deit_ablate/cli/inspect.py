@@ -13,8 +13,9 @@ from deit_ablate.cli import cluster, console
 from deit_ablate.cli.known import known_sweep
 from deit_ablate.cli.targets import DEFAULT_RESULTS, Results, names_of, one_run
 from deit_ablate.errors import InputError
+from deit_ablate.identity import difference
 from deit_ablate.launch import status as statuses
-from deit_ablate.recipe import difference, flatten
+from deit_ablate.recipe import flatten
 from deit_ablate.store import Store, owner
 
 RunArgument = Annotated[

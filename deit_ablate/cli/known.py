@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from deit_ablate.errors import InputError, suggest
+from deit_ablate.errors import InputError, did_you_mean
 from deit_ablate.store import Store
 
 
@@ -14,7 +14,7 @@ def known_sweep(store: Store, sweep: str) -> str:
     names = store.sweeps()
     if name not in names:
         raise InputError(
-            f"no sweep {sweep!r} in {store.root}{suggest(name, names)}",
+            f"no sweep {sweep!r} in {store.root}{did_you_mean(name, names)}",
             expected="one of " + ", ".join(names) if names else "a sweep that was run",
         )
     return name

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from deit_ablate.cli import cluster, console
 from deit_ablate.cli.options import folder_of, must_have
 from deit_ablate.errors import InputError
-from deit_ablate.execution import Execution
+from deit_ablate.execution import Execution, worker_command
 from deit_ablate.launch.executors import EXECUTORS
 from deit_ablate.launch.jobs import worker_arguments
 from deit_ablate.launch.local import Launch, Report
@@ -192,7 +192,7 @@ def _path(sha256: str | None, sources: Mapping[str, Path], store: Store) -> str 
 
 
 def _worker(*argv: str) -> int:
-    return subprocess.run([sys.executable, "-m", "deit_ablate.worker", *argv], stdout=sys.stderr).returncode
+    return subprocess.run(worker_command(*argv), stdout=sys.stderr).returncode
 
 
 def _seen_from_here(work: Work) -> bool:

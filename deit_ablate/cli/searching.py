@@ -11,7 +11,7 @@ import yaml
 from deit_ablate.cli import console
 from deit_ablate.cli.known import known_sweep
 from deit_ablate.cli.targets import DEFAULT_RESULTS, Results
-from deit_ablate.errors import InputError, suggest
+from deit_ablate.errors import InputError, did_you_mean
 from deit_ablate.search.trials import Trial, best, read_trials
 from deit_ablate.store import Store
 
@@ -74,7 +74,7 @@ def _found(store: Store, plan: dict[str, Any], row: str) -> tuple[Trial, bool]:
         )
     row = row or names[0]
     if row not in names:
-        raise InputError(f"no row {row!r}{suggest(row, names)}", expected="one of " + ", ".join(names))
+        raise InputError(f"no row {row!r}{did_you_mean(row, names)}", expected="one of " + ", ".join(names))
     if row in winners:
         return next(trial for trial in trials if trial.number == winners[row]), True
     found = best([trial for trial in trials if trial.row == row], search["objectives"], 1)

@@ -17,7 +17,7 @@ from deit_ablate.cli.run import Json, Profile, Sets, SweepArgument
 from deit_ablate.cli.targets import DEFAULT_RESULTS, Results, runs_of, stored_runs, study
 from deit_ablate.cli.weights import keep_weights
 from deit_ablate.errors import InputError
-from deit_ablate.execution import Execution
+from deit_ablate.execution import Execution, worker_command
 from deit_ablate.recipe import names
 from deit_ablate.store import Store
 from deit_ablate.sweep.plan import Run, make_plan
@@ -130,8 +130,7 @@ def _told(answer: Mapping[str, Any]) -> str:
 
 def _worker(mode: str, request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Ask a worker process; its answers, a JSON line each, as they come. What it says besides goes to the terminal."""
-    command = [sys.executable, "-m", "deit_ablate.worker", mode]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(worker_command(mode), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin
         assert process.stdout
         process.stdin.write(json.dumps(request))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from deit_ablate import shipped
-from deit_ablate.errors import InputError, suggest
+from deit_ablate.errors import InputError, did_you_mean
 from deit_ablate.store import Store
 from deit_ablate.sweep.load import Sweep, load_sweep
 from deit_ablate.sweep.plan import Plan, Run, make_plan
@@ -101,7 +101,7 @@ def study(
         return Study(built_in, profile, tuple(sets), seeds, name)
     names = [*store.sweeps(), *(path.stem for path in shipped.folder("sweeps").glob("*.yaml"))]
     raise InputError(
-        f"no sweep {sweep!r}{suggest(sweep, names)}", expected="a sweep file, or a name under the results folder"
+        f"no sweep {sweep!r}{did_you_mean(sweep, names)}", expected="a sweep file, or a name under the results folder"
     )
 
 
@@ -133,7 +133,7 @@ def runs_of(target: str, store: Store) -> list[str]:
     known = store.plan(sweep) if re.match(r"[A-Za-z0-9]", sweep) and "/" not in sweep else None
     if known is None:
         raise InputError(
-            f"no run or sweep {target!r} in {store.root}{suggest(sweep, store.sweeps())}",
+            f"no run or sweep {target!r} in {store.root}{did_you_mean(sweep, store.sweeps())}",
             expected="sweep:variant:seed, or the first digits of a run's id",
         )
     last = known["stages"][-1]["name"]
@@ -146,7 +146,7 @@ def runs_of(target: str, store: Store) -> list[str]:
             found.append(run)
     if not found or len(parts) > 3:
         variants = [row["name"] for row in known["variants"]]
-        hint = suggest(parts[0], variants) if parts and parts[0] not in variants else ""
+        hint = did_you_mean(parts[0], variants) if parts and parts[0] not in variants else ""
         raise InputError(
             f"no run {target!r}{hint}", expected=f"{sweep}:VARIANT:SEED, with one of {', '.join(variants[:20])}"
         )

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import IO
 
-from deit_ablate.execution import SAVED
+from deit_ablate.execution import SAVED, worker_command
 from deit_ablate.launch.jobs import Ended, Job
 
 
@@ -198,7 +198,7 @@ class LocalExecutor:
             self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as the server)
             # A session of its own: Ctrl-C in the terminal must reach runs through us alone.
             self._server = subprocess.Popen(
-                [sys.executable, "-m", "deit_ablate.worker", "--serve"],
+                worker_command("--serve"),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._errors,
@@ -244,7 +244,7 @@ def _environments(job: Job, gpus: Sequence[str]) -> list[dict[str, str]]:
 
 def foreground(job: Job) -> int:
     """Carry one job in the foreground of this terminal; returns the exit code of its (first) worker."""
-    command = [sys.executable, "-m", "deit_ablate.worker", *job.argv(), "--foreground"]
+    command = worker_command(*job.argv(), "--foreground")
     gpus = visible_gpus() if job.ranks > 1 else []
     workers = [subprocess.Popen(command, env={**os.environ, **own}) for own in _environments(job, gpus)]
     while True:

@@ -10,8 +10,8 @@ from typing import Any
 
 import pandas as pd
 
+from deit_ablate.identity import canonical_json
 from deit_ablate.launch import status
-from deit_ablate.recipe import canonical_json
 from deit_ablate.report.records import Records, number
 from deit_ablate.store import State, Store
 

@@ -14,7 +14,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from deit_ablate import files
-from deit_ablate.recipe import canonical_json, flatten
+from deit_ablate.identity import canonical_json
+from deit_ablate.recipe import flatten
 from deit_ablate.store import Attempt, State, Store
 
 SCHEMA = 1

@@ -22,7 +22,7 @@ from optuna.storages.journal import BaseJournalBackend
 from optuna.trial import TrialState
 
 from deit_ablate import files
-from deit_ablate.recipe import canonical_json
+from deit_ablate.identity import canonical_json
 from deit_ablate.search.trials import Trial, read_trials
 from deit_ablate.store import State, Store
 from deit_ablate.sweep.fields import OBJECTIVES, PRUNERS, SAMPLERS

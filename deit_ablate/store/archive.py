@@ -20,7 +20,7 @@ from typing import Any
 
 from deit_ablate import files
 from deit_ablate.errors import InputError
-from deit_ablate.recipe import run_id
+from deit_ablate.identity import run_id
 from deit_ablate.store import Attempt, Store
 
 _ABSOLUTE = re.compile(r"(?<![^\s='\"])/[^\s'\"]*/(?=[^\s/])")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from deit_ablate import files
-from deit_ablate.recipe import canonical_json, run_id
+from deit_ablate.identity import canonical_json, run_id
 from deit_ablate.store import owner
 from deit_ablate.store.attempt import HOLD_AFTER, RESUMABLE, SCHEMA, Attempt, Refused, State, failure
 

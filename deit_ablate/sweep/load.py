@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from deit_ablate import shipped
-from deit_ablate.errors import InputError, Position, suggest
+from deit_ablate.errors import InputError, Position, did_you_mean
 from deit_ablate.execution import Execution
 from deit_ablate.recipe import BLOCKS
 from deit_ablate.sweep.fields import NAME, RESERVED, ProfileFile, SearchFile, SweepFile
@@ -229,7 +229,7 @@ def load_profile(name: str, beside: Path, where: Position) -> tuple[Node, Execut
     known = sorted({path.stem for folder in folders for path in folder.glob("*.yaml")})
     if name not in known:
         raise InputError(
-            f"no profile {name!r}{suggest(name, known)}",
+            f"no profile {name!r}{did_you_mean(name, known)}",
             where=where,
             key="profile",
             expected="one of " + ", ".join(known),
@@ -319,7 +319,7 @@ def _stages(node: Node, parsed: SweepFile, seeds: tuple[int, ...]) -> tuple[Stag
             )
         for role, parent in (("teacher", part.teacher), ("from", part.from_)):
             if parent is not None and parent not in parsed.stages:
-                hint = suggest(parent, parsed.stages)
+                hint = did_you_mean(parent, parsed.stages)
                 raise InputError(
                     f"no stage {parent!r}{hint}",
                     where=whole.locate((name, role)),
@@ -367,7 +367,7 @@ def _check_baseline(node: Node, baseline: str | None, variants: Sequence[Variant
     if baseline is not None and baseline not in known:
         place = node.value["baseline"].where if node.get("baseline") else node.where
         raise InputError(
-            f"no row {baseline!r}{suggest(baseline, known)}",
+            f"no row {baseline!r}{did_you_mean(baseline, known)}",
             where=place,
             key="baseline",
             expected="one of " + ", ".join(known[:20]),
@@ -389,7 +389,7 @@ def _check_by_profile(
         for name, child in rows.items():
             if name not in known:
                 raise InputError(
-                    f"no row or stage {name!r}{suggest(name, known)}",
+                    f"no row or stage {name!r}{did_you_mean(name, known)}",
                     where=rows.keys.get(name, child.where),
                     key=f"by_profile.{profile}",
                     expected="one of " + ", ".join(known[:20]),

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from deit_ablate.errors import InputError, Position
+from deit_ablate.execution import worker_command
 from deit_ablate.recipe import Recipe, names
 from deit_ablate.sweep.overrides import offline_answer
 from deit_ablate.sweep.yaml import Node
@@ -95,8 +95,7 @@ _timm: frozenset[str] | None = None
 
 def ask_worker(requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Ask the worker command, which may import torch, about names. Raises InputError where it cannot answer."""
-    command = [sys.executable, "-m", "deit_ablate.worker", "names"]
-    done = subprocess.run(command, input=json.dumps(requests), capture_output=True, text=True)
+    done = subprocess.run(worker_command("names"), input=json.dumps(requests), capture_output=True, text=True)
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or ["no answer"])[-1]
         raise InputError(

@@ -12,7 +12,7 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, ValidationError
 
 from deit_ablate import files
-from deit_ablate.errors import InputError, suggest
+from deit_ablate.errors import InputError, did_you_mean
 from deit_ablate.recipe import BLOCKS, RESETS, Block, Recipe, names
 from deit_ablate.sweep.yaml import Node, merge
 
@@ -34,7 +34,7 @@ def _input_error(
     if unknown:
         known = _fields_at(model, loc[:-1])
         return InputError(
-            f"unknown key {loc[-1]!r}{suggest(str(loc[-1]), known)}",
+            f"unknown key {loc[-1]!r}{did_you_mean(str(loc[-1]), known)}",
             where=node.locate(loc, at_key=True),
             key=key,
             expected="one of " + ", ".join(known),
@@ -167,7 +167,7 @@ def check_keys(node: Node, extra: Iterable[str] = (), prefix: str = "") -> None:
                 expected="`seeds:` at the top of the sweep",
             )
         if key not in known:
-            hint = suggest(key, known)
+            hint = did_you_mean(key, known)
             raise InputError(
                 f"unknown key {key!r}{hint}", where=place, key=prefix + key, expected="one of " + ", ".join(known)
             )
@@ -183,7 +183,7 @@ def check_keys(node: Node, extra: Iterable[str] = (), prefix: str = "") -> None:
             for name, value in child.items():
                 if name not in fields:
                     raise InputError(
-                        f"unknown key {name!r}{suggest(name, fields)}",
+                        f"unknown key {name!r}{did_you_mean(name, fields)}",
                         where=child.keys.get(name, value.where),
                         key=f"{prefix}{key}.{name}",
                         expected="one of " + ", ".join(fields),
@@ -216,7 +216,7 @@ def to_recipe(node: Node, seed: int | None = None) -> Recipe:
         known = names()["optimizers"]
         rate = known.get(str(name.value), {}).get("base_lr")
         if rate is None:
-            meant = "" if str(name.value) in known or ":" in str(name.value) else suggest(str(name.value), known)
+            meant = "" if str(name.value) in known or ":" in str(name.value) else did_you_mean(str(name.value), known)
             raise InputError(
                 f"{name.value!r} comes without a learning rate (another optimizer's is not taken over){meant}",
                 where=name.where,
@@ -253,5 +253,5 @@ def offline_answer(kind: str, name: str, options: Mapping[str, Any]) -> str | bo
         return False
     unknown = [option for option in options if "options" in known and option not in known["options"]]
     if unknown:
-        return f"{name} has no option {unknown[0]!r}{suggest(unknown[0], known['options'])}; it has {', '.join(known['options'])}"
+        return f"{name} has no option {unknown[0]!r}{did_you_mean(unknown[0], known['options'])}; it has {', '.join(known['options'])}"
     return True

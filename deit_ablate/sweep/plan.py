@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from deit_ablate.errors import InputError, suggest
-from deit_ablate.recipe import Recipe, derived, difference, flatten, names, run_id
+from deit_ablate.errors import InputError, did_you_mean
+from deit_ablate.identity import canonical, derived, difference, run_id
+from deit_ablate.recipe import Recipe, flatten, names
 from deit_ablate.sweep.confounds import Leak, planned_leaks
 from deit_ablate.sweep.load import Stage, Sweep, Variant, load_profile
 from deit_ablate.sweep.names import Answers, check_names, modules
@@ -111,7 +112,7 @@ class Plan:
         for name in variants:
             if name not in known:
                 raise InputError(
-                    f"no row {name!r}{suggest(name, known)}",
+                    f"no row {name!r}{did_you_mean(name, known)}",
                     where=("--only", 0, 0),
                     expected="one of " + ", ".join(known[:20]),
                 )
@@ -179,12 +180,12 @@ def make_plan(sweep: Sweep, answers: Answers | None = None) -> Plan:
         made: dict[tuple[str, int], str] = {}
         for stage in sweep.stages:
             recipe = recipes[variant.name, stage.name]
-            canonical = recipe.canonical()
+            resolved = canonical(recipe)
             own = {module: sources[module] for module in modules(recipe) if module in sources}
             for seed in stage.seeds:
                 parents = dict(_parents(sweep, stage, recipe, seed, made))
-                seeded = {**canonical, "seed": seed}
-                run = Run(run_id(seeded, parents, own), seeded, parents, own, _weights(canonical))
+                seeded = {**resolved, "seed": seed}
+                run = Run(run_id(seeded, parents, own), seeded, parents, own, _weights(resolved))
                 runs.setdefault(run.id, run)
                 written.setdefault(run.id, nodes[variant.name][stage.name])
                 made[stage.name, seed] = run.id
@@ -277,7 +278,7 @@ def _rows(sweep: Sweep, recipes: Mapping[tuple[str, str], Recipe]) -> Iterator[R
         # The final stage first; of an earlier one what it does not say already, under the stage's name.
         for stage in reversed(sweep.stages) if sweep.baseline else ():
             recipe, base = recipes[variant.name, stage.name], recipes[sweep.baseline or "", stage.name]
-            own = difference(recipe.canonical(), base.canonical()) if recipe is not base else {}
+            own = difference(canonical(recipe), canonical(base)) if recipe is not base else {}
             follows = difference(derived(recipe), derived(base)) if own else {}
             prefix = "" if stage.name == final else f"{stage.name}."
             differs |= {f"{prefix}{key}": pair for key, pair in own.items() if differs.get(key) != pair}
@@ -348,8 +349,8 @@ def single_run(path: Path, sets: Sequence[str]) -> Run:
     if node.get("run") is not None and stored is not None and not sets:
         parents = (node.get("parents") or Node({}, node.where)).plain()
         sources = (node.get("sources") or Node({}, node.where)).plain()
-        canonical = to_recipe(stored).canonical()
-        return Run(run_id(canonical, parents, sources), canonical, parents, sources)
+        resolved = canonical(to_recipe(stored))
+        return Run(run_id(resolved, parents, sources), resolved, parents, sources)
     base = Node({}, node.where)
     profile = node.get("profile")
     if profile is not None:
@@ -370,6 +371,6 @@ def single_run(path: Path, sets: Sequence[str]) -> Run:
             expected="distill.teacher, or a sweep with a stage that teaches",
         )
     sources = check_names({("", ""): recipe}, {"": {"": merged}}, {})
-    canonical = recipe.canonical()
+    resolved = canonical(recipe)
     own_sources = {module: sources[module] for module in modules(recipe) if module in sources}
-    return Run(run_id(canonical, {}, own_sources), canonical, {}, own_sources, _weights(canonical))
+    return Run(run_id(resolved, {}, own_sources), resolved, {}, own_sources, _weights(resolved))

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from deit_ablate.errors import InputError, Position, suggest
+from deit_ablate.errors import InputError, Position, did_you_mean
 from deit_ablate.recipe import Recipe, flatten
 from deit_ablate.sweep.overrides import dotted
 from deit_ablate.sweep.yaml import Node, expand_dotted, merge
@@ -128,7 +128,7 @@ def _leave_one_out(node: Node) -> Iterator[Row]:
     def off(key: str, where: Position) -> Any:
         if key not in OFF:
             raise InputError(
-                f"{key!r} has no off value{suggest(key, OFF)}",
+                f"{key!r} has no off value{did_you_mean(key, OFF)}",
                 where=where,
                 expected="one of " + ", ".join(OFF) + "; or `name: {overrides}`",
             )
@@ -144,7 +144,7 @@ def _add_one(node: Node) -> Iterator[Row]:
         block, _, name = key.partition(".")
         if key not in OFF or table9[block][name] == OFF[key]:
             raise InputError(
-                f"{key!r} is no switch that Table 9 has on{suggest(key, OFF)}",
+                f"{key!r} is no switch that Table 9 has on{did_you_mean(key, OFF)}",
                 where=where,
                 expected="`name: {overrides}`",
             )

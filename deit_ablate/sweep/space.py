@@ -9,9 +9,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, WithJsonSchema, model_validator
 
-from deit_ablate.errors import InputError, Position, suggest
+from deit_ablate.errors import InputError, Position, did_you_mean
 from deit_ablate.execution import Part
-from deit_ablate.recipe import BLOCKS, Recipe, canonical_json, flatten, normal
+from deit_ablate.identity import canonical_json, normal
+from deit_ablate.recipe import BLOCKS, Recipe, flatten
 from deit_ablate.sweep.fields import SearchFile
 from deit_ablate.sweep.overrides import check_keys, dotted, validate
 from deit_ablate.sweep.rows import nested
@@ -211,7 +212,7 @@ def read_search(node: Node, settings: SearchFile | None, rows: Sequence[str], se
     for name, child in by_row.items():
         if name not in rows:
             raise InputError(
-                f"no row {name!r}{suggest(name, rows)}",
+                f"no row {name!r}{did_you_mean(name, rows)}",
                 where=by_row.keys.get(name, child.where),
                 key="search.spaces",
                 expected="one of " + ", ".join(rows[:20]),

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from deit_ablate.errors import InputError, Position, suggest
+from deit_ablate.errors import InputError, Position, did_you_mean
 
 MAX_BYTES = 4 * 1024 * 1024
 MAX_VALUES = 400_000
@@ -185,7 +185,7 @@ def load(path: Path) -> Node:
             raw = handle.read(MAX_BYTES + 1)
     except FileNotFoundError:
         siblings = [p.name for p in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
-        raise InputError("no such file" + suggest(path.name, siblings), where=(file, 0, 0)) from None
+        raise InputError("no such file" + did_you_mean(path.name, siblings), where=(file, 0, 0)) from None
     except IsADirectoryError:
         raise InputError("is a folder", where=(file, 0, 0), expected="a YAML file") from None
     except OSError as error:

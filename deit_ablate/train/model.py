@@ -19,9 +19,9 @@ from timm.models import VisionTransformer
 from timm.models.deit import VisionTransformerDistilled
 from torch import Tensor, nn
 
-from deit_ablate.errors import TrainError
+from deit_ablate.errors import TrainError, did_you_mean
 from deit_ablate.recipe import Recipe
-from deit_ablate.train.registry import check_options, did_you_mean, lookup, option_names
+from deit_ablate.train.registry import check_options, lookup, option_names
 
 Heads = tuple[Tensor, Tensor | None]
 """Logits (B, K) of the class head, and of the distillation head where there is one."""

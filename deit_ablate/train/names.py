@@ -14,12 +14,12 @@ from typing import Any
 import timm
 import torch
 
-from deit_ablate.errors import TrainError
+from deit_ablate.errors import TrainError, nearest
 from deit_ablate.train.data.sets import DATASETS, FASHION_DEBIAN
 from deit_ablate.train.distill import DISTILLATIONS, Distillation, distillation_of
 from deit_ablate.train.model import MODELS, Shape, build_model
 from deit_ablate.train.optim import OPTIMIZERS, optimizer_options, timm_optimizers
-from deit_ablate.train.registry import check_options, load, nearest, option_names, source_sha256
+from deit_ablate.train.registry import check_options, load, option_names, source_sha256
 
 DATASET_FACTS: dict[str, dict[str, int | str | None]] = {
     "digits": {"folder": None, "classes": 10, "train": 1198, "test": 599, "channels": 1, "resolution": 16},

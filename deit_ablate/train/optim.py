@@ -18,9 +18,9 @@ from timm.scheduler import CosineLRScheduler
 from torch import nn
 from torch.optim import Optimizer
 
-from deit_ablate.errors import TrainError
+from deit_ablate.errors import TrainError, did_you_mean
 from deit_ablate.recipe import Recipe
-from deit_ablate.train.registry import check_options, did_you_mean, load, option_names
+from deit_ablate.train.registry import check_options, load, option_names
 
 Groups = list[dict[str, Any]]
 

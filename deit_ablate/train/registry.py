@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import importlib
 import importlib.util
@@ -11,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from deit_ablate.errors import TrainError
+from deit_ablate.errors import TrainError, did_you_mean
 
 Entry = TypeVar("Entry")
 
@@ -41,11 +40,6 @@ def source_sha256(name: str) -> str:
     return hashlib.sha256(Path(found.origin).read_bytes()).hexdigest()
 
 
-def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name that looks most like this one, or None."""
-    return next(iter(difflib.get_close_matches(name, list(known), 1)), None)
-
-
 FEW = 12
 """Names up to which an error lists them all."""
 
@@ -57,14 +51,8 @@ def lookup(kind: str, name: str, registry: Mapping[str, Entry]) -> Entry:
     if ":" in name:
         entry: Entry = load(name)
         return entry
-    few = f"; there are {', '.join(registry)}" if len(registry) <= FEW else ""
+    few = f" (there are {', '.join(registry)})" if len(registry) <= FEW else ""
     raise TrainError(f"no {kind} is called {name!r}{did_you_mean(name, registry)}{few}")
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """`` (did you mean 'x'?)``, or nothing where no known name is close."""
-    close = nearest(name, known)
-    return f" (did you mean {close!r}?)" if close else ""
 
 
 def option_names(function: Callable[..., Any], skip: Iterable[str]) -> list[str] | None:
@@ -80,5 +68,5 @@ def check_options(owner: str, options: Mapping[str, Any], known: list[str] | Non
     for option in options:
         if known is not None and option not in known:
             raise TrainError(
-                f"{owner} has no option {option!r}{did_you_mean(option, known)}; it has {', '.join(known) or 'none'}"
+                f"{owner} has no option {option!r}{did_you_mean(option, known)} (it has {', '.join(known) or 'none'})"
             )

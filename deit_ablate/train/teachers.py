@@ -23,11 +23,10 @@ from timm.models import VisionTransformer, clean_state_dict, get_pretrained_cfg
 from torch import Tensor, nn
 
 from deit_ablate import files
-from deit_ablate.errors import TrainError
+from deit_ablate.errors import TrainError, did_you_mean
 from deit_ablate.recipe import Recipe
 from deit_ablate.train.distill import distillation_of
 from deit_ablate.train.model import heads
-from deit_ablate.train.registry import did_you_mean
 
 HOLDERS = ("model", "state_dict", "model_ema", "state_dict_ema", "ema")
 """Under which a checkpoint keeps its weights, the first that is there: as the reference code, raw weights before averages."""

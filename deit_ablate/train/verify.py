@@ -13,7 +13,8 @@ from torch import nn
 
 from deit_ablate import files
 from deit_ablate.errors import TrainError
-from deit_ablate.recipe import Recipe, run_id
+from deit_ablate.identity import run_id
+from deit_ablate.recipe import Recipe
 from deit_ablate.train import checkpoint, cost
 from deit_ablate.train.data.loader import evaluation_batches
 from deit_ablate.train.data.sets import Array, Splits, load_data

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from deit_ablate import __version__, files
 from deit_ablate.execution import SAVED
-from deit_ablate.recipe import Recipe, run_id
+from deit_ablate.identity import run_id
+from deit_ablate.recipe import Recipe
 from deit_ablate.store import Attempt, Refused, Store
 from deit_ablate.store.checkout import checkout
 from deit_ablate.worker.forkserver import HELD

@@ -11,7 +11,8 @@ import pytest
 from support import Command
 
 from deit_ablate.cli.app import COMMANDS
-from deit_ablate.recipe import Recipe, run_id
+from deit_ablate.identity import canonical, run_id
+from deit_ablate.recipe import Recipe
 from deit_ablate.store import Store, owner
 
 
@@ -103,7 +104,7 @@ def test_init_writes_what_is_shipped_and_overwrites_nothing(command: Command) ->
 @pytest.fixture
 def alone(command: Command) -> tuple[Store, str]:
     """A store with one run whose attempt is open, on a machine that nobody can ask."""
-    store, recipe = Store(command.folder / "results"), Recipe().canonical()
+    store, recipe = Store(command.folder / "results"), canonical(Recipe())
     run = run_id(recipe, {})
     store.register(run, recipe, {}, {})
     return store, run

@@ -12,7 +12,7 @@ import numpy as np
 from support import planned
 
 from deit_ablate import files, shipped
-from deit_ablate.recipe import run_id
+from deit_ablate.identity import run_id
 from deit_ablate.store import Store
 from deit_ablate.sweep.plan import Cell
 

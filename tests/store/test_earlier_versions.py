@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from support import Command, planned
 
-from deit_ablate.recipe import run_id
+from deit_ablate.identity import run_id
 from deit_ablate.store import Store
 from deit_ablate.store.submissions import Submissions
 

@@ -15,10 +15,11 @@ import pytest
 from support import wait_for
 
 from deit_ablate import files
-from deit_ablate.recipe import Recipe, run_id
+from deit_ablate.identity import canonical, run_id
+from deit_ablate.recipe import Recipe
 from deit_ablate.store import Attempt, Refused, State, Store, owner
 
-RECIPE = Recipe().canonical()
+RECIPE = canonical(Recipe())
 RUN = run_id(RECIPE, {})
 
 

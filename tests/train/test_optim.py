@@ -200,7 +200,7 @@ def test_options_reach_the_optimizer_and_wrong_ones_are_refused() -> None:
         0.8,
         0.9,
     )
-    with pytest.raises(TrainError, match=r"adamw has no option 'beta' .did you mean 'betas'"):
+    with pytest.raises(TrainError, match=r"adamw has no option 'beta'; did you mean 'betas'"):
         build_optimizer(recipe_for("adamw", options={"beta": 0.9}), quadratic())
     with pytest.raises(TrainError, match="lion has no option 'eps'"):  # timm alone would drop it without a word
         build_optimizer(recipe_for("lion", options={"eps": 1e-3}), quadratic())

@@ -212,7 +212,7 @@ def test_what_does_not_fit_is_said(vit: Any, tmp_path: Path) -> None:
     lacking = {key: value for key, value in vit.state_dict().items() if not key.startswith("blocks.1")}
     with pytest.raises(TrainError, match=r"does not fit .*Missing key.*blocks\.1"):
         named_teacher(VIT, saved(tmp_path / "lacking.pth", lacking), None, 10, 1)
-    with pytest.raises(TrainError, match="no model called 'regnety_16' .did you mean 'regnety_16"):
+    with pytest.raises(TrainError, match="no model called 'regnety_16'; did you mean 'regnety_16"):
         named_teacher("regnety_16", path, None, 10, 1)
     with pytest.raises(TrainError, match=r"no such weights: Invalid pretrained tag \(mine\) for test_vit"):
         named_teacher("test_vit.mine", path, None, 10, 1)

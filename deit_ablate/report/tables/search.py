@@ -15,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 
-from deit_ablate.recipe import canonical_json
+from deit_ablate.identity import canonical_json
 from deit_ablate.report.frame import final_stage, read_plan, rows
 from deit_ablate.report.stats.intervals import Interval, mean_interval
 from deit_ablate.report.stats.power import confirmed_words, optimism

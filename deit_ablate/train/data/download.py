@@ -20,9 +20,8 @@ from pathlib import Path
 from torchvision.datasets import FashionMNIST
 from torchvision.datasets.utils import check_integrity, download_url
 
-from deit_ablate.errors import TrainError
+from deit_ablate.errors import TrainError, did_you_mean
 from deit_ablate.train.data.sets import CIFAR, DATASETS, Cifar
-from deit_ablate.train.registry import did_you_mean
 
 CIFAR_HOME = "https://www.cs.toronto.edu/~kriz/"
 SILENCE_SECONDS = 60.0
