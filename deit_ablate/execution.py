@@ -149,8 +149,8 @@ class Slurm(Part):
 class Execution(Part):
     """How runs are carried out; none of it is part of a run's identity, all of it is recorded."""
 
-    executor: Literal["local", "slurm"] = "local"
-    """Where runs happen: on this machine, or as jobs of a SLURM cluster."""
+    executor: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", max_length=80)] = "local"
+    """Where runs happen: local (this machine), slurm (jobs of a cluster), or one that an installed package registers."""
     slurm: Slurm = Slurm()
     parallel: Annotated[int, Field(ge=1, le=4096)] | None = None
     """Runs at once; by default one a core, or one a GPU."""
@@ -173,3 +173,21 @@ class Execution(Part):
     """Keep images and convolutions in the channels-last layout."""
     deterministic: bool = False
     """Only algorithms that give the same bits each time (on a GPU; a CPU does so anyway)."""
+
+    def to_json(self) -> str:
+        """What a worker is told, as ``from_json`` reads it."""
+        return self.model_dump_json(exclude=set(OF_THE_LAUNCHER), exclude_defaults=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Execution:
+        return cls.model_validate_json(text)
+
+    def record(self) -> dict[str, Any]:
+        """What is recorded with an attempt: all that a worker is told, less its paths."""
+        return self.model_dump(exclude={*OF_THE_LAUNCHER, "data_dir", "stage_data"})
+
+
+OF_THE_LAUNCHER = ("executor", "slurm", "parallel")
+"""Options that decide where and when a run is executed; its worker is not told them."""
+FIXED = ("threads", "compile", "channels_last", "deterministic")
+"""Options that change the bits of a result: a run's first attempt decides them for its life."""

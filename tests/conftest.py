@@ -11,9 +11,9 @@ import pytest
 from support import OWN_MODELS, TINY, Command, planned
 
 from deit_ablate.execution import Execution
-from deit_ablate.launch.jobs import worker_arguments
-from deit_ablate.launch.local import Launch, Report
-from deit_ablate.launch.pool import LocalExecutor
+from deit_ablate.launch.jobs import Report, Work
+from deit_ablate.launch.local import JobLaunch
+from deit_ablate.launch.pool import ProcessPool
 from deit_ablate.store import Store
 
 
@@ -28,8 +28,8 @@ def own_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def executor(own_models: Path) -> Iterator[LocalExecutor]:
-    made = LocalExecutor(parallel=2)
+def pool(own_models: Path) -> Iterator[ProcessPool]:
+    made = ProcessPool(Execution(parallel=2))
     yield made
     made.close()
 
@@ -52,7 +52,7 @@ def sweep(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def launch(executor: LocalExecutor, store: Store) -> Callable[..., Report]:
+def launch(pool: ProcessPool, store: Store) -> Callable[..., Report]:
     """Launch a sweep in this process on the session's server."""
 
     def run(
@@ -68,10 +68,9 @@ def launch(executor: LocalExecutor, store: Store) -> Callable[..., Report]:
             plan.sweep.name, {**plan.document(os.path.relpath(path.resolve(), into.root.resolve())), "asked": {}}
         )
 
-        def arguments(retrying: bool) -> tuple[str, ...]:
-            return worker_arguments(Execution(device="cpu", loaders=loaders), retrying)
-
-        return Launch(plan.runs, into, executor, arguments=arguments, retry=retry).run(lambda progress: None, stop)
+        execution = Execution(device="cpu", loaders=loaders)
+        work = Work(into, None, plan.runs, plan.labels(), {}, execution, retry=retry)
+        return JobLaunch(work, pool).run(lambda progress: None, stop)
 
     return run
 

@@ -39,8 +39,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "gc": ("manage", "Remove checkpoints that finished runs no longer need"),
     "keep": ("manage", "Write a sweep's records, curves and predictions to a small folder, to be kept"),
     "import": ("manage", "Merge another store, or kept records, into this one"),
-    "init": ("manage", "Write the shipped sweeps and analyses out, to be edited"),
-    "schema": ("manage", "Print the JSON Schema of sweep files"),
+    "init": ("setup", "Write the shipped sweeps and analyses out, to be edited"),
+    "schema": ("setup", "Print the JSON Schema of sweep files"),
 }
 """Sub-command -> (module, one line of help). A module is imported when its command is used: --help is quick."""
 

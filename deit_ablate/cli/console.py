@@ -10,7 +10,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from deit_ablate.launch.local import Progress, Report
+from deit_ablate.launch.cost import size as size
+from deit_ablate.launch.jobs import Progress, Report
 from deit_ablate.store import State, Store
 from deit_ablate.sweep.plan import Run
 
@@ -31,16 +32,6 @@ def duration(seconds: float | None) -> str:
     if seconds < 5400:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.1f} h"
-
-
-def size(count: float | None) -> str:
-    if count is None:
-        return "unknown"
-    for unit in ("B", "KB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
 
 
 def show_value(value: Any) -> str:
@@ -95,7 +86,7 @@ class Watch:
         self.store, self.labels, self.runs = store, labels, runs
         self.stream = stream or sys.stdout
         self.begun = self.last = time.monotonic()
-        self.told_of: set[str] = set()
+        self.announced: set[str] = set()
         self.live: Any = None
         if self.stream.isatty() and os.environ.get("TERM") != "dumb":
             from rich.console import Console
@@ -108,7 +99,7 @@ class Watch:
         if self.live is None:
             self.say_begun(progress)
         for run in progress.ended:
-            self.say(f"{self.labels.get(run, run)}: {self.told(run, progress.states[run])}")
+            self.say(f"{self.labels.get(run, run)}: {self.ending(run, progress.states[run])}")
         if self.live is not None:
             self.live.update(self.block(progress))
             return
@@ -119,18 +110,18 @@ class Watch:
 
     def say_begun(self, progress: Progress) -> None:
         for run in dict.fromkeys([*progress.started, *progress.running]):
-            if run not in self.told_of:
-                self.told_of.add(run)
+            if run not in self.announced:
+                self.announced.add(run)
                 how = "runs already, started by another launcher" if run in progress.elsewhere else "started"
                 self.say(f"{self.labels.get(run, run)}: {how} ({run})")
 
-    def told(self, run: str, state: State) -> str:
+    def ending(self, run: str, state: State) -> str:
         if state.finished:
             outcome = self.store.outcome(run) or {}
             shown = f", {score(outcome)}" if score(outcome) else ""
             shown = f" ({state.detail})" if state.name == "diverged" and state.detail else shown
             return f"{state.name}{shown} in {duration(outcome.get('cost', {}).get('wall_seconds'))}"
-        return "another launcher carries it" if state.name == "running" else str(state)
+        return "another launcher executes it" if state.name == "running" else str(state)
 
     def headline(self, progress: Progress) -> str:
         parts = [
@@ -178,6 +169,19 @@ class Watch:
             self.live.stop()
 
 
+def held(store: Store, sweep: str | None) -> list[str]:
+    """Why a sweep is held, for people."""
+    why = store.held(sweep)
+    if why is None:
+        return []
+    if why["class"] == "cancelled":
+        return [f"{sweep} was cancelled: it asks for no more trials until `deit-ablate retry {sweep}`"]
+    return [
+        f"{sweep} is held: its first {len(why['runs'])} runs all ended as {why['class']}: {why['message']}",
+        f"nothing of it starts until `deit-ablate retry {sweep}`",
+    ]
+
+
 def log_tail(store: Store, run: str, lines: int = 8) -> list[str]:
     """The last lines that a run's latest attempt printed."""
     attempts = store.attempts(run)
@@ -191,22 +195,22 @@ def log_tail(store: Store, run: str, lines: int = 8) -> list[str]:
 def failures(report: Report, store: Store, labels: Mapping[str, str], again: str) -> list[str]:
     """The end report's lines on each run that failed: its class, its last words, and how to run it alone."""
     lines: list[str] = []
-    told: dict[str, str] = {}
+    shown: dict[str, str] = {}
     for run, state in report.failed().items():
-        known = report.unsaid.get(run)
+        known = report.problems.get(run)
         parent = report.states.get(state.detail) if state.name == "blocked" else None
-        if known is None and parent is not None and parent.barren:
+        if known is None and parent is not None and parent.without_weights:
             known = f"{labels.get(state.detail, state.detail)} ended by a non-finite loss, which is a result: there are no weights to go on from"
         lines.append(
-            f"{labels.get(run, run)} ({run}): {'' if run in report.tried or state.name != 'failed' else 'earlier, and not tried now: '}{state if state.name in ('failed', 'blocked', 'cancelled') else 'failed'}{f' - {known}' if known else ''}"
+            f"{labels.get(run, run)} ({run}): {'' if run in report.started or state.name != 'failed' else 'earlier, and not tried now: '}{state if state.name in ('failed', 'blocked', 'cancelled') else 'failed'}{f' - {known}' if known else ''}"
         )
         if state.name == "failed":
             tail = log_tail(store, run)
-            if tail and tail[-1] in told:
-                lines.append(f"    the same as {told[tail[-1]]}: {tail[-1]}")
+            if tail and tail[-1] in shown:
+                lines.append(f"    the same as {shown[tail[-1]]}: {tail[-1]}")
             else:
                 lines += [f"    | {line}" for line in tail]
-            told.setdefault(tail[-1] if tail else "", labels.get(run, run))
+            shown.setdefault(tail[-1] if tail else "", labels.get(run, run))
             lines.append(f"    alone, here: {again} {run}")
     if lines:
         lines.append("`deit-ablate retry` (a sweep, or one run) tries these again; `run` by itself does not")

@@ -12,8 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from deit_ablate.cli import console
-from deit_ablate.cli.known import known_sweep
-from deit_ablate.cli.targets import DEFAULT_RESULTS, Results
+from deit_ablate.cli.targets import DEFAULT_RESULTS, Results, known_sweep
 from deit_ablate.errors import InputError, did_you_mean
 from deit_ablate.store import Store
 

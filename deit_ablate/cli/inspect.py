@@ -9,12 +9,12 @@ from typing import Annotated, Any
 
 import typer
 
-from deit_ablate.cli import cluster, console
-from deit_ablate.cli.known import known_sweep
-from deit_ablate.cli.targets import DEFAULT_RESULTS, Results, names_of, one_run
+from deit_ablate.cli import console
+from deit_ablate.cli.targets import DEFAULT_RESULTS, Results, known_sweep, names_of, one_run
 from deit_ablate.errors import InputError
 from deit_ablate.identity import difference
 from deit_ablate.launch import status as statuses
+from deit_ablate.launch.slurm import job_output, waits
 from deit_ablate.recipe import flatten
 from deit_ablate.store import Store, owner
 
@@ -80,15 +80,15 @@ def logs(
     """Print what a run's latest attempt printed."""
     store = Store(results)
     found = one_run(run, store)
-    if not store.attempts(found) and not cluster.waits(store, found):
+    if not store.attempts(found) and not waits(store, found):
         raise InputError(f"{run} has not started yet", expected="a run with an attempt")
     if not store.attempts(found):
-        print(cluster.printed(store, found) or f"{run} waits at the scheduler")
+        print(job_output(store, found) or f"{run} waits at the scheduler")
     number = position = 0
     while True:
         last = next(reversed(store.attempts(found)), None)
         ended = last is None or last.exit is not None or owner.provably_gone(last.owner)
-        over = store.outcome(found) is not None or (ended and not cluster.waits(store, found))
+        over = store.outcome(found) is not None or (ended and not waits(store, found))
         if last is not None and last.number != number:
             if number:
                 print(f"--- attempt {last.number} ---")

@@ -1,29 +1,20 @@
-"""Commands that change what is kept: cancel, release, forget, du, gc; and init, schema."""
+"""Commands that change what a store holds: cancel, release, forget, du, gc, keep, import."""
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
-import shutil
-import signal
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from deit_ablate import shipped
 from deit_ablate.cli import console
-from deit_ablate.cli.cluster import cancel as cancel_jobs
-from deit_ablate.cli.cluster import release as release_submissions
+from deit_ablate.cli.options import Target, Yes
 from deit_ablate.cli.targets import DEFAULT_RESULTS, Results, dependents, names_of, one_run, runs_of
 from deit_ablate.errors import InputError
-from deit_ablate.store import Refused, Store, owner
+from deit_ablate.launch import control
+from deit_ablate.store import Store
 from deit_ablate.store.archive import bring
 from deit_ablate.store.archive import keep as keep_records
-
-Target = Annotated[str, typer.Argument(help="A sweep, sweep:variant, sweep:variant:seed[:stage], or a run's id.")]
 
 
 def cancel(target: Target, results: Results = DEFAULT_RESULTS) -> None:
@@ -32,57 +23,34 @@ def cancel(target: Target, results: Results = DEFAULT_RESULTS) -> None:
     runs = runs_of(target, store)
     if (store.plan(target) or {}).get("search"):
         store.hold(target, "cancelled", "a user has cancelled it")
-    for run in runs:
-        if store.outcome(run):
-            print(f"{run}: finished already")
-            continue
-        store.cancel(run)
-        last = store.attempts(run)[-1:]
-        if last and last[0].exit is None and owner.same_place(last[0].owner) and not owner.provably_gone(last[0].owner):
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(last[0].owner["pid"], signal.SIGTERM)
-        print(f"{run}: cancelled")
-    cancel_jobs(store, [run for run in runs if not store.outcome(run)])
+    for run, cancelled in control.cancel(store, runs):
+        print(f"{run}: {'cancelled' if cancelled else 'finished already'}")
 
 
-def release(
-    run: Target,
-    results: Results = DEFAULT_RESULTS,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
-) -> None:
-    """Say that a run's last attempt is over, where nobody can prove it: its machine is gone for good."""
+def release(run: Target, results: Results = DEFAULT_RESULTS, yes: Yes = False) -> None:
+    """Declare that a run's last attempt is over, where nobody can prove it: its machine is gone for good."""
     store = Store(results)
     found = one_run(run, store)
-    attempts = store.attempts(found)
-    if not attempts or attempts[-1].exit is not None:
-        if release_submissions(store, found):
-            print(f"{found}: what was submitted for it no longer counts; `deit-ablate run` submits it again")
-            return
+    last = control.open_attempt(store, found)
+    if last is not None and not yes:
+        where = f"{last.owner.get('host')} (pid {last.owner.get('pid')})"
+        typer.confirm(f"Attempt {last.number} on {where} will do no more work. Sure?", abort=True)
+    released = control.release(store, found)
+    if released is None:
         raise InputError(f"no attempt at {run} is open", expected="a run that shows as running or submitted")
-    last = attempts[-1]
-    if owner.same_place(last.owner) and not owner.provably_gone(last.owner):
-        raise InputError(
-            f"process {last.owner['pid']} is alive on this machine",
-            where=(run, 0, 0),
-            expected="`deit-ablate cancel`, or to end it first",
-        )
-    if not yes:
-        typer.confirm(
-            f"Attempt {last.number} on {last.owner.get('host')} (pid {last.owner.get('pid')}) will do no more work. Sure?",
-            abort=True,
-        )
-    last.close("released", "a user said that it is over")
-    release_submissions(store, found)
-    print(f"{found}: released; `deit-ablate run` goes on with it")
+    if released == "attempt":
+        print(f"{found}: released; `deit-ablate run` goes on with it")
+    else:
+        print(f"{found}: what was submitted for it no longer counts; `deit-ablate run` submits it again")
 
 
 def forget(
     run: Target,
     results: Results = DEFAULT_RESULTS,
     with_dependents: Annotated[
-        bool, typer.Option("--with-dependents", help="Forget what stands on it as well.")
+        bool, typer.Option("--with-dependents", help="Forget the runs that depend on it as well.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
+    yes: Yes = False,
 ) -> None:
     """Move a run to the store's trash, so that it is trained again; `gc` empties the trash."""
     store = Store(results)
@@ -91,22 +59,15 @@ def forget(
         raise InputError(f"{run} has not started yet", expected="a run with a folder")
     below = dependents(found, store)
     if below:
-        print(f"{len(below)} runs stand on it, and {'are forgotten too' if with_dependents else 'keep their results'}:")
+        fate = "are forgotten too" if with_dependents else "keep their results"
+        print(f"{len(below)} runs depend on it, and {fate}:")
         for other in below:
             print(f"  {other}  {', '.join(names_of(other, store))}")
     if not yes:
         typer.confirm(f"Forget {found} ({', '.join(names_of(found, store))})?", abort=True)
     doomed = [*(reversed(below) if with_dependents else []), found]
+    control.forget(store, doomed)
     for each in doomed:
-        if not store.proven_over(each):
-            raise InputError(
-                f"{each}: an attempt at it may still be alive", expected="`deit-ablate cancel` first, or to wait"
-            )
-    for each in doomed:
-        try:
-            store.forget(each)
-        except Refused as refusal:
-            raise InputError(f"{each}: {refusal}", expected="`deit-ablate cancel` first, or to wait") from None
         print(f"{each}: forgotten")
 
 
@@ -179,28 +140,3 @@ def import_(
     """Merge another store, or kept records, into this one; what stands is never changed."""
     new, known = bring(folder, Store(results))
     print(f"{new} runs brought, {known} were here already")
-
-
-def init(folder: Annotated[Path, typer.Argument(help="Where to write sweeps/ and analysis/.")] = Path(".")) -> None:
-    """Write the shipped sweeps and analyses out, to be edited. Files that exist are left as they are."""
-    for name in ("sweeps", "analysis"):
-        source = shipped.folder(name)
-        for path in sorted(source.rglob("*")):
-            if not path.is_file() or "__pycache__" in path.parts:
-                continue
-            target = folder / name / path.relative_to(source)
-            if target.exists():
-                print(f"{target}: exists, left as it is", file=sys.stderr)
-                continue
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, target)
-            print(target)
-
-
-def schema(kind: Annotated[str, typer.Argument(help="sweep, profile or recipe.")] = "sweep") -> None:
-    """Print the JSON Schema of sweep files, by which an editor completes and checks them."""
-    from deit_ablate.sweep.schema import SCHEMAS
-
-    if kind not in SCHEMAS:
-        raise InputError(f"got {kind!r}", where=("schema", 0, 0), expected=", ".join(SCHEMAS))
-    print(json.dumps(SCHEMAS[kind](), indent=1))

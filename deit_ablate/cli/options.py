@@ -1,20 +1,61 @@
-"""How runs are carried out, as the command line says it: over the sweep's ``execution:``, over the profile's."""
+"""Arguments and options that several commands share, and the execution that they add up to."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any
 
 import typer
 
 from deit_ablate.errors import InputError
 from deit_ablate.execution import Execution
-from deit_ablate.launch.pool import may_have_gpu
-from deit_ablate.recipe import names
 from deit_ablate.sweep.overrides import validate
-from deit_ablate.sweep.plan import Run
 from deit_ablate.sweep.yaml import Node, assignment, merge
+
+SweepArgument = Annotated[
+    str, typer.Argument(help="A sweep file, a sweep's name under the results folder, or a shipped sweep's name.")
+]
+Profile = Annotated[
+    str | None, typer.Option("--profile", help="Run the study at another scale: digits, fashion-mnist, imagenet.")
+]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Override a recipe key for all rows; another study, in a folder of its own."
+    ),
+]
+Only = Annotated[
+    list[str] | None, typer.Option("--only", metavar="VARIANT", help="Only this row (may be given several times).")
+]
+Seeds = Annotated[
+    int | None,
+    typer.Option(
+        "--seeds",
+        min=1,
+        max=1000,
+        help="Train seeds 0 to N-1: fewer than the file says, or more, which join the study.",
+    ),
+]
+Name = Annotated[str | None, typer.Option("--name", help="Another name for the study's folder.")]
+Trials = Annotated[
+    int | None, typer.Option("--trials", min=1, max=10_000, help="Trials of each row of a search, for the file's.")
+]
+Confirm = Annotated[
+    bool,
+    typer.Option(
+        "--confirm",
+        help="After a search: its best trials on fresh seeds, then the best of these on new ones, which the table shows.",
+    ),
+]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask for confirmation.")]
+Strict = Annotated[
+    bool, typer.Option("--strict", help="Refuse a sweep whose rows differ from the baseline in more than they declare.")
+]
+Json = Annotated[
+    bool, typer.Option("--json", help="End with one JSON object on standard output; progress goes to standard error.")
+]
+Target = Annotated[str, typer.Argument(help="A sweep, sweep:variant, sweep:variant:seed[:stage], or a run's id.")]
 
 Parallel = Annotated[
     int | None, typer.Option("--parallel", min=1, help="Runs at once; by default one a core, or one a GPU.")
@@ -23,12 +64,16 @@ Device = Annotated[str | None, typer.Option("--device", help="auto, cpu or cuda.
 DataDir = Annotated[Path | None, typer.Option("--data-dir", envvar="DEIT_ABLATE_DATA", help="Folder of the data set.")]
 Loaders = Annotated[int | None, typer.Option("--loaders", min=0, help="Data-loading processes of a run.")]
 Executor = Annotated[
-    str | None, typer.Option("--executor", help="local, or slurm (its settings: --slurm.partition=..., and so on).")
+    str | None,
+    typer.Option(
+        "--executor",
+        help="local, slurm (its settings: --slurm.partition=..., and so on), or one that a package registers.",
+    ),
 ]
 Wait = Annotated[
     bool, typer.Option("--wait", help="On a cluster: stay, show progress, and submit again what ended early.")
 ]
-More = Annotated[
+ExecutionSets = Annotated[
     list[str] | None,
     typer.Option(
         "--execution",
@@ -39,58 +84,22 @@ More = Annotated[
 ]
 
 
-def chosen(own: Execution, more: Sequence[str] | None, **given: Any) -> Execution:
-    """The execution with what the command line says. Raises InputError for keys and values that do not exist."""
+def with_options(execution: Execution, sets: Sequence[str] | None, **given: Any) -> Execution:
+    """The execution with what the command line says: KEY=VALUE ``sets``, then options that have a name of their own.
+
+    Raises InputError for keys and values that do not exist.
+    """
     node = Node({}, ("", 0, 0))
-    for text in more or ():
+    for text in sets or ():
         node = merge(node, assignment(text, "--execution"))
     asked = validate(Execution, node, ("execution",))
     values = {key: getattr(asked, key) for key in asked.model_fields_set}
     if "slurm" in values:
         given_slurm = {key: getattr(asked.slurm, key) for key in asked.slurm.model_fields_set}
-        values["slurm"] = own.slurm.model_copy(update=given_slurm)
+        values["slurm"] = execution.slurm.model_copy(update=given_slurm)
     values |= {
         key: str(value) if isinstance(value, Path) else value for key, value in given.items() if value is not None
     }
-    executors = get_args(Execution.model_fields["executor"].annotation)
-    if values.get("executor") not in (None, *executors):
-        expected = " or ".join(executors)
-        raise InputError(f"got {values['executor']!r}", where=("--executor", 0, 0), expected=expected)
     if values.get("device") not in (None, "auto", "cpu", "cuda", "mps"):
         raise InputError(f"got {values['device']!r}", where=("--device", 0, 0), expected="auto, cpu or cuda")
-    return own.model_copy(update=values)
-
-
-def must_have(execution: Execution, runs: Sequence[Run]) -> None:
-    """Refuse a launch on this machine whose device or data folder is not there, which would fail every run."""
-    if execution.device == "mps":
-        raise InputError(
-            "Apple's MPS is not supported by this version", where=("--device", 0, 0), expected="auto, cpu or cuda"
-        )
-    if runs and execution.device == "cuda" and not may_have_gpu():
-        raise InputError("no CUDA device can be used here", where=("--device", 0, 0), expected="auto or cpu")
-    for name in dict.fromkeys(run.recipe["data"]["name"] for run in runs):
-        usual = names()["datasets"].get(name, {}).get("folder")
-        folder = folder_of(name, execution)
-        if usual is None or (folder is not None and folder.is_dir()):
-            continue
-        if folder is None or not execution.data_dir:
-            debian = "" if usual == "--data-dir" else f", or Debian's package in {usual}"
-            raise InputError(
-                f"{name} lies in a folder, and none is given",
-                expected=f"--data-dir DIR (or DEIT_ABLATE_DATA){debian}",
-            )
-        raise InputError(
-            "no such folder", where=(str(folder), 0, 0), key="--data-dir", expected=f"the folder of {name}"
-        )
-
-
-def folder_of(data: str, execution: Execution) -> Path | None:
-    """The folder in which a data set is to lie: the one that is given, else its usual place. None for one that is part
-    of the package, and where the user has yet to say."""
-    usual = names()["datasets"].get(data, {}).get("folder")
-    if usual is None:
-        return None
-    if execution.data_dir:
-        return Path(execution.data_dir)
-    return None if usual == "--data-dir" else Path(usual)
+    return execution.model_copy(update=values)

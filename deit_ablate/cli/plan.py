@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from deit_ablate.cli import console
-from deit_ablate.cli.run import Json, Name, Only, Profile, Seeds, Sets, Strict, SweepArgument, refuse_leaks
+from deit_ablate.cli.options import Json, Name, Only, Profile, Seeds, Sets, Strict, SweepArgument
+from deit_ablate.cli.run import refuse_undeclared
 from deit_ablate.cli.targets import DEFAULT_RESULTS, Results, study
 from deit_ablate.launch import status
 from deit_ablate.launch.cost import Costs, Estimate
@@ -40,7 +41,7 @@ def plan(
     search = asked.search(file, store, only=only or ())
     made = search.plan() if search else make_plan(file)
     if strict:
-        refuse_leaks(made)
+        refuse_undeclared(made)
     runs = search.runs if search else made.only(only or [], seeds)
     states = status.states(store, {run.id: run.above for run in runs.values()})
     left = [run for run in runs.values() if not states[run.id].at_rest]

@@ -9,8 +9,7 @@ from typing import Annotated
 import typer
 
 from deit_ablate.cli import console
-from deit_ablate.cli.known import known_sweep
-from deit_ablate.cli.targets import DEFAULT_RESULTS, Results
+from deit_ablate.cli.targets import DEFAULT_RESULTS, Results, known_sweep
 from deit_ablate.errors import InputError
 from deit_ablate.store import Store
 

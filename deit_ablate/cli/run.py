@@ -12,64 +12,52 @@ from typing import Annotated, Any
 
 import typer
 
-from deit_ablate.cli import cluster, console
-from deit_ablate.cli.launching import Launcher, Work, launcher_for
-from deit_ablate.cli.options import DataDir, Device, Executor, Loaders, More, Parallel, Wait, chosen
-from deit_ablate.cli.targets import DEFAULT_RESULTS, Results, one_run, refuse_other_file, runs_of, stored_runs, study
-from deit_ablate.cli.weights import keep_weights
+from deit_ablate.cli import console
+from deit_ablate.cli.options import (
+    Confirm,
+    DataDir,
+    Device,
+    ExecutionSets,
+    Executor,
+    Json,
+    Loaders,
+    Name,
+    Only,
+    Parallel,
+    Profile,
+    Seeds,
+    Sets,
+    Strict,
+    SweepArgument,
+    Target,
+    Trials,
+    Wait,
+    Yes,
+    with_options,
+)
+from deit_ablate.cli.targets import (
+    DEFAULT_RESULTS,
+    Results,
+    check_executor_of,
+    one_run,
+    refuse_other_file,
+    runs_of,
+    stored_runs,
+    study,
+)
 from deit_ablate.errors import InputError
-from deit_ablate.execution import Execution
+from deit_ablate.execution import SAVED, Execution
 from deit_ablate.launch import status
 from deit_ablate.launch.cost import Costs
-from deit_ablate.launch.jobs import Job, worker_arguments
-from deit_ablate.launch.local import RETRYABLE, Report, refuse_lost_weights
+from deit_ablate.launch.executors import Executor as RunExecutor
+from deit_ablate.launch.executors import executor_for
+from deit_ablate.launch.jobs import RETRYABLE, Job, Report, Work
+from deit_ablate.launch.policy import refuse_lost_weights
 from deit_ablate.launch.pool import foreground
+from deit_ablate.launch.preflight import keep_weights
 from deit_ablate.store import Store
-from deit_ablate.sweep.plan import Plan, Run, make_plan
+from deit_ablate.sweep.plan import Plan, Run, make_plan, single_run
 from deit_ablate.sweep.yaml import Node
-
-SweepArgument = Annotated[
-    str, typer.Argument(help="A sweep file, a sweep's name under the results folder, or a shipped sweep's name.")
-]
-Profile = Annotated[
-    str | None, typer.Option("--profile", help="Run the study at another scale: digits, fashion-mnist, imagenet.")
-]
-Sets = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set", metavar="KEY=VALUE", help="Override a recipe key for all rows; another study, in a folder of its own."
-    ),
-]
-Only = Annotated[
-    list[str] | None, typer.Option("--only", metavar="VARIANT", help="Only this row (may be given several times).")
-]
-Seeds = Annotated[
-    int | None,
-    typer.Option(
-        "--seeds",
-        min=1,
-        max=1000,
-        help="Train seeds 0 to N-1: fewer than the file says, or more, which join the study.",
-    ),
-]
-Name = Annotated[str | None, typer.Option("--name", help="Another name for the study's folder.")]
-Trials = Annotated[
-    int | None, typer.Option("--trials", min=1, max=10_000, help="Trials of each row of a search, for the file's.")
-]
-Confirm = Annotated[
-    bool,
-    typer.Option(
-        "--confirm",
-        help="After a search: its best trials on fresh seeds, then the best of these on new ones, which the table shows.",
-    ),
-]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask before a plan that is large for this machine.")]
-Strict = Annotated[
-    bool, typer.Option("--strict", help="Refuse a sweep whose rows differ from the baseline in more than they declare.")
-]
-Json = Annotated[
-    bool, typer.Option("--json", help="End with one JSON object on standard output; progress goes to standard error.")
-]
 
 
 def run(
@@ -83,7 +71,7 @@ def run(
     device: Device = None,
     data_dir: DataDir = None,
     loaders: Loaders = None,
-    execution: More = None,
+    execution: ExecutionSets = None,
     executor: Executor = None,
     wait: Wait = False,
     trials: Trials = None,
@@ -95,9 +83,9 @@ def run(
 ) -> None:
     """Run a sweep: train what is missing, then write its table and figures."""
     store = Store(results)
-    asked = study(sweep, store, profile=profile, sets=set_ or (), seeds=seeds, name=name)
-    file = asked.sweep()
-    search = asked.search(file, store, trials=trials, confirm=confirm, only=only or ())
+    chosen = study(sweep, store, profile=profile, sets=set_ or (), seeds=seeds, name=name)
+    file = chosen.sweep()
+    search = chosen.search(file, store, trials=trials, confirm=confirm, only=only or ())
     if search is None and (trials or confirm):
         raise InputError(
             "this sweep has no search",
@@ -113,42 +101,41 @@ def run(
             )
         search.begin()
     plan = search.plan() if search else make_plan(file)
-    refuse_other_file(store, plan, asked.file)
+    refuse_other_file(store, plan, chosen.file)
     if strict:
-        refuse_leaks(plan)
+        refuse_undeclared(plan)
     runs = search.runs if search else plan.only(only or [], seeds)
-    how = chosen(
-        plan.sweep.execution,
-        execution,
-        executor=executor,
-        parallel=parallel,
-        device=device,
-        data_dir=data_dir,
-        loaders=loaders,
-    )
-    states = status.states(store, {run.id: run.above for run in runs.values()}, plan.sweep.name)
+    given = {"executor": executor, "parallel": parallel, "device": device, "data_dir": data_dir, "loaders": loaders}
+    how = with_options(file.execution, execution, **given)
+    check_executor_of(how, chosen, on_command_line=executor is not None)
+    states = status.states(store, {run.id: run.above for run in runs.values()}, file.name)
     labels = search.labels if search else plan.labels()
-    work = Work(store, plan.sweep.name, runs, labels, states, how, _command(), written=plan.written, search=search)
+    work = Work(store, file.name, runs, labels, states, how, _command(), written=plan.written, source=search)
     refuse_lost_weights(runs, labels, states, store)
-    launcher = launcher_for(work)
-    if launcher:
-        launcher.must_accept()
-        _ask_first(work, yes)
+    chosen_executor = executor_for(work)
+    if chosen_executor:
+        chosen_executor.preflight()
+        _confirm_if_large(work, yes)
     keep_weights(work.to_come(), store)
-    store.save_plan(plan.sweep.name, asked.document(plan, store))
+    store.save_plan(file.name, chosen.document(plan, store))
     if search:
         search.show()
-    store.plan_seeds(plan.sweep.name, plan.seeds(), sum(state.finished for state in states.values()), plan.sweep.looks)
-    _launch_and_report(work, launcher, wait=wait, json_=json_)
+    store.plan_seeds(file.name, plan.seeds(), sum(state.finished for state in states.values()), file.looks)
+    report = _launch(work, chosen_executor, wait=wait, json_=json_)
+    if search is not None and search.aside:
+        print(f"{search.aside} trials of an earlier version of the sweep file are not counted", file=_out(json_))
+    if search is not None and search.late and search.to_ask:
+        print(f"the search's time is over: {search.to_ask} trials were not asked for; `run` goes on", file=_out(json_))
+    _report(work, report, chosen_executor, json_=json_)
 
 
 def retry(
-    target: Annotated[str, typer.Argument(help="A sweep, sweep:variant, sweep:variant:seed, or a run's id.")],
+    target: Target,
     parallel: Parallel = None,
     device: Device = None,
     data_dir: DataDir = None,
     loaders: Loaders = None,
-    execution: More = None,
+    execution: ExecutionSets = None,
     executor: Executor = None,
     wait: Wait = False,
     failed: Annotated[
@@ -164,42 +151,43 @@ def retry(
     store = Store(results)
     name = target.split(":")[0]
     named = runs_of(target, store)
+    written: Mapping[str, Node] = {}
+    chosen = None
     if store.plan(name) is None:
         runs, labels, sweep, own = stored_runs(named, store), {run: run for run in named}, None, Execution()
-        written: Mapping[str, Node] = {}
     else:
-        asked = study(name, store)
-        plan = asked.plan(store)
-        store.save_plan(name, asked.document(plan, store))
-        runs, labels, sweep, own = plan.runs, plan.labels(), name, plan.sweep.execution
-        written = plan.written
+        chosen = study(name, store)
+        plan = chosen.plan(store)
+        store.save_plan(name, chosen.document(plan, store))
+        runs, labels, sweep, own, written = plan.runs, plan.labels(), name, plan.sweep.execution, plan.written
         if ":" in target:
             wanted = set(named) | {above for run in named for above in _above(run, runs)}
             runs = {run: runs[run] for run in runs if run in wanted}
             if not runs:
                 raise InputError(
-                    f"the runs of {target!r} are no longer in {asked.file}", expected=f"`deit-ablate run {asked.file}`"
+                    f"the runs of {target!r} are no longer in {chosen.file}",
+                    expected=f"`deit-ablate run {chosen.file}`",
                 )
     states = status.states(store, {run.id: run.above for run in runs.values()}, sweep)
-    wanted_states = RETRYABLE - {"cancelled"} if failed else RETRYABLE
-    again = frozenset(run for run, state in states.items() if state.name in wanted_states)
+    retryable = RETRYABLE - {"cancelled"} if failed else RETRYABLE
+    again = frozenset(run for run, state in states.items() if state.name in retryable)
     if not again and all(state.at_rest for state in states.values()):
         if sweep:
             store.lift(sweep)
         print(f"nothing to retry: {console.counts(states)}")
         return
     refuse_lost_weights(runs, labels, states, store, again)
-    how = chosen(
-        own, execution, executor=executor, parallel=parallel, device=device, data_dir=data_dir, loaders=loaders
-    )
+    given = {"executor": executor, "parallel": parallel, "device": device, "data_dir": data_dir, "loaders": loaders}
+    how = with_options(own, execution, **given)
+    check_executor_of(how, chosen, on_command_line=executor is not None)
     work = Work(store, sweep, runs, labels, states, how, _command(), again, written)
-    launcher = launcher_for(work)
-    if launcher:
-        launcher.must_accept()
+    chosen_executor = executor_for(work)
+    if chosen_executor:
+        chosen_executor.preflight()
     keep_weights(work.unfinished(), store)
     if sweep:
         store.lift(sweep)
-    _launch_and_report(work, launcher, wait=wait, json_=json_)
+    _report(work, _launch(work, chosen_executor, wait=wait, json_=json_), chosen_executor, json_=json_)
 
 
 def _above(run: str, runs: Mapping[str, Run]) -> list[str]:
@@ -209,12 +197,12 @@ def _above(run: str, runs: Mapping[str, Run]) -> list[str]:
     return found
 
 
-def refuse_leaks(plan: Plan) -> None:
+def refuse_undeclared(plan: Plan) -> None:
     """Raises InputError at the first row that differs from the baseline in more than it declares."""
     for row, variant in zip(plan.rows, plan.sweep.variants, strict=True):
         if row.leaks:
             raise InputError(
-                f"the row {row.name!r} brings along: {'; '.join(map(str, row.leaks))}",
+                f"the row {row.name!r} has undeclared changes: {'; '.join(map(str, row.leaks))}",
                 where=variant.where,
                 key=plan.sweep.kind,
                 expected="rows that hold all else fixed (or no --strict)",
@@ -223,63 +211,51 @@ def refuse_leaks(plan: Plan) -> None:
 
 def train(
     recipe: Annotated[
-        str, typer.Argument(help="A YAML file with a recipe (its `profile:` is the base), or the name or id of a run.")
+        str,
+        typer.Argument(help="A YAML file with a recipe (its `profile:` is the base), or the name or id of a run."),
     ],
     set_: Sets = None,
     device: Device = None,
     data_dir: DataDir = None,
     loaders: Loaders = None,
-    execution: More = None,
+    execution: ExecutionSets = None,
     results: Results = DEFAULT_RESULTS,
 ) -> None:
     """Train one run in the foreground, for debugging. It is recorded like any other."""
-    from deit_ablate.sweep.plan import single_run
-
     store = Store(results)
     path = Path(recipe)
     if path.suffix in (".yaml", ".yml", ".json") or path.is_file():
-        only = single_run(path, set_ or ())
+        alone = single_run(path, set_ or ())
     elif set_:
         raise InputError("--set needs a recipe file", expected="a YAML file, or the run without --set")
     else:
-        only = stored_runs([one_run(recipe, store)], store)[one_run(recipe, store)]
-    stood_on = stored_runs(only.above, store)
-    refuse_lost_weights(
-        {**stood_on, only.id: only},
-        {},
-        status.states(store, {run.id: run.above for run in [*stood_on.values(), only]}),
-        store,
-    )
-    for parent in only.above:
+        run_id = one_run(recipe, store)
+        alone = stored_runs([run_id], store)[run_id]
+    runs = {**stored_runs(alone.above, store), alone.id: alone}
+    states = status.states(store, {run.id: run.above for run in runs.values()})
+    refuse_lost_weights(runs, {}, states, store)
+    for parent in alone.above:
         if store.outcome(parent) is None:
             raise InputError(
                 f"its parent {parent} has not finished", where=(recipe, 0, 0), expected="a run whose parents are done"
             )
-    before = store.outcome(only.id)
     code = 0
-    if before is None:
-        keep_weights([only], store)
-        store.register(only.id, only.recipe, only.parents, only.sources)
-        store.uncancel(only.id)
-        status.close_if_gone(store, only.id)
-        how = chosen(Execution(), execution, device=device, data_dir=data_dir, loaders=loaders)
-        print(f"run {only.id}", flush=True)
-        code = foreground(
-            Job(
-                str(store.root),
-                only.id,
-                (*worker_arguments(how, True), "--command", _command()),
-                ranks=how.ranks,
-            )
-        )
+    if (before := store.outcome(alone.id)) is None:
+        keep_weights([alone], store)
+        store.register(alone.id, alone.recipe, alone.parents, alone.sources)
+        store.uncancel(alone.id)
+        status.close_if_gone(store, alone.id)
+        how = with_options(Execution(), execution, device=device, data_dir=data_dir, loaders=loaders)
+        print(f"run {alone.id}", flush=True)
+        code = foreground(Job(str(store.root), alone.id, how, retry=True, command=_command()))
     else:
-        print(f"run {only.id} is {before['status']} already; `deit-ablate forget {only.id}` would train it again")
-    outcome = store.outcome(only.id)
+        print(f"run {alone.id} is {before['status']} already; `deit-ablate forget {alone.id}` would train it again")
+    outcome = store.outcome(alone.id)
     if outcome:
-        print(json.dumps({"run": only.id, "status": outcome["status"], **outcome["metrics"]}, indent=1))
+        print(json.dumps({"run": alone.id, "status": outcome["status"], **outcome["metrics"]}, indent=1))
     elif code == 0:
-        code = 1  # it is in another process's hands, as the worker has said
-    raise typer.Exit(130 if code == 75 else code)
+        code = 1  # another process executes it, as the worker has said
+    raise typer.Exit(130 if code == SAVED else code)
 
 
 # -- shared ----------------------------------------------------------------------------------------------------------
@@ -297,8 +273,7 @@ def _command() -> str:
     return shlex.join(["deit-ablate", *(re.sub(r"(^|=)/\S*/(?=[^/])", r"\1.../", part) for part in sys.argv[1:])])
 
 
-def _ask_first(work: Work, yes: bool) -> None:
-    """Before a plan that is large for this machine."""
+def _confirm_if_large(work: Work, yes: bool) -> None:
     why = None if yes else Costs(work.store, work.runs).estimate(work.to_come()).large(work.store)
     if why is None:
         return
@@ -307,54 +282,56 @@ def _ask_first(work: Work, yes: bool) -> None:
     typer.confirm(f"This is large for this machine: {why}. Run it?", abort=True)
 
 
-def _launch_and_report(work: Work, launcher: Launcher | None, *, wait: bool, json_: bool) -> None:
-    out = sys.stderr if json_ else sys.stdout
-    store, sweep, labels = work.store, work.sweep, work.labels
-    if launcher is None:
-        counts = console.counts(work.states)
+def _out(json_: bool) -> Any:
+    return sys.stderr if json_ else sys.stdout
+
+
+def _launch(work: Work, executor: RunExecutor | None, *, wait: bool, json_: bool) -> Report:
+    if executor is None:
         every = all(state.finished for state in work.states.values())
         which = f"all {len(work.runs)} runs are done" if every else f"nothing is left of {len(work.runs)} runs"
-        print(f"{sweep}: {which} ({counts}); nothing to train", file=out)
-        report = Report(dict(work.states), 0)
-    else:
-        report = launcher.launch(wait=wait, out=out)
-    if work.search is not None and work.search.aside:
-        print(f"{work.search.aside} trials of an earlier version of the sweep file are left aside", file=out)
-    if work.search is not None and work.search.late and work.search.to_ask:
-        print(f"the search's time is over: {work.search.to_ask} trials were not asked for; `run` goes on", file=out)
-    tables = _tables(store, sweep, report) if sweep and not report.interrupted else None
-    failed = console.failures(report, store, labels, _alone(store, work.how))
+        print(f"{work.sweep}: {which} ({console.counts(work.states)}); nothing to train", file=_out(json_))
+        return Report(dict(work.states))
+    watch = console.Watch(work.store, work.labels, work.runs, stream=_out(json_))
+    try:
+        return executor.launch(watch, wait=wait)
+    finally:
+        watch.close()
+
+
+def _report(work: Work, report: Report, executor: RunExecutor | None, *, json_: bool) -> None:
+    """Write and print what has come of it, and leave with the exit code that says so."""
+    store, sweep, labels = work.store, work.sweep, work.labels
+    table = _table(store, sweep, report) if sweep and not report.interrupted else None
+    failed = console.failures(report, store, labels, _alone(store, work.execution))
     if json_:
-        print(
-            json.dumps(
-                {
-                    "sweep": sweep,
-                    "started": report.started,
-                    "interrupted": report.interrupted,
-                    "states": {run: state.name for run, state in report.states.items()},
-                    "names": {run: labels.get(run) for run in report.states},
-                    "failed": failed,
-                    "table": str(store.sweep(sweep) / "table.md") if sweep and tables else None,
-                }
-            )
-        )
+        summary = {
+            "sweep": sweep,
+            "started": len(report.started),
+            "interrupted": report.interrupted,
+            "states": {run: state.name for run, state in report.states.items()},
+            "names": {run: labels.get(run) for run in report.states},
+            "failed": failed,
+            "table": str(store.sweep(sweep) / "table.md") if sweep and table else None,
+        }
+        print(json.dumps(summary))
     else:
-        if tables:
-            print("\n" + tables)
+        if table:
+            print("\n" + table)
         _announce_versions(store, report)
         if diverged := [labels.get(run, run) for run, state in report.states.items() if state.name == "diverged"]:
             print("diverged (a result, not a failure): " + ", ".join(diverged))
         if failed:
             print("\n".join(["", f"{len(report.failed())} of {len(work.runs)} runs are not done:", *failed]))
-        for line in cluster.held(store, sweep):
+        for line in console.held(store, sweep):
             print(line)
-    if report.interrupted and launcher:
-        print(launcher.left, file=out)
+    if report.interrupted and executor:
+        print(executor.interrupted, file=_out(json_))
         raise typer.Exit(130)
     raise typer.Exit(1 if report.failed() else 0)
 
 
-def _tables(store: Store, sweep: str, report: Report) -> str | None:
+def _table(store: Store, sweep: str, report: Report) -> str | None:
     """Write the sweep's table and figures anew where anything changed; returns the Markdown table."""
     path = store.sweep(sweep) / "table.md"
     outcomes = [store.run(run) / "outcome.json" for run, state in report.states.items() if state.finished]
@@ -373,14 +350,11 @@ def _tables(store: Store, sweep: str, report: Report) -> str | None:
 def _announce_versions(store: Store, report: Report) -> None:
     from deit_ablate import __version__
 
-    versions = [
-        (store.outcome(run) or {}).get("provenance", {}).get("version")
-        for run, state in report.states.items()
-        if state.finished
-    ]
-    others = sorted({version for version in versions if version and version != __version__})
+    finished = [run for run, state in report.states.items() if state.finished]
+    versions = [(store.outcome(run) or {}).get("provenance", {}).get("version") for run in finished]
+    others = [version for version in versions if version and version != __version__]
     if others:
-        count = sum(version != __version__ for version in versions)
         print(
-            f"{count} of these runs were made by deit-ablate {', '.join(others)}, which means the same training by the same recipe"
+            f"{len(others)} of these runs were made by deit-ablate {', '.join(sorted(set(others)))}, which means the"
+            " same training by the same recipe"
         )

@@ -9,8 +9,7 @@ import typer
 import yaml
 
 from deit_ablate.cli import console
-from deit_ablate.cli.known import known_sweep
-from deit_ablate.cli.targets import DEFAULT_RESULTS, Results
+from deit_ablate.cli.targets import DEFAULT_RESULTS, Results, known_sweep
 from deit_ablate.errors import InputError, did_you_mean
 from deit_ablate.search.trials import Trial, best, read_trials
 from deit_ablate.store import Store

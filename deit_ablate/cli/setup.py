@@ -1,9 +1,9 @@
-"""Commands that leave the work to a worker process, which may import torch: fetch, verify."""
+"""Commands for before and after: init, schema; and fetch, verify, which ask a worker (it may import torch)."""
 
 from __future__ import annotations
 
 import json
-import subprocess
+import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,13 +11,13 @@ from typing import Annotated, Any
 
 import typer
 
+from deit_ablate import shipped
 from deit_ablate.cli import console
-from deit_ablate.cli.options import DataDir, Device, chosen, must_have
-from deit_ablate.cli.run import Json, Profile, Sets, SweepArgument
+from deit_ablate.cli.options import DataDir, Device, Json, Profile, Sets, SweepArgument, with_options
 from deit_ablate.cli.targets import DEFAULT_RESULTS, Results, runs_of, stored_runs, study
-from deit_ablate.cli.weights import keep_weights
 from deit_ablate.errors import InputError
-from deit_ablate.execution import Execution, worker_command
+from deit_ablate.execution import Execution
+from deit_ablate.launch.preflight import WorkerFailed, ask_worker, keep_weights, must_have
 from deit_ablate.recipe import names
 from deit_ablate.store import Store
 from deit_ablate.sweep.plan import Run, make_plan
@@ -46,7 +46,7 @@ def fetch(
     for sha256, path in keep_weights(runs.values(), store).items():
         print(f"teacher {sha256[:14]}: in {path}")
     failed = False
-    for answer in _worker("fetch", {"results": str(store.root), "requests": requests}) if requests else ():
+    for answer in _ask("fetch", {"results": str(store.root), "requests": requests}) if requests else ():
         files = f"fetched {', '.join(answer['files'])}" if answer["files"] else "all is there already"
         print(console.plain(f"{answer['kind']} {answer['name']}: {answer['error'] or files}"), flush=True)
         failed = failed or answer["error"] is not None
@@ -94,7 +94,7 @@ def verify(
     """
     store = Store(results)
     runs = list(dict.fromkeys(run for target in targets for run in runs_of(target, store)))
-    how = chosen(Execution(), None, device=device, data_dir=data_dir)
+    how = with_options(Execution(), None, device=device, data_dir=data_dir)
     for run in runs:
         if store.outcome(run) is None:
             raise InputError("has not finished", where=(run, 0, 0), expected="runs with a record")
@@ -103,9 +103,9 @@ def verify(
     must_have(how, [run for id_, run in stored_runs(runs, store).items() if id_ in runs])
     request = {"results": str(store.root), "runs": runs, "data_dir": how.data_dir, "device": how.device}
     answers = []
-    for answer in _worker("verify", request):
+    for answer in _ask("verify", request):
         answers.append(answer)
-        print(console.plain(_told(answer)), flush=True, file=sys.stderr if json_ else sys.stdout)
+        print(console.plain(_line(answer)), flush=True, file=sys.stderr if json_ else sys.stdout)
     if json_:
         print(json.dumps(answers))
     raise typer.Exit(
@@ -113,7 +113,7 @@ def verify(
     )
 
 
-def _told(answer: Mapping[str, Any]) -> str:
+def _line(answer: Mapping[str, Any]) -> str:
     if "error" in answer:
         return f"{answer['run']}: cannot be verified: {answer['error']}"
     if not answer["agrees"]:
@@ -128,14 +128,34 @@ def _told(answer: Mapping[str, Any]) -> str:
     )
 
 
-def _worker(mode: str, request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Ask a worker process; its answers, a JSON line each, as they come. What it says besides goes to the terminal."""
-    with subprocess.Popen(worker_command(mode), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdin
-        assert process.stdout
-        process.stdin.write(json.dumps(request))
-        process.stdin.close()
-        yield from (json.loads(line) for line in process.stdout if line.startswith("{"))
-        if process.wait() != 0:
-            print(f"error: the worker ended with exit code {process.returncode}", file=sys.stderr)
-            raise typer.Exit(1)
+def init(folder: Annotated[Path, typer.Argument(help="Where to write sweeps/ and analysis/.")] = Path(".")) -> None:
+    """Write the shipped sweeps and analyses out, to be edited. Files that exist are left as they are."""
+    for name in ("sweeps", "analysis"):
+        source = shipped.folder(name)
+        for path in sorted(source.rglob("*")):
+            if not path.is_file() or "__pycache__" in path.parts:
+                continue
+            target = folder / name / path.relative_to(source)
+            if target.exists():
+                print(f"{target}: exists, left as it is", file=sys.stderr)
+                continue
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
+            print(target)
+
+
+def schema(kind: Annotated[str, typer.Argument(help="sweep, profile or recipe.")] = "sweep") -> None:
+    """Print the JSON Schema of sweep files, by which an editor completes and checks them."""
+    from deit_ablate.sweep.schema import SCHEMAS
+
+    if kind not in SCHEMAS:
+        raise InputError(f"got {kind!r}", where=("schema", 0, 0), expected=", ".join(SCHEMAS))
+    print(json.dumps(SCHEMAS[kind](), indent=1))
+
+
+def _ask(mode: str, request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    try:
+        yield from ask_worker(mode, request)
+    except WorkerFailed as failure:
+        print(f"error: {failure}", file=sys.stderr)
+        raise typer.Exit(1) from None

@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from deit_ablate import shipped
-from deit_ablate.errors import InputError, did_you_mean
+from deit_ablate.errors import InputError, Position, did_you_mean
+from deit_ablate.execution import Execution
+from deit_ablate.launch.executors import check_executor
 from deit_ablate.store import Store
 from deit_ablate.sweep.load import Sweep, load_sweep
 from deit_ablate.sweep.plan import Plan, Run, make_plan
+from deit_ablate.sweep.yaml import load
 
 if TYPE_CHECKING:
     from deit_ablate.search.search import Search
@@ -103,6 +106,28 @@ def study(
     raise InputError(
         f"no sweep {sweep!r}{did_you_mean(sweep, names)}", expected="a sweep file, or a name under the results folder"
     )
+
+
+def check_executor_of(execution: Execution, study: Study | None, *, on_command_line: bool) -> None:
+    """Raises InputError for an executor that there is not, at the place where it is named."""
+    where: Position | None = ("--executor", 0, 0)
+    if study is not None and not on_command_line:
+        node = load(study.file)
+        named = node.get("execution") and node.locate(("execution", "executor"))
+        where = named or (f"profile {study.profile or node.plain().get('profile')}", 0, 0)
+    check_executor(execution.executor, where)
+
+
+def known_sweep(store: Store, sweep: str) -> str:
+    """The name under the results folder: as given, or that of a sweep file's folder. Raises InputError."""
+    name = Path(sweep).stem if sweep.endswith((".yaml", ".yml")) else sweep
+    names = store.sweeps()
+    if name not in names:
+        raise InputError(
+            f"no sweep {sweep!r} in {store.root}{did_you_mean(name, names)}",
+            expected="one of " + ", ".join(names) if names else "a sweep that was run",
+        )
+    return name
 
 
 def refuse_other_file(store: Store, plan: Plan, file: Path) -> None:

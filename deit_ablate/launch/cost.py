@@ -18,6 +18,17 @@ LARGE_UNKNOWN = 100
 """Runs of unknown cost above which ``run`` asks before it starts."""
 
 
+def size(count: float | None) -> str:
+    """Bytes for people."""
+    if count is None:
+        return "unknown"
+    for unit in ("B", "KB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
 @dataclass(frozen=True)
 class Estimate:
     """Cost of some runs: seconds of one slot, bytes on disk, files; None where nothing like them has finished."""

@@ -1,15 +1,66 @@
-"""Executors: what makes a job happen. A job is one run's worker command; an executor starts it and says how it ended.
+"""Executors: what makes the runs of a plan happen. This registry is the one place where they are named.
 
-To add one: a class with the methods of ``Executor`` and a line in ``EXECUTORS``.
+To add one here: a class and an entry in ``EXECUTORS``. From a package of your own: an entry point of the group
+``deit_ablate.executors``. An executor that takes one job at a time is a ``local.JobExecutor`` with a pool of its own
+(``pool.Pool``: submit, poll, cancel); one that takes a whole plan, as a scheduler does, has the methods of ``Executor``.
 """
 
 from __future__ import annotations
 
+import importlib
+import importlib.metadata
 from collections.abc import Callable
+from typing import Protocol
 
-from deit_ablate.launch.jobs import Ended, Executor, Job, worker_arguments
-from deit_ablate.launch.pool import LocalExecutor, foreground, may_have_gpu
+from deit_ablate.errors import InputError, Position, did_you_mean
+from deit_ablate.launch.jobs import Report, Watcher, Work
 
-__all__ = ["EXECUTORS", "Ended", "Executor", "Job", "LocalExecutor", "foreground", "may_have_gpu", "worker_arguments"]
+EXECUTORS = {
+    "local": "deit_ablate.launch.local:LocalExecutor",
+    "slurm": "deit_ablate.launch.slurm:SlurmExecutor",
+}
+"""Name -> module:class, imported when it is used."""
+ENTRY_POINTS = "deit_ablate.executors"
 
-EXECUTORS: dict[str, Callable[..., Executor]] = {"local": LocalExecutor}
+
+class Executor(Protocol):
+    interrupted: str
+    """What a user is told who interrupts it."""
+
+    def preflight(self) -> None:
+        """Raises InputError, before anything is written, for work that would fail for a reason known already."""
+
+    def launch(self, watch: Watcher, *, wait: bool = False) -> Report:
+        """Make the runs happen. ``wait``: stay until nothing is left to do, where the executor would return before."""
+
+
+def known_executors() -> dict[str, str]:
+    """Every executor by name: ours, and those that installed packages register."""
+    installed = importlib.metadata.entry_points(group=ENTRY_POINTS)
+    return {**{entry.name: entry.value for entry in installed}, **EXECUTORS}
+
+
+def check_executor(name: str, where: Position | None = None) -> None:
+    """Raises InputError, at ``where``, for an executor that there is not."""
+    if name not in EXECUTORS and name not in (known := known_executors()):
+        raise InputError(
+            f"no executor {name!r}{did_you_mean(name, known)}",
+            where=where,
+            key="execution.executor",
+            expected="one of " + ", ".join(known),
+        )
+
+
+def executor_for(work: Work) -> Executor | None:
+    """The executor that the work asks for; None where nothing is left to be done. Raises InputError where it is unknown,
+    cannot be imported, or has nothing to answer it (no cluster)."""
+    if not work.unfinished() and (work.source is None or work.source.over):
+        return None
+    name = work.execution.executor
+    check_executor(name)
+    module, _, attribute = known_executors()[name].partition(":")
+    try:
+        factory: Callable[[Work], Executor] = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise InputError(f"the executor {name!r} cannot be imported: {error}", key="execution.executor") from None
+    return factory(work)

@@ -1,54 +1,148 @@
-"""What an executor is given, and what it answers."""
+"""What launchers, executors and those who watch them hand to one another: plain data."""
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 from deit_ablate.execution import Execution
+from deit_ablate.store import State, Store
+from deit_ablate.sweep.plan import Run
+from deit_ablate.sweep.yaml import Node
+
+RETRYABLE = frozenset({"failed", "cancelled", "blocked", "held"})
+"""States in which a run starts only where it is retried."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """What an executor is given: plain values only, so that any scheduler can carry it."""
+    """One run to be executed: plain values only, so that any scheduler can take it."""
 
     results: str
     run: str
-    arguments: tuple[str, ...] = ()
-    environment: dict[str, str] = field(default_factory=dict)
-    ranks: int = 1
-    """Processes that train the run together."""
+    execution: Execution = field(hash=False)
+    retry: bool = False
+    """Start the budgets of its failures anew."""
+    sweep: str | None = None
+    """The sweep that is held where its first runs all fail alike."""
+    command: str = ""
+    """The command line that asked for it, as records keep it."""
 
-    def argv(self) -> list[str]:
-        return ["run", self.results, self.run, *self.arguments]
+    def arguments(self) -> list[str]:
+        """The arguments of the worker's command."""
+        arguments = ["run", self.results, self.run, "--execution", self.execution.to_json()]
+        arguments += ["--sweep", self.sweep] if self.sweep else []
+        arguments += ["--command", self.command] if self.command else []
+        return [*arguments, *(["--retry"] if self.retry else [])]
 
 
 @dataclass(frozen=True)
 class Ended:
-    """A job that is over: exit code, or minus the signal that killed it, and what it printed before its log began."""
+    """A job that is over."""
 
     job: Job
     code: int
-    said: str = ""
+    """Its exit code, or minus the signal that killed it."""
+    output: str = ""
+    """What it printed before its log began."""
 
 
-class Executor(Protocol):
-    slots: int
+class RunSource(Protocol):
+    """What adds runs while others go on: a search."""
 
-    def ask(self, *argv: str) -> int: ...
-    def submit(self, job: Job) -> None: ...
-    def poll(self, timeout: float) -> list[Ended]: ...
-    def cancel(self, run: str) -> None: ...
-    def abandon(self) -> None: ...
-    def close(self) -> None: ...
+    @property
+    def max_parallel(self) -> int | None:
+        """Runs of it at once; None where the executor decides."""
+
+    @property
+    def over(self) -> bool:
+        """Whether it will add nothing more."""
+
+    def __call__(self, states: Mapping[str, State], free: int) -> Sequence[Run]:
+        """Runs to go on with, parents first, given the states of those so far and how many more could run at once."""
+
+    def examples(self) -> Sequence[Run]:
+        """Runs like those that are still to come."""
 
 
-def worker_arguments(execution: Execution, retry: bool) -> tuple[str, ...]:
-    """The execution of a job as the worker command's arguments."""
-    arguments: list[Any] = []
-    for name in ("device", "loaders", "threads", "accumulation", "data_dir", "stage_data"):
-        value = getattr(execution, name)
-        arguments += [f"--{name.replace('_', '-')}", value] if value is not None else []
-    flags = [name for name in ("compile", "channels_last", "deterministic") if getattr(execution, name)]
-    arguments += [f"--{name.replace('_', '-')}" for name in flags]
-    return tuple(map(str, [*arguments, *(["--retry"] if retry else [])]))
+@dataclass(frozen=True)
+class Work:
+    """The runs that a command wants done, and how."""
+
+    store: Store
+    sweep: str | None
+    """None for runs that belong to none."""
+    runs: Mapping[str, Run]
+    """By id, parents before children. A search adds to them, and to ``labels``."""
+    labels: Mapping[str, str]
+    states: Mapping[str, State]
+    """As they are before anything is started."""
+    execution: Execution
+    command: str = ""
+    """The command line that asks for it, as records keep it."""
+    retry: frozenset[str] = frozenset()
+    """Runs that are started although they have failed or were cancelled."""
+    written: Mapping[str, Node] = field(default_factory=dict)
+    """By run: where its recipe's values are written."""
+    source: RunSource | None = None
+
+    def unfinished(self) -> list[Run]:
+        return [run for run in self.runs.values() if not self.states[run.id].at_rest]
+
+    def to_come(self) -> list[Run]:
+        """What is left to be done; for trials that a search has yet to ask for, runs like them."""
+        return [*self.unfinished(), *(self.source.examples() if self.source else [])]
+
+    @functools.cached_property
+    def parents(self) -> dict[str, list[str]]:
+        return {run.id: run.above for run in self.runs.values()}
+
+    def job(self, run: str, *, retry: bool) -> Job:
+        return Job(str(self.store.root), run, self.execution, retry, self.sweep, self.command)
+
+
+@dataclass
+class Progress:
+    """What a watcher is shown, anew at every look."""
+
+    total: int
+    states: Mapping[str, State]
+    here: Sequence[str]
+    """Runs that this launcher has started and that run."""
+    elsewhere: Sequence[str] = ()
+    """Runs that another launcher has started."""
+    started: Sequence[str] = ()
+    """Runs that this launcher has started since the last call, in order; some may have ended already."""
+    ended: Sequence[str] = ()
+    """Runs that ended since the last call, in order."""
+    seconds_left: float | None = None
+    stopping: bool = False
+
+    @property
+    def running(self) -> list[str]:
+        return [*self.here, *self.elsewhere]
+
+    def count(self, *names: str) -> int:
+        return sum(state.name in names for state in self.states.values())
+
+
+class Watcher(Protocol):
+    def __call__(self, progress: Progress) -> None: ...
+    def say(self, line: str) -> None: ...
+
+
+@dataclass
+class Report:
+    """How a launch ended."""
+
+    states: dict[str, State] = field(default_factory=dict)
+    started: list[str] = field(default_factory=list)
+    """Runs that this launch has started or submitted, in order; one that was started again stands there again."""
+    problems: dict[str, str] = field(default_factory=dict)
+    """Run -> a failure that no file tells: it could not be written, or came before a log began."""
+    interrupted: bool = False
+
+    def failed(self) -> dict[str, State]:
+        return {run: state for run, state in self.states.items() if state.name in RETRYABLE or run in self.problems}

@@ -1,4 +1,4 @@
-"""Runs on this machine: a process a run (or a rank), forked from one that has imported torch and timm."""
+"""Pools: what starts one job at a time and says how it ended. Ours forks processes from one that has imported torch."""
 
 from __future__ import annotations
 
@@ -15,8 +15,37 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import IO
 
-from deit_ablate.execution import SAVED, worker_command
+from deit_ablate.execution import SAVED, Execution, worker_command
 from deit_ablate.launch.jobs import Ended, Job
+
+
+class Pool:
+    """What starts one job at a time. A subclass has ``slots``, ``submit``, ``poll`` and ``cancel``."""
+
+    slots: int
+    """Jobs at once."""
+
+    def submit(self, job: Job) -> None:
+        """Start a job: the worker command with ``job.arguments()``. Raises OSError or RuntimeError where it cannot be."""
+        raise NotImplementedError
+
+    def poll(self, timeout: float) -> list[Ended]:
+        """The jobs that have ended since the last call; waits up to ``timeout`` seconds for one."""
+        raise NotImplementedError
+
+    def cancel(self, run: str) -> None:
+        """Ask a job to save and stop, as SIGTERM asks a worker."""
+        raise NotImplementedError
+
+    def ask(self, *arguments: str) -> int:
+        """Run a worker command that is no job, and wait for it; returns its exit code."""
+        return subprocess.run(worker_command(*arguments), stdout=sys.stderr).returncode
+
+    def abandon(self) -> None:
+        """Leave at once: what runs finishes by itself, what has not begun does not begin."""
+
+    def close(self) -> None:
+        """Let go of what the pool needs; jobs that run go on."""
 
 
 def visible_gpus() -> list[str]:
@@ -60,47 +89,47 @@ class _Started:
 
     @property
     def over(self) -> bool:
-        return len(self.codes) == self.job.ranks
+        return len(self.codes) == self.job.execution.ranks
 
 
-class LocalExecutor:
-    """Runs on this machine, each a process of its own (or one a rank), forked from a server that has imported torch
-    and timm.
+class ProcessPool(Pool):
+    """Runs on this machine, each a process (or one a rank), forked from a server that has imported torch and timm.
 
-    A bounded number of runs at once: ``parallel``, or as many as there are GPUs, or ``threads`` cores, for the
+    A bounded number at once: ``execution.parallel``, or as many as there are GPUs, or ``threads`` cores, for the
     ``ranks`` of each. Where the launcher dies, running processes finish what they do.
     """
 
-    def __init__(self, *, parallel: int | None = None, threads: int = 1, device: str = "auto", ranks: int = 1):
-        gpus = visible_gpus() if device in ("auto", "cuda") else []
-        self.slots = parallel or max(1, len(gpus) // ranks if gpus else usable_cores() // (threads * ranks))
+    def __init__(self, execution: Execution) -> None:
+        ranks, threads = execution.ranks, execution.threads
+        gpus = visible_gpus() if execution.device in ("auto", "cuda") else []
+        self.slots = execution.parallel or max(1, len(gpus) // ranks if gpus else usable_cores() // (threads * ranks))
         self._gpus = gpus
         self._threads = threads
         self._server: subprocess.Popen[bytes] | None = None
         self._errors: IO[bytes] | None = None
         self._running: dict[int, _Started] = {}
-        self._asked: dict[int, int | None] = {}
+        self._requests: dict[int, int | None] = {}
+        """Of worker commands that are no jobs: number -> exit code, None while it runs."""
         self._number = 0
         self._partial = b""
 
-    def ask(self, *argv: str) -> int:
-        """Run a worker command, forked like any job, and wait for it; returns its exit code.
-
-        Raises RuntimeError where the server that forks cannot be started.
-        """
+    def ask(self, *arguments: str) -> int:
+        """A worker command, forked like any job. Raises RuntimeError where the server that forks cannot be started."""
         server = self._serve()
         self._number += 1
         number = self._number
-        self._asked[number] = None
+        self._requests[number] = None
         assert server.stdin
         with contextlib.suppress(OSError):  # a server that is gone is found out below, with what it said
-            server.stdin.write(json.dumps({"token": [number, 0], "argv": argv, "environment": {}}).encode() + b"\n")
+            server.stdin.write(
+                json.dumps({"token": [number, 0], "argv": arguments, "environment": {}}).encode() + b"\n"
+            )
             server.stdin.flush()
-        while (code := self._asked[number]) is None:
+        while (code := self._requests[number]) is None:
             self.poll(0.05)
             if self._server is None:
-                raise RuntimeError(f"the process that starts runs is gone: {self._complaint()}")
-        del self._asked[number]
+                raise RuntimeError(f"the process that starts runs is gone: {self._errors_printed()}")
+        del self._requests[number]
         return code
 
     def submit(self, job: Job) -> None:
@@ -109,20 +138,19 @@ class LocalExecutor:
         self._number += 1
         used = [gpu for started in self._running.values() for gpu in started.gpus]
         by_use = sorted(self._gpus, key=used.count)
-        gpus = [by_use[rank % len(by_use)] for rank in range(job.ranks)] if by_use else []
+        gpus = [by_use[rank % len(by_use)] for rank in range(job.execution.ranks)] if by_use else []
         self._running[self._number] = _Started(job, gpus)
         assert server.stdin
         try:
             for rank, environment in enumerate(_environments(job, gpus)):
-                request = {"token": [self._number, rank], "argv": job.argv(), "environment": environment}
+                request = {"token": [self._number, rank], "argv": job.arguments(), "environment": environment}
                 server.stdin.write(json.dumps(request).encode() + b"\n")
             server.stdin.flush()
         except OSError:
             del self._running[self._number]
-            raise RuntimeError(f"the process that starts runs is gone: {self._complaint()}") from None
+            raise RuntimeError(f"the process that starts runs is gone: {self._errors_printed()}") from None
 
     def poll(self, timeout: float) -> list[Ended]:
-        """The jobs that have ended since the last call; waits up to ``timeout`` seconds for one."""
         import select
 
         if self._server is None:
@@ -138,8 +166,8 @@ class LocalExecutor:
             *lines, self._partial = (self._partial + chunk).split(b"\n")
             for message in map(json.loads, lines):
                 number, rank = message["token"]
-                if number in self._asked:
-                    self._asked[number] = message.get("code")
+                if number in self._requests:
+                    self._requests[number] = message.get("code")
                     continue
                 started = self._running[number]
                 if "pid" in message:
@@ -150,7 +178,7 @@ class LocalExecutor:
                     started.deadline = time.monotonic() + GRACE_SECONDS
                 if started.over:
                     del self._running[number]
-                    ended.append(Ended(started.job, started.codes[0], self._complaint()))
+                    ended.append(Ended(started.job, started.codes[0], self._errors_printed()))
         return ended
 
     def _end_stragglers(self) -> None:
@@ -161,8 +189,8 @@ class LocalExecutor:
                         os.kill(started.pids[rank], signal.SIGKILL)
 
     def _server_died(self) -> list[Ended]:
-        said = self._complaint()
-        lost = [Ended(started.job, 1, said) for started in self._running.values()]
+        output = self._errors_printed()
+        lost = [Ended(started.job, 1, output) for started in self._running.values()]
         self._running.clear()
         self._server, self._partial = None, b""
         return lost
@@ -175,7 +203,6 @@ class LocalExecutor:
                     os.kill(started.pids[0], signal.SIGTERM)
 
     def abandon(self) -> None:
-        """Leave at once: what runs finishes by itself, what has not begun does not begin."""
         if self._server is not None and any(not started.pids for started in self._running.values()):
             self._server.terminate()
 
@@ -207,7 +234,7 @@ class LocalExecutor:
             )
         return self._server
 
-    def _complaint(self) -> str:
+    def _errors_printed(self) -> str:
         if self._errors is None:
             return ""
         size = self._errors.seek(0, os.SEEK_END)
@@ -233,9 +260,9 @@ def _meeting_place(ranks: int) -> dict[str, str]:
 
 def _environments(job: Job, gpus: Sequence[str]) -> list[dict[str, str]]:
     """What each rank's process is told: where to meet the others, and its GPU where some are given."""
-    meeting, made = _meeting_place(job.ranks), []
-    for rank in range(job.ranks):
-        environment = {**job.environment, **({**meeting, "RANK": str(rank)} if meeting else {})}
+    meeting, made = _meeting_place(job.execution.ranks), []
+    for rank in range(job.execution.ranks):
+        environment = {**meeting, "RANK": str(rank)} if meeting else {}
         if gpus:
             environment["CUDA_VISIBLE_DEVICES"] = gpus[rank % len(gpus)]
         made.append(environment)
@@ -243,9 +270,9 @@ def _environments(job: Job, gpus: Sequence[str]) -> list[dict[str, str]]:
 
 
 def foreground(job: Job) -> int:
-    """Carry one job in the foreground of this terminal; returns the exit code of its (first) worker."""
-    command = worker_command(*job.argv(), "--foreground")
-    gpus = visible_gpus() if job.ranks > 1 else []
+    """Run one job in the foreground of this terminal; returns the exit code of its (first) worker."""
+    command = worker_command(*job.arguments(), "--foreground")
+    gpus = visible_gpus() if job.execution.ranks > 1 else []
     workers = [subprocess.Popen(command, env={**os.environ, **own}) for own in _environments(job, gpus)]
     while True:
         try:

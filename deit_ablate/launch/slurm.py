@@ -1,62 +1,92 @@
-"""Give a plan's missing runs to a scheduler: announce, submit, note; and take up what earlier launchers left.
+"""A SLURM cluster: announce, submit, record, wait; and adopt what earlier launchers have left.
 
 Nothing is kept but files: a launcher killed at any moment leaves an announcement that the next one completes.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from deit_ablate import files
 from deit_ablate.errors import InputError
-from deit_ablate.execution import Execution
 from deit_ablate.launch import slurm_commands, slurm_script
-from deit_ablate.launch.jobs import worker_arguments
-from deit_ablate.launch.local import RETRYABLE, STARTABLE
+from deit_ablate.launch.cost import Costs, size
+from deit_ablate.launch.jobs import RETRYABLE, Progress, Report, Watcher, Work
+from deit_ablate.launch.policy import FRUITLESS_STARTS, Launch
+from deit_ablate.launch.pool import Pool
+from deit_ablate.launch.preflight import preflight, worth_a_preflight
 from deit_ablate.launch.slurm_commands import Answer, Limited, Rejected, SchedulerError, Unreachable
 from deit_ablate.launch.status import Known
 from deit_ablate.store import State, Store, owner
 from deit_ablate.store.checkout import checkout
 from deit_ablate.store.submissions import Submission, Submissions
-from deit_ablate.sweep.plan import Run
 
 NODE_FAILURES = 2
 """Attempts that a node has lost until later submissions leave it out."""
-SUBMISSIONS_WITHOUT_AN_ATTEMPT = 3
+TRIALS_AT_ONCE = 8
+"""Of a search, where its sweep does not say."""
+LOOK_SECONDS = float(os.environ.get("DEIT_ABLATE_LOOK_SECONDS", "10"))
+
+
+class SlurmExecutor:
+    """As jobs of a SLURM cluster, which takes a plan at once."""
+
+    interrupted = "left; what was submitted goes on, and the same command looks at it again"
+
+    def __init__(self, work: Work) -> None:
+        """Raises InputError where no cluster answers, or the work cannot be given to it."""
+        self.work, self.submitting = work, SlurmLaunch(work)
+
+    def preflight(self) -> None:
+        self.submitting.must_be_acceptable()
+        # Data and devices are the compute nodes'; what cannot be seen from here is left to them, and a sweep whose
+        # first runs all die of one cause is held.
+        if worth_a_preflight(self.work):
+            preflight(self.work, Pool().ask)
+
+    def launch(self, watch: Watcher, *, wait: bool = False) -> Report:
+        watch.say(costs(self.work))
+        return self.submitting.run(watch, wait=wait)
+
+
+def costs(work: Work) -> str:
+    """What is about to be submitted will cost, in one line."""
+    runs = work.to_come()
+    estimate = Costs(work.store, work.runs).estimate(runs)
+    gpus = slurm_script.gpus(work.execution)
+    unit, each = ("GPU", gpus) if gpus else ("CPU", work.execution.ranks * slurm_script.cpus(work.execution))
+    hours = (
+        f"{estimate.seconds * each / 3600:.1f} {unit}-hours"
+        if estimate.seconds is not None
+        else f"{unit}-hours unknown"
+    )
+    return f"{len(runs)} runs: {hours}" + f", disk {size(estimate.bytes)}, files {estimate.files or 'unknown'}"
 
 
 @dataclass
 class Submitted:
-    """What a launcher has done."""
+    """What one turn has turn."""
 
     states: dict[str, State]
     jobs: dict[str, str] = field(default_factory=dict)
-    """Run -> the array element that carries it, for the runs submitted now."""
+    """Run -> the array element that executes it, for the runs submitted now."""
     put_off: dict[str, str] = field(default_factory=dict)
     """Run -> why it was not submitted."""
 
 
-class Submitter:
-    """One launcher at work on some runs of a sweep."""
+class SlurmLaunch(Launch):
+    """A launch that submits all that may start, in arrays."""
 
-    def __init__(
-        self,
-        runs: Mapping[str, Run],
-        store: Store,
-        sweep: str | None,
-        execution: Execution,
-        *,
-        command: str,
-        retry: frozenset[str] = frozenset(),
-        say: Callable[[str], None] = lambda _: None,
-    ) -> None:
+    def __init__(self, work: Work) -> None:
         """Raises InputError where no SLURM cluster answers."""
-        self.runs, self.store, self.sweep, self.execution = dict(runs), store, sweep, execution
-        self.command, self.retry, self.say = command, set(retry), say
-        self.parents = {run.id: run.above for run in self.runs.values()}
-        self.submissions = Submissions(store)
+        super().__init__(work)
+        self.execution = work.execution
+        self.submissions = Submissions(self.store)
         self.full = False
         self._snapshot: tuple[str, Path] | None = None
         try:
@@ -64,73 +94,120 @@ class Submitter:
         except SchedulerError as error:
             raise InputError(f"no SLURM cluster answers: {error}", expected="a login node of the cluster") from None
         self.cluster = config["ClusterName"]
-        if odd := set('%"\\\n') & set(str(store.root.resolve())):
+        root, asked = self.store.root, self.execution
+        if odd := set('%"\\\n') & set(str(root.resolve())):
             raise InputError(
                 f"a results folder with {odd.pop()!r} in its path cannot be given to SLURM",
-                where=(str(store.root), 0, 0),
+                where=(str(root), 0, 0),
                 expected="another folder",
             )
-        if execution.ranks % execution.slurm.nodes:
+        if asked.ranks % asked.slurm.nodes:
             raise InputError(
-                f"{execution.ranks} ranks cannot be spread evenly over {execution.slurm.nodes} nodes",
+                f"{asked.ranks} ranks cannot be spread evenly over {asked.slurm.nodes} nodes",
                 key="execution.ranks",
                 expected="a multiple of slurm.nodes",
             )
         self.largest = max(1, int(config.get("MaxArraySize", "1001")) - 1)
+        self.say: Callable[[str], None] = lambda _: None
 
-    def add(self, runs: Sequence[Run]) -> bool:
-        """Take on more runs, parents first; True where some were not known."""
-        new = [run for run in runs if run.id not in self.runs]
-        self.runs |= {run.id: run for run in new}
-        self.parents |= {run.id: run.above for run in new}
-        return bool(new)
+    # -- the loop ------------------------------------------------------------------------------------------------------
+
+    def run(self, watch: Watcher, *, wait: bool) -> Report:
+        """Submit what is missing, and what the search asks for; with ``wait``, stay until nothing is left to do, and
+        submit again what ended early. Raises InputError for a job that the cluster refuses."""
+        self.say = watch.say
+        ended: set[str] = set()
+        jobs: dict[str, str] = {}
+        try:
+            while True:
+                try:
+                    turn = self.once()
+                except SchedulerError as error:
+                    if not wait or not isinstance(error, Unreachable):
+                        raise InputError(
+                            f"the scheduler does not answer: {error}", expected="to run it again later"
+                        ) from None
+                    watch.say(f"the scheduler does not answer ({error}); looking again")
+                    time.sleep(LOOK_SECONDS)
+                    continue
+                self.states = self.report.states = turn.states
+                self.report.started += turn.jobs
+                self.report.problems = {run: f"not submitted: {why}" for run, why in turn.put_off.items()}
+                jobs |= turn.jobs
+                going = [run for run, state in turn.states.items() if state.name in ("running", "submitted")]
+                limit = (self.work.source and self.work.source.max_parallel) or TRIALS_AT_ONCE
+                if self.take_more(limit - len(going)):
+                    continue
+                if not wait:
+                    self._say_submitted(jobs)
+                    return self.report
+                running = [run for run in going if turn.states[run].name == "running"]
+                over = {run for run, state in turn.states.items() if state.at_rest or state.name in RETRYABLE}
+                watch(Progress(len(self.work.labels), turn.states, running, ended=sorted(over - ended)))
+                ended = over
+                if not going and not self.full:
+                    return self.report
+                time.sleep(LOOK_SECONDS * (6 if self.full else 1))
+        except KeyboardInterrupt:
+            self.report.interrupted = True
+            return self.report
+
+    def _say_submitted(self, jobs: Mapping[str, str]) -> None:
+        arrays: dict[str, list[str]] = {}
+        for run, element in jobs.items():
+            arrays.setdefault(element.partition("_")[0], []).append(self.work.labels.get(run, run))
+        for job, names in arrays.items():
+            shown = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
+            self.say(f"submitted job {job}: {len(names)} runs ({shown})")
 
     def once(self) -> Submitted:
         """Submit what is missing and not in the scheduler's hands. Raises InputError for a job that it refuses."""
         while True:
             known = Known(self.store, self.parents, self.sweep)
             answer = slurm_commands.ask(self.cluster)
-            if self._take_up(known, answer):
+            if self._update_files(known, answer):
                 continue  # files have changed: look anew
-            states = known.states(answer)
-            self.retry = {run for run in self.retry if states[run].name in RETRYABLE}
-            done, self.full = Submitted(states), False
+            self.states = known.states(answer)
+            self.retry = {run for run in self.retry if self.states[run].name in RETRYABLE}
+            turn, self.full = Submitted(self.states), False
             number = max((submission.number for submission in known.submissions), default=0)
-            for group in self._groups(states, known, answer, done):
+            for group in self._groups(known, answer, turn):
                 if self.full:
-                    done.put_off |= dict.fromkeys(group, "the scheduler takes no more jobs for now")
+                    turn.put_off |= dict.fromkeys(group, "the scheduler takes no more jobs for now")
                     continue
                 number += 1
-                if not self._submit(number, group, known, answer, done):
+                if not self._submit(number, group, known, answer, turn):
                     break  # another launcher has taken the number: read what it submits, then plan again
             else:
-                return done
+                return turn
 
-    # -- what others left --------------------------------------------------------------------------------------
+    # -- what other launchers have left --------------------------------------------------------------------------------
 
-    def _take_up(self, known: Known, answer: Answer) -> bool:
-        """Note jobs whose launcher did not, and close attempts that ended without a word; True where files changed."""
+    def _update_files(self, known: Known, answer: Answer) -> bool:
+        """Record jobs whose launcher did not, and close attempts that ended without a word; True where files changed."""
         changed = False
         for submission in known.submissions:
             if submission.job is None and not submission.over:
                 changed |= self._adopt(submission, answer)
         over = {run: attempt for run, attempt in known.last.items() if known.over(attempt, answer)}
         elements = [attempt.element for attempt in over.values()]
-        told = slurm_commands.accounted(element for element in elements if element and element not in answer.states)
+        accounted = slurm_commands.accounted(
+            element for element in elements if element and element not in answer.states
+        )
         for attempt in over.values():
             element = attempt.element or ""
             if answer.waits(element):
                 continue  # its job has been requeued, and closes it when it starts
-            how = answer.ended(element) or slurm_commands.OVER.get(told.get(element, ""), "interrupted")
+            how = answer.ended(element) or slurm_commands.OVER.get(accounted.get(element, ""), "interrupted")
             changed |= attempt.close(
-                how, f"its job {element} is over: {answer.states.get(element) or told.get(element) or 'unknown'}"
+                how, f"its job {element} is over: {answer.states.get(element) or accounted.get(element) or 'unknown'}"
             )
         return changed
 
     def _adopt(self, submission: Submission, answer: Answer) -> bool:
         if job := answer.job_called(submission.name):
             self.submissions.note(submission.number, job)
-            self.say(f"submission {submission.number} is job {job}: its launcher did not live to note it")
+            self.say(f"submission {submission.number} is job {job}: its launcher ended before it could record that")
             return True
         if owner.provably_gone(submission.content["launcher"]) and submission.content["cluster"] == answer.cluster:
             self.submissions.close(submission.number, "its launcher is gone, and the scheduler has no job of that name")
@@ -139,28 +216,26 @@ class Submitter:
 
     # -- what is to be submitted -------------------------------------------------------------------------------
 
-    def _groups(
-        self, states: Mapping[str, State], known: Known, answer: Answer, done: Submitted
-    ) -> Iterator[list[str]]:
-        """Runs that stand on the same parents, parents first, in arrays that the cluster takes."""
+    def _groups(self, known: Known, answer: Answer, turn: Submitted) -> Iterator[list[str]]:
+        """Runs that depend on the same parents, parents first, in arrays that the cluster takes."""
         chosen: dict[tuple[str, ...], list[str]] = {}
         going = set()
+        states = self.states
         for run in self.runs:
             state = states[run]
             if state.name == "submitted" or self._job_runs(run, known, answer):
                 going.add(run)
-            startable = state.name in STARTABLE or run in self.retry
             ready = all(states[parent].finished or parent in going for parent in self.parents[run])
-            if not startable or not ready:
+            if not self.may_start(run) or not ready:
                 continue
-            if barren := [parent for parent in self.parents[run] if states[parent].barren]:
-                done.put_off[run] = (
-                    f"{barren[0]}, on which it stands, ended by a non-finite loss: that is a result, which is not tried"
+            if lost := [parent for parent in self.parents[run] if states[parent].without_weights]:
+                turn.put_off[run] = (
+                    f"{lost[0]}, on which it depends, ended by a non-finite loss: that is a result, which is not tried"
                     " again, and there are no weights to go on from"
                 )
                 continue
-            if run not in self.retry and (why := self._in_vain(run, known)):
-                done.put_off[run] = why
+            if run not in self.retry and (why := self._never_begins(run, known)):
+                turn.put_off[run] = why
                 continue
             going.add(run)
             chosen.setdefault(tuple(sorted(p for p in self.parents[run] if not states[p].finished)), []).append(run)
@@ -178,22 +253,25 @@ class Submitter:
         last = known.last.get(run)
         return last.element if last is not None and last.exit is None else None
 
-    def _in_vain(self, run: str, known: Known) -> str | None:
+    def _never_begins(self, run: str, known: Known) -> str | None:
         """Why a run is not submitted once more: its jobs have ended again and again before an attempt began."""
         number = known.number(run)
         earlier = [ticket for ticket in known.tickets.get(run, ()) if ticket.job and ticket.after == number]
-        if len(earlier) < SUBMISSIONS_WITHOUT_AN_ATTEMPT:
+        if len(earlier) < FRUITLESS_STARTS:
             return None
         output = self.submissions.output(earlier[-1])
-        said = output.read_text(errors="replace").strip().splitlines()[-1:] if output.exists() else []
-        return f"its job ended {len(earlier)} times before an attempt began ({said[0] if said else output}); `deit-ablate retry` tries it again"
+        printed = output.read_text(errors="replace").strip().splitlines()[-1:] if output.exists() else []
+        return (
+            f"its job ended {len(earlier)} times before an attempt began ({printed[0] if printed else output});"
+            " `deit-ablate retry` tries it again"
+        )
 
-    def _submit(self, number: int, group: Sequence[str], known: Known, answer: Answer, done: Submitted) -> bool:
-        """Announce, sbatch, note. False where the number was taken."""
+    def _submit(self, number: int, group: Sequence[str], known: Known, answer: Answer, turn: Submitted) -> bool:
+        """Announce, sbatch, record. False where the number was taken."""
         folder = self.submissions.folder(number).resolve()
         code, path = self._code()
         name = f"deit-ablate-{number}-{owner.identify()['nonce']}"
-        after = self._jobs_of({parent for run in group for parent in self.parents[run]}, known, answer, done)
+        after = self._jobs_of({parent for run in group for parent in self.parents[run]}, known, answer, turn)
         text = slurm_script.script(
             folder,
             name=name,
@@ -208,18 +286,8 @@ class Submitter:
         files.replace(
             folder / slurm_script.PICKLE, slurm_script.pickled(self.store.root.resolve(), number, self.execution)
         )
-        for run in group:
-            own = self.runs[run]
-            self.store.register(run, own.recipe, own.parents, own.sources)
-            if run in self.retry:
-                self.store.uncancel(run)
-        entries = [{"run": run, "after": known.number(run), "retry": run in self.retry} for run in group]
-        arguments = [
-            *worker_arguments(self.execution, False),
-            *(["--sweep", self.sweep] if self.sweep else []),
-            "--command",
-            self.command,
-        ]
+        entries = [{"run": run, "after": known.number(run), "retry": self.prepare(run)} for run in group]
+        arguments = self.work.job("", retry=False).arguments()[3:]  # the job itself fills in the run
         content = {
             "name": name,
             "launcher": owner.identify(),
@@ -241,11 +309,11 @@ class Submitter:
                 self.largest = len(group) // 2
                 return False  # plan again, in smaller arrays
             self.full = True
-            done.put_off |= dict.fromkeys(group, str(error))
+            turn.put_off |= dict.fromkeys(group, str(error))
             return True
         except Unreachable as error:
             # It may have gone through: the announcement stands, and whoever looks next finds the job by its name.
-            done.put_off |= dict.fromkeys(group, f"{error}; it is looked up by the next `run`")
+            turn.put_off |= dict.fromkeys(group, f"{error}; it is looked up by the next `run`")
             self.full = True
             return True
         except Rejected as error:
@@ -254,8 +322,8 @@ class Submitter:
         self.submissions.note(number, job)
         self.retry -= set(group)
         for index, run in enumerate(group):
-            done.jobs[run] = f"{job}_{index}"
-            done.states[run] = State("submitted", "PENDING", known.number(run))
+            turn.jobs[run] = f"{job}_{index}"
+            turn.states[run] = State("submitted", "PENDING", known.number(run))
         return True
 
     def must_be_acceptable(self) -> None:
@@ -271,13 +339,13 @@ class Submitter:
         except (Limited, Unreachable):
             pass
 
-    def _jobs_of(self, parents: set[str], known: Known, answer: Answer, done: Submitted) -> list[str]:
+    def _jobs_of(self, parents: set[str], known: Known, answer: Answer, turn: Submitted) -> list[str]:
         """The jobs after which children may start: those of parents that are not finished."""
         found = []
         for parent in sorted(parents):
             ticket = known.ticket(parent, {}, answer)
-            element = done.jobs.get(parent) or self._open_element(parent, known) or (ticket.element if ticket else None)
-            if element and (element in done.jobs.values() or answer.alive(element)):
+            element = turn.jobs.get(parent) or self._open_element(parent, known) or (ticket.element if ticket else None)
+            if element and (element in turn.jobs.values() or answer.alive(element)):
                 found.append(element)
         return found
 
@@ -299,3 +367,57 @@ class Submitter:
 
 def _refusal(error: Rejected) -> InputError:
     return InputError(f"sbatch refuses the job: {error}", expected="other values under `execution: {slurm: ...}`")
+
+
+# -- what users do about jobs ------------------------------------------------------------------------------------------
+
+
+def cancel_jobs(store: Store, runs: Sequence[str]) -> None:
+    """Take the jobs of cancelled runs out of the queue, and ask those that run to save and stop."""
+    known = Known(store, dict.fromkeys(runs, ()))
+    tickets = [
+        ticket for given in known.submissions for ticket in given.tickets() if ticket.run in runs and ticket.element
+    ]
+    attempts = [attempt.element for attempt in known.last.values()]
+    if not tickets and not any(attempts):
+        return
+    with contextlib.suppress(SchedulerError):
+        answer = slurm_commands.ask()
+        # By name as well as by number: a controller may have begun its numbers anew.
+        ours = {str(ticket.element) for ticket in tickets if answer.names.get(str(ticket.element)) == ticket.name}
+        slurm_commands.cancel([job for job in sorted(ours) if answer.waits(job)], save=False)
+        slurm_commands.cancel([job for job in sorted(ours) if answer.runs(job)], save=True)
+
+
+def release_submissions(store: Store, run: str) -> bool:
+    """Record that nothing will come of what was submitted for a run; True where there was something.
+
+    Raises InputError where the scheduler says that its job is alive.
+    """
+    known = Known(store, {run: ()})
+    if known.ticket(run, {}, None) is None:
+        return False
+    with contextlib.suppress(SchedulerError):
+        answer = slurm_commands.ask()
+        ticket = known.ticket(run, {}, answer)
+        if ticket is not None and ticket.element and answer.alive(ticket.element):
+            raise InputError(
+                f"job {ticket.element} is in the queue ({answer.states[ticket.element]})",
+                where=(run, 0, 0),
+                expected="`deit-ablate cancel`",
+            )
+    for ticket in known.tickets[run]:
+        Submissions(store).close(ticket.submission, "a user said that nothing will come of it", ticket.index)
+    return True
+
+
+def waits(store: Store, run: str) -> bool:
+    """Whether a run is in the scheduler's queue, as far as files say."""
+    return Known(store, {run: ()}).ticket(run, {}, None) is not None
+
+
+def job_output(store: Store, run: str) -> str:
+    """What the job of a submitted run has printed that is in no attempt's log."""
+    tickets = Known(store, {run: ()}).tickets.get(run, [])
+    paths = [Submissions(store).output(ticket) for ticket in tickets if ticket.element]
+    return "".join(path.read_text(errors="replace") for path in paths[-1:] if path.exists())

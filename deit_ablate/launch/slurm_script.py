@@ -45,7 +45,6 @@ def script(
 
     asked = execution.slurm
     ranks = max(1, execution.ranks // asked.nodes)
-    gpus = asked.gpus if asked.gpus is not None else (0 if execution.device == "cpu" else execution.ranks)
     excluded = ",".join([*([asked.exclude] if asked.exclude else []), *exclude])
     link = shlex.quote(f"{folder}/") + '"${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}_submitted.pkl"'
     setup = [
@@ -73,8 +72,8 @@ def script(
         time=asked.minutes,
         nodes=asked.nodes,
         ntasks_per_node=ranks,
-        cpus_per_task=asked.cpus or execution.threads + execution.loaders,
-        gpus_per_node=-(-gpus // asked.nodes) or None,
+        cpus_per_task=cpus(execution),
+        gpus_per_node=-(-gpus(execution) // asked.nodes) or None,
         mem=asked.memory,
         exclude=excluded or None,
         dependency=f"afterany:{':'.join(after)}" if after else None,
@@ -92,9 +91,20 @@ def script(
     return str(text)
 
 
+def gpus(execution: Execution) -> int:
+    """GPUs of one run."""
+    asked = execution.slurm.gpus
+    return asked if asked is not None else 0 if execution.device == "cpu" else execution.ranks
+
+
+def cpus(execution: Execution) -> int:
+    """CPUs of one rank."""
+    return execution.slurm.cpus or execution.threads + execution.loaders
+
+
 @dataclass
 class Element:
-    """What submitit pickles: strings and numbers. Called in the job, it carries the run at the array's index."""
+    """What submitit pickles: strings and numbers. Called in the job, it executes the run at the array's index."""
 
     results: str
     submission: int
@@ -137,7 +147,7 @@ class Element:
                 *command,
             ],
             env=environment,
-            preexec_fn=_deaf,
+            preexec_fn=_ignore_the_warning,
         )
         ended = self._wait()
         if ended in (SAVED, -signal.SIGTERM) and not self._asked and self._first and _runs_still():
@@ -186,7 +196,7 @@ class Element:
         }
 
 
-def _deaf() -> None:
+def _ignore_the_warning() -> None:
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)
 
 

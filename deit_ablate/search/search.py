@@ -76,6 +76,7 @@ class Search:
         self.confirm = confirm or bool(before.get("confirm"))
         known = {asked["number"]: asked["row"] for asked in before.get("asked", ())}
         confirmed = {known.get(number) for number in (before.get("winners") or {}).values()}
+        self.max_parallel = self.settings.parallel
         self.rows = [variant for variant in sweep.variants if not only or variant.name in only]
         self.shown = [variant for variant in sweep.variants if variant in self.rows or variant.name in confirmed]
         """The rows that are confirmed: those that are searched now, and those that were confirmed before."""

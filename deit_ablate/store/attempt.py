@@ -44,7 +44,7 @@ class State:
         return self.finished or self.name == "paused"
 
     @property
-    def barren(self) -> bool:
+    def without_weights(self) -> bool:
         """Finished, but without weights on which another run could stand."""
         return self.name == "diverged" and "non-finite" in self.detail
 
@@ -114,6 +114,11 @@ class Attempt:
 
 class Refused(Exception):
     """A claim that was not granted; the text says why."""
+
+
+class Overtaken(BaseException):
+    """An attempt should end itself: its run is finished, cancelled or in a later attempt's hands. Not an Exception, so
+    that nothing in a training mistakes it for a failure."""
 
 
 def failure(attempts: Sequence[Attempt]) -> str | None:

@@ -224,7 +224,7 @@ class Store:
         if submitted is not None:
             return State("submitted", submitted, number)
         for parent, state in parents.items():
-            if state.name in ("failed", "cancelled", "blocked") or state.barren:
+            if state.name in ("failed", "cancelled", "blocked") or state.without_weights:
                 return State("blocked", parent, number)
         if held:
             return State("held", "", number)

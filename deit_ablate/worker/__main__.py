@@ -79,22 +79,20 @@ def main(argv: list[str]) -> int:
     parser.add_argument("mode", choices=["run"])
     parser.add_argument("results")
     parser.add_argument("run")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--loaders", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--data-dir")
-    parser.add_argument("--stage-data")
-    parser.add_argument("--accumulation", type=int, default=1)
-    parser.add_argument("--compile", action="store_true")
-    parser.add_argument("--channels-last", action="store_true")
-    parser.add_argument("--deterministic", action="store_true")
+    parser.add_argument("--execution", default="{}", help="JSON of execution.Execution")
     parser.add_argument("--sweep")
     parser.add_argument("--command", default="")
     parser.add_argument("--retry", action="store_true")
     parser.add_argument("--foreground", action="store_true")
-    from deit_ablate.worker.run import carry
+    from deit_ablate.execution import Execution
+    from deit_ablate.store import Store
+    from deit_ablate.worker.run import Task, execute
 
-    return carry(parser.parse_args(argv))
+    given = parser.parse_args(argv)
+    execution = Execution.from_json(given.execution)
+    return execute(
+        Task(Store(given.results), given.run, execution, given.retry, given.sweep, given.command, given.foreground)
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""What a training tells the world, on disk: one attempt's metrics, checkpoints and heartbeat."""
+"""What a training tells the world, on disk: one attempt's metrics, checkpoints and heartbeat.
+
+It imports torch (through ``train``): ``run`` imports it after its claim.
+"""
 
 from __future__ import annotations
 
@@ -6,104 +9,104 @@ import contextlib
 import json
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from deit_ablate import files
+from deit_ablate.errors import TrainError
 from deit_ablate.recipe import Recipe
-from deit_ablate.store import Attempt, Store
+from deit_ablate.store import Attempt, Overtaken, Store
+from deit_ablate.train import checkpoint as checkpoints
+from deit_ablate.train.loop import Journal
 
 BEAT_SECONDS = 30.0
 CHECKPOINT_SECONDS = 600.0
 
 
-class Overtaken(BaseException):
-    """This attempt should end itself: the run is finished, cancelled or in a later attempt's hands."""
+class FileJournal(Journal):
+    """The journal that writes one attempt's files. ``stop`` is set by signals, ``progress`` is shown in heartbeats."""
 
+    def __init__(
+        self,
+        store: Store,
+        run: str,
+        recipe: Recipe,
+        attempt: Attempt,
+        stop: threading.Event,
+        progress: dict[str, Any],
+    ) -> None:
+        self._store, self._run, self._attempt = store, run, attempt
+        self._data_id = recipe.data.id or recipe.data.name
+        self._stop, self._progress = stop, progress
+        self._saved = time.monotonic()
+        self._overtaken: str | None = None
+        self.resumed_from: Path | None = None
+        self.facts: dict[str, Any] = {}
+        """Of the data set: its fingerprint, counts and the like."""
 
-def _pin_data(store: Store, recipe: Recipe, facts: dict[str, Any]) -> None:
-    from deit_ablate.errors import TrainError
+    def data(self, facts: dict[str, Any]) -> None:
+        pinned = self._store.pin_data(self._data_id, facts)
+        if pinned["fingerprint"] != facts["fingerprint"]:
+            raise TrainError(
+                f"the data called {self._data_id!r} is not what earlier runs in this store used; give other data another"
+                " data.id"
+            )
+        self.facts = facts
 
-    data_id = recipe.data.id or recipe.data.name
-    pinned = store.pin_data(data_id, facts)
-    if pinned["fingerprint"] != facts["fingerprint"]:
-        raise TrainError(
-            f"the data called {data_id!r} is not what earlier runs in this store used; give other data another data.id"
-        )
+    def resume(self) -> dict[str, Any] | None:
+        found = checkpoints.newest(self._store.checkpoints(self._run))
+        for damaged in found.skipped:
+            print(f"passed over: {damaged}", flush=True)
+        state, self.resumed_from = found.state, found.path
+        history = state["history"] if state else []
+        print(f"goes on after step {state['step']}" if state else "starts", flush=True)
+        files.replace(self._attempt.metrics, b"".join(json.dumps(line).encode() + b"\n" for line in history))
+        return state
 
+    def checkpoint(self, state: dict[str, Any]) -> None:
+        self._leave_if_overtaken()
+        checkpoints.save(self._attempt.checkpoint, state)
+        self._saved = time.monotonic()
 
-def make_journal(
-    store: Store, run: str, recipe: Recipe, attempt: Attempt, stop: threading.Event, progress: dict[str, Any]
-) -> Any:
-    """The journal that writes one attempt's files (a function, so that torch is imported only where it is needed)."""
-    from deit_ablate.train import checkpoint as checkpoints
-    from deit_ablate.train.loop import Journal
+    def checkpoint_due(self) -> bool:
+        return time.monotonic() - self._saved > CHECKPOINT_SECONDS
 
-    class FileJournal(Journal):
-        def __init__(self) -> None:
-            self.saved = time.monotonic()
-            self.over: str | None = None
-            self.resumed_from: Path | None = None
-            self.facts: dict[str, Any] = {}
+    def epoch(self, line: dict[str, Any]) -> None:
+        files.append_line(self._attempt.metrics, json.dumps(line))
 
-        def data(self, facts: dict[str, Any]) -> None:
-            _pin_data(store, recipe, facts)
-            self.facts = facts
+    def progress(self, epoch: int, step: int, steps: int, loss: float) -> None:
+        self._progress["epoch"], self._progress["step"] = epoch, step
 
-        def resume(self) -> dict[str, Any] | None:
-            found = checkpoints.newest(store.checkpoints(run))
-            for damaged in found.skipped:
-                print(f"passed over: {damaged}", flush=True)
-            state, self.resumed_from = found.state, found.path
-            history = state["history"] if state else []
-            print(f"goes on after step {state['step']}" if state else "starts", flush=True)
-            files.replace(attempt.metrics, b"".join(json.dumps(line).encode() + b"\n" for line in history))
-            return state
+    def stop(self) -> bool:
+        if self._overtaken:
+            self._leave_if_overtaken()
+        return self._stop.is_set()
 
-        def checkpoint(self, state: dict[str, Any]) -> None:
-            self.leave_if_overtaken()
-            checkpoints.save(attempt.checkpoint, state)
-            self.saved = time.monotonic()
+    def _leave_if_overtaken(self) -> None:
+        reason = self._store.overtaken(self._run, self._attempt)
+        if reason in ("cancelled", "paused"):
+            self._stop.set()  # such a run keeps what it has: it saves, then stops
+        elif reason:
+            raise Overtaken(reason)
 
-        def checkpoint_due(self) -> bool:
-            return time.monotonic() - self.saved > CHECKPOINT_SECONDS
+    @contextlib.contextmanager
+    def beating(self) -> Iterator[None]:
+        """A heartbeat while the training goes on; each also looks whether the attempt is overtaken."""
+        ended = threading.Event()
 
-        def epoch(self, line: dict[str, Any]) -> None:
-            files.append_line(attempt.metrics, json.dumps(line))
+        def beat() -> None:
+            while True:
+                with contextlib.suppress(OSError):  # a full disk is the trainer's to report
+                    self._attempt.beat(**self._progress)
+                    self._overtaken = self._store.overtaken(self._run, self._attempt)
+                if ended.wait(BEAT_SECONDS):
+                    return
 
-        def progress(self, epoch: int, step: int, steps: int, loss: float) -> None:
-            progress["epoch"], progress["step"] = epoch, step
-
-        def stop(self) -> bool:
-            if self.over:
-                self.leave_if_overtaken()
-            return stop.is_set()
-
-        def leave_if_overtaken(self) -> None:
-            reason = store.overtaken(run, attempt)
-            if reason in ("cancelled", "paused"):
-                stop.set()  # such a run keeps what it has: it saves, then stops
-            elif reason:
-                raise Overtaken(reason)
-
-        @contextlib.contextmanager
-        def beating(self) -> Any:
-            ended = threading.Event()
-
-            def beat() -> None:
-                while True:
-                    with contextlib.suppress(OSError):  # a full disk is the trainer's to report
-                        attempt.beat(**progress)
-                        self.over = store.overtaken(run, attempt)
-                    if ended.wait(BEAT_SECONDS):
-                        return
-
-            thread = threading.Thread(target=beat, daemon=True)
-            thread.start()
-            try:
-                yield
-            finally:
-                ended.set()
-                thread.join()
-
-    return FileJournal()
+        thread = threading.Thread(target=beat, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()

@@ -1,8 +1,7 @@
-"""Carrying one run: claim it, train it, record it; of several ranks the first does so, the others compute."""
+"""Executing one run: claim it, train it, record it; of several ranks the first does so, the others compute."""
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import errno
 import hashlib
@@ -14,17 +13,18 @@ import sys
 import threading
 import time
 import traceback
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deit_ablate import __version__, files
-from deit_ablate.execution import SAVED
+from deit_ablate.errors import TrainError
+from deit_ablate.execution import FIXED, SAVED, Execution
 from deit_ablate.identity import run_id
 from deit_ablate.recipe import Recipe
-from deit_ablate.store import Attempt, Refused, Store
+from deit_ablate.store import Attempt, Overtaken, Refused, Store
 from deit_ablate.store.checkout import checkout
 from deit_ablate.worker.forkserver import HELD
-from deit_ablate.worker.journal import Overtaken, make_journal
 from deit_ablate.worker.log import log_to
 
 if TYPE_CHECKING:
@@ -32,54 +32,63 @@ if TYPE_CHECKING:
     from deit_ablate.train.loop import Outcome
 
 
-def carry(options: argparse.Namespace) -> int:
+@dataclass
+class Task:
+    """One run, as this process (one rank of it) is to execute it."""
+
+    store: Store
+    run: str
+    execution: Execution
+    retry: bool = False
+    sweep: str | None = None
+    command: str = ""
+    foreground: bool = False
+    group: Group | None = None
+    """The ranks that train it together; None where there is only this process."""
+    stop: threading.Event = field(default_factory=threading.Event)
+    progress: dict[str, Any] = field(default_factory=dict)
+    """Epoch and step, for heartbeats."""
+    started: float = field(default_factory=time.time)
+
+    @property
+    def first(self) -> bool:
+        return self.group is None or self.group.first
+
+
+def execute(task: Task) -> int:
     """Claim, train and record one run; returns the exit code. Of several ranks the first does so, the others compute."""
-    started = time.time()
-    stop = threading.Event()
-    group = _join()
-    first = group is None or group.first
+    task.group = _join()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, (lambda *_: stop.set()) if first else signal.SIG_IGN)
+        signal.signal(number, (lambda *_: task.stop.set()) if task.first else signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD)
-    store = Store(options.results)
-    claimed = _claim(store, options, group) if first else None
-    attempt = _agree(store, options, claimed, group)
+    claimed = _claim(task) if task.first else None
+    attempt = _agree(task, claimed)
     if attempt is None:
         return claimed if isinstance(claimed, int) else 0
-    log_to(attempt.log, and_here=options.foreground and first)
-    progress: dict[str, Any] = {}
+    log_to(attempt.log, and_here=task.foreground and task.first)
     try:
-        return _carry(store, options, attempt, group, stop, progress, started)
+        outcome, data = _train(task, attempt)
+        return _conclude(task, attempt, outcome, data) if task.first else 0
     except Overtaken as overtaken:
-        attempt.close(str(overtaken), "another finished it, it was cancelled, or a later attempt took over", **progress)
+        message = "another finished it, it was cancelled, or a later attempt took over"
+        attempt.close(str(overtaken), message, **task.progress)
         print(f"left: {overtaken}", flush=True)
         return 0
     except Exception as error:
-        code = _fail(attempt, group, error, progress)
-        if options.sweep and store.hold_if_hopeless(options.sweep):
-            print(f"{options.sweep} is held: its first runs have all ended like this one", flush=True)
+        code = _fail(task, attempt, error)
+        if task.sweep and task.store.hold_if_hopeless(task.sweep):
+            print(f"{task.sweep} is held: its first runs have all ended like this one", flush=True)
         return code
 
 
-def _carry(
-    store: Store,
-    options: argparse.Namespace,
-    attempt: Attempt,
-    group: Group | None,
-    stop: threading.Event,
-    progress: dict[str, Any],
-    started: float,
-) -> int:
-    outcome, data = _train(store, options, attempt, group, stop, progress)
-    if group is not None and not group.first:
+def _conclude(task: Task, attempt: Attempt, outcome: Outcome, data: dict[str, Any]) -> int:
+    if outcome.status != "stopped":
+        _record(task, attempt, outcome, data)
         return 0
-    if outcome.status == "stopped":
-        how = store.overtaken(options.run, attempt) or _why_stopped()
-        attempt.close(how, "saved on a signal", **progress)
-        print(f"saved and stopped ({how})", flush=True)
-        return 0 if how in ("cancelled", "paused") else SAVED
-    _record(store, options, attempt, outcome, data, started)
-    return 0
+    how = task.store.overtaken(task.run, attempt) or _why_stopped()
+    attempt.close(how, "saved on a signal", **task.progress)
+    print(f"saved and stopped ({how})", flush=True)
+    return 0 if how in ("cancelled", "paused") else SAVED
 
 
 def _why_stopped() -> str:
@@ -98,28 +107,30 @@ def _join() -> Group | None:
     return join()
 
 
-def _claim(store: Store, options: argparse.Namespace, group: Group | None) -> Attempt | int:
+# -- claiming ----------------------------------------------------------------------------------------------------------
+
+
+def _claim(task: Task) -> Attempt | int:
     """Become the run's owner, or the exit code with which to leave."""
-    stored = store.recipe(options.run)
+    store, run = task.store, task.run
+    stored = store.recipe(run)
     if stored is None:
-        print(f"{options.run} has no recipe in {options.results}", file=sys.stderr)
+        print(f"{run} has no recipe in {store.root}", file=sys.stderr)
         return 2
-    if store.held(options.sweep):
-        print(f"{options.run}: the sweep {options.sweep} is held", file=sys.stderr)
+    if store.held(task.sweep):
+        print(f"{run}: the sweep {task.sweep} is held", file=sys.stderr)
         return 0
-    if not _parents_ready(store, stored):
-        print(f"{options.run} waits for its parents", file=sys.stderr)
+    if any(store.weights(parent["run"]) is None for parent in stored["parents"].values()):
+        print(f"{run} waits for its parents", file=sys.stderr)
         return 0
     try:
-        return store.claim(
-            options.run, retry=options.retry, execution=_execution(store, options, group.ranks if group else 1)
-        )
+        return store.claim(run, retry=task.retry, execution={**_execution(task).record(), "version": __version__})
     except Refused as refusal:
-        print(f"{options.run}: {refusal}", file=sys.stderr)
+        print(f"{run}: {refusal}", file=sys.stderr)
         return 0
     except (OSError, Unshareable) as error:
-        how = _how(error) if isinstance(error, OSError) else "bad-recipe"
-        print(f"{how}: {options.run} could not be claimed: {error}", file=sys.stderr)
+        how = _class_of_os_error(error) if isinstance(error, OSError) else "bad-recipe"
+        print(f"{how}: {run} could not be claimed: {error}", file=sys.stderr)
         return 1
 
 
@@ -127,98 +138,86 @@ class Unshareable(Exception):
     """The chunks into which a run's batches are cut cannot be shared out among this many ranks."""
 
 
-KEPT = ("threads", "compile", "channels_last", "deterministic")
-"""Parts of the execution that change bits: a run's first attempt decides them for its life."""
-
-
-def _execution(store: Store, options: argparse.Namespace, ranks: int) -> dict[str, Any]:
-    """How this attempt is carried out. What changes bits is as it was in the first attempt; so is the number of chunks
-    that a batch is cut into, whatever the number of ranks that compute them. Raises Unshareable where it cannot be."""
-    execution: dict[str, Any] = {name: getattr(options, name) for name in ("device", "loaders", "accumulation", *KEPT)}
-    attempts = store.attempts(options.run)
+def _execution(task: Task) -> Execution:
+    """How this attempt is executed. What changes bits is as it was in the first attempt; so is the number of chunks that
+    a batch is cut into, whatever the number of ranks that compute them. Raises Unshareable where it cannot be."""
+    ranks = task.group.ranks if task.group else 1
+    attempts = task.store.attempts(task.run)
     before = attempts[0].owner.get("execution", {}) if attempts else {}
-    execution |= {name: before[name] for name in KEPT if name in before}
+    values: dict[str, Any] = {name: before[name] for name in FIXED if name in before}
     if "ranks" in before:
         chunks = before["ranks"] * before["accumulation"]
         if chunks % ranks:
             raise Unshareable(f"its batches are cut into {chunks} chunks, which {ranks} ranks cannot share")
-        execution["accumulation"] = chunks // ranks
-    return {**execution, "ranks": ranks, "version": __version__}
+        values["accumulation"] = chunks // ranks
+    return task.execution.model_copy(update={**values, "ranks": ranks})
 
 
-def _agree(
-    store: Store, options: argparse.Namespace, claimed: Attempt | int | None, group: Group | None
-) -> Attempt | None:
+def _agree(task: Task, claimed: Attempt | int | None) -> Attempt | None:
     """The attempt that all ranks work at, and its execution, as the first rank has claimed it."""
     number = claimed.number if isinstance(claimed, Attempt) else None
-    if group is not None:
-        number = group.from_first(number)
+    if task.group is not None:
+        number = task.group.from_first(number)
     if number is None:
         return None
-    attempt = store.attempt(options.run, number)
-    for name, value in attempt.owner["execution"].items():
-        setattr(options, name, value)
+    attempt = task.store.attempt(task.run, number)
+    recorded = {key: value for key, value in attempt.owner["execution"].items() if key in Execution.model_fields}
+    task.execution = task.execution.model_copy(update=recorded)
     return attempt
 
 
-def _how(error: OSError) -> str:
+# -- failing -----------------------------------------------------------------------------------------------------------
+
+
+def _class_of_os_error(error: OSError) -> str:
     return "storage-full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "crash"
 
 
 def _class_of(error: Exception) -> str:
-    from deit_ablate.errors import TrainError
     from deit_ablate.train.distributed import lost_a_rank
 
     if isinstance(error, TrainError):
         return "bad-recipe"
     if isinstance(error, OSError):
-        return _how(error)
+        return _class_of_os_error(error)
     if lost_a_rank(error):
         return "killed"
     exhausted = type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
     return "out-of-memory" if exhausted or isinstance(error, MemoryError) else "crash"
 
 
-def _fail(attempt: Attempt, group: Group | None, error: Exception, progress: dict[str, Any]) -> int:
+def _fail(task: Task, attempt: Attempt, error: Exception) -> int:
     how = _class_of(error)
     if how != "bad-recipe" or error.__cause__ is not None:  # else the message says it all
         traceback.print_exc()
     message = f"{type(error).__name__}: {error}" if how in ("crash", "killed") else str(error) or how
     print(f"failed ({how}): {message}", flush=True)
-    if how == "killed" and group is not None and not group.first:
+    if how == "killed" and not task.first:
         return 1  # it is the first rank that has gone, or that says so
     try:
-        attempt.close(how, ("lost a rank: " if how == "killed" else "") + message[:2000], **progress)
-    except OSError as unsaid:
-        # Nothing can be written: the launcher, which sees the exit code, says it for us.
-        print(f"and could not write so: {unsaid}", file=sys.stderr, flush=True)
+        attempt.close(how, ("lost a rank: " if how == "killed" else "") + message[:2000], **task.progress)
+    except OSError as unwritten:
+        # Nothing can be written: the launcher, which sees the exit code, records it for us.
+        print(f"and could not write so: {unwritten}", file=sys.stderr, flush=True)
     return 1
 
 
-def _parents_ready(store: Store, stored: dict[str, Any]) -> bool:
-    return all(store.weights(parent["run"]) is not None for parent in stored["parents"].values())
+# -- training ----------------------------------------------------------------------------------------------------------
 
 
-def _train(
-    store: Store,
-    options: argparse.Namespace,
-    attempt: Attempt,
-    group: Group | None,
-    stop: threading.Event,
-    progress: dict[str, Any],
-) -> tuple[Outcome, dict[str, Any]]:
+def _train(task: Task, attempt: Attempt) -> tuple[Outcome, dict[str, Any]]:
     """The outcome, and the facts of the data that it is of."""
     import torch
 
-    from deit_ablate.errors import TrainError
     from deit_ablate.train import loop, teachers
     from deit_ablate.train.distributed import Group, leave
     from deit_ablate.train.registry import source_sha256
+    from deit_ablate.worker.journal import FileJournal
 
-    group = group or Group()
-    stored = store.recipe(options.run)
+    store, execution, group = task.store, task.execution, task.group or Group()
+    stored = store.recipe(task.run)
     assert stored is not None
-    if run_id(stored["recipe"], stored["parents"], stored["sources"]) != options.run:
+    if run_id(stored["recipe"], stored["parents"], stored["sources"]) != task.run:
         raise TrainError(
             "the stored recipe does not give this run's id: it was written by a version that means another training by it"
         )
@@ -226,9 +225,8 @@ def _train(
         if source_sha256(name) != sha256:
             raise TrainError(f"the source of {name} has changed since this run was planned: it is another run now")
     recipe = _recipe(stored)
-    torch.set_num_threads(options.threads)
-    device = device_of(options.device)
-    data_dir = _data_dir(options)
+    torch.set_num_threads(execution.threads)
+    device, data_dir = device_of(execution.device), _data_dir(execution)
     parents = {}
     for role, parent in stored["parents"].items():
         weights, above = store.weights(parent["run"]), store.recipe(parent["run"])
@@ -238,21 +236,21 @@ def _train(
             )
         parents[role] = loop.Parent(_recipe(above), weights, parent["weights"])
     teacher = group.from_first(teachers.teacher_file(recipe, store) if group.first else None)
-    journal = make_journal(store, options.run, recipe, attempt, stop, progress)
+    journal = FileJournal(store, task.run, recipe, attempt, task.stop, task.progress)
     with journal.beating() if group.first else contextlib.nullcontext():
         outcome = loop.train(
             recipe,
             journal=journal,
             data_dir=data_dir,
             device=device,
-            loaders=options.loaders,
+            loaders=execution.loaders,
             parents=parents,
             teacher_weights=teacher,
             group=group,
-            accumulation=options.accumulation,
-            compile=options.compile,
-            channels_last=options.channels_last,
-            deterministic=options.deterministic,
+            accumulation=execution.accumulation,
+            compile=execution.compile,
+            channels_last=execution.channels_last,
+            deterministic=execution.deterministic,
         )
     leave()
     trained = outcome.status != "stopped" and "non-finite" not in (outcome.reason or "")
@@ -262,16 +260,16 @@ def _train(
     return outcome, journal.facts
 
 
-def _data_dir(options: argparse.Namespace) -> Path | None:
+def _data_dir(execution: Execution) -> Path | None:
     """The data set's folder; a copy of it on the local disk where one is asked for."""
-    if not options.data_dir:
+    if not execution.data_dir:
         return None
-    local = options.stage_data or os.environ.get("SLURM_TMPDIR")
+    local = execution.stage_data or os.environ.get("SLURM_TMPDIR")
     if not local:
-        return Path(options.data_dir)
+        return Path(execution.data_dir)
     from deit_ablate.train.data.staging import stage
 
-    return stage(Path(options.data_dir), Path(local))
+    return stage(Path(execution.data_dir), Path(local))
 
 
 def _recipe(stored: dict[str, Any]) -> Recipe:
@@ -279,9 +277,8 @@ def _recipe(stored: dict[str, Any]) -> Recipe:
 
 
 def device_of(wanted: str) -> str:
+    """The torch device that `device:` means here. Raises TrainError where there is none."""
     import torch
-
-    from deit_ablate.errors import TrainError
 
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "cpu"
@@ -294,9 +291,7 @@ def device_of(wanted: str) -> str:
     return wanted
 
 
-def _record(
-    store: Store, options: argparse.Namespace, attempt: Attempt, outcome: Outcome, data: dict[str, Any], started: float
-) -> None:
+def _record(task: Task, attempt: Attempt, outcome: Outcome, data: dict[str, Any]) -> None:
     import numpy as np
 
     from deit_ablate.train.provenance import hardware, provenance
@@ -304,13 +299,15 @@ def _record(
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **outcome.arrays)  # type: ignore[arg-type]
     files.replace(attempt.arrays, buffer.getvalue())
-    if reason := store.overtaken(options.run, attempt):
+    if reason := task.store.overtaken(task.run, attempt):
         raise Overtaken(reason)
+    seconds = time.time() - task.started
     earlier = sum(
-        max(0.0, (a.exit or {}).get("time", 0) - a.owner.get("time", 0)) for a in store.attempts(options.run)[:-1]
+        max(0.0, (a.exit or {}).get("time", 0) - a.owner.get("time", 0)) for a in task.store.attempts(task.run)[:-1]
     )
-    store.finish(
-        options.run,
+    machine = hardware(outcome.cost.get("device", "cpu"))
+    task.store.finish(
+        task.run,
         attempt,
         {
             "status": outcome.status,
@@ -319,24 +316,18 @@ def _record(
             "data": {key: value for key, value in data.items() if key != "classes"},
             "weights_sha256": outcome.weights_sha256,
             "arrays_sha256": hashlib.sha256(buffer.getvalue()).hexdigest(),
-            "cost": {
-                **outcome.cost,
-                "wall_seconds": time.time() - started,
-                "wall_seconds_all_attempts": time.time() - started + earlier,
-            },
+            "cost": {**outcome.cost, "wall_seconds": seconds, "wall_seconds_all_attempts": seconds + earlier},
             "execution": attempt.owner["execution"],
             "provenance": {
                 **provenance(),
                 "git": checkout(),
-                "command": options.command or None,
-                "hardware": hardware(outcome.cost.get("device", "cpu")),
+                "command": task.command or None,
+                "hardware": machine,
             },
             "time": time.time(),
         },
     )
     attempt.close("done", "")
     split = "test" if outcome.metrics.get("test") else "validation"
-    print(
-        f"{outcome.status}: {split} top-1 {(outcome.metrics.get(split) or {}).get('top1', float('nan')):.2f}",
-        flush=True,
-    )
+    top1 = (outcome.metrics.get(split) or {}).get("top1", float("nan"))
+    print(f"{outcome.status}: {split} top-1 {top1:.2f}", flush=True)

@@ -12,8 +12,10 @@ import pytest
 from support import TINY, Command, planned, wait_for
 
 from deit_ablate.cli.inspect import _states
-from deit_ablate.launch.local import Report, refuse_lost_weights
-from deit_ablate.launch.pool import LocalExecutor
+from deit_ablate.execution import Execution
+from deit_ablate.launch.jobs import Report
+from deit_ablate.launch.policy import refuse_lost_weights
+from deit_ablate.launch.pool import ProcessPool
 from deit_ablate.store import Store
 
 
@@ -131,7 +133,7 @@ variants:
 def test_students_wait_for_one_teacher(launch: Callable[..., Report], store: Store, sweep: Callable[..., Path]) -> None:
     path = sweep(DISTILL % ("small_convnet", "{}"))
     report = launch(path)
-    assert report.started == 1 + 3 * 2
+    assert len(report.started) == 1 + 3 * 2
     plan = planned(path)
     teacher = next(cell.run for cell in plan.cells if cell.stage == "teacher")
     ended = store.outcome(teacher)
@@ -163,7 +165,7 @@ def test_a_failed_teacher_blocks_its_students_until_it_is_retried(
     (tmp_path / "ready").touch()
     report = launch(path, retry=frozenset({teacher}))
     assert all(state.finished for state in report.states.values())
-    assert report.started == 1 + 4
+    assert len(report.started) == 1 + 4
 
 
 def test_a_teacher_without_finite_weights_blocks_and_is_no_lost_file(
@@ -175,8 +177,8 @@ def test_a_teacher_without_finite_weights_blocks_and_is_no_lost_file(
     assert states["soft", "teacher"].name == "diverged"
     assert states["soft", "student"].name == "blocked"
     again = launch(path, retry=frozenset(run for run, state in report.states.items() if state.name == "blocked"))
-    assert again.started == 0
-    assert not again.unsaid
+    assert not again.started
+    assert not again.problems
     refuse_lost_weights(planned(path).runs, {}, again.states, store)
 
 
@@ -188,7 +190,7 @@ def test_lost_weights_are_refused_before_anything_starts(command: Command, sweep
     refused = command("run", "tiny.yaml", code=2)
     assert f"`deit-ablate forget {teacher}` first" in refused.stderr
     named = command("forget", teacher, "--yes").stdout
-    assert "2 runs stand on it" in named
+    assert "2 runs depend on it" in named
     assert "tiny:soft:0:student" in named
     again = command("run", "tiny.yaml").stdout
     assert "*:0:teacher: started" in again
@@ -248,7 +250,7 @@ def test_a_recipe_in_the_foreground(command: Command) -> None:
 
 def test_slots_are_one_a_gpu_or_one_for_each_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5,7")
-    assert LocalExecutor().slots == 3
-    assert LocalExecutor(parallel=1).slots == 1
-    assert LocalExecutor(device="cpu").slots == len(os.sched_getaffinity(0))
-    assert LocalExecutor(device="cpu", threads=10_000).slots == 1
+    assert ProcessPool(Execution()).slots == 3
+    assert ProcessPool(Execution(parallel=1)).slots == 1
+    assert ProcessPool(Execution(device="cpu")).slots == len(os.sched_getaffinity(0))
+    assert ProcessPool(Execution(device="cpu", threads=1000)).slots == 1

@@ -8,18 +8,17 @@ from pathlib import Path
 import pytest
 from support import Command, planned
 
-from deit_ablate.cli.launching import Work, rehearse
 from deit_ablate.errors import InputError
 from deit_ablate.execution import Execution
 from deit_ablate.launch import status
-from deit_ablate.launch.pool import LocalExecutor
+from deit_ablate.launch.jobs import Work
+from deit_ablate.launch.pool import ProcessPool
+from deit_ablate.launch.preflight import preflight
 from deit_ablate.store import Store
 
 
 @pytest.fixture
-def refused(
-    sweep: Callable[..., Path], store: Store, executor: LocalExecutor, tmp_path: Path
-) -> Callable[..., str | None]:
+def refused(sweep: Callable[..., Path], store: Store, pool: ProcessPool, tmp_path: Path) -> Callable[..., str | None]:
     """What is said against a sweep, with the place; None where nothing is."""
 
     def ask(text: str, **how: object) -> str | None:
@@ -28,7 +27,7 @@ def refused(
         execution = Execution().model_copy(update={"device": "cpu", **how})
         work = Work(store, "tiny", plan.runs, plan.labels(), states, execution, "", written=plan.written)
         try:
-            rehearse(work, executor.ask)
+            preflight(work, pool.ask)
         except InputError as error:
             return str(error).replace(f"{tmp_path}/", "")
         finally:

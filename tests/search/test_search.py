@@ -16,9 +16,9 @@ import pytest
 from support import Command, wait_for
 
 from deit_ablate.execution import Execution
-from deit_ablate.launch.jobs import worker_arguments
-from deit_ablate.launch.local import Launch, Report
-from deit_ablate.launch.pool import LocalExecutor
+from deit_ablate.launch.jobs import Report, Work
+from deit_ablate.launch.local import JobLaunch
+from deit_ablate.launch.pool import ProcessPool
 from deit_ablate.search import search as searches
 from deit_ablate.search.search import Search
 from deit_ablate.search.trials import read_trials
@@ -46,7 +46,7 @@ def sweep(sweep: Callable[..., Path]) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def run_search(executor: LocalExecutor, store: Store) -> Callable[..., tuple[Search, Report]]:
+def run_search(pool: ProcessPool, store: Store) -> Callable[..., tuple[Search, Report]]:
     """One launcher's turn at a search, in this process, on the session's server."""
 
     def run(path: Path, *, slots: int = 2, stop: Callable[[], bool] = lambda: False, **options: Any) -> Any:
@@ -62,15 +62,12 @@ def run_search(executor: LocalExecutor, store: Store) -> Callable[..., tuple[Sea
         save(search.plan())
         search.show()
 
-        def arguments(retrying: bool) -> tuple[str, ...]:
-            return (*worker_arguments(Execution(device="cpu"), retrying), "--sweep", sweep.name)
-
-        before, executor.slots = executor.slots, slots
+        work = Work(store, sweep.name, search.runs, search.labels, {}, Execution(device="cpu"), source=search)
+        before, pool.slots = pool.slots, slots
         try:
-            launch = Launch(search.runs, store, executor, arguments=arguments, sweep=sweep.name, more=search)
-            return search, launch.run(lambda progress: None, stop)
+            return search, JobLaunch(work, pool).run(lambda progress: None, stop)
         finally:
-            executor.slots = before
+            pool.slots = before
             save(search.plan())
 
     return run
@@ -255,7 +252,7 @@ def test_the_same_configuration_costs_nothing_twice(sweep: Callable[..., Path], 
     _, report = run_search(path)
     assert len(asks(store)) == 6
     assert len({ask["run"] for ask in asks(store)}) == 2
-    assert report.started == 2
+    assert len(report.started) == 2
 
 
 # -- launchers that die ------------------------------------------------------------------------------------------------
@@ -338,7 +335,7 @@ def test_a_search_whose_trials_are_all_done_already_asks_for_every_one_of_them(
     other = path.with_name("other.yaml")
     other.write_text(path.read_text())
     _, report = run_search(other, slots=1)
-    assert report.started == 0, "the same runs, trained by another sweep"
+    assert len(report.started) == 0, "the same runs, trained by another sweep"
     assert len(asks(store, "other")) == 4, "and one launch has asked for the whole grid"
 
 
@@ -368,7 +365,7 @@ def test_a_changed_file_leaves_aside_what_is_another_trial_now(
     search, report = run_search(path)
     assert search.aside == 8
     assert len(asks(store)) == 16
-    assert report.started == 8
+    assert len(report.started) == 8
 
 
 @pytest.mark.parametrize(
@@ -530,7 +527,7 @@ def test_a_narrower_space_leaves_what_lies_outside_aside(
     run_search(sweep(text.replace("CHOICES", "[1, 2, 3]")))
     search, report = run_search(sweep(text.replace("CHOICES", "[2, 3, 4]")))
     assert search.aside == 1
-    assert report.started == 1, "two of the three had been trained"
+    assert len(report.started) == 1, "two of the three had been trained"
 
 
 def test_values_that_do_not_go_together_are_passed_over_and_kept_in_mind(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from support import Command, planned, result
 
-from deit_ablate.launch.local import Report
+from deit_ablate.launch.jobs import Report
 from deit_ablate.store import Store
 
 SWEEP = """

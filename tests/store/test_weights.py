@@ -13,9 +13,8 @@ import pytest
 from support import Command, planned
 
 from deit_ablate import files
-from deit_ablate.cli.weights import keep_weights
 from deit_ablate.errors import InputError
-from deit_ablate.launch.local import Report
+from deit_ablate.launch.preflight import keep_weights
 from deit_ablate.store import Store
 from deit_ablate.sweep import names as planned_names
 from deit_ablate.sweep.plan import Plan, Run, single_run
@@ -243,18 +242,15 @@ def finished(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRe
     from support import TINY
 
     from deit_ablate.execution import Execution
-    from deit_ablate.launch.jobs import worker_arguments
-    from deit_ablate.launch.local import Launch
+    from deit_ablate.launch.jobs import Work
+    from deit_ablate.launch.local import JobLaunch
 
     folder = tmp_path_factory.mktemp("finished")
     (folder / "tiny.yaml").write_text(TINY + TOKENS)
     made, store = planned(folder / "tiny.yaml"), Store(folder / "results")
     store.save_plan("tiny", {**made.document("../tiny.yaml"), "asked": {}})
-    executor = request.getfixturevalue("executor")
-    arguments = worker_arguments(Execution(device="cpu"), False)
-    report: Report = Launch(made.runs, store, executor, arguments=lambda _: arguments).run(
-        lambda _: None, lambda: False
-    )
+    work = Work(store, None, made.runs, made.labels(), {}, Execution(device="cpu"))
+    report = JobLaunch(work, request.getfixturevalue("pool")).run(lambda _: None, lambda: False)
     assert all(state.finished for state in report.states.values())
     return folder, made
 

@@ -104,7 +104,10 @@ def test_strict_refuses_at_the_rows_line_and_writes_nothing(command: Command) ->
     )
     for name in ("plan", "run"):
         done = command(name, "x.yaml", "--strict", code=2)
-        assert "x.yaml:6:3: variants: the row 'no mixup' brings along: share of batches with CutMix" in done.stderr
+        assert (
+            "x.yaml:6:3: variants: the row 'no mixup' has undeclared changes: share of batches with CutMix"
+            in done.stderr
+        )
         assert done.stdout == ""
     assert [file.name for file in command.folder.iterdir()] == ["x.yaml"]
     path.write_text(path.read_text().replace("mixup: 0}", "mixup: 0, mix_prob: 0.1}"))

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from support import Command, planned, result, wait_for
 
-from deit_ablate.launch.local import Report
-from deit_ablate.launch.pool import LocalExecutor
+from deit_ablate.launch.jobs import Report
+from deit_ablate.launch.pool import ProcessPool
 from deit_ablate.store import Store, owner
 
 SWEEP = "seeds: 1\nvariants: {a: {schedule.epochs: 6, data.train_images: 320}}\n"
@@ -23,21 +23,20 @@ SWEEP = "seeds: 1\nvariants: {a: {schedule.epochs: 6, data.train_images: 320}}\n
 
 
 @pytest.fixture(scope="session")
-def undisturbed(executor: LocalExecutor, tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+def undisturbed(pool: ProcessPool, tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     """The result that every disturbed run must have, and the seconds that it takes."""
     from support import TINY
 
     from deit_ablate.execution import Execution
     from deit_ablate.launch.jobs import Job
-    from deit_ablate.launch.jobs import worker_arguments as arguments
 
     folder = tmp_path_factory.mktemp("undisturbed")
     (folder / "tiny.yaml").write_text(TINY + SWEEP)
     run = next(iter(planned(folder / "tiny.yaml").runs.values()))
     store = Store(folder / "results")
     store.register(run.id, run.recipe, run.parents, run.sources)
-    executor.submit(Job(str(store.root), run.id, arguments(Execution(device="cpu"), False)))
-    wait_for(lambda: executor.poll(0.05))
+    pool.submit(Job(str(store.root), run.id, Execution(device="cpu")))
+    wait_for(lambda: pool.poll(0.05))
     outcome = store.outcome(run.id)
     assert outcome
     return {"run": run.id, "result": result(store, run.id), "seconds": outcome["cost"]["wall_seconds"]}
@@ -240,7 +239,7 @@ def test_a_full_disk_is_said_and_nothing_is_lost(
                 handle.write(b"x" * 4096)
         report = launch(path, into=store)
         if not report.states[run].finished:
-            told = [str(report.states[run]), *report.unsaid.values()]
+            told = [str(report.states[run]), *report.problems.values()]
             assert any("storage-full" in text or "No space left" in text for text in told), told
             assert len(store.history(run)) >= lines_before or store.checkpoints(run), "what was saved is still there"
         filler.unlink()

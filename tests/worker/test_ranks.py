@@ -20,8 +20,8 @@ from support import TINY, planned, result, wait_for
 from deit_ablate.errors import TrainError
 from deit_ablate.execution import Execution
 from deit_ablate.launch import status
-from deit_ablate.launch.jobs import Ended, Job, worker_arguments
-from deit_ablate.launch.pool import LocalExecutor
+from deit_ablate.launch.jobs import Ended, Job
+from deit_ablate.launch.pool import ProcessPool
 from deit_ablate.store import Store
 from deit_ablate.train.distributed import Group, Share
 
@@ -31,31 +31,31 @@ CALM = "seeds: 1\nvariants: {a: {regularize: {drop_path: 0, dropout: 0}}}\n"
 """Mixup, CutMix and repeated augmentation on; only what the model itself draws is off."""
 
 
-class Carried:
-    """Carries one run through the executor, as the launcher would."""
+class Executed:
+    """Executes one run through the pool, as the launcher would."""
 
-    def __init__(self, executor: LocalExecutor, path: Path, store: Store) -> None:
-        self.executor, self.store = executor, store
+    def __init__(self, pool: ProcessPool, path: Path, store: Store) -> None:
+        self.pool, self.store = pool, store
         self.over: list[Ended] = []
         self.run, own = next(iter(planned(path).runs.items()))
         store.register(own.id, own.recipe, own.parents, own.sources)
 
     def start(self, **execution: Any) -> None:
         how = Execution(device="cpu", **execution)
-        self.executor.submit(Job(str(self.store.root), self.run, worker_arguments(how, False), ranks=how.ranks))
+        self.pool.submit(Job(str(self.store.root), self.run, how))
 
     def ended(self) -> int:
         return int(wait_for(lambda: self.over or self.poll()).pop().code)
 
     def poll(self) -> list[Ended]:
-        self.over += self.executor.poll(0.02)
+        self.over += self.pool.poll(0.02)
         return self.over
 
     def pids(self) -> dict[int, int]:
         """rank -> pid, once they are known."""
         if not self.poll():
-            started = next(iter(self.executor._running.values()))
-            return started.pids if len(started.pids) == started.job.ranks else {}
+            started = next(iter(self.pool._running.values()))
+            return started.pids if len(started.pids) == started.job.execution.ranks else {}
         return {}
 
     def attempt_exits(self) -> list[str]:
@@ -63,9 +63,9 @@ class Carried:
 
 
 @pytest.fixture
-def carried(executor: LocalExecutor, tmp_path: Path, sweep: Callable[..., Path]) -> Callable[..., Carried]:
-    def make(text: str, name: str = "results") -> Carried:
-        return Carried(executor, sweep(text), Store(tmp_path / name))
+def executed(pool: ProcessPool, tmp_path: Path, sweep: Callable[..., Path]) -> Callable[..., Executed]:
+    def make(text: str, name: str = "results") -> Executed:
+        return Executed(pool, sweep(text), Store(tmp_path / name))
 
     return make
 
@@ -91,7 +91,7 @@ def test_a_batch_that_cannot_be_cut_into_equal_chunks_is_refused() -> None:
         Share(Group(0, 3)).check(32, paired=False)
 
 
-def test_ranks_and_accumulation_give_what_one_process_gives(carried: Callable[..., Carried]) -> None:
+def test_ranks_and_accumulation_give_what_one_process_gives(executed: Callable[..., Executed]) -> None:
     """At the same global batch, within rounding, where the model itself draws nothing: mixing may be on."""
     weights = {}
     for name, how in {
@@ -100,7 +100,7 @@ def test_ranks_and_accumulation_give_what_one_process_gives(carried: Callable[..
         "four parts": {"accumulation": 4},
         "both": {"ranks": 2, "accumulation": 2},
     }.items():
-        run = carried(CALM, name)
+        run = executed(CALM, name)
         run.start(**how)
         assert run.ended() == 0
         state = torch.load(run.store.weights(run.run) or "", weights_only=True)
@@ -114,11 +114,11 @@ def test_ranks_and_accumulation_give_what_one_process_gives(carried: Callable[..
 
 
 @pytest.fixture(scope="module")
-def on_two(executor: LocalExecutor, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def on_two(pool: ProcessPool, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The result of two ranks left alone, each with two parts of its share."""
     folder = tmp_path_factory.mktemp("two")
     (folder / "tiny.yaml").write_text(TINY + SWEEP)
-    run = Carried(executor, folder / "tiny.yaml", Store(folder / "results"))
+    run = Executed(pool, folder / "tiny.yaml", Store(folder / "results"))
     started = time.monotonic()
     run.start(ranks=2, accumulation=2)
     assert run.ended() == 0
@@ -127,9 +127,9 @@ def on_two(executor: LocalExecutor, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_rank_killed_at_random_instants_changes_nothing(
-    carried: Callable[..., Carried], on_two: dict[str, Any], victim: int
+    executed: Callable[..., Executed], on_two: dict[str, Any], victim: int
 ) -> None:
-    run, draw = carried(SWEEP), random.Random(victim)
+    run, draw = executed(SWEEP), random.Random(victim)
     for _ in range(12):
         run.start(ranks=2, accumulation=2)
         pid = wait_for(run.pids)[victim]
@@ -151,9 +151,9 @@ def test_a_rank_killed_at_random_instants_changes_nothing(
 
 
 def test_a_signal_to_all_ranks_stops_them_at_one_step_and_another_number_of_ranks_goes_on(
-    carried: Callable[..., Carried], on_two: dict[str, Any]
+    executed: Callable[..., Executed], on_two: dict[str, Any]
 ) -> None:
-    run = carried(SWEEP)
+    run = executed(SWEEP)
     run.start(ranks=2, accumulation=2)
     pids = wait_for(run.pids)
     wait_for(lambda: run.store.history(run.run))
@@ -168,12 +168,12 @@ def test_a_signal_to_all_ranks_stops_them_at_one_step_and_another_number_of_rank
     assert curves == pytest.approx([line["train_loss"] for line in on_two["result"]["curves"]], rel=1e-3)
 
 
-def test_ranks_that_cannot_share_a_runs_chunks_leave_without_a_claim(carried: Callable[..., Carried]) -> None:
-    run = carried(SWEEP)
+def test_ranks_that_cannot_share_a_runs_chunks_leave_without_a_claim(executed: Callable[..., Executed]) -> None:
+    run = executed(SWEEP)
     run.start(ranks=2)
     wait_for(run.pids)
     wait_for(lambda: run.store.history(run.run))
-    run.executor.cancel(run.run)
+    run.pool.cancel(run.run)
     assert run.ended() == 75
     run.start(ranks=3)
     assert run.ended() == 1

@@ -25,9 +25,9 @@ from support import Command
 
 from deit_ablate import files, shipped
 from deit_ablate.execution import Execution
-from deit_ablate.launch.jobs import worker_arguments
-from deit_ablate.launch.local import Launch
-from deit_ablate.launch.pool import LocalExecutor
+from deit_ablate.launch.jobs import Work
+from deit_ablate.launch.local import JobLaunch
+from deit_ablate.launch.pool import ProcessPool
 from deit_ablate.report import write
 from deit_ablate.report.figures import search as figures_of
 from deit_ablate.report.figures.style import save
@@ -84,7 +84,7 @@ class Made:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory, executor: LocalExecutor) -> Made:
+def made(tmp_path_factory: pytest.TempPathFactory, pool: ProcessPool) -> Made:
     folder = tmp_path_factory.mktemp("searches")
     results = folder / "results"
 
@@ -96,14 +96,10 @@ def made(tmp_path_factory: pytest.TempPathFactory, executor: LocalExecutor) -> M
         def save(plan: Plan) -> None:
             store.save_plan(name, {**plan.document(f"../{name}.yaml"), "asked": {}})
 
-        def arguments(retrying: bool) -> tuple[str, ...]:
-            return (*worker_arguments(Execution(device="cpu"), retrying), "--sweep", name)
-
         search = Search(sweep, store, save, confirm=confirm)
         search.begin()
-        Launch(search.runs, store, executor, arguments=arguments, sweep=name, more=search).run(
-            lambda progress: None, lambda: False
-        )
+        work = Work(store, name, search.runs, search.labels, {}, Execution(device="cpu"), source=search)
+        JobLaunch(work, pool).run(lambda progress: None, lambda: False)
         save(search.plan())
         write.write_report(results, name)
 

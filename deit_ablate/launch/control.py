@@ -1,0 +1,69 @@
+"""What users do about runs that exist: cancel them, declare an attempt over, forget them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterator, Sequence
+
+from deit_ablate.errors import InputError
+from deit_ablate.launch.slurm import cancel_jobs, release_submissions
+from deit_ablate.store import Attempt, Refused, Store, owner
+
+
+def cancel(store: Store, runs: Sequence[str]) -> Iterator[tuple[str, bool]]:
+    """Cancel what is not finished: (run, whether it was cancelled). What runs saves and stops, here or on a cluster."""
+    for run in runs:
+        finished = store.outcome(run) is not None
+        if not finished:
+            store.cancel(run)
+            last = next(reversed(store.attempts(run)), None)
+            if last is not None and _alive_here(last):
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(last.owner["pid"], signal.SIGTERM)
+        yield run, not finished
+    cancel_jobs(store, [run for run in runs if not store.outcome(run)])
+
+
+def open_attempt(store: Store, run: str) -> Attempt | None:
+    """The attempt that `release` would close; None where only submissions wait. Raises InputError where it is alive."""
+    last = next(reversed(store.attempts(run)), None)
+    if last is None or last.exit is not None:
+        return None
+    if _alive_here(last):
+        raise InputError(
+            f"process {last.owner['pid']} is alive on this machine",
+            where=(run, 0, 0),
+            expected="`deit-ablate cancel`, or to end it first",
+        )
+    return last
+
+
+def release(store: Store, run: str) -> str | None:
+    """Close the last attempt at a run, and whatever was submitted for it, on a user's word: "attempt" or "submission",
+    None where neither is open. Raises InputError where one is known to be alive."""
+    attempt = open_attempt(store, run)
+    if attempt is not None:
+        attempt.close("released", "a user said that it is over")
+    submitted = release_submissions(store, run)
+    return "attempt" if attempt is not None else "submission" if submitted else None
+
+
+def forget(store: Store, runs: Sequence[str]) -> None:
+    """Move runs to the trash: all of them, or none where an attempt at one may still be alive (InputError)."""
+    for run in runs:
+        if not store.proven_over(run):
+            raise InputError(
+                f"{run}: an attempt at it may still be alive", expected="`deit-ablate cancel` first, or to wait"
+            )
+    for run in runs:
+        try:
+            store.forget(run)
+        except Refused as refusal:
+            raise InputError(f"{run}: {refusal}", expected="`deit-ablate cancel` first, or to wait") from None
+
+
+def _alive_here(attempt: Attempt) -> bool:
+    here = attempt.exit is None and owner.same_place(attempt.owner)
+    return here and not owner.provably_gone(attempt.owner)

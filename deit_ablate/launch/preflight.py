@@ -1,0 +1,144 @@
+"""Before a launch: what is needed that is not there, and what a worker can tell without training."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from deit_ablate.errors import InputError
+from deit_ablate.execution import Execution, worker_command
+from deit_ablate.launch.jobs import Work
+from deit_ablate.launch.pool import may_have_gpu
+from deit_ablate.recipe import names
+from deit_ablate.store import Store
+from deit_ablate.sweep.plan import Run
+
+
+def must_have(execution: Execution, runs: Sequence[Run]) -> None:
+    """Refuse a launch on this machine whose device or data folder is not there, which would fail every run."""
+    if execution.device == "mps":
+        raise InputError(
+            "Apple's MPS is not supported by this version", where=("--device", 0, 0), expected="auto, cpu or cuda"
+        )
+    if runs and execution.device == "cuda" and not may_have_gpu():
+        raise InputError("no CUDA device can be used here", where=("--device", 0, 0), expected="auto or cpu")
+    for name in dict.fromkeys(run.recipe["data"]["name"] for run in runs):
+        usual = names()["datasets"].get(name, {}).get("folder")
+        folder = data_folder(name, execution)
+        if usual is None or (folder is not None and folder.is_dir()):
+            continue
+        if folder is None or not execution.data_dir:
+            debian = "" if usual == "--data-dir" else f", or Debian's package in {usual}"
+            raise InputError(
+                f"{name} lies in a folder, and none is given", expected=f"--data-dir DIR (or DEIT_ABLATE_DATA){debian}"
+            )
+        raise InputError(
+            "no such folder", where=(str(folder), 0, 0), key="--data-dir", expected=f"the folder of {name}"
+        )
+
+
+def data_folder(data: str, execution: Execution) -> Path | None:
+    """The folder in which a data set is to lie: the one that is given, else its usual place. None for one that is part
+    of the package, and where the user has yet to say."""
+    usual = names()["datasets"].get(data, {}).get("folder")
+    if usual is None:
+        return None
+    if execution.data_dir:
+        return Path(execution.data_dir)
+    return None if usual == "--data-dir" else Path(usual)
+
+
+def worth_a_preflight(work: Work) -> bool:
+    """Whether a login node can tell more than that a shipped data set is there, which is not worth its time."""
+    runs = work.to_come()
+    folders = [data_folder(run.recipe["data"]["name"], work.execution) for run in runs]
+    teachers = any(run.recipe["distill"]["teacher"] for run in runs)
+    there = all(folder is None or folder.is_dir() for folder in folders)
+    return there and (teachers or any(folder is not None for folder in folders))
+
+
+def preflight(work: Work, ask: Callable[..., int]) -> None:
+    """Let a worker try out what the runs need (their data, options, teachers) without training.
+
+    ``ask`` runs a worker command. Raises InputError, at the line of the recipe, for what would fail.
+    """
+    runs = list({run.id: run for run in work.to_come()}.values())
+    paths = {sha256: path for run in runs for sha256, path in run.weights.items()}
+
+    def request(run: Run) -> dict[str, Any]:
+        sha256 = run.recipe["distill"]["teacher_weights"]
+        path = (paths.get(sha256) or work.store.kept_weights(sha256)) if sha256 else None
+        begun = run.id in work.states and work.states[run.id].attempt > 0
+        return {"run": run.id, "recipe": run.recipe, "begun": begun, "teacher": str(path) if path else None}
+
+    execution = work.execution
+    question = {
+        "results": str(work.store.root.resolve()),
+        "data_dir": execution.data_dir,
+        "ranks": execution.ranks,
+        "accumulation": execution.accumulation,
+        "runs": [request(run) for run in runs],
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "question.json"
+        path.write_text(json.dumps(question))
+        ask("rehearse", str(path))
+        answer = path.with_suffix(".answer")
+        refusal = json.loads(answer.read_text()) if answer.exists() else None
+    if refusal is not None:
+        written = work.written.get(refusal["run"])
+        of_recipe = not refusal["key"].startswith("execution.")
+        where = written.locate(refusal["key"].split(".")) if written is not None and of_recipe else None
+        name = work.labels.get(refusal["run"], refusal["run"])
+        raise InputError(f"{refusal['error']} ({name})", where=where, key=refusal["key"])
+
+
+def keep_weights(runs: Iterable[Run], store: Store) -> dict[str, str]:
+    """Put the weights files that these runs name into the store: {content ("sha256:<hex>"): where it lies}.
+
+    Raises InputError, before anything is written, for one that is neither in the store nor given by its path; and
+    where a file has changed since the plan was made.
+    """
+    runs = list(runs)
+    wanted = {run.recipe["distill"]["teacher_weights"] for run in runs} - {None}
+    found = {sha256: path for run in runs for sha256, path in run.weights.items()}
+    for sha256 in sorted(wanted - found.keys()):
+        if store.kept_weights(sha256) is None:
+            raise InputError(
+                f"no file with the content {sha256} is in {store.root}",
+                key="distill.teacher_weights",
+                expected="the path of the file",
+            )
+    kept = {}
+    for sha256 in sorted(wanted):
+        try:
+            path = store.keep_weights(sha256, found[sha256]) if sha256 in found else store.kept_weights(sha256)
+        except ValueError as error:
+            raise InputError(str(error), key="distill.teacher_weights", expected="a file that stays as it is") from None
+        kept[sha256] = str(path)
+    return kept
+
+
+class WorkerFailed(Exception):
+    """A worker that was asked something ended with this exit code."""
+
+    def __init__(self, code: int) -> None:
+        self.code = code
+        super().__init__(f"the worker ended with exit code {code}")
+
+
+def ask_worker(mode: str, request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """The answers of a worker process, which may import torch, as they come: a JSON line each. What it prints besides
+    goes to the terminal. Raises WorkerFailed."""
+    with subprocess.Popen(worker_command(mode), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin
+        assert process.stdout
+        process.stdin.write(json.dumps(request))
+        process.stdin.close()
+        yield from (json.loads(line) for line in process.stdout if line.startswith("{"))
+        if (code := process.wait()) != 0:
+            raise WorkerFailed(code)
