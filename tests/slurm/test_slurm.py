@@ -204,7 +204,7 @@ def test_a_launcher_killed_around_sbatch_leaves_nothing_twice_and_nothing_undone
     lab("run", "s.yaml", path=wrapper(lab, when), code=-signal.SIGKILL)
     assert len(list((lab.store.root / "submissions").glob("*.job"))) == 0
     out = lab("run", "s.yaml")
-    assert ("did not live to note it" in out) == (when == "after")
+    assert ("ended before it could record" in out) == (when == "after")
     assert ("submitted job" in out) == (when == "before")
     lab.await_end()
     assert all(lab.trained(run) == ["done"] for run in planned(path).runs)
