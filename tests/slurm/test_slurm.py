@@ -150,10 +150,12 @@ def test_a_node_lost_with_its_job_and_a_controller_that_is_away(lab: Lab) -> Non
     run = next(iter(planned(path).runs))
     lab("run", "s.yaml")
     wait_for(lambda: lab.store.history(run), seconds=60)
+    owner = lab.store.attempts(run)[0].owner
+    node = owner["host"]
+    lab.cluster.kill(node, owner["pid"], signal.SIGSTOP)  # so that it cannot end before its node does
     lab.cluster.stop_controller()
     assert lab.states()[run] == "running", "a scheduler that does not answer changes nothing"
     lab.cluster.start_controller()
-    node = lab.store.attempts(run)[0].owner["host"]
     lab.cluster.crash(node)
     lab.cluster.declare_down(node)
     lab("run", "s.yaml")
