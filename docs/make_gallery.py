@@ -47,7 +47,7 @@ def command(sweep: Path) -> str:
 
 
 def section(results: Path, name: str) -> list[str]:
-    folder, sweep = Store(results).sweep(name), DOCS.parent / "sweeps" / f"{name}.yaml"
+    folder, sweep = Store(results).sweeps.folder(name), DOCS.parent / "sweeps" / f"{name}.yaml"
     write_report(results, name)
     paper = (folder / "paper.md").exists()
     table = (folder / ("paper.md" if paper else "table.md")).read_text()
@@ -91,7 +91,7 @@ def main() -> None:
         "",
     ]
     for name in STUDIES:
-        if Store(results).plan(name) is not None:
+        if Store(results).sweeps.plan(name) is not None:
             lines += section(results, name)
     (DOCS / "gallery.md").write_text("\n".join(lines).rstrip() + "\n")
 

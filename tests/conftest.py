@@ -64,7 +64,7 @@ def launch(pool: ProcessPool, store: Store) -> Callable[..., Report]:
         into: Store = store,
     ) -> Report:
         plan = planned(path)
-        into.save_plan(
+        into.sweeps.save_plan(
             plan.sweep.name, {**plan.document(os.path.relpath(path.resolve(), into.root.resolve())), "asked": {}}
         )
 

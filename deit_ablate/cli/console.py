@@ -171,7 +171,7 @@ class Watch:
 
 def held(store: Store, sweep: str | None) -> list[str]:
     """Why a sweep is held, for people."""
-    why = store.held(sweep)
+    why = store.sweeps.held(sweep)
     if why is None:
         return []
     if why["class"] == "cancelled":

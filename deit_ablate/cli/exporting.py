@@ -72,7 +72,7 @@ def explain(
     store = Store(results)
     named, _, rest = cell.partition(":")
     sweep = known_sweep(store, named)
-    plan = store.plan(sweep) or {}
+    plan = store.sweeps.plan(sweep) or {}
     names = [row["name"] for row in plan["variants"]]
     row, column = (rest, "") if rest in names else (rest.rpartition(":")[0], rest.rpartition(":")[2])
     searched = (plan.get("search") or {}).get("spaces", {})

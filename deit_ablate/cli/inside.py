@@ -97,8 +97,8 @@ def _is_id(target: str, runs: Sequence[str]) -> bool:
 
 def _folder(targets: Sequence[str], store: Store, inside: str) -> Path | None:
     """Where a report on a whole sweep lies; nowhere for a part of one, which would take that one's place."""
-    whole = len(targets) == 1 and store.plan(targets[0]) is not None
-    return store.sweep(targets[0]) / inside if whole else None
+    whole = len(targets) == 1 and store.sweeps.plan(targets[0]) is not None
+    return store.sweeps.folder(targets[0]) / inside if whole else None
 
 
 def _writable(folder: Path | None) -> TypeGuard[Path]:

@@ -32,7 +32,7 @@ def status(
 ) -> None:
     """Show where the runs of a sweep stand, or how many of each sweep are done."""
     store = Store(results)
-    names = store.sweeps() if sweep is None else [known_sweep(store, sweep)]
+    names = store.sweeps.names() if sweep is None else [known_sweep(store, sweep)]
     if sweep is None:
         rows = [(name, console.counts(_states(store, name))) for name in names]
         if json_:
@@ -41,7 +41,7 @@ def status(
             print("\n".join(console.columns(rows)) if rows else f"no sweeps in {results}")
         return
     name = names[0]
-    plan = store.plan(name) or {}
+    plan = store.sweeps.plan(name) or {}
     states = _states(store, name)
     if json_:
         print(
@@ -67,7 +67,7 @@ def status(
 
 
 def _states(store: Store, sweep: str) -> dict[str, statuses.State]:
-    plan = store.plan(sweep) or {"cells": [], "parents": {}}
+    plan = store.sweeps.plan(sweep) or {"cells": [], "parents": {}}
     states = statuses.states(store, statuses.parents_first(plan), sweep)
     return {cell[3]: states[cell[3]] for cell in plan["cells"]}
 
@@ -209,7 +209,7 @@ def table(
 
     if format_ not in RENDERERS:
         raise InputError(f"got {format_!r}", where=("--format", 0, 0), expected=", ".join(RENDERERS))
-    if search and not is_search(Store(results).plan(name) or {}):
+    if search and not is_search(Store(results).sweeps.plan(name) or {}):
         raise InputError(f"{name} is no search", where=("--search", 0, 0), expected="a sweep with a search block")
     module = paper_analysis(results, name) if paper else analysis("search") if search else analysis()
     if module is None:

@@ -12,7 +12,7 @@ from deit_ablate.cli.options import Target, Yes
 from deit_ablate.cli.targets import DEFAULT_RESULTS, Results, dependents, names_of, one_run, runs_of
 from deit_ablate.errors import InputError
 from deit_ablate.launch import control
-from deit_ablate.store import Store
+from deit_ablate.store import Store, cleanup
 from deit_ablate.store.archive import bring
 from deit_ablate.store.archive import keep as keep_records
 
@@ -21,8 +21,8 @@ def cancel(target: Target, results: Results = DEFAULT_RESULTS) -> None:
     """Cancel runs that are not finished: running ones save and stop, the others are not started. `retry` lifts it."""
     store = Store(results)
     runs = runs_of(target, store)
-    if (store.plan(target) or {}).get("search"):
-        store.hold(target, "cancelled", "a user has cancelled it")
+    if (store.sweeps.plan(target) or {}).get("search"):
+        store.sweeps.hold(target, "cancelled", "a user has cancelled it")
     for run, cancelled in control.cancel(store, runs):
         print(f"{run}: {'cancelled' if cancelled else 'finished already'}")
 
@@ -74,10 +74,10 @@ def forget(
 def du(results: Results = DEFAULT_RESULTS) -> None:
     """Show what the store takes on disk, by sweep; a run that sweeps share counts once in the total."""
     store = Store(results)
-    sizes = {run: store.size(run) for run in store.runs()}
+    sizes = {run: cleanup.size(store, run) for run in store.runs()}
     rows = [("sweep", "runs", "size", "files")]
-    for sweep in store.sweeps():
-        own = {cell[3] for cell in (store.plan(sweep) or {"cells": []})["cells"]} & sizes.keys()
+    for sweep in store.sweeps.names():
+        own = {cell[3] for cell in (store.sweeps.plan(sweep) or {"cells": []})["cells"]} & sizes.keys()
         rows.append(
             (
                 sweep,
@@ -94,7 +94,7 @@ def du(results: Results = DEFAULT_RESULTS) -> None:
             str(sum(n for _, n in sizes.values())),
         )
     )
-    trash = sum(path.lstat().st_size for path in store.trash())
+    trash = sum(path.lstat().st_size for path in cleanup.trash(store))
     rows.append(("trash", "", console.size(trash), ""))
     print("\n".join(console.columns(rows)))
 
@@ -108,15 +108,15 @@ def gc(
     if keep not in ("final", "none", "all"):
         raise InputError(f"got {keep!r}", where=("--keep", 0, 0), expected="final, none or all")
     store = Store(results)
-    trash = store.trash()
+    trash = cleanup.trash(store)
     freed, count = sum(path.lstat().st_size for path in trash), len(trash)
     for run in sorted(store.runs()):
-        for path in store.disposable(run, keep):
+        for path in cleanup.disposable(store, run, keep):
             freed, count = freed + path.lstat().st_size, count + 1
             if not dry_run:
                 path.unlink(missing_ok=True)
     if not dry_run:
-        store.empty_trash()
+        cleanup.empty_trash(store)
     print(f"{'would free' if dry_run else 'freed'} {console.size(freed)} in {count} files")
 
 

@@ -42,7 +42,7 @@ def report(
 
         print(console.plain(str(write_page(results, name, redact=redact, output=output))))
         return
-    if not store.sweeps():
+    if not store.sweeps.names():
         raise InputError(f"no sweeps in {results}", expected="a results folder with a sweep that was run")
     from deit_ablate.report.html import write_index
 

@@ -117,10 +117,10 @@ def run(
         chosen_executor.preflight()
         _confirm_if_large(work, yes)
     keep_weights(work.to_come(), store)
-    store.save_plan(file.name, chosen.document(plan, store))
+    store.sweeps.save_plan(file.name, chosen.document(plan, store))
     if search:
         search.show()
-    store.plan_seeds(file.name, plan.seeds(), sum(state.finished for state in states.values()), file.looks)
+    store.sweeps.plan_seeds(file.name, plan.seeds(), sum(state.finished for state in states.values()), file.looks)
     report = _launch(work, chosen_executor, wait=wait, json_=json_)
     if search is not None and search.aside:
         print(f"{search.aside} trials of an earlier version of the sweep file are not counted", file=_out(json_))
@@ -153,12 +153,12 @@ def retry(
     named = runs_of(target, store)
     written: Mapping[str, Node] = {}
     chosen = None
-    if store.plan(name) is None:
+    if store.sweeps.plan(name) is None:
         runs, labels, sweep, own = stored_runs(named, store), {run: run for run in named}, None, Execution()
     else:
         chosen = study(name, store)
         plan = chosen.plan(store)
-        store.save_plan(name, chosen.document(plan, store))
+        store.sweeps.save_plan(name, chosen.document(plan, store))
         runs, labels, sweep, own, written = plan.runs, plan.labels(), name, plan.sweep.execution, plan.written
         if ":" in target:
             wanted = set(named) | {above for run in named for above in _above(run, runs)}
@@ -173,7 +173,7 @@ def retry(
     again = frozenset(run for run, state in states.items() if state.name in retryable)
     if not again and all(state.at_rest for state in states.values()):
         if sweep:
-            store.lift(sweep)
+            store.sweeps.lift(sweep)
         print(f"nothing to retry: {console.counts(states)}")
         return
     refuse_lost_weights(runs, labels, states, store, again)
@@ -186,7 +186,7 @@ def retry(
         chosen_executor.preflight()
     keep_weights(work.unfinished(), store)
     if sweep:
-        store.lift(sweep)
+        store.sweeps.lift(sweep)
     _report(work, _launch(work, chosen_executor, wait=wait, json_=json_), chosen_executor, json_=json_)
 
 
@@ -312,7 +312,7 @@ def _report(work: Work, report: Report, executor: RunExecutor | None, *, json_: 
             "states": {run: state.name for run, state in report.states.items()},
             "names": {run: labels.get(run) for run in report.states},
             "failed": failed,
-            "table": str(store.sweep(sweep) / "table.md") if sweep and table else None,
+            "table": str(store.sweeps.folder(sweep) / "table.md") if sweep and table else None,
         }
         print(json.dumps(summary))
     else:
@@ -333,10 +333,11 @@ def _report(work: Work, report: Report, executor: RunExecutor | None, *, json_: 
 
 def _table(store: Store, sweep: str, report: Report) -> str | None:
     """Write the sweep's table and figures anew where anything changed; returns the Markdown table."""
-    path = store.sweep(sweep) / "table.md"
+    path = store.sweeps.folder(sweep) / "table.md"
     outcomes = [store.run(run) / "outcome.json" for run, state in report.states.items() if state.finished]
     newest = max(
-        (file.stat().st_mtime for file in [*outcomes, store.sweep(sweep) / "plan.json"] if file.exists()), default=0.0
+        (file.stat().st_mtime for file in [*outcomes, store.sweeps.folder(sweep) / "plan.json"] if file.exists()),
+        default=0.0,
     )
     # What is not finished may stand otherwise than when the table was made.
     moving = not all(state.finished for state in report.states.values())

@@ -30,7 +30,7 @@ def search(
         raise InputError(f"got {action!r}", where=("search", 0, 0), expected="export")
     store = Store(results)
     name, _, row = sweep.partition(":")
-    plan = store.plan(known_sweep(store, name)) or {}
+    plan = store.sweeps.plan(known_sweep(store, name)) or {}
     if "search" not in plan:
         raise InputError(f"{name} has no search", where=(sweep, 0, 0), expected="a sweep with a `search:` block")
     trial, confirmed = _found(store, plan, row)

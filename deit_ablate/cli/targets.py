@@ -53,7 +53,9 @@ class Study:
             return None
         from deit_ablate.search.search import Search
 
-        return Search(sweep, store, lambda plan: store.save_plan(sweep.name, self.document(plan, store)), **options)
+        return Search(
+            sweep, store, lambda plan: store.sweeps.save_plan(sweep.name, self.document(plan, store)), **options
+        )
 
     def document(self, plan: Plan, store: Store) -> dict[str, Any]:
         """plan.json: the plan, and how to make it again. The path is relative: a store may move with its sweeps."""
@@ -81,7 +83,7 @@ def study(
                 expected=f"a sweep file; `deit-ablate init` writes {path.name} and the others that are shipped",
             )
         return Study(path, profile, tuple(sets), seeds, name)
-    known = store.plan(sweep) if re.match(r"[A-Za-z0-9]", sweep) and "/" not in sweep else None
+    known = store.sweeps.plan(sweep) if re.match(r"[A-Za-z0-9]", sweep) and "/" not in sweep else None
     if known is not None:
         asked = known.get("asked", {})
         file = Path(os.path.normpath(store.root.resolve() / known["source"]))
@@ -102,7 +104,7 @@ def study(
     built_in = shipped.folder("sweeps") / f"{sweep}.yaml"
     if "/" not in sweep and built_in.exists():
         return Study(built_in, profile, tuple(sets), seeds, name)
-    names = [*store.sweeps(), *(path.stem for path in shipped.folder("sweeps").glob("*.yaml"))]
+    names = [*store.sweeps.names(), *(path.stem for path in shipped.folder("sweeps").glob("*.yaml"))]
     raise InputError(
         f"no sweep {sweep!r}{did_you_mean(sweep, names)}", expected="a sweep file, or a name under the results folder"
     )
@@ -121,7 +123,7 @@ def check_executor_of(execution: Execution, study: Study | None, *, on_command_l
 def known_sweep(store: Store, sweep: str) -> str:
     """The name under the results folder: as given, or that of a sweep file's folder. Raises InputError."""
     name = Path(sweep).stem if sweep.endswith((".yaml", ".yml")) else sweep
-    names = store.sweeps()
+    names = store.sweeps.names()
     if name not in names:
         raise InputError(
             f"no sweep {sweep!r} in {store.root}{did_you_mean(name, names)}",
@@ -132,13 +134,13 @@ def known_sweep(store: Store, sweep: str) -> str:
 
 def refuse_other_file(store: Store, plan: Plan, file: Path) -> None:
     """Raise InputError where the sweep's folder belongs to another file of the same name that still exists."""
-    before = store.plan(plan.sweep.name)
+    before = store.sweeps.plan(plan.sweep.name)
     if before is None:
         return
     other = store.root.resolve() / before["source"]
     if other.exists() and not os.path.samefile(other, file):
         raise InputError(
-            f"{store.sweep(plan.sweep.name)} holds the sweep of {os.path.relpath(other)}",
+            f"{store.sweeps.folder(plan.sweep.name)} holds the sweep of {os.path.relpath(other)}",
             where=(str(file), 0, 0),
             expected="another file name, or --name",
         )
@@ -155,10 +157,10 @@ def runs_of(target: str, store: Store) -> list[str]:
         if found:
             return found
     sweep, *parts = target.split(":")
-    known = store.plan(sweep) if re.match(r"[A-Za-z0-9]", sweep) and "/" not in sweep else None
+    known = store.sweeps.plan(sweep) if re.match(r"[A-Za-z0-9]", sweep) and "/" not in sweep else None
     if known is None:
         raise InputError(
-            f"no run or sweep {target!r} in {store.root}{did_you_mean(sweep, store.sweeps())}",
+            f"no run or sweep {target!r} in {store.root}{did_you_mean(sweep, store.sweeps.names())}",
             expected="sweep:variant:seed, or the first digits of a run's id",
         )
     last = known["stages"][-1]["name"]
@@ -189,8 +191,8 @@ def one_run(target: str, store: Store) -> str:
 def names_of(run: str, store: Store) -> list[str]:
     """Every sweep:variant:seed[:stage] under which a run is known."""
     found = []
-    for sweep in store.sweeps():
-        for variant, seed, stage, cell in (store.plan(sweep) or {"cells": []})["cells"]:
+    for sweep in store.sweeps.names():
+        for variant, seed, stage, cell in (store.sweeps.plan(sweep) or {"cells": []})["cells"]:
             if cell == run:
                 found.append(":".join([sweep, variant, str(seed), *([stage] if stage else [])]))
     return found

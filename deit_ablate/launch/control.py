@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from deit_ablate.errors import InputError
 from deit_ablate.launch.slurm import cancel_jobs, release_submissions
-from deit_ablate.store import Attempt, Refused, Store, owner
+from deit_ablate.store import Attempt, Refused, Store, cleanup, owner
 
 
 def cancel(store: Store, runs: Sequence[str]) -> Iterator[tuple[str, bool]]:
@@ -53,13 +53,13 @@ def release(store: Store, run: str) -> str | None:
 def forget(store: Store, runs: Sequence[str]) -> None:
     """Move runs to the trash: all of them, or none where an attempt at one may still be alive (InputError)."""
     for run in runs:
-        if not store.proven_over(run):
+        if not cleanup.proven_over(store, run):
             raise InputError(
                 f"{run}: an attempt at it may still be alive", expected="`deit-ablate cancel` first, or to wait"
             )
     for run in runs:
         try:
-            store.forget(run)
+            cleanup.forget(store, run)
         except Refused as refusal:
             raise InputError(f"{run}: {refusal}", expected="`deit-ablate cancel` first, or to wait") from None
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from deit_ablate.store import Store
+from deit_ablate.store import Store, cleanup
 from deit_ablate.sweep.plan import Run
 
 MOST_RECORDS = 300
@@ -84,7 +84,7 @@ class Costs:
         self._seconds.setdefault(_workload(recipe, whole=True), []).append(seconds)
         self._per_epoch.setdefault(_workload(recipe, whole=False), []).append(seconds / recipe["schedule"]["epochs"])
         if len(self._sizes) < 20:
-            self._sizes.append(self._store.size(run))
+            self._sizes.append(cleanup.size(self._store, run))
 
     def seconds(self, recipe: Mapping[str, Any]) -> float | None:
         """Expected wall seconds of one run of this recipe."""

@@ -142,7 +142,7 @@ class JobLaunch(Launch):
     def _look(self, run: str) -> State:
         """The state of a run anew, from its files."""
         above = {parent: self.states[parent] for parent in self.parents[run]}
-        held = self.store.held(self.sweep) is not None
+        held = self.store.sweeps.held(self.sweep) is not None
         self.states[run] = status.corrected(self.store, run, self.store.state(run, above, held=held))
         return self.states[run]
 

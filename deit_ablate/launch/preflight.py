@@ -71,7 +71,7 @@ def preflight(work: Work, ask: Callable[..., int]) -> None:
 
     def request(run: Run) -> dict[str, Any]:
         sha256 = run.recipe["distill"]["teacher_weights"]
-        path = (paths.get(sha256) or work.store.kept_weights(sha256)) if sha256 else None
+        path = (paths.get(sha256) or work.store.teacher_weights.find(sha256)) if sha256 else None
         begun = run.id in work.states and work.states[run.id].attempt > 0
         return {"run": run.id, "recipe": run.recipe, "begun": begun, "teacher": str(path) if path else None}
 
@@ -107,7 +107,7 @@ def keep_weights(runs: Iterable[Run], store: Store) -> dict[str, str]:
     wanted = {run.recipe["distill"]["teacher_weights"] for run in runs} - {None}
     found = {sha256: path for run in runs for sha256, path in run.weights.items()}
     for sha256 in sorted(wanted - found.keys()):
-        if store.kept_weights(sha256) is None:
+        if store.teacher_weights.find(sha256) is None:
             raise InputError(
                 f"no file with the content {sha256} is in {store.root}",
                 key="distill.teacher_weights",
@@ -116,7 +116,11 @@ def keep_weights(runs: Iterable[Run], store: Store) -> dict[str, str]:
     kept = {}
     for sha256 in sorted(wanted):
         try:
-            path = store.keep_weights(sha256, found[sha256]) if sha256 in found else store.kept_weights(sha256)
+            path = (
+                store.teacher_weights.keep(sha256, found[sha256])
+                if sha256 in found
+                else store.teacher_weights.find(sha256)
+            )
         except ValueError as error:
             raise InputError(str(error), key="distill.teacher_weights", expected="a file that stays as it is") from None
         kept[sha256] = str(path)

@@ -67,7 +67,7 @@ class Known:
         finished: Mapping[str, State] | None = None,
     ) -> None:
         self.store, self.parents = store, parents
-        self.held = store.held(sweep) is not None
+        self.held = store.sweeps.held(sweep) is not None
         self.submissions = Submissions(store).read()
         self.tickets = tickets_by_run(self.submissions)
         self.by_files = store.states(parents, held=self.held, known=finished)

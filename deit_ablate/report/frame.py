@@ -171,7 +171,7 @@ def rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 def read_plan(store: Store, sweep: str) -> dict[str, Any]:
     """What ``plan.json`` of a sweep holds. Raises NoSweep."""
-    plan = store.plan(sweep)
+    plan = store.sweeps.plan(sweep)
     if plan is None:
         raise NoSweep(f"no sweep {sweep!r} under {store.root}: run it first")
     return plan

@@ -124,7 +124,7 @@ def summarize(results: Path | str, sweep: str, *, stage: str | None = None, stri
             }
         )
     frame = pd.DataFrame(statistics, columns=list(STATISTICS))
-    added = _added_after_looking(Store(results).planned_seeds(sweep), summary.stage)
+    added = _added_after_looking(Store(results).sweeps.planned_seeds(sweep), summary.stage)
     return replace(summary, frame=frame, leaks=tuple(leaks), effects=judged, looks=looks, added_after_looking=added)
 
 

@@ -34,7 +34,7 @@ def analysis(name: str = "sweep_table") -> ModuleType:
 
 def paper_analysis(results: Path | str, sweep: str) -> ModuleType | None:
     """The analysis that sets this sweep beside the paper: the one whose ``SWEEPS`` name its file. None where none does."""
-    stem = Path((Store(results).plan(sweep) or {}).get("source") or sweep).stem
+    stem = Path((Store(results).sweeps.plan(sweep) or {}).get("source") or sweep).stem
     for path in sorted(shipped.folder("analysis").glob("*.py")):
         if path.stem != "sweep_table":
             module = analysis(path.stem)
@@ -49,10 +49,10 @@ def write_paper(results: Path | str, sweep: str, formats: Sequence[str] = ("png"
     A study without any finished run has none. Raises NoSweep.
     """
     module = paper_analysis(results, sweep)
-    plan = Store(results).plan(sweep) or {"cells": []}
+    plan = Store(results).sweeps.plan(sweep) or {"cells": []}
     if module is None or not has_rows(plan) or not any(Store(results).outcome(run) for *_, run in plan["cells"]):
         return []
-    folder = Store(results).sweep(sweep)
+    folder = Store(results).sweeps.folder(sweep)
     paths = _save_table(module.table(results, sweep), folder / "paper")
     figures = {f"paper_{name}": figure for name, figure in module.figures(results, sweep).items()}
     return paths + _save_figures(figures, folder, formats)
@@ -63,7 +63,7 @@ def markdown(results: Path | str, sweep: str, strict: bool = False) -> str:
 
     Raises NoSweep.
     """
-    plan = Store(results).plan(sweep) or {}
+    plan = Store(results).sweeps.plan(sweep) or {}
     parts = ["search"] if is_search(plan) else []
     parts += ["sweep_table"] if has_rows(plan) else []
     return "\n".join(RENDERERS["md"](analysis(part).table(results, sweep, strict)) for part in parts)
@@ -72,7 +72,7 @@ def markdown(results: Path | str, sweep: str, strict: bool = False) -> str:
 def write_table(results: Path | str, sweep: str, strict: bool = False) -> list[Path]:
     """Write table.md, .csv, .tex and .html of a sweep, table.md last; returns their paths. Raises NoSweep."""
     text = markdown(results, sweep, strict)
-    return _save_table(analysis().table(results, sweep, strict), Store(results).sweep(sweep) / "table", text)
+    return _save_table(analysis().table(results, sweep, strict), Store(results).sweeps.folder(sweep) / "table", text)
 
 
 def write_figures(results: Path | str, sweep: str, formats: Sequence[str] = ("png",)) -> list[Path]:
@@ -80,9 +80,9 @@ def write_figures(results: Path | str, sweep: str, formats: Sequence[str] = ("pn
 
     A search has none before something is confirmed (``write_search`` writes its own).
     """
-    if not has_rows(Store(results).plan(sweep) or {}):
+    if not has_rows(Store(results).sweeps.plan(sweep) or {}):
         return []
-    return _save_figures(analysis().figures(results, sweep), Store(results).sweep(sweep), formats)
+    return _save_figures(analysis().figures(results, sweep), Store(results).sweeps.folder(sweep), formats)
 
 
 def write_search(results: Path | str, sweep: str, formats: Sequence[str] = ("png",)) -> list[Path]:
@@ -90,9 +90,9 @@ def write_search(results: Path | str, sweep: str, formats: Sequence[str] = ("png
 
     Nothing for any other sweep. Imports matplotlib and Optuna.
     """
-    if not is_search(Store(results).plan(sweep) or {}):
+    if not is_search(Store(results).sweeps.plan(sweep) or {}):
         return []
-    module, folder = analysis("search"), Store(results).sweep(sweep)
+    module, folder = analysis("search"), Store(results).sweeps.folder(sweep)
     paths = _save_table(module.table(results, sweep), folder / "search")
     return paths + _save_figures(module.figures(results, sweep), folder, formats)
 

@@ -72,7 +72,7 @@ class Search:
         assert sweep.search is not None
         self.sweep, self.store, self.save, self.search = sweep, store, save, sweep.search
         self.settings = sweep.search.settings
-        before = (store.plan(sweep.name) or {}).get("search") or {}
+        before = (store.sweeps.plan(sweep.name) or {}).get("search") or {}
         self.confirm = confirm or bool(before.get("confirm"))
         known = {asked["number"]: asked["row"] for asked in before.get("asked", ())}
         confirmed = {known.get(number) for number in (before.get("winners") or {}).values()}
@@ -118,7 +118,7 @@ class Search:
 
     def _read_asks(self) -> None:
         """Take up what has been asked for since the last look, here or by another launcher."""
-        for content in self.store.asks(self.sweep.name, after=self._last):
+        for content in self.store.sweeps.trial_requests(self.sweep.name, after=self._last):
             self._last = content["number"]
             row = self._row_of(content)
             own = self._as_planned(row, content) if row is not None and content["run"] else None
@@ -213,7 +213,7 @@ class Search:
     def show(self) -> None:
         """Write the studies, and how they go on, to a file that optuna-dashboard opens."""
         assert self._studies is not None
-        self._studies.show(files.make_folder(self.store.sweep(self.sweep.name)) / "optuna.log")
+        self._studies.show(files.make_folder(self.store.sweeps.folder(self.sweep.name)) / "optuna.log")
 
     def __call__(self, states: Mapping[str, State], free: int) -> list[Run]:
         """Runs to go on with, given how those so far stand and how many more there is room for."""
@@ -255,7 +255,7 @@ class Search:
         """One more trial, of the row that has had the fewest; None where all have had theirs, or enough are open."""
         assert self._studies is not None
         open_ = sum(n not in self.trials or self.trials[n].outcome == "open" for n in self.asked)
-        if self.late or self.store.held(self.sweep.name) or open_ >= (self.settings.parallel or open_ + 1):
+        if self.late or self.store.sweeps.held(self.sweep.name) or open_ >= (self.settings.parallel or open_ + 1):
             return None
         while rows := [row for row in self.rows if self._left(row.name)]:
             row = min(rows, key=lambda row: len(self.of_row(row.name)))
@@ -269,7 +269,7 @@ class Search:
                 self._studies.drop(number)  # a point that an earlier version of the file had, too
                 continue
             content = {"row": row.name, "params": params, "run": own and own.run, "optuna": kept, "time": time.time()}
-            if not self.store.ask(self.sweep.name, number, content):
+            if not self.store.sweeps.request_trial(self.sweep.name, number, content):
                 self._studies.drop(number)  # another launcher has taken the number
                 self._read_asks()
             elif own is None:

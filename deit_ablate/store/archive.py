@@ -34,9 +34,9 @@ def keep(store: Store, sweep: str, folder: Path) -> int:
 
     The files are a pure function of the records. Raises InputError where the sweep has no plan.
     """
-    plan = store.plan(sweep)
+    plan = store.sweeps.plan(sweep)
     if plan is None:
-        raise InputError(f"no sweep {sweep!r} in {store.root}", expected="one of " + ", ".join(store.sweeps()))
+        raise InputError(f"no sweep {sweep!r} in {store.root}", expected="one of " + ", ".join(store.sweeps.names()))
     runs = sorted({run for *_, run in plan["cells"]})
     records, curves = [], []
     files.make_folder(folder)
@@ -66,9 +66,9 @@ def keep(store: Store, sweep: str, folder: Path) -> int:
         files.replace(folder / name, b"".join(json.dumps(line).encode() + b"\n" for line in lines))
     files.replace(folder / "plan.json", files.to_json(kept))
     patterns = ("table.*", "paper.*", "search.*", "figures/*.png", "seeds/[0-9]*.json", "trials/[0-9]*.json")
-    shown = (path for pattern in patterns for path in store.sweep(sweep).glob(pattern))
+    shown = (path for pattern in patterns for path in store.sweeps.folder(sweep).glob(pattern))
     for path in shown:
-        target = folder / path.relative_to(store.sweep(sweep))
+        target = folder / path.relative_to(store.sweeps.folder(sweep))
         files.replace(files.make_folder(target.parent) / target.name, path.read_bytes())
     return len(records)
 
@@ -124,9 +124,9 @@ def _unpacked(folder: Path, store: Store) -> Iterator[bool]:
             number = record["attempt"] if outcome is None else outcome["attempt"]
             yield store.adopt(run, partial(_write_run, content, store.attempt(run, number).path.name))
     plan = files.read_json(folder / "plan.json")
-    if plan and store.plan(plan["sweep"]) is None:
-        store.save_plan(plan["sweep"], {**plan, "asked": {}})
-        _copy_asked(folder, store.sweep(plan["sweep"]))
+    if plan and store.sweeps.plan(plan["sweep"]) is None:
+        store.sweeps.save_plan(plan["sweep"], {**plan, "asked": {}})
+        _copy_asked(folder, store.sweeps.folder(plan["sweep"]))
 
 
 def _write_run(content: dict[str, bytes], attempt: str, folder: Path) -> None:
@@ -142,10 +142,10 @@ def _copied(other: Store, store: Store) -> Iterator[bool]:
             continue
         _check(run, stored, (str(other.run(run) / "recipe.json"), 0, 0))
         yield store.adopt(run, partial(_copy_run, other.run(run)))
-    for sweep in other.sweeps():
-        if store.plan(sweep) is None:
-            store.save_plan(sweep, other.plan(sweep) or {})
-            _copy_asked(other.sweep(sweep), store.sweep(sweep))
+    for sweep in other.sweeps.names():
+        if store.sweeps.plan(sweep) is None:
+            store.sweeps.save_plan(sweep, other.sweeps.plan(sweep) or {})
+            _copy_asked(other.sweeps.folder(sweep), store.sweeps.folder(sweep))
 
 
 def _copy_asked(source: Path, target: Path) -> None:

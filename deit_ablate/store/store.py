@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import itertools
 import os
 import re
 import secrets
-import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from deit_ablate import files
-from deit_ablate.identity import canonical_json, run_id
+from deit_ablate.identity import run_id
 from deit_ablate.store import owner
-from deit_ablate.store.attempt import HOLD_AFTER, RESUMABLE, SCHEMA, Attempt, Refused, State, failure
+from deit_ablate.store.attempt import SCHEMA, Attempt, Refused, State, failure
+from deit_ablate.store.sweeps import Sweeps
+from deit_ablate.store.weights import TeacherWeights
 
 _RUN = re.compile(r"[0-9a-f]{16}\Z")
 _ATTEMPT = re.compile(r"a(\d{4,})\Z")
@@ -29,6 +28,8 @@ class Store:
         self.root = Path(root)
         if self.root.exists() and not self.root.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, "not a folder", str(root))
+        self.sweeps = Sweeps(self)
+        self.teacher_weights = TeacherWeights(self.root)
 
     # -- runs ---------------------------------------------------------------------------------------------
 
@@ -239,38 +240,6 @@ class Store:
             return State("paused", "", number) if how == "paused" else State("resumable", how, number)
         return State("missing")
 
-    # -- a sweep that is held -------------------------------------------------------------------------------
-
-    def held(self, sweep: str | None) -> dict[str, Any] | None:
-        """Why no run of the sweep is to start, or None."""
-        return files.read_json(self.sweep(sweep) / "held.json") if sweep else None
-
-    def hold_if_hopeless(self, sweep: str) -> bool:
-        """Hold a sweep whose first runs have all died of the same error; True where this call did so."""
-        plan = self.plan(sweep)
-        if plan is None or self.held(sweep):
-            return False
-        errors: dict[str, tuple[str, str]] = {}
-        for run in {run for *_, run in plan["cells"]}:
-            attempts = self.attempts(run)
-            if (self.run(run) / "outcome.json").exists():
-                return False
-            end = (attempts[-1].exit if attempts else None) or {}
-            if end and end["class"] not in RESUMABLE:
-                errors[run] = (end["class"], end.get("message", "")[:200])
-        if len(errors) < HOLD_AFTER or len(set(errors.values())) > 1:
-            return False
-        how, message = next(iter(errors.values()))
-        return self.hold(sweep, how, message, sorted(errors))
-
-    def hold(self, sweep: str, how: str, message: str, runs: Sequence[str] = ()) -> bool:
-        """Let no run of the sweep start, and its search ask for none; False where it is held already."""
-        content = {"class": how, "message": message, "runs": list(runs), "time": time.time()}
-        return files.publish(self.sweep(sweep) / "held.json", files.to_json(content))
-
-    def lift(self, sweep: str) -> None:
-        (self.sweep(sweep) / "held.json").unlink(missing_ok=True)
-
     # -- what users and launchers say -----------------------------------------------------------------------
 
     def cancelled(self, run: str) -> bool:
@@ -294,155 +263,6 @@ class Store:
 
     def data_facts(self, data_id: str) -> dict[str, Any] | None:
         return files.read_json(self.root / "data" / f"{data_id}.json")
-
-    # -- weights of teachers --------------------------------------------------------------------------------
-
-    def keep_weights(self, sha256: str, path: Path) -> Path:
-        """Keep a weights file under its content's hash ("sha256:<hex>"); returns where it lies.
-
-        Raises ValueError where the file's content is another by now.
-        """
-        digest = sha256.removeprefix("sha256:")
-        kept = self.kept_weights(sha256)
-        if kept is not None and files.sha256(kept) == digest:
-            return kept
-        suffix = path.suffix if re.fullmatch(r"\.[A-Za-z0-9]{1,12}", path.suffix) else ".weights"
-        target = files.make_folder(self.root / "weights") / (kept.name if kept else f"{digest}{suffix}")
-        files.adopt(path, target, digest)
-        return target
-
-    def keep_hub_weights(self, name: str, write: Callable[[Path], None]) -> Path:
-        """Keep what ``write`` writes to a path as the weights (safetensors) of the hub's model of this name.
-
-        The first content under a name stands. Raises ValueError where this is another.
-        """
-        target = files.make_folder(self.root / "weights") / f"{name}.safetensors"
-        with files.temporary_beside(target) as temporary:
-            write(temporary)
-            files.sync_file(temporary)
-            digest = files.sha256(temporary)
-            pin = {"schema": SCHEMA, "name": name, "sha256": digest}
-            files.publish(self._weights_pin(name), files.to_json(pin))
-            if self.hub_sha256(name) != digest:
-                raise ValueError(f"what the hub gives as {name} is not what earlier runs in this store used")
-            os.replace(temporary, target)
-        files.sync_folder(target.parent)
-        return target
-
-    def kept_weights(self, wanted: str) -> Path | None:
-        """The kept file of this content ("sha256:<hex>") or of the hub's model of this name, or None."""
-        digest = wanted.removeprefix("sha256:")
-        if digest != wanted:
-            return next((self.root / "weights").glob(f"{digest}.*"), None)
-        path = self.root / "weights" / f"{wanted}.safetensors"
-        return path if path.exists() else None
-
-    def hub_sha256(self, name: str) -> str | None:
-        """The content that is pinned as the weights of the hub's model of this name, or None."""
-        pin = files.read_json(self._weights_pin(name))
-        return pin["sha256"] if pin else None
-
-    def _weights_pin(self, name: str) -> Path:
-        return self.root / "weights" / f"{name}.json"
-
-    def proven_over(self, run: str) -> bool:
-        """Whether every attempt at a run is certain to have ended (a release is a person's word, no proof)."""
-        outcome = self.outcome(run)
-        for attempt in self.attempts(run):
-            closed = (attempt.exit or {}).get("class", "released") != "released"
-            if not (closed or (outcome and outcome["attempt"] == attempt.number) or owner.provably_gone(attempt.owner)):
-                return False
-        return True
-
-    def forget(self, run: str) -> None:
-        """Move a run to the trash. Raises Refused while an attempt at it may be alive."""
-        if not self.proven_over(run):
-            raise Refused("an attempt at it may still be alive")
-        trash = files.make_folder(self.root / "trash")
-        os.rename(self.run(run), trash / f"{run}-{secrets.token_hex(4)}")
-
-    def size(self, run: str) -> tuple[int, int]:
-        """(bytes, files) under a run's folder."""
-        total = count = 0
-        for folder, _, names in os.walk(self.run(run)):
-            for name in names:
-                with contextlib.suppress(OSError):
-                    total, count = total + os.lstat(os.path.join(folder, name)).st_size, count + 1
-        return total, count
-
-    def disposable(self, run: str, keep: str) -> Iterator[Path]:
-        """Files of a finished run that ``gc`` may remove: by ``keep`` final (its last weights stay), none or all."""
-        outcome = self.outcome(run)
-        if not outcome or keep == "all" or not self.proven_over(run):
-            return
-        final = self.weights(run) if keep == "final" else None
-        yield from (path for path in self.checkpoints(run) if path != final)
-        yield from self.run(run).rglob(f"{files.TEMPORARY}*")
-
-    def trash(self) -> list[Path]:
-        """The files of forgotten runs."""
-        return [path for path in (self.root / "trash").rglob("*") if path.is_file()]
-
-    def empty_trash(self) -> None:
-        for folder in (self.root / "trash").glob("*"):
-            shutil.rmtree(folder, ignore_errors=True)
-
-    # -- sweeps -------------------------------------------------------------------------------------------
-
-    def sweep(self, name: str) -> Path:
-        return self.root / name
-
-    def sweeps(self) -> list[str]:
-        """Names of the sweeps that have been run into this store."""
-        return sorted(path.parent.name for path in self.root.glob("*/plan.json"))
-
-    def plan(self, name: str) -> dict[str, Any] | None:
-        return files.read_json(self.sweep(name) / "plan.json")
-
-    def asks(self, name: str, after: int = 0) -> list[dict[str, Any]]:
-        """The trials after number ``after`` that a search has asked for, in order; each has its ``number``, from 1."""
-        found: list[dict[str, Any]] = []
-        for number in itertools.count(after + 1):
-            content = files.read_json(self.sweep(name) / "trials" / f"{number}.json")
-            if content is None:
-                return found
-            found.append({**content, "number": number})
-        return found
-
-    def ask(self, name: str, number: int, content: Mapping[str, Any]) -> bool:
-        """Record what a search asks for; False where another launcher has taken the number."""
-        folder = files.make_folder(self.sweep(name) / "trials")
-        return files.publish(folder / f"{number}.json", files.to_json({"schema": SCHEMA, **content}))
-
-    def save_plan(self, name: str, plan: Mapping[str, Any]) -> None:
-        path, content = files.make_folder(self.sweep(name)) / "plan.json", files.to_json(plan)
-        if not path.exists() or path.read_bytes() != content:
-            files.replace(path, content)
-
-    def planned_seeds(self, name: str) -> list[dict[str, Any]]:
-        """What was planned, and how much was known by then, first plan first."""
-        # By digits: another launcher's temporary file may stand there for a moment.
-        paths = (self.sweep(name) / "seeds").glob("[0-9]*.json")
-        return [files.read_json(path) or {} for path in sorted(paths, key=lambda path: int(path.stem))]
-
-    def plan_seeds(
-        self, name: str, seeds: Mapping[str, Sequence[int]], finished: int, looks: Sequence[int] | None = None
-    ) -> None:
-        """Record planned seeds and looks, a new file only where they differ from the last plan's."""
-        content = {
-            "schema": SCHEMA,
-            "seeds": {stage: list(values) for stage, values in seeds.items()},
-            "looks": list(looks) if looks else None,
-        }
-        while True:
-            planned = self.planned_seeds(name)
-            if planned and all(
-                canonical_json(planned[-1].get(key)) == canonical_json(content[key]) for key in ("seeds", "looks")
-            ):
-                return
-            path = files.make_folder(self.sweep(name) / "seeds") / f"{len(planned) + 1}.json"
-            if files.publish(path, files.to_json({**content, "time": time.time(), "finished_runs_then": finished})):
-                return
 
 
 def _finished(outcome: Mapping[str, Any]) -> State:

@@ -45,8 +45,8 @@ class Named(NamedTuple):
 class WeightsStore(Protocol):
     """What is asked of the run store."""
 
-    def kept_weights(self, wanted: str) -> Path | None: ...
-    def keep_hub_weights(self, name: str, write: Callable[[Path], None]) -> Path: ...
+    def find(self, wanted: str) -> Path | None: ...
+    def keep_hub(self, name: str, write: Callable[[Path], None]) -> Path: ...
     def hub_sha256(self, name: str) -> str | None: ...
 
 
@@ -262,7 +262,7 @@ def teacher_file(recipe: Recipe, store: WeightsStore) -> Path | None:
     if wanted.teacher is None or not distillation_of(wanted.type).teacher:
         return None
     if wanted.teacher_weights is not None:
-        kept = store.kept_weights(wanted.teacher_weights)
+        kept = store.find(wanted.teacher_weights)
         if kept is None:
             raise TrainError(
                 f"the weights of the teacher ({wanted.teacher_weights}) are not in the store: `deit-ablate fetch SWEEP` "
@@ -276,11 +276,11 @@ def teacher_file(recipe: Recipe, store: WeightsStore) -> Path | None:
 
 
 def _kept_or_fetched(name: str, store: WeightsStore) -> Path:
-    kept = store.kept_weights(name)
+    kept = store.find(name)
     if kept is not None:
         return kept
     try:
-        return store.keep_hub_weights(name, lambda path: download_weights(name, path))
+        return store.keep_hub(name, lambda path: download_weights(name, path))
     except ValueError as error:
         raise TrainError(str(error)) from error
 
@@ -295,7 +295,7 @@ def fetch(requests: Iterable[dict[str, Any]], store: WeightsStore) -> Iterator[d
         answer = {**request, "files": [], "error": None}
         try:
             if request["kind"] == "teacher":
-                before = store.kept_weights(request["name"])
+                before = store.find(request["name"])
                 path = _kept_or_fetched(request["name"], store)
                 answer["files"] = [] if before else [str(path)]
             else:

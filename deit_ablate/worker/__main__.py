@@ -42,7 +42,7 @@ def _answer(mode: str) -> int:
     asked = json.load(sys.stdin)
     store = Store(asked["results"])
     if mode == "fetch":
-        answers = teachers.fetch(asked["requests"], store)
+        answers = teachers.fetch(asked["requests"], store.teacher_weights)
     else:
         data_dir = Path(asked["data_dir"]) if asked["data_dir"] else None
         answers = verify.verify_all(store, asked["runs"], data_dir, device_of(asked["device"]))
@@ -58,7 +58,9 @@ def _rehearse(question: Path) -> int:
     from deit_ablate.train.preflight import rehearse
 
     asked = json.loads(question.read_text())
-    files.replace(question.with_suffix(".answer"), json.dumps(rehearse(asked, Store(asked["results"]))).encode())
+    files.replace(
+        question.with_suffix(".answer"), json.dumps(rehearse(asked, Store(asked["results"]).teacher_weights)).encode()
+    )
     return 0
 
 

@@ -76,7 +76,7 @@ def execute(task: Task) -> int:
         return 0
     except Exception as error:
         code = _fail(task, attempt, error)
-        if task.sweep and task.store.hold_if_hopeless(task.sweep):
+        if task.sweep and task.store.sweeps.hold_if_hopeless(task.sweep):
             print(f"{task.sweep} is held: its first runs have all ended like this one", flush=True)
         return code
 
@@ -117,7 +117,7 @@ def _claim(task: Task) -> Attempt | int:
     if stored is None:
         print(f"{run} has no recipe in {store.root}", file=sys.stderr)
         return 2
-    if store.held(task.sweep):
+    if store.sweeps.held(task.sweep):
         print(f"{run}: the sweep {task.sweep} is held", file=sys.stderr)
         return 0
     if any(store.weights(parent["run"]) is None for parent in stored["parents"].values()):
@@ -235,7 +235,7 @@ def _train(task: Task, attempt: Attempt) -> tuple[Outcome, dict[str, Any]]:
                 f"the weights of {parent['run']} are gone; `deit-ablate forget {parent['run']}` trains it again"
             )
         parents[role] = loop.Parent(_recipe(above), weights, parent["weights"])
-    teacher = group.from_first(teachers.teacher_file(recipe, store) if group.first else None)
+    teacher = group.from_first(teachers.teacher_file(recipe, store.teacher_weights) if group.first else None)
     journal = FileJournal(store, task.run, recipe, attempt, task.stop, task.progress)
     with journal.beating() if group.first else contextlib.nullcontext():
         outcome = loop.train(

@@ -33,7 +33,7 @@ def test_from_plan_to_table_and_on(command: Command, sweep: Callable[..., Path])
 
     first = command("run", "tiny.yaml").stdout
     assert first.count(": started") == 4
-    folder = store.sweep("tiny")
+    folder = store.sweeps.folder("tiny")
     assert {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()} == {
         "plan.json",
         "seeds/1.json",
@@ -65,7 +65,7 @@ def test_from_plan_to_table_and_on(command: Command, sweep: Callable[..., Path])
         "no mixup:1",
         "no mixup:2",
     ]
-    assert [plan["seeds"] for plan in store.planned_seeds("tiny")] == [{"": [0, 1]}, {"": [0, 1, 2]}]
+    assert [plan["seeds"] for plan in store.sweeps.planned_seeds("tiny")] == [{"": [0, 1]}, {"": [0, 1, 2]}]
 
     table = (folder / "table.md").read_text()
     fewer = command("run", "tiny.yaml", "--seeds", "1", "--only", "adamw").stdout

@@ -69,7 +69,7 @@ class Study:
             {"name": row, "shows": (shows or {}).get(row), "differs": (differs or {}).get(row, {}), "leaks": {}}
             for row in rows
         ]
-        self.store.save_plan(
+        self.store.sweeps.save_plan(
             name,
             {
                 "schema": 1,
@@ -189,7 +189,7 @@ class Shipped:
         path = shipped.folder("sweeps") / f"{sweep}.yaml"
         self.plan = planned(path, profile=profile, seeds=seeds)
         self.root, self.name, self.store = root, self.plan.sweep.name, Store(root)
-        self.store.save_plan(self.name, self.plan.document(f"sweeps/{sweep}.yaml"))
+        self.store.sweeps.save_plan(self.name, self.plan.document(f"sweeps/{sweep}.yaml"))
         self.runs: dict[tuple[str, int, str], str] = {}
         for cell in self.plan.cells:
             run = self.plan.runs[cell.run]

@@ -85,7 +85,7 @@ def test_runs_in_a_queue_and_runs_of_a_held_sweep_are_said_to_be_so(study, monke
     assert list(frame["state"]) == ["done", "submitted", "submitted", "missing", "failed"]
     assert list(frame["detail"])[1:3] == ["", ""]
     assert "Submitted: a seeds 1, 2." in sweep_table(made.root, "study").footnotes
-    files.publish(made.store.sweep("study") / "held.json", b"{}")
+    files.publish(made.store.sweeps.folder("study") / "held.json", b"{}")
     frame = load(made.root, "study")
     assert list(frame["state"]) == ["done", "submitted", "submitted", "held", "held"]
     assert "Held: b seeds 0, 1." in sweep_table(made.root, "study").footnotes

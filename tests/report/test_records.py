@@ -13,6 +13,7 @@ from studies import Study, end
 import deit_ablate
 from deit_ablate.report import frame, records
 from deit_ablate.report.tables.table import sweep_table
+from deit_ablate.store import cleanup
 
 
 @pytest.fixture
@@ -98,7 +99,7 @@ def test_a_run_that_was_forgotten_and_trained_again_is_read_anew(indexed: Study)
     run = indexed.runs["adamw", 0]
     stored = indexed.store.recipe(run)
     assert stored is not None
-    indexed.store.forget(run)
+    cleanup.forget(indexed.store, run)
     gone = deit_ablate.load(indexed.root, "optimizers").set_index("run").loc[run]
     assert (gone["state"], pd.isna(gone["top1"])) == ("missing", True)
     end(indexed.store, run, stored["recipe"], stored["parents"], 91.5)

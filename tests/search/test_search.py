@@ -53,7 +53,7 @@ def run_search(pool: ProcessPool, store: Store) -> Callable[..., tuple[Search, R
         sweep = load_sweep(path)
 
         def save(plan: Plan) -> None:
-            store.save_plan(
+            store.sweeps.save_plan(
                 sweep.name, {**plan.document(os.path.relpath(path.resolve(), store.root.resolve())), "asked": {}}
             )
 
@@ -74,7 +74,7 @@ def run_search(pool: ProcessPool, store: Store) -> Callable[..., tuple[Search, R
 
 
 def asks(store: Store, sweep: str = "tiny") -> list[dict[str, Any]]:
-    return store.asks(sweep)
+    return store.sweeps.trial_requests(sweep)
 
 
 def attempts(store: Store) -> dict[str, int]:
@@ -97,14 +97,14 @@ def test_from_asking_to_confirming_and_on(sweep: Callable[..., Path], store: Sto
         recipe = (store.recipe(ask["run"]) or {})["recipe"]
         assert recipe["optimizer"]["base_lr"] == ask["params"]["optimizer.base_lr"]
         assert recipe["seed"] == 1000
-    assert not [cell for cell in (store.plan("tiny") or {})["cells"] if not cell[2]], "no row has been confirmed"
+    assert not [cell for cell in (store.sweeps.plan("tiny") or {})["cells"] if not cell[2]], "no row has been confirmed"
 
     once = attempts(store)
     run_search(path)
     assert attempts(store) == once, "the same command again trains nothing"
 
     run_search(path, confirm=True)
-    plan = store.plan("tiny") or {}
+    plan = store.sweeps.plan("tiny") or {}
     final = [cell for cell in plan["cells"] if cell[2] == ""]
     assert [(row, seed) for row, seed, *_ in final] == [("a", 0), ("a", 1), ("b", 0), ("b", 1)]
     trials = {trial.number: trial for trial in read_trials(store, plan)}
@@ -135,7 +135,7 @@ def test_from_asking_to_confirming_and_on(sweep: Callable[..., Path], store: Sto
     once = attempts(store)
     run_search(path)
     assert attempts(store) == once
-    assert [cell for cell in (store.plan("tiny") or {})["cells"] if cell[2] == ""] == final, "still confirmed"
+    assert [cell for cell in (store.sweeps.plan("tiny") or {})["cells"] if cell[2] == ""] == final, "still confirmed"
 
     run_search(path, trials=5)
     assert len(asks(store)) == 10
@@ -158,14 +158,14 @@ def test_the_command_searches_confirms_and_exports(
     status = command("status", "tiny").stdout
     assert re.search(r"tuned:4:trial +\w{16} +done +validation top-1", status)
 
-    winner = (store.plan("tiny") or {})["search"]["winners"]["tuned"]
+    winner = (store.sweeps.plan("tiny") or {})["search"]["winners"]["tuned"]
     (tmp_path / "profiles").mkdir()
     (tmp_path / "profiles" / "found.yaml").write_text(command("search", "export", "tiny").stdout)
     (tmp_path / "after.yaml").write_text(
         "profile: found\nseeds: 2\nvariants: {tuned: {}, no repeats: {augment.repeats: 1}}\n"
     )
     plan = make_plan(load_sweep(tmp_path / "after.yaml"))
-    own = {run for row, _, stage, run in (store.plan("tiny") or {})["cells"] if not stage}
+    own = {run for row, _, stage, run in (store.sweeps.plan("tiny") or {})["cells"] if not stage}
     assert {cell.run for cell in plan.cells if cell.variant == "tuned"} == own, (
         "the winner's runs are the new baseline's"
     )
@@ -182,7 +182,7 @@ def test_stages_keep_their_teacher_and_train_with_each_trial(
         "search: {trials: 2, pruner: none, candidates: 1, candidate_seeds: 1, space: {distill.tau: [1, 3, 10]}}\n"
     )
     run_search(path, confirm=True)
-    cells = (store.plan("tiny") or {})["cells"]
+    cells = (store.sweeps.plan("tiny") or {})["cells"]
     assert len({run for *_, stage, run in cells if stage == "teacher"}) == 1, "one teacher, also of the winner"
     assert {stage for *_, stage, _ in cells} >= {"teacher", "trial-student", "student"}
     teacher = next(run for *_, stage, run in cells if stage == "teacher")
@@ -199,7 +199,7 @@ def test_two_objectives_make_a_front_and_all_of_it_is_confirmed(
         "space: {model.options.embed_dim: [8, 16, 24]}}\n"
     )
     run_search(path, confirm=True)
-    plan = store.plan("tiny") or {}
+    plan = store.sweeps.plan("tiny") or {}
     trials = read_trials(store, plan)
     assert sorted(trial.params["model.options.embed_dim"] for trial in trials) == [8, 16, 24]
     front = set(plan["search"]["winners"].values())
@@ -296,7 +296,7 @@ def test_a_search_killed_at_random_instants_loses_and_doubles_nothing(
     command("run", "tiny.yaml", "--parallel", "2", "--confirm")
     asked = asks(store)
     assert [ask["number"] for ask in asked] == list(range(1, trials + 1))
-    plan = store.plan("tiny") or {}
+    plan = store.sweeps.plan("tiny") or {}
     trials = read_trials(store, plan)
     assert [trial.number for trial in trials] == [ask["number"] for ask in asked]
     assert all(trial.outcome in ("complete", "pruned") for trial in trials)
@@ -319,7 +319,7 @@ def load_study(store: Store, name: str) -> optuna.Study:
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
 
-    path = store.sweep(name.partition(":")[0]) / "optuna.log"
+    path = store.sweeps.folder(name.partition(":")[0]) / "optuna.log"
     return optuna.load_study(study_name=name, storage=JournalStorage(JournalFileBackend(str(path))))
 
 
@@ -481,7 +481,7 @@ def test_rows_may_differ_in_their_spaces_alone(sweep: Callable[..., Path], store
     )
     run_search(path, confirm=True)
     assert len(asks(store)) == 2
-    assert set((store.plan("tiny") or {})["search"]["winners"]) == {"narrow", "wide"}
+    assert set((store.sweeps.plan("tiny") or {})["search"]["winners"]) == {"narrow", "wide"}
 
 
 def test_a_kept_search_comes_back_whole_and_goes_on(
@@ -499,9 +499,9 @@ def test_a_kept_search_comes_back_whole_and_goes_on(
     other = Store(tmp_path / "other")
     assert bring(tmp_path / "kept", other) == (4, 0)
     for each in (store, other):
-        trials = read_trials(each, each.plan("tiny") or {})
+        trials = read_trials(each, each.sweeps.plan("tiny") or {})
         assert [trial.outcome for trial in trials] == ["pruned", "complete", "complete", "complete"]
-    assert other.asks("tiny") == asks(store)
+    assert other.sweeps.trial_requests("tiny") == asks(store)
     copied = Store(tmp_path / "copied")
     assert bring(store.root, copied) == (4, 0)
     assert copied.attempts(paused)[-1].checkpoint.exists()
@@ -540,7 +540,7 @@ def test_values_that_do_not_go_together_are_passed_over_and_kept_in_mind(
     search, _ = run_search(path, confirm=True)
     assert len(search.asked) == 3
     assert len(search.unsound) == 1
-    assert (store.plan("tiny") or {})["search"]["winners"], "the grid has come to its end"
+    assert (store.sweeps.plan("tiny") or {})["search"]["winners"], "the grid has come to its end"
 
     other = "search: {trials: 5, sampler: random, pruner: none, " + space
     os.rename(store.root, tmp_path / "grid")
@@ -557,11 +557,11 @@ def test_only_narrows_what_is_asked_and_hides_nothing(
 ) -> None:
     path = sweep(SHORT + "baseline: a\nvariants: {a: {}, b: {augment.repeats: 1}}\n")
     run_search(path, confirm=True, trials=2)
-    winners = (store.plan("tiny") or {})["search"]["winners"]
+    winners = (store.sweeps.plan("tiny") or {})["search"]["winners"]
     assert set(winners) == {"a", "b"}
     search, _ = run_search(path, only=["b"], trials=3)
     assert [len(search.of_row(row)) for row in ("a", "b")] == [2, 3]
-    after = (store.plan("tiny") or {})["search"]
+    after = (store.sweeps.plan("tiny") or {})["search"]
     assert after["winners"]["a"] == winners["a"]
     assert after["budget"] == {"a": 2, "b": 3}
 
@@ -574,7 +574,7 @@ def test_out_of_time_it_confirms_what_there_is(
     assert search.late
     assert 0 < len(asks(store)) < 50
     assert search.to_ask == 50 - len(asks(store))
-    assert (store.plan("tiny") or {})["search"]["winners"]
+    assert (store.sweeps.plan("tiny") or {})["search"]["winners"]
 
 
 def test_a_grid_with_steps_stays_within_its_range(sweep: Callable[..., Path], store: Store, run_search: Any) -> None:
@@ -597,7 +597,7 @@ def test_a_row_without_a_winner_is_said(
         "seeds: 1\nvariants: {a: {}, b: {optimizer.base_lr: 1.0e-9}}\n"
     )
     run_search(path, confirm=True)
-    assert set((store.plan("tiny") or {})["search"]["winners"]) == {"a"}
+    assert set((store.sweeps.plan("tiny") or {})["search"]["winners"]) == {"a"}
     lost = "Without a row here, for their searches found no winner: b."
     assert lost in sweep_table(store.root, "tiny").footnotes
     notes = search_table(store.root, "tiny").footnotes

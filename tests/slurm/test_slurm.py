@@ -411,17 +411,17 @@ def test_a_search_asks_for_jobs_and_goes_on_with_another_launcher(lab: Lab) -> N
     )
     said = lab("run", "s.yaml")
     assert said.count("submitted job") >= 1, said
-    assert len(lab.store.asks("s")) == 2, "as many as it may have at once"
+    assert len(lab.store.sweeps.trial_requests("s")) == 2, "as many as it may have at once"
     waiting = lab.start("run", "s.yaml", "--wait", "--confirm")
-    wait_for(lambda: len(lab.store.asks("s")) > 2, seconds=120)
+    wait_for(lambda: len(lab.store.sweeps.trial_requests("s")) > 2, seconds=120)
     waiting.kill()
     waiting.wait()
     lab("run", "s.yaml", "--wait", "--confirm", code=None)
-    asked = lab.store.asks("s")
+    asked = lab.store.sweeps.trial_requests("s")
     assert [ask["number"] for ask in asked] == [1, 2, 3, 4]
     for ask in asked:
         assert lab.trained(ask["run"]) == ["done"], "each trained once"
-    plan = lab.store.plan("s") or {}
+    plan = lab.store.sweeps.plan("s") or {}
     states = lab.states()
     if "done" in {states[ask["run"]] for ask in asked}:  # else all were at chance, and there is nothing to confirm
         assert plan["search"]["winners"]

@@ -36,7 +36,7 @@ def test_the_same_sweep_file_has_the_same_runs(earlier: Store) -> None:
 
 
 def test_its_runs_count_and_its_table_is_the_same_to_the_byte(earlier: Store, command: Command) -> None:
-    before = (earlier.sweep("tiny") / "table.md").read_text()
+    before = (earlier.sweeps.folder("tiny") / "table.md").read_text()
     told = json.loads(command("status", "tiny", "--json").stdout)
     assert {run["state"] for run in told.values()} == {"diverged"}
     assert "nothing to train" in command("run", "tiny.yaml").stdout

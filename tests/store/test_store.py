@@ -17,7 +17,7 @@ from support import wait_for
 from deit_ablate import files
 from deit_ablate.identity import canonical, run_id
 from deit_ablate.recipe import Recipe
-from deit_ablate.store import Attempt, Refused, State, Store, owner
+from deit_ablate.store import Attempt, Refused, State, Store, cleanup, owner
 
 RECIPE = canonical(Recipe())
 RUN = run_id(RECIPE, {})
@@ -285,7 +285,7 @@ def finished(store: Store, run: str) -> Attempt:
 def test_what_may_be_thrown_away(store: Store, run: str) -> None:
     attempt = finished(store, run)
     names = {
-        keep: {str(path.relative_to(store.run(run))) for path in store.disposable(run, keep)}
+        keep: {str(path.relative_to(store.run(run))) for path in cleanup.disposable(store, run, keep)}
         for keep in ("final", "none", "all")
     }
     left_over = f"a0002/{files.TEMPORARY}left-over"
@@ -297,30 +297,30 @@ def test_what_may_be_thrown_away(store: Store, run: str) -> None:
 
 def test_nothing_of_an_unfinished_run_is_thrown_away(store: Store, run: str) -> None:
     attempts(store, run, "interrupted", checkpoint=1)
-    assert list(store.disposable(run, "none")) == []
+    assert list(cleanup.disposable(store, run, "none")) == []
 
 
 def test_a_run_is_forgotten_only_when_nobody_can_be_at_it(store: Store, run: str) -> None:
     process = claimed_by_another(store, run)
     with pytest.raises(Refused, match="may still be alive"):
-        store.forget(run)
+        cleanup.forget(store, run)
     store.attempts(run)[0].close("released")
     with pytest.raises(Refused, match="may still be alive"):
-        store.forget(run)
+        cleanup.forget(store, run)
     process.kill()
     process.wait()
-    store.forget(run)
+    cleanup.forget(store, run)
     assert state(store, run) == State("missing")
-    assert store.trash()
-    store.empty_trash()
+    assert cleanup.trash(store)
+    cleanup.empty_trash(store)
     assert list((store.root / "trash").iterdir()) == []
 
 
 def test_planned_seeds_are_recorded_when_they_change(store: Store) -> None:
-    store.plan_seeds("x", {"": [0, 1, 2]}, 0)
-    store.plan_seeds("x", {"": [0, 1, 2]}, 3)
-    store.plan_seeds("x", {"": [0, 1, 2, 3]}, 3)
-    assert [(plan["seeds"], plan["finished_runs_then"]) for plan in store.planned_seeds("x")] == [
+    store.sweeps.plan_seeds("x", {"": [0, 1, 2]}, 0)
+    store.sweeps.plan_seeds("x", {"": [0, 1, 2]}, 3)
+    store.sweeps.plan_seeds("x", {"": [0, 1, 2, 3]}, 3)
+    assert [(plan["seeds"], plan["finished_runs_then"]) for plan in store.sweeps.planned_seeds("x")] == [
         ({"": [0, 1, 2]}, 0),
         ({"": [0, 1, 2, 3]}, 3),
     ]

@@ -149,28 +149,28 @@ def test_one_teacher_is_needed_and_one_is_enough(sweep: Callable[..., Path]) -> 
 
 def test_the_store_keeps_a_file_by_its_content(store: Store, weights: Path) -> None:
     sha256 = f"sha256:{files.sha256(weights)}"
-    assert store.kept_weights(sha256) is None
-    kept = store.keep_weights(sha256, weights)
-    assert kept == store.kept_weights(sha256) == store.root / "weights" / f"{sha256[7:]}.pth"
+    assert store.teacher_weights.find(sha256) is None
+    kept = store.teacher_weights.keep(sha256, weights)
+    assert kept == store.teacher_weights.find(sha256) == store.root / "weights" / f"{sha256[7:]}.pth"
     assert kept.samefile(weights), "no second copy where a link will do"
-    assert store.keep_weights(sha256, weights) == kept
+    assert store.teacher_weights.keep(sha256, weights) == kept
     link = weights.with_name("link.bin")
     link.symlink_to(weights)
     kept.unlink()
-    assert not store.keep_weights(sha256, link).is_symlink()
+    assert not store.teacher_weights.keep(sha256, link).is_symlink()
     assert [path.name for path in (store.root / "weights").iterdir()] == [f"{sha256[7:]}.bin"]
 
 
 def test_a_kept_file_that_was_damaged_is_replaced_and_a_changed_one_refused(store: Store, weights: Path) -> None:
     sha256 = f"sha256:{files.sha256(weights)}"
-    kept = store.keep_weights(sha256, weights)
+    kept = store.teacher_weights.keep(sha256, weights)
     kept.unlink()
     kept.write_bytes(b"damaged")
-    assert store.keep_weights(sha256, weights).read_bytes() == b"weights"
+    assert store.teacher_weights.keep(sha256, weights).read_bytes() == b"weights"
     other = weights.with_name("other.pth")
     other.write_bytes(b"other")
     with pytest.raises(ValueError, match="the content of .*other.pth has changed"):
-        Store(store.root.with_name("fresh")).keep_weights(sha256, other)
+        Store(store.root.with_name("fresh")).teacher_weights.keep(sha256, other)
     assert list((store.root.with_name("fresh") / "weights").iterdir()) == []
 
 
@@ -179,7 +179,7 @@ def test_a_copy_is_made_where_no_link_can_be(store: Store, weights: Path, monkey
         raise OSError(18, "Invalid cross-device link")
 
     monkeypatch.setattr(os, "link", no_links)
-    kept = store.keep_weights(f"sha256:{files.sha256(weights)}", weights)
+    kept = store.teacher_weights.keep(f"sha256:{files.sha256(weights)}", weights)
     assert not kept.samefile(weights)
     assert kept.read_bytes() == b"weights"
 
@@ -188,17 +188,17 @@ def test_what_the_hub_gave_first_under_a_name_stands(store: Store) -> None:
     def writes(content: bytes) -> Callable[[Path], None]:
         return lambda path: path.write_bytes(content) and None
 
-    assert store.kept_weights(VIT) is None
-    assert store.hub_sha256(VIT) is None
-    kept = store.keep_hub_weights(VIT, writes(b"first"))
-    assert kept == store.kept_weights(VIT)
-    assert store.kept_weights("test_vit") is None, "another name, maybe of other weights"
-    assert store.hub_sha256(VIT) == files.sha256(kept)
+    assert store.teacher_weights.find(VIT) is None
+    assert store.teacher_weights.hub_sha256(VIT) is None
+    kept = store.teacher_weights.keep_hub(VIT, writes(b"first"))
+    assert kept == store.teacher_weights.find(VIT)
+    assert store.teacher_weights.find("test_vit") is None, "another name, maybe of other weights"
+    assert store.teacher_weights.hub_sha256(VIT) == files.sha256(kept)
     with pytest.raises(ValueError, match=f"what the hub gives as {VIT} is not what earlier runs in this store used"):
-        store.keep_hub_weights(VIT, writes(b"second"))
+        store.teacher_weights.keep_hub(VIT, writes(b"second"))
     assert kept.read_bytes() == b"first"
     kept.unlink()
-    assert store.keep_hub_weights(VIT, writes(b"first")) == kept
+    assert store.teacher_weights.keep_hub(VIT, writes(b"first")) == kept
 
 
 def test_no_sweep_is_called_weights(sweep: Callable[..., Path]) -> None:
@@ -217,10 +217,10 @@ def test_a_launch_puts_files_into_the_store_or_says_which_are_missing(
         keep_weights(stripped, store)
     assert not store.root.exists()
     assert keep_weights([run_of(made, "none")], store) == {}
-    assert keep_weights(made.runs.values(), store) == {sha256: str(store.kept_weights(sha256))}
-    assert keep_weights(stripped, store) == {sha256: str(store.kept_weights(sha256))}
+    assert keep_weights(made.runs.values(), store) == {sha256: str(store.teacher_weights.find(sha256))}
+    assert keep_weights(stripped, store) == {sha256: str(store.teacher_weights.find(sha256))}
     weights.write_bytes(b"other")
-    store.kept_weights(sha256).unlink()  # type: ignore[union-attr]
+    store.teacher_weights.find(sha256).unlink()  # type: ignore[union-attr]
     with pytest.raises(InputError, match="has changed"):
         keep_weights(made.runs.values(), store)
 
@@ -248,7 +248,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRe
     folder = tmp_path_factory.mktemp("finished")
     (folder / "tiny.yaml").write_text(TINY + TOKENS)
     made, store = planned(folder / "tiny.yaml"), Store(folder / "results")
-    store.save_plan("tiny", {**made.document("../tiny.yaml"), "asked": {}})
+    store.sweeps.save_plan("tiny", {**made.document("../tiny.yaml"), "asked": {}})
     work = Work(store, None, made.runs, made.labels(), {}, Execution(device="cpu"))
     report = JobLaunch(work, request.getfixturevalue("pool")).run(lambda _: None, lambda: False)
     assert all(state.finished for state in report.states.values())
@@ -384,7 +384,7 @@ def test_a_sweep_with_a_teachers_file_is_fetched_and_run(
     hard = run_of(planned(path), "hard")
     assert store.outcome(hard.id)["status"] in ("done", "diverged")  # type: ignore[index]
     assert store.history(hard.id)[0]["loss_parts"].keys() == {"base", "distillation"}
-    assert store.kept_weights(sha256) is not None
+    assert store.teacher_weights.find(sha256) is not None
 
     (tmp_path / "teacher.pth").write_bytes(b"not weights")
     bad = command("run", path.name, code=2)

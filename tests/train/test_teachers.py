@@ -337,11 +337,11 @@ class Memory:
     def __init__(self, folder: Path) -> None:
         self.folder, self.fetched = folder, 0
 
-    def kept_weights(self, wanted: str) -> Path | None:
+    def find(self, wanted: str) -> Path | None:
         path = self.folder / wanted.replace(":", "-")
         return path if path.exists() else None
 
-    def keep_hub_weights(self, name: str, write: Callable[[Path], None]) -> Path:
+    def keep_hub(self, name: str, write: Callable[[Path], None]) -> Path:
         self.fetched += 1
         write(self.folder / name)
         return self.folder / name

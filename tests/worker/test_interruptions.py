@@ -16,7 +16,7 @@ from support import Command, planned, result, wait_for
 
 from deit_ablate.launch.jobs import Report
 from deit_ablate.launch.pool import ProcessPool
-from deit_ablate.store import Store, owner
+from deit_ablate.store import Store, cleanup, owner
 
 SWEEP = "seeds: 1\nvariants: {a: {schedule.epochs: 6, data.train_images: 320}}\n"
 """60 steps with everything random switched on: about a second, an epoch every sixth of it."""
@@ -214,7 +214,7 @@ def test_a_run_killed_between_its_last_checkpoint_and_its_outcome_keeps_its_weig
     assert result(store, run) == undisturbed["result"]
     assert [attempt.number for attempt in store.attempts(run)] == [1, 2]
     assert store.weights(run) == store.attempts(run)[1].checkpoint
-    for path in store.disposable(run, "final"):
+    for path in cleanup.disposable(store, run, "final"):
         path.unlink()
     assert store.weights(run) is not None, "what gc leaves is what a later stage needs"
 

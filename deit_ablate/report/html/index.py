@@ -35,10 +35,10 @@ def write_index(results: Path | str, *, redact: bool = False) -> Written:
     store = Store(results)
     lines, pages, unreadable = [], [], {}
     say = Say(Redactor() if redact else None)
-    for sweep in store.sweeps():
+    for sweep in store.sweeps.names():
         try:
             made = content.read(results, sweep, redact=redact)
-            path = store.sweep(sweep) / NAME
+            path = store.sweeps.folder(sweep) / NAME
             if not _fresh(store, sweep, path, redact):
                 files.replace(path, written(made).encode())
                 pages.append(path)
@@ -103,14 +103,14 @@ def _fresh(store: Store, sweep: str, path: Path, redact: bool) -> bool:
         with open(path, encoding="utf-8", errors="replace") as handle:
             if f'content="{stamp(redact)}"' not in handle.read(2000):
                 return False
-        return path.stat().st_mtime > max(_times(store, sweep, store.plan(sweep) or {"cells": []}))
+        return path.stat().st_mtime > max(_times(store, sweep, store.sweeps.plan(sweep) or {"cells": []}))
     except OSError:
         return False
 
 
 def _times(store: Store, sweep: str, plan: Mapping[str, Any]) -> Iterable[float]:
     """When the files changed that a page is made of. A run that is over has one that matters."""
-    yield (store.sweep(sweep) / "plan.json").stat().st_mtime
+    yield (store.sweeps.folder(sweep) / "plan.json").stat().st_mtime
     for run in {run for *_, run in plan["cells"]}:
         outcome = store.run(run) / "outcome.json"
         if outcome.exists():

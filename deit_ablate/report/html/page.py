@@ -48,6 +48,6 @@ def written(made: content.Content) -> str:
 def write_page(results: Path | str, sweep: str, *, redact: bool = False, output: Path | None = None) -> Path:
     """Write the page of a sweep, whole, to results/<sweep>/report.html or to ``output``; returns where. Raises NoSweep."""
     text = page(results, sweep, redact=redact)
-    path = output or Store(results).sweep(sweep) / NAME
+    path = output or Store(results).sweeps.folder(sweep) / NAME
     files.replace(path, text.encode())
     return path

@@ -65,11 +65,11 @@ def judged(study: Make) -> Any:
         baseline="base",
         differs={"low": {"optimizer.name": ["adamw", "sgd"]}, "same": {"augment.mixup": [0.8, 0]}},
     )
-    plan = made.store.plan("judged") | {
+    plan = made.store.sweeps.plan("judged") | {
         "margin": 0.5,
         "asked": {"profile": "digits", "sets": [], "seeds": 5, "name": None},
     }
-    made.store.save_plan("judged", plan | {"source": "../sweeps/judged.yaml"})
+    made.store.sweeps.save_plan("judged", plan | {"source": "../sweeps/judged.yaml"})
     return made
 
 
@@ -256,8 +256,8 @@ def test_the_index_writes_what_is_missing_or_older(optimizers: Any) -> None:
     assert "7 done, 1 diverged, 1 failed" in said
     assert 'href="optimizers/report.html"' in first.index.read_text()
     assert write_index(root).pages == (), "nothing has changed"
-    plan = optimizers.store.plan("optimizers")
-    optimizers.store.save_plan("optimizers", plan | {"title": "Another title"})
+    plan = optimizers.store.sweeps.plan("optimizers")
+    optimizers.store.sweeps.save_plan("optimizers", plan | {"title": "Another title"})
     assert write_index(root).pages == (report,)
     assert "Another title" in report.read_text()
     assert write_index(root, redact=True).pages == (report,), "what was written was not redacted"
@@ -392,8 +392,8 @@ def test_nothing_that_a_name_holds_is_run(browser: Browser, study: Make) -> None
     )
     for attempt in made.store.attempts(made.runs["lost", 0]):
         attempt.log.write_bytes((HOSTILE + "\n</pre></details>" + HOSTILE).encode() + b"\xff\xfe")
-    plan = made.store.plan("hostile")
-    made.store.save_plan(
+    plan = made.store.sweeps.plan("hostile")
+    made.store.sweeps.save_plan(
         "hostile",
         plan | {"profile": HOSTILE, "source": f"../{HOSTILE}.yaml", "asked": {"sets": [HOSTILE], "profile": HOSTILE}},
     )

@@ -80,7 +80,7 @@ class Made:
         return Store(self.root).outcome(run) or {}
 
     def plan(self, sweep: str = "one") -> dict[str, Any]:
-        return Store(self.root).plan(sweep) or {}
+        return Store(self.root).sweeps.plan(sweep) or {}
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +94,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, pool: ProcessPool) -> Made:
         sweep, store = load_sweep(path), Store(results)
 
         def save(plan: Plan) -> None:
-            store.save_plan(name, {**plan.document(f"../{name}.yaml"), "asked": {}})
+            store.sweeps.save_plan(name, {**plan.document(f"../{name}.yaml"), "asked": {}})
 
         search = Search(sweep, store, save, confirm=confirm)
         search.begin()

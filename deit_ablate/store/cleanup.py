@@ -1,0 +1,63 @@
+"""What may be removed: forgotten runs, the trash, checkpoints that nothing needs; and what a run takes on disk."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from deit_ablate import files
+from deit_ablate.store import owner
+from deit_ablate.store.attempt import Refused
+from deit_ablate.store.store import Store
+
+
+def proven_over(store: Store, run: str) -> bool:
+    """Whether every attempt at a run is certain to have ended (a release is a person's word, no proof)."""
+    outcome = store.outcome(run)
+    for attempt in store.attempts(run):
+        closed = (attempt.exit or {}).get("class", "released") != "released"
+        if not (closed or (outcome and outcome["attempt"] == attempt.number) or owner.provably_gone(attempt.owner)):
+            return False
+    return True
+
+
+def forget(store: Store, run: str) -> None:
+    """Move a run to the trash. Raises Refused while an attempt at it may be alive."""
+    if not proven_over(store, run):
+        raise Refused("an attempt at it may still be alive")
+    trash = files.make_folder(store.root / "trash")
+    os.rename(store.run(run), trash / f"{run}-{secrets.token_hex(4)}")
+
+
+def size(store: Store, run: str) -> tuple[int, int]:
+    """(bytes, files) under a run's folder."""
+    total = count = 0
+    for folder, _, names in os.walk(store.run(run)):
+        for name in names:
+            with contextlib.suppress(OSError):
+                total, count = total + os.lstat(os.path.join(folder, name)).st_size, count + 1
+    return total, count
+
+
+def disposable(store: Store, run: str, keep: str) -> Iterator[Path]:
+    """Files of a finished run that ``gc`` may remove: by ``keep`` final (its last weights stay), none or all."""
+    outcome = store.outcome(run)
+    if not outcome or keep == "all" or not proven_over(store, run):
+        return
+    final = store.weights(run) if keep == "final" else None
+    yield from (path for path in store.checkpoints(run) if path != final)
+    yield from store.run(run).rglob(f"{files.TEMPORARY}*")
+
+
+def trash(store: Store) -> list[Path]:
+    """The files of forgotten runs."""
+    return [path for path in (store.root / "trash").rglob("*") if path.is_file()]
+
+
+def empty_trash(store: Store) -> None:
+    for folder in (store.root / "trash").glob("*"):
+        shutil.rmtree(folder, ignore_errors=True)

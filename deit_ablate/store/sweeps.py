@@ -1,0 +1,110 @@
+"""What a store knows of sweeps: their plans, the trials that searches ask for, planned seeds, and which are held."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from deit_ablate import files
+from deit_ablate.identity import canonical_json
+from deit_ablate.store.attempt import HOLD_AFTER, RESUMABLE, SCHEMA
+
+if TYPE_CHECKING:
+    from deit_ablate.store.store import Store
+
+
+class Sweeps:
+    """The folders of a store's sweeps: ``store.sweeps``."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def folder(self, name: str) -> Path:
+        return self._store.root / name
+
+    def names(self) -> list[str]:
+        """Names of the sweeps that have been run into this store."""
+        return sorted(path.parent.name for path in self._store.root.glob("*/plan.json"))
+
+    def plan(self, name: str) -> dict[str, Any] | None:
+        return files.read_json(self.folder(name) / "plan.json")
+
+    def trial_requests(self, name: str, after: int = 0) -> list[dict[str, Any]]:
+        """The trials after number ``after`` that a search has asked for, in order; each has its ``number``, from 1."""
+        found: list[dict[str, Any]] = []
+        for number in itertools.count(after + 1):
+            content = files.read_json(self.folder(name) / "trials" / f"{number}.json")
+            if content is None:
+                return found
+            found.append({**content, "number": number})
+        return found
+
+    def request_trial(self, name: str, number: int, content: Mapping[str, Any]) -> bool:
+        """Record what a search asks for; False where another launcher has taken the number."""
+        folder = files.make_folder(self.folder(name) / "trials")
+        return files.publish(folder / f"{number}.json", files.to_json({"schema": SCHEMA, **content}))
+
+    def save_plan(self, name: str, plan: Mapping[str, Any]) -> None:
+        path, content = files.make_folder(self.folder(name)) / "plan.json", files.to_json(plan)
+        if not path.exists() or path.read_bytes() != content:
+            files.replace(path, content)
+
+    def planned_seeds(self, name: str) -> list[dict[str, Any]]:
+        """What was planned, and how much was known by then, first plan first."""
+        # By digits: another launcher's temporary file may stand there for a moment.
+        paths = (self.folder(name) / "seeds").glob("[0-9]*.json")
+        return [files.read_json(path) or {} for path in sorted(paths, key=lambda path: int(path.stem))]
+
+    def plan_seeds(
+        self, name: str, seeds: Mapping[str, Sequence[int]], finished: int, looks: Sequence[int] | None = None
+    ) -> None:
+        """Record planned seeds and looks, a new file only where they differ from the last plan's."""
+        content = {
+            "schema": SCHEMA,
+            "seeds": {stage: list(values) for stage, values in seeds.items()},
+            "looks": list(looks) if looks else None,
+        }
+        while True:
+            planned = self.planned_seeds(name)
+            if planned and all(
+                canonical_json(planned[-1].get(key)) == canonical_json(content[key]) for key in ("seeds", "looks")
+            ):
+                return
+            path = files.make_folder(self.folder(name) / "seeds") / f"{len(planned) + 1}.json"
+            if files.publish(path, files.to_json({**content, "time": time.time(), "finished_runs_then": finished})):
+                return
+
+    # -- holding ------------------------------------------------------------------------------------------------------
+
+    def held(self, sweep: str | None) -> dict[str, Any] | None:
+        """Why no run of the sweep is to start, or None."""
+        return files.read_json(self.folder(sweep) / "held.json") if sweep else None
+
+    def hold_if_hopeless(self, sweep: str) -> bool:
+        """Hold a sweep whose first runs have all died of the same error; True where this call did so."""
+        plan = self.plan(sweep)
+        if plan is None or self.held(sweep):
+            return False
+        errors: dict[str, tuple[str, str]] = {}
+        for run in {run for *_, run in plan["cells"]}:
+            attempts = self._store.attempts(run)
+            if (self._store.run(run) / "outcome.json").exists():
+                return False
+            end = (attempts[-1].exit if attempts else None) or {}
+            if end and end["class"] not in RESUMABLE:
+                errors[run] = (end["class"], end.get("message", "")[:200])
+        if len(errors) < HOLD_AFTER or len(set(errors.values())) > 1:
+            return False
+        how, message = next(iter(errors.values()))
+        return self.hold(sweep, how, message, sorted(errors))
+
+    def hold(self, sweep: str, how: str, message: str, runs: Sequence[str] = ()) -> bool:
+        """Let no run of the sweep start, and its search ask for none; False where it is held already."""
+        content = {"class": how, "message": message, "runs": list(runs), "time": time.time()}
+        return files.publish(self.folder(sweep) / "held.json", files.to_json(content))
+
+    def lift(self, sweep: str) -> None:
+        (self.folder(sweep) / "held.json").unlink(missing_ok=True)
