@@ -1,4 +1,4 @@
-"""How runs are carried out: none of it is part of a run's identity, all of it is recorded."""
+"""How runs are executed: none of it is part of a run's identity, all of it is recorded."""
 
 from __future__ import annotations
 
@@ -147,10 +147,10 @@ class Slurm(Part):
 
 
 class Execution(Part):
-    """How runs are carried out; none of it is part of a run's identity, all of it is recorded."""
+    """How runs are executed; none of it is part of a run's identity, all of it is recorded."""
 
     executor: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", max_length=80)] = "local"
-    """Where runs happen: local (this machine), slurm (jobs of a cluster), or one that an installed package registers."""
+    """Where runs are executed: local (this machine), slurm (a cluster), or one that an installed package registers."""
     slurm: Slurm = Slurm()
     parallel: Annotated[int, Field(ge=1, le=4096)] | None = None
     """Runs at once; by default one a core, or one a GPU."""

@@ -124,12 +124,13 @@ class Watch:
         return "another launcher executes it" if state.name == "running" else str(state)
 
     def headline(self, progress: Progress) -> str:
+        over = progress.count("done", "diverged", "paused", "failed", "blocked", "cancelled")
         parts = [
             f"{progress.count('done', 'diverged')} of {progress.total} done",
             f"{len(progress.running)} running",
             *([f"{paused} paused"] if (paused := progress.count("paused")) else []),
             f"{progress.count('failed', 'blocked', 'cancelled')} failed",
-            f"{max(0, progress.total - progress.count('done', 'diverged', 'paused', 'failed', 'blocked', 'cancelled') - len(progress.running))} to go",
+            f"{max(0, progress.total - over - len(progress.running))} to go",
         ]
         left = (
             "saving what runs ..."
@@ -200,10 +201,11 @@ def failures(report: Report, store: Store, labels: Mapping[str, str], again: str
         known = report.problems.get(run)
         parent = report.states.get(state.detail) if state.name == "blocked" else None
         if known is None and parent is not None and parent.without_weights:
-            known = f"{labels.get(state.detail, state.detail)} ended by a non-finite loss, which is a result: there are no weights to go on from"
-        lines.append(
-            f"{labels.get(run, run)} ({run}): {'' if run in report.started or state.name != 'failed' else 'earlier, and not tried now: '}{state if state.name in ('failed', 'blocked', 'cancelled') else 'failed'}{f' - {known}' if known else ''}"
-        )
+            parent_name = labels.get(state.detail, state.detail)
+            known = f"{parent_name} ended by a non-finite loss, which is a result: there are no weights to go on from"
+        when = "" if run in report.started or state.name != "failed" else "earlier, and not tried now: "
+        how = state if state.name in ("failed", "blocked", "cancelled") else "failed"
+        lines.append(f"{labels.get(run, run)} ({run}): {when}{how}{f' - {known}' if known else ''}")
         if state.name == "failed":
             tail = log_tail(store, run)
             if tail and tail[-1] in shown:

@@ -147,9 +147,9 @@ def show(
     lines += ["", "attempts:"]
     for attempt in attempts:
         owner, ended = attempt["owner"], attempt["exit"] or {}
-        lines.append(
-            f"  {attempt['number']}: on {owner.get('host')}, pid {owner.get('pid')}: {ended.get('class', 'under way')} {ended.get('message', '')}".rstrip()
-        )
+        place = f"on {owner.get('host')}, pid {owner.get('pid')}"
+        how = f"{ended.get('class', 'under way')} {ended.get('message', '')}".rstrip()
+        lines.append(f"  {attempt['number']}: {place}: {how}")
     for part in ("metrics", "cost", "provenance"):
         if part in outcome:
             lines += ["", f"{part}:"]

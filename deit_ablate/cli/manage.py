@@ -13,7 +13,7 @@ from deit_ablate.cli.targets import DEFAULT_RESULTS, Results, dependents, names_
 from deit_ablate.errors import InputError
 from deit_ablate.launch import control
 from deit_ablate.store import Store, cleanup
-from deit_ablate.store.archive import bring
+from deit_ablate.store.archive import import_records
 from deit_ablate.store.archive import keep as keep_records
 
 
@@ -59,15 +59,15 @@ def forget(
         raise InputError(f"{run} has not started yet", expected="a run with a folder")
     below = dependents(found, store)
     if below:
-        fate = "are forgotten too" if with_dependents else "keep their results"
-        print(f"{len(below)} runs depend on it, and {fate}:")
+        what = "are forgotten too" if with_dependents else "keep their results"
+        print(f"{len(below)} runs depend on it, and {what}:")
         for other in below:
             print(f"  {other}  {', '.join(names_of(other, store))}")
     if not yes:
         typer.confirm(f"Forget {found} ({', '.join(names_of(found, store))})?", abort=True)
-    doomed = [*(reversed(below) if with_dependents else []), found]
-    control.forget(store, doomed)
-    for each in doomed:
+    forgotten = [*(reversed(below) if with_dependents else []), found]
+    control.forget(store, forgotten)
+    for each in forgotten:
         print(f"{each}: forgotten")
 
 
@@ -138,5 +138,5 @@ def import_(
     results: Results = DEFAULT_RESULTS,
 ) -> None:
     """Merge another store, or kept records, into this one; what stands is never changed."""
-    new, known = bring(folder, Store(results))
-    print(f"{new} runs brought, {known} were here already")
+    new, known = import_records(folder, Store(results))
+    print(f"{new} runs imported, {known} were here already")

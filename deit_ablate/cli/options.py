@@ -45,7 +45,7 @@ Confirm = Annotated[
     bool,
     typer.Option(
         "--confirm",
-        help="After a search: its best trials on fresh seeds, then the best of these on new ones, which the table shows.",
+        help="After a search: its best trials on fresh seeds, then the best of these on new ones, for the table.",
     ),
 ]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask for confirmation.")]
@@ -92,10 +92,10 @@ def with_options(execution: Execution, sets: Sequence[str] | None, **given: Any)
     node = Node({}, ("", 0, 0))
     for text in sets or ():
         node = merge(node, assignment(text, "--execution"))
-    asked = validate(Execution, node, ("execution",))
-    values = {key: getattr(asked, key) for key in asked.model_fields_set}
+    parsed = validate(Execution, node, ("execution",))
+    values = {key: getattr(parsed, key) for key in parsed.model_fields_set}
     if "slurm" in values:
-        given_slurm = {key: getattr(asked.slurm, key) for key in asked.slurm.model_fields_set}
+        given_slurm = {key: getattr(parsed.slurm, key) for key in parsed.slurm.model_fields_set}
         values["slurm"] = execution.slurm.model_copy(update=given_slurm)
     values |= {
         key: str(value) if isinstance(value, Path) else value for key, value in given.items() if value is not None

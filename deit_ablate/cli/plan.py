@@ -36,9 +36,9 @@ def plan(
 ) -> None:
     """Show what a sweep would run: rows, what they change, run ids, states, expected time and disk. Writes nothing."""
     store = Store(results)
-    asked = study(sweep, store, profile=profile, sets=set_ or (), seeds=seeds, name=name)
-    file = asked.sweep()
-    search = asked.search(file, store, only=only or ())
+    chosen = study(sweep, store, profile=profile, sets=set_ or (), seeds=seeds, name=name)
+    file = chosen.sweep()
+    search = chosen.search(file, store, only=only or ())
     made = search.plan() if search else make_plan(file)
     if strict:
         refuse_undeclared(made)
@@ -65,7 +65,8 @@ def _plan_lines(made: Plan, runs: Mapping[str, Run], states: Mapping[str, State]
     sweep = made.sweep
     lines = [
         f"{sweep.name}: {sweep.title}",
-        f"profile {sweep.profile or 'none'}, {len(made.rows)} row{'s' * (len(made.rows) != 1)}, {len(runs)} runs: {console.counts(states)}",
+        f"profile {sweep.profile or 'none'}, {len(made.rows)} row{'s' * (len(made.rows) != 1)}, "
+        f"{len(runs)} runs: {console.counts(states)}",
         "",
         *_row_lines(made, None if search else runs),
         *(_search_lines(search) if search else []),
@@ -87,15 +88,15 @@ def _row_lines(made: Plan, runs: Mapping[str, Run] | None) -> list[str]:
     """Rows and what they change, of those only that some of the runs are of."""
     sweep, lines = made.sweep, []
     final = sweep.stages[-1].name
-    asked = {cell.variant for cell in made.cells if runs is not None and cell.run in runs and cell.stage == final}
-    shown = [row for row in made.rows if runs is None or row.name in asked][:MOST_ROWS]
+    planned = {cell.variant for cell in made.cells if runs is not None and cell.run in runs and cell.stage == final}
+    shown = [row for row in made.rows if runs is None or row.name in planned][:MOST_ROWS]
     overrides = {variant.name: variant.overrides.plain() for variant in sweep.variants}
     for row in shown:
         baseline = " (baseline)" if row.name == sweep.baseline else ""
         change = console.changes(row.differs) or ("no change" if baseline else _given(overrides[row.name]))
         lines.append(f"{row.name}{baseline}: {change}{f' (shows {row.shows})' if row.shows else ''}")
         if row.leaks:
-            lines.append(f"    and along with it: {'; '.join(map(str, row.leaks))}")
+            lines.append(f"    undeclared changes: {'; '.join(map(str, row.leaks))}")
     if len(made.rows) > len(shown):
         lines.append(f"... and {len(made.rows) - len(shown)} more rows (--json lists all)")
     return lines
@@ -107,19 +108,21 @@ def _search_lines(search: Search) -> list[str]:
     pruner = "no pruner" if settings.pruner == "none" or len(settings.objective) > 1 else f"{settings.pruner} pruner"
     lines = [
         "",
-        f"search: {settings.sampler}, {pruner}, by {' and '.join(settings.objective)} (validation), seed {settings.seed}",
+        f"search: {settings.sampler}, {pruner}, by {' and '.join(settings.objective)} (validation), "
+        f"seed {settings.seed}",
     ]
     for row, budget in search.budget.items():
         space = search.search.spaces[row]
-        lines.append(f"{row}: {budget} trials, {len(search.of_row(row))} asked for so far")
+        lines.append(f"{row}: {budget} trials, {len(search.of_row(row))} requested so far")
         lines += [f"    {key}: {parameter.words()}" for key, parameter in space.items()]
     if search.unsound:
-        lines.append(f"{len(search.unsound)} configurations made no sound recipe, and were passed over")
+        lines.append(f"{len(search.unsound)} configurations were invalid recipes, and are skipped")
     if search.aside:
-        lines.append(f"{search.aside} trials of an earlier version of this file are left aside")
+        lines.append(f"{search.aside} trials of an earlier version of this file are not counted")
     fresh, seeds = search.search.candidate_seeds, search.sweep.stages[-1].seeds
     lines.append(
-        f"--confirm adds, for each row, {settings.candidates} candidates x {len(fresh)} seeds, then {len(seeds)} seeds of the best: "
+        f"--confirm adds, for each row, {settings.candidates} candidates x {len(fresh)} seeds, "
+        f"then {len(seeds)} seeds of the best: "
         f"up to {len(search.budget) * (settings.candidates * len(fresh) + len(seeds))} runs more"
         if len(settings.objective) == 1
         else f"--confirm adds {len(seeds)} seeds of each trial of the front, {settings.candidates} at most"

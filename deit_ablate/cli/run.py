@@ -125,7 +125,7 @@ def run(
     if search is not None and search.aside:
         print(f"{search.aside} trials of an earlier version of the sweep file are not counted", file=_out(json_))
     if search is not None and search.late and search.to_ask:
-        print(f"the search's time is over: {search.to_ask} trials were not asked for; `run` goes on", file=_out(json_))
+        print(f"the search's time is over: {search.to_ask} trials were not requested; `run` goes on", file=_out(json_))
     _report(work, report, chosen_executor, json_=json_)
 
 
@@ -254,7 +254,7 @@ def train(
     if outcome:
         print(json.dumps({"run": alone.id, "status": outcome["status"], **outcome["metrics"]}, indent=1))
     elif code == 0:
-        code = 1  # another process executes it, as the worker has said
+        code = 1  # another process executes it, as the worker has printed
     raise typer.Exit(130 if code == SAVED else code)
 
 

@@ -38,9 +38,9 @@ def fetch(
     For machines whose compute nodes have no network: run it where there is one.
     """
     store = Store(results)
-    asked = study(sweep, store, profile=profile, sets=set_ or ())
-    file = asked.sweep()
-    search = asked.search(file, store)
+    chosen = study(sweep, store, profile=profile, sets=set_ or ())
+    file = chosen.sweep()
+    search = chosen.search(file, store)
     runs = {**search.runs, **{run.id: run for run in search.examples()}} if search else make_plan(file).runs
     requests = [*_teachers(runs), *_data(runs, data_dir)]
     for sha256, path in keep_weights(runs.values(), store).items():

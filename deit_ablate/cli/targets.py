@@ -29,7 +29,7 @@ DEFAULT_RESULTS = Path("results")
 
 @dataclass(frozen=True)
 class Study:
-    """A sweep as it was asked for: its file, and what the command line changed about it."""
+    """A sweep as a command names it: its file, and what the command line changed about it."""
 
     file: Path
     profile: str | None = None
@@ -42,7 +42,7 @@ class Study:
         return load_sweep(self.file, profile=self.profile, sets=self.sets, seeds=self.seeds, name=self.name)
 
     def plan(self, store: Store) -> Plan:
-        """All runs of the sweep; of a search those that it has asked for so far. Raises InputError."""
+        """All runs of the sweep; of a search those that it has requested so far. Raises InputError."""
         sweep = self.sweep()
         search = self.search(sweep, store)
         return search.plan() if search else make_plan(sweep)
@@ -85,7 +85,7 @@ def study(
         return Study(path, profile, tuple(sets), seeds, name)
     known = store.sweeps.plan(sweep) if re.match(r"[A-Za-z0-9]", sweep) and "/" not in sweep else None
     if known is not None:
-        asked = known.get("asked", {})
+        before = known.get("asked", {})
         file = Path(os.path.normpath(store.root.resolve() / known["source"]))
         if not file.exists():
             raise InputError(
@@ -96,10 +96,10 @@ def study(
         file = Path(os.path.relpath(file)) if not os.path.relpath(file).startswith("../../..") else file
         return Study(
             file,
-            profile or asked.get("profile"),
-            tuple(sets) or tuple(asked.get("sets", ())),
-            seeds or asked.get("seeds"),
-            name or asked.get("name"),
+            profile or before.get("profile"),
+            tuple(sets) or tuple(before.get("sets", ())),
+            seeds or before.get("seeds"),
+            name or before.get("name"),
         )
     built_in = shipped.folder("sweeps") / f"{sweep}.yaml"
     if "/" not in sweep and built_in.exists():

@@ -45,7 +45,7 @@ def release(store: Store, run: str) -> str | None:
     None where neither is open. Raises InputError where one is known to be alive."""
     attempt = open_attempt(store, run)
     if attempt is not None:
-        attempt.close("released", "a user said that it is over")
+        attempt.close("released", "released by a user")
     submitted = release_submissions(store, run)
     return "attempt" if attempt is not None else "submission" if submitted else None
 

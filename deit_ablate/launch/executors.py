@@ -2,7 +2,7 @@
 
 To add one here: a class and an entry in ``EXECUTORS``. From a package of your own: an entry point of the group
 ``deit_ablate.executors``. An executor that takes one job at a time is a ``local.JobExecutor`` with a pool of its own
-(``pool.Pool``: submit, poll, cancel); one that takes a whole plan, as a scheduler does, has the methods of ``Executor``.
+(``pool.Pool``: submit, poll, cancel); one that takes a whole plan, as a scheduler does, has ``Executor``'s methods.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ def check_executor(name: str, where: Position | None = None) -> None:
 
 
 def executor_for(work: Work) -> Executor | None:
-    """The executor that the work asks for; None where nothing is left to be done. Raises InputError where it is unknown,
-    cannot be imported, or has nothing to answer it (no cluster)."""
+    """The executor of the work; None where nothing is left to be done. Raises InputError where it is unknown, cannot be
+    imported, or refuses the work (no cluster answers)."""
     if not work.unfinished() and (work.source is None or work.source.over):
         return None
     name = work.execution.executor

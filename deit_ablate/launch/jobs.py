@@ -92,7 +92,7 @@ class Work:
         return [run for run in self.runs.values() if not self.states[run.id].at_rest]
 
     def to_come(self) -> list[Run]:
-        """What is left to be done; for trials that a search has yet to ask for, runs like them."""
+        """What is left to be done; for trials that a search has yet to request, runs like them."""
         return [*self.unfinished(), *(self.source.examples() if self.source else [])]
 
     @functools.cached_property

@@ -107,8 +107,8 @@ class JobLaunch(Launch):
                 self._take_more()
                 self._start_ready()
             if not (self.here if stopping else self._anything_left()):
-                # What was asked for, or is looked at only now, may be done already (here by another launcher, or by an
-                # earlier sweep): the end is when there is no more to ask for, given how everything stands now.
+                # What was requested, or is looked at only now, may be done already (here by another launcher, or by an
+                # earlier sweep): the end is when nothing more is requested, given how everything stands now.
                 if stopping or not self._take_more():
                     break
                 continue
@@ -132,7 +132,7 @@ class JobLaunch(Launch):
         return self.report
 
     def _take_more(self) -> bool:
-        """Take on the runs that the search asks for; True where there were some, whether or not they are to be trained."""
+        """Take on the runs that the search requests; True where there were some, to be trained or not."""
         new = self.take_more(self.pool.slots - len(self.queue))
         for run in new:
             self._look(run)
@@ -171,7 +171,7 @@ class JobLaunch(Launch):
         return any(run in self.queue or self._pending(self.parents[run]) for run in runs)
 
     def _anything_left(self) -> bool:
-        """Whether something runs, or may still be started: what is left otherwise depends on a parent that will not finish."""
+        """Whether something runs, or may still start: else what is left depends on a parent that will not finish."""
         if self.here or self.elsewhere:
             return True
         for run in list(self.queue):
@@ -243,7 +243,7 @@ class JobLaunch(Launch):
         self.elsewhere[run] = status.runs_here(self.store, run)
 
     def _look_elsewhere(self) -> list[str]:
-        """The runs of other launchers that have ended since the last look; one whose process is gone is queued again."""
+        """The runs of other launchers that have ended since the last look; one without a process is queued again."""
         if time.monotonic() - self._looked < ELSEWHERE_SECONDS:
             return []
         self._looked = time.monotonic()

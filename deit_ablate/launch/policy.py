@@ -37,7 +37,7 @@ class Launch:
         return list(new)
 
     def take_more(self, free: int) -> list[str]:
-        """Take on what the search asks for, given how many more runs there is room for; the ids of those that are new."""
+        """Take on the runs that the search requests, given the room for them; the ids of those that are new."""
         source = self.work.source
         return self.add(source(self.states, max(0, free))) if source is not None else []
 
@@ -73,8 +73,9 @@ def refuse_lost_weights(
         for role, parent in run.parents.items():
             above = parent["run"]
             if states[above].finished and store.weights(above) is None:
+                name, of = labels.get(above, above), labels.get(run.id, run.id)
                 raise InputError(
-                    f"the weights of {labels.get(above, above)} ({above}), {role} of {labels.get(run.id, run.id)}, are gone",
+                    f"the weights of {name} ({above}), {role} of {of}, are gone",
                     where=(str(store.root), 0, 0),
                     expected=f"`deit-ablate forget {above}` first, which trains it again with the sweep",
                 )

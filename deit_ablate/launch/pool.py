@@ -26,7 +26,7 @@ class Pool:
     """Jobs at once."""
 
     def submit(self, job: Job) -> None:
-        """Start a job: the worker command with ``job.arguments()``. Raises OSError or RuntimeError where it cannot be."""
+        """Start a job: the worker command with ``job.arguments()``. Raises OSError or RuntimeError where it can't."""
         raise NotImplementedError
 
     def poll(self, timeout: float) -> list[Ended]:
@@ -120,7 +120,7 @@ class ProcessPool(Pool):
         number = self._number
         self._requests[number] = None
         assert server.stdin
-        with contextlib.suppress(OSError):  # a server that is gone is found out below, with what it said
+        with contextlib.suppress(OSError):  # a server that is gone is found out below, with what it printed
             server.stdin.write(
                 json.dumps({"token": [number, 0], "argv": arguments, "environment": {}}).encode() + b"\n"
             )
@@ -259,7 +259,7 @@ def _meeting_place(ranks: int) -> dict[str, str]:
 
 
 def _environments(job: Job, gpus: Sequence[str]) -> list[dict[str, str]]:
-    """What each rank's process is told: where to meet the others, and its GPU where some are given."""
+    """The environment of each rank's process: where to meet the others, and its GPU where some are given."""
     meeting, made = _meeting_place(job.execution.ranks), []
     for rank in range(job.execution.ranks):
         environment = {**meeting, "RANK": str(rank)} if meeting else {}

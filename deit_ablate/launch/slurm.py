@@ -94,16 +94,16 @@ class SlurmLaunch(Launch):
         except SchedulerError as error:
             raise InputError(f"no SLURM cluster answers: {error}", expected="a login node of the cluster") from None
         self.cluster = config["ClusterName"]
-        root, asked = self.store.root, self.execution
+        root, ranks, nodes = self.store.root, self.execution.ranks, self.execution.slurm.nodes
         if odd := set('%"\\\n') & set(str(root.resolve())):
             raise InputError(
                 f"a results folder with {odd.pop()!r} in its path cannot be given to SLURM",
                 where=(str(root), 0, 0),
                 expected="another folder",
             )
-        if asked.ranks % asked.slurm.nodes:
+        if ranks % nodes:
             raise InputError(
-                f"{asked.ranks} ranks cannot be spread evenly over {asked.slurm.nodes} nodes",
+                f"{ranks} ranks cannot be spread evenly over {nodes} nodes",
                 key="execution.ranks",
                 expected="a multiple of slurm.nodes",
             )
@@ -184,7 +184,7 @@ class SlurmLaunch(Launch):
     # -- what other launchers have left --------------------------------------------------------------------------------
 
     def _update_files(self, known: Known, answer: Answer) -> bool:
-        """Record jobs whose launcher did not, and close attempts that ended without a word; True where files changed."""
+        """Record jobs whose launcher did not, and close attempts that ended silently; True where files changed."""
         changed = False
         for submission in known.submissions:
             if submission.job is None and not submission.over:
@@ -244,7 +244,7 @@ class SlurmLaunch(Launch):
                 yield runs[start : start + self.largest]
 
     def _job_runs(self, run: str, known: Known, answer: Answer) -> bool:
-        """Whether a living job carries the run (children of a run in other hands would leave at once)."""
+        """Whether a living job executes the run. (Children of a run of another launcher would leave at once.)"""
         element = self._open_element(run, known)
         return element is not None and answer.runs(element)
 
@@ -390,7 +390,7 @@ def cancel_jobs(store: Store, runs: Sequence[str]) -> None:
 
 
 def release_submissions(store: Store, run: str) -> bool:
-    """Record that nothing will come of what was submitted for a run; True where there was something.
+    """Close what was submitted for a run, on a user's word; True where there was something.
 
     Raises InputError where the scheduler says that its job is alive.
     """
@@ -407,7 +407,7 @@ def release_submissions(store: Store, run: str) -> bool:
                 expected="`deit-ablate cancel`",
             )
     for ticket in known.tickets[run]:
-        Submissions(store).close(ticket.submission, "a user said that nothing will come of it", ticket.index)
+        Submissions(store).close(ticket.submission, "released by a user", ticket.index)
     return True
 
 

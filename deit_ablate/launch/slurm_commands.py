@@ -38,7 +38,8 @@ TRANSIENT = re.compile(
     re.IGNORECASE,
 )
 LIMIT = re.compile(
-    r"QOSMaxSubmit|QOSMaxJobs|AssocMaxSubmit|AssocMaxJobs|AssocGrp|QOSGrp|MaxSubmit|job submit limit|too many|job count|maximum number of jobs",
+    r"QOSMaxSubmit|QOSMaxJobs|AssocMaxSubmit|AssocMaxJobs|AssocGrp|QOSGrp|MaxSubmit|job submit limit|too many|"
+    r"job count|maximum number of jobs",
     re.IGNORECASE,
 )
 TIMEOUT = float(os.environ.get("DEIT_ABLATE_SLURM_TIMEOUT", "60"))
@@ -100,9 +101,9 @@ def command(*arguments: str, timeout: float = TIMEOUT, given: str | None = None)
     except subprocess.TimeoutExpired:
         raise Unreachable(f"{arguments[0]} did not answer within {timeout:g} s") from None
     if done.returncode:
-        said = " ".join(done.stderr.split()) or f"{arguments[0]} ended with code {done.returncode}"
-        kind = Unreachable if TRANSIENT.search(said) else Limited if LIMIT.search(said) else Rejected
-        raise kind(said)
+        message = " ".join(done.stderr.split()) or f"{arguments[0]} ended with code {done.returncode}"
+        kind = Unreachable if TRANSIENT.search(message) else Limited if LIMIT.search(message) else Rejected
+        raise kind(message)
     return done.stdout
 
 
@@ -135,17 +136,17 @@ def ask(cluster: str | None = None) -> Answer:
 
 def accounted(elements: Iterable[str]) -> dict[str, str]:
     """What accounting says of jobs that squeue has forgotten; nothing where it does not work."""
-    told: dict[str, str] = {}
+    states: dict[str, str] = {}
     wanted = sorted(elements)
     for start in range(0, len(wanted), 500):
         chosen = ",".join(wanted[start : start + 500])
         try:
             listing = command("sacct", "-n", "-P", "-X", "-j", chosen, "--format=JobID,State", timeout=20)
         except SchedulerError:
-            return told
+            return states
         pairs = (line.split("|", 1) for line in listing.splitlines() if "|" in line)
-        told |= {element: state.split()[0] for element, state in pairs if state.strip()}
-    return told
+        states |= {element: state.split()[0] for element, state in pairs if state.strip()}
+    return states
 
 
 def find(name: str) -> str | None:

@@ -43,12 +43,12 @@ def script(
     unquoted but the ``setup`` lines, which are code."""
     from submitit.slurm.slurm import _make_sbatch_string
 
-    asked = execution.slurm
-    ranks = max(1, execution.ranks // asked.nodes)
-    excluded = ",".join([*([asked.exclude] if asked.exclude else []), *exclude])
+    slurm = execution.slurm
+    ranks = max(1, execution.ranks // slurm.nodes)
+    excluded = ",".join([*([slurm.exclude] if slurm.exclude else []), *exclude])
     link = shlex.quote(f"{folder}/") + '"${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}_submitted.pkl"'
     setup = [
-        *asked.setup,
+        *slurm.setup,
         f'export PYTHONPATH={shlex.quote(str(code))}"${{PYTHONPATH:+:$PYTHONPATH}}"',
         f"ln -sf {PICKLE} {link}",
     ]
@@ -65,27 +65,27 @@ def script(
         ),
         folder=folder,
         job_name=name,
-        partition=asked.partition,
-        account=asked.account,
-        qos=asked.qos,
-        constraint=asked.constraint,
-        time=asked.minutes,
-        nodes=asked.nodes,
+        partition=slurm.partition,
+        account=slurm.account,
+        qos=slurm.qos,
+        constraint=slurm.constraint,
+        time=slurm.minutes,
+        nodes=slurm.nodes,
         ntasks_per_node=ranks,
         cpus_per_task=cpus(execution),
-        gpus_per_node=-(-gpus(execution) // asked.nodes) or None,
-        mem=asked.memory,
+        gpus_per_node=-(-gpus(execution) // slurm.nodes) or None,
+        mem=slurm.memory,
         exclude=excluded or None,
         dependency=f"afterany:{':'.join(after)}" if after else None,
-        signal_delay_s=asked.signal_delay,
-        array_parallelism=asked.array_parallelism,
+        signal_delay_s=slurm.signal_delay,
+        array_parallelism=slurm.array_parallelism,
         map_count=count,
         stderr_to_stdout=True,
         setup=setup,
         additional_parameters={
             "requeue": True,
-            **({"reservation": asked.reservation} if asked.reservation else {}),
-            **asked.extra,
+            **({"reservation": slurm.reservation} if slurm.reservation else {}),
+            **slurm.extra,
         },
     )
     return str(text)
@@ -93,8 +93,8 @@ def script(
 
 def gpus(execution: Execution) -> int:
     """GPUs of one run."""
-    asked = execution.slurm.gpus
-    return asked if asked is not None else 0 if execution.device == "cpu" else execution.ranks
+    gpus = execution.slurm.gpus
+    return gpus if gpus is not None else 0 if execution.device == "cpu" else execution.ranks
 
 
 def cpus(execution: Execution) -> int:
@@ -114,10 +114,10 @@ class Element:
 
     def __post_init__(self) -> None:
         self._worker: subprocess.Popen[bytes] | None = None
-        self._asked = False
+        self._saving = False
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_worker": None, "_asked": False}
+        return {**self.__dict__, "_worker": None, "_saving": False}
 
     def __call__(self) -> int:
         path = Path(self.results) / "submissions" / f"{self.submission}.json"
@@ -150,7 +150,7 @@ class Element:
             preexec_fn=_ignore_the_warning,
         )
         ended = self._wait()
-        if ended in (SAVED, -signal.SIGTERM) and not self._asked and self._first and _runs_still():
+        if ended in (SAVED, -signal.SIGTERM) and not self._saving and self._first and _runs_still():
             # Told to save by SIGTERM, which submitit passes over; where SLURM itself requeues, the job runs no more.
             subprocess.run(["scontrol", "requeue", _job()], timeout=60, check=False)
         return ended
@@ -159,7 +159,7 @@ class Element:
         """Called by submitit on its signal: save; None (no requeue) where the run is over."""
         from submitit.helpers import DelayedSubmission
 
-        self._asked = True
+        self._saving = True
         worker = self._worker
         if worker is not None:
             if worker.poll() is None:
@@ -206,10 +206,10 @@ def _job() -> str:
 
 def _runs_still() -> bool:
     """Whether this job is neither cancelled nor being ended by SLURM, which would requeue it by itself."""
-    told = subprocess.run(
+    listed = subprocess.run(
         ["squeue", "-h", "-j", _job(), "-o", "%T"], capture_output=True, text=True, timeout=60, check=False
     )
-    return told.stdout.strip() == "RUNNING"
+    return listed.stdout.strip() == "RUNNING"
 
 
 def pickled(results: Path, submission: int, execution: Execution) -> bytes:

@@ -87,7 +87,7 @@ class Known:
 
     def states(self, answer: Answer | None) -> dict[str, State]:
         refuted = {run: attempt.number for run, attempt in self.last.items() if self.over(attempt, answer)}
-        submitted = {run: said for run in self.open if (said := self._waits(run, refuted, answer)) is not None}
+        submitted = {run: reason for run in self.open if (reason := self._waits(run, refuted, answer)) is not None}
         found = self.by_files
         if refuted or submitted:
             finished = {run: state for run, state in self.by_files.items() if state.finished}

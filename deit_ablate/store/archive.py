@@ -1,6 +1,6 @@
-"""Records to keep and to carry: a sweep's runs in a few files without checkpoints, and stores merged.
+"""Archives: a sweep's runs in a few files without checkpoints, read back into a store; and stores merged.
 
-<folder>/records.jsonl   a line a run: its id, recipe, parents, sources, outcome (null: paused) and the attempt that made it
+<folder>/records.jsonl   a line a run: id, recipe, parents, sources, outcome (null: paused), the attempt that made it
 <folder>/curves.jsonl    a line a run and epoch
 <folder>/arrays.zip      <run>.npz: test predictions per head and token similarities, as recorded
 <folder>/plan.json, seeds/, trials/, table.*, paper.*, search.*, figures/
@@ -30,7 +30,7 @@ MOST_ARRAYS = 1 << 28
 
 
 def keep(store: Store, sweep: str, folder: Path) -> int:
-    """Write the finished runs of a sweep (and what they stand on) to ``folder``; returns their number.
+    """Write the finished runs of a sweep (and those that they depend on) to ``folder``; returns their number.
 
     The files are a pure function of the records. Raises InputError where the sweep has no plan.
     """
@@ -82,7 +82,7 @@ def _settled(store: Store, run: str) -> Attempt | None:
     return attempts[-1] if paused else None
 
 
-def bring(folder: Path, store: Store) -> tuple[int, int]:
+def import_records(folder: Path, store: Store) -> tuple[int, int]:
     """Merge a folder of kept records, or another store, into this one: (runs brought, runs that it had already).
 
     What stands is never changed. Raises InputError where the folder is neither, or holds a record that does not
@@ -126,7 +126,7 @@ def _unpacked(folder: Path, store: Store) -> Iterator[bool]:
     plan = files.read_json(folder / "plan.json")
     if plan and store.sweeps.plan(plan["sweep"]) is None:
         store.sweeps.save_plan(plan["sweep"], {**plan, "asked": {}})
-        _copy_asked(folder, store.sweeps.folder(plan["sweep"]))
+        _copy_requests(folder, store.sweeps.folder(plan["sweep"]))
 
 
 def _write_run(content: dict[str, bytes], attempt: str, folder: Path) -> None:
@@ -145,11 +145,11 @@ def _copied(other: Store, store: Store) -> Iterator[bool]:
     for sweep in other.sweeps.names():
         if store.sweeps.plan(sweep) is None:
             store.sweeps.save_plan(sweep, other.sweeps.plan(sweep) or {})
-            _copy_asked(other.sweeps.folder(sweep), store.sweeps.folder(sweep))
+            _copy_requests(other.sweeps.folder(sweep), store.sweeps.folder(sweep))
 
 
-def _copy_asked(source: Path, target: Path) -> None:
-    """Planned seeds, and what a search has asked for."""
+def _copy_requests(source: Path, target: Path) -> None:
+    """Planned seeds, and the trials that a search has requested."""
     for kind in ("seeds", "trials"):
         for path in source.glob(f"{kind}/[0-9]*.json"):
             files.publish(files.make_folder(target / kind) / path.name, path.read_bytes())

@@ -68,7 +68,7 @@ class Attempt:
 
     @property
     def job(self) -> dict[str, Any]:
-        """The scheduler's job that carries it; empty where none does."""
+        """The scheduler's job that executes it; empty where none does."""
         return self.owner.get("job") or {}
 
     @property

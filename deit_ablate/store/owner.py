@@ -1,4 +1,4 @@
-"""Who carries an attempt, and when it is proven that it does so no more.
+"""Who executes an attempt, and when it is proven that it does so no more.
 
 A heartbeat's age proves nothing (a stopped or suspended process lives on), so a takeover needs one of:
 the process is absent, or a zombie, where it was started (same boot, same pid namespace); the machine has
@@ -82,5 +82,5 @@ def provably_gone(owner: dict[str, Any]) -> bool:
     known = bool(here["machine"]) and all(owner.get(key) == here[key] for key in ("machine", "host"))
     if known and owner.get("boot") and owner["boot"] != here["boot"]:
         return True
-    mine, theirs = job(), owner.get("job")
-    return bool(mine and theirs and mine["id"] == theirs["id"] and mine["restarts"] > theirs["restarts"])
+    this, that = job(), owner.get("job")
+    return bool(this and that and this["id"] == that["id"] and this["restarts"] > that["restarts"])

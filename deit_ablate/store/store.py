@@ -117,7 +117,7 @@ class Store:
     # -- claims -------------------------------------------------------------------------------------------
 
     def claim(self, run: str, *, retry: bool = False, **execution: Any) -> Attempt:
-        """Become the one that carries a run. Raises Refused where it is over, cancelled or in other hands.
+        """Become the owner of a run. Raises Refused where it is over, cancelled or has another living owner.
 
         ``retry`` starts the budgets of failures anew; ``execution`` is recorded with the owner.
         """
@@ -183,8 +183,8 @@ class Store:
         """The state of each run; ``parents`` maps a run to its parents' ids and lists parents first.
 
         ``submitted``: runs that wait at a scheduler, with what it says of them; ``refuted``: the last attempt at a run
-        that is known to be over though it has not said so; ``held``: the sweep is; ``known``: states of finished runs,
-        which are then not looked at.
+        that is known to be over though nothing on disk says so; ``held``: the sweep is; ``known``: states of finished
+        runs, which are then not looked at.
         """
         present, submitted, refuted, known = self.runs(), submitted or {}, refuted or {}, known or {}
         states: dict[str, State] = {}

@@ -3,7 +3,7 @@
     submissions/<n>.json    linked before sbatch is called: who submits, under which job name, which runs
     submissions/<n>.job     the job that came of it; linked after it, or by whoever finds the job by its name
     submissions/<n>.over    nothing will come of it: sbatch refused, or its launcher is gone
-    submissions/<n>.<i>.over  the same for the run at index i: a person said so
+    submissions/<n>.<i>.over  the same for the run at index i: released by a user
     submissions/<n>/        the batch script, what submitit needs, what the job prints before its attempt's log
     code/<hash>/            the package as it was submitted, by content
 

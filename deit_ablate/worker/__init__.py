@@ -1,1 +1,1 @@
-"""The process that carries an attempt: claim a run, train it, record it. Nobody imports it; see ``__main__``."""
+"""The process that executes an attempt: claim a run, train it, record it. Nobody imports it; see ``__main__``."""

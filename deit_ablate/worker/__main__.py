@@ -39,13 +39,13 @@ def _answer(mode: str) -> int:
     from deit_ablate.train import teachers, verify
     from deit_ablate.worker.run import device_of
 
-    asked = json.load(sys.stdin)
-    store = Store(asked["results"])
+    request = json.load(sys.stdin)
+    store = Store(request["results"])
     if mode == "fetch":
-        answers = teachers.fetch(asked["requests"], store.teacher_weights)
+        answers = teachers.fetch(request["requests"], store.teacher_weights)
     else:
-        data_dir = Path(asked["data_dir"]) if asked["data_dir"] else None
-        answers = verify.verify_all(store, asked["runs"], data_dir, device_of(asked["device"]))
+        data_dir = Path(request["data_dir"]) if request["data_dir"] else None
+        answers = verify.verify_all(store, request["runs"], data_dir, device_of(request["device"]))
     for answer in answers:
         print(json.dumps(answer), flush=True)
     return 0
@@ -57,9 +57,10 @@ def _rehearse(question: Path) -> int:
     from deit_ablate.store import Store
     from deit_ablate.train.preflight import rehearse
 
-    asked = json.loads(question.read_text())
+    request = json.loads(question.read_text())
     files.replace(
-        question.with_suffix(".answer"), json.dumps(rehearse(asked, Store(asked["results"]).teacher_weights)).encode()
+        question.with_suffix(".answer"),
+        json.dumps(rehearse(request, Store(request["results"]).teacher_weights)).encode(),
     )
     return 0
 
@@ -70,8 +71,12 @@ def main(argv: list[str]) -> int:
     if argv and argv[0] in ("names", "offered"):
         from deit_ablate.train import names
 
-        asked = json.load(sys.stdin) if argv[0] == "names" else None
-        print(json.dumps(names.offered(), indent=1, sort_keys=True) if asked is None else json.dumps(names.ask(asked)))
+        questions = json.load(sys.stdin) if argv[0] == "names" else None
+        print(
+            json.dumps(names.offered(), indent=1, sort_keys=True)
+            if questions is None
+            else json.dumps(names.ask(questions))
+        )
         return 0
     if argv and argv[0] in ("fetch", "verify"):
         return _answer(argv[0])

@@ -49,8 +49,8 @@ class FileJournal(Journal):
         pinned = self._store.pin_data(self._data_id, facts)
         if pinned["fingerprint"] != facts["fingerprint"]:
             raise TrainError(
-                f"the data called {self._data_id!r} is not what earlier runs in this store used; give other data another"
-                " data.id"
+                f"the data called {self._data_id!r} is not what earlier runs in this store used; give other data"
+                " another data.id"
             )
         self.facts = facts
 

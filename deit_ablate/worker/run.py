@@ -56,7 +56,7 @@ class Task:
 
 
 def execute(task: Task) -> int:
-    """Claim, train and record one run; returns the exit code. Of several ranks the first does so, the others compute."""
+    """Claim, train and record one run; returns the exit code. Of several ranks only the first claims and records."""
     task.group = _join()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, (lambda *_: task.stop.set()) if task.first else signal.SIG_IGN)
@@ -139,8 +139,8 @@ class Unshareable(Exception):
 
 
 def _execution(task: Task) -> Execution:
-    """How this attempt is executed. What changes bits is as it was in the first attempt; so is the number of chunks that
-    a batch is cut into, whatever the number of ranks that compute them. Raises Unshareable where it cannot be."""
+    """How this attempt is executed. What changes bits is as it was in the first attempt; so is the number of chunks of
+    a batch, whatever the number of ranks that compute them. Raises Unshareable where it cannot be."""
     ranks = task.group.ranks if task.group else 1
     attempts = task.store.attempts(task.run)
     before = attempts[0].owner.get("execution", {}) if attempts else {}
@@ -219,7 +219,7 @@ def _train(task: Task, attempt: Attempt) -> tuple[Outcome, dict[str, Any]]:
     assert stored is not None
     if run_id(stored["recipe"], stored["parents"], stored["sources"]) != task.run:
         raise TrainError(
-            "the stored recipe does not give this run's id: it was written by a version that means another training by it"
+            "the stored recipe does not give this run's id: the version that wrote it means another training by it"
         )
     for name, sha256 in stored["sources"].items():
         if source_sha256(name) != sha256:

@@ -148,7 +148,7 @@ def test_the_command_searches_confirms_and_exports(
     sweep(SHORT)
     shown = command("plan", "tiny.yaml").stdout
     assert "optimizer.base_lr: 0.01 to 0.3 (log)" in shown
-    assert "4 trials, 0 asked for so far" in shown
+    assert "4 trials, 0 requested so far" in shown
     assert "to do: 4 runs" in shown
     assert not store.root.exists()
     done = command("run", "tiny.yaml", "--parallel", "2", "--confirm").stdout
@@ -487,7 +487,7 @@ def test_rows_may_differ_in_their_spaces_alone(sweep: Callable[..., Path], store
 def test_a_kept_search_comes_back_whole_and_goes_on(
     sweep: Callable[..., Path], store: Store, run_search: Any, tmp_path: Path
 ) -> None:
-    from deit_ablate.store.archive import bring, keep
+    from deit_ablate.store.archive import import_records, keep
 
     path = sweep(SHORT)
     run_search(path)
@@ -497,13 +497,13 @@ def test_a_kept_search_comes_back_whole_and_goes_on(
     (last.path / "exit.json").write_text(json.dumps({"class": "paused"}))
     assert keep(store, "tiny", tmp_path / "kept") == 4
     other = Store(tmp_path / "other")
-    assert bring(tmp_path / "kept", other) == (4, 0)
+    assert import_records(tmp_path / "kept", other) == (4, 0)
     for each in (store, other):
         trials = read_trials(each, each.sweeps.plan("tiny") or {})
         assert [trial.outcome for trial in trials] == ["pruned", "complete", "complete", "complete"]
     assert other.sweeps.trial_requests("tiny") == asks(store)
     copied = Store(tmp_path / "copied")
-    assert bring(store.root, copied) == (4, 0)
+    assert import_records(store.root, copied) == (4, 0)
     assert copied.attempts(paused)[-1].checkpoint.exists()
 
 

@@ -30,12 +30,12 @@ def test_what_is_kept_comes_back_and_gives_the_same_table(
     assert not list(kept.rglob("*.pt"))
     before = {run: result(store, run) for run in planned(path).runs}
     again = Store(command.folder / "again")
-    assert "5 runs brought, 0" in command("import", kept, "--results", again.root).stdout
+    assert "5 runs imported, 0" in command("import", kept, "--results", again.root).stdout
     assert {run: result(again, run) for run in again.runs()} == before
     tables = [command("table", "tiny", "--results", results).stdout for results in (store.root, again.root)]
     assert tables[0] == tables[1]
     assert "nothing to train" in command("run", path, "--results", again.root).stdout
-    assert "0 runs brought, 5" in command("import", store.root, "--results", again.root).stdout
+    assert "0 runs imported, 5" in command("import", store.root, "--results", again.root).stdout
     first = {path.name: path.read_bytes() for path in kept.iterdir() if path.is_file()}
     command("keep", "tiny", "--to", kept)
     assert first == {path.name: path.read_bytes() for path in kept.iterdir() if path.is_file()}
