@@ -1,12 +1,12 @@
-"""Do the verdicts keep their promises? Simulate thousands of tables and compare with the figures that they must give.
+"""Do the verdicts have the error rates that they claim? Simulate thousands of tables and compare with what is expected.
 
     python benchmarks/statistics.py            all figures; under a minute on one core
     python benchmarks/statistics.py --quick    small samples with wider tolerances; seconds
     python benchmarks/statistics.py --only T8 T9
 
-Judged by the package's own formulas (``deit_ablate.report.moderated``). The unit is the sd of a run over seeds; rows
-share their baseline's runs. Prints each figure beside the expected one and its tolerance; exits with 1 where one is
-outside. Random streams are fixed, so that a run is repeatable. The expected figures are those of the statistical
+Judged by the package's own formulas (``deit_ablate.report.stats.moderated``). The unit is the sd of a run over seeds;
+rows share their baseline's runs. Prints each figure beside the expected one and its tolerance; exits with 1 where one
+is outside. Random streams are fixed, so that a run is repeatable. The expected figures are those of the statistical
 protocol by which the tables are judged, found by another program; benchmarks/README.md has the outcome.
 """
 
@@ -53,7 +53,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Noise:
-    """How runs scatter. ``first`` and ``baseline``: sd of the first row and of the baseline, against 1 of other rows."""
+    """How runs scatter. ``first`` and ``baseline``: sd of the first row and of the baseline; other rows' is 1."""
 
     correlation: float = 0.0
     first: float = 1.0
@@ -267,7 +267,7 @@ def t8(quick: bool) -> Iterator[Figure]:
 
 
 def t9(quick: bool) -> Iterator[Figure]:
-    """What looking saves: half of the rows (rounded up) have an effect; then whole studies, runs of the baseline too."""
+    """What looking saves: half of the rows (rounded up) have an effect; then whole studies with their baseline."""
     sample = Sample("T9", quick)
     for rows, effect, found_then, seeds, fixed in (
         (5, 1, 0.257, 11.5, 0.362),
@@ -298,9 +298,9 @@ def t9(quick: bool) -> Iterator[Figure]:
             return np.asarray(seeds.sum(axis=-1) + seeds.max(axis=-1), dtype=np.float64)
 
         found = sample.mean(sample.tables(5000, rows, LOOKS[-1], np.repeat([0, 2, 6], rows // 3).tolist()), total)
-        said = "no margin" if margin is None else f"margin {margin:g} sd"
+        words = "no margin" if margin is None else f"margin {margin:g} sd"
         # ±0.2 seeds a row, of all rows and the baseline.
-        label = f"m={rows} {said}: runs of a study (of {12 * (rows + 1)})"
+        label = f"m={rows} {words}: runs of a study (of {12 * (rows + 1)})"
         yield Figure("T9", label, runs, sample.tolerance(0.2) * (rows + 1), float(found))
 
 
@@ -318,7 +318,7 @@ def t10(quick: bool) -> Iterator[Figure]:
 
 
 def t12(quick: bool) -> Iterator[Figure]:
-    """By how much a search's winner flatters, in sd of its noise; and what is left when five are run anew."""
+    """The optimism of a search's winner, in sd of its noise; and what is left of it when five are trained again."""
     for trials, biases in {20: (0.84, 1.33, 1.67), 50: (1.00, 1.58, 2.01), 100: (1.12, 1.77, 2.24)}.items():
         for ratio, figure in zip((0.5, 1.0, 2.0), biases, strict=True):
             found = optimism(trials, ratio, 1) / ratio

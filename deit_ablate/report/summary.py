@@ -12,11 +12,11 @@ from typing import Any
 import pandas as pd
 
 from deit_ablate.report.frame import COLUMNS, final_stage, load, read_plan, rows
-from deit_ablate.report.stats.intervals import mean_interval
+from deit_ablate.report.stats.exact import mean_interval
 from deit_ablate.report.stats.sequential import WEIGHTS, Sequential, sequential
 from deit_ablate.report.stats.verdicts import Effect, effects, untested
 from deit_ablate.store import Store
-from deit_ablate.sweep.confounds import RECORDED, Leak, recorded_leaks, said
+from deit_ablate.sweep.confounds import RECORDED, Undeclared, recorded_undeclared, value_words
 
 STATISTICS: dict[str, str] = {
     "variant": "the row of the ablation",
@@ -57,7 +57,7 @@ class Summary:
     records: pd.DataFrame
     frame: pd.DataFrame
     stage: str
-    leaks: tuple[Leak, ...] = ()
+    leaks: tuple[Undeclared, ...] = ()
     effects: Mapping[str, Effect] = field(default_factory=dict)
     looks: Sequential | None = None
     """Where a sweep that declares its looks stands."""
@@ -201,7 +201,7 @@ def images_tested(records: Iterable[Mapping[str, Any]]) -> int | None:
     return found.pop() if len(found) == 1 else None
 
 
-def _leaks(plan: Mapping[str, Any], runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Leak]:
+def _leaks(plan: Mapping[str, Any], runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Undeclared]:
     baseline = plan["baseline"]
     if not baseline:
         return []
@@ -212,9 +212,10 @@ def _leaks(plan: Mapping[str, Any], runs: Mapping[str, Sequence[Mapping[str, Any
     leaks = []
     for row in plan["variants"]:
         name = row["name"]
-        leaks += [Leak(name, *planned) for planned in row["leaks"]] if isinstance(row["leaks"], list) else []
+        leaks += [Undeclared(name, *planned) for planned in row["leaks"]] if isinstance(row["leaks"], list) else []
         if name != baseline:
-            leaks += recorded_leaks(name, row.get("declares", list(row["differs"])), recorded[name], recorded[baseline])
+            declares = row.get("declares", list(row["differs"]))
+            leaks += recorded_undeclared(name, declares, recorded[name], recorded[baseline])
     return leaks
 
 
@@ -248,7 +249,7 @@ def differs_in(differs: Mapping[str, Sequence[Any]]) -> str:
         else:
             name = field if block == last or not block else f"{block}.{field}"
         last = block
-        words.append(f"{name} {said(before)} → {said(after)}")
+        words.append(f"{name} {value_words(before)} → {value_words(after)}")
     return "; ".join(words)
 
 

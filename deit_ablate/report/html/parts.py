@@ -11,7 +11,7 @@ from deit_ablate.report.html.content import Content
 from deit_ablate.report.html.markup import details, grid, tag
 from deit_ablate.report.tables.search import has_rows, not_confirmed_words
 from deit_ablate.report.tables.table import measure
-from deit_ablate.sweep.confounds import said
+from deit_ablate.sweep.confounds import value_words
 
 SHOWN = 15
 """Sentences of a group that are shown at once."""
@@ -297,6 +297,7 @@ def changed(page: Content, differs: Mapping[str, Sequence[Any]]) -> str:
     if not differs:
         return ""
     body = [
-        [tag("code", page.say(key)), page.say(said(old)), page.say(said(new))] for key, (old, new) in differs.items()
+        [tag("code", page.say(key)), page.say(value_words(old)), page.say(value_words(new))]
+        for key, (old, new) in differs.items()
     ]
     return grid(("recipe", "baseline", "this row"), body, caption="Changed")

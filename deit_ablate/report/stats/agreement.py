@@ -1,4 +1,4 @@
-"""How far our rows agree with published ones: in sign, in order, and how sure that is. Imports numpy."""
+"""How far our rows agree with published ones: in sign, in order, and how sure that is. Imports numpy, then scipy."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Agreement:
 
     ``resolved`` of ``pairs`` pairs of rows differ by Holm over these pairs, ``in_order`` of them as published. ``tau``:
     Kendall's tau-b of our differences with the published ones over ``rows`` rows (NaN under 2, or where one side is all
-    ties), ``tau_low`` to ``tau_high`` the middle 95% over resampled seeds; ``tau_by_chance`` how often as many unrelated
-    rows, without ties, are at least as far from 0.
+    ties), ``tau_low`` to ``tau_high`` the middle 95% over resampled seeds; ``tau_by_chance`` how often as many
+    unrelated rows, without ties, are at least as far from 0.
     """
 
     rows: int
@@ -48,18 +48,18 @@ class Agreement:
         rest = [f"{self.undecided} undecided"]
         rest += [f"{self.equivalent} equivalent"] if self.equivalent else []
         rest += [f"{self.unsigned} published without a difference"] if self.unsigned else []
-        said = [f"signs agree in {self.agree} of {self.decided} decided rows ({', '.join(rest)})"]
+        words = [f"signs agree in {self.agree} of {self.decided} decided rows ({', '.join(rest)})"]
         if self.pairs:
-            said.append(
+            words.append(
                 f"{self.resolved} of {self.pairs} row pairs are resolved; {self.in_order} in the published order"
             )
         if not math.isnan(self.tau):
-            said.append(
+            words.append(
                 f"Kendall's tau-b with the published differences {self.tau:.2f} ({self.tau_low:.2f} to "
                 f"{self.tau_high:.2f}: {NOT_AN_INTERVAL}); {self.rows} unrelated rows come as far from 0 "
                 f"in {_percent(self.tau_by_chance)} of cases"
             )
-        return tuple(said)
+        return tuple(words)
 
 
 def agreement(
@@ -131,24 +131,24 @@ def _tau_over_seeds(differences: Array, theirs: Array, resamples: int) -> tuple[
         return math.nan, math.nan, math.nan
     generator = np.random.Generator(np.random.PCG64(0))
     counts = generator.multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples)
-    counts = np.concatenate([np.ones((1, seeds), dtype=counts.dtype), counts]).astype(np.float64)
-    total = counts @ (~np.isnan(differences)).T.astype(np.float64)
-    means = np.divide(counts @ np.nan_to_num(differences).T, total, out=np.full(total.shape, np.nan), where=total > 0)
-    every = kendall(np.round(means, 9), theirs)  # rounded: ties are ties also after a mean
-    drawn = every[1:][~np.isnan(every[1:])]
-    low, high = np.quantile(drawn, [0.025, 0.975]) if len(drawn) else (math.nan, math.nan)
-    return float(every[0]), float(low), float(high)
+    # The same seeds are often drawn again: tau is computed once for each of the different draws.
+    counts, drawn = np.unique(np.vstack([np.ones_like(counts[:1]), counts]), axis=0, return_inverse=True)
+    weights = counts.astype(np.float64)
+    total = weights @ (~np.isnan(differences)).T.astype(np.float64)
+    means = np.divide(weights @ np.nan_to_num(differences).T, total, out=np.full(total.shape, np.nan), where=total > 0)
+    tau = np.array([kendall(mean, theirs) for mean in np.round(means, 9)])  # rounded: ties are ties also after a mean
+    observed, *resampled = tau[drawn.ravel()]
+    known = [value for value in resampled if not math.isnan(value)]
+    low, high = np.quantile(known, [0.025, 0.975]) if known else (math.nan, math.nan)
+    return float(observed), float(low), float(high)
 
 
-def kendall(ours: Array, theirs: Array) -> Array:
-    """Kendall's tau-b (1945) over the last axis, NaN left out; NaN where one side is all ties, or under 2 values."""
-    one, two = np.triu_indices(ours.shape[-1], k=1)
-    ahead, published = np.sign(ours[..., one] - ours[..., two]), np.sign(theirs[..., one] - theirs[..., two])
-    published = np.where(np.isnan(ahead), np.nan, np.broadcast_to(published, ahead.shape))
-    ahead = np.where(np.isnan(published), np.nan, ahead)
-    scale = np.sqrt(np.nansum(ahead**2, axis=-1) * np.nansum(published**2, axis=-1))
-    found = np.divide(np.nansum(ahead * published, axis=-1), scale, out=np.full(scale.shape, np.nan), where=scale > 0)
-    return np.asarray(found)
+def kendall(ours: Array, theirs: Array) -> float:
+    """Kendall's tau-b (1945) of two (rows,), NaN left out; NaN where one side is all ties, or under 2 values."""
+    from scipy.stats import kendalltau
+
+    known = ~(np.isnan(ours) | np.isnan(theirs))
+    return float(kendalltau(ours[known], theirs[known]).statistic) if known.sum() > 1 else math.nan
 
 
 def tau_by_chance(rows: int, tau: float) -> float:

@@ -31,8 +31,8 @@ class Moderated:
     """Each row against the baseline. All (..., rows), but ``prior_variance`` and ``prior_df`` (..., 1), one a table.
 
     ``difference`` in points, variances in points squared. A row with one pair or none has no ``own_variance``, no
-    ``standard_error`` and no ``df`` (NaN); one without any spread (own and of the other rows) has a standard error of 0,
-    with which nothing is tested.
+    ``standard_error`` and no ``df`` (NaN); one without any spread (its own and the other rows') has a standard error of
+    0, with which nothing is tested.
     """
 
     pairs: Counts
@@ -92,7 +92,7 @@ def moderate(differences: Array, resolution: float = 0.0) -> Moderated:
 
 
 def holm(p: Array) -> Array:
-    """Holm's adjusted p (1979) over the last axis: compare with 0.05. Unknown ones (NaN) count as rows, and stay NaN."""
+    """Holm's adjusted p (1979) over the last axis: compare with 0.05. Unknown ones (NaN) count as rows and stay NaN."""
     if p.shape[-1] == 0:
         return p.copy()
     order = np.argsort(np.where(np.isnan(p), np.inf, p), axis=-1, kind="stable")
@@ -104,7 +104,7 @@ def holm(p: Array) -> Array:
 
 
 def holds(p: Array, strict: bool = False) -> Flags:
-    """Which rows of a table (last axis) are decided: by Holm at 5%; strict, each at 5% / rows (Bonferroni). NaN is not."""
+    """Which rows of a table (last axis) are decided, by Holm at 5%; ``strict``: by Bonferroni. NaN is not decided."""
     adjusted = p * p.shape[-1] if strict else holm(p)
     return np.nan_to_num(adjusted, nan=1.0) <= ALPHA
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from deit_ablate.report.stats.moderated import Flags, Looks, holds, look_by_look, moderate
 from deit_ablate.report.stats.power import ALPHA, FEWEST
-from deit_ablate.report.stats.verdicts import DIFFERENT, Effect, Pairing, assemble, check_margin, resolution
+from deit_ablate.report.stats.verdicts import DIFFERENT, Effect, Judged, Pairing, check_margin, resolution
 
 LOOKS: tuple[int, ...] = (3, 6, 9, 12)
 """Seeds at each look."""
@@ -96,22 +96,24 @@ def sequential(
         result = taken(look)
         needed = waited_for(look, result.decided.tolist())
 
-    own_look = np.minimum(result.last, max(look - 1, 0))
-    seen = np.arange(len(planned)) < np.array(looks)[own_look][:, None]
+    last_look = np.minimum(result.last, max(look - 1, 0))
+    seen = np.arange(len(planned)) < np.array(looks)[last_look][:, None]
     now = moderate(np.where(seen, table.differences, np.nan), step)
     shown = replace(table, values=np.where(seen, table.values, np.nan))
-    found = assemble(
+    judged = Judged(
         shown,
         now,
         result.p,
         result.p_equivalent,
-        differs=holds(result.p, strict),
-        same=holds(result.p_equivalent, strict),
-        margin=margin,
-        alpha=ALPHA * np.array(weights)[own_look],
-        diverged={name: (int((diverged & seen)[i].sum()), int((ended & seen)[i].sum())) for i, name in enumerate(rows)},
-        undecided=lambda row: _undecided(look, looks),
-        more=f"goes on to {looks[look]} seeds" if look < len(looks) else "no look is left",
+        holds(result.p, strict),
+        holds(result.p_equivalent, strict),
+        margin,
+        ALPHA * np.array(weights)[last_look],
+    )
+    found = judged.effects(
+        {name: (int((diverged & seen)[i].sum()), int((ended & seen)[i].sum())) for i, name in enumerate(rows)},
+        lambda row: _undecided(look, looks),
+        f"goes on to {looks[look]} seeds" if look < len(looks) else "no look is left",
     )
     stopped = {name: looks[result.last[i]] for i, name in enumerate(rows) if result.decided[i]}
     more = look < len(looks) and bool(needed)

@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from deit_ablate.report.stats.exact import did_not_train_words, rate, rate_words, sign_flip
+from deit_ablate.report.stats.exact import check_count, did_not_train_words, rate_words, sign_flip
 from deit_ablate.report.stats.moderated import Array, Flags, Moderated, holds, holm, moderate
 from deit_ablate.report.stats.power import ALPHA, FEWEST, MOST, seeds_to_decide
 
@@ -111,19 +111,14 @@ def effects(
     if margin is not None:
         check_margin(margin)
         equal = now.p_equivalent(margin)
-    differs = holds(np.where(enough, p, np.nan), strict)
-    same = holds(np.where(enough, equal, np.nan), strict)
+    differs, same = (holds(np.where(enough, one, np.nan), strict) for one in (p, equal))
     open_rows = len(rows) if strict else int((~(differs | same)).sum())
 
     def undecided(row: int) -> str:
-        spread = float(now.standard_error[row]) * math.sqrt(now.pairs[row])
-        return undecided_words(
-            spread, float(now.prior_df[0]), open_rows, int(now.pairs[row]), margin, float(now.difference[row])
-        )
+        spread, pairs = float(now.standard_error[row]) * math.sqrt(now.pairs[row]), int(now.pairs[row])
+        return undecided_words(spread, float(now.prior_df[0]), open_rows, pairs, margin, float(now.difference[row]))
 
-    return assemble(
-        table, now, p, equal, differs=differs, same=same, margin=margin, diverged=diverged, undecided=undecided
-    )
+    return Judged(table, now, p, equal, differs, same, margin).effects(diverged, undecided)
 
 
 @dataclass(frozen=True)
@@ -142,7 +137,7 @@ class Pairing:
         """With these seeds in this order, or all there are. Raises ValueError for an infinite value."""
         every = [baseline, *rows.values()]
         if any(math.isinf(value) for values in every for value in values.values()):
-            raise ValueError("an infinite value has no place in a difference")
+            raise ValueError("a difference of infinite values is not defined")
         chosen = sorted({seed for values in every for seed in values}) if seeds is None else list(seeds)
         filled = np.array([[values.get(seed, math.nan) for seed in chosen] for values in every], dtype=np.float64)
         filled = filled.reshape(len(every), len(chosen))
@@ -153,57 +148,58 @@ class Pairing:
         return self.values - self.baseline
 
 
-def assemble(
-    table: Pairing,
-    now: Moderated,
-    p: Array,
-    equal: Array,
-    *,
-    differs: Flags,
-    same: Flags,
-    margin: float | None,
-    diverged: Mapping[str, tuple[int, int]],
-    undecided: Callable[[int], str],
-    alpha: float | Array = ALPHA,
-    more: str = "",
-) -> dict[str, Effect]:
-    """The effects of a table that has been judged: p and verdicts (rows,) as flags, ``alpha`` the simultaneous one's.
+@dataclass(frozen=True)
+class Judged:
+    """A table that has been judged: p values (rows,), and whether each row differs, or is the same, as flags (rows,).
 
-    ``undecided`` words the verdict of a row, by its number, that has pairs enough and was not decided; ``more`` says
-    what becomes of one that has too few because runs diverged (by default: add seeds).
+    ``alpha`` is the level of the intervals that hold for all rows at once, one for the table or one for each row.
     """
-    enough = now.pairs >= FEWEST
-    columns = {
-        "difference": now.difference,
-        "own_variance": now.own_variance,
-        "standard_error": now.standard_error,
-        "df": now.df,
-        "half_width": now.half_width(),
-        "half_width_simultaneous": now.half_width(np.asarray(alpha) / max(1, len(table.names))),
-        "p": p,
-        "p_holm": holm(np.where(enough, p, np.nan)),
-        "p_equivalent": equal,
-        "p_equivalent_holm": holm(np.where(enough, equal, np.nan)),
-        "p_paired": moderate(table.differences[:, None, :]).p[:, 0],  # a table of one row is the plain paired t test
-    }
-    found = {}
-    for i, name in enumerate(table.names):
-        paired = ~np.isnan(table.differences[i])
-        k, ended = diverged.get(name, (0, 0))
-        rate(k, ended)  # refuses impossible counts
-        verdict = _verdict(int(now.pairs[i]), float(now.difference[i]), bool(differs[i]), bool(same[i]), k, ended)
-        found[name] = Effect(
-            pairs=int(now.pairs[i]),
-            **{column: float(values[i]) for column, values in columns.items()},
-            p_sign_flip=sign_flip(table.differences[i, paired].tolist()),
-            correlation=_correlation(table.values[i, paired], table.baseline[paired]),
-            verdict=verdict,
-            words=undecided(i)
-            if verdict == "undecided"
-            else _words(verdict, int(now.pairs[i]), margin, k, ended, more),
-            notes=tuple(_notes(now, i, k, ended)),
-        )
-    return found
+
+    table: Pairing
+    now: Moderated
+    p: Array
+    p_equivalent: Array
+    differs: Flags
+    same: Flags
+    margin: float | None
+    alpha: float | Array = ALPHA
+
+    def effects(
+        self, diverged: Mapping[str, tuple[int, int]], undecided: Callable[[int], str], more: str = ""
+    ) -> dict[str, Effect]:
+        """``undecided`` words the verdict of a row, by its number, that has pairs enough and was not decided; ``more``
+        says what becomes of one that has too few because runs diverged (by default: add seeds)."""
+        table, now = self.table, self.now
+        enough = now.pairs >= FEWEST
+        columns = {
+            "difference": now.difference,
+            "own_variance": now.own_variance,
+            "standard_error": now.standard_error,
+            "df": now.df,
+            "half_width": now.half_width(),
+            "half_width_simultaneous": now.half_width(np.asarray(self.alpha) / max(1, len(table.names))),
+            "p": self.p,
+            "p_holm": holm(np.where(enough, self.p, np.nan)),
+            "p_equivalent": self.p_equivalent,
+            "p_equivalent_holm": holm(np.where(enough, self.p_equivalent, np.nan)),
+            "p_paired": moderate(table.differences[:, None, :]).p[:, 0],  # of a table of one row: the plain paired t
+        }
+        found = {}
+        for i, name in enumerate(table.names):
+            paired, pairs = ~np.isnan(table.differences[i]), int(now.pairs[i])
+            k, ended = diverged.get(name, (0, 0))
+            check_count(k, ended)
+            verdict = _verdict(pairs, float(now.difference[i]), bool(self.differs[i]), bool(self.same[i]), k, ended)
+            found[name] = Effect(
+                pairs=pairs,
+                **{column: float(values[i]) for column, values in columns.items()},
+                p_sign_flip=sign_flip(table.differences[i, paired].tolist()),
+                correlation=_correlation(table.values[i, paired], table.baseline[paired]),
+                verdict=verdict,
+                words=undecided(i) if verdict == "undecided" else _words(verdict, pairs, self.margin, k, ended, more),
+                notes=tuple(_notes(now, i, k, ended)),
+            )
+        return found
 
 
 def _verdict(pairs: int, difference: float, differs: bool, same: bool, k: int, ended: int) -> Verdict:
@@ -283,7 +279,7 @@ def resolution(test_images: int | None) -> float:
     if test_images is None:
         return 0.0
     if test_images < 1:
-        raise ValueError(f"{test_images} test images cannot be")
+        raise ValueError(f"the number of test images is at least 1, not {test_images}")
     return 100 / test_images
 
 

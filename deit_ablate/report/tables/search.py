@@ -17,13 +17,13 @@ import pandas as pd
 
 from deit_ablate.identity import canonical_json
 from deit_ablate.report.frame import final_stage, read_plan, rows
-from deit_ablate.report.stats.intervals import Interval, mean_interval
+from deit_ablate.report.stats.exact import Interval, mean_interval
 from deit_ablate.report.stats.power import confirmed_words, optimism
 from deit_ablate.report.summary import summarize
 from deit_ablate.report.tables.table import NOTHING, Column, Table, measure
 from deit_ablate.search.trials import Trial, best, measured, read_trials
 from deit_ablate.store import Store
-from deit_ablate.sweep.confounds import said
+from deit_ablate.sweep.confounds import value_words
 
 SHOWN = 10
 """The best trials of a row that the table shows."""
@@ -253,7 +253,7 @@ def _setting(params: Mapping[int, Mapping[str, Any]], key: str) -> Callable[[Map
 
 def setting(value: Any) -> str:
     """A parameter's value for people: three digits of a number (files have all)."""
-    return f"{value:.3g}".replace("-", "\N{MINUS SIGN}") if isinstance(value, float) else said(value)
+    return f"{value:.3g}".replace("-", "\N{MINUS SIGN}") if isinstance(value, float) else value_words(value)
 
 
 def _searched(objective: str) -> Callable[[Mapping[str, Any]], str]:

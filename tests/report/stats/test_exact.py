@@ -1,0 +1,91 @@
+"""Intervals of a mean and of a rate, and the sign-flip test: by hand, from printed tables and against scipy."""
+
+import math
+import random
+
+import pytest
+from scipy import stats
+
+from deit_ablate.report.stats.exact import mean_interval, rate, rate_words, sign_flip
+
+# Two-sided 95% points of Student's t, from a printed table: 12.7062 (1 degree of freedom), 4.3027 (2), 2.7764 (4).
+
+
+@pytest.mark.parametrize(
+    ("values", "mean", "half_width"),
+    [
+        ([97, 98, 99], 98, 4.30265 / math.sqrt(3)),  # sd 1
+        ([95, 97], 96, 12.7062),  # sd sqrt 2, so the standard error is 1
+        ([1, 2, 3, 4, 5], 3, 2.77645 * math.sqrt(2.5 / 5)),  # variance 10/4
+        ([81.8, 81.8, 81.8], 81.8, 0),
+    ],
+)
+def test_mean_interval_by_hand(values, mean, half_width):
+    interval = mean_interval(values)
+    assert interval.mean == pytest.approx(mean, abs=1e-9)
+    assert interval.half_width == pytest.approx(half_width, abs=2e-5)
+    assert interval.n == len(values)
+
+
+def test_another_level():
+    assert mean_interval([97, 98, 99], 0.90).half_width == pytest.approx(2.91999 / math.sqrt(3), abs=1e-5)
+
+
+def test_too_few_values_have_no_interval():
+    one, none = mean_interval([97.0]), mean_interval([])
+    assert (one.mean, one.n) == (97, 1)
+    assert math.isnan(one.half_width)
+    assert none.n == 0
+    assert math.isnan(none.mean)
+    assert math.isnan(none.half_width)
+
+
+def test_missing_values_are_left_out():
+    assert mean_interval([97, math.nan, 99]) == mean_interval([97, 99])
+
+
+def test_senseless_input_is_refused():
+    with pytest.raises(ValueError, match="infinite"):
+        mean_interval([1, math.inf])
+    with pytest.raises(ValueError, match="level"):
+        mean_interval([1, 2], 95)
+
+
+@pytest.mark.parametrize(
+    ("n", "expected"),
+    [
+        (3, ((0, 70.8), (0.8, 90.6), (29.2, 100))),
+        (5, ((0, 52.2), (0.5, 71.6), (47.8, 100))),
+        (10, ((0, 30.8), (0.3, 44.5), (69.2, 100))),
+    ],
+)
+def test_rates_of_divergence(n, expected):
+    """The protocol's T10: of none, one and all of n."""
+    for k, (low, high) in zip((0, 1, n), expected, strict=True):
+        assert [100 * end for end in rate(k, n)] == pytest.approx((low, high), abs=0.05)
+
+
+def test_rates_in_words():
+    assert rate_words(1, 3) == "1 of 3 diverged (0.8–91%)"
+    assert rate_words(0, 3) == "0 of 3 diverged (0–71%)"
+    assert rate_words(3, 10) == "3 of 10 diverged (6.7–65%)"
+    assert rate_words(0, 0) == "no run has ended"
+    with pytest.raises(ValueError, match="4 of 3"):
+        rate(4, 3)
+
+
+@pytest.mark.parametrize("n", [6, 7, 9])
+def test_sign_flip_is_scipys_permutation_test(n):
+    draw = random.Random(n)
+    differences = [round(draw.gauss(0.4, 1), 1) for _ in range(n)]  # rounded: with ties
+    expected = stats.permutation_test(
+        (differences,), lambda x: sum(x) / n, permutation_type="samples", n_resamples=math.inf, vectorized=False
+    ).pvalue
+    assert sign_flip(differences) == pytest.approx(expected)
+
+
+def test_sign_flip_at_its_ends():
+    assert sign_flip([0.3] * 12) == 2 / 2**12
+    assert sign_flip([0.0] * 6) == 1
+    assert math.isnan(sign_flip([1.0] * 5))
+    assert math.isnan(sign_flip([1.0] * 41))
