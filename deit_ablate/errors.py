@@ -1,9 +1,9 @@
-"""What can be wrong, for people: what a user wrote, and what only the trainer can see."""
+"""The errors that users see: in what they wrote, and in what only the trainer can check."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 Position = tuple[str, int, int]
 
@@ -27,6 +27,15 @@ class InputError(Exception):
             parts.append(self.key)
         text = ": ".join([*parts, self.problem])
         return f"{text}; expected {self.expected}" if self.expected else text
+
+
+def unknown_name(
+    problem: str, name: str, known: Sequence[str], *, where: Position | None = None, key: str = ""
+) -> InputError:
+    """``no row 'smal'; did you mean 'small'?; expected one of ...`` (the first 20), for the problem "no row"."""
+    listed = ", ".join(known[:20]) + ", ..." * (len(known) > 20)
+    hint = did_you_mean(name, known)
+    return InputError(f"{problem} {name!r}{hint}", where=where, key=key, expected=f"one of {listed}" if known else "")
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

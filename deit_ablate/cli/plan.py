@@ -95,8 +95,8 @@ def _row_lines(made: Plan, runs: Mapping[str, Run] | None) -> list[str]:
         baseline = " (baseline)" if row.name == sweep.baseline else ""
         change = console.changes(row.differs) or ("no change" if baseline else _given(overrides[row.name]))
         lines.append(f"{row.name}{baseline}: {change}{f' (shows {row.shows})' if row.shows else ''}")
-        if row.leaks:
-            lines.append(f"    undeclared changes: {'; '.join(map(str, row.leaks))}")
+        if row.undeclared:
+            lines.append(f"    undeclared changes: {'; '.join(map(str, row.undeclared))}")
     if len(made.rows) > len(shown):
         lines.append(f"... and {len(made.rows) - len(shown)} more rows (--json lists all)")
     return lines
@@ -112,14 +112,14 @@ def _search_lines(search: Search) -> list[str]:
         f"seed {settings.seed}",
     ]
     for row, budget in search.budget.items():
-        space = search.search.spaces[row]
+        space = search.spaces[row]
         lines.append(f"{row}: {budget} trials, {len(search.of_row(row))} requested so far")
         lines += [f"    {key}: {parameter.words()}" for key, parameter in space.items()]
-    if search.unsound:
-        lines.append(f"{len(search.unsound)} configurations were invalid recipes, and are skipped")
-    if search.aside:
-        lines.append(f"{search.aside} trials of an earlier version of this file are not counted")
-    fresh, seeds = search.search.candidate_seeds, search.sweep.stages[-1].seeds
+    if search.invalid:
+        lines.append(f"{len(search.invalid)} configurations were invalid recipes, and are skipped")
+    if search.ignored:
+        lines.append(f"{search.ignored} trials of an earlier version of this file are not counted")
+    fresh, seeds = search.candidate_seeds, search.sweep.stages[-1].seeds
     lines.append(
         f"--confirm adds, for each row, {settings.candidates} candidates x {len(fresh)} seeds, "
         f"then {len(seeds)} seeds of the best: "

@@ -122,8 +122,8 @@ def run(
         search.show()
     store.sweeps.plan_seeds(file.name, plan.seeds(), sum(state.finished for state in states.values()), file.looks)
     report = _launch(work, chosen_executor, wait=wait, json_=json_)
-    if search is not None and search.aside:
-        print(f"{search.aside} trials of an earlier version of the sweep file are not counted", file=_out(json_))
+    if search is not None and search.ignored:
+        print(f"{search.ignored} trials of an earlier version of the sweep file are not counted", file=_out(json_))
     if search is not None and search.late and search.to_ask:
         print(f"the search's time is over: {search.to_ask} trials were not requested; `run` goes on", file=_out(json_))
     _report(work, report, chosen_executor, json_=json_)
@@ -200,9 +200,9 @@ def _above(run: str, runs: Mapping[str, Run]) -> list[str]:
 def refuse_undeclared(plan: Plan) -> None:
     """Raises InputError at the first row that differs from the baseline in more than it declares."""
     for row, variant in zip(plan.rows, plan.sweep.variants, strict=True):
-        if row.leaks:
+        if row.undeclared:
             raise InputError(
-                f"the row {row.name!r} has undeclared changes: {'; '.join(map(str, row.leaks))}",
+                f"the row {row.name!r} has undeclared changes: {'; '.join(map(str, row.undeclared))}",
                 where=variant.where,
                 key=plan.sweep.kind,
                 expected="rows that hold all else fixed (or no --strict)",

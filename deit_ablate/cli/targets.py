@@ -16,8 +16,9 @@ from deit_ablate.errors import InputError, Position, did_you_mean
 from deit_ablate.execution import Execution
 from deit_ablate.launch.executors import check_executor
 from deit_ablate.store import Store
-from deit_ablate.sweep.load import Sweep, load_sweep
+from deit_ablate.sweep.load import load_sweep
 from deit_ablate.sweep.plan import Plan, Run, make_plan
+from deit_ablate.sweep.sweep import Sweep
 from deit_ablate.sweep.yaml import load
 
 if TYPE_CHECKING:

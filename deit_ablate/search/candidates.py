@@ -3,48 +3,45 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from deit_ablate.errors import InputError
-from deit_ablate.sweep.load import Sweep, Variant
 from deit_ablate.sweep.names import Answers
 from deit_ablate.sweep.overrides import layer
 from deit_ablate.sweep.plan import Cell, Plan, Run, make_plan
 from deit_ablate.sweep.space import Parameter
+from deit_ablate.sweep.sweep import Sweep, Variant
 from deit_ablate.sweep.yaml import Node, merge
 
 
 class Configurations:
-    """The plans of one sweep's search."""
+    """The plans of one sweep's search. All methods raise InputError for an invalid recipe."""
 
     def __init__(self, sweep: Sweep) -> None:
         assert sweep.search is not None
         self.sweep, self.search = sweep, sweep.search
         self._answers: Answers = {}
         self.untuned = self._plan(sweep)
-        """The rows as they stand in the file, which nothing trains."""
+        """The rows as the file has them, which nothing trains."""
 
     def _plan(self, sweep: Sweep) -> Plan:
         return make_plan(sweep, self._answers)
 
     def trial(self, row: Variant, params: Mapping[str, Any]) -> Plan:
-        """A configuration at the search's seed, its test split left alone. Raises InputError for an unsound recipe."""
-        return self._plan(self._sweep_of(row, params, (self.search.settings.seed,)))
+        """A configuration at the search's seed, without its test split."""
+        return self._at_seeds(row, params, (self.search.file.seed,))
 
     def candidate(self, row: Variant, params: Mapping[str, Any]) -> Plan:
         """The same on the fresh seeds."""
-        return self._plan(self._sweep_of(row, params, self.search.candidate_seeds))
+        return self._at_seeds(row, params, self.search.candidate_seeds)
 
     def winners(self, chosen: Sequence[tuple[str, Variant, Mapping[str, Any]]]) -> Plan:
         """Configurations by the names of their rows, on the sweep's own seeds and with their test split."""
-        variants, by_profile = [], dict(self.sweep.by_profile)
-        for name, row, params in chosen:
-            by_profile[name] = self._with(row, params, test=True).by_profile[row.name]
-            variants.append(replace(row, name=name))
+        variants = tuple(replace(self._with(row, params, test=True), name=name) for name, row, params in chosen)
         baseline = next((variant.name for variant in variants if variant.name == self.sweep.baseline), None)
-        return self._plan(replace(self.sweep, variants=tuple(variants), by_profile=by_profile, baseline=baseline))
+        return self._plan(replace(self.sweep, variants=variants, baseline=baseline))
 
     def example(self, row: Variant) -> Run:
         """A run like a row's trials: what they need, and what they cost."""
@@ -52,7 +49,7 @@ class Configurations:
         return plan.runs[plan.cells[-1].run]
 
     def check(self, rows: Sequence[Variant]) -> None:
-        """Raises InputError for a space that holds unsound recipes, or that varies what makes no difference."""
+        """Raises InputError for a space that holds invalid recipes, or that varies what makes no difference."""
         if any(not row.recipe.data.validation for row in self.untuned.rows):
             raise InputError(
                 "a search chooses by the validation part, and this recipe has none",
@@ -90,24 +87,24 @@ class Configurations:
                     return True
         return False
 
-    def _sweep_of(self, row: Variant, params: Mapping[str, Any], seeds: tuple[int, ...]) -> Sweep:
-        """The sweep of one configuration of a row alone, at other seeds than the sweep's own."""
+    def _at_seeds(self, row: Variant, params: Mapping[str, Any], seeds: tuple[int, ...]) -> Plan:
+        """One configuration of a row alone, at other seeds than the sweep's own."""
         varied = self.sweep.lineage()
         stages = tuple(replace(stage, seeds=seeds) if stage.name in varied else stage for stage in self.sweep.stages)
-        return replace(self._with(row, params, test=False), stages=stages, baseline=None)
+        variants = (self._with(row, params, test=False),)
+        return self._plan(replace(self.sweep, variants=variants, stages=stages, baseline=None, search=None))
 
-    def _with(self, row: Variant, params: Mapping[str, Any], *, test: bool) -> Sweep:
+    def _with(self, row: Variant, params: Mapping[str, Any], *, test: bool) -> Variant:
         where = self.search.where
         over = Node({}, where) if test else Node({"data": Node({"test": Node(False, where)}, where)}, where)
-        for key, value in params.items():  # one layer: a name must not reset the rate that comes with it
+        for key, value in params.items():  # one layer: a name must not reset the rate that was drawn with it
             over = merge(over, self.search.spaces[row.name][key].override(value))
-        own = layer(self.sweep.by_profile.get(row.name, Node({}, where)), over)
-        return replace(self.sweep, variants=(row,), by_profile={**self.sweep.by_profile, row.name: own}, search=None)
+        return replace(row, by_profile=layer(row.by_profile or Node({}, where), over))
 
 
 def final_runs(plan: Plan) -> list[str]:
     """The runs of a plan's last stage."""
-    return [cell.run for cell in plan.cells if cell.stage == plan.sweep.stages[-1].name]
+    return [cell.run for cell in plan.cells if cell.stage == plan.sweep.final.name]
 
 
 def cells_of(plan: Plan, stage: str, number: int | None = None) -> list[Cell]:
@@ -115,12 +112,24 @@ def cells_of(plan: Plan, stage: str, number: int | None = None) -> list[Cell]:
 
     A stage whose one run all share (a teacher) keeps its name.
     """
-    shared = {own.name for own in plan.sweep.stages[:-1] if own.name not in plan.sweep.lineage()}
+    varied = plan.sweep.lineage()
     return [
-        cell
-        if cell.stage in shared
-        else replace(
-            cell, seed=cell.seed if number is None else number, stage="-".join(filter(None, (stage, cell.stage)))
+        replace(
+            cell,
+            seed=cell.seed if number is None else number,
+            stage=f"{stage}-{cell.stage}" if cell.stage else stage,
         )
+        if cell.stage in varied
+        else cell
         for cell in plan.cells
     ]
+
+
+def joined(base: Plan, plans: Iterable[Plan], cells: Sequence[Cell], facts: Mapping[str, Any]) -> Plan:
+    """The runs of several plans as one, with ``base``'s rows, these cells, and what plan.json says of the search."""
+    runs: dict[str, Run] = {}
+    written: dict[str, Node] = {}
+    for plan in plans:
+        runs |= plan.runs
+        written |= plan.written
+    return replace(base, runs=runs, cells=tuple(cells), written=written, search=facts)

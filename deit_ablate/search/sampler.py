@@ -1,7 +1,7 @@
-"""Optuna's part of a search: which configuration is tried next, and which trial is not worth going on with.
+"""Optuna's part of a search: which configuration is tried next, and which trial is pruned.
 
-The study lives in this process and is made anew from records at its start; beside that it is written, as it grows, to
-a journal file that ``optuna-dashboard`` opens. Nobody reads that file again: it is never the truth.
+The study lives in this process and is made anew from records at its start; as it grows it is also written to a journal
+file that ``optuna-dashboard`` opens. deit-ablate never reads that file: the records alone count.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import warnings
 from collections.abc import Iterable, Mapping
@@ -33,7 +34,7 @@ MOST_POINTS = 10_000
 STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
 
 
-class Journal(BaseJournalBackend):
+class StudyJournal(BaseJournalBackend):
     """Optuna's journal in memory, and a copy of it in a file once one is named."""
 
     def __init__(self) -> None:
@@ -43,12 +44,10 @@ class Journal(BaseJournalBackend):
     def show(self, path: Path) -> None:
         """Write the journal, and what is added to it from now on, to ``path``, in place of an earlier launcher's.
 
-        One that still lives goes on writing to its own file, which has no name any more.
+        A launcher that is still alive goes on writing to its own file, which has no name any more.
         """
-        with (
-            contextlib.suppress(OSError),
-            files.temporary_beside(path) as temporary,
-        ):  # a full disk is the runs' to report
+        # Not being able to write is no reason to end a search: a full disk makes its runs fail, which is reported.
+        with contextlib.suppress(OSError), files.temporary_beside(path) as temporary:
             self._file = open(temporary, "ab", buffering=0)  # noqa: SIM115 (it lives as long as the study)
             self._write(self._lines)
             os.replace(temporary, path)
@@ -77,20 +76,15 @@ class Studies:
         for row in spaces:
             self._sampler(row, 0)
         pruner = getattr(optuna.pruners, PRUNERS[settings.pruner])(**settings.pruner_options)
-        self._journal = Journal()
+        self._journal = StudyJournal()
         self._storage = JournalStorage(self._journal)
-        directions: list[Any] = [OBJECTIVES[objective] for objective in settings.objective]
         self._studies = {
-            row: optuna.create_study(
-                storage=self._storage, study_name=f"{sweep}:{row}", directions=directions, pruner=pruner
-            )
+            row: _new_study(f"{sweep}:{row}", settings.objective, storage=self._storage, pruner=pruner)
             for row in spaces
         }
         self._ids = {
             row: self._storage.get_study_id_from_name(study.study_name) for row, study in self._studies.items()
         }
-        for study in self._studies.values():
-            study.set_metric_names(settings.objective)
         self._trials: dict[int, tuple[int, optuna.trial.Trial]] = {}
         """By our number: Optuna's id of a trial that is open, and the trial."""
         self._reported: dict[int, int] = {}
@@ -98,7 +92,7 @@ class Studies:
     def _sampler(self, row: str, trials: int) -> optuna.samplers.BaseSampler:
         """A sampler whose draws are a function of the search's seed, the row, and how many trials it has had.
 
-        Samplers that walk through a sequence keep their place in the study, and so one seed.
+        Samplers that go through a sequence read their place in it from the study, and so keep one seed.
         """
         name, options = self.settings.sampler, dict(self.settings.sampler_options)
         given = options.pop("seed", None)
@@ -119,78 +113,78 @@ class Studies:
 
     @classmethod
     def try_out(cls, settings: Any, spaces: Mapping[str, Mapping[str, Parameter]]) -> None:
-        """Draw and prune for show where options are given, for Optuna looks at some of them no earlier.
+        """Draw and prune without training where options are given, for Optuna checks some of them no earlier.
 
         Raises whatever Optuna raises.
         """
         if not (settings.sampler_options or settings.pruner_options):
             return
         startup = settings.sampler_options.get("n_startup_trials", 10)
-        made = cls("options", settings, dict(list(spaces.items())[:1]))
+        row = next(iter(spaces))
+        made = cls("options", settings, {row: spaces[row]})
         for number in range(1, min(startup, 50) + 3):
-            row = next(iter(spaces))
             params, _ = made.ask(row, number)
-            shown = tuple(50.0 + number % 7 + place for place in range(3))
-            made.tell(Trial(number, row, params, "", State("running"), None, shown))
-            made.tell(Trial(number, row, params, "", State("done"), shown[: len(settings.objective)], shown))
+            curve = tuple(50.0 + number % 7 + epoch for epoch in range(3))
+            made.tell(Trial(number, row, params, "", State("running"), None, curve))
+            made.tell(Trial(number, row, params, "", State("done"), curve[: len(settings.objective)], curve))
 
     def show(self, path: Path) -> None:
         """Write the studies, and how they go on, to a file that optuna-dashboard opens."""
         self._journal.show(path)
 
     def ask(self, row: str, number: int) -> tuple[dict[str, Any], dict[str, Any]]:
-        """(params, what the sampler keeps) of the next trial of a row, which is called ``number`` from now on."""
+        """(params, what the sampler remembers) of the next trial of a row, which is called ``number`` from now on."""
         study = self._studies[row]
         study.sampler = self._sampler(row, len(study.get_trials(deepcopy=False)))
         trial = study.ask(self.distributions[row])
         trial.set_user_attr("trial", number)
         trial_id = self._storage.get_trial_id_from_study_id_trial_number(self._ids[row], trial.number)
         self._trials[number] = trial_id, trial
-        kept = {
+        memory = {
             "trial": self._storage.get_trial_system_attrs(trial_id),
             "study": self._storage.get_study_system_attrs(self._ids[row]),
         }
-        return {key: from_optuna(self.spaces[row][key], value) for key, value in trial.params.items()}, kept
+        return {key: from_optuna(self.spaces[row][key], value) for key, value in trial.params.items()}, memory
 
     def drop(self, number: int) -> None:
-        """What was asked for is not tried: it makes no sound recipe, or another launcher has taken the number."""
+        """A trial is not run: it makes no valid recipe, or another launcher has taken its number."""
         self._storage.set_trial_state_values(self._trials.pop(number)[0], TrialState.FAIL)
 
-    def add(self, row: str, number: int, params: Mapping[str, Any], kept: Mapping[str, Any], run: str | None) -> None:
-        """A trial that was asked for by an earlier launcher (or by another one)."""
+    def add(self, row: str, number: int, params: Mapping[str, Any], memory: Mapping[str, Any], run: str | None) -> None:
+        """A trial that an earlier launcher (or another one) has asked for, with what its sampler remembers."""
         study, distributions = self._studies[row], self.distributions[row]
         template = optuna.trial.create_trial(
             state=TrialState.RUNNING,
             params={key: to_optuna(self.spaces[row][key], params[key]) for key in distributions},
             distributions=distributions,
             user_attrs={"trial": number},
-            system_attrs=dict(kept.get("trial") or {}),
+            system_attrs=dict(memory.get("trial") or {}),
         )
         trial_id = self._storage.create_new_trial(self._ids[row], template)
         self._trials[number] = trial_id, optuna.trial.Trial(study, trial_id)
         before = self._storage.get_study_system_attrs(self._ids[row])
-        for key, value in (kept.get("study") or {}).items():
+        for key, value in (memory.get("study") or {}).items():
             if before.get(key) != value:
                 self._storage.set_study_system_attr(self._ids[row], key, value)
         if run is None:
             self.drop(number)
         else:
-            self.name(number, run)
+            self.set_run(number, run)
 
-    def name(self, number: int, run: str) -> None:
+    def set_run(self, number: int, run: str) -> None:
         self._trials[number][1].set_user_attr("run", run)
 
     def tell(self, trial: Trial) -> bool:
-        """Report what is new of a trial, and how it ended if it has; True where it is not worth going on with."""
+        """Report what is new of a trial, and how it ended if it has; True where it is to be pruned."""
         if trial.number not in self._trials:
             return False
-        trial_id, told = self._trials[trial.number]
+        trial_id, reported = self._trials[trial.number]
         prune = False
         for epoch in range(self._reported.get(trial.number, 0), len(trial.reports)):
             value = trial.reports[epoch]
             if value is not None and len(self.settings.objective) == 1:
-                told.report(value, epoch + 1)
-                prune = told.should_prune() or prune
+                reported.report(value, epoch + 1)
+                prune = reported.should_prune() or prune
         self._reported[trial.number] = len(trial.reports)
         if trial.outcome == "open":
             return prune
@@ -207,25 +201,29 @@ def _hush() -> None:
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 
 
+def _new_study(name: str, objectives: list[str], **options: Any) -> optuna.Study:
+    directions: list[Any] = [OBJECTIVES[objective] for objective in objectives]
+    study = optuna.create_study(study_name=name, directions=directions, **options)
+    study.set_metric_names(objectives)
+    return study
+
+
 def recorded_studies(store: Store, plan: Mapping[str, Any]) -> dict[str, optuna.Study]:
     """Optuna's study of each row of a plan.json, in memory, with the trials that have ended, in their order."""
     _hush()
     search, trials, studies = plan["search"], read_trials(store, plan), {}
     for row, facts in search["spaces"].items():
-        directions: list[Any] = [OBJECTIVES[objective] for objective in search["objectives"]]
-        studies[row] = study = optuna.create_study(study_name=f"{plan['sweep']}:{row}", directions=directions)
-        study.set_metric_names(search["objectives"])
+        studies[row] = study = _new_study(f"{plan['sweep']}:{row}", search["objectives"])
         space = {key: Parameter.of_facts(key, fact) for key, fact in facts.items()}
         for trial in trials:
             if trial.row == row and trial.outcome != "open":
-                reported = {epoch: value for epoch, value in enumerate(trial.reports, 1) if value is not None}
                 study.add_trial(
                     optuna.trial.create_trial(
                         state=STATES[trial.outcome],
                         values=trial.values,
                         params={key: to_optuna(space[key], value) for key, value in trial.params.items()},
                         distributions={key: distribution(parameter) for key, parameter in space.items()},
-                        intermediate_values=reported,
+                        intermediate_values={e: value for e, value in enumerate(trial.reports, 1) if value is not None},
                         user_attrs={"trial": trial.number, "run": trial.run},
                     )
                 )
@@ -237,12 +235,12 @@ def _seed(*identity: Any) -> int:
 
 
 def distribution(parameter: Parameter) -> BaseDistribution:
-    own = parameter.range
-    if own is None:
+    within = parameter.range
+    if within is None:
         return CategoricalDistribution([to_optuna(parameter, choice) for choice in parameter.choices])
-    if own.type == "int":
-        return IntDistribution(int(own.low), int(own.high), log=own.log, step=own.spacing)
-    return FloatDistribution(own.low, own.high, log=own.log, step=own.step)
+    if within.type == "int":
+        return IntDistribution(int(within.low), int(within.high), log=within.log, step=within.spacing)
+    return FloatDistribution(within.low, within.high, log=within.log, step=within.step)
 
 
 def to_optuna(parameter: Parameter, value: Any) -> Any:
@@ -256,24 +254,22 @@ def from_optuna(parameter: Parameter, value: Any) -> Any:
 
 def grid_values(parameter: Parameter) -> list[Any]:
     """The points of a grid: choices, whole numbers, or the steps of a range. Raises ValueError for a range without."""
-    own, count = parameter.range, parameter.points()
-    if own is None:
+    count, within = _points(parameter), parameter.range
+    if within is None:
         return [to_optuna(parameter, choice) for choice in parameter.choices]
-    if count is None:
-        raise ValueError(f"a grid over {parameter.key} needs a list of values, or a step")
-    if own.type == "int":
-        return [own.low + place * own.spacing for place in range(count)]
-    return [min(own.high, round(own.low + place * own.spacing, 12)) for place in range(count)]
+    values = [within.low + place * within.spacing for place in range(count)]
+    return values if within.type == "int" else [min(within.high, round(value, 12)) for value in values]
 
 
 def grid_size(space: Mapping[str, Parameter]) -> int:
     """Points of a grid over a space. Raises ValueError where it has none, or too many to go through."""
-    size = 1
-    for parameter in space.values():
-        count = parameter.points()
-        if count is None:
-            raise ValueError(f"a grid over {parameter.key} needs a list of values, or a step")
-        size *= count
+    size = math.prod(map(_points, space.values()))
     if size > MOST_POINTS:
         raise ValueError(f"a grid of {size} points, which is more than {MOST_POINTS}")
     return size
+
+
+def _points(parameter: Parameter) -> int:
+    if (count := parameter.points()) is None:
+        raise ValueError(f"a grid over {parameter.key} needs a list of values, or a step")
+    return count

@@ -1,8 +1,8 @@
-"""A search: which trials there are, which run next, which go no further, and which of them are confirmed.
+"""A search: which trials there are, which run next, which are pruned, and which are confirmed.
 
-A trial is a run like any other: the row's recipe with the trial's parameters over it, at the search's seed, its test
-split left alone. ``results/<sweep>/trials/<n>.json`` says what was asked for; all else is read from the runs' records,
-so that a launcher killed at any moment is followed by one that goes on as if it had not been.
+A trial is a run like any other: the row's recipe with the trial's parameters over it, at the search's seed, without its
+test split. ``results/<sweep>/trials/<n>.json`` holds what was asked for; all else is read from the runs' records, so
+that a launcher may be killed at any moment, and the next one goes on.
 """
 
 from __future__ import annotations
@@ -10,38 +10,37 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from deit_ablate import files
 from deit_ablate.errors import InputError
 from deit_ablate.launch import status
-from deit_ablate.search.candidates import Configurations, cells_of, final_runs
+from deit_ablate.search.candidates import Configurations, cells_of, final_runs, joined
 from deit_ablate.search.sampler import Studies, grid_size
-from deit_ablate.search.trials import Trial, best, mean_value, read_trial
+from deit_ablate.search.trials import CANDIDATE, TRIAL, Trial, best, mean_value, read_trial
 from deit_ablate.store import State, Store
 from deit_ablate.sweep.fields import OBJECTIVES
-from deit_ablate.sweep.load import Sweep, Variant
 from deit_ablate.sweep.plan import Plan, Run
+from deit_ablate.sweep.sweep import Sweep, Variant
 
 LOOK_SECONDS = 1.0
-MOST_UNSOUND = 200
-"""Configurations of a row that make no sound recipe, until the search asks for no more."""
+MOST_INVALID = 200
+"""Configurations of a row that make no valid recipe, until the search asks for no more."""
 ENDED = ("failed", "cancelled", "blocked", "paused")
 """States, beside those of finished runs, in which a confirmation waits for a run no longer."""
-TRIAL, CANDIDATE = "trial", "candidate"
-"""How the stages of trials and candidates begin in plan.json, before the stage's own name."""
 
 
 @dataclass(frozen=True)
-class Asked:
+class Request:
     """A trial that was asked for, and the runs that it takes."""
 
     number: int
     row: str
     params: dict[str, Any]
     plan: Plan
-    kept: Mapping[str, Any]
+    sampler: Mapping[str, Any]
+    """What Optuna's sampler remembers of it."""
 
     @property
     def run(self) -> str:
@@ -52,7 +51,7 @@ class Asked:
 
 
 class Search:
-    """One launcher's hold on a sweep's search. Called, it says what is to be trained next."""
+    """One launcher's part in a sweep's search. Called, it returns the runs to train next."""
 
     def __init__(
         self,
@@ -64,101 +63,115 @@ class Search:
         trials: int | None = None,
         only: Sequence[str] = (),
     ) -> None:
-        """``save`` is given the plan whenever there are more runs; ``trials``: of each row, instead of what the file
-        says; ``only``: the rows that are searched.
+        """``save`` is given the plan whenever there are more runs; ``trials``: of each row, instead of the file's
+        number; ``only``: the rows that are searched.
 
-        Raises InputError for a space that holds unsound recipes, or options that Optuna does not take.
+        Raises InputError for a space that holds invalid recipes, or options that Optuna does not take.
         """
         assert sweep.search is not None
-        self.sweep, self.store, self.save, self.search = sweep, store, save, sweep.search
-        self.settings = sweep.search.settings
+        self.sweep, self.store, self.save = sweep, store, save
+        self.settings, self.spaces = sweep.search.file, sweep.search.spaces
+        self.candidate_seeds = sweep.search.candidate_seeds
         before = (store.sweeps.plan(sweep.name) or {}).get("search") or {}
         self.confirm = confirm or bool(before.get("confirm"))
-        known = {asked["number"]: asked["row"] for asked in before.get("asked", ())}
+        known = {request["number"]: request["row"] for request in before.get("asked", ())}
         confirmed = {known.get(number) for number in (before.get("winners") or {}).values()}
         self.max_parallel = self.settings.parallel
         self.rows = [variant for variant in sweep.variants if not only or variant.name in only]
-        self.shown = [variant for variant in sweep.variants if variant in self.rows or variant.name in confirmed]
-        """The rows that are confirmed: those that are searched now, and those that were confirmed before."""
-        self._make = Configurations(sweep)
-        self._untuned = self._make.untuned
-        self._untuned.only(only)  # refuses rows that there are not
-        self._make.check(self.rows)
-        self._examples = {row.name: self._make.example(row) for row in self.rows}
+        self.confirmed_rows = [row for row in sweep.variants if row in self.rows or row.name in confirmed]
+        """Those that are searched now, and those that were confirmed before."""
+        self._configurations = Configurations(sweep)
+        self._configurations.untuned.only(only)  # refuses rows that do not exist
+        self._configurations.check(self.rows)
+        self._examples = {row.name: self._configurations.example(row) for row in self.rows}
         self.budget = {row.name: self._budget(row.name, trials) for row in self.rows}
-        self.asked: dict[int, Asked] = {}
-        self.unsound: dict[int, Mapping[str, Any]] = {}
-        """By number: what was asked for and makes no sound recipe, though each value by itself does."""
-        self.aside = 0
+        self.requests: dict[int, Request] = {}
+        self.invalid: dict[int, Mapping[str, Any]] = {}
+        """By number: requests whose values make no valid recipe together, though each by itself does."""
+        self.ignored = 0
         """Trials of which the sweep file, as it is now, would make another run: they do not count."""
         self.trials: dict[int, Trial] = {}
         self.runs: dict[str, Run] = {}
         self.labels: dict[str, str] = {}
         self._last = 0
         self._studies: Studies | None = None
-        self._again: dict[int, Plan] = {}
+        self._candidate_plans: dict[int, Plan] = {}
         self._final: tuple[list[int], Plan] | None = None
         self._begun: float | None = None
         self._looked = 0.0
-        self._read_asks()
-        parents = {run: own.above for asked in self.asked.values() for run, own in asked.plan.runs.items()}
+        self._read_requests()
+        parents = {run.id: run.above for request in self.requests.values() for run in request.plan.runs.values()}
         self._look(status.states(store, parents, sweep.name))
         self._note()
 
-    # -- what there is ---------------------------------------------------------------------------------------
+    # -- requests ----------------------------------------------------------------------------------------------
 
     def _budget(self, row: str, trials: int | None) -> int:
         wanted = trials or self.settings.trials
         if self.settings.sampler != "grid":
             return wanted
         try:
-            return min(wanted, grid_size(self.search.spaces[row]))
+            return min(wanted, grid_size(self.spaces[row]))
         except ValueError as error:
-            raise InputError(str(error), where=self.search.where, key="search.sampler") from None
+            raise self._refusal(str(error), "sampler") from None
 
-    def _read_asks(self) -> None:
-        """Take up what has been asked for since the last look, here or by another launcher."""
+    def _refusal(self, problem: str, key: str = "", expected: str = "") -> InputError:
+        assert self.sweep.search is not None
+        where = self.sweep.search.where
+        return InputError(problem, where=where, key=f"search.{key}" if key else "search", expected=expected)
+
+    def _read_requests(self) -> None:
+        """Take in what has been asked for since the last look, here or by another launcher."""
         for content in self.store.sweeps.trial_requests(self.sweep.name, after=self._last):
-            self._last = content["number"]
+            self._last = number = content["number"]
             row = self._row_of(content)
-            own = self._as_planned(row, content) if row is not None and content["run"] else None
             if row is not None and not content["run"]:
-                self.unsound.setdefault(self._last, content)
-                if self._studies is not None:
-                    self._studies.add(row.name, self._last, content["params"], content["optuna"], None)
-            elif own is None:
-                self.aside += 1
-            elif own.number not in self.asked:
-                self.asked[own.number] = own
-                if self._studies is not None:
-                    self._studies.add(own.row, own.number, own.params, own.kept, own.run)
+                self.invalid.setdefault(number, content)
+            elif row is None or (request := self._as_planned(row, content)) is None:
+                self.ignored += 1
+                continue
+            elif number in self.requests:
+                continue
+            else:
+                self.requests[number] = request
+            self._add_to_study(number)
 
     def _row_of(self, content: Mapping[str, Any]) -> Variant | None:
-        """The row of what was asked for, where its space holds the values still."""
+        """The row of a request, where its space still holds the values."""
         row = next((row for row in self.sweep.variants if row.name == content["row"]), None)
-        space = self.search.spaces[row.name] if row is not None else {}
+        space = self.spaces[row.name] if row is not None else {}
         same = set(space) == set(content["params"])
         return row if same and all(space[key].holds(value) for key, value in content["params"].items()) else None
 
-    def _as_planned(self, row: Variant, content: Mapping[str, Any]) -> Asked | None:
-        """The trial, where the sweep file still makes the same run of it."""
+    def _as_planned(self, row: Variant, content: Mapping[str, Any]) -> Request | None:
+        """The request, where the sweep file still makes the same run of it."""
         try:
-            plan = self._make.trial(row, content["params"])
+            plan = self._configurations.trial(row, content["params"])
         except InputError:
             return None
-        own = Asked(content["number"], row.name, content["params"], plan, content.get("optuna") or {})
-        return own if own.run == content["run"] else None
+        request = Request(content["number"], row.name, content["params"], plan, content.get("optuna") or {})
+        return request if request.run == content["run"] else None
 
-    def of_row(self, row: str) -> list[Asked]:
-        return [own for own in self.asked.values() if own.row == row]
+    def _add_to_study(self, number: int) -> None:
+        if self._studies is None:
+            return
+        if (request := self.requests.get(number)) is not None:
+            self._studies.add(request.row, number, request.params, request.sampler, request.run)
+        else:
+            content = self.invalid[number]
+            self._studies.add(content["row"], number, content["params"], content["optuna"], None)
 
-    # -- what is to be done ------------------------------------------------------------------------------------
+    def of_row(self, row: str) -> list[Request]:
+        return [request for request in self.requests.values() if request.row == row]
 
     def _left(self, row: str) -> int:
         """Trials of a row that are still to be asked for."""
-        unsound = sum(content["row"] == row for content in self.unsound.values())
-        points = unsound if self.settings.sampler == "grid" else 0  # of a grid each is one of its points
-        return 0 if unsound >= MOST_UNSOUND else max(0, self.budget.get(row, 0) - points - len(self.of_row(row)))
+        invalid = sum(content["row"] == row for content in self.invalid.values())
+        points = invalid if self.settings.sampler == "grid" else 0  # of a grid each is one of its points
+        return 0 if invalid >= MOST_INVALID else max(0, self.budget.get(row, 0) - points - len(self.of_row(row)))
+
+    def _open(self, number: int) -> bool:
+        return number not in self.trials or self.trials[number].outcome == "open"
 
     @property
     def late(self) -> bool:
@@ -173,10 +186,8 @@ class Search:
     @property
     def _searched(self) -> bool:
         """Whether all trials of the rows that are to be confirmed have ended."""
-        names = {row.name for row in self.shown}
-        ended = all(
-            n in self.trials and self.trials[n].outcome != "open" for n, own in self.asked.items() if own.row in names
-        )
+        names = {row.name for row in self.confirmed_rows}
+        ended = not any(self._open(number) for number, request in self.requests.items() if request.row in names)
         return ended and (self.late or not self.to_ask)
 
     @property
@@ -188,26 +199,20 @@ class Search:
         """Runs like those that are still to be asked for, as many: what they cost, and what they need."""
         return [self._examples[row] for row in self._examples for _ in range(self._left(row))]
 
+    # -- one turn ----------------------------------------------------------------------------------------------
+
     def begin(self) -> None:
         """Make Optuna's studies, from the trials so far. Raises InputError for options that it does not take."""
-        spaces = {row.name: self.search.spaces[row.name] for row in self.sweep.variants}
+        spaces = {row.name: self.spaces[row.name] for row in self.sweep.variants}
         try:
             self._studies = Studies(self.sweep.name, self.settings, spaces)
             Studies.try_out(self.settings, spaces)
-        except Exception as error:  # whatever Optuna makes of options that it does not take
-            raise InputError(
-                f"Optuna refuses it: {error}",
-                where=self.search.where,
-                key="search",
-                expected="other sampler_options or pruner_options",
-            ) from None
-        for number in sorted([*self.asked, *self.unsound]):
-            if number in self.unsound:
-                content = self.unsound[number]
-                self._studies.add(content["row"], number, content["params"], content["optuna"], None)
-            else:
-                own = self.asked[number]
-                self._studies.add(own.row, number, own.params, own.kept, own.run)
+        except Exception as error:  # of whatever class, by the option
+            expected = "other sampler_options or pruner_options"
+            raise self._refusal(f"Optuna refuses it: {error}", expected=expected) from None
+        for number in sorted([*self.requests, *self.invalid]):
+            self._add_to_study(number)
+            if number in self.requests:
                 self._studies.tell(self.trials[number])
 
     def show(self) -> None:
@@ -216,22 +221,22 @@ class Search:
         self._studies.show(files.make_folder(self.store.sweeps.folder(self.sweep.name)) / "optuna.log")
 
     def __call__(self, states: Mapping[str, State], free: int) -> list[Run]:
-        """Runs to go on with, given how those so far stand and how many more there is room for."""
+        """Runs to go on with, given the states of those so far and how many more there is room for."""
         if not free and time.monotonic() - self._looked < LOOK_SECONDS:
             return []
         self._looked = time.monotonic()
         self._begun = self._begun or self._looked
-        known, asked = set(self.runs), set(self.asked)
-        self._read_asks()
+        known, requested = set(self.runs), set(self.requests)
+        self._read_requests()
         self._look(states)
-        while free and (own := self._ask()) is not None:
-            if own.run in self.runs:  # a configuration that there was already: nothing to be trained
+        while free and (request := self._ask()) is not None:
+            if request.run in self.runs:  # a configuration that there was already: nothing to be trained
                 self._look(states)
             else:
                 free -= 1
-                self.runs.update(own.plan.runs)
+                self.runs.update(request.plan.runs)
         # Also of another launcher's trials, read in _ask, where it was first with a number: they are waited for too.
-        new = bool(self.asked.keys() - asked)
+        new = bool(self.requests.keys() - requested)
         if new or self._searched:
             plan = self._note()
             if new or self.runs.keys() - known:
@@ -239,97 +244,102 @@ class Search:
         return [run for name, run in self.runs.items() if name not in known]
 
     def _look(self, states: Mapping[str, State]) -> None:
-        """How trials fare; one that is not worth going on with is asked to save and end."""
-        for own in self.asked.values():
-            known = self.trials.get(own.number)
-            if known is not None and known.outcome != "open":
+        """Read the open trials; one that is to be pruned is asked to save and end."""
+        for request in self.requests.values():
+            if not self._open(request.number):
                 continue
-            state = states.get(own.run, State("missing"))
-            trial = self.trials[own.number] = read_trial(self.store, own.facts(), state, self.settings.objective)
+            state = states.get(request.run, State("missing"))
+            trial = read_trial(self.store, request.facts(), state, self.settings.objective)
+            self.trials[request.number] = trial
             if self._studies is not None and self._studies.tell(trial):
-                last = self.store.attempts(own.run)[-1]
+                last = self.store.attempts(request.run)[-1]
                 if last.exit is None:
-                    self.store.pause(own.run, last.number)
+                    self.store.pause(request.run, last.number)
 
-    def _ask(self) -> Asked | None:
+    def _ask(self) -> Request | None:
         """One more trial, of the row that has had the fewest; None where all have had theirs, or enough are open."""
         assert self._studies is not None
-        open_ = sum(n not in self.trials or self.trials[n].outcome == "open" for n in self.asked)
+        open_ = sum(map(self._open, self.requests))
         if self.late or self.store.sweeps.held(self.sweep.name) or open_ >= (self.settings.parallel or open_ + 1):
             return None
         while rows := [row for row in self.rows if self._left(row.name)]:
             row = min(rows, key=lambda row: len(self.of_row(row.name)))
             number = self._last + 1
-            params, kept = self._studies.ask(row.name, number)
+            params, sampler = self._studies.ask(row.name, number)
             try:
-                own = Asked(number, row.name, params, self._make.trial(row, params), kept)
-            except InputError:  # each value is sound by itself, but not together
-                own = None
-            if self.settings.sampler == "grid" and own and any(own.run == other.run for other in self.of_row(row.name)):
+                request = Request(number, row.name, params, self._configurations.trial(row, params), sampler)
+            except InputError:  # each value is valid by itself, but not together
+                request = None
+            if self.settings.sampler == "grid" and request and request.run in {r.run for r in self.of_row(row.name)}:
                 self._studies.drop(number)  # a point that an earlier version of the file had, too
                 continue
-            content = {"row": row.name, "params": params, "run": own and own.run, "optuna": kept, "time": time.time()}
+            run = request and request.run
+            content = {"row": row.name, "params": params, "run": run, "optuna": sampler, "time": time.time()}
             if not self.store.sweeps.request_trial(self.sweep.name, number, content):
                 self._studies.drop(number)  # another launcher has taken the number
-                self._read_asks()
-            elif own is None:
+                self._read_requests()
+            elif request is None:
                 self._studies.drop(number)
-                self.unsound[number], self._last = content, number
+                self.invalid[number], self._last = content, number
             else:
-                self._studies.name(number, own.run)
-                self.asked[number], self._last = own, number
-                return own
+                self._studies.set_run(number, request.run)
+                self.requests[number], self._last = request, number
+                return request
         return None
 
     # -- confirmation ------------------------------------------------------------------------------------------
 
-    def _candidates(self, row: str) -> list[Asked]:
+    def _candidates(self, row: str) -> list[Request]:
         """The row's best trials, best first."""
-        trials = [self.trials[own.number] for own in self.of_row(row) if own.number in self.trials]
-        return [self.asked[t.number] for t in best(trials, self.settings.objective, self.settings.candidates)]
+        trials = [self.trials[request.number] for request in self.of_row(row) if request.number in self.trials]
+        return [self.requests[t.number] for t in best(trials, self.settings.objective, self.settings.candidates)]
 
-    def _fresh(self, own: Asked) -> Plan:
+    def _candidate_plan(self, request: Request) -> Plan:
         """A candidate on the fresh seeds."""
-        if own.number not in self._again:
-            row = next(row for row in self.sweep.variants if row.name == own.row)
-            self._again[own.number] = self._make.candidate(row, own.params)
-        return self._again[own.number]
+        if request.number not in self._candidate_plans:
+            row = next(row for row in self.sweep.variants if row.name == request.row)
+            self._candidate_plans[request.number] = self._configurations.candidate(row, request.params)
+        return self._candidate_plans[request.number]
 
     def _confirmation(self) -> tuple[dict[int, Plan], Plan | None]:
-        """By trial, the candidates on fresh seeds; and, once these have ended, the winners on seeds of their own."""
+        """By trial, the candidates on fresh seeds; and, once these have ended, the winners on the sweep's seeds."""
         if not self.confirm or not self._searched:
             return {}, None
-        fresh = {}
+        fresh: dict[int, Plan] = {}
         if len(self.settings.objective) == 1:
-            fresh = {own.number: self._fresh(own) for row in self.shown for own in self._candidates(row.name)}
-            parents = {run: own.above for plan in fresh.values() for run, own in plan.runs.items()}
+            candidates = [request for row in self.confirmed_rows for request in self._candidates(row.name)]
+            fresh = {request.number: self._candidate_plan(request) for request in candidates}
+            parents = {run.id: run.above for plan in fresh.values() for run in plan.runs.values()}
             states = status.states(self.store, parents, self.sweep.name)
             if not all(state.finished or state.name in ENDED for state in states.values()):
                 return fresh, None
         return fresh, self._winners_plan()
 
-    def _winners(self, row: str) -> list[Asked]:
-        """Of one objective the candidate with the best mean over the fresh seeds; of two the front, as it is."""
+    def _winners(self, row: str) -> list[Request]:
+        """Of one objective the candidate with the best mean over the fresh seeds; of two the whole front."""
         candidates, objectives = self._candidates(row), self.settings.objective
         if len(objectives) > 1:
             return candidates
-        found = {own.number: mean_value(self.store, final_runs(self._fresh(own)), objectives[0]) for own in candidates}
         sign = 1 if OBJECTIVES[objectives[0]] == "maximize" else -1
-        means = {number: sign * mean for number, mean in found.items() if mean is not None}
-        return [self.asked[max(means, key=lambda number: means[number])]] if means else []
+        means = {
+            request.number: sign * mean
+            for request in candidates
+            if (mean := mean_value(self.store, final_runs(self._candidate_plan(request)), objectives[0])) is not None
+        }
+        return [self.requests[max(means, key=lambda number: means[number])]] if means else []
 
     def _winners_plan(self) -> Plan | None:
-        """The winners on the sweep's own seeds; None where there are none."""
-        chosen = [(row, own) for row in self.shown for own in self._winners(row.name)]
-        numbers = [own.number for _, own in chosen]
+        """The winners on the sweep's seeds; None where there are none."""
+        chosen = [(row, request) for row in self.confirmed_rows for request in self._winners(row.name)]
+        numbers = [request.number for _, request in chosen]
         if self._final is None or self._final[0] != numbers:
             if not chosen:
                 return None
-            named = len(self.settings.objective) > 1  # of a front a row has several winners
-            plan = self._make.winners(
-                [(f"{row.name} {own.number}" if named else row.name, row, own.params) for row, own in chosen]
-            )
-            self._final = numbers, plan
+            front = len(self.settings.objective) > 1  # of which a row has several winners
+            named = [
+                (f"{row.name} {request.number}" if front else row.name, row, request.params) for row, request in chosen
+            ]
+            self._final = numbers, self._configurations.winners(named)
         return self._final[1]
 
     # -- the plan ----------------------------------------------------------------------------------------------
@@ -337,39 +347,33 @@ class Search:
     def plan(self) -> Plan:
         """All runs so far: trials, candidates, and (as the table's rows) the winners."""
         fresh, final = self._confirmation()
-        cells = [cell for own in self.asked.values() for cell in cells_of(own.plan, TRIAL, own.number)]
+        cells = [c for request in self.requests.values() for c in cells_of(request.plan, TRIAL, request.number)]
         for number, plan in fresh.items():
             cells += cells_of(plan, f"{CANDIDATE}{number}")
-        every = [*(own.plan for own in self.asked.values()), *fresh.values(), *([final] if final else [])]
-        runs = {run: own for plan in every for run, own in plan.runs.items()}
-        written = {run: node for plan in every for run, node in plan.written.items()}
-        facts = {
+        plans = [*(request.plan for request in self.requests.values()), *fresh.values()]
+        facts = self._facts(fresh, final)
+        if final is None:
+            return joined(self._configurations.untuned, plans, cells, facts)
+        return joined(final, [*plans, final], [*cells, *final.cells], facts)
+
+    def _facts(self, fresh: Mapping[int, Plan], final: Plan | None) -> dict[str, Any]:
+        """What plan.json says of the search."""
+        numbers = self._final[0] if final and self._final else []
+        return {
             "objectives": list(self.settings.objective),
             "sampler": self.settings.sampler,
             "pruner": self.settings.pruner,
             "budget": {row.name: len(self.of_row(row.name)) + self._left(row.name) for row in self.sweep.variants},
-            "unsound": dict(Counter(content["row"] for content in self.unsound.values())),
+            "unsound": dict(Counter(content["row"] for content in self.invalid.values())),
             "confirm": self.confirm,
             "seed": self.settings.seed,
-            "candidate_seeds": list(self.search.candidate_seeds),
-            "aside": self.aside,
-            "spaces": {row: {key: p.facts() for key, p in space.items()} for row, space in self.search.spaces.items()},
-            "asked": [own.facts() for own in self.asked.values()],
+            "candidate_seeds": list(self.candidate_seeds),
+            "aside": self.ignored,
+            "spaces": {row: {key: p.facts() for key, p in space.items()} for row, space in self.spaces.items()},
+            "asked": [request.facts() for request in self.requests.values()],
             "candidates": {str(number): final_runs(plan) for number, plan in fresh.items()},
-            "winners": dict(zip([row.name for row in final.rows], self._final[0], strict=True))
-            if final and self._final
-            else {},
+            "winners": dict(zip([row.name for row in final.rows], numbers, strict=True)) if final else {},
         }
-        if final is None:
-            return Plan(self.sweep, runs, tuple(cells), self._untuned.rows, written, facts)
-        return replace(
-            final,
-            sweep=replace(final.sweep, search=self.search),
-            runs=runs,
-            cells=(*cells, *final.cells),
-            written=written,
-            search=facts,
-        )
 
     def _note(self) -> Plan:
         plan = self.plan()

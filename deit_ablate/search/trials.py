@@ -1,4 +1,4 @@
-"""What a search's trials have come to: a function of plan.json (which trials count) and of their runs' records."""
+"""The outcome of a search's trials: a function of plan.json (which trials count) and of their runs' records."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from typing import Any
 from deit_ablate.launch import status
 from deit_ablate.store import State, Store
 from deit_ablate.sweep.fields import OBJECTIVES
+
+TRIAL, CANDIDATE = "trial", "candidate"
+"""How the stages of trials and candidates begin in plan.json, before the stage's name in the sweep."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ class Trial:
 
     @property
     def outcome(self) -> str:
-        """complete, pruned, failed or open. A run that diverged is a trial that went no further."""
+        """complete, pruned, failed or open. A trial whose run diverged counts as pruned."""
         if self.values is not None:
             return "complete"
         if self.state.name in ("paused", "diverged"):
@@ -39,7 +42,7 @@ class Trial:
 
 
 def measured(outcome: Mapping[str, Any], objective: str) -> float | None:
-    """An objective's value in a record; of accuracies and losses that of the validation part, never of the test split."""
+    """An objective's value in a record; accuracy and loss are those of the validation part, never of the test split."""
     validation, cost = outcome["metrics"].get("validation") or {}, outcome.get("cost") or {}
     value = {
         "top1": validation.get("top1"),
@@ -58,53 +61,47 @@ def reports(store: Store, run: str, objective: str) -> tuple[float | None, ...]:
     return tuple((line.get("validation") or {}).get(objective) for line in store.history(run))
 
 
-def read_trial(store: Store, asked: Mapping[str, Any], state: State, objectives: Sequence[str]) -> Trial:
-    """``asked``: number, row, params and run, as plan.json lists them."""
+def read_trial(store: Store, request: Mapping[str, Any], state: State, objectives: Sequence[str]) -> Trial:
+    """``request``: number, row, params and run, as plan.json lists them."""
+    number, row, params, run = (request[key] for key in ("number", "row", "params", "run"))
     if state.name == "held":  # which says nothing of the trial itself
-        state = store.state(asked["run"], {})
+        state = store.state(run, {})
     values = None
     if state.name == "done":
-        outcome = store.outcome(asked["run"]) or {"metrics": {}}
+        outcome = store.outcome(run) or {"metrics": {}}
         found = [measured(outcome, objective) for objective in objectives]
-        values = None if None in found else tuple(float(value) for value in found if value is not None)
-    return Trial(
-        asked["number"],
-        asked["row"],
-        asked["params"],
-        asked["run"],
-        state,
-        values,
-        reports(store, asked["run"], objectives[0]),
-    )
+        values = None if None in found else tuple(value for value in found if value is not None)
+    return Trial(number, row, params, run, state, values, reports(store, run, objectives[0]))
 
 
 def read_trials(store: Store, plan: Mapping[str, Any]) -> list[Trial]:
     """All trials of a search's plan.json, in the order in which they were asked for."""
     search = plan["search"]
     states = status.states(store, status.parents_first(plan), plan["sweep"])
-    return [read_trial(store, asked, states[asked["run"]], search["objectives"]) for asked in search["asked"]]
+    return [read_trial(store, request, states[request["run"]], search["objectives"]) for request in search["asked"]]
 
 
 def best(trials: Sequence[Trial], objectives: Sequence[str], count: int) -> list[Trial]:
-    """The best complete trials with different runs, best first; of two objectives the Pareto front, by the first one."""
+    """The best complete trials with different runs, best first; of two objectives the Pareto front, in the order of the
+    first one."""
     signs = [1 if OBJECTIVES[objective] == "maximize" else -1 for objective in objectives]
     points: dict[str, tuple[Trial, list[float]]] = {}
     for trial in trials:
         if trial.values is not None:
-            points.setdefault(
-                trial.run, (trial, [sign * value for sign, value in zip(signs, trial.values, strict=True)])
-            )
-    kept = list(points.values())
+            scores = [sign * value for sign, value in zip(signs, trial.values, strict=True)]
+            points.setdefault(trial.run, (trial, scores))
+    front = list(points.values())
     if len(objectives) > 1:
-        kept = [(trial, own) for trial, own in kept if not any(_dominates(other, own) for _, other in kept)]
-    ranked = [trial for trial, _ in sorted(kept, key=lambda point: (point[1][0], -point[0].number), reverse=True)]
+        front = [(trial, scores) for trial, scores in front if not any(_dominates(other, scores) for _, other in front)]
+    ranked = [trial for trial, _ in sorted(front, key=lambda point: (point[1][0], -point[0].number), reverse=True)]
     if len(objectives) > 1 and len(ranked) > count:  # spread over the front, its ends among them
         return [ranked[round(place * (len(ranked) - 1) / max(1, count - 1))] for place in range(count)]
     return ranked[:count]
 
 
 def _dominates(one: Sequence[float], other: Sequence[float]) -> bool:
-    return all(a >= b for a, b in zip(one, other, strict=True)) and any(a > b for a, b in zip(one, other, strict=True))
+    """Whether it is nowhere worse, and somewhere better."""
+    return list(one) != list(other) and all(a >= b for a, b in zip(one, other, strict=True))
 
 
 def mean_value(store: Store, runs: Sequence[str], objective: str) -> float | None:

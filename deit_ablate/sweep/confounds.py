@@ -1,7 +1,7 @@
-"""Whether a row differs from the baseline in what it declares, and in nothing else.
+"""Undeclared changes: what differs between a row and the baseline beside what the row says (confounds).
 
-A change may bring others along: without RandAugment the reference code switches colour jitter on, without mixup
-CutMix gets every batch. Such a row compares two changes with none, so tables say so, and ``--strict`` refuses it.
+One change may cause another: without RandAugment the reference code switches colour jitter on, without mixup CutMix
+gets every batch. What such a row shows is the effect of both, so tables say so and ``--strict`` refuses it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ FOLLOWS: dict[str, tuple[tuple[str, ...], str]] = {
     "loss": (("regularize.label_smoothing", "distill.type"), "loss"),
     "heads": (("distill.type",), "heads"),
 }
-"""What follows from a recipe (``recipe.derived``) -> the keys that mean just that, and how people call it."""
+"""What follows from a recipe (``identity.derived``) -> the keys that declare it, and its name in messages."""
 
 RECORDED: dict[str, tuple[tuple[str, ...], str]] = {
     "parameters": (("model", "distill.type", "data.resolution", "data.name", "data.id"), "parameters"),
@@ -43,15 +43,14 @@ RECORDED: dict[str, tuple[tuple[str, ...], str]] = {
 }
 """The same of what runs record."""
 
-
 PART_OF = {"distill.alpha": "distill.type", "distill.tau": "distill.type", "distill.normalisation": "distill.type"}
-"""Keys whose values belong to what another key names: a distillation type comes with its own weight of the teacher.
-So do the options of a model or an optimizer."""
+"""Keys that another key declares too: each distillation type has its own weight of the teacher. So do the options of a
+model or an optimizer."""
 
 
 @dataclass(frozen=True)
-class Leak:
-    """Something in which a row differs from the baseline beside what it declares."""
+class Undeclared:
+    """An undeclared change: something in which a row differs from the baseline beside what it declares."""
 
     row: str
     what: str
@@ -59,50 +58,50 @@ class Leak:
     after: Any
 
     def __str__(self) -> str:
-        return f"{self.what} {said(self.before)} → {said(self.after)}"
+        return f"{self.what} {value_words(self.before)} → {value_words(self.after)}"
 
 
-def planned_leaks(
+def planned_undeclared(
     row: str, declares: Sequence[str], differs: Mapping[str, Any], follows: Mapping[str, Any]
-) -> list[Leak]:
-    """What a plan knows of: recipe keys that differ without being declared (an optimizer's own rate comes along with
-    its name), and what follows from the recipe (``differs`` and ``follows``: key -> (baseline's, own))."""
-    keys = [Leak(row, key, *pair) for key, pair in differs.items() if not _declared(key, declares)]
+) -> list[Undeclared]:
+    """What a plan shows: recipe keys that differ without being declared (such as an optimizer's default rate, where
+    only its name is), and what follows from the recipe (``differs`` and ``follows``: key -> (baseline's, row's))."""
+    keys = [Undeclared(row, key, *pair) for key, pair in differs.items() if not _declared(key, declares)]
     derived = [
-        Leak(row, FOLLOWS[key][1], *pair)
+        Undeclared(row, FOLLOWS[key][1], *pair)
         for key, pair in follows.items()
-        if key in FOLLOWS and not any(_declared(own, declares) for own in FOLLOWS[key][0])
+        if key in FOLLOWS and not any(_declared(meant, declares) for meant in FOLLOWS[key][0])
     ]
     return keys + derived
 
 
-def recorded_leaks(
-    row: str, declares: Sequence[str], own: Mapping[str, Iterable[Any]], baseline: Mapping[str, Iterable[Any]]
-) -> list[Leak]:
-    """What only records know of. ``own`` and ``baseline``: a key of RECORDED -> the values of the row's runs."""
-    leaks = []
-    for key, (explained, words) in RECORDED.items():
-        here, there = _distinct(own.get(key, ())), _distinct(baseline.get(key, ()))
+def recorded_undeclared(
+    row: str, declares: Sequence[str], values: Mapping[str, Iterable[Any]], baseline: Mapping[str, Iterable[Any]]
+) -> list[Undeclared]:
+    """What only records show. ``values`` and ``baseline``: a key of RECORDED -> the values of the row's runs."""
+    found = []
+    for key, (meant, name) in RECORDED.items():
+        here, there = _distinct(values.get(key, ())), _distinct(baseline.get(key, ()))
         if key == "commit":
-            here, there = (sorted({value[:10] + value[40:] for value in values}) for values in (here, there))
-        if here and there and here != there and not any(_declared(known, declares) for known in explained):
-            leaks.append(Leak(row, words, ", ".join(there), ", ".join(here)))
-    return leaks
+            here, there = (sorted({value[:10] + value[40:] for value in texts}) for texts in (here, there))
+        if here and there and here != there and not any(_declared(known, declares) for known in meant):
+            found.append(Undeclared(row, name, ", ".join(there), ", ".join(here)))
+    return found
 
 
 def _declared(key: str, declares: Sequence[str]) -> bool:
     if PART_OF.get(key) in declares or (".options." in key and f"{key.partition('.')[0]}.name" in declares):
         return True
-    return any(key == own or key.startswith(f"{own}.") or own.startswith(f"{key}.") for own in declares)
+    return any(key == other or key.startswith(f"{other}.") or other.startswith(f"{key}.") for other in declares)
 
 
 def _distinct(values: Iterable[Any]) -> list[str]:
-    """What is known of them: an empty text is nothing known."""
-    return sorted({said(value) for value in values if value is not None and value == value and value != ""})
+    """The different known values in words; None, NaN and an empty text are unknown."""
+    return sorted({value_words(value) for value in values if value is not None and value == value and value != ""})
 
 
-def said(value: Any) -> str:
-    """A value for people."""
+def value_words(value: Any) -> str:
+    """A recipe's or a record's value as messages and tables show it."""
     if value is None or value == {}:
         return "none"
     if isinstance(value, bool):
@@ -110,7 +109,6 @@ def said(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, list):
-        return "[" + ", ".join(map(said, value)) + "]"
+        return "[" + ", ".join(map(value_words, value)) + "]"
     text = str(value)
-    # A file's hash says which file it is by its first digits.
-    return f"{text[:14]}…" if text.startswith("sha256:") else text
+    return f"{text[:14]}…" if text.startswith("sha256:") else text  # its first digits tell which file it is

@@ -12,7 +12,7 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, ValidationError
 
 from deit_ablate import files
-from deit_ablate.errors import InputError, did_you_mean
+from deit_ablate.errors import InputError, did_you_mean, unknown_name
 from deit_ablate.recipe import BLOCKS, RESETS, Block, Recipe, names
 from deit_ablate.sweep.yaml import Node, merge
 
@@ -29,25 +29,19 @@ def _input_error(
     """The first of pydantic's complaints, in the user's terms and at the user's line."""
     first = error.errors(include_url=False)[0]
     loc = tuple(step for step in first["loc"] if not (isinstance(step, str) and step.startswith("function-")))
-    unknown = first["type"] == "extra_forbidden"
     key = dotted((*prefix, *loc))
-    if unknown:
-        known = _fields_at(model, loc[:-1])
-        return InputError(
-            f"unknown key {loc[-1]!r}{did_you_mean(str(loc[-1]), known)}",
-            where=node.locate(loc, at_key=True),
-            key=key,
-            expected="one of " + ", ".join(known),
-        )
+    if first["type"] == "extra_forbidden":
+        place = node.locate(loc, at_key=True)
+        return unknown_name("unknown key", str(loc[-1]), _fields_at(model, loc[:-1]), where=place, key=key)
     if first["type"] == "missing":
         return InputError(f"the key {loc[-1]!r} is missing", where=node.locate(loc[:-1]), key=key)
-    message = first["msg"].removeprefix("Value error, ")
-    message = re.sub(r"^(Input|Value|String|Tuple|List|Dictionary)? ?should (be |match |have )?", "", message)
+    expected = first["msg"].removeprefix("Value error, ")
+    expected = re.sub(r"^(Input|Value|String|Tuple|List|Dictionary)? ?should (be |match |have )?", "", expected)
     if first["type"] in ("model_type", "dict_type"):
-        message = "a mapping"
+        expected = "a mapping"
     given = first["input"]
     shown = "a mapping" if isinstance(given, dict) else "a list" if isinstance(given, (list, tuple)) else _show(given)
-    return InputError(f"got {shown}", where=node.locate(loc), key=key, expected=message)
+    return InputError(f"got {shown}", where=node.locate(loc), key=key, expected=expected)
 
 
 def _show(value: Any) -> str:
@@ -72,24 +66,19 @@ def _model_within(annotation: Any) -> type[BaseModel] | None:
 
 def validate(model: type[Model], node: Node, prefix: tuple[str | int, ...] = ()) -> Model:
     """The node as a model. Raises InputError at the place of the first thing that is wrong."""
+    values = node.plain()
+    if isinstance(values, dict):  # pydantic's strict mode takes tuples for tuple fields, and YAML has lists
+        pairs = {key: tuple(values[key]) for key in ("crop_scale", "crop_ratio") if isinstance(values.get(key), list)}
+        values = {**values, **pairs}
     try:
-        return model.model_validate(_tuples(node.plain()))
+        return model.model_validate(values)
     except ValidationError as error:
         raise _input_error(error, node, prefix, model) from None
 
 
-def _tuples(value: Any) -> Any:
-    """Pydantic's strict mode takes tuples for tuple fields; YAML only has lists."""
-    if isinstance(value, dict):
-        return {
-            key: tuple(child) if key in ("crop_scale", "crop_ratio") and isinstance(child, list) else child
-            for key, child in value.items()
-        }
-    return value
-
-
 _DEFAULTS: dict[str, Block] = {name: Recipe.model_fields[name].default for name in BLOCKS}
 _by_node: dict[int, tuple[Node, Block]] = {}
+"""By the id of a node, with the node: while it is held, no other one has its id."""
 _by_content: dict[tuple[str, str], Block] = {}
 
 
@@ -106,42 +95,38 @@ def _block(name: str, node: Node | None) -> Block:
     return _by_node[id(node)][1]
 
 
-_weights: dict[str, Path] = {}
+def weights_path(node: Node) -> Path | None:
+    """The teacher's weights file that a recipe gives by its path; None where it gives a content or nothing.
 
-
-def weights_file(sha256: str) -> Path | None:
-    """Where a weights file of this content was found, for one that a recipe resolved here gave by its path."""
-    return _weights.get(sha256)
+    A path is relative to the folder of the YAML file in which it is written; of ``--set``, to the working folder.
+    """
+    given = node.get("distill") and node.value["distill"].get("teacher_weights")
+    if not given or not isinstance(given.value, str) or given.value.startswith("sha256:"):
+        return None
+    written_in, line, _ = given.where
+    return (Path(written_in).parent if line else Path()) / Path(given.value).expanduser()
 
 
 def _with_weights_by_content(distill: Node) -> Node:
-    """The block with ``teacher_weights: <path>`` replaced by its content's hash: where a file lies is no part of a recipe.
+    """The block with ``teacher_weights: <path>`` replaced by the file's hash: where it lies is no part of a recipe.
 
-    A path is relative to the folder of the YAML file in which it stands; of ``--set``, to the working folder.
     Raises InputError where there is no such file, or it cannot be read.
     """
-    given = distill.get("teacher_weights")
-    if given is None or not isinstance(given.value, str) or given.value.startswith("sha256:"):
+    path = weights_path(Node({"distill": distill}, distill.where))
+    if path is None:
         return distill
-    written_in, line, _ = given.where
-    path = (Path(written_in).parent if line else Path()) / Path(given.value).expanduser()
+    where = distill.value["teacher_weights"].where
+    problem = f"no such file: {path}"
     try:
-        if not path.is_file():
-            problem = "is no file" if path.exists() else "no such file"
-            raise InputError(
-                f"{problem}: {path}", where=given.where, key="distill.teacher_weights", expected="a checkpoint file"
-            )
-        facts = path.stat()
-        sha256 = _content(str(path.resolve()), facts.st_mtime_ns, facts.st_size)
+        if path.is_file():
+            facts = path.stat()
+            sha256 = Node(_content(str(path.resolve()), facts.st_mtime_ns, facts.st_size), where)
+            return Node({**distill.value, "teacher_weights": sha256}, distill.where, distill.keys)
+        if path.exists():
+            problem = f"not a file: {path}"
     except OSError as error:
-        raise InputError(
-            f"{path} cannot be read ({error.strerror})",
-            where=given.where,
-            key="distill.teacher_weights",
-            expected="a checkpoint file",
-        ) from None
-    _weights[sha256] = path
-    return Node({**distill.value, "teacher_weights": Node(sha256, given.where)}, distill.where, distill.keys)
+        problem = f"{path} cannot be read ({error.strerror})"
+    raise InputError(problem, where=where, key="distill.teacher_weights", expected="a checkpoint file")
 
 
 @functools.lru_cache(maxsize=1024)
@@ -153,41 +138,27 @@ def _content(path: str, modified: int, size: int) -> str:
 def check_keys(node: Node, extra: Iterable[str] = (), prefix: str = "") -> None:
     """Refuse keys that no recipe has, in one layer by itself (before it is merged into others)."""
     known = [*BLOCKS, "precision", *extra]
-    if not isinstance(node.value, dict):
+    seed = node.get("seed")
+    if seed is not None and "seed" not in known:
+        place = node.keys.get("seed", seed.where)
         raise InputError(
-            f"got {_show(node.plain())}", where=node.where, key=prefix.rstrip("."), expected="a mapping of recipe keys"
+            "a row cannot set the seed", where=place, key=f"{prefix}seed", expected="`seeds:` at the top of the sweep"
         )
-    for key, child in node.items():
-        place = node.keys.get(key, child.where)
-        if key == "seed" and "seed" not in known:
-            raise InputError(
-                "a row has no seed of its own",
-                where=place,
-                key=prefix + key,
-                expected="`seeds:` at the top of the sweep",
+    _check_mapping(node, known, prefix)
+    for block, default in _DEFAULTS.items():
+        if (child := node.get(block)) is not None:
+            _check_mapping(child, list(type(default).model_fields), f"{prefix}{block}.")
+
+
+def _check_mapping(node: Node, known: list[str], prefix: str) -> None:
+    if not isinstance(node.value, dict):
+        expected = "a mapping with some of " + ", ".join(known)
+        raise InputError(f"got {_show(node.plain())}", where=node.where, key=prefix.rstrip("."), expected=expected)
+    for name, child in node.items():
+        if name not in known:
+            raise unknown_name(
+                "unknown key", name, known, where=node.keys.get(name, child.where), key=f"{prefix}{name}"
             )
-        if key not in known:
-            hint = did_you_mean(key, known)
-            raise InputError(
-                f"unknown key {key!r}{hint}", where=place, key=prefix + key, expected="one of " + ", ".join(known)
-            )
-        if key in BLOCKS:
-            fields = list(type(Recipe.model_fields[key].default).model_fields)
-            if not isinstance(child.value, dict):
-                raise InputError(
-                    f"got {_show(child.plain())}",
-                    where=child.where,
-                    key=prefix + key,
-                    expected="a mapping with some of " + ", ".join(fields),
-                )
-            for name, value in child.items():
-                if name not in fields:
-                    raise InputError(
-                        f"unknown key {name!r}{did_you_mean(name, fields)}",
-                        where=child.keys.get(name, value.where),
-                        key=f"{prefix}{key}.{name}",
-                        expected="one of " + ", ".join(fields),
-                    )
 
 
 def layer(lower: Node, upper: Node | None) -> Node:
@@ -207,51 +178,47 @@ def layer(lower: Node, upper: Node | None) -> Node:
     return merge(lower, upper)
 
 
-def to_recipe(node: Node, seed: int | None = None) -> Recipe:
+def to_recipe(node: Node) -> Recipe:
     """Validate merged layers as one recipe. Raises InputError at the line that is at fault."""
     check_keys(node, extra=("seed",))
-    optimizer = node.get("optimizer")
-    name = optimizer.get("name") if optimizer else None
-    if optimizer and name and name.value != "adamw" and optimizer.get("base_lr") is None:
-        known = names()["optimizers"]
-        rate = known.get(str(name.value), {}).get("base_lr")
-        if rate is None:
-            meant = "" if str(name.value) in known or ":" in str(name.value) else did_you_mean(str(name.value), known)
-            raise InputError(
-                f"{name.value!r} comes without a learning rate (another optimizer's is not taken over){meant}",
-                where=name.where,
-                key="optimizer.base_lr",
-                expected="base_lr beside the name",
-            )
-        node = merge(node, Node({"optimizer": Node({"base_lr": Node(rate, name.where)}, name.where)}, name.where))
+    node = _with_default_rate(node)
     values: dict[str, Any] = {block: _block(block, node.get(block)) for block in BLOCKS}
-    precision, given = node.get("precision"), node.get("seed")
-    if precision is not None or given is not None:
-        rest = Node({key: child for key, child in node.items() if key not in BLOCKS}, node.where, node.keys)
-        scalars = validate(Recipe, rest)
-        values |= {"precision": scalars.precision, "seed": scalars.seed}
+    scalars = {key: child for key, child in node.items() if key not in BLOCKS}
+    if scalars:
+        parsed = validate(Recipe, Node(scalars, node.where, node.keys))
+        values |= {"precision": parsed.precision, "seed": parsed.seed}
     recipe = Recipe.model_construct(**values)
-    recipe = with_seed(recipe, seed) if seed is not None else recipe
     for key, problem, expected in recipe.check():
         raise InputError(problem, where=node.locate(key.split(".")), key=key, expected=expected)
     return recipe
 
 
-def with_seed(recipe: Recipe, seed: int) -> Recipe:
-    return recipe.model_copy(update={"seed": seed})
-
-
-@functools.lru_cache(maxsize=4096)
-def _known(kind: str, name: str) -> Mapping[str, Any] | None:
-    return names()[kind].get(name)
+def _with_default_rate(node: Node) -> Node:
+    """The recipe with the learning rate of an optimizer that is named without one, where it has a default."""
+    optimizer = node.get("optimizer")
+    name = optimizer.get("name") if optimizer else None
+    if optimizer is None or name is None or name.value == "adamw" or optimizer.get("base_lr") is not None:
+        return node
+    known, text = names()["optimizers"], str(name.value)
+    rate = known.get(text, {}).get("base_lr")
+    if rate is None:
+        hint = "" if text in known or ":" in text else did_you_mean(text, known)
+        raise InputError(
+            f"{name.value!r} has no default learning rate, and another optimizer's is not used for it{hint}",
+            where=name.where,
+            key="optimizer.base_lr",
+            expected="base_lr beside the name",
+        )
+    return merge(node, Node({"optimizer": Node({"base_lr": Node(rate, name.where)}, name.where)}, name.where))
 
 
 def offline_answer(kind: str, name: str, options: Mapping[str, Any]) -> str | bool:
     """Whether names.json alone can say yes (True), no (the problem), or must leave it to the worker (False)."""
-    known = _known(kind, name)
+    known = names()[kind].get(name)
     if known is None:
         return False
-    unknown = [option for option in options if "options" in known and option not in known["options"]]
-    if unknown:
-        return f"{name} has no option {unknown[0]!r}{did_you_mean(unknown[0], known['options'])}; it has {', '.join(known['options'])}"
-    return True
+    allowed = known.get("options", options)
+    unknown = next((option for option in options if option not in allowed), None)
+    if unknown is None:
+        return True
+    return f"{name} has no option {unknown!r}{did_you_mean(unknown, allowed)}; it has {', '.join(allowed)}"

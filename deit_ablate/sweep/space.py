@@ -9,14 +9,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, WithJsonSchema, model_validator
 
-from deit_ablate.errors import InputError, Position, did_you_mean
+from deit_ablate.errors import InputError, Position, unknown_name
 from deit_ablate.execution import Part
 from deit_ablate.identity import canonical_json, normal
 from deit_ablate.recipe import BLOCKS, Recipe, flatten
 from deit_ablate.sweep.fields import SearchFile
 from deit_ablate.sweep.overrides import check_keys, dotted, validate
 from deit_ablate.sweep.rows import nested
-from deit_ablate.sweep.yaml import Node, expand_dotted
+from deit_ablate.sweep.yaml import Node, expand_dotted, merge
 
 FIXED = ("seed", "data.name", "data.id", "data.validation", "data.train_images", "data.test")
 """What a search may not vary: its trials would be scored on different images."""
@@ -72,32 +72,30 @@ class Parameter:
     choices: tuple[Any, ...] = ()
 
     def facts(self) -> dict[str, Any]:
-        """What plan.json says of it."""
+        """The parameter as plan.json holds it."""
         return self.range.model_dump() if self.range else {"type": "categorical", "choices": list(self.choices)}
 
     @classmethod
     def of_facts(cls, key: str, facts: Mapping[str, Any]) -> Parameter:
-        """The parameter that plan.json tells of."""
+        """The parameter that plan.json holds."""
         if facts["type"] == "categorical":
             return cls(key, ("", 0, 0), choices=tuple(facts["choices"]))
         return cls(key, ("", 0, 0), Range.model_validate(facts))
 
     def holds(self, value: Any) -> bool:
-        """Whether a value is one that may be asked for."""
-        own = self.range
-        if own is None:
+        """Whether a trial may have this value."""
+        if self.range is None:
             return canonical_json(normal(value)) in {canonical_json(normal(choice)) for choice in self.choices}
-        places = (value - own.low) / own.spacing if own.spacing else 0
-        return bool(own.low <= value <= own.high and abs(places - round(places)) < 1e-8)
+        low, high, spacing = self.range.low, self.range.high, self.range.spacing
+        steps = (value - low) / spacing if spacing else 0
+        return bool(low <= value <= high and abs(steps - round(steps)) < 1e-8)
 
     def points(self) -> int | None:
         """How many values there are; None where they cannot be counted."""
-        own = self.range
-        if own is None:
+        if self.range is None:
             return len(self.choices)
-        if own.spacing is None or own.log:
-            return None
-        return int((own.high - own.low) / own.spacing + 1e-9) + 1
+        low, high, spacing = self.range.low, self.range.high, self.range.spacing
+        return None if spacing is None or self.range.log else int((high - low) / spacing + 1e-9) + 1
 
     def words(self) -> str:
         if self.range is None:
@@ -106,7 +104,7 @@ class Parameter:
         return f"{self.range.low:g} to {self.range.high:g}{scale}{' (whole)' if self.range.type == 'int' else ''}"
 
     def values(self) -> list[Any]:
-        """What must make sound recipes before anything is trained: every choice, or the ends of the range and, of one
+        """What must make valid recipes before anything is trained: every choice, or the ends of the range and, of one
         that is not of whole numbers, a value between."""
         if self.range is None:
             return list(self.choices)
@@ -134,14 +132,18 @@ def read_space(node: Node, prefix: str) -> dict[str, Parameter]:
         whole = f"{prefix}.{key}"
         inner = [f"{key}.{leaf}" for choice in _mappings(child) for leaf, _ in flatten(choice)]
         if any(name in FIXED for name in (key, *inner)):
-            raise InputError("a search cannot vary this", where=place, key=whole, expected="another key")
+            raise InputError(
+                "a search cannot vary this", where=place, key=whole, expected="a key other than " + ", ".join(FIXED)
+            )
         if isinstance(child.value, list):
             choices = child.plain()
             if len({_spelling(choice, child, whole) for choice in choices}) < max(len(choices), 2):
-                raise InputError("no choice", where=child.where, key=whole, expected="two or more different values")
+                problem = "there is nothing to choose from"
+                raise InputError(problem, where=child.where, key=whole, expected="two or more different values")
             found[key] = Parameter(key, place, choices=tuple(choices))
         elif not _numeric(key):
-            raise InputError("a range of what is no number", where=place, key=whole, expected="a list of values")
+            problem = "a range for a key that takes no numbers"
+            raise InputError(problem, where=place, key=whole, expected="a list of values")
         else:
             found[key] = Parameter(key, place, validate(Range, child, tuple(whole.split("."))))
         check_keys(found[key].override(found[key].values()[0]), prefix=f"{prefix}.")
@@ -157,13 +159,11 @@ def _spelling(choice: Any, node: Node, key: str) -> str:
     try:
         return canonical_json(normal(choice))
     except ValueError:
-        raise InputError(
-            "a choice that is no finite number", where=node.where, key=key, expected="finite numbers"
-        ) from None
+        raise InputError("a choice is not finite", where=node.where, key=key, expected="finite numbers") from None
 
 
 def _numeric(key: str) -> bool:
-    """Whether a recipe's key takes numbers; of a model's or an optimizer's options nobody knows."""
+    """Whether a recipe's key may take numbers; options of a model or an optimizer may."""
     block, _, name = key.partition(".")
     if block not in BLOCKS or "." in name:
         return True
@@ -188,53 +188,69 @@ def _leaves(node: Node, above: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...
 
 
 @dataclass(frozen=True)
-class Search:
-    """What a sweep searches for; the settings are those of its file."""
+class SearchSettings:
+    """What a sweep file says of its search."""
 
-    settings: SearchFile
+    file: SearchFile
+    """The ``search:`` block, with what the profile changes about it."""
     spaces: dict[str, dict[str, Parameter]]
     """By row: what is varied in it."""
     where: Position
 
     @property
     def candidate_seeds(self) -> tuple[int, ...]:
-        return tuple(self.settings.seed + 1 + place for place in range(self.settings.candidate_seeds))
+        """The seeds on which candidates are trained again, after the trials' own."""
+        return tuple(self.file.seed + 1 + place for place in range(self.file.candidate_seeds))
 
 
-def read_search(node: Node, settings: SearchFile | None, rows: Sequence[str], seeds: Sequence[int]) -> Search | None:
-    """The search of a sweep file with these rows and final seeds; None where it has none. Raises InputError."""
-    own = node.value.get("search")
-    if own is not None and own.value is None:
-        raise InputError("an empty search", where=node.keys["search"], key="search", expected="a mapping with `space:`")
-    if settings is None:
+def read_search(node: Node, over: Node | None, rows: Sequence[str], seeds: Sequence[int]) -> SearchSettings | None:
+    """The search of a sweep file with these rows and final seeds, ``over`` it what the profile changes about it.
+
+    None where the file has no search. Raises InputError.
+    """
+    block = node.get("search")
+    if block is None:
         return None
-    by_row = own.get("spaces") or Node({}, own.where)
+    where = node.keys["search"]
+    if block.value is None:
+        raise InputError("an empty search", where=where, key="search", expected="a mapping with `space:`")
+    block = _nested_keys(block)
+    if over is not None:
+        block = merge(block, _nested_keys(over))
+    empty = Node({}, block.where)
+    by_row = block.get("spaces") or empty
     for name, child in by_row.items():
         if name not in rows:
-            raise InputError(
-                f"no row {name!r}{did_you_mean(name, rows)}",
-                where=by_row.keys.get(name, child.where),
-                key="search.spaces",
-                expected="one of " + ", ".join(rows[:20]),
-            )
-    shared = read_space(own.get("space") or Node({}, own.where), "search.space")
-    spaces = {}
-    for name in rows:
-        child = by_row.get(name)
-        spaces[name] = {**shared, **(read_space(child, f"search.spaces.{name}") if child else {})}
-        if not spaces[name]:
+            place = by_row.keys.get(name, child.where)
+            raise unknown_name("no row", name, rows, where=place, key="search.spaces")
+    shared = read_space(block.get("space") or empty, "search.space")
+    spaces = {name: shared | read_space(by_row.get(name) or empty, f"search.spaces.{name}") for name in rows}
+    for name, space in spaces.items():
+        if not space:
             raise InputError(
                 f"nothing is varied in {name!r}",
-                where=node.keys["search"],
+                where=where,
                 key="search",
                 expected="`space:`, with recipe keys and their ranges or choices",
             )
-    search = Search(settings, spaces, node.keys["search"])
-    if used := set(seeds) & {settings.seed, *search.candidate_seeds}:
+    search = SearchSettings(validate(SearchFile, block, ("search",)), spaces, where)
+    selecting = (search.file.seed, *search.candidate_seeds)
+    if used := set(seeds) & set(selecting):
         raise InputError(
-            f"seed {min(used)} is one that the search chooses by",
-            where=own.locate(("seed",)),
+            f"the search selects by seed {min(used)}, which is one of `seeds:`",
+            where=block.locate(("seed",)),
             key="search.seed",
-            expected=f"seeds {settings.seed} to {settings.seed + settings.candidate_seeds} to be none of `seeds:`",
+            expected=f"none of {selecting[0]} to {selecting[-1]} in `seeds:`, or another first seed here",
         )
     return search
+
+
+def _nested_keys(block: Node) -> Node:
+    """A search's block with the dotted keys of its spaces nested, so that two of them can be merged."""
+    parts = dict(block.items())
+    if (space := block.get("space")) is not None:
+        parts["space"] = expand_dotted(space)
+    if (spaces := block.get("spaces")) is not None and isinstance(spaces.value, dict):
+        rows = {row: expand_dotted(child) for row, child in spaces.items()}
+        parts["spaces"] = Node(rows, spaces.where, spaces.keys)
+    return Node(parts, block.where, block.keys)

@@ -152,11 +152,11 @@ class _Composer:
         while not isinstance(event := next(self.events), y.MappingEndEvent):
             place = self.where(event)
             if not isinstance(event, y.ScalarEvent):
-                raise InputError("a key that is not a word", where=place, expected="a plain key")
+                raise InputError("a key that is not a plain scalar", where=place, expected="text without brackets")
             key = event.value
             if key in node.value:
                 first = node.keys[key]
-                raise InputError(f"the key {key!r} stands twice (first on line {first[1]})", where=place, key=key)
+                raise InputError(f"the key {key!r} is given twice (first on line {first[1]})", where=place, key=key)
             node.keys[key] = place
             node.value[key] = self.compose(next(self.events), depth + 1)
         return node

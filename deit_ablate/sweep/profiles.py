@@ -1,0 +1,67 @@
+"""Profiles: base recipes in files of their own, and what a sweep file changes under one of them (``by_profile``)."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from deit_ablate import shipped
+from deit_ablate.errors import Position, unknown_name
+from deit_ablate.execution import Execution
+from deit_ablate.sweep.fields import ProfileFile, SearchFile
+from deit_ablate.sweep.overrides import check_keys, validate
+from deit_ablate.sweep.yaml import Node, expand_dotted, load
+
+ByProfile = dict[str, Node]
+"""Profile -> a mapping: ``recipe``, ``search``, a stage or a row -> overrides."""
+
+
+@functools.lru_cache(maxsize=64)
+def load_profile(name: str, beside: Path, where: Position) -> tuple[Node, Execution]:
+    """A profile's recipe and execution: from ``profiles/`` beside the sweep, else from the package."""
+    folders = [beside / "profiles", shipped.folder("sweeps") / "profiles"]
+    known = sorted({path.stem for folder in folders for path in folder.glob("*.yaml")})
+    if name not in known:
+        raise unknown_name("no profile", name, known, where=where, key="profile")
+    node = load(next(path for folder in folders if (path := folder / f"{name}.yaml").exists()))
+    parsed = validate(ProfileFile, node)
+    recipe = expand_dotted(node.get("recipe") or Node({}, node.where))
+    check_keys(recipe, prefix="recipe.")
+    return recipe, parsed.execution
+
+
+def read_by_profile(node: Node, beside: Path) -> ByProfile:
+    """A sweep file's ``by_profile``, dotted keys expanded. Raises InputError for a profile that does not exist."""
+    whole = node.get("by_profile") or Node({}, node.where)
+    found = {}
+    for profile, parts in whole.items():
+        load_profile(profile, beside, whole.keys[profile])
+        expanded = {name: part if name == "search" else expand_dotted(part) for name, part in parts.items()}
+        found[profile] = Node(expanded, parts.where, parts.keys)
+    return found
+
+
+def check_by_profile(by_profile: ByProfile, rows: Sequence[str], stages: Sequence[str], searched: bool) -> None:
+    """Raises InputError for what changes no row, no stage and no search, or has keys that these do not have."""
+    known = [*rows, *stages, "recipe", *(["search"] if searched else [])]
+    for profile, parts in by_profile.items():
+        for name, part in parts.items():
+            if name not in known:
+                place = parts.keys.get(name, part.where)
+                raise unknown_name("no row or stage", name, known, where=place, key=f"by_profile.{profile}")
+            if name == "search":
+                validate(SearchFile, part, ("by_profile", profile, name))
+                continue
+            whole, by_stage = split_stages(part, stages if name in rows else ())
+            check_keys(whole, prefix=f"by_profile.{profile}.{name}.")
+            for stage, child in by_stage.items():
+                check_keys(child, prefix=f"by_profile.{profile}.{name}.{stage}.")
+
+
+def split_stages(row: Node, stages: Sequence[str]) -> tuple[Node, Mapping[str, Node]]:
+    """A row's overrides, and those of its single stages."""
+    by_stage = {stage: child for stage in stages if (child := row.get(stage)) is not None}
+    if not by_stage:
+        return row, by_stage
+    return Node({key: part for key, part in row.items() if key not in by_stage}, row.where, row.keys), by_stage

@@ -1,0 +1,60 @@
+"""A sweep, as its file, its profile and the command line make it: rows, stages and what they change."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from deit_ablate.errors import Position
+from deit_ablate.execution import Execution
+from deit_ablate.sweep.space import SearchSettings
+from deit_ablate.sweep.stages import Stage
+from deit_ablate.sweep.yaml import Node
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One named row: overrides of the recipe, overrides of single stages, and the figure it shows."""
+
+    name: str
+    where: Position
+    overrides: Node
+    by_profile: Node | None = None
+    """What the profile changes about the row, over ``overrides``; and a trial's parameters."""
+    by_stage: Mapping[str, Node] = field(default_factory=dict)
+    """Over both, in single stages."""
+    shows: str | None = None
+
+
+@dataclass(frozen=True)
+class Sweep:
+    name: str
+    file: Path
+    base: Node
+    """Profile, ``recipe`` and ``--set``, merged."""
+    stages: tuple[Stage, ...]
+    """In order of dependence, the final one last."""
+    variants: tuple[Variant, ...]
+    kind: str = "variants"
+    title: str = ""
+    description: str = ""
+    profile: str | None = None
+    margin: float | None = None
+    looks: tuple[int, ...] | None = None
+    baseline: str | None = None
+    execution: Execution = field(default_factory=Execution)
+    search: SearchSettings | None = None
+
+    @property
+    def final(self) -> Stage:
+        """The stage that the table shows."""
+        return self.stages[-1]
+
+    def lineage(self) -> list[str]:
+        """The stages that variants vary: the final one and those that it continues from."""
+        by_name = {stage.name: stage for stage in self.stages}
+        line = [self.final.name]
+        while (before := by_name[line[-1]].start) is not None:
+            line.append(before)
+        return line[::-1]
