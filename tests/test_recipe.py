@@ -148,4 +148,4 @@ def test_a_row_says_what_it_differs_in(tmp_path: Path) -> None:
     row = planned(path).rows[1]
     assert set(row.differs) == {"augment.auto_augment", "augment.color_jitter"}
     assert set(row.declares) == {"augment.auto_augment", "augment.color_jitter"}
-    assert row.leaks == []
+    assert row.undeclared == []

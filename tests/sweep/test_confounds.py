@@ -9,29 +9,29 @@ import pytest
 from support import Command, planned
 
 from deit_ablate import shipped
-from deit_ablate.sweep.confounds import RECORDED, recorded_leaks, said
+from deit_ablate.sweep.confounds import RECORDED, recorded_undeclared, value_words
 
 PROFILES = ("digits", "fashion-mnist-small", "fashion-mnist", "imagenet")
-BROUGHT_ALONG = {
-    "table8_as_run": ["no mixup", "no cutmix", "no mixup, no cutmix"],  # on purpose: the reference code's reading
+NOT_ISOLATED = {
+    "table8_as_run": ["no mixup", "no cutmix", "no mixup, no cutmix"],  # as the reference code runs them
 }
 """Shipped sweep -> its rows that are not isolated, at whatever profile."""
 
 
 @pytest.fixture
-def leaks(tmp_path: Path) -> Callable[[str], dict[str, list[str]]]:
-    """Row -> what it brings along, of a sweep over the paper's own recipe."""
+def undeclared(tmp_path: Path) -> Callable[[str], dict[str, list[str]]]:
+    """Row -> its undeclared changes, of a sweep over the paper's recipe."""
 
     def of(text: str) -> dict[str, list[str]]:
         path = tmp_path / "x.yaml"
         path.write_text("profile: imagenet\nbaseline: base\n" + text)
-        return {row.name: [str(leak) for leak in row.leaks] for row in planned(path).rows}
+        return {row.name: [str(change) for change in row.undeclared] for row in planned(path).rows}
 
     return of
 
 
-def test_the_papers_rows_as_the_reference_code_runs_them(leaks: Callable[[str], dict[str, list[str]]]) -> None:
-    found = leaks("""
+def test_the_papers_rows_as_the_reference_code_runs_them(undeclared: Callable[[str], dict[str, list[str]]]) -> None:
+    found = undeclared("""
 variants:
   base: {}
   no RandAugment: {augment: {auto_augment: null}}
@@ -54,8 +54,8 @@ variants:
     }
 
 
-def test_the_same_rows_isolated(leaks: Callable[[str], dict[str, list[str]]]) -> None:
-    found = leaks("""
+def test_the_same_rows_isolated(undeclared: Callable[[str], dict[str, list[str]]]) -> None:
+    found = undeclared("""
 variants:
   base: {}
   no RandAugment: {augment: {auto_augment: null, color_jitter: 0}}
@@ -67,15 +67,17 @@ variants:
     assert found == {name: [] for name in found}
 
 
-def test_another_batch_size_is_another_rate_and_another_warm_up(leaks: Callable[[str], dict[str, list[str]]]) -> None:
-    found = leaks("variants: {base: {}, half: {schedule: {batch_size: 512}}, short: {schedule: {epochs: 100}}}")
+def test_another_batch_size_is_another_rate_and_another_warm_up(
+    undeclared: Callable[[str], dict[str, list[str]]],
+) -> None:
+    found = undeclared("variants: {base: {}, half: {schedule: {batch_size: 512}}, short: {schedule: {epochs: 100}}}")
     # ImageNet has 1,281,167 training images: 1,251 batches of 1,024, 2,502 of 512; 5 epochs of warm-up.
     assert found["half"] == ["effective learning rate 0.001 → 0.0005", "warm-up steps 6255 → 12510"]
     assert found["short"] == [], "fewer steps are what fewer epochs mean"
 
 
-def test_what_a_name_brings_along(leaks: Callable[[str], dict[str, list[str]]]) -> None:
-    found = leaks("""
+def test_what_a_name_changes_beside_itself(undeclared: Callable[[str], dict[str, list[str]]]) -> None:
+    found = undeclared("""
 stages: {teacher: {seeds: [0], recipe: {model: {name: small_convnet}}}, student: {teacher: teacher}}
 recipe: {distill: {type: hard}, optimizer: {name: sgd, base_lr: 0.5, options: {momentum: 0.9}}}
 variants:
@@ -94,7 +96,7 @@ def test_shipped_sweeps_are_isolated_at_every_profile(sweep: str) -> None:
     path = shipped.folder("sweeps") / f"{sweep}.yaml"
     for profile in PROFILES:
         rows = planned(path, profile=profile).rows
-        assert [row.name for row in rows if row.leaks] == BROUGHT_ALONG.get(sweep, []), profile
+        assert [row.name for row in rows if row.undeclared] == NOT_ISOLATED.get(sweep, []), profile
 
 
 def test_strict_refuses_at_the_rows_line_and_writes_nothing(command: Command) -> None:
@@ -114,20 +116,20 @@ def test_strict_refuses_at_the_rows_line_and_writes_nothing(command: Command) ->
     assert "no mixup" in command("plan", "x.yaml", "--strict").stdout
 
 
-def test_what_records_tell_of_rows() -> None:
-    told = {key: ["x"] for key in RECORDED}
-    assert recorded_leaks("a", [], told, told) == []
-    assert recorded_leaks("a", [], {**told, "gpu": [None]}, told) == [], "what is not known is no difference"
-    (leak,) = recorded_leaks("a", [], {**told, "gpu": ["T4", "T4"]}, told)
-    assert str(leak) == "GPU x → T4"
-    assert recorded_leaks("a", ["model.options.depth"], {**told, "parameters": [9]}, told) == [], (
+def test_undeclared_changes_of_records() -> None:
+    known = {key: ["x"] for key in RECORDED}
+    assert recorded_undeclared("a", [], known, known) == []
+    assert recorded_undeclared("a", [], {**known, "gpu": [None]}, known) == [], "what is not known is no difference"
+    (change,) = recorded_undeclared("a", [], {**known, "gpu": ["T4", "T4"]}, known)
+    assert str(change) == "GPU x → T4"
+    assert recorded_undeclared("a", ["model.options.depth"], {**known, "parameters": [9]}, known) == [], (
         "a deeper model has more"
     )
-    (leak,) = recorded_leaks("a", ["augment.mixup"], {**told, "parameters": [9]}, told)
-    assert str(leak) == "parameters x → 9"
+    (change,) = recorded_undeclared("a", ["augment.mixup"], {**known, "parameters": [9]}, known)
+    assert str(change) == "parameters x → 9"
     one, changed = "1234567890" * 4, "1234567890" * 4 + " + changes"
-    (leak,) = recorded_leaks("a", [], {"commit": [changed]}, {"commit": [one]})
-    assert str(leak) == "git commit 1234567890 → 1234567890 + changes"
+    (change,) = recorded_undeclared("a", [], {"commit": [changed]}, {"commit": [one]})
+    assert str(change) == "git commit 1234567890 → 1234567890 + changes"
 
 
 @pytest.mark.parametrize(
@@ -144,4 +146,4 @@ def test_what_records_tell_of_rows() -> None:
     ],
 )
 def test_values_in_words(value: object, words: str) -> None:
-    assert said(value) == words
+    assert value_words(value) == words

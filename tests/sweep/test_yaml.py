@@ -51,12 +51,12 @@ def test_every_value_knows_its_place() -> None:
 @pytest.mark.parametrize(
     ("text", "place", "says"),
     [
-        ("a: 1\na: 2", ":2:1", "'a' stands twice (first on line 1)"),
+        ("a: 1\na: 2", ":2:1", "'a' is given twice (first on line 1)"),
         ("a: !!python/object:os.system x", ":1:4", "YAML tag"),
         ("a: [1, 2", ":2:1", "not valid YAML"),
         ("a: *b", ":1:4", "unknown alias"),
         ("a: 1\n---\nb: 2", ":2:1", "second YAML document"),
-        ("? [a]\n: 1", ":1:3", "a key that is not a word"),
+        ("? [a]\n: 1", ":1:3", "a key that is not a plain scalar"),
         ("[" * 60 + "]" * 60, ":1:42", "nested too deeply"),
         ("a: \x07", "", "not valid YAML"),
     ],
@@ -105,7 +105,7 @@ def test_dotted_and_nested_keys_are_one() -> None:
         expand_dotted(parse("optimizer.base_lr: 1\noptimizer: {base_lr: 2}", "x.yaml"))
 
 
-def test_merging_keeps_the_place_of_the_layer_that_spoke_last() -> None:
+def test_merging_keeps_the_place_of_the_upper_layer() -> None:
     lower, upper = parse("a: {b: 1, c: 2}", "low.yaml"), parse("a: {c: 3}", "high.yaml")
     both = merge(lower, upper)
     assert both.plain() == {"a": {"b": 1, "c": 3}}

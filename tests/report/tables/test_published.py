@@ -159,8 +159,8 @@ def test_the_published_settings_are_those_of_the_sweep_at_their_scale() -> None:
 def test_the_two_readings_of_the_ablation_differ_where_they_should() -> None:
     isolated = planned(shipped.folder("sweeps") / "table8.yaml", profile="imagenet")
     as_run = planned(shipped.folder("sweeps") / "table8_as_run.yaml", profile="imagenet")
-    assert [row.name for row in isolated.rows if row.leaks] == []
-    assert [row.name for row in as_run.rows if row.leaks] == ["no mixup", "no cutmix", "no mixup, no cutmix"]
+    assert [row.name for row in isolated.rows if row.undeclared] == []
+    assert [row.name for row in as_run.rows if row.undeclared] == ["no mixup", "no cutmix", "no mixup, no cutmix"]
     one, other = ({row.name: row.recipe.augment for row in plan.rows} for plan in (isolated, as_run))
     assert (one["no RandAugment"].color_jitter, other["no RandAugment"].color_jitter) == (0, 0.4)
     assert (one["no mixup"].mix_prob, other["no mixup"].mix_prob) == (0.5, 1)

@@ -21,31 +21,19 @@ from typing import Any
 import matplotlib
 import pytest
 from browser import Browser
+from searches import EASY, launch_search
 from support import Command
 
 from deit_ablate import files, shipped
-from deit_ablate.execution import Execution
-from deit_ablate.launch.jobs import Work
-from deit_ablate.launch.local import JobLaunch
 from deit_ablate.launch.pool import ProcessPool
 from deit_ablate.report import write
 from deit_ablate.report.figures import search as figures_of
 from deit_ablate.report.figures.style import save
 from deit_ablate.report.html import page, write_index
 from deit_ablate.report.tables import search as tables_of
-from deit_ablate.search.search import Search
 from deit_ablate.store import Store
-from deit_ablate.sweep.load import load_sweep
-from deit_ablate.sweep.plan import Plan
 
-BASE = """
-profile: digits
-recipe:
-  data: {train_images: 320}
-  model: {options: {patch_size: 8, embed_dim: 16, depth: 1, num_heads: 2}}
-  augment: {auto_augment: null, mixup: 0, cutmix: 0, erasing: 0, repeats: 2}
-  schedule: {epochs: 4, batch_size: 32, warmup_epochs: 0.5}
-"""
+BASE = EASY.replace("epochs: 6", "epochs: 4")
 ONE = """
 title: Learning rates
 seeds: 2
@@ -91,16 +79,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, pool: ProcessPool) -> Made:
     def run(name: str, text: str, confirm: bool) -> None:
         path = folder / f"{name}.yaml"
         path.write_text(BASE + text)
-        sweep, store = load_sweep(path), Store(results)
-
-        def save(plan: Plan) -> None:
-            store.sweeps.save_plan(name, {**plan.document(f"../{name}.yaml"), "asked": {}})
-
-        search = Search(sweep, store, save, confirm=confirm)
-        search.begin()
-        work = Work(store, name, search.runs, search.labels, {}, Execution(device="cpu"), source=search)
-        JobLaunch(work, pool).run(lambda progress: None, lambda: False)
-        save(search.plan())
+        launch_search(path, Store(results), pool, confirm=confirm)
         write.write_report(results, name)
 
     run("one", ONE, confirm=False)

@@ -1,0 +1,74 @@
+"""From layers to a recipe: keys that are checked, layers that are merged, weights that are named by their content."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from support import planned
+
+from deit_ablate import files
+from deit_ablate.errors import InputError
+from deit_ablate.sweep.overrides import check_keys, layer, to_recipe, weights_path
+from deit_ablate.sweep.yaml import Node, assignment, parse
+
+HEAD = "title: t\nprofile: digits\n"
+
+
+def test_another_optimizer_takes_nothing_from_the_one_before(tmp_path: Path) -> None:
+    path = tmp_path / "reset.yaml"
+    path.write_text(
+        HEAD + "recipe: {optimizer: {options: {betas: [0.9, 0.95]}, weight_decay: 0.07}}\n"
+        "variants: {sgd: {optimizer: {name: sgd, base_lr: 0.8}}}"
+    )
+    optimizer = planned(path).rows[0].recipe.optimizer
+    assert (optimizer.options, optimizer.base_lr, optimizer.weight_decay) == ({}, 0.8, 0.07)
+
+
+def test_a_name_resets_what_belongs_to_another_name_and_only_that() -> None:
+    lower = parse("optimizer: {name: sgd, base_lr: 0.5, options: {momentum: 0.9}, weight_decay: 0.1}", "low.yaml")
+    other = layer(lower, parse("optimizer: {name: lamb}", "x.yaml"))
+    assert other.plain() == {"optimizer": {"name": "lamb", "weight_decay": 0.1}}
+    same = layer(lower, parse("optimizer: {name: sgd, options: {nesterov: true}}", "x.yaml"))
+    assert same.plain()["optimizer"]["options"] == {"momentum": 0.9, "nesterov": True}
+    default = parse("optimizer: {options: {betas: [0.9, 0.95]}}", "low.yaml")
+    assert layer(default, parse("optimizer: {name: adamw}", "x.yaml")).plain()["optimizer"]["options"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "optimizr: {}",
+            "x.yaml:1:1: optimizr: unknown key 'optimizr'; did you mean 'optimizer'?; expected one of data",
+        ),
+        (
+            "augment: {mixpu: 1}",
+            "x.yaml:1:11: augment.mixpu: unknown key 'mixpu'; did you mean 'mixup'?; expected one of",
+        ),
+        ("augment: 3", "x.yaml:1:10: augment: got 3; expected a mapping with some of "),
+        ("seed: 1", "x.yaml:1:1: seed: a row cannot set the seed; expected `seeds:` at the top of the sweep"),
+    ],
+)
+def test_keys_that_no_recipe_has(text: str, message: str) -> None:
+    with pytest.raises(InputError) as refusal:
+        check_keys(parse(text, "x.yaml"))
+    assert str(refusal.value).startswith(message)
+
+
+def test_weights_are_named_by_their_content(tmp_path: Path) -> None:
+    file = tmp_path / "teacher.pth"
+    file.write_bytes(b"weights")
+    text = "distill: {type: soft, teacher: test_vit, teacher_weights: teacher.pth}"
+    node = parse(text, str(tmp_path / "x.yaml"))
+    assert weights_path(node) == file, "beside the YAML file"
+    sha256 = f"sha256:{files.sha256(file)}"
+    assert to_recipe(node).distill.teacher_weights == sha256
+    assert weights_path(parse(text.replace("teacher.pth", f"'{sha256}'"), "x.yaml")) is None
+    assert weights_path(assignment("distill.teacher_weights=a/b.pth")) == Path("a/b.pth"), "from the working folder"
+    assert weights_path(Node({}, ("x.yaml", 1, 1))) is None
+    file.write_bytes(b"other weights")
+    assert to_recipe(parse(text, str(tmp_path / "x.yaml"))).distill.teacher_weights != sha256
+    file.unlink()
+    with pytest.raises(InputError, match=r"x.yaml:1:59: distill.teacher_weights: no such file: .*teacher.pth"):
+        to_recipe(parse(text, str(tmp_path / "x.yaml")))

@@ -1,0 +1,71 @@
+"""Profiles, and what a sweep file changes under one of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from support import planned
+
+from deit_ablate.errors import InputError
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "x.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_a_profile_has_the_last_word_on_a_single_stage_of_a_row(tmp_path: Path) -> None:
+    text = """
+profile: digits
+seeds: 1
+baseline: a
+stages: {pretrain: {}, finetune: {from: pretrain, recipe: {data: {resolution: 24}}}}
+variants:
+  a: {}
+  b: {finetune: {optimizer: {name: sgd, base_lr: 0.5, options: {momentum: 0.9}}}}
+  c: {finetune.data.resolution: 12}
+by_profile:
+  fashion-mnist:
+    b: {finetune.optimizer.base_lr: 0.2}
+    c: {finetune: {data: {resolution: 21}}, augment.mixup: 0}
+    finetune: {data.resolution: 42}
+"""
+    path = written(tmp_path, text)
+    digits, fashion = (
+        {row.name: row.recipe for row in planned(path, profile=p).rows} for p in ("digits", "fashion-mnist")
+    )
+    assert [row.data.resolution for row in digits.values()] == [24, 24, 12]
+    assert [row.data.resolution for row in fashion.values()] == [42, 42, 21]
+    assert (digits["b"].optimizer.base_lr, fashion["b"].optimizer.base_lr) == (0.5, 0.2)
+    assert fashion["b"].optimizer.options == {"momentum": 0.9}
+    assert (digits["c"].augment.mixup, fashion["c"].augment.mixup) == (0.1, 0)
+    assert len(planned(path, profile="fashion-mnist").runs) == 2 + 3
+    with pytest.raises(InputError, match=r"b\.finetune\.optimizer: unknown key 'bas_lr'|unknown key 'bas_lr'"):
+        planned(written(tmp_path, text.replace("b: {finetune.optimizer.base_lr", "b: {finetune.optimizer.bas_lr")))
+
+
+def test_a_profile_beside_the_sweep_comes_first(tmp_path: Path) -> None:
+    (tmp_path / "profiles").mkdir()
+    (tmp_path / "profiles" / "digits.yaml").write_text("recipe: {data.name: digits, schedule.epochs: 7}\n")
+    assert planned(written(tmp_path, "profile: digits\nvariants: {a: {}}")).rows[0].recipe.schedule.epochs == 7
+
+
+@pytest.mark.parametrize(
+    ("by_profile", "message"),
+    [
+        (
+            "{digit: {a: {}}}",
+            "x.yaml:3:14: profile: no profile 'digit'; did you mean 'digits'?; expected one of digits",
+        ),
+        ("{digits: {b: {}}}", "x.yaml:3:23: by_profile.digits: no row or stage 'b'; expected one of a, recipe"),
+        ("{digits: {search: {}}}", "x.yaml:3:23: by_profile.digits: no row or stage 'search'"),
+        ("{imagenet: {a: {augment: {mixpu: 1}}}}", "x.yaml:3:39: by_profile.imagenet.a.augment.mixpu: unknown key"),
+        ("{digits: {recipe: {seed: 1}}}", "x.yaml:3:32: by_profile.digits.recipe.seed: a row cannot set the seed"),
+    ],
+)
+def test_every_profile_is_checked_whichever_is_chosen(tmp_path: Path, by_profile: str, message: str) -> None:
+    with pytest.raises(InputError) as refusal:
+        planned(written(tmp_path, f"profile: digits\nvariants: {{a: {{}}}}\nby_profile: {by_profile}"))
+    assert str(refusal.value).removeprefix(f"{tmp_path}/").startswith(message)
