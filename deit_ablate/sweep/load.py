@@ -77,7 +77,6 @@ def load_sweep(
         variants=_accumulated(variants) if kind == "cumulative" else variants,
         kind=kind,
         title=parsed.title or stem,
-        description=parsed.description,
         profile=chosen,
         margin=parsed.margin,
         looks=tuple(parsed.looks) if parsed.looks else None,

@@ -38,7 +38,6 @@ class Sweep:
     variants: tuple[Variant, ...]
     kind: str = "variants"
     title: str = ""
-    description: str = ""
     profile: str | None = None
     margin: float | None = None
     looks: tuple[int, ...] | None = None

@@ -20,8 +20,6 @@ MAX_BYTES = 4 * 1024 * 1024
 MAX_VALUES = 400_000
 MAX_DEPTH = 40
 
-Key = tuple[str | int, ...]
-
 
 @dataclass(slots=True)
 class Node:
@@ -243,9 +241,6 @@ def merge(lower: Node, upper: Node) -> Node:
         result.value[key] = merge(below, child) if below is not None else child
         result.keys[key] = upper.keys.get(key, child.where)
     return result
-
-
-_EXAMPLES = {"--set": "--set optimizer.base_lr=5e-4", "--execution": "--execution ranks=2"}
 
 
 def assignment(text: str, option: str = "--set") -> Node:

@@ -24,13 +24,11 @@ class Interval:
     n: int
 
 
-def mean_interval(values: Iterable[float], level: float = 0.95) -> Interval:
-    """The mean and the half-width of its two-sided t interval; one value has no interval, none no mean.
+def mean_interval(values: Iterable[float]) -> Interval:
+    """The mean and the half-width of its two-sided 95% t interval; one value has no interval, none no mean.
 
-    Missing values (NaN) are left out. Raises ValueError for an infinite value, or a level outside (0, 1).
+    Missing values (NaN) are left out. Raises ValueError for an infinite value.
     """
-    if not 0 < level < 1:
-        raise ValueError(f"the level of an interval lies between 0 and 1, not {level}")
     given = [float(value) for value in values if not math.isnan(value)]
     if any(math.isinf(value) for value in given):
         raise ValueError("a mean of infinite values is not defined")
@@ -41,7 +39,7 @@ def mean_interval(values: Iterable[float], level: float = 0.95) -> Interval:
 
     mean = math.fsum(given) / n
     variance = math.fsum((value - mean) ** 2 for value in given) / (n - 1)
-    return Interval(mean, float(stdtrit(n - 1, 0.5 + level / 2)) * math.sqrt(variance / n), n)
+    return Interval(mean, float(stdtrit(n - 1, 0.975)) * math.sqrt(variance / n), n)
 
 
 def check_count(k: int, n: int) -> None:
@@ -60,7 +58,7 @@ def rate(k: int, n: int) -> tuple[float, float]:
         return math.nan, math.nan
     from scipy.stats import binomtest
 
-    interval = binomtest(k, n).proportion_ci(0.95, method="exact")
+    interval = binomtest(k, n).proportion_ci()
     return float(interval.low), float(interval.high)
 
 
