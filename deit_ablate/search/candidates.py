@@ -13,7 +13,7 @@ from deit_ablate.sweep.overrides import layer
 from deit_ablate.sweep.plan import Cell, Plan, Run, make_plan
 from deit_ablate.sweep.space import Parameter
 from deit_ablate.sweep.sweep import Sweep, Variant
-from deit_ablate.sweep.yaml import Node, merge
+from deit_ablate.sweep.yaml import Node, merge, placed
 
 
 class Configurations:
@@ -96,7 +96,7 @@ class Configurations:
 
     def _with(self, row: Variant, params: Mapping[str, Any], *, test: bool) -> Variant:
         where = self.search.where
-        over = Node({}, where) if test else Node({"data": Node({"test": Node(False, where)}, where)}, where)
+        over = placed({} if test else {"data": {"test": False}}, where)
         for key, value in params.items():  # one layer: a name must not reset the rate that was drawn with it
             over = merge(over, self.search.spaces[row.name][key].override(value))
         return replace(row, by_profile=layer(row.by_profile or Node({}, where), over))

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from deit_ablate import files
 from deit_ablate.errors import InputError, did_you_mean, unknown_name
 from deit_ablate.recipe import BLOCKS, RESETS, Block, Recipe, names
-from deit_ablate.sweep.yaml import Node, merge
+from deit_ablate.sweep.yaml import Node, merge, placed
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -138,12 +138,9 @@ def _content(path: str, modified: int, size: int) -> str:
 def check_keys(node: Node, extra: Iterable[str] = (), prefix: str = "") -> None:
     """Refuse keys that no recipe has, in one layer by itself (before it is merged into others)."""
     known = [*BLOCKS, "precision", *extra]
-    seed = node.get("seed")
-    if seed is not None and "seed" not in known:
-        place = node.keys.get("seed", seed.where)
-        raise InputError(
-            "a row cannot set the seed", where=place, key=f"{prefix}seed", expected="`seeds:` at the top of the sweep"
-        )
+    if node.get("seed") is not None and "seed" not in known:
+        place, expected = node.locate(("seed",), at_key=True), "`seeds:` at the top of the sweep"
+        raise InputError("a row cannot set the seed", where=place, key=f"{prefix}seed", expected=expected)
     _check_mapping(node, known, prefix)
     for block, default in _DEFAULTS.items():
         if (child := node.get(block)) is not None:
@@ -154,11 +151,10 @@ def _check_mapping(node: Node, known: list[str], prefix: str) -> None:
     if not isinstance(node.value, dict):
         expected = "a mapping with some of " + ", ".join(known)
         raise InputError(f"got {_show(node.plain())}", where=node.where, key=prefix.rstrip("."), expected=expected)
-    for name, child in node.items():
+    for name in node.value:
         if name not in known:
-            raise unknown_name(
-                "unknown key", name, known, where=node.keys.get(name, child.where), key=f"{prefix}{name}"
-            )
+            place = node.locate((name,), at_key=True)
+            raise unknown_name("unknown key", name, known, where=place, key=f"{prefix}{name}")
 
 
 def layer(lower: Node, upper: Node | None) -> Node:
@@ -209,7 +205,7 @@ def _with_default_rate(node: Node) -> Node:
             key="optimizer.base_lr",
             expected="base_lr beside the name",
         )
-    return merge(node, Node({"optimizer": Node({"base_lr": Node(rate, name.where)}, name.where)}, name.where))
+    return merge(node, placed({"optimizer": {"base_lr": rate}}, name.where))
 
 
 def offline_answer(kind: str, name: str, options: Mapping[str, Any]) -> str | bool:

@@ -20,7 +20,7 @@ from deit_ablate.sweep.overrides import check_keys, layer, to_recipe, weights_pa
 from deit_ablate.sweep.profiles import load_profile
 from deit_ablate.sweep.stages import Stage
 from deit_ablate.sweep.sweep import Sweep, Variant
-from deit_ablate.sweep.yaml import Node, assignment, expand_dotted, load
+from deit_ablate.sweep.yaml import Node, assignment, expand_dotted, load, placed
 
 SCHEMA = 1
 
@@ -215,8 +215,7 @@ def _of_variant(sweep: Sweep, variant: Variant, shared: dict[str, Node]) -> dict
         node = result[stage.start or ""] if stage.name in lineage[1:] else sweep.base
         if stage.name not in lineage and not stage.teacher:
             # A stage that has no teacher does not distill, whatever the rows do.
-            where = stage.overrides.where
-            node = layer(node, Node({"distill": Node({"type": Node("none", where)}, where)}, where))
+            node = layer(node, placed({"distill": {"type": "none"}}, stage.overrides.where))
         node = layer(layer(node, stage.overrides), stage.by_profile)
         if stage.name == lineage[0]:
             node = layer(layer(node, variant.overrides), variant.by_profile)

@@ -16,7 +16,7 @@ from deit_ablate.recipe import BLOCKS, Recipe, flatten
 from deit_ablate.sweep.fields import SearchFile
 from deit_ablate.sweep.overrides import check_keys, dotted, validate
 from deit_ablate.sweep.rows import nested
-from deit_ablate.sweep.yaml import Node, expand_dotted, merge
+from deit_ablate.sweep.yaml import Node, expand_dotted, merge, placed
 
 FIXED = ("seed", "data.name", "data.id", "data.validation", "data.train_images", "data.test")
 """What a search may not vary: its trials would be scored on different images."""
@@ -115,13 +115,7 @@ class Parameter:
         return [float(low), float(high), float(between)]
 
     def override(self, value: Any) -> Node:
-        return nested(self.key, _node(value, self.where), self.where)
-
-
-def _node(value: Any, where: Position) -> Node:
-    if isinstance(value, dict):
-        return Node({key: _node(child, where) for key, child in value.items()}, where, dict.fromkeys(value, where))
-    return Node([_node(child, where) for child in value] if isinstance(value, list) else value, where)
+        return nested(self.key, placed(value, self.where), self.where)
 
 
 def read_space(node: Node, prefix: str) -> dict[str, Parameter]:

@@ -58,6 +58,13 @@ class Node:
         return node.where
 
 
+def placed(value: Any, where: Position) -> Node:
+    """A plain value as nodes that are all at one place."""
+    if isinstance(value, dict):
+        return Node({key: placed(child, where) for key, child in value.items()}, where, dict.fromkeys(value, where))
+    return Node([placed(child, where) for child in value] if isinstance(value, list) else value, where)
+
+
 _INT = re.compile(r"[-+]?[0-9]+\Z")
 _BASED = re.compile(r"0o[0-7]+\Z|0x[0-9a-fA-F]+\Z")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?\Z")
@@ -251,11 +258,5 @@ def assignment(text: str, option: str = "--set") -> Node:
         raise InputError(
             "not an assignment", where=origin, expected=f"{option} KEY=VALUE, such as --set optimizer.base_lr=5e-4"
         )
-    node = parse(value, origin[0]) if value.strip() else Node(None, origin)
-
-    def anchor(child: Node) -> Node:
-        if isinstance(child.value, dict):
-            return Node({k: anchor(v) for k, v in child.value.items()}, origin, dict.fromkeys(child.value, origin))
-        return Node([anchor(v) for v in child.value] if isinstance(child.value, list) else child.value, origin)
-
-    return expand_dotted(Node({key: anchor(node)}, origin, {key: origin}))
+    plain = parse(value, origin[0]).plain() if value.strip() else None
+    return expand_dotted(placed({key: plain}, origin))

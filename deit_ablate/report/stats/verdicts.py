@@ -33,7 +33,7 @@ Verdict: TypeAlias = Literal[
 """``_small``: different, and by less than the margin. ``none``: there is nothing to compare, no pair or no baseline."""
 DIFFERENT: frozenset[Verdict] = frozenset({"better", "worse", "better_small", "worse_small"})
 
-WILD = 3
+LARGE_SCATTER = 3
 """How many times the typical scatter a row may have before its own interval is called too short."""
 ADDED_AFTER_LOOKING = "seeds were added after looking; 5% no longer holds"
 """For a table with seeds beyond those that were planned before the first look (false findings: 7 to 19%)."""
@@ -251,7 +251,7 @@ def undecided_words(
 def _notes(now: Moderated, row: int, k: int, ended: int) -> list[str]:
     notes = []
     own, typical, pairs = float(now.own_variance[row]), float(now.prior_variance[0]), int(now.pairs[row])
-    if pairs >= 2 and own > WILD**2 * typical:
+    if pairs >= 2 and own > LARGE_SCATTER**2 * typical:
         many = f" ({math.sqrt(own / typical):.1f} times the typical row's)" if typical > 0 else ""
         notes.append(f"its scatter is larger than the other rows'{many}: its own interval is too short at n={pairs}")
     error = float(now.standard_error[row])
