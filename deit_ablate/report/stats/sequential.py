@@ -80,21 +80,15 @@ def sequential(
     def taken(look: int) -> Looks:
         return look_by_look(table.differences, looks[:look], weights[:look], margin, step, strict)
 
-    def waited_for(look: int, decided: Sequence[bool]) -> list[int]:
-        """The rows that the look after ``look`` needs: not decided, nor diverged in every run so far."""
-        seen = looks[look - 1] if look else 0
-        lost: Flags = np.asarray(diverged[:, :seen].any(axis=1) & ~(ended & ~diverged)[:, :seen].any(axis=1))
-        return [i for i in range(len(rows)) if not decided[i] and not lost[i]]
-
     look, result = 0, taken(0)
-    needed = waited_for(0, result.decided.tolist())
+    needed = _waited_for(result, ended, diverged, 0)
     while needed and look < len(looks):
         first = looks[look]
         if not (ended[needed, :first].all() and all(seed in baseline for seed in planned[:first])):
             break
         look += 1
         result = taken(look)
-        needed = waited_for(look, result.decided.tolist())
+        needed = _waited_for(result, ended, diverged, looks[look - 1])
 
     last_look = np.minimum(result.last, max(look - 1, 0))
     seen = np.arange(len(planned)) < np.array(looks)[last_look][:, None]
@@ -127,6 +121,12 @@ def sequential(
         words=f"look {look} of {len(looks)} ({looks[look - 1] if look else 0} of {looks[-1]} seeds)",
         notes=tuple(_notes(found, stopped, looks, set(planned), [baseline, *rows.values()])),
     )
+
+
+def _waited_for(taken: Looks, ended: Flags, diverged: Flags, seen: int) -> list[int]:
+    """The rows that the next look needs: not decided, nor diverged in every run of the ``seen`` seeds so far."""
+    lost = diverged[:, :seen].any(axis=1) & ~(ended & ~diverged)[:, :seen].any(axis=1)
+    return np.flatnonzero(~taken.decided & ~lost).tolist()
 
 
 def _undecided(look: int, looks: Sequence[int]) -> str:
