@@ -21,7 +21,7 @@ from deit_ablate.execution import Execution
 from deit_ablate.recipe import BLOCKS
 from deit_ablate.sweep.fields import NAME, RESERVED, ProfileFile, SearchFile, SweepFile
 from deit_ablate.sweep.overrides import check_keys, layer, validate
-from deit_ablate.sweep.rows import FROM_BASELINE, KINDS
+from deit_ablate.sweep.rows import KINDS
 from deit_ablate.sweep.space import Search, read_search
 from deit_ablate.sweep.yaml import Node, assignment, expand_dotted, load, merge
 
@@ -128,12 +128,13 @@ def load_sweep(
             for stage in stages
         )
     kind, variants = _variants(node, [stage.name for stage in stages])
-    baseline = parsed.baseline or ("baseline" if kind in FROM_BASELINE else None)
+    from_baseline = kind in KINDS and KINDS[kind].from_baseline
+    baseline = parsed.baseline or ("baseline" if from_baseline else None)
     _check_baseline(node, baseline, variants)
     _check_by_profile(overrides, variants, stages, parsed.search is not None)
     mine, variants = _with_rows_stages(mine, variants, [stage.name for stage in stages])
     of_rows = {key: child for key, child in mine.items() if key not in ("recipe", "search")}
-    if kind == "cumulative":
+    if kind in KINDS and KINDS[kind].accumulates:
         variants, of_rows = _accumulated(variants, of_rows)
     given_execution = {key: getattr(parsed.execution, key) for key in parsed.execution.model_fields_set}
     return Sweep(
@@ -258,7 +259,7 @@ def _variants(node: Node, stages: Sequence[str]) -> tuple[str, tuple[Variant, ..
         raise InputError(f"{found} given", where=places, expected="exactly one of " + ", ".join([*KINDS, "search"]))
     kind = given[0]
     variants: dict[str, Variant] = {}
-    for name, overrides, where in KINDS[kind](node.value[kind]):
+    for name, overrides, where in KINDS[kind].rows(node.value[kind]):
         if not re.fullmatch(NAME, name):
             raise InputError(
                 f"{name!r} cannot name a row", where=where, key=kind, expected="letters, digits, spaces and . _ + = , -"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -13,7 +13,8 @@ from pydantic import BaseModel, ValidationError
 
 from deit_ablate import files
 from deit_ablate.errors import InputError, did_you_mean
-from deit_ablate.recipe import BLOCKS, RESETS, Block, Recipe, names
+from deit_ablate.names import fact, names
+from deit_ablate.recipe import BLOCKS, RESETS, Block, Recipe, fields_of
 from deit_ablate.sweep.yaml import Node, merge
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -172,7 +173,7 @@ def check_keys(node: Node, extra: Iterable[str] = (), prefix: str = "") -> None:
                 f"unknown key {key!r}{hint}", where=place, key=prefix + key, expected="one of " + ", ".join(known)
             )
         if key in BLOCKS:
-            fields = list(type(Recipe.model_fields[key].default).model_fields)
+            fields = list(fields_of(key))
             if not isinstance(child.value, dict):
                 raise InputError(
                     f"got {_show(child.plain())}",
@@ -213,8 +214,7 @@ def to_recipe(node: Node, seed: int | None = None) -> Recipe:
     optimizer = node.get("optimizer")
     name = optimizer.get("name") if optimizer else None
     if optimizer and name and name.value != "adamw" and optimizer.get("base_lr") is None:
-        known = names()["optimizers"]
-        rate = known.get(str(name.value), {}).get("base_lr")
+        rate, known = fact("optimizers", str(name.value), "base_lr"), names()["optimizers"]
         if rate is None:
             meant = "" if str(name.value) in known or ":" in str(name.value) else did_you_mean(str(name.value), known)
             raise InputError(
@@ -239,19 +239,3 @@ def to_recipe(node: Node, seed: int | None = None) -> Recipe:
 
 def with_seed(recipe: Recipe, seed: int) -> Recipe:
     return recipe.model_copy(update={"seed": seed})
-
-
-@functools.lru_cache(maxsize=4096)
-def _known(kind: str, name: str) -> Mapping[str, Any] | None:
-    return names()[kind].get(name)
-
-
-def offline_answer(kind: str, name: str, options: Mapping[str, Any]) -> str | bool:
-    """Whether names.json alone can say yes (True), no (the problem), or must leave it to the worker (False)."""
-    known = _known(kind, name)
-    if known is None:
-        return False
-    unknown = [option for option in options if "options" in known and option not in known["options"]]
-    if unknown:
-        return f"{name} has no option {unknown[0]!r}{did_you_mean(unknown[0], known['options'])}; it has {', '.join(known['options'])}"
-    return True

@@ -13,7 +13,8 @@ from typing import Any
 
 from deit_ablate.errors import InputError, did_you_mean
 from deit_ablate.identity import canonical, derived, difference, run_id
-from deit_ablate.recipe import Recipe, flatten, names
+from deit_ablate.names import fact
+from deit_ablate.recipe import Recipe, flatten
 from deit_ablate.sweep.confounds import Leak, planned_leaks
 from deit_ablate.sweep.load import Stage, Sweep, Variant, load_profile
 from deit_ablate.sweep.names import Answers, check_names, modules
@@ -296,7 +297,7 @@ def _check_figures(sweep: Sweep, recipes: Mapping[tuple[str, str], Recipe]) -> N
     """Refuse a row that shows, and a stage that goes on from, what its runs will not have."""
     for variant in sweep.variants:
         recipe = recipes[variant.name, sweep.stages[-1].name]
-        heads = names()["distillations"].get(recipe.distill.type, {"heads": 2})["heads"]
+        heads = fact("distillations", recipe.distill.type, "heads", 2)
         if variant.shows == "ema" and recipe.regularize.ema_decay is None:
             raise InputError(
                 "the row shows a moving average that its recipe has off",

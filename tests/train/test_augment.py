@@ -89,7 +89,7 @@ def test_switching_one_off_leaves_the_draws_of_the_others_alone() -> None:
 )
 def test_every_operation_of_timm_takes_gray_and_colour_at_any_magnitude(name: str, mode: str) -> None:
     data = dataset(1 if mode == "L" else 3)
-    policy = augment.policy(tiny(augment={"auto_augment": "rand-m9-mstd0.5-inc1"}), data)
+    policy = augment.policy("rand-m9-mstd0.5-inc1", tiny(), data)
     operation = next((each for each in policy.ops if each.name == name), None)
     if operation is None:
         operation = type(policy.ops[0])(name, prob=1.0, hparams=policy.ops[0].hparams)
@@ -104,7 +104,7 @@ def test_posterize_to_no_bits_is_black() -> None:
     for image in (Image.new("L", (4, 4), 200), Image.new("RGB", (4, 4), (200, 100, 50))):
         assert not np.asarray(augment._posterize(image, 0)).any()
         assert augment._posterize(image, 8) is image
-    policy = augment.policy(tiny(augment={"auto_augment": "original-mstd0.5"}), dataset(1))
+    policy = augment.policy("original-mstd0.5", tiny(), dataset(1))
     assert all(op.aug_fn is augment._posterize for pair in policy.policy for op in pair if "Posterize" in op.name)
 
 
