@@ -108,7 +108,8 @@ def run_id(recipe: Mapping[str, Any], parents: Mapping[str, Any], sources: Mappi
 
 def difference(recipe: Mapping[str, Any], baseline: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Dotted key -> (value in the baseline, value here), where two canonical recipes or derived values differ."""
-    here, there = dict(flatten(recipe)), dict(flatten(baseline))
+    added = {key: normal(value) for key, value in ADDED_LATER.items()}  # which a record of an earlier version has not
+    here, there = ({**added, **dict(flatten(each))} for each in (recipe, baseline))
     keys = dict.fromkeys([*there, *here])
     changed = {key: (there.get(key), here.get(key)) for key in keys if there.get(key) != here.get(key)}
     # An empty mapping that has got keys, or lost them, is told by those keys.

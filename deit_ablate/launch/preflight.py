@@ -86,7 +86,7 @@ def preflight(work: Work, ask: Callable[..., int]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "question.json"
         path.write_text(json.dumps(question))
-        ask("rehearse", str(path))
+        ask("preflight", str(path))
         answer = path.with_suffix(".answer")
         refusal = json.loads(answer.read_text()) if answer.exists() else None
     if refusal is not None:
