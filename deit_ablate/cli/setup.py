@@ -22,9 +22,6 @@ from deit_ablate.names import fact
 from deit_ablate.store import Store
 from deit_ablate.sweep.plan import Run, make_plan
 
-SUPPLIED = frozenset({"imagenet", "imagefolder"})
-"""Data sets that nobody can fetch for the user."""
-
 
 def fetch(
     sweep: SweepArgument,
@@ -66,7 +63,7 @@ def _data(runs: Mapping[str, Run], folder: Path | None) -> Iterator[dict[str, st
         usual = fact("datasets", name, "folder")
         if usual is None or (folder is None and usual != "--data-dir" and Path(usual).is_dir()):
             continue  # it is part of the package, a function of one's own, or installed
-        if name in SUPPLIED:
+        if not fact("datasets", name, "fetched"):
             print(f"data {name}: is not fetched; supply its folder with --data-dir")
         elif folder is None:
             raise InputError(
