@@ -50,7 +50,7 @@ class Off:
 class Data(Block):
     name: Name = "imagenet"
     """The data set: digits, fashion-mnist, imagenet, imagefolder, or a custom one as module:function."""
-    id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)] | None = None
+    id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._:-]*$", max_length=200)] | None = None
     """The name under which the data's fingerprint is pinned; needed by imagefolder, else the data set's name."""
     resolution: Annotated[Whole, Field(ge=4, le=4096)] = 224
     """Side of the square image that the model sees, in pixels."""
