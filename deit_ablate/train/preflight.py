@@ -23,8 +23,7 @@ from deit_ablate.train.distributed import Group, Share
 from deit_ablate.train.loop import initial_model
 from deit_ablate.train.mixing import build_mixing
 from deit_ablate.train.optim import build_optimizer
-from deit_ablate.train.parents import build_teacher
-from deit_ablate.train.teachers import WeightsStore, teacher_file
+from deit_ablate.train.teachers import WeightsStore, build_teacher, teacher_file
 
 Step = tuple[str, Callable[[], object]]
 """A key of the recipe (or of the execution), and what may raise for its sake."""

@@ -51,7 +51,7 @@ def _answer(mode: str) -> int:
     return 0
 
 
-def _rehearse(question: Path) -> int:
+def _preflight(question: Path) -> int:
     """Answer a question file beside it: in a file, because a forked child's output is the server's."""
     from deit_ablate import files
     from deit_ablate.store import Store
@@ -81,7 +81,7 @@ def main(argv: list[str]) -> int:
     if argv and argv[0] in ("fetch", "verify"):
         return _answer(argv[0])
     if argv and argv[0] == "preflight":
-        return _rehearse(Path(argv[1]))
+        return _preflight(Path(argv[1]))
     parser = argparse.ArgumentParser(prog="python -m deit_ablate.worker")
     parser.add_argument("mode", choices=["run"])
     parser.add_argument("results")

@@ -29,14 +29,13 @@ from deit_ablate.train.augment import Augmenter
 from deit_ablate.train.data.loader import epoch_views, evaluation_batches, steps_per_epoch, training_batches
 from deit_ablate.train.data.sets import ArrayImages, Dataset, Splits, digits, load_data
 from deit_ablate.train.distill import build_loss, distillation_of
-from deit_ablate.train.ema import Ema
 from deit_ablate.train.loop import initial_model, train
 from deit_ablate.train.mixing import build_mixing
 from deit_ablate.train.model import heads
-from deit_ablate.train.optim import build_optimizer, build_schedule
-from deit_ablate.train.parents import build_teacher
+from deit_ablate.train.optim import Ema, build_optimizer, build_schedule
 from deit_ablate.train.precision import autocast, build_scaler
 from deit_ablate.train.streams import seed_generators, stream
+from deit_ablate.train.teachers import build_teacher
 
 CPU = torch.device("cpu")
 
