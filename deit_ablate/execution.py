@@ -10,14 +10,13 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
     ValidatorFunctionWrapHandler,
     WrapValidator,
 )
-
-from deit_ablate.recipe import Positive
 
 SAVED = 75
 """A worker's exit code for "saved, more to do"."""
@@ -33,7 +32,18 @@ def worker_command(*arguments: str) -> list[str]:
     return [*(shlex.split(given) if given else (sys.executable, "-m", "deit_ablate.worker")), *arguments]
 
 
+def _whole(value: Any) -> Any:
+    """YAML's ``1e2`` is a float; where a whole number is meant it is one."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Whole: TypeAlias = Annotated[int, BeforeValidator(_whole)]
+Positive: TypeAlias = Annotated[Whole, Field(ge=1, le=2**31)]
+
+
 class Part(BaseModel):
+    """What a part of a user's file is parsed into: no unknown keys, no conversions of types, no change afterwards."""
+
     model_config = ConfigDict(
         extra="forbid",
         frozen=True,

@@ -8,12 +8,13 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from deit_ablate.recipe import BLOCKS, Block, Data, Distill, Recipe, Regularize, flatten, known_train_images, names
+from deit_ablate.names import fact, names
+from deit_ablate.recipe import BLOCKS, Block, Data, Distill, Recipe, Regularize, flatten, known_train_images
 
 SEMANTICS = 2
 """Raised by hand when the same recipe comes to mean another training: it is part of every id."""
 
-ADDED_LATER: dict[str, Any] = {"data.test": True}
+ADDED_LATER: dict[str, Any] = {"data.test": True, "augment.custom": []}
 """Fields added after the first release, with the value that changes nothing: at it they are not hashed."""
 
 _canonical: dict[int, tuple[Block, dict[str, Any]]] = {}
@@ -95,7 +96,7 @@ def run_id(recipe: Mapping[str, Any], parents: Mapping[str, Any], sources: Mappi
     """The id of a run: 16 hex digits of a SHA-256 over all that decides its outcome.
 
     ``recipe`` is canonical; ``parents`` maps a role (teacher, from) to {"run": id, "weights": "last" | "ema"};
-    ``sources`` maps each module of one's own to the hash of its source.
+    ``sources`` maps each custom ``module:function`` to the hash of its source.
     """
     blocks = (
         f'"{key}":{_json.get(id(recipe[key])) or canonical_json(without_later({key: recipe[key]})[key])}'
@@ -107,7 +108,8 @@ def run_id(recipe: Mapping[str, Any], parents: Mapping[str, Any], sources: Mappi
 
 def difference(recipe: Mapping[str, Any], baseline: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Dotted key -> (value in the baseline, value here), where two canonical recipes or derived values differ."""
-    here, there = dict(flatten(recipe)), dict(flatten(baseline))
+    added = {key: normal(value) for key, value in ADDED_LATER.items()}  # which a record of an earlier version has not
+    here, there = ({**added, **dict(flatten(each))} for each in (recipe, baseline))
     keys = dict.fromkeys([*there, *here])
     changed = {key: (there.get(key), here.get(key)) for key in keys if there.get(key) != here.get(key)}
     # An empty mapping that has got keys, or lost them, is told by those keys.
@@ -115,7 +117,7 @@ def difference(recipe: Mapping[str, Any], baseline: Mapping[str, Any]) -> dict[s
 
 
 def derived(recipe: Recipe, train_images: int | None = None) -> dict[str, Any]:
-    """What follows from a recipe without being written in it: what leaks along with a change.
+    """What follows from a recipe without being written in it: what changes along with it undeclared.
 
     ``train_images`` is the size of the training part, for data sets whose size names.json does not know.
     Steps and samples are None where the size is not known. Shares are of batches.
@@ -126,7 +128,6 @@ def derived(recipe: Recipe, train_images: int | None = None) -> dict[str, Any]:
     batch = recipe.schedule.batch_size
     images = train_images if train_images is not None else known_train_images(recipe.data)
     steps = images // batch if images else None
-    heads = names()["distillations"].get(recipe.distill.type, {"heads": 1})["heads"]
     return {
         "effective_lr": recipe.optimizer.base_lr * batch / 512,
         "steps_per_epoch": steps,
@@ -138,7 +139,7 @@ def derived(recipe: Recipe, train_images: int | None = None) -> dict[str, Any]:
         "mixup_share": round(mix_share, 6),
         "cutmix_share": round(cut_share, 6),
         "loss": loss_name(recipe),
-        "heads": heads,
+        "heads": fact("distillations", recipe.distill.type, "heads", 1),
     }
 
 

@@ -7,18 +7,16 @@ code where the paper is silent. A recipe holds no path and no machine: those are
 from __future__ import annotations
 
 import functools
-import json
 import math
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, create_model, model_validator
+from pydantic.fields import FieldInfo
 
-
-def _whole(value: Any) -> Any:
-    """YAML's ``1e2`` is a float; where a whole number is meant it is one."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+from deit_ablate.execution import Part, Positive, Whole
+from deit_ablate.names import fact, names
 
 
 def _plain_options(value: dict[str, Any]) -> dict[str, Any]:
@@ -29,25 +27,30 @@ def _plain_options(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
-Whole: TypeAlias = Annotated[int, BeforeValidator(_whole)]
-Positive: TypeAlias = Annotated[Whole, Field(ge=1, le=2**31)]
 Rate: TypeAlias = Annotated[float, Field(ge=0, lt=1)]
 Probability: TypeAlias = Annotated[float, Field(ge=0, le=1)]
 NonNegative: TypeAlias = Annotated[float, Field(ge=0)]
 Name: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:/-]*$", max_length=200)]
+Policy: TypeAlias = Annotated[str, Field(pattern=r"^(rand|v0|v0r|original|originalr|3a)(-[a-z]+[0-9.]+)*$")]
+CustomName: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$", max_length=200)]
 Options: TypeAlias = Annotated[dict[str, Any], AfterValidator(_plain_options)]
 
 
-class Block(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
-    )
+class Block(Part):
+    """One block of a recipe."""
+
+
+@dataclass(frozen=True)
+class Off:
+    """Marks a field as a switch: the value at which it is off, which ``leave_one_out`` sets by the field's name."""
+
+    value: Any
 
 
 class Data(Block):
     name: Name = "imagenet"
-    """The data set: digits, fashion-mnist, imagenet, imagefolder, or one of your own as module:function."""
-    id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)] | None = None
+    """The data set: digits, fashion-mnist, imagenet, imagefolder, or a custom one as module:function."""
+    id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._:-]*$", max_length=200)] | None = None
     """The name under which the data's fingerprint is pinned; needed by imagefolder, else the data set's name."""
     resolution: Annotated[Whole, Field(ge=4, le=4096)] = 224
     """Side of the square image that the model sees, in pixels."""
@@ -66,49 +69,119 @@ class Data(Block):
 class Model(Block):
     name: Name = "deit_base"
     """deit_tiny, deit_small, deit_base, deit, small_convnet, any of timm's names, or module:function."""
-    options: Options = {}
+    options: Options = Field(default={})
     """Keyword arguments of the model, such as patch_size, embed_dim, depth, num_heads."""
 
 
+class CustomAugmentation(Block):
+    """A function of the user's own package (``train.augment.Custom`` says which), with its keyword arguments."""
+
+    name: CustomName
+    options: Options = Field(default={})
+    """Its keyword arguments."""
+
+
+def _by_name(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+Custom: TypeAlias = Annotated[
+    CustomAugmentation, BeforeValidator(_by_name, json_schema_input_type=CustomName | CustomAugmentation)
+]
+
+
+def _with_added_fields(schema: dict[str, Any]) -> None:
+    schema["additionalProperties"] = False
+    schema["properties"] |= added_fields().model_json_schema().get("properties", {})
+
+
 class Augment(Block):
+    """How training images are changed. A registry entry of the trainer may add a field (``AddedField``)."""
+
+    model_config = ConfigDict(extra="allow", json_schema_extra=_with_added_fields)
+
     crop: Literal["random-resized", "pad", "none"] = "random-resized"
     """How a training image is cropped: Inception style, padded by an eighth and cropped, or only resized."""
     crop_scale: tuple[Probability, Probability] = (0.08, 1.0)
     """Range of the area that the Inception crop takes."""
     crop_ratio: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (0.75, 4 / 3)
     """Range of the Inception crop's aspect ratio."""
-    hflip: Probability = 0.5
+    hflip: Annotated[Probability, Off(0)] = 0.5
     """Probability of a horizontal flip."""
-    auto_augment: Annotated[str, Field(pattern=r"^(rand|v0|v0r|original|originalr|3a)(-[a-z]+[0-9.]+)*$")] | None = (
-        "rand-m9-mstd0.5-inc1"
-    )
+    auto_augment: Annotated[Policy | None, Off(None)] = "rand-m9-mstd0.5-inc1"
     """RandAugment or AutoAugment in timm's notation (the paper's 9/0.5), or null."""
-    color_jitter: Annotated[float, Field(ge=0, le=1)] = 0.4
+    color_jitter: Annotated[Probability, Off(0)] = 0.4
     """Strength of colour jitter. As in the reference code it acts only where auto_augment is null."""
-    erasing: Probability = 0.25
+    erasing: Annotated[Probability, Off(0)] = 0.25
     """Probability of random erasing (mode pixel, one box)."""
-    mixup: NonNegative = 0.8
+    mixup: Annotated[NonNegative, Off(0)] = 0.8
     """Mixup's Beta parameter ("Mixup prob." in Table 9); 0 switches it off."""
-    cutmix: NonNegative = 1.0
+    cutmix: Annotated[NonNegative, Off(0)] = 1.0
     """CutMix's Beta parameter ("Cutmix prob." in Table 9); 0 switches it off."""
     mix_prob: Probability = 1.0
     """Probability that a batch is mixed at all."""
     mix_switch: Probability = 0.5
     """Probability of CutMix rather than mixup where both are on, per batch."""
-    repeats: Annotated[Whole, Field(ge=1, le=100)] = 3
+    repeats: Annotated[Whole, Field(ge=1, le=100), Off(1)] = 3
     """Repeated augmentation: views of one image in a global batch; 1 switches it off."""
+    custom: Annotated[list[Custom], Off([])] = Field(default=[])
+    """Custom augmentations, after those above: module:function, or {name: module:function, options: {...}}."""
+
+    @property
+    def mixup_or_cutmix(self) -> bool:
+        return self.mix_prob > 0 and (self.mixup > 0 or self.cutmix > 0)
+
+    @model_validator(mode="after")
+    def _check_added(self) -> Augment:
+        """Added fields are checked as the others are; one at its off value is left out, so that it changes no id."""
+        if extra := self.model_extra:
+            given = added_fields().model_validate(dict(extra)).model_dump(exclude_defaults=True)
+            extra.clear()
+            extra.update(given)
+        return self
+
+
+@dataclass(frozen=True)
+class AddedField:
+    """A field of ``augment`` that a registry entry brings, called as the entry. Its default is its off value: at that
+    it is no part of a run's id, so that an addition changes no id that exists."""
+
+    doc: str
+    """What editors show."""
+    type: Literal["Probability", "Rate", "NonNegative", "Whole", "Positive", "bool"] = "Probability"
+    off: float | bool = 0
+
+
+_TYPES: dict[str, Any] = {
+    "Probability": Probability,
+    "Rate": Rate,
+    "NonNegative": NonNegative,
+    "Whole": Whole,
+    "Positive": Positive,
+    "bool": bool,
+}
+
+
+@functools.cache
+def added_fields() -> type[Block]:
+    """The fields that registry entries add to ``augment``, as a model that checks them."""
+    fields: dict[str, Any] = {
+        name: (Annotated[_TYPES[facts["type"]], Off(facts["off"])], Field(facts["off"], description=facts["doc"]))
+        for name, facts in names()["fields"].items()
+    }
+    return create_model("AddedFields", __base__=Block, **fields)
 
 
 class Regularize(Block):
-    label_smoothing: Rate = 0.1
+    label_smoothing: Annotated[Rate, Off(0)] = 0.1
     """Label smoothing, of the mixed targets too."""
     smoothing_over: Literal["all", "others"] = "all"
     """Spread the smoothing over all K classes (timm, the reference code) or over the K - 1 wrong ones."""
-    drop_path: Rate = 0.1
+    drop_path: Annotated[Rate, Off(0)] = 0.1
     """Stochastic depth: rate at the last block, growing linearly from 0."""
-    dropout: Rate = 0.0
+    dropout: Annotated[Rate, Off(0)] = 0.0
     """Dropout after the position embedding and in each block's projections (as drop_rate did in timm 0.3.2)."""
-    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = 0.99996
+    ema_decay: Annotated[Annotated[float, Field(gt=0, lt=1)] | None, Off(None)] = 0.99996
     """Decay of the moving average of the weights, or null. The raw weights are what tables show."""
 
 
@@ -117,11 +190,11 @@ class Optimizer(Block):
     """Any of timm.optim's names, or module:function."""
     base_lr: Annotated[float, Field(gt=0)] = 5e-4
     """Learning rate for a global batch of 512; the effective one is base_lr x batch / 512."""
-    weight_decay: NonNegative = 0.05
+    weight_decay: Annotated[NonNegative, Off(0)] = 0.05
     """Not applied to biases, norms, tokens and position embeddings."""
-    clip_grad: Annotated[float, Field(gt=0)] | None = None
+    clip_grad: Annotated[Annotated[float, Field(gt=0)] | None, Off(None)] = None
     """Gradient clipping by global norm, or null."""
-    options: Options = {}
+    options: Options = Field(default={})
     """Further keyword arguments of the optimizer, such as betas or momentum."""
 
 
@@ -130,7 +203,7 @@ class Schedule(Block):
     """Epochs, warm-up included; with repeated augmentation an epoch still counts N augmented images."""
     batch_size: Positive = 1024
     """Global batch size; counts repeats."""
-    warmup_epochs: NonNegative = 5.0
+    warmup_epochs: Annotated[NonNegative, Off(0)] = 5.0
     """Epochs of linear warm-up."""
     warmup_lr: NonNegative = 1e-6
     """Learning rate at which the warm-up starts; not scaled by the batch."""
@@ -174,7 +247,6 @@ class Recipe(Block):
 
     def check(self) -> Iterator[tuple[str, str, str]]:
         """What no single field can know: (dotted key, problem, expected), none for a sound recipe."""
-        facts = names()
         if self.data.name == "imagefolder" and self.data.id is None:
             yield "data.id", "imagefolder needs an id under which its fingerprint is kept", "a name such as flowers-v1"
         if not self.data.test and not self.data.validation:
@@ -208,8 +280,7 @@ class Recipe(Block):
         images = known_train_images(self.data)
         if images is not None and self.schedule.batch_size > images:
             yield "schedule.batch_size", f"{self.schedule.batch_size} is more than the {images} training images", "less"
-        known = facts["distillations"].get(self.distill.type)
-        if self.distill.alpha is None and known is None:
+        if self.distill.alpha is None and self.distill.type not in names()["distillations"]:
             yield "distill.alpha", f"{self.distill.type!r} has no default", "a number from 0 to 1"
         if self.distill.teacher_weights and not self.distill.teacher:
             yield (
@@ -220,12 +291,14 @@ class Recipe(Block):
 
     @property
     def mixes(self) -> bool:
-        return self.augment.mix_prob > 0 and (self.augment.mixup > 0 or self.augment.cutmix > 0)
+        """Whether batches are mixed, so that targets are shares (B, K) of the classes."""
+        others = self.augment.model_extra or ()
+        return self.augment.mixup_or_cutmix or any(fact("fields", name, "mixes") for name in others)
 
     @property
     def needs_teacher(self) -> bool:
-        """Whether the distillation type asks for a teacher's logits (a type of one's own does)."""
-        return bool(names()["distillations"].get(self.distill.type, {"teacher": True})["teacher"])
+        """Whether the distillation type asks for a teacher's logits (a custom type does)."""
+        return bool(fact("distillations", self.distill.type, "teacher", True))
 
 
 BLOCKS: tuple[str, ...] = tuple(name for name, info in Recipe.model_fields.items() if isinstance(info.default, Block))
@@ -233,10 +306,21 @@ RESETS = {"optimizer": ("base_lr", "options"), "model": ("options",), "data": ("
 """What a change of a block's ``name`` resets: AdamW's betas never leak into SGD."""
 
 
-@functools.cache
-def names() -> dict[str, Any]:
-    """What registries and timm offer, and with which options; generated by ``make names``."""
-    return json.loads((Path(__file__).parent / "names.json").read_text())
+def fields_of(block: str) -> dict[str, FieldInfo]:
+    """The fields of a block of the recipe, with those that registry entries add."""
+    added = added_fields().model_fields if block == "augment" else {}
+    return {**type(Recipe.model_fields[block].default).model_fields, **added}
+
+
+def switches() -> dict[str, Any]:
+    """Dotted key -> the value at which it is off, of every field that can be."""
+    return {
+        f"{block}.{name}": mark.value
+        for block in BLOCKS
+        for name, info in fields_of(block).items()
+        for mark in info.metadata
+        if isinstance(mark, Off)
+    }
 
 
 def flatten(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -250,8 +334,9 @@ def flatten(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
 
 
 def known_train_images(data: Data) -> int | None:
-    facts = names()["datasets"].get(data.name, {})
-    return split_sizes(facts["train"], data)[0] if facts.get("train") else None
+    """The size of the training part, or None where only the data themselves know it."""
+    available = fact("datasets", data.name, "train")
+    return split_sizes(available, data)[0] if available else None
 
 
 def split_sizes(available: int, data: Data) -> tuple[int, int]:

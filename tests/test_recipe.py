@@ -90,7 +90,7 @@ def test_a_field_added_later_leaves_old_ids_valid(monkeypatch: pytest.MonkeyPatc
     newer = {**canonical(Recipe())}
     newer["augment"] = {**newer["augment"], "three_augment": False}
     assert run_id(newer, {}) != before
-    monkeypatch.setattr(identity, "ADDED_LATER", {"augment.three_augment": False})
+    monkeypatch.setattr(identity, "ADDED_LATER", {**identity.ADDED_LATER, "augment.three_augment": False})
     assert run_id(newer, {}) == before, "at the value that changes nothing it is not hashed"
     newer["augment"]["three_augment"] = True
     assert run_id(newer, {}) != before

@@ -18,12 +18,9 @@ from deit_ablate.cli.targets import DEFAULT_RESULTS, Results, runs_of, stored_ru
 from deit_ablate.errors import InputError
 from deit_ablate.execution import Execution
 from deit_ablate.launch.preflight import WorkerFailed, ask_worker, keep_weights, must_have
-from deit_ablate.recipe import names
+from deit_ablate.names import fact
 from deit_ablate.store import Store
 from deit_ablate.sweep.plan import Run, make_plan
-
-SUPPLIED = frozenset({"imagenet", "imagefolder"})
-"""Data sets that nobody can fetch for the user."""
 
 
 def fetch(
@@ -63,10 +60,10 @@ def _teachers(runs: Mapping[str, Run]) -> Iterator[dict[str, str]]:
 def _data(runs: Mapping[str, Run], folder: Path | None) -> Iterator[dict[str, str]]:
     """A request for each data set that lies in a folder; says which the user must supply."""
     for name in dict.fromkeys(run.recipe["data"]["name"] for run in runs.values()):
-        usual = names()["datasets"].get(name, {}).get("folder")
+        usual = fact("datasets", name, "folder")
         if usual is None or (folder is None and usual != "--data-dir" and Path(usual).is_dir()):
             continue  # it is part of the package, a function of one's own, or installed
-        if name in SUPPLIED:
+        if not fact("datasets", name, "fetched"):
             print(f"data {name}: is not fetched; supply its folder with --data-dir")
         elif folder is None:
             raise InputError(

@@ -13,7 +13,7 @@ from deit_ablate.errors import InputError
 from deit_ablate.execution import Execution, worker_command
 from deit_ablate.launch.jobs import Work
 from deit_ablate.launch.pool import may_have_gpu
-from deit_ablate.recipe import names
+from deit_ablate.names import fact
 from deit_ablate.store import Store
 from deit_ablate.sweep.plan import Run
 
@@ -27,7 +27,7 @@ def must_have(execution: Execution, runs: Sequence[Run]) -> None:
     if runs and execution.device == "cuda" and not may_have_gpu():
         raise InputError("no CUDA device can be used here", where=("--device", 0, 0), expected="auto or cpu")
     for name in dict.fromkeys(run.recipe["data"]["name"] for run in runs):
-        usual = names()["datasets"].get(name, {}).get("folder")
+        usual = fact("datasets", name, "folder")
         folder = data_folder(name, execution)
         if usual is None or (folder is not None and folder.is_dir()):
             continue
@@ -44,7 +44,7 @@ def must_have(execution: Execution, runs: Sequence[Run]) -> None:
 def data_folder(data: str, execution: Execution) -> Path | None:
     """The folder in which a data set is to lie: the one that is given, else its usual place. None for one that is part
     of the package, and where the user has yet to say."""
-    usual = names()["datasets"].get(data, {}).get("folder")
+    usual = fact("datasets", data, "folder")
     if usual is None:
         return None
     if execution.data_dir:
@@ -86,7 +86,7 @@ def preflight(work: Work, ask: Callable[..., int]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "question.json"
         path.write_text(json.dumps(question))
-        ask("rehearse", str(path))
+        ask("preflight", str(path))
         answer = path.with_suffix(".answer")
         refusal = json.loads(answer.read_text()) if answer.exists() else None
     if refusal is not None:

@@ -6,9 +6,10 @@ import itertools
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, create_model
 
 from deit_ablate.execution import Execution, Part
+from deit_ablate.sweep.rows import KINDS
 
 RESERVED = frozenset({"runs", "reference", "submissions", "code", "data", "weights", "trash"})
 """Folders of the store, which no sweep may be called after."""
@@ -141,7 +142,14 @@ class SearchFile(Part):
     """Fresh seeds of each candidate; the best one by their mean is the row's."""
 
 
-class SweepFile(Part):
+_SHAPES = {"rows": Mapping_ | None, "axes": Mapping_ | None, "rows or keys": Mapping_ | list[str] | None}
+_KINDS: dict[str, Any] = {
+    name: (_SHAPES[kind.shape], Field(None, description=kind.doc)) for name, kind in KINDS.items()
+}
+_Kinds: Any = create_model("_Kinds", __base__=Part, **_KINDS)
+
+
+class SweepFile(_Kinds):
     """A sweep file: one question, and how to vary a recipe to answer it."""
 
     title: str = ""
@@ -160,18 +168,6 @@ class SweepFile(Part):
     execution: Execution = Execution()
     baseline: str | None = None
     """The variant that differences are taken from."""
-    variants: Mapping_ | None = None
-    """Rows by name, each with the overrides that make it differ."""
-    grid: Mapping_ | None = None
-    """Axes by key, each a list of values; one row for every combination."""
-    zip: Mapping_ | None = None
-    """Axes by key, each a list of values of equal length; one row for each position."""
-    leave_one_out: Mapping_ | list[str] | None = None
-    """From the baseline, one switch off at a time: names with overrides, or keys that have an off value."""
-    add_one: Mapping_ | list[str] | None = None
-    """From the baseline, one switch on at a time: names with overrides, or keys, set to Table 9's value."""
-    cumulative: Mapping_ | None = None
-    """From the baseline, one change after the other, each on top of those before: names with overrides."""
     search: SearchFile | None = None
     """Trials that Optuna asks for; beside `variants`, a search of its own for each row."""
     stages: dict[str, StageFile] | None = None

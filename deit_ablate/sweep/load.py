@@ -19,7 +19,7 @@ from deit_ablate.execution import Execution
 from deit_ablate.sweep.fields import NAME, RESERVED, SweepFile
 from deit_ablate.sweep.overrides import check_keys, layer, validate
 from deit_ablate.sweep.profiles import check_by_profile, load_profile, read_by_profile, split_stages
-from deit_ablate.sweep.rows import FROM_BASELINE, KINDS, Row
+from deit_ablate.sweep.rows import KINDS, Row
 from deit_ablate.sweep.space import read_search
 from deit_ablate.sweep.stages import Stage, read_stages, seed_list
 from deit_ablate.sweep.sweep import Sweep, Variant
@@ -64,7 +64,7 @@ def load_sweep(
     names = [stage.name for stage in stages if stage.name]
     variants = _variants(node, kind, names, over)
     rows = [variant.name for variant in variants]
-    baseline = parsed.baseline or ("baseline" if kind in FROM_BASELINE else None)
+    baseline = parsed.baseline or ("baseline" if kind in KINDS and KINDS[kind].from_baseline else None)
     if baseline is not None and baseline not in rows:
         raise unknown_name("no row", baseline, rows, where=node.locate(("baseline",)), key="baseline")
     check_by_profile(by_profile, rows, names, parsed.search is not None)
@@ -74,7 +74,7 @@ def load_sweep(
         file=path,
         base=base,
         stages=stages,
-        variants=_accumulated(variants) if kind == "cumulative" else variants,
+        variants=_accumulated(variants) if kind in KINDS and KINDS[kind].accumulates else variants,
         kind=kind,
         title=parsed.title or stem,
         profile=chosen,
@@ -145,7 +145,7 @@ def _variants(node: Node, kind: str, stages: Sequence[str], over: Node) -> tuple
     """The rows of the file, with what the profile changes about them (``over``)."""
     place = node.keys[kind]
     variants: dict[str, Variant] = {}
-    for row in [("tuned", Node({}, place), place)] if kind == "search" else KINDS[kind](node.value[kind]):
+    for row in [("tuned", Node({}, place), place)] if kind == "search" else KINDS[kind].rows(node.value[kind]):
         name, _, where = row
         problem, expected = "", ""
         if not re.fullmatch(NAME, name):

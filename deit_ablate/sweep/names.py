@@ -1,96 +1,118 @@
-"""Names in recipes: asked of names.json, and of the worker command (which may import torch) where that does not hold them."""
+"""Names in recipes: looked up in names.json, and asked of the worker (which may import torch) where that does not hold them."""
 
 from __future__ import annotations
 
+import functools
 import json
 import subprocess
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
-from deit_ablate.errors import InputError, Position
+from deit_ablate.errors import InputError, Position, did_you_mean
 from deit_ablate.execution import worker_command
-from deit_ablate.recipe import Recipe, names
-from deit_ablate.sweep.overrides import offline_answer
+from deit_ablate.names import names
+from deit_ablate.recipe import Recipe
+from deit_ablate.sweep.overrides import dotted
 from deit_ablate.sweep.yaml import Node
 
 Answers = dict[str, dict[str, Any]]
 """What the worker has answered about names, by question."""
 
 
-def _wanted(recipe: Recipe) -> Iterator[tuple[str, str, str, dict[str, Any]]]:
-    """(kind, dotted key, name, options) of everything that a recipe calls by name."""
-    yield "models", "model.name", recipe.model.name, recipe.model.options
-    yield "optimizers", "optimizer.name", recipe.optimizer.name, recipe.optimizer.options
-    yield "distillations", "distill.type", recipe.distill.type, {}
-    yield "datasets", "data.name", recipe.data.name, {}
+class Named(NamedTuple):
+    """Something that a recipe calls by name, and where in the recipe."""
+
+    kind: str
+    key: tuple[str | int, ...]
+    name: str
+    options: Mapping[str, Any] = {}
+
+
+def _named(recipe: Recipe) -> Iterator[Named]:
+    yield Named("models", ("model", "name"), recipe.model.name, recipe.model.options)
+    yield Named("optimizers", ("optimizer", "name"), recipe.optimizer.name, recipe.optimizer.options)
+    yield Named("distillations", ("distill", "type"), recipe.distill.type)
+    yield Named("datasets", ("data", "name"), recipe.data.name)
+    for place, custom in enumerate(recipe.augment.custom):
+        yield Named("augmentations", ("augment", "custom", place), custom.name, custom.options)
     if recipe.distill.teacher:
-        yield "models", "distill.teacher", recipe.distill.teacher, {}
+        yield Named("models", ("distill", "teacher"), recipe.distill.teacher)
 
 
 def modules(recipe: Recipe) -> list[str]:
-    return [name for _, _, name, _ in _wanted(recipe) if ":" in name]
+    """Each ``module:function`` of the recipe: the hash of its source is part of a run's id."""
+    return [named.name for named in _named(recipe) if ":" in named.name]
 
 
 def check_names(
     recipes: Mapping[tuple[str, str], Recipe], nodes: Mapping[str, Mapping[str, Node]], answers: Answers
 ) -> dict[str, str]:
-    """Refuse names and options that do not exist; returns the source hash of each module of one's own."""
-    asked: dict[str, tuple[dict[str, Any], Position]] = {}
-    seen: set[tuple[int, int, int, int]] = set()
+    """Refuse names and options that do not exist; returns the source hash of each custom ``module:function``.
+
+    Recipes are by (variant, stage), ``nodes`` say where they are written. Raises InputError at the line of a name.
+    """
+    questions: dict[str, tuple[Named, Position]] = {}
+    seen: set[tuple[int, ...]] = set()
     for (variant, stage), recipe in recipes.items():
-        blocks = (id(recipe.model), id(recipe.optimizer), id(recipe.distill), id(recipe.data))
+        blocks = tuple(map(id, (recipe.model, recipe.optimizer, recipe.distill, recipe.data, recipe.augment)))
         if blocks in seen:
             continue
         seen.add(blocks)
-        for kind, key, name, options in _wanted(recipe):
-            where = nodes[variant][stage].locate(key.split("."))
-            if key == "distill.teacher" and (":" in name or name in names()["models"]):
-                raise InputError(
-                    f"{name!r} is no pretrained model of timm's",
-                    where=where,
-                    key=key,
-                    expected="a name such as regnety_160.deit_in1k (a model of one's own teaches as a stage)",
-                )
-            answer = offline_answer(kind, name, options)
-            if isinstance(answer, str):
-                raise InputError(answer, where=where, key=key)
-            plain_timm = kind == "models" and not options and name in _timm_models()
-            if key == "distill.teacher" and recipe.distill.teacher_resolution is None:
-                plain_timm = plain_timm or name in names()["timm_pretrained"]
-            if not answer and not plain_timm:
-                request = {
-                    "kind": kind,
-                    "name": name,
-                    "options": options,
-                    "key": key,
-                    "resolution": recipe.distill.teacher_resolution
-                    if key == "distill.teacher"
-                    else recipe.data.resolution,
-                }
-                asked.setdefault(json.dumps(request, sort_keys=True), (request, where))
-    if not asked:
-        return {}
-    unknown = [question for question in asked if question not in answers]
+        for named in _named(recipe):
+            where = nodes[variant][stage].locate(named.key)
+            if not _known(named, recipe, where):
+                questions.setdefault(_question(named, recipe), (named, where))
+    unknown = [question for question in questions if question not in answers]
     if unknown:
-        answers.update(zip(unknown, ask_worker([asked[question][0] for question in unknown]), strict=True))
+        answers.update(zip(unknown, ask_worker([json.loads(question) for question in unknown]), strict=True))
     sources: dict[str, str] = {}
-    for question, (asked_for, place) in asked.items():
-        said = answers[question]
-        if not said["ok"]:
-            raise InputError(said["error"], where=place, key=asked_for["key"], expected=said.get("expected") or "")
-        if said.get("source_sha256"):
-            sources[asked_for["name"]] = said["source_sha256"]
+    for question, (named, where) in questions.items():
+        answer = answers[question]
+        if not answer["ok"]:
+            expected = answer.get("expected") or ""
+            raise InputError(answer["error"], where=where, key=dotted(named.key), expected=expected)
+        if answer.get("source_sha256"):
+            sources[named.name] = answer["source_sha256"]
     return sources
 
 
-def _timm_models() -> frozenset[str]:
-    global _timm
-    if _timm is None:
-        _timm = frozenset(names()["timm_models"])
-    return _timm
+def _question(named: Named, recipe: Recipe) -> str:
+    teaches = named.key == ("distill", "teacher")
+    resolution = recipe.distill.teacher_resolution if teaches else recipe.data.resolution
+    request = {"kind": named.kind, "name": named.name, "options": named.options, "resolution": resolution}
+    return json.dumps(request, sort_keys=True)
 
 
-_timm: frozenset[str] | None = None
+def _known(named: Named, recipe: Recipe, where: Position) -> bool:
+    """Whether names.json alone can say that this exists; else the worker is asked. Raises InputError where it can say
+    that it does not."""
+    if named.key == ("distill", "teacher"):
+        if ":" in named.name or named.name in names()["models"]:
+            raise InputError(
+                f"{named.name!r} is no pretrained model of timm's",
+                where=where,
+                key=dotted(named.key),
+                expected="a name such as regnety_160.deit_in1k (a custom model teaches as a stage)",
+            )
+        if recipe.distill.teacher_resolution is None and named.name in _timm("timm_pretrained"):
+            return True
+    known = names().get(named.kind, {}).get(named.name)
+    if known is None:
+        return named.kind == "models" and not named.options and named.name in _timm("timm_models")
+    options = known.get("options")
+    for option in named.options if options is not None else ():
+        if option not in options:
+            raise InputError(
+                f"{named.name} has no option {option!r}{did_you_mean(option, options)}; it has {', '.join(options)}",
+                where=where,
+                key=dotted(named.key),
+            )
+    return True
+
+
+@functools.cache
+def _timm(which: str) -> frozenset[str]:
+    return frozenset(names()[which])
 
 
 def ask_worker(requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -101,4 +123,5 @@ def ask_worker(requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
         raise InputError(
             f"the names could not be checked ({last})", expected="a working installation of torch and timm"
         )
-    return json.loads(done.stdout.splitlines()[-1])
+    answers: list[dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
+    return answers

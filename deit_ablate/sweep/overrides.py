@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -13,7 +13,8 @@ from pydantic import BaseModel, ValidationError
 
 from deit_ablate import files
 from deit_ablate.errors import InputError, did_you_mean, unknown_name
-from deit_ablate.recipe import BLOCKS, RESETS, Block, Recipe, names
+from deit_ablate.names import fact, names
+from deit_ablate.recipe import BLOCKS, RESETS, Block, Recipe, fields_of
 from deit_ablate.sweep.yaml import Node, merge, placed
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -142,9 +143,9 @@ def check_keys(node: Node, extra: Iterable[str] = (), prefix: str = "") -> None:
         place, expected = node.locate(("seed",), at_key=True), "`seeds:` at the top of the sweep"
         raise InputError("a row cannot set the seed", where=place, key=f"{prefix}seed", expected=expected)
     _check_mapping(node, known, prefix)
-    for block, default in _DEFAULTS.items():
+    for block in BLOCKS:
         if (child := node.get(block)) is not None:
-            _check_mapping(child, list(type(default).model_fields), f"{prefix}{block}.")
+            _check_mapping(child, list(fields_of(block)), f"{prefix}{block}.")
 
 
 def _check_mapping(node: Node, known: list[str], prefix: str) -> None:
@@ -196,7 +197,7 @@ def _with_default_rate(node: Node) -> Node:
     if optimizer is None or name is None or name.value == "adamw" or optimizer.get("base_lr") is not None:
         return node
     known, text = names()["optimizers"], str(name.value)
-    rate = known.get(text, {}).get("base_lr")
+    rate = fact("optimizers", text, "base_lr")
     if rate is None:
         hint = "" if text in known or ":" in text else did_you_mean(text, known)
         raise InputError(
@@ -206,15 +207,3 @@ def _with_default_rate(node: Node) -> Node:
             expected="base_lr beside the name",
         )
     return merge(node, placed({"optimizer": {"base_lr": rate}}, name.where))
-
-
-def offline_answer(kind: str, name: str, options: Mapping[str, Any]) -> str | bool:
-    """Whether names.json alone can say yes (True), no (the problem), or must leave it to the worker (False)."""
-    known = names()[kind].get(name)
-    if known is None:
-        return False
-    allowed = known.get("options", options)
-    unknown = next((option for option in options if option not in allowed), None)
-    if unknown is None:
-        return True
-    return f"{name} has no option {unknown!r}{did_you_mean(unknown, allowed)}; it has {', '.join(allowed)}"

@@ -13,7 +13,8 @@ from typing import Any
 
 from deit_ablate.errors import InputError, unknown_name
 from deit_ablate.identity import canonical, derived, difference, run_id
-from deit_ablate.recipe import Recipe, flatten, names
+from deit_ablate.names import fact
+from deit_ablate.recipe import Recipe, flatten
 from deit_ablate.sweep.confounds import Undeclared, planned_undeclared
 from deit_ablate.sweep.names import Answers, check_names, modules
 from deit_ablate.sweep.overrides import check_keys, layer, to_recipe, weights_path
@@ -307,7 +308,7 @@ def _check_figures(sweep: Sweep, recipes: Mapping[tuple[str, str], Recipe]) -> N
     """Refuse a row that shows, and a stage that starts from, what its runs will not have."""
     for variant in sweep.variants:
         recipe = recipes[variant.name, sweep.final.name]
-        heads = names()["distillations"].get(recipe.distill.type, {"heads": 2})["heads"]
+        heads = fact("distillations", recipe.distill.type, "heads", 2)
         if variant.shows == "ema" and recipe.regularize.ema_decay is None:
             raise InputError(
                 "the row shows a moving average that its recipe has off",

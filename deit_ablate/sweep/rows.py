@@ -1,6 +1,6 @@
 """The kinds of sweep: each turns its part of the file into rows (name, overrides, place).
 
-To add one: a generator of rows, a line in ``KINDS``, and a field of the same name in ``sweepfile.SweepFile``.
+To add one: a generator of rows and an entry in ``KINDS``. The key of sweep files, its schema and its checks follow.
 """
 
 from __future__ import annotations
@@ -8,30 +8,13 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Callable, Iterator
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from deit_ablate.errors import InputError, Position, did_you_mean
-from deit_ablate.recipe import Recipe, flatten
+from deit_ablate.recipe import Recipe, flatten, switches
 from deit_ablate.sweep.overrides import dotted
 from deit_ablate.sweep.yaml import Node, expand_dotted, merge
-
-OFF: dict[str, Any] = {
-    "augment.auto_augment": None,
-    "augment.color_jitter": 0,
-    "augment.hflip": 0,
-    "augment.erasing": 0,
-    "augment.mixup": 0,
-    "augment.cutmix": 0,
-    "augment.repeats": 1,
-    "regularize.label_smoothing": 0,
-    "regularize.drop_path": 0,
-    "regularize.dropout": 0,
-    "regularize.ema_decay": None,
-    "optimizer.weight_decay": 0,
-    "optimizer.clip_grad": None,
-    "schedule.warmup_epochs": 0,
-}
-"""The value at which a switch is off, for ``leave_one_out`` given as a list of keys."""
 
 Row = tuple[str, Node, Position]
 
@@ -125,26 +108,28 @@ def _switches(node: Node, values: Callable[[str, Position], Any], prefix: str) -
 
 
 def _leave_one_out(node: Node) -> Iterator[Row]:
+    off_values = switches()
+
     def off(key: str, where: Position) -> Any:
-        if key not in OFF:
+        if key not in off_values:
             raise InputError(
-                f"{key!r} has no off value{did_you_mean(key, OFF)}",
+                f"{key!r} has no off value{did_you_mean(key, off_values)}",
                 where=where,
-                expected="one of " + ", ".join(OFF) + "; or `name: {overrides}`",
+                expected="one of " + ", ".join(off_values) + "; or `name: {overrides}`",
             )
-        return OFF[key]
+        return off_values[key]
 
     return _switches(node, off, "no ")
 
 
 def _add_one(node: Node) -> Iterator[Row]:
-    table9 = Recipe().model_dump()
+    off_values, table9 = switches(), Recipe().model_dump()
 
     def on(key: str, where: Position) -> Any:
         block, _, name = key.partition(".")
-        if key not in OFF or table9[block][name] == OFF[key]:
+        if key not in off_values or table9[block].get(name, off_values[key]) == off_values[key]:
             raise InputError(
-                f"{key!r} is no switch that Table 9 has on{did_you_mean(key, OFF)}",
+                f"{key!r} is no switch that Table 9 has on{did_you_mean(key, off_values)}",
                 where=where,
                 expected="`name: {overrides}`",
             )
@@ -154,19 +139,47 @@ def _add_one(node: Node) -> Iterator[Row]:
 
 
 def _cumulative(node: Node) -> Iterator[Row]:
-    """Each row by its own change; ``spec`` puts it on top of those before, with what a profile makes of them."""
+    """Each row by its own change; ``load`` puts it on top of those before, with what a profile makes of them."""
     yield "baseline", Node({}, node.where), node.where
     for name, overrides, place in _named(node):
         yield "+" + name, overrides, place
 
 
-KINDS: dict[str, Callable[[Node], Iterator[Row]]] = {
-    "variants": _named,
-    "grid": _grid,
-    "zip": _zip,
-    "leave_one_out": _leave_one_out,
-    "add_one": _add_one,
-    "cumulative": _cumulative,
+@dataclass(frozen=True)
+class Kind:
+    """A kind of sweep. ``rows`` makes rows out of its part of the file, and raises InputError at what is no such part."""
+
+    rows: Callable[[Node], Iterator[Row]]
+    doc: str
+    """What editors show."""
+    shape: Literal["rows", "rows or keys", "axes"] = "rows"
+    """What the part looks like: names with overrides (or a list of keys), or keys with lists of values."""
+    from_baseline: bool = False
+    """Whether its first row is the baseline."""
+    accumulates: bool = False
+    """Whether each row's change comes on top of those of the rows before."""
+
+
+KINDS: dict[str, Kind] = {
+    "variants": Kind(_named, "Rows by name, each with the overrides that make it differ."),
+    "grid": Kind(_grid, "Axes by key, each a list of values; one row for every combination.", "axes"),
+    "zip": Kind(_zip, "Axes by key, each a list of values of equal length; one row for each position.", "axes"),
+    "leave_one_out": Kind(
+        _leave_one_out,
+        "From the baseline, one switch off at a time: names with overrides, or keys that have an off value.",
+        "rows or keys",
+        from_baseline=True,
+    ),
+    "add_one": Kind(
+        _add_one,
+        "From the baseline, one switch on at a time: names with overrides, or keys, set to Table 9's value.",
+        "rows or keys",
+        from_baseline=True,
+    ),
+    "cumulative": Kind(
+        _cumulative,
+        "From the baseline, one change after the other, each on top of those before: names with overrides.",
+        from_baseline=True,
+        accumulates=True,
+    ),
 }
-FROM_BASELINE = frozenset({"leave_one_out", "add_one", "cumulative"})
-"""Kinds whose first row is the baseline."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from deit_ablate.recipe import Recipe
 from deit_ablate.sweep.fields import NAME, ProfileFile, SweepFile
+from deit_ablate.sweep.rows import KINDS
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -41,17 +42,15 @@ def _with_recipes(schema: dict[str, Any]) -> dict[str, Any]:
         "type": ["object", "null"],
         "description": "Overrides of the recipe; `shows`; or a stage's name with its overrides.",
     }
-    rows = {"type": "object", "propertyNames": {"pattern": NAME}, "additionalProperties": row}
+    rows: dict[str, Any] = {"type": "object", "propertyNames": {"pattern": NAME}, "additionalProperties": row}
     axes = {"type": "object", "description": "Keys (dotted or nested) with lists of values."}
     properties = schema["properties"]
     properties["recipe"] = {**overrides, "description": properties["recipe"].get("description", "")}
-    for key, part in (("variants", rows), ("cumulative", rows), ("grid", axes), ("zip", axes)):
-        if key in properties:
-            properties[key] = {**part, "description": properties[key].get("description", "")}
-    for key in ("leave_one_out", "add_one"):
-        if key in properties:
-            listed = {"type": "array", "items": {"type": "string"}, "minItems": 1}
-            properties[key] = {"anyOf": [rows, listed], "description": properties[key].get("description", "")}
+    listed = {"type": "array", "items": {"type": "string"}, "minItems": 1}
+    shapes: dict[str, dict[str, Any]] = {"rows": rows, "axes": axes, "rows or keys": {"anyOf": [rows, listed]}}
+    for name, kind in KINDS.items():
+        if name in properties:
+            properties[name] = {**shapes[kind.shape], "description": kind.doc}
     if "StageFile" in definitions:
         definitions["StageFile"]["properties"]["recipe"] = overrides
     return {**schema, "$schema": DIALECT, "$defs": definitions}

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, WithJsonSchema, model_validator
 from deit_ablate.errors import InputError, Position, unknown_name
 from deit_ablate.execution import Part
 from deit_ablate.identity import canonical_json, normal
-from deit_ablate.recipe import BLOCKS, Recipe, flatten
+from deit_ablate.recipe import BLOCKS, fields_of, flatten
 from deit_ablate.sweep.fields import SearchFile
 from deit_ablate.sweep.overrides import check_keys, dotted, validate
 from deit_ablate.sweep.rows import nested
@@ -161,7 +161,7 @@ def _numeric(key: str) -> bool:
     block, _, name = key.partition(".")
     if block not in BLOCKS or "." in name:
         return True
-    field = type(Recipe.model_fields[block].default).model_fields.get(name)
+    field = fields_of(block).get(name)
     return field is None or any(kind in str(field.annotation) for kind in ("float", "int"))
 
 

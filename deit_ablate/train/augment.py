@@ -1,19 +1,28 @@
-"""Augmentation per image: timm's and torchvision's operations, each seeded from a stream of its own.
+"""Augmentation per image: timm's and torchvision's operations and custom ones, each seeded from a stream of its own.
 
-To add one, write a function of the recipe and the data set that returns the operation, or None where the recipe
-has it off, and give it a line in ``AUGMENTATIONS`` (on PIL images, in order) or ``TENSOR_AUGMENTATIONS`` (on
-normalised tensors).
+To add one, write a function of its field's value, the recipe and the data set that returns the operation, and give it
+an entry in ``AUGMENTATIONS`` (on PIL images, in order) or ``TENSOR_AUGMENTATIONS`` (in place, on normalised tensors)::
+
+    "noise": Augmentation(noise, AddedField("Standard deviation of noise, in grey levels.", type="NonNegative")),
+
+With that ``augment: {noise: 8}`` works in sweep files, their schema and ``leave_one_out``. A custom one, in the user's
+own package, is a function that ``Custom`` describes, and needs no entry.
 """
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Callable, Sequence
+import typing
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
+from pydantic import TypeAdapter, ValidationError
 from timm.data.auto_augment import auto_augment_transform, rand_augment_transform
 from timm.data.random_erasing import RandomErasing
 from timm.data.transforms import RandomResizedCropAndInterpolation
@@ -21,36 +30,35 @@ from torch import Tensor
 from torchvision import transforms
 
 from deit_ablate.errors import TrainError
-from deit_ablate.recipe import Recipe
+from deit_ablate.recipe import AddedField, Recipe, switches
 from deit_ablate.train.data.sets import Dataset
-from deit_ablate.train.streams import seed_generators, stream
+from deit_ablate.train.registry import check_options, load, option_names
+from deit_ablate.train.streams import generator, seed_generators, stream
 
 Operation = Callable[[Any], Any]
 
 
-def crop(recipe: Recipe, dataset: Dataset) -> Operation | None:
+def crop(kind: str, recipe: Recipe, dataset: Dataset) -> Operation:
     """The picture at the recipe's resolution: Inception crop (bicubic), padded by an eighth and cropped, or resized."""
     augment, side = recipe.augment, recipe.data.resolution
-    if augment.crop == "random-resized":
+    if kind == "random-resized":
         return RandomResizedCropAndInterpolation(
             side, scale=augment.crop_scale, ratio=augment.crop_ratio, interpolation="bicubic"
         )
-    if augment.crop == "none":
+    if kind == "none":
         return _resize(side)
     padded = transforms.RandomCrop(side, padding=max(1, side // 8))
     return transforms.Compose([_resize(side), padded])
 
 
-def flip(recipe: Recipe, dataset: Dataset) -> Operation | None:
-    """A horizontal flip with the recipe's probability."""
-    return transforms.RandomHorizontalFlip(recipe.augment.hflip) if recipe.augment.hflip else None
+def flip(probability: float, recipe: Recipe, dataset: Dataset) -> Operation:
+    """A horizontal flip with this probability."""
+    operation: Operation = transforms.RandomHorizontalFlip(probability)
+    return operation
 
 
-def policy(recipe: Recipe, dataset: Dataset) -> Operation | None:
+def policy(text: str, recipe: Recipe, dataset: Dataset) -> Operation:
     """RandAugment or AutoAugment, in timm's notation. Raises TrainError for a notation that timm does not know."""
-    text = recipe.augment.auto_augment
-    if text is None:
-        return None
     grey = tuple(min(255, round(255 * mean)) for mean in dataset.mean)
     settings = {
         "translate_const": int(recipe.data.resolution * 0.45),
@@ -67,30 +75,115 @@ def policy(recipe: Recipe, dataset: Dataset) -> Operation | None:
     return found
 
 
-def jitter(recipe: Recipe, dataset: Dataset) -> Operation | None:
+def jitter(strength: float, recipe: Recipe, dataset: Dataset) -> Operation | None:
     """Colour jitter (brightness, contrast, saturation); as in the reference code only where no policy is set."""
-    strength = recipe.augment.color_jitter
-    if not strength or recipe.augment.auto_augment is not None:
-        return None
-    return transforms.ColorJitter(strength, strength, strength)
+    return None if recipe.augment.auto_augment is not None else transforms.ColorJitter(strength, strength, strength)
 
 
-def erasing(recipe: Recipe, dataset: Dataset) -> Operation | None:
+def erasing(probability: float, recipe: Recipe, dataset: Dataset) -> Operation:
     """Random erasing: one box of normal noise, in place on a normalised (C, H, W) tensor."""
-    if not recipe.augment.erasing:
-        return None
-    return RandomErasing(recipe.augment.erasing, mode="pixel", max_count=1, device="cpu")
+    operation: Operation = RandomErasing(probability, mode="pixel", max_count=1, device="cpu")
+    return operation
 
 
-AUGMENTATIONS: dict[str, Callable[[Recipe, Dataset], Operation | None]] = {
-    "crop": crop,
-    "flip": flip,
-    "policy": policy,
-    "jitter": jitter,
+@dataclass(frozen=True)
+class Augmentation:
+    """``build(value, recipe, dataset)`` gives the operation, or None where another field switches it off. ``field`` is
+    the one of ``augment`` whose value that is: a field of ``recipe.Augment``, or one that comes with the entry."""
+
+    build: Callable[[Any, Recipe, Dataset], Operation | None]
+    field: str | AddedField
+
+
+AUGMENTATIONS: dict[str, Augmentation] = {
+    "crop": Augmentation(crop, "crop"),
+    "flip": Augmentation(flip, "hflip"),
+    "policy": Augmentation(policy, "auto_augment"),
+    "jitter": Augmentation(jitter, "color_jitter"),
 }
-TENSOR_AUGMENTATIONS: dict[str, Callable[[Recipe, Dataset], Operation | None]] = {
-    "erasing": erasing,
+TENSOR_AUGMENTATIONS: dict[str, Augmentation] = {
+    "erasing": Augmentation(erasing, "erasing"),
 }
+
+
+def operations(registry: Mapping[str, Augmentation], recipe: Recipe, dataset: Dataset) -> dict[str, Operation]:
+    """The registry's operations that the recipe has on, in the registry's order."""
+    found = {}
+    for name, entry in registry.items():
+        if isinstance(entry.field, AddedField):
+            value, off = getattr(recipe.augment, name, entry.field.off), entry.field.off
+        else:
+            value, off = getattr(recipe.augment, entry.field), switches().get(f"augment.{entry.field}", ...)
+        if value != off and (operation := entry.build(value, recipe, dataset)) is not None:
+            found[name] = operation
+    return found
+
+
+@dataclass(frozen=True)
+class Custom:
+    """A custom augmentation, ``module:function`` in ``augment.custom``: after the built-in ones, in the recipe's order.
+
+    ``function(image, rng, **options)`` is given a PIL image of the recipe's resolution (mode L or RGB) and returns one
+    of the same size and mode; ``function(tensor, rng, **options)``, by the name of its first parameter, a normalised
+    (C, H, W) float32 tensor, and returns one of that shape. ``rng`` is a ``numpy.random.RandomState``, seeded by run,
+    epoch, image and repeat, and by the function's name: to add one leaves the draws of the others as they were. The
+    global generators (random, numpy, torch) are seeded alike, for library code that draws from them.
+    """
+
+    name: str
+    function: Callable[..., Any]
+    options: Mapping[str, Any]
+    takes: str
+    """``image`` or ``tensor``."""
+
+    @classmethod
+    def of(cls, name: str, options: Mapping[str, Any]) -> Custom:
+        """Raises TrainError where there is no such function, or it does not take these options."""
+        function = load(name)
+        if not callable(function):
+            raise TrainError(f"{name} is not a function")
+        parameters = list(inspect.signature(function).parameters.values())
+        if len(parameters) < 2 or parameters[0].name not in ("image", "tensor"):
+            raise TrainError(f"{name} is not a function of (image, rng, ...) or (tensor, rng, ...)")
+        takes, rng = parameters[0].name, parameters[1].name
+        check_options(f"the augmentation {name}", options, option_names(function, skip=(takes, rng)))
+        try:
+            inspect.signature(function).bind(None, None, **options)
+        except TypeError as error:
+            raise TrainError(f"the augmentation {name}: {error}") from error
+        try:
+            types = typing.get_type_hints(function)
+        except Exception:  # names that only a type checker imports
+            types = {}
+        for option, value in options.items():
+            try:
+                TypeAdapter(types.get(option, Any)).validate_python(value)
+            except ValidationError as error:
+                problem = error.errors(include_url=False)[0]["msg"]
+                raise TrainError(f"the augmentation {name}, option {option!r}: {problem}, got {value!r}") from error
+        return cls(name, function, options, takes)
+
+    def __call__(self, given: Any, rng: np.random.RandomState) -> Any:
+        """The changed image or tensor. Raises TrainError where it is of another kind, size or mode."""
+        made = self.function(given, rng, **self.options)
+        if self.takes == "image":
+            right = isinstance(made, Image.Image) and (made.size, made.mode) == (given.size, given.mode)
+        else:
+            right = isinstance(made, Tensor) and made.shape == given.shape
+        if not right:
+            raise TrainError(f"the augmentation {self.name} returned no {self.takes} like the one that it was given")
+        return made
+
+
+def custom_operations(recipe: Recipe) -> dict[str, Custom]:
+    """The recipe's custom augmentations by the names of their streams: one that is listed twice has two."""
+    times: Counter[str] = Counter()
+    found = {}
+    for wanted in recipe.augment.custom:
+        times[wanted.name] += 1
+        suffix = f"#{times[wanted.name]}" if times[wanted.name] > 1 else ""
+        found[wanted.name + suffix] = Custom.of(wanted.name, wanted.options)
+    return found
 
 
 class Augmenter:
@@ -99,12 +192,11 @@ class Augmenter:
     def __init__(self, recipe: Recipe, dataset: Dataset) -> None:
         self.seed = recipe.seed
         self.normalise = Normalise(dataset)
-        self.operations = {
-            name: operation for name, build in AUGMENTATIONS.items() if (operation := build(recipe, dataset))
-        }
-        self.tensor_operations = {
-            name: operation for name, build in TENSOR_AUGMENTATIONS.items() if (operation := build(recipe, dataset))
-        }
+        custom = custom_operations(recipe)
+        self.operations = operations(AUGMENTATIONS, recipe, dataset)
+        self.custom = {name: each for name, each in custom.items() if each.takes == "image"}
+        self.tensor_operations = operations(TENSOR_AUGMENTATIONS, recipe, dataset)
+        self.custom_on_tensors = {name: each for name, each in custom.items() if each.takes == "tensor"}
 
     def __call__(self, pictures: Sequence[Image.Image], views: Sequence[tuple[int, int, int]]) -> Tensor:
         """Pictures, each with its (epoch, index, repeat), to normalised images: (B, C, H, W) float32."""
@@ -113,16 +205,25 @@ class Augmenter:
             for name, operation in self.operations.items():
                 self._seed(name, view)
                 picture = operation(picture)
+            if self.custom:
+                picture = picture.copy()  # they may draw on it, and the repeats of an image share one picture
+            for name, custom in self.custom.items():
+                picture = custom(picture, generator(self._seed(name, view)))
             arrays.append(np.asarray(picture))
         images = self.normalise(arrays)
         for name, operation in self.tensor_operations.items():
             for image, view in zip(images, views, strict=True):
                 self._seed(name, view)
                 operation(image)
+        for name, custom in self.custom_on_tensors.items():
+            for place, view in enumerate(views):
+                images[place] = custom(images[place], generator(self._seed(name, view)))
         return images
 
-    def _seed(self, name: str, view: tuple[int, int, int]) -> None:
-        seed_generators(stream(self.seed, f"augment/{name}", *view))
+    def _seed(self, name: str, view: tuple[int, int, int]) -> int:
+        seed = stream(self.seed, f"augment/{name}", *view)
+        seed_generators(seed)
+        return seed
 
 
 class Normalise:
@@ -138,12 +239,13 @@ class Normalise:
         return batch.to(torch.float32, memory_format=torch.contiguous_format).sub_(self.mean).mul_(self.factor)
 
 
-def evaluation(recipe: Recipe) -> Operation | None:
+def evaluation(recipe: Recipe) -> Operation:
     """Resized to resolution / eval_crop (bicubic) and cropped in the centre, as the reference code does."""
     side = recipe.data.resolution
     whole = math.floor(side / recipe.data.eval_crop)
     resize = transforms.Resize(whole, transforms.InterpolationMode.BICUBIC)
-    return transforms.Compose([resize, transforms.CenterCrop(side)])
+    operation: Operation = transforms.Compose([resize, transforms.CenterCrop(side)])
+    return operation
 
 
 def _resize(side: int) -> Operation:

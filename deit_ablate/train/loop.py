@@ -20,20 +20,19 @@ from torch import nn
 
 from deit_ablate.errors import TrainError
 from deit_ablate.recipe import Recipe
+from deit_ablate.train.checkpoint import Position, restore, to_state
 from deit_ablate.train.data.loader import steps_per_epoch, training_batches
 from deit_ablate.train.data.sets import Splits, load_data
 from deit_ablate.train.distill import build_loss, distillation_of
 from deit_ablate.train.distributed import Group, Share
-from deit_ablate.train.ema import Ema
 from deit_ablate.train.losses import Losses
 from deit_ablate.train.mixing import build_mixing
 from deit_ablate.train.model import build_model, load_weights, shape_of
-from deit_ablate.train.optim import build_optimizer, build_schedule
+from deit_ablate.train.optim import Ema, build_optimizer, build_schedule
 from deit_ablate.train.outcome import Examiner, Outcome
-from deit_ablate.train.parents import Parent, build_teacher, parent_weights
-from deit_ablate.train.position import Position, restore, to_state
 from deit_ablate.train.precision import HeadsOf, autocast, build_scaler, set_up
 from deit_ablate.train.streams import seed_generators, stream
+from deit_ablate.train.teachers import Parent, build_teacher, parent_weights
 
 __all__ = ["Journal", "Outcome", "Parent", "TrainError", "train"]
 

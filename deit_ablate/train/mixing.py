@@ -1,33 +1,37 @@
 """Augmentation per batch: mixup and CutMix, and the targets that go with them.
 
-To add one, write a function of the recipe and the number of classes that returns the operation, or None where
-the recipe has it off, and give it a line in ``MIXINGS``.
+To add one, write a function of its field's value, the recipe and the number of classes that returns the operation,
+and give it an entry in ``MIXINGS`` with an ``AddedField``. Where a recipe has it on, the targets of every batch must be
+shares (B, K), which hold the label smoothing, and images must be paired as timm does: the i-th with the i-th from the
+end, so that a batch can be cut into chunks (``distributed.Share``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 from timm.data.mixup import Mixup
 from torch import Tensor
 
 from deit_ablate.errors import TrainError
-from deit_ablate.recipe import Recipe, Regularize
+from deit_ablate.recipe import AddedField, Recipe, Regularize
 
 Mixing = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """Images (B, C, H, W), changed in place, and targets (B,) to images and targets (B,) or (B, K)."""
 
 
-def mixup_cutmix(recipe: Recipe, classes: int) -> Mixing | None:
+def mixup_cutmix(value: None, recipe: Recipe, classes: int) -> Mixing | None:
     """Timm's mixup and CutMix, per batch, with the label smoothing in the mixed targets (B, K).
 
     A batch that ``mix_prob`` leaves alone gets smoothed targets (B, K) too.
 
     With one of the two off the other gets every batch, as in the reference code. Draws from numpy's generator.
     """
-    if not recipe.mixes:
-        return None
     augment = recipe.augment
+    if not augment.mixup_or_cutmix:
+        return None
     return Mixup(
         mixup_alpha=augment.mixup,
         cutmix_alpha=augment.cutmix,
@@ -57,14 +61,28 @@ def smoothing_over_all(regularize: Regularize, classes: int) -> float:
     return smoothing * classes / (classes - 1)
 
 
-MIXINGS: dict[str, Callable[[Recipe, int], Mixing | None]] = {
-    "mixup-cutmix": mixup_cutmix,
+@dataclass(frozen=True)
+class Mixer:
+    """``build(value, recipe, classes)`` gives the operation, or None where it is off. ``field`` comes with the entry, and
+    ``value`` is the recipe's; without one (its fields are in ``recipe.Augment``) ``value`` is None."""
+
+    build: Callable[[Any, Recipe, int], Mixing | None]
+    field: AddedField | None = None
+
+
+MIXINGS: dict[str, Mixer] = {
+    "mixup-cutmix": Mixer(mixup_cutmix),
 }
 
 
 def build_mixing(recipe: Recipe, classes: int) -> Mixing:
     """All that the recipe has on, in order; images and targets as they are where it has none."""
-    operations = [operation for build in MIXINGS.values() if (operation := build(recipe, classes))]
+    operations = []
+    for name, entry in MIXINGS.items():
+        value = getattr(recipe.augment, name, entry.field.off) if entry.field else None
+        on = entry.field is None or value != entry.field.off
+        if on and (operation := entry.build(value, recipe, classes)) is not None:
+            operations.append(operation)
 
     def mix(images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         for operation in operations:

@@ -1,91 +1,66 @@
 """What can be called by name: the content of ``names.json``, and answers about names that are not in it.
 
 The rest of the package plans sweeps without torch, from ``names.json``; this module, which has torch, writes it
-(``make names``) and answers what it cannot know: timm names newer than the file, and ``module:function``.
+(``make names``) and answers what it cannot know: timm names newer than the file, and custom ``module:function``.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import logging
-from collections.abc import Callable, Iterable
-from typing import Any
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import timm
 import torch
 
 from deit_ablate.errors import TrainError, nearest
-from deit_ablate.train.data.sets import DATASETS, FASHION_DEBIAN
+from deit_ablate.names import PACKAGE, hashes
+from deit_ablate.recipe import AddedField
+from deit_ablate.train import augment, distill, mixing, model, optim, registry
+from deit_ablate.train.augment import AUGMENTATIONS, TENSOR_AUGMENTATIONS, Custom
+from deit_ablate.train.data import sets
+from deit_ablate.train.data.sets import DATASETS, DatasetEntry
 from deit_ablate.train.distill import DISTILLATIONS, Distillation, distillation_of
+from deit_ablate.train.mixing import MIXINGS
 from deit_ablate.train.model import MODELS, Shape, build_model
 from deit_ablate.train.optim import OPTIMIZERS, optimizer_options, timm_optimizers
 from deit_ablate.train.registry import check_options, load, option_names, source_sha256
 
-DATASET_FACTS: dict[str, dict[str, int | str | None]] = {
-    "digits": {"folder": None, "classes": 10, "train": 1198, "test": 599, "channels": 1, "resolution": 16},
-    "fashion-mnist": {
-        "folder": str(FASHION_DEBIAN),
-        "classes": 10,
-        "train": 60_000,
-        "test": 10_000,
-        "channels": 1,
-        "resolution": 28,
-    },
-    "cifar10": {
-        "folder": "--data-dir",
-        "classes": 10,
-        "train": 50_000,
-        "test": 10_000,
-        "channels": 3,
-        "resolution": 32,
-    },
-    "cifar100": {
-        "folder": "--data-dir",
-        "classes": 100,
-        "train": 50_000,
-        "test": 10_000,
-        "channels": 3,
-        "resolution": 32,
-    },
-    "imagenet": {
-        "folder": "--data-dir",
-        "classes": 1000,
-        "train": 1_281_167,
-        "test": 50_000,
-        "channels": 3,
-        "resolution": 224,
-    },
-    "imagefolder": {
-        "folder": "--data-dir",
-        "classes": None,
-        "train": None,
-        "test": None,
-        "channels": 3,
-        "resolution": None,
-    },
-}
-"""What is known of a data set without reading it; ``train`` counts the images before any are set aside.
-
-``folder`` says where it lies: null where it is shipped, "--data-dir" where the user must say, else a usual place.
-"""
+Facts = dict[str, Any]
+SOURCES = (augment, distill, mixing, model, optim, registry, sets, sys.modules[__name__])
+"""The modules that hold the registries, and that say what is told of their entries."""
 
 
-def offered() -> dict[str, Any]:
-    """The content of ``names.json``: every registry's names with their options, and timm's names."""
-    unknown = dict.fromkeys(("folder", "classes", "train", "test", "channels", "resolution"))
+def offered() -> Facts:
+    """The content of ``names.json``: every registry's names with their options and facts, timm's names, and the hashes
+    of the sources that say so."""
     return {
+        "sources": hashes(Path(str(module.__file__)).relative_to(PACKAGE).as_posix() for module in SOURCES),
         "timm": timm.__version__,
         "models": {name: {"options": option_names(function, skip=("shape",))} for name, function in MODELS.items()},
         "timm_models": sorted(timm.list_models()),
         "timm_pretrained": sorted(timm.list_models(pretrained=True)),
-        "optimizers": {name: _optimizer_facts(name) for name in sorted({*OPTIMIZERS, *timm_optimizers()})},
+        "optimizers": {name: _optimizer_facts(name) for name in sorted(KINDS["optimizers"].known())},
         "distillations": {name: _distillation_facts(kind) for name, kind in DISTILLATIONS.items()},
-        "datasets": {name: dict(DATASET_FACTS.get(name, unknown)) for name in DATASETS},
+        "datasets": {name: _dataset_facts(entry) for name, entry in DATASETS.items()},
+        "fields": dict(_fields()),
     }
 
 
+def _fields() -> Iterator[tuple[str, Facts]]:
+    """The fields of the recipe's ``augment`` that come with an entry."""
+    for entries in (AUGMENTATIONS, TENSOR_AUGMENTATIONS, MIXINGS):
+        for name, entry in entries.items():
+            if isinstance(entry.field, AddedField):
+                yield name, {**dataclasses.asdict(entry.field), "mixes": entries is MIXINGS}
+
+
 def ask(requests: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """An answer to each request {"kind": models | optimizers | distillations | datasets, "name", "options", ...}.
+    """An answer to each request {"kind": one of KINDS, "name", "options", ...}.
 
     An answer has "ok", "error" (None where ok), "expected" (the options or the nearest name, or None), "nearest",
     "source_sha256" (of the module in ``module:function``, else None) and "facts" (what ``names.json`` would hold).
@@ -95,36 +70,27 @@ def ask(requests: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _answer(request: dict[str, Any]) -> dict[str, Any]:
-    kind, name = request["kind"], request["name"]
-    answer: dict[str, Any] = {
-        "ok": False,
-        "error": None,
-        "expected": None,
-        "nearest": None,
-        "source_sha256": None,
-        "facts": {},
-    }
+    name, kind = request["name"], KINDS.get(request["kind"])
+    answer: dict[str, Any] = dict.fromkeys(("error", "expected", "nearest", "source_sha256"))
+    answer |= {"ok": False, "facts": {}}
     try:
-        if kind not in _CHECKS:
-            raise TrainError(f"nothing of the kind {kind!r} has a name")
+        if kind is None:
+            raise TrainError(f"nothing of the kind {request['kind']!r} has a name")
         if ":" in name:
             answer["source_sha256"] = source_sha256(name)
-        answer["facts"] = _CHECKS[kind](request)
+        answer["facts"] = kind.facts(request)
         answer["ok"] = True
     except TrainError as error:
         answer["error"] = str(error)
-        answer["nearest"] = nearest(name, _KNOWN[kind]()) if kind in _KNOWN and not _known(kind, name) else None
-        answer["expected"] = f"a name such as {answer['nearest']}" if answer["nearest"] else None
-    except Exception as error:  # code of one's own may raise anything; planning must still say what and where
+        if kind is not None and ":" not in name and name not in (known := kind.known()):
+            answer["nearest"] = nearest(name, known)
+            answer["expected"] = f"a name such as {answer['nearest']}" if answer["nearest"] else None
+    except Exception as error:  # custom code may raise anything; planning must still say what and where
         answer["error"] = f"{name}: {type(error).__name__}: {error}"
     return answer
 
 
-def _known(kind: str, name: str) -> bool:
-    return ":" in name or name in _KNOWN[kind]()
-
-
-def _model(request: dict[str, Any]) -> dict[str, Any]:
+def _model(request: dict[str, Any]) -> Facts:
     """Build it, on the meta device, which costs no memory: a random-weights model of any size takes milliseconds."""
     name, options = request["name"], request.get("options") or {}
     shape = Shape(request.get("resolution") or 224, 3, 10, 1, 0.0, 0.0)
@@ -133,14 +99,14 @@ def _model(request: dict[str, Any]) -> dict[str, Any]:
     logging.disable(logging.WARNING)
     try:
         with torch.device("meta"):
-            model = build_model(name, options, shape, check=False)
+            built = build_model(name, options, shape, check=False)
     finally:
         logging.disable(logging.NOTSET)
     known = option_names(load(name), skip=("shape",)) if ":" in name else None
-    return {"options": known, "parameters": sum(parameter.numel() for parameter in model.parameters())}
+    return {"options": known, "parameters": sum(parameter.numel() for parameter in built.parameters())}
 
 
-def _optimizer(request: dict[str, Any]) -> dict[str, Any]:
+def _optimizer(request: dict[str, Any]) -> Facts:
     name = request["name"]
     if ":" in name and not callable(load(name)):
         raise TrainError(f"{name} is not a function")
@@ -149,14 +115,23 @@ def _optimizer(request: dict[str, Any]) -> dict[str, Any]:
     return facts
 
 
-def _distillation(request: dict[str, Any]) -> dict[str, Any]:
+def _optimizer_facts(name: str) -> Facts:
+    entry = OPTIMIZERS.get(name)
+    return {"options": optimizer_options(name), "base_lr": entry.base_lr if entry else None}
+
+
+def _distillation(request: dict[str, Any]) -> Facts:
     return _distillation_facts(distillation_of(request["name"]))
 
 
-def _dataset(request: dict[str, Any]) -> dict[str, Any]:
+def _distillation_facts(kind: Distillation) -> Facts:
+    return {"heads": kind.heads, "teacher": kind.teacher, "alpha": kind.alpha, "tau": kind.tau}
+
+
+def _dataset(request: dict[str, Any]) -> Facts:
     name = request["name"]
     if name in DATASETS:
-        return dict(DATASET_FACTS.get(name, {}))
+        return _dataset_facts(DATASETS[name])
     if ":" not in name:
         raise TrainError(f"no data set is called {name!r}")
     function = load(name)
@@ -165,24 +140,25 @@ def _dataset(request: dict[str, Any]) -> dict[str, Any]:
     return {}
 
 
-_CHECKS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
-    "models": _model,
-    "optimizers": _optimizer,
-    "distillations": _distillation,
-    "datasets": _dataset,
+def _dataset_facts(entry: DatasetEntry) -> Facts:
+    return {field.name: getattr(entry, field.name) for field in dataclasses.fields(entry) if field.name != "load"}
+
+
+def _augmentation(request: dict[str, Any]) -> Facts:
+    return {"takes": Custom.of(request["name"], request.get("options") or {}).takes}
+
+
+class Kind(NamedTuple):
+    """What is called by name: all names that are known, and the facts that answer a request (or its TrainError)."""
+
+    known: Callable[[], list[str]]
+    facts: Callable[[dict[str, Any]], Facts]
+
+
+KINDS: dict[str, Kind] = {
+    "models": Kind(lambda: [*MODELS, *timm.list_models()], _model),
+    "optimizers": Kind(lambda: list(dict.fromkeys([*OPTIMIZERS, *timm_optimizers()])), _optimizer),
+    "distillations": Kind(lambda: list(DISTILLATIONS), _distillation),
+    "datasets": Kind(lambda: list(DATASETS), _dataset),
+    "augmentations": Kind(list, _augmentation),  # by name only custom ones: the others have fields of the recipe
 }
-_KNOWN: dict[str, Callable[[], list[str]]] = {
-    "models": lambda: [*MODELS, *timm.list_models()],
-    "optimizers": lambda: [*OPTIMIZERS, *timm_optimizers()],
-    "distillations": lambda: list(DISTILLATIONS),
-    "datasets": lambda: list(DATASETS),
-}
-
-
-def _optimizer_facts(name: str) -> dict[str, Any]:
-    entry = OPTIMIZERS.get(name)
-    return {"options": optimizer_options(name), "base_lr": entry.base_lr if entry else None}
-
-
-def _distillation_facts(kind: Distillation) -> dict[str, Any]:
-    return {"heads": kind.heads, "teacher": kind.teacher, "alpha": kind.alpha, "tau": kind.tau}

@@ -11,12 +11,12 @@ from torch import nn
 
 from deit_ablate.recipe import Recipe
 from deit_ablate.train import cost
+from deit_ablate.train.checkpoint import Position
 from deit_ablate.train.data.loader import evaluation_batches
 from deit_ablate.train.data.sets import Array, Images, Splits
 from deit_ablate.train.distributed import Group
-from deit_ablate.train.ema import Ema
 from deit_ablate.train.evaluate import Scores, evaluate
-from deit_ablate.train.position import Position
+from deit_ablate.train.optim import Ema
 
 
 @dataclass(frozen=True)

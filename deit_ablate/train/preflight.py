@@ -12,34 +12,34 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 
 from deit_ablate.errors import TrainError
 from deit_ablate.recipe import Recipe
-from deit_ablate.train.augment import Augmenter
+from deit_ablate.train.augment import AUGMENTATIONS, Augmenter, custom_operations, operations
 from deit_ablate.train.data.sets import Splits, load_data
 from deit_ablate.train.distill import build_loss, distillation_of
 from deit_ablate.train.distributed import Group, Share
 from deit_ablate.train.loop import initial_model
 from deit_ablate.train.mixing import build_mixing
 from deit_ablate.train.optim import build_optimizer
-from deit_ablate.train.parents import build_teacher
-from deit_ablate.train.teachers import WeightsStore, teacher_file
+from deit_ablate.train.teachers import WeightsStore, build_teacher, teacher_file
 
 Step = tuple[str, Callable[[], object]]
 """A key of the recipe (or of the execution), and what may raise for its sake."""
 
 
-def rehearse(asked: Mapping[str, Any], store: WeightsStore) -> dict[str, Any] | None:
+def preflight(request: Mapping[str, Any], store: WeightsStore) -> dict[str, Any] | None:
     """The first refusal, {"run", "key", "error"}, or None.
 
-    ``asked``: {"data_dir" (or None), "ranks", "accumulation", "runs": [{"run", "recipe" (canonical),
+    ``request``: {"data_dir" (or None), "ranks", "accumulation", "runs": [{"run", "recipe" (canonical),
     "teacher" (the path of its weights file, or None), "begun" (whether its batches are cut already)}]}.
     """
-    runs = [(Recipe.model_validate_json(json.dumps(run["recipe"])), run) for run in _distinct(asked["runs"])]
+    runs = [(Recipe.model_validate_json(json.dumps(run["recipe"])), run) for run in _distinct(request["runs"])]
     loaded: dict[str, Splits] = {}
     # Teachers last: one from timm's hub is fetched, which nothing should wait for that is refused anyway.
     for recipe, run in runs:
-        if refusal := _first_refusal(run, _without_teacher(recipe, run, loaded, asked)):
+        if refusal := _first_refusal(run, _without_teacher(recipe, run, loaded, request)):
             return refusal
     for recipe, run in runs:
         if refusal := _first_refusal(run, _teacher(recipe, run, loaded, store)):
@@ -54,12 +54,12 @@ def _first_refusal(run: Mapping[str, Any], steps: Iterable[Step]) -> dict[str, A
         except (TrainError, OSError) as error:
             return {"run": run["run"], "key": key, "error": str(error)}
         except Exception:
-            return None  # code of one's own, which may want what is not here: its run will tell
+            return None  # custom code, which may need what is not on this machine: its run will tell
     return None
 
 
 def _distinct(runs: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """One of those that differ only in numbers which any training takes."""
+    """One run of those that differ only in numbers which any training takes."""
     seen = set()
     for run in runs:
         recipe = {**run["recipe"], "seed": 0}
@@ -71,17 +71,17 @@ def _distinct(runs: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 
 
 def _without_teacher(
-    recipe: Recipe, run: Mapping[str, Any], loaded: dict[str, Splits], asked: Mapping[str, Any]
+    recipe: Recipe, run: Mapping[str, Any], loaded: dict[str, Splits], request: Mapping[str, Any]
 ) -> Iterator[Step]:
     key = json.dumps([run["recipe"]["data"], recipe.schedule.batch_size], sort_keys=True)
 
     def data() -> None:
-        folder = Path(asked["data_dir"]) if asked["data_dir"] else None
+        folder = Path(request["data_dir"]) if request["data_dir"] else None
         loaded[key] = loaded.get(key) or load_data(recipe, folder)
 
     def cut() -> None:
         if not run["begun"]:
-            Share(Group(0, asked["ranks"]), asked["accumulation"]).check(recipe.schedule.batch_size, recipe.mixes)
+            Share(Group(0, request["ranks"]), request["accumulation"]).check(recipe.schedule.batch_size, recipe.mixes)
 
     def optimizer() -> None:
         with torch.device("meta"):
@@ -90,7 +90,16 @@ def _without_teacher(
 
     yield "data.name", data
     yield "execution.ranks", cut
-    yield "augment.auto_augment", lambda: Augmenter(recipe, loaded[key].dataset)
+
+    def augmented() -> None:
+        dataset, side = loaded[key].dataset, recipe.data.resolution
+        augment = Augmenter(recipe, dataset)
+        if augment.custom or augment.custom_on_tensors:
+            augment([Image.new("L" if dataset.channels == 1 else "RGB", (side, side))], [(0, 0, 0)])
+
+    yield "augment.custom", lambda: custom_operations(recipe)
+    yield "augment.auto_augment", lambda: operations(AUGMENTATIONS, recipe, loaded[key].dataset)
+    yield "augment.custom", augmented
     yield "augment.mixup", lambda: build_mixing(recipe, len(loaded[key].dataset.classes))
     yield "distill.type", lambda: build_loss(recipe)
     yield "optimizer.options", optimizer

@@ -1,6 +1,7 @@
-"""Teachers that no run of ours has trained: timm's models by name, their weights from a file or from timm's hub.
+"""What a run takes from elsewhere: the weights of an earlier run to start from, and a teacher's logits.
 
-What is read is never executed: safetensors, or torch files with ``weights_only``.
+A teacher is an earlier run, or one of timm's models by name, with weights from a file or from timm's hub. What is read
+is never executed: safetensors, or torch files with ``weights_only``.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ import math
 import pickle
 import re
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import safetensors
 import safetensors.torch
@@ -21,25 +23,19 @@ import timm
 import torch
 from timm.models import VisionTransformer, clean_state_dict, get_pretrained_cfg
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from deit_ablate import files
 from deit_ablate.errors import TrainError, did_you_mean
 from deit_ablate.recipe import Recipe
+from deit_ablate.train import checkpoint
+from deit_ablate.train.data.sets import Dataset, Splits
 from deit_ablate.train.distill import distillation_of
-from deit_ablate.train.model import heads
+from deit_ablate.train.evaluate import classifiers
+from deit_ablate.train.model import build_model, heads, load_weights, shape_of
 
 HOLDERS = ("model", "state_dict", "model_ema", "state_dict_ema", "ema")
 """Under which a checkpoint keeps its weights, the first that is there: as the reference code, raw weights before averages."""
-
-
-class Named(NamedTuple):
-    """A model by name, with its weights. ``mean`` and ``std`` per channel, of pixels in [0, 1], are those it was
-    trained with; None stands for the data set's own."""
-
-    model: nn.Module
-    mean: tuple[float, ...] | None
-    std: tuple[float, ...] | None
-    resolution: int
 
 
 class WeightsStore(Protocol):
@@ -50,16 +46,146 @@ class WeightsStore(Protocol):
     def hub_sha256(self, name: str) -> str | None: ...
 
 
+# -- earlier runs, and the teacher of a run -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Parent:
+    """A finished run: its recipe, the checkpoint file that holds its weights, and which of them are meant."""
+
+    recipe: Recipe
+    weights: Path
+    which: Literal["last", "ema"] = "last"
+
+
+def parent_weights(parent: Parent) -> dict[str, Tensor]:
+    """The parent's state dict, on the CPU. Raises CheckpointError for a damaged file, TrainError where it has no EMA."""
+    state = checkpoint.load(parent.weights)
+    weights: dict[str, Tensor] | None = state["ema" if parent.which == "ema" else "model"]
+    if weights is None:
+        raise TrainError(f"{parent.weights} holds no moving average: the parent ran with regularize.ema_decay: null")
+    return weights
+
+
+class Teacher:
+    """Logits (B, K), float32, of a trained model in evaluation mode, without gradients, for the student's very images
+    (B, C, H, W), which come in the data set's normalisation.
+
+    They are resized (bicubic, antialiased) where the teacher's resolution is another, and brought into the teacher's
+    own normalisation where that is another. A teacher of two heads answers with their fused softmaxes.
+    """
+
+    def __init__(
+        self, model: nn.Module, resolution: int, device: torch.device, into: tuple[Tensor, Tensor] | None = None
+    ) -> None:
+        """``into``: factor and summand per channel, (C, 1, 1), from the data set's normalisation to the teacher's."""
+        self.model = model.to(device).eval().requires_grad_(False)
+        self.resolution = resolution
+        self.into = None if into is None else tuple(part.to(device) for part in into)
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> Tensor:
+        if images.shape[-1] != self.resolution:
+            size = (self.resolution, self.resolution)
+            images = F.interpolate(images, size=size, mode="bicubic", align_corners=False, antialias=True)
+        if self.into is not None:
+            images = images * self.into[0] + self.into[1]
+        outputs = heads(self.model, images)
+        return (outputs[0] if outputs[1] is None else classifiers(outputs)["fused_softmax"]).float()
+
+
+def build_teacher(
+    recipe: Recipe, data: Splits, parent: Parent | None, weights: Path | None, device: torch.device
+) -> Teacher | None:
+    """The teacher that the distillation type asks for, or None where it asks for none: a run (``parent``), or the
+    model that the recipe names, with the weights of this file or timm's own.
+
+    Raises TrainError where there is no teacher, or two, and where its weights are not those that are meant or do not
+    fit.
+    """
+    wanted = recipe.distill
+    if not distillation_of(wanted.type).teacher:
+        return None
+    if parent is not None and wanted.teacher is not None:
+        raise TrainError("two teachers: a stage of the sweep (parents['teacher']) and distill.teacher; give one")
+    if parent is not None:
+        return _run_as_teacher(parent, data.dataset, wanted.teacher_resolution, device)
+    if wanted.teacher is None:
+        raise TrainError(
+            f"distill.type {wanted.type} needs a teacher: a stage of the sweep, given as parents['teacher'], or a "
+            "pretrained model, named by distill.teacher"
+        )
+    if wanted.teacher_weights is not None:
+        _must_be(weights, wanted.teacher_weights)
+    named = named_teacher(
+        wanted.teacher, weights, wanted.teacher_resolution, len(data.dataset.classes), data.dataset.channels
+    )
+    return Teacher(named.model, named.resolution, device, _between(data.dataset, named.mean, named.std))
+
+
+def _must_be(weights: Path | None, sha256: str) -> None:
+    if weights is None:
+        raise TrainError("distill.teacher_weights names a file by its content: give its path as teacher_weights")
+    if f"sha256:{files.sha256(weights)}" != sha256:
+        raise TrainError(f"{weights} is not the file that distill.teacher_weights names: its content is another")
+
+
+def _run_as_teacher(parent: Parent, dataset: Dataset, resolution: int | None, device: torch.device) -> Teacher:
+    """A finished run, at the resolution that it was trained at or at another: a transformer's position embeddings are
+    then interpolated, as when fine-tuning. Its normalisation is the data set's, so it is the student's."""
+    recipe = parent.recipe
+    shape = shape_of(recipe, len(dataset.classes), dataset.channels, distillation_of(recipe.distill.type).heads)
+    resolution = resolution or recipe.data.resolution
+    model = build_model(recipe.model.name, recipe.model.options, replace(shape, resolution=resolution))
+    weights = parent_weights(parent)
+    try:
+        if resolution == recipe.data.resolution:
+            model.load_state_dict(weights)
+        else:
+            _same_classes(model, weights)
+            load_weights(model, weights)
+    except (RuntimeError, TrainError) as error:
+        raise TrainError(
+            f"the teacher's weights ({parent.weights}) do not fit its recipe or this data: {error}"
+        ) from error
+    return Teacher(model, resolution, device)
+
+
+def _same_classes(model: nn.Module, weights: dict[str, Tensor]) -> None:
+    """``load_weights`` lets a head of other classes start afresh: of a teacher that would be noise."""
+    for name, own in model.state_dict().items():
+        if name.startswith("head") and name in weights and weights[name].shape != own.shape:
+            raise TrainError(f"{name} has shape {tuple(weights[name].shape)}, not {tuple(own.shape)}")
+
+
+def _between(
+    dataset: Dataset, mean: tuple[float, ...] | None, std: tuple[float, ...] | None
+) -> tuple[Tensor, Tensor] | None:
+    """Factor and summand, (C, 1, 1), from the data set's normalisation to this one; None where they are the same:
+    (pixels - mean) / std, with pixels = normalised * std' + mean'."""
+    if mean is None or std is None or (tuple(dataset.mean) == mean and tuple(dataset.std) == std):
+        return None
+    theirs_mean, theirs_std, our_mean, our_std = (
+        torch.tensor(values, dtype=torch.float64)[:, None, None] for values in (mean, std, dataset.mean, dataset.std)
+    )
+    return (our_std / theirs_std).float(), ((our_mean - theirs_mean) / theirs_std).float()
+
+
 # -- files ----------------------------------------------------------------------------------------------------------
 
 
-def load_weights_file(path: Path) -> dict[str, Tensor]:
-    """The state dict in a file, on the CPU: safetensors, or torch's format as plain weights, as the official DeiT and
-    timm checkpoints have it, or as our own. Prefixes of DDP and torch.compile are taken off the names.
+def read_weights(path: Path) -> tuple[dict[str, Tensor], bool]:
+    """The state dict in a file, on the CPU, and whether it is a checkpoint of this trainer (see ``checkpoint.to_state``).
 
-    Raises TrainError for a file that is missing, damaged, holds no weights, or asks for code to be run.
+    Safetensors, or torch's format as plain weights, as the official DeiT and timm checkpoints have it, or as our own.
+    Prefixes of DDP and torch.compile are taken off the names. Raises TrainError for a file that is missing, damaged,
+    holds no weights, or asks for code to be run.
     """
-    return _weights_in(_read(path), path)
+    content = _read(path)
+    inner = next((content[key] for key in HOLDERS if isinstance(content.get(key), dict)), content)
+    if not inner or not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in inner.items()):
+        raise TrainError(f"{path} holds no state dict (names with tensors), alone or under {', '.join(HOLDERS)}")
+    return clean_state_dict(inner), {"step", "history", "model", "data"} <= content.keys()
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -93,23 +219,21 @@ def _read(path: Path) -> dict[str, Any]:
     return content
 
 
-def _weights_in(content: dict[str, Any], path: Path) -> dict[str, Tensor]:
-    inner = next((content[key] for key in HOLDERS if isinstance(content.get(key), dict)), content)
-    if not inner or not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in inner.items()):
-        raise TrainError(f"{path} holds no state dict (names with tensors), alone or under {', '.join(HOLDERS)}")
-    return clean_state_dict(inner)
-
-
-def _ours(content: dict[str, Any]) -> bool:
-    """Whether a file is a checkpoint of this trainer (see ``position.to_state``)."""
-    return {"step", "history", "model", "data"} <= content.keys()
-
-
 def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 # -- models by name -------------------------------------------------------------------------------------------------
+
+
+class Named(NamedTuple):
+    """A model by name, with its weights. ``mean`` and ``std`` per channel, of pixels in [0, 1], are those it was
+    trained with; None stands for the data set's own."""
+
+    model: nn.Module
+    mean: tuple[float, ...] | None
+    std: tuple[float, ...] | None
+    resolution: int
 
 
 def named_teacher(name: str, weights: Path | None, resolution: int | None, classes: int, channels: int) -> Named:
@@ -123,14 +247,13 @@ def named_teacher(name: str, weights: Path | None, resolution: int | None, class
     """
     config = _config(name)
     overlay: dict[str, Any] = {"input_size": (channels, *[resolution or config.input_size[-1]] * 2)}
-    own = False
+    ours = False
     if weights is None:
         _must_have(name, config.num_classes, classes)
         if config.input_size[0] != channels:
             raise TrainError(f"the teacher {name} sees {config.input_size[0]} channels, and the data have {channels}")
     else:
-        content = _read(weights)
-        tensors, own = _weights_in(content, weights), _ours(content)
+        tensors, ours = read_weights(weights)
         side = resolution or _trained_at(name, tensors) or config.input_size[-1]
         overlay = {"state_dict": tensors, "num_classes": classes, "input_size": (channels, side, side)}
         found = _classes_of(tensors, config)
@@ -138,7 +261,7 @@ def named_teacher(name: str, weights: Path | None, resolution: int | None, class
             _must_have(name, found, classes)
     model = _from_hub(name, config, overlay) if weights is None else _from_file(name, overlay, weights)
     _try_out(name, model, overlay["input_size"], classes)
-    stated = config.mean is not None and config.std is not None and len(config.mean) == channels and not own
+    stated = config.mean is not None and config.std is not None and len(config.mean) == channels and not ours
     return Named(
         model.eval(),
         tuple(config.mean) if stated else None,

@@ -4,7 +4,7 @@
     python -m deit_ablate.worker --serve                   fork one child a run (JSON lines on stdin and stdout)
     python -m deit_ablate.worker names                     answer questions about names (JSON on stdin)
     python -m deit_ablate.worker fetch | verify            bring weights and data, or evaluate anew (JSON on stdin)
-    python -m deit_ablate.worker rehearse FILE             say what the runs that FILE names would be refused for
+    python -m deit_ablate.worker preflight FILE            say what the runs that FILE names would be refused for
     python -m deit_ablate.worker offered                   print what names.json should hold
 
 Exit codes: 0 recorded, or left to another; 75 saved, more to do; 1 failed; 2 bad input.
@@ -51,16 +51,16 @@ def _answer(mode: str) -> int:
     return 0
 
 
-def _rehearse(question: Path) -> int:
+def _preflight(question: Path) -> int:
     """Answer a question file beside it: in a file, because a forked child's output is the server's."""
     from deit_ablate import files
     from deit_ablate.store import Store
-    from deit_ablate.train.preflight import rehearse
+    from deit_ablate.train.preflight import preflight
 
     request = json.loads(question.read_text())
     files.replace(
         question.with_suffix(".answer"),
-        json.dumps(rehearse(request, Store(request["results"]).teacher_weights)).encode(),
+        json.dumps(preflight(request, Store(request["results"]).teacher_weights)).encode(),
     )
     return 0
 
@@ -80,8 +80,8 @@ def main(argv: list[str]) -> int:
         return 0
     if argv and argv[0] in ("fetch", "verify"):
         return _answer(argv[0])
-    if argv and argv[0] == "rehearse":
-        return _rehearse(Path(argv[1]))
+    if argv and argv[0] == "preflight":
+        return _preflight(Path(argv[1]))
     parser = argparse.ArgumentParser(prog="python -m deit_ablate.worker")
     parser.add_argument("mode", choices=["run"])
     parser.add_argument("results")

@@ -1,4 +1,4 @@
-"""Augmentation per image and per batch: shapes, repeatability, and what each recipe field does."""
+"""Augmentation per image: shapes, repeatability, and what each recipe field does."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ from deit_ablate.recipe import Recipe
 from deit_ablate.train import augment
 from deit_ablate.train.augment import AUGMENTATIONS, TENSOR_AUGMENTATIONS, Augmenter, evaluation
 from deit_ablate.train.data.sets import ArrayImages, Dataset
-from deit_ablate.train.mixing import MIXINGS, build_mixing
-from deit_ablate.train.streams import seed_generators, stream
+from deit_ablate.train.streams import seed_generators
 
 VIEWS = [(0, index, 0) for index in range(8)]
 ON: dict[str, dict[str, Any]] = {
@@ -26,8 +25,9 @@ ON: dict[str, dict[str, Any]] = {
     "policy": {"auto_augment": "rand-m9-mstd0.5-inc1"},
     "jitter": {"auto_augment": None, "color_jitter": 0.4},
     "erasing": {"erasing": 0.9},
-    "mixup-cutmix": {"mixup": 0.8, "cutmix": 1.0},
 }
+ON_VALUES = {"Probability": 0.9, "Rate": 0.9, "NonNegative": 1.0, "Whole": 1, "Positive": 2, "bool": True}
+"""For the fields that come with an entry, by their type."""
 OFF = {
     "crop": "none",
     "hflip": 0.0,
@@ -50,8 +50,12 @@ def augmented(recipe: Recipe, data: Dataset, views: list[tuple[int, int, int]] =
     return Augmenter(recipe, data)([data.train[index] for _, index, _ in views], views)
 
 
+ENTRIES = {**AUGMENTATIONS, **TENSOR_AUGMENTATIONS}
+ON |= {name: {name: ON_VALUES[entry.field.type]} for name, entry in ENTRIES.items() if not isinstance(entry.field, str)}
+
+
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("name", [*AUGMENTATIONS, *TENSOR_AUGMENTATIONS])
+@pytest.mark.parametrize("name", list(ENTRIES))
 def test_every_augmentation_has_the_shape_and_repeats_itself(name: str, channels: int) -> None:
     data, recipe = dataset(channels), tiny(augment={**OFF, **ON[name]})
     images = augmented(recipe, data)
@@ -89,7 +93,7 @@ def test_switching_one_off_leaves_the_draws_of_the_others_alone() -> None:
 )
 def test_every_operation_of_timm_takes_gray_and_colour_at_any_magnitude(name: str, mode: str) -> None:
     data = dataset(1 if mode == "L" else 3)
-    policy = augment.policy(tiny(augment={"auto_augment": "rand-m9-mstd0.5-inc1"}), data)
+    policy = augment.policy("rand-m9-mstd0.5-inc1", tiny(), data)
     operation = next((each for each in policy.ops if each.name == name), None)
     if operation is None:
         operation = type(policy.ops[0])(name, prob=1.0, hparams=policy.ops[0].hparams)
@@ -104,7 +108,7 @@ def test_posterize_to_no_bits_is_black() -> None:
     for image in (Image.new("L", (4, 4), 200), Image.new("RGB", (4, 4), (200, 100, 50))):
         assert not np.asarray(augment._posterize(image, 0)).any()
         assert augment._posterize(image, 8) is image
-    policy = augment.policy(tiny(augment={"auto_augment": "original-mstd0.5"}), dataset(1))
+    policy = augment.policy("original-mstd0.5", tiny(), dataset(1))
     assert all(op.aug_fn is augment._posterize for pair in policy.policy for op in pair if "Posterize" in op.name)
 
 
@@ -151,49 +155,57 @@ def test_evaluation_keeps_the_centre() -> None:
 # -- mixing ---------------------------------------------------------------------------------------------------------
 
 
-def mixed(step: int = 0, **changes: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    images = torch.arange(4.0).view(4, 1, 1, 1).expand(4, 1, 8, 8).clone()
-    recipe = tiny(augment={**OFF, **changes}, regularize={"label_smoothing": 0.0})
-    seed_generators(stream(0, "mix", step))
-    return build_mixing(recipe, 4)(images, torch.arange(4))
+# -- custom augmentations -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", list(MIXINGS))
-def test_every_mixing_keeps_shapes_and_mass_and_repeats_itself(name: str) -> None:
-    for step in range(6):
-        images, targets = mixed(step, **ON[name])
-        assert images.shape == (4, 1, 8, 8)
-        assert targets.sum(dim=1).tolist() == pytest.approx([1] * 4)
-        again = mixed(step, **ON[name])
-        assert torch.equal(images, again[0])
-        assert torch.equal(targets, again[1])
+NOISE, SCRIBBLE, SHIFT = "tiny:noise", "tiny:scribble", "tiny:shift"
 
 
-def test_mixup_blends_and_cutmix_pastes_and_targets_follow() -> None:
-    images, targets = mixed(mixup=1.0)
-    share = targets[0, 0].item()
-    assert 0 < share < 1
-    assert images[0].unique().tolist() == pytest.approx([3 * (1 - share)])  # pairs are (0, 3) and (1, 2)
-    images, targets = mixed(cutmix=1.0)
-    pasted = (images[0] == 3).float().mean().item()
-    assert set(images[0].unique().tolist()) <= {0.0, 3.0}
-    assert targets[0, 3].item() == pytest.approx(pasted)
+def with_custom(*custom: Any, **changes: Any) -> Recipe:
+    return tiny(augment={**OFF, **changes, "custom": list(custom)})
 
 
-def test_off_leaves_images_and_labels_alone() -> None:
-    images, targets = mixed()
-    assert images[2].unique().tolist() == [2.0]
-    assert targets.tolist() == [0, 1, 2, 3]
+def test_a_custom_augmentation_comes_after_the_others_and_repeats_itself() -> None:
+    data = dataset(1)
+    black = {"name": SCRIBBLE, "options": {"level": 0}}
+    images = augmented(with_custom(black, crop="pad"), data)
+    assert torch.allclose(images[:, :, 0], torch.tensor(-0.4 / 0.2)), "the row that it blackens, after the crop"
+    assert torch.equal(images[:, :, 1:], augmented(with_custom(crop="pad"), data)[:, :, 1:])
+    noisy = augmented(with_custom(NOISE), data)
+    seed_generators(12345)
+    assert torch.equal(noisy, augmented(with_custom(NOISE), data))
+    assert not torch.equal(noisy, augmented(with_custom({"name": NOISE, "options": {"sigma": 30}}), data))
+    assert noisy.shape == (8, 1, 16, 16)
+    assert augmented(with_custom(NOISE, SHIFT), dataset(3)).shape == (8, 3, 16, 16)
 
 
-def test_mix_prob_and_switch() -> None:
-    def kind(images: torch.Tensor) -> str:
-        found = images[0].unique()
-        return "none" if found.tolist() == [0.0] else "cutmix" if set(found.tolist()) <= {0.0, 3.0} else "mixup"
+def test_the_random_numbers_of_each_are_its_own() -> None:
+    """A shift of the tensor by a random number: what two do is the sum of what each does alone."""
+    data = dataset(1)
+    plain, shifted = augmented(with_custom(), data), augmented(with_custom(SHIFT), data)
+    shift = (shifted - plain)[:, 0, 0, 0]
+    assert len(set(shift.tolist())) == 8, "another one for each view"
+    for others in ({"name": SCRIBBLE, "options": {"level": 7}}, "tiny:nothing"):
+        for custom in ([others, SHIFT], [SHIFT, others]):
+            together = augmented(with_custom(*custom), data)
+            assert torch.allclose((together - augmented(with_custom(others), data))[:, 0, 5, 5], shift, atol=1e-5)
+    twice = (augmented(with_custom(SHIFT, SHIFT), data) - plain)[:, 0, 0, 0]
+    assert not torch.allclose(twice, 2 * shift), "listed twice it draws twice"
+    by_library = augmented(with_custom("tiny:library"), data)
+    seed_generators(1)
+    assert torch.equal(by_library, augmented(with_custom("tiny:library"), data)), "global generators are seeded too"
 
-    def kinds(**changes: Any) -> list[str]:
-        return [kind(mixed(step, mixup=0.8, cutmix=1.0, **changes)[0]) for step in range(40)]
 
-    assert set(kinds(mix_switch=0.0)) == {"mixup"}
-    assert set(kinds(mix_switch=1.0)) <= {"cutmix", "none"}  # a box can be empty
-    assert 5 < kinds(mix_prob=0.5).count("none") < 35
+def test_one_that_draws_on_its_picture_leaves_the_repeats_alone() -> None:
+    data = dataset(1)
+    picture = data.train[0]
+    before = np.asarray(picture).copy()
+    images = Augmenter(with_custom(SCRIBBLE), data)([picture, picture], [(0, 0, 0), (0, 0, 1)])
+    assert np.array_equal(np.asarray(picture), before)
+    assert not torch.equal(images, augmented(with_custom(), data, [(0, 0, 0), (0, 0, 1)]))
+
+
+@pytest.mark.parametrize("function", ["returns_nothing", "crops", "flattens"])
+def test_what_it_returns_must_be_like_what_it_was_given(function: str) -> None:
+    with pytest.raises(TrainError, match=f"the augmentation tiny:{function} returned no (image|tensor) like the one"):
+        augmented(with_custom(f"tiny:{function}"), dataset(1))

@@ -18,24 +18,24 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tiny import Stopping, tiny, write_tree
 from torch import Tensor, nn
 
 from deit_ablate.errors import TrainError
 from deit_ablate.identity import canonical, canonical_json, run_id
-from deit_ablate.recipe import Block, Data, Recipe
+from deit_ablate.recipe import BLOCKS, Data, Recipe, fields_of
 from deit_ablate.train.augment import Augmenter
 from deit_ablate.train.data.loader import epoch_views, evaluation_batches, steps_per_epoch, training_batches
 from deit_ablate.train.data.sets import ArrayImages, Dataset, Splits, digits, load_data
 from deit_ablate.train.distill import build_loss, distillation_of
-from deit_ablate.train.ema import Ema
 from deit_ablate.train.loop import initial_model, train
 from deit_ablate.train.mixing import build_mixing
 from deit_ablate.train.model import heads
-from deit_ablate.train.optim import build_optimizer, build_schedule
-from deit_ablate.train.parents import build_teacher
+from deit_ablate.train.optim import Ema, build_optimizer, build_schedule
 from deit_ablate.train.precision import autocast, build_scaler
 from deit_ablate.train.streams import seed_generators, stream
+from deit_ablate.train.teachers import build_teacher
 
 CPU = torch.device("cpu")
 
@@ -177,10 +177,15 @@ def part_of(name: str, recipe: str) -> str:
 
 
 def other_digits(data: Data, folder: Path | None) -> Dataset:
-    """A data set of one's own: the digits from the other end."""
+    """A custom data set: the digits from the other end."""
     found = digits(data, folder)
     train_, test = (ArrayImages(part.pixels[::-1], part.targets[::-1]) for part in (found.train, found.test))  # type: ignore[attr-defined]
     return dataclasses.replace(found, name="other", train=train_, test=test)
+
+
+def brighter(image: Image.Image, rng: np.random.RandomState, *, by: float = 1.5) -> Image.Image:
+    """A custom augmentation."""
+    return image.point(lambda level: level * by * rng.uniform(0.9, 1.1))
 
 
 Blocks = dict[str, Any]
@@ -201,6 +206,7 @@ INCEPTION: Blocks = {"augment": {"crop": "random-resized"}}
 NO_POLICY: Blocks = {"augment": {"auto_augment": None}}
 SOFT: Blocks = {"distill": {"type": "soft"}}
 OTHER = "test_every_field:other_digits"
+BRIGHTER: Blocks = {"augment": {"custom": ["test_every_field:brighter"]}}
 CONVNET: Blocks = {"model": {"name": "small_convnet", "options": {}}}
 
 ROWS = [
@@ -234,6 +240,8 @@ ROWS = [
     Row("augment.mix_switch", 0.9, "mixed"),
     Row("augment.mix_switch", 0.9, "", {"augment": {"cutmix": 0.0}}),
     Row("augment.repeats", 1, "order"),
+    Row("augment.custom", ["test_every_field:brighter"], "images"),
+    Row("augment.custom", [{"name": "test_every_field:brighter", "options": {"by": 2}}], "images", BRIGHTER),
     Row("regularize.label_smoothing", 0.2, "mixed"),
     Row("regularize.label_smoothing", 0.2, "loss", UNMIXED),
     Row("regularize.smoothing_over", "others", "mixed"),
@@ -276,11 +284,8 @@ ELSEWHERE = {
 
 
 def fields() -> list[str]:
-    found = []
-    for name, info in Recipe.model_fields.items():
-        block = isinstance(info.default, Block)
-        found += [f"{name}.{leaf}" for leaf in type(info.default).model_fields] if block else [name]
-    return found
+    scalars = [name for name in Recipe.model_fields if name not in BLOCKS]
+    return [f"{block}.{name}" for block in BLOCKS for name in fields_of(block)] + scalars
 
 
 def test_every_field_has_a_row() -> None:

@@ -16,8 +16,8 @@ from torch import nn
 from deit_ablate.errors import TrainError
 from deit_ablate.train import checkpoint
 from deit_ablate.train.distill import DISTILLATIONS
-from deit_ablate.train.ema import Ema
 from deit_ablate.train.loop import Journal, Outcome, Parent, train
+from deit_ablate.train.optim import Ema
 from deit_ablate.train.outcome import chance_threshold
 
 ONE: dict[str, Any] = {"schedule": {"epochs": 1, "warmup_epochs": 0.5, "batch_size": 16}}

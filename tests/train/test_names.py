@@ -7,12 +7,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import timm
+from PIL import Image
 from tiny import tiny
 from torch import nn
 
-from deit_ablate import recipe as recipes
+from deit_ablate.names import names as known_names
 from deit_ablate.train.data.sets import DATASETS, load_data
 from deit_ablate.train.distill import Distillation, hard
 from deit_ablate.train.model import Shape
@@ -20,14 +22,14 @@ from deit_ablate.train.names import ask, offered
 
 
 def test_names_json_is_not_stale() -> None:
-    stored, fresh = recipes.names(), json.loads(json.dumps(offered()))
+    stored, fresh = known_names(), json.loads(json.dumps(offered()))
     if stored["timm"] != timm.__version__:
         pytest.skip(f"names.json was made with timm {stored['timm']}")
     assert stored == fresh, "run `make names`"
 
 
 def test_what_is_said_of_digits_is_so() -> None:
-    facts, data = recipes.names()["datasets"]["digits"], load_data(tiny(data={"train_images": None}), None).dataset
+    facts, data = known_names()["datasets"]["digits"], load_data(tiny(data={"train_images": None}), None).dataset
     found = {"classes": len(data.classes), "train": len(data.train), "test": len(data.test), "channels": data.channels}
     assert {key: facts[key] for key in found} == found
 
@@ -46,7 +48,11 @@ OWN_DISTILLATION = Distillation(hard, heads=2, alpha=0.3)
 
 
 def own_data(data: Any, folder: Any) -> Any:
-    return DATASETS["digits"](data, folder)
+    return DATASETS["digits"].load(data, folder)
+
+
+def own_augmentation(image: Image.Image, rng: np.random.RandomState, *, sigma: float) -> Image.Image:
+    raise NotImplementedError
 
 
 @pytest.mark.parametrize(
@@ -67,6 +73,10 @@ def own_data(data: Any, folder: Any) -> Any:
             {"heads": 2, "teacher": True, "alpha": 0.3, "tau": False},
         ),
         ({"kind": "datasets", "name": f"{__name__}:own_data"}, {}),
+        (
+            {"kind": "augmentations", "name": f"{__name__}:own_augmentation", "options": {"sigma": 2}},
+            {"takes": "image"},
+        ),
     ],
 )
 def test_known_to_torch_alone(request_: dict[str, Any], facts: dict[str, Any]) -> None:
@@ -103,6 +113,24 @@ def test_known_to_torch_alone(request_: dict[str, Any], facts: dict[str, Any]) -
         ({"kind": "distillations", "name": f"{__name__}:own_model"}, "own_model", None),
         ({"kind": "datasets", "name": "digit"}, "no data set is called 'digit'", "digits"),
         ({"kind": "datasets", "name": f"{__name__}:OWN_DISTILLATION"}, "is not a function of", None),
+        (
+            {"kind": "augmentations", "name": f"{__name__}:own_augmentation", "options": {"sigmma": 2}},
+            "did you mean 'sigma'",
+            None,
+        ),
+        (
+            {"kind": "augmentations", "name": f"{__name__}:own_augmentation"},
+            "missing a required argument: 'sigma'",
+            None,
+        ),
+        (
+            {"kind": "augmentations", "name": f"{__name__}:own_augmentation", "options": {"sigma": "wide"}},
+            "option 'sigma': Input should be a valid number",
+            None,
+        ),
+        ({"kind": "augmentations", "name": f"{__name__}:own_data"}, "is not a function of (image, rng, ...)", None),
+        ({"kind": "augmentations", "name": f"{__name__}:OWN_DISTILLATION"}, "is not a function", None),
+        ({"kind": "augmentations", "name": "noise"}, "", None),
         ({"kind": "teapots", "name": "short"}, "nothing of the kind 'teapots'", None),
     ],
 )

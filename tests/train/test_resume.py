@@ -109,6 +109,18 @@ class Restless(Recording):
         super().checkpoint(state)
 
 
+def test_custom_augmentations_resume_to_the_bit_with_loaders_and_without() -> None:
+    augment = {"custom": [{"name": "tiny:noise", "options": {"sigma": 20}}, "tiny:shift", "tiny:library"]}
+    journal, resumed = Journal(), Journal()
+    whole = train(tiny(augment=augment), journal=journal)
+    assert whole.weights_sha256 != train(tiny()).weights_sha256
+    resumed.state = stopped_at(STEPS + 2, loaders=1, augment=augment)
+    again = train(tiny(augment=augment), journal=resumed, loaders=2)
+    assert journal.state is not None
+    assert resumed.state is not None
+    assert essence(again, resumed.state["history"]) == essence(whole, journal.state["history"])
+
+
 def test_checkpoints_when_due_and_at_each_epoch_disturb_nothing(undisturbed: dict[str, Any]) -> None:
     journal = Restless()
     outcome = train(tiny(), journal=journal)

@@ -28,8 +28,16 @@ from deit_ablate.train.data.sets import ArrayImages, Dataset, Splits, load_data
 from deit_ablate.train.evaluate import classifiers
 from deit_ablate.train.loop import Journal, train
 from deit_ablate.train.model import build_model, heads, load_weights, shape_of
-from deit_ablate.train.parents import Parent, Teacher, build_teacher
-from deit_ablate.train.teachers import download_weights, fetch, load_weights_file, named_teacher, teacher_file
+from deit_ablate.train.teachers import (
+    Parent,
+    Teacher,
+    build_teacher,
+    download_weights,
+    fetch,
+    named_teacher,
+    read_weights,
+    teacher_file,
+)
 
 CPU = torch.device("cpu")
 ONE: dict[str, Any] = {"schedule": {"epochs": 1}}
@@ -91,14 +99,14 @@ LAYOUTS: dict[str, Callable[[dict[str, Tensor]], Any]] = {
 @pytest.mark.parametrize("layout", list(LAYOUTS))
 def test_every_layout_of_a_checkpoint_gives_its_weights(layout: str, vit: Any, tmp_path: Path) -> None:
     path = saved(tmp_path / "weights.pth", LAYOUTS[layout](vit.state_dict()))
-    assert same(load_weights_file(path), vit)
+    assert same(read_weights(path)[0], vit)
 
 
 def test_a_file_is_known_by_its_content_not_by_its_name(vit: Any, tmp_path: Path) -> None:
     safetensors.torch.save_file(vit.state_dict(), tmp_path / "pytorch_model.bin")
-    assert same(load_weights_file(tmp_path / "pytorch_model.bin"), vit)
+    assert same(read_weights(tmp_path / "pytorch_model.bin")[0], vit)
     torch.save(vit.state_dict(), tmp_path / "legacy.safetensors", _use_new_zipfile_serialization=False)
-    assert same(load_weights_file(tmp_path / "legacy.safetensors"), vit)
+    assert same(read_weights(tmp_path / "legacy.safetensors")[0], vit)
 
 
 class Hostile:
@@ -114,7 +122,7 @@ def test_a_file_that_asks_for_code_is_refused(new: bool, vit: Any, tmp_path: Pat
     content = {"model": vit.state_dict(), "args": Hostile(f"touch {tmp_path}/ran")}
     torch.save(content, tmp_path / "hostile.pth", _use_new_zipfile_serialization=new)
     with pytest.raises(TrainError, match=r"asks for code to be run \(posix.system\), which is refused"):
-        load_weights_file(tmp_path / "hostile.pth")
+        read_weights(tmp_path / "hostile.pth")
     assert not (tmp_path / "ran").exists()
 
 
@@ -131,20 +139,20 @@ def test_what_is_no_weights_file_is_said(vit: Any, tmp_path: Path) -> None:
     ):
         (tmp_path / "damaged").write_bytes(content)
         with pytest.raises(TrainError, match="damaged is not a whole weights file"):
-            load_weights_file(tmp_path / "damaged")
+            read_weights(tmp_path / "damaged")
     np.savez(tmp_path / "jax.npz", a=np.zeros(3))
     with pytest.raises(TrainError, match="jax.npz is not a whole weights file"):
-        load_weights_file(tmp_path / "jax.npz")
+        read_weights(tmp_path / "jax.npz")
     for content in ([1, 2], 3):
         with pytest.raises(TrainError, match="not a state dict"):
-            load_weights_file(saved(tmp_path / "other.pth", content))
+            read_weights(saved(tmp_path / "other.pth", content))
     for content in ({}, {"model": {"a": 1}}, {"epoch": 3}):
         with pytest.raises(TrainError, match="holds no state dict"):
-            load_weights_file(saved(tmp_path / "none.pth", content))
+            read_weights(saved(tmp_path / "none.pth", content))
     with pytest.raises(TrainError, match="does not exist"):
-        load_weights_file(tmp_path / "gone.pth")
+        read_weights(tmp_path / "gone.pth")
     with pytest.raises(TrainError, match="cannot be read: Is a directory"):
-        load_weights_file(tmp_path)
+        read_weights(tmp_path)
 
 
 # -- models by name -------------------------------------------------------------------------------------------------

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from PIL import Image
+from torch import Tensor
 
 from deit_ablate.recipe import Recipe
 from deit_ablate.train.loop import Journal
@@ -73,3 +77,42 @@ def write_tree(folder: Path, counts: dict[str, int], mode: str = "RGB") -> None:
             (folder / part / label).mkdir(parents=True)
             for number in range(count):
                 Image.new(mode, (20 + number, 24), number).save(folder / part / label / f"{number}.png")
+
+
+# -- custom augmentations, by the names "tiny:noise" and so on ------------------------------------------------------
+
+
+def noise(image: Image.Image, rng: np.random.RandomState, *, sigma: float = 10.0) -> Image.Image:
+    pixels = np.asarray(image) + rng.normal(0, sigma, np.asarray(image).shape)
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+
+
+def scribble(image: Image.Image, rng: np.random.RandomState, *, level: int = 255) -> Image.Image:
+    """Draws its first row on the very image that it is given."""
+    image.paste(level, (0, 0, image.width, 1))
+    return image
+
+
+def shift(tensor: Tensor, rng: np.random.RandomState) -> Tensor:
+    return tensor + float(rng.normal())
+
+
+def nothing(image: Image.Image, rng: np.random.RandomState) -> Image.Image:
+    rng.normal(size=100)
+    return image
+
+
+def library(tensor: Tensor, rng: np.random.RandomState) -> Tensor:
+    return tensor + torch.randn(()) + random.random() + np.random.normal()
+
+
+def returns_nothing(image: Image.Image, rng: np.random.RandomState) -> None:
+    pass
+
+
+def crops(image: Image.Image, rng: np.random.RandomState) -> Image.Image:
+    return image.crop((0, 0, 3, 3))
+
+
+def flattens(tensor: Tensor, rng: np.random.RandomState) -> Tensor:
+    return tensor.flatten()

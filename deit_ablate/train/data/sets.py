@@ -1,7 +1,7 @@
 """Data sets: what is trained and tested on, how it is split, and its fingerprint.
 
-To add a data set, write a function that returns a ``Dataset`` and give it a line in ``DATASETS``; one of your
-own is named ``module:function`` in the recipe.
+To add a data set, write a function that returns a ``Dataset`` and give it an entry in ``DATASETS``; a custom one is
+named ``module:function`` in the recipe.
 """
 
 from __future__ import annotations
@@ -274,13 +274,33 @@ def imagenet(data: Data, folder: Path | None) -> Dataset:
     return dataset
 
 
-DATASETS: dict[str, Callable[[Data, Path | None], Dataset]] = {
-    "digits": digits,
-    "fashion-mnist": fashion_mnist,
-    "cifar10": cifar10,
-    "cifar100": cifar100,
-    "imagenet": imagenet,
-    "imagefolder": imagefolder,
+@dataclass(frozen=True)
+class DatasetEntry:
+    """``load(the recipe's data block, the data folder or None)``, and what a plan knows of the data without reading them."""
+
+    load: Callable[[Data, Path | None], Dataset]
+    folder: str | None = "--data-dir"
+    """Where it lies: None for data that are part of the package, "--data-dir" where the user must say, or a usual place."""
+    fetched: bool = False
+    """Whether ``data.download`` knows where to fetch it."""
+    classes: int | None = None
+    train: int | None = None
+    """Training images, before any are set aside for validation."""
+    test: int | None = None
+    channels: int | None = None
+    resolution: int | None = None
+    """Side of an image as it comes, in pixels."""
+
+
+DATASETS: dict[str, DatasetEntry] = {
+    "digits": DatasetEntry(digits, None, classes=10, train=1198, test=599, channels=1, resolution=16),
+    "fashion-mnist": DatasetEntry(
+        fashion_mnist, str(FASHION_DEBIAN), True, classes=10, train=60_000, test=10_000, channels=1, resolution=28
+    ),
+    "cifar10": DatasetEntry(cifar10, fetched=True, classes=10, train=50_000, test=10_000, channels=3, resolution=32),
+    "cifar100": DatasetEntry(cifar100, fetched=True, classes=100, train=50_000, test=10_000, channels=3, resolution=32),
+    "imagenet": DatasetEntry(imagenet, classes=1000, train=1_281_167, test=50_000, channels=3, resolution=224),
+    "imagefolder": DatasetEntry(imagefolder, channels=3),
 }
 
 
@@ -313,7 +333,8 @@ def load_data(recipe: Recipe, data_dir: Path | None) -> Splits:
     """The recipe's data set, split. Raises TrainError for what the user can mend (folder, files, sizes)."""
     if data_dir is not None and not os.path.isdir(data_dir):
         raise TrainError(f"the data folder {data_dir} does not exist, or is not a folder")
-    dataset = lookup("data set", recipe.data.name, DATASETS)(recipe.data, data_dir)
+    entry = lookup("data set", recipe.data.name, DATASETS)
+    dataset = (entry.load if isinstance(entry, DatasetEntry) else entry)(recipe.data, data_dir)
     training, validation = split_sizes(len(dataset.train), recipe.data)
     targets = dataset.train.targets
     held = stratified(targets, validation, stream(SPLIT_SEED, "validation"))

@@ -23,7 +23,6 @@ from deit_ablate.recipe import Recipe, split_sizes
 from deit_ablate.train.data import download as downloads
 from deit_ablate.train.data.download import download
 from deit_ablate.train.data.sets import CIFAR, DATASETS, Dataset, load_data, stratified
-from deit_ablate.train.names import DATASET_FACTS
 
 
 def write_idx(path: Path, array: np.ndarray[Any, Any]) -> None:
@@ -100,8 +99,8 @@ def test_digits_are_scikit_learns_and_a_third_is_never_trained_on() -> None:
     datasets = pytest.importorskip("sklearn.datasets")
     theirs = datasets.load_digits()
     data = load_data(recipe_for("digits", resolution=8), None).dataset
-    facts = DATASET_FACTS["digits"]
-    assert (len(data.train), len(data.test), len(data.classes)) == (facts["train"], facts["test"], facts["classes"])
+    entry = DATASETS["digits"]
+    assert (len(data.train), len(data.test), len(data.classes)) == (entry.train, entry.test, entry.classes)
     assert np.bincount(data.test.targets).min() >= 58
     ours = np.concatenate([data.train.pixels, data.test.pixels])  # type: ignore[attr-defined]
     expected = np.round(theirs.images * (255 / 16)).astype(np.uint8)
@@ -169,9 +168,9 @@ def test_damaged_idx_files_are_named(tmp_path: Path) -> None:
 def test_cifar_is_read_from_its_binary_version(name: str, tmp_path: Path) -> None:
     inside = write_cifar(tmp_path, name, 20)
     data = load_data(recipe_for(name, validation=0), tmp_path).dataset
-    facts = DATASET_FACTS[name]
+    entry = DATASETS[name]
     assert (len(data.train), len(data.test)) == (100, 20)
-    assert (len(data.classes), data.channels) == (facts["classes"], facts["channels"])
+    assert (len(data.classes), data.channels) == (entry.classes, entry.channels)
     assert data.classes[3] == "class 3"
     fourth = np.asarray(data.test[3])
     assert fourth.shape == (32, 32, 3)
@@ -328,7 +327,7 @@ def test_a_batch_larger_than_the_data_is_refused() -> None:
 
 
 def own(data: Any, folder: Path | None) -> Dataset:
-    return DATASETS["digits"](data, folder)
+    return DATASETS["digits"].load(data, folder)
 
 
 def test_a_data_set_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,64 @@
+"""Augmentation per batch: mixup and CutMix, and the targets that go with them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from tiny import tiny
+
+from deit_ablate.train.mixing import MIXINGS, build_mixing
+from deit_ablate.train.streams import seed_generators, stream
+
+OFF = {"mixup": 0.0, "cutmix": 0.0}
+ON: dict[str, dict[str, Any]] = {"mixup-cutmix": {"mixup": 0.8, "cutmix": 1.0}}
+ON |= {name: {name: 1} for name, entry in MIXINGS.items() if entry.field is not None}
+
+
+def mixed(step: int = 0, **changes: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    images = torch.arange(4.0).view(4, 1, 1, 1).expand(4, 1, 8, 8).clone()
+    recipe = tiny(augment={**OFF, **changes}, regularize={"label_smoothing": 0.0})
+    seed_generators(stream(0, "mix", step))
+    return build_mixing(recipe, 4)(images, torch.arange(4))
+
+
+@pytest.mark.parametrize("name", list(MIXINGS))
+def test_every_mixing_keeps_shapes_and_mass_and_repeats_itself(name: str) -> None:
+    for step in range(6):
+        images, targets = mixed(step, **ON[name])
+        assert images.shape == (4, 1, 8, 8)
+        assert targets.sum(dim=1).tolist() == pytest.approx([1] * 4)
+        again = mixed(step, **ON[name])
+        assert torch.equal(images, again[0])
+        assert torch.equal(targets, again[1])
+
+
+def test_mixup_blends_and_cutmix_pastes_and_targets_follow() -> None:
+    images, targets = mixed(mixup=1.0)
+    share = targets[0, 0].item()
+    assert 0 < share < 1
+    assert images[0].unique().tolist() == pytest.approx([3 * (1 - share)])  # pairs are (0, 3) and (1, 2)
+    images, targets = mixed(cutmix=1.0)
+    pasted = (images[0] == 3).float().mean().item()
+    assert set(images[0].unique().tolist()) <= {0.0, 3.0}
+    assert targets[0, 3].item() == pytest.approx(pasted)
+
+
+def test_off_leaves_images_and_labels_alone() -> None:
+    images, targets = mixed()
+    assert images[2].unique().tolist() == [2.0]
+    assert targets.tolist() == [0, 1, 2, 3]
+
+
+def test_mix_prob_and_switch() -> None:
+    def kind(images: torch.Tensor) -> str:
+        found = images[0].unique()
+        return "none" if found.tolist() == [0.0] else "cutmix" if set(found.tolist()) <= {0.0, 3.0} else "mixup"
+
+    def kinds(**changes: Any) -> list[str]:
+        return [kind(mixed(step, mixup=0.8, cutmix=1.0, **changes)[0]) for step in range(40)]
+
+    assert set(kinds(mix_switch=0.0)) == {"mixup"}
+    assert set(kinds(mix_switch=1.0)) <= {"cutmix", "none"}  # a box can be empty
+    assert 5 < kinds(mix_prob=0.5).count("none") < 35
