@@ -33,8 +33,10 @@ ROOT = Path(__file__).parent.parent
 LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s#:]+)(#[^)\s]*)?\)")
 """A link or an image of Markdown to a file: (``!``, text, path, anchor)."""
 LANGUAGES = {".py": "python", ".yaml": "yaml", ".json": "json", ".csv": "text", ".toml": "toml", "": "text"}
+HOME = "---\ntitle: Home\nhide: [navigation]\n---\n\n"
+"""What stands before README.md on the site: the first page takes the whole width."""
 
-# -- tables of fields ---------------------------------------------------------------------------------------------------
+# -- tables of fields ----------------------------------------------------------------------------------------------
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
@@ -102,7 +104,7 @@ def fields(model: type[BaseModel], published: Mapping[str, str] | None = None, b
     yield from table(header, rows)
 
 
-# -- generated text -----------------------------------------------------------------------------------------------------
+# -- generated text ------------------------------------------------------------------------------------------------
 
 PAPER = {
     "Epochs": "schedule.epochs",
@@ -214,7 +216,7 @@ GENERATED: dict[str, Callable[[], Iterator[str]]] = {
     "columns": columns,
 }
 
-# -- pages --------------------------------------------------------------------------------------------------------------
+# -- pages ---------------------------------------------------------------------------------------------------------
 
 
 def source_of(uri: str) -> Path:
@@ -249,7 +251,7 @@ def linked(text: str, source: Path) -> Iterator[tuple[re.Match[str], Path]]:
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add README.md as the first page, and every file of the repository to which a page links."""
-    files.append(File.generated(config, "index.md", content=(ROOT / "README.md").read_text()))
+    files.append(File.generated(config, "index.md", content=HOME + (ROOT / "README.md").read_text()))
     queue = [file for file in files if file.src_uri.endswith(".md")]
     while queue:
         page = queue.pop()
