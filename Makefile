@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo gallery test test-slurm test-slurm-full lint names clean
+.PHONY: demo docs gallery test test-slurm test-slurm-full lint names clean
 
 $(VENV)/ready: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -33,6 +33,10 @@ lint: $(VENV)/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(VENV)/ready  ## the documentation's site, in build/site (`.venv/bin/python -m http.server -d build/site` serves it)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
+	$(BIN)/python -m mkdocs build --strict
 
 names: $(VENV)/ready  ## what is generated from the code: the names that recipes may use, the schemas of sweep files
 	$(BIN)/python -m deit_ablate.worker offered > deit_ablate/names.json.new && mv deit_ablate/names.json.new deit_ablate/names.json
