@@ -15,6 +15,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,8 +90,9 @@ def commands(block: Block) -> list[list[str]]:
 class Reader:
     """Does what a page says, in a folder with the checkout's sweeps, analyses and kept studies."""
 
-    def __init__(self, folder: Path, page: str):
-        self.folder, self.page = folder, page
+    def __init__(self, folder: Path, page: str, python_m: Sequence[str]):
+        """``python_m`` stands for ``python -m``."""
+        self.folder, self.page, self.python_m = folder, page, python_m
         self.environment = {"PYTHONPATH": str(folder)}
         for name in ("sweeps", "analysis", "results/reference"):
             shutil.copytree(ROOT / name, folder / name)
@@ -99,7 +101,7 @@ class Reader:
         """Call the command in this process; those that train are processes of their own."""
         if arguments[0] in ("run", "train", "retry"):
             done = subprocess.run(
-                [sys.executable, "-m", "deit_ablate", *arguments],
+                [*self.python_m, "deit_ablate", *arguments],
                 cwd=self.folder,
                 env={**os.environ, **self.environment},
                 capture_output=True,
@@ -191,17 +193,27 @@ class Reader:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def python_m(request: pytest.FixtureRequest) -> Sequence[str]:
+    """The suite's warm process where it has one, so that not every command takes seconds to import torch."""
+    try:
+        found: Sequence[str] = request.getfixturevalue("warm_python")
+    except pytest.FixtureLookupError:
+        found = [sys.executable, "-m"]
+    return found
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, python_m: Sequence[str]) -> Path:
     """A store in which the optimizer sweep was run for a moment."""
-    reader = Reader(tmp_path_factory.mktemp("trained"), "README.md")
+    reader = Reader(tmp_path_factory.mktemp("trained"), "README.md", python_m)
     reader.command(["deit-ablate", "run", "sweeps/optimizers.yaml"])
     return reader.folder / "results"
 
 
 @pytest.fixture
-def reader(request: pytest.FixtureRequest, tmp_path: Path) -> Reader:
+def reader(request: pytest.FixtureRequest, tmp_path: Path, python_m: Sequence[str]) -> Reader:
     page = request.param
-    made = Reader(tmp_path, page)
+    made = Reader(tmp_path, page, python_m)
     if page in STARTED:
         shutil.copytree(request.getfixturevalue("trained"), tmp_path / "results", dirs_exist_ok=True)
     return made
@@ -220,8 +232,8 @@ def test_what_a_page_shows_works(reader: Reader) -> None:
             raise AssertionError(f"{place}\n{block.text}\n\n{error}") from error
 
 
-def test_the_gallery_shows_commands_that_plan(tmp_path: Path) -> None:
-    reader = Reader(tmp_path, GENERATED)
+def test_the_gallery_shows_commands_that_plan(tmp_path: Path, python_m: Sequence[str]) -> None:
+    reader = Reader(tmp_path, GENERATED, python_m)
     shown = [words for block in blocks(GENERATED) for words in commands(block)]
     assert len([words for words in shown if words[1] == "run"]) >= 10
     for words in shown:
