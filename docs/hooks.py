@@ -25,7 +25,7 @@ from pydantic import BaseModel
 
 from deit_ablate.cli.app import app
 from deit_ablate.execution import Execution, Slurm
-from deit_ablate.recipe import BLOCKS, Block, Recipe, names
+from deit_ablate.recipe import BLOCKS, Block, Recipe
 from deit_ablate.sweep.fields import ProfileFile, SearchFile, StageFile, SweepFile
 from deit_ablate.sweep.space import Range
 
@@ -146,15 +146,16 @@ def recipe() -> Iterator[str]:
 
 def known() -> Iterator[str]:
     """What the registries and timm offer by name."""
+    names = json.loads((ROOT / "deit_ablate" / "names.json").read_text())
     for title, key in (
         ("Models of our own", "models"),
         ("Data sets", "datasets"),
         ("Distillation types", "distillations"),
     ):
-        offered = names().get(key)
+        offered = names.get(key)
         if offered:
             yield from (f"### {title}", "", ", ".join(f"`{name}`" for name in offered), "")
-    yield from ("### Optimizers", "", ", ".join(f"`{name}`" for name in names().get("optimizers", {})), "")
+    yield from ("### Optimizers", "", ", ".join(f"`{name}`" for name in names.get("optimizers", {})), "")
 
 
 def sweep_file() -> Iterator[str]:
