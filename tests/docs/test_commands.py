@@ -1,8 +1,8 @@
 """What the pages show is tried: their commands, sweep files and Python, in a page's order, in a folder of the page.
 
 Fenced blocks by language: ``sh`` and ``console`` are commands, ``yaml`` is a sweep file (or a profile, or a recipe for
-``train``), ``python`` is a module where it opens with a path in a comment, else it is executed; ``text`` is output. A block
-that cannot be run here has ``<!-- not run: REASON -->`` on the line above it.
+``train``), ``python`` is a module where it opens with a path in a comment, else it is executed; ``text`` is output. A
+block that cannot be run here has ``<!-- not run: REASON -->`` on the line above it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ TRAINED = {
     "docs/guide/custom.md": None,
     "docs/guide/search.md": "search",
 }
-"""Page -> the sweep whose ``run`` is really run there (None: of every sweep). Elsewhere ``run`` is parsed, and planned."""
+"""Page -> the sweep whose ``run`` is really run there (None: every sweep). Elsewhere ``run`` is parsed, and planned."""
 STARTED = {"README.md", "docs/guide/first-study.md", "docs/guide/troubleshooting.md"}
 """Pages whose store has the optimizer sweep already, trained once for all of them."""
 ROWS = {"variants", "grid", "zip", "leave_one_out", "add_one", "cumulative", "search"}
