@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,10 @@ def exploding(shape):
 '''
 
 
+COLD = (sys.executable, "-m")
+"""A Python that has imported nothing yet."""
+
+
 def planned(path: Path, **options: Any) -> Plan:
     return make_plan(load_sweep(path, **options))
 
@@ -63,15 +68,17 @@ def planned(path: Path, **options: Any) -> Plan:
 class Command:
     """The real command, in a process of its own, from a folder that is not the checkout."""
 
-    def __init__(self, folder: Path):
-        self.folder = folder
+    def __init__(self, folder: Path, python_m: Sequence[str] = COLD, environment: Mapping[str, str] = os.environ):
+        """``python_m`` stands for ``python -m``; the environment says how the command starts its workers."""
+        self.folder, self.python_m, self.environment = folder, python_m, environment
 
     def __call__(
         self, *arguments: str | Path, code: int | None = 0, timeout: float = 120
     ) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
-            [sys.executable, "-m", "deit_ablate", *map(str, arguments)],
+            [*self.python_m, "deit_ablate", *map(str, arguments)],
             cwd=self.folder,
+            env=self.environment,
             capture_output=True,
             text=True,
             timeout=timeout,
@@ -81,9 +88,11 @@ class Command:
         return done
 
     def start(self, *arguments: str | Path) -> subprocess.Popen[str]:
+        """Begin it, to be signalled or killed: always the very process, never a client of the warm one."""
         return subprocess.Popen(
-            [sys.executable, "-m", "deit_ablate", *map(str, arguments)],
+            [*COLD, "deit_ablate", *map(str, arguments)],
             cwd=self.folder,
+            env=self.environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
