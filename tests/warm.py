@@ -120,15 +120,17 @@ def _import_all() -> list[str]:
     return list(sys.path)
 
 
-def _become(module: str, arguments: list[str], path: list[str], environment: dict[str, str], streams: list[int]) -> None:
+def _become(
+    module: str, arguments: list[str], path: list[str], environment: dict[str, str], streams: list[int]
+) -> None:
     """In the child: all that a process gets from the one that starts it."""
     os.setsid()
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
         os.close(stream)
-    sys.stdin = open(0, closefd=False)
-    sys.stdout = open(1, "w", closefd=False)
-    sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)
+    sys.stdin = os.fdopen(0, closefd=False)
+    sys.stdout = os.fdopen(1, "w", closefd=False)
+    sys.stderr = os.fdopen(2, "w", buffering=1, errors="backslashreplace", closefd=False)
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(path[0])
