@@ -127,7 +127,9 @@ def launched(
 class Command:
     """The real command, in a process of its own, from a folder that is not the checkout."""
 
-    def __init__(self, folder: Path, python_m: Sequence[str] = COLD, environment: MutableMapping[str, str] = os.environ):
+    def __init__(
+        self, folder: Path, python_m: Sequence[str] = COLD, environment: MutableMapping[str, str] = os.environ
+    ):
         """``python_m`` stands for ``python -m``; the environment says how the command starts its workers."""
         self.folder, self.python_m, self.environment = folder, python_m, environment
 
