@@ -118,7 +118,7 @@ def launched(
     """Launch a sweep in this process."""
     plan = planned(path)
     where = os.path.relpath(path.resolve(), store.root.resolve())
-    store.save_plan(plan.sweep.name, {**plan.document(where), "asked": {}})
+    store.sweeps.save_plan(plan.sweep.name, {**plan.document(where), "asked": {}})
     execution = Execution(device="cpu", loaders=loaders)
     work = Work(store, None, plan.runs, plan.labels(), {}, execution, retry=retry)
     return JobLaunch(work, pool).run(lambda progress: None, stop)

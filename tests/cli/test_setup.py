@@ -44,7 +44,7 @@ def test_a_sweep_with_a_teachers_file_is_fetched_and_run(
     hard = run_of(planned(path), "hard")
     assert store.outcome(hard.id)["status"] in ("done", "diverged")  # type: ignore[index]
     assert store.history(hard.id)[0]["loss_parts"].keys() == {"base", "distillation"}
-    assert store.kept_weights(sha256) is not None
+    assert store.teacher_weights.find(sha256) is not None
 
     (tmp_path / "teacher.pth").write_bytes(b"not weights")
     bad = command("run", path.name, code=2)

@@ -108,9 +108,9 @@ def test_a_launch_puts_files_into_the_store_or_says_which_are_missing(
         keep_weights(stripped, store)
     assert not store.root.exists()
     assert keep_weights([run_of(made, "none")], store) == {}
-    assert keep_weights(made.runs.values(), store) == {sha256: str(store.kept_weights(sha256))}
-    assert keep_weights(stripped, store) == {sha256: str(store.kept_weights(sha256))}
+    assert keep_weights(made.runs.values(), store) == {sha256: str(store.teacher_weights.find(sha256))}
+    assert keep_weights(stripped, store) == {sha256: str(store.teacher_weights.find(sha256))}
     weights.write_bytes(b"other")
-    store.kept_weights(sha256).unlink()  # type: ignore[union-attr]
+    store.teacher_weights.find(sha256).unlink()  # type: ignore[union-attr]
     with pytest.raises(InputError, match="has changed"):
         keep_weights(made.runs.values(), store)

@@ -8,7 +8,7 @@ import pytest
 from support import claimed_by_another, end_attempts, state
 
 from deit_ablate import files
-from deit_ablate.store import Attempt, Refused, State, Store
+from deit_ablate.store import Attempt, Refused, State, Store, cleanup
 
 
 def finished(store: Store, run: str) -> Attempt:
@@ -24,7 +24,7 @@ def finished(store: Store, run: str) -> Attempt:
 def test_what_may_be_thrown_away(store: Store, run: str) -> None:
     attempt = finished(store, run)
     names = {
-        keep: {str(path.relative_to(store.run(run))) for path in store.disposable(run, keep)}
+        keep: {str(path.relative_to(store.run(run))) for path in cleanup.disposable(store, run, keep)}
         for keep in ("final", "none", "all")
     }
     left_over = f"a0002/{files.TEMPORARY}left-over"
@@ -36,22 +36,22 @@ def test_what_may_be_thrown_away(store: Store, run: str) -> None:
 
 def test_nothing_of_an_unfinished_run_is_thrown_away(store: Store, run: str) -> None:
     end_attempts(store, run, "interrupted", checkpoint=1)
-    assert list(store.disposable(run, "none")) == []
+    assert list(cleanup.disposable(store, run, "none")) == []
 
 
 def test_a_run_is_forgotten_only_when_nobody_can_be_at_it(store: Store, run: str) -> None:
     process = claimed_by_another(store, run)
     with pytest.raises(Refused, match="may still be alive"):
-        store.forget(run)
+        cleanup.forget(store, run)
     store.attempts(run)[0].close("released")
     with pytest.raises(Refused, match="may still be alive"):
-        store.forget(run)
+        cleanup.forget(store, run)
     process.kill()
     process.wait()
-    store.forget(run)
+    cleanup.forget(store, run)
     assert state(store, run) == State("missing")
-    assert store.trash()
-    store.empty_trash()
+    assert cleanup.trash(store)
+    cleanup.empty_trash(store)
     assert list((store.root / "trash").iterdir()) == []
 
 

@@ -15,7 +15,7 @@ import pytest
 from support import INTERRUPTED, result, worker_pid
 
 from deit_ablate.launch.jobs import Report
-from deit_ablate.store import Store
+from deit_ablate.store import Store, cleanup
 
 
 class Killer:
@@ -74,7 +74,7 @@ def test_a_run_killed_between_its_last_checkpoint_and_its_outcome_keeps_its_weig
     assert result(store, run) == undisturbed["result"]
     assert [attempt.number for attempt in store.attempts(run)] == [1, 2]
     assert store.weights(run) == store.attempts(run)[1].checkpoint
-    for path in store.disposable(run, "final"):
+    for path in cleanup.disposable(store, run, "final"):
         path.unlink()
     assert store.weights(run) is not None, "what gc leaves is what a later stage needs"
 
