@@ -1,25 +1,29 @@
-"""What all tests stand on: real files, real processes, one warm fork server for the whole session."""
+"""What all tests use: real files, real processes, and one warm process that spares them seconds of imports each."""
 
 from __future__ import annotations
 
 import os
+import shlex
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from support import OWN_MODELS, TINY, Command, planned
+import warm
+from support import COLD, INTERRUPTED, OWN_MODELS, TINY, TOKENS, Command, launched, planned, result
 
 from deit_ablate.execution import Execution
-from deit_ablate.launch.jobs import Report, Work
-from deit_ablate.launch.local import JobLaunch
+from deit_ablate.launch.jobs import Report
 from deit_ablate.launch.pool import ProcessPool
 from deit_ablate.store import Store
+from deit_ablate.sweep.plan import Plan
 
 
 @pytest.fixture(scope="session")
 def own_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder on the path of every process that tests start, with a module ``mylab`` of one's own."""
+    """A folder on the path of every process that tests start, with a custom module ``mylab``."""
     folder = tmp_path_factory.mktemp("own")
     (folder / "mylab.py").write_text(OWN_MODELS)
     os.environ["PYTHONPATH"] = str(folder)
@@ -28,7 +32,18 @@ def own_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def pool(own_models: Path) -> Iterator[ProcessPool]:
+def warm_python(own_models: Path) -> Iterator[list[str]]:
+    """What stands for ``python -m``; the workers that commands and executors start are children of it too."""
+    if not hasattr(os, "pidfd_open"):
+        yield [*COLD]
+        return
+    with warm.warm_python() as python_m, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DEIT_ABLATE_WORKER", shlex.join([*python_m, "deit_ablate.worker"]))
+        yield python_m
+
+
+@pytest.fixture(scope="session")
+def pool(warm_python: list[str]) -> Iterator[ProcessPool]:
     made = ProcessPool(Execution(parallel=2))
     yield made
     made.close()
@@ -55,26 +70,56 @@ def sweep(tmp_path: Path) -> Callable[..., Path]:
 def launch(pool: ProcessPool, store: Store) -> Callable[..., Report]:
     """Launch a sweep in this process on the session's server."""
 
-    def run(
-        path: Path,
-        *,
-        retry: frozenset[str] = frozenset(),
-        stop: Callable[[], bool] = lambda: False,
-        loaders: int = 0,
-        into: Store = store,
-    ) -> Report:
-        plan = planned(path)
-        into.sweeps.save_plan(
-            plan.sweep.name, {**plan.document(os.path.relpath(path.resolve(), into.root.resolve())), "asked": {}}
-        )
-
-        execution = Execution(device="cpu", loaders=loaders)
-        work = Work(into, None, plan.runs, plan.labels(), {}, execution, retry=retry)
-        return JobLaunch(work, pool).run(lambda progress: None, stop)
+    def run(path: Path, *, into: Store = store, **how: Any) -> Report:
+        return launched(path, into, pool, **how)
 
     return run
 
 
 @pytest.fixture
-def command(tmp_path: Path, own_models: Path) -> Command:
-    return Command(tmp_path)
+def command(tmp_path: Path, warm_python: list[str]) -> Command:
+    return Command(tmp_path, warm_python)
+
+
+@pytest.fixture
+def cold_command(tmp_path: Path, own_models: Path) -> Command:
+    """The command as users start it, and its workers: for what depends on the start, and once for each road."""
+    return Command(tmp_path, environment={k: v for k, v in os.environ.items() if k != "DEIT_ABLATE_WORKER"})
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    """A file that is as good as weights to all that never opens them."""
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "teacher.pth").write_bytes(b"weights")
+    return tmp_path / "files" / "teacher.pth"
+
+
+@pytest.fixture(scope="session")
+def undisturbed(pool: ProcessPool, tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    """The result that every disturbed run must have, and the seconds that it takes."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    (folder / "tiny.yaml").write_text(TINY + INTERRUPTED)
+    store = Store(folder / "results")
+    (run,) = launched(folder / "tiny.yaml", store, pool).states
+    outcome = store.outcome(run)
+    assert outcome
+    return {"run": run, "result": result(store, run), "seconds": outcome["cost"]["wall_seconds"]}
+
+
+@pytest.fixture(scope="session")
+def finished(pool: ProcessPool, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Plan]:
+    """A teacher (with an average) and a student of two heads, trained once for all."""
+    folder = tmp_path_factory.mktemp("finished")
+    (folder / "tiny.yaml").write_text(TINY + TOKENS)
+    report = launched(folder / "tiny.yaml", Store(folder / "results"), pool)
+    assert all(state.finished for state in report.states.values())
+    return folder, planned(folder / "tiny.yaml")
+
+
+@pytest.fixture
+def copied(finished: tuple[Path, Plan], tmp_path: Path) -> tuple[Store, str]:
+    """A copy of it to tamper with, and the student's id."""
+    folder, made = finished
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    return Store(tmp_path / "results"), next(cell.run for cell in made.cells if cell.stage == "student")

@@ -1,17 +1,25 @@
-"""What tests share: a tiny recipe, models of one's own, the real command, and what a result is."""
+"""What tests share: a tiny recipe and sweeps over it, custom models, the real command, and what a result is."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from deit_ablate.store import Store
+from deit_ablate import files
+from deit_ablate.execution import Execution
+from deit_ablate.identity import canonical, run_id
+from deit_ablate.launch.jobs import Report, Work
+from deit_ablate.launch.local import JobLaunch
+from deit_ablate.launch.pool import ProcessPool
+from deit_ablate.recipe import Recipe
+from deit_ablate.store import State, Store, owner
 from deit_ablate.sweep.load import load_sweep
-from deit_ablate.sweep.plan import Plan, make_plan
+from deit_ablate.sweep.plan import Plan, Run, make_plan
 
 TINY = """
 profile: digits
@@ -23,6 +31,35 @@ recipe:
   schedule: {epochs: 2, batch_size: 32, warmup_epochs: 0.5}
 """
 """A recipe of well under a second, with everything that draws random numbers switched on."""
+
+INTERRUPTED = "seeds: 1\nvariants: {a: {schedule.epochs: 6, data.train_images: 320}}\n"
+"""60 steps with everything random switched on: about a second, an epoch every sixth of it."""
+
+DISTILL = """
+seeds: 2
+stages:
+  teacher: {recipe: {model: {name: %s, options: %s}}, seeds: [0]}
+  student: {teacher: teacher}
+variants:
+  none: {}
+  soft: {distill.type: soft}
+  token: {distill.type: hard-token}
+"""
+"""A teacher, named with its options, and students of three kinds."""
+
+TOKENS = """
+stages:
+  teacher: {recipe: {model: {name: small_convnet, options: {width: 8}}, regularize: {ema_decay: 0.9}}, seeds: [0]}
+  student: {teacher: teacher}
+seeds: 1
+variants: {token: {distill.type: hard-token}}
+"""
+"""A teacher with an average of its weights, and a student of two heads."""
+
+VIT = "test_vit.r160_in1k"
+"""A teacher's name on timm's hub."""
+NAMED = "variants: {none: {}, hard: {distill: {type: hard, teacher: test_vit, teacher_weights: %s}}}"
+"""A row without a teacher, and one with a teacher from a file."""
 
 OWN_MODELS = '''
 import os
@@ -56,22 +93,53 @@ def exploding(shape):
 '''
 
 
+COLD = (sys.executable, "-m")
+"""A Python that has imported nothing yet."""
+
+
 def planned(path: Path, **options: Any) -> Plan:
     return make_plan(load_sweep(path, **options))
+
+
+def run_of(made: Plan, variant: str) -> Run:
+    """The first run of a row."""
+    return made.runs[next(cell.run for cell in made.cells if cell.variant == variant)]
+
+
+def launched(
+    path: Path,
+    store: Store,
+    pool: ProcessPool,
+    *,
+    retry: frozenset[str] = frozenset(),
+    stop: Callable[[], bool] = lambda: False,
+    loaders: int = 0,
+) -> Report:
+    """Launch a sweep in this process."""
+    plan = planned(path)
+    where = os.path.relpath(path.resolve(), store.root.resolve())
+    store.sweeps.save_plan(plan.sweep.name, {**plan.document(where), "asked": {}})
+    execution = Execution(device="cpu", loaders=loaders)
+    work = Work(store, None, plan.runs, plan.labels(), {}, execution, retry=retry)
+    return JobLaunch(work, pool).run(lambda progress: None, stop)
 
 
 class Command:
     """The real command, in a process of its own, from a folder that is not the checkout."""
 
-    def __init__(self, folder: Path):
-        self.folder = folder
+    def __init__(
+        self, folder: Path, python_m: Sequence[str] = COLD, environment: MutableMapping[str, str] = os.environ
+    ):
+        """``python_m`` stands for ``python -m``; the environment says how the command starts its workers."""
+        self.folder, self.python_m, self.environment = folder, python_m, environment
 
     def __call__(
         self, *arguments: str | Path, code: int | None = 0, timeout: float = 120
     ) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
-            [sys.executable, "-m", "deit_ablate", *map(str, arguments)],
+            [*self.python_m, "deit_ablate", *map(str, arguments)],
             cwd=self.folder,
+            env=self.environment,
             capture_output=True,
             text=True,
             timeout=timeout,
@@ -81,9 +149,11 @@ class Command:
         return done
 
     def start(self, *arguments: str | Path) -> subprocess.Popen[str]:
+        """Begin it, to be signalled or killed: always the very process, never a client of the warm one."""
         return subprocess.Popen(
-            [sys.executable, "-m", "deit_ablate", *map(str, arguments)],
+            [*COLD, "deit_ablate", *map(str, arguments)],
             cwd=self.folder,
+            env=self.environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -109,3 +179,57 @@ def result(store: Store, run: str) -> dict[str, Any]:
         for line in store.history(run)
     ]
     return {**{key: outcome[key] for key in ("status", "metrics", "weights_sha256", "arrays_sha256")}, "curves": curves}
+
+
+JOB = {"SLURM_JOB_ID": "8", "SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "0", "SLURM_CLUSTER_NAME": "c"}
+"""The environment of a job's first element."""
+
+# -- a store, looked at and tampered with ------------------------------------------------------------------------------
+
+RECIPE = canonical(Recipe())
+RUN = run_id(RECIPE, {})
+
+
+def state(store: Store, run: str) -> State:
+    return store.states({run: []})[run]
+
+
+def claimed_by_another(store: Store, run: str) -> subprocess.Popen[str]:
+    """A process that has claimed the run and now waits."""
+    code = (
+        "import sys, time; from deit_ablate.store import Store\n"
+        "Store(sys.argv[1]).claim(sys.argv[2]); print('claimed', flush=True); time.sleep(600)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(store.root), run], stdout=subprocess.PIPE, text=True)
+    assert process.stdout
+    assert process.stdout.readline() == "claimed\n"
+    return process
+
+
+def end_attempts(store: Store, run: str, *ends: str, checkpoint: int | None = None, retry: int | None = None) -> None:
+    """Claim a run again and again, and end each attempt in one of these ways."""
+    for number, how in enumerate(ends, 1):
+        attempt = store.claim(run, retry=number == retry)
+        if number == checkpoint:
+            attempt.checkpoint.write_bytes(b"x")
+        attempt.close(how)
+
+
+def worker_pid(store: Store, run: str) -> int | None:
+    """The process that executes a run now."""
+    attempts = store.attempts(run)
+    last = attempts[-1].owner if attempts and attempts[-1].exit is None else {}
+    return last["pid"] if last and not owner.provably_gone(last) else None
+
+
+def change(store: Store, run: str, **values: Any) -> None:
+    """Change what was recorded: ``metrics__test__top1=1.0``."""
+    outcome = store.outcome(run)
+    assert outcome is not None
+    for path, value in values.items():
+        *steps, last = path.split("__")
+        part = outcome
+        for step in steps:
+            part = part[step]
+        part[last] = value
+    files.replace(store.run(run) / "outcome.json", files.to_json(outcome))

@@ -11,9 +11,6 @@ import pytest
 from support import Command
 
 from deit_ablate.cli.app import COMMANDS
-from deit_ablate.identity import canonical, run_id
-from deit_ablate.recipe import Recipe
-from deit_ablate.store import Store, owner
 
 
 def loaded_by(*arguments: str, folder: Path) -> tuple[subprocess.CompletedProcess[str], set[str]]:
@@ -89,92 +86,3 @@ def test_what_is_wrong_is_said_in_one_line_and_nothing_is_written(
     assert says in done.stderr
     assert "Traceback" not in done.stderr
     assert not (command.folder / "results").exists()
-
-
-def test_init_writes_what_is_shipped_and_overwrites_nothing(command: Command) -> None:
-    command("init", "study")
-    mine = command.folder / "study" / "sweeps" / "optimizers.yaml"
-    assert (command.folder / "study" / "analysis" / "sweep_table.py").exists()
-    mine.write_text("title: mine\nprofile: digits\nvariants: {only: {}}\n")
-    assert "exists, left as it is" in command("init", "study").stderr
-    assert "only:" in command("plan", "study/sweeps/optimizers.yaml").stdout
-    assert "did you mean" not in command("plan", "optimizers").stderr, "a shipped sweep may be named without its file"
-
-
-@pytest.fixture
-def alone(command: Command) -> tuple[Store, str]:
-    """A store with one run whose attempt is open, on a machine that nobody can ask."""
-    store, recipe = Store(command.folder / "results"), canonical(Recipe())
-    run = run_id(recipe, {})
-    store.register(run, recipe, {}, {})
-    return store, run
-
-
-def test_release_is_for_what_nobody_can_prove(
-    command: Command, alone: tuple[Store, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store, run = alone
-    with monkeypatch.context() as elsewhere:
-        elsewhere.setattr(
-            owner, "machine", lambda: {"host": "node1", "machine": "m", "boot": "b", "pid_namespace": "p"}
-        )
-        store.claim(run)
-    assert "may still be alive" in command("forget", run, "--yes", code=2).stderr
-    assert "released" in command("release", run, "--yes").stdout
-    assert "no attempt" in command("release", run, "--yes", code=2).stderr
-    store.claim(run)  # this process, which lives
-    assert "is alive on this machine" in command("release", run, "--yes", code=2).stderr
-
-
-def test_a_hostile_log_cannot_drive_the_terminal(command: Command, alone: tuple[Store, str]) -> None:
-    store, run = alone
-    attempt = store.claim(run)
-    attempt.log.write_bytes(b"\x1b]0;owned\x07\x1b[2Jred\x9b31m\nnext \xff line\n")
-    attempt.close("crash")
-    out = command("logs", run).stdout
-    assert not any(ord(character) < 32 and character != "\n" for character in out)
-    assert "next" in out
-
-
-def test_a_run_in_other_hands_is_not_trained_in_the_foreground(command: Command, alone: tuple[Store, str]) -> None:
-    store, run = alone
-    store.claim(run)
-    done = command("train", run, code=1)
-    assert "has not ended" in done.stderr
-
-
-def test_following_ends_when_the_process_is_gone(command: Command, alone: tuple[Store, str]) -> None:
-    store, run = alone
-    code = "import sys; from deit_ablate.store import Store; Store(sys.argv[1]).claim(sys.argv[2]).log.write_text('last words')"
-    subprocess.run([sys.executable, "-c", code, str(store.root), run], check=True)
-    assert "last words" in command("logs", run, "-f", timeout=20).stdout
-
-
-def test_a_prefix_names_a_run_when_it_names_one(command: Command, alone: tuple[Store, str]) -> None:
-    _, run = alone
-    assert f"{run}" in command("show", run[:6]).stdout
-    assert "no run or sweep" in command("show", run[:3], code=2).stderr
-
-
-def test_a_large_plan_asks_first(command: Command, sweep: Callable[..., Path]) -> None:
-    rates = ", ".join(str(i / 1000) for i in range(1, 52))
-    sweep(f"seeds: 2\ngrid: {{optimizer.base_lr: [{rates}]}}\n")
-    done = command("run", "tiny.yaml", code=2)
-    assert "102 runs of unknown cost" in done.stderr
-    assert "--yes" in done.stderr
-    assert not (command.folder / "results").exists()
-
-
-def test_seeds_and_looks_are_kept_as_they_were_planned(
-    command: Command, sweep: Callable[..., Path], store: Store
-) -> None:
-    rows = "seeds: 1\nbaseline: a\nvariants: {a: {}, b: {augment: {erasing: 0}}}\n"
-    late = "Seeds were added after looking; 5% no longer holds."
-    sweep(rows)
-    assert late not in command("run", "tiny.yaml").stdout
-    sweep("looks: [3, 6, 9, 12]\n" + rows, name="looked")
-    assert "look 0 of 4 (0 of 12 seeds)" in command("run", "looked.yaml").stdout, "its runs are those of the other one"
-    assert [plan["looks"] for plan in store.sweeps.planned_seeds("looked")] == [[3, 6, 9, 12]]
-    assert late in command("run", "tiny.yaml", "--seeds", "2").stdout
-    assert [plan["seeds"] for plan in store.sweeps.planned_seeds("tiny")] == [{"": [0]}, {"": [0, 1]}]
-    assert late not in command("run", "looked.yaml", "--seeds", "2").stdout, "the looks had announced them"

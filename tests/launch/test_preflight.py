@@ -6,15 +6,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support import Command, planned
+from support import NAMED, Command, planned, run_of
 
 from deit_ablate.errors import InputError
 from deit_ablate.execution import Execution
 from deit_ablate.launch import status
 from deit_ablate.launch.jobs import Work
 from deit_ablate.launch.pool import ProcessPool
-from deit_ablate.launch.preflight import preflight
+from deit_ablate.launch.preflight import keep_weights, preflight
 from deit_ablate.store import Store
+from deit_ablate.sweep.plan import Run
 
 
 @pytest.fixture
@@ -94,3 +95,22 @@ def test_the_command_leaves_with_2_and_no_results(command: Command, sweep: Calla
     assert done.stderr.startswith("error: tiny.yaml:9:")
     assert done.stdout == ""
     assert not (command.folder / "results").exists()
+
+
+def test_a_launch_puts_files_into_the_store_or_says_which_are_missing(
+    sweep: Callable[..., Path], store: Store, weights: Path
+) -> None:
+    made = planned(sweep(NAMED % "files/teacher.pth"))
+    (sha256,) = made.weights
+    by_content = planned(sweep(NAMED % sha256, name="later")).runs.values()
+    stripped = [Run(run.id, run.recipe) for run in by_content]
+    with pytest.raises(InputError, match=f"no file with the content {sha256} is in .*; expected the path of the file"):
+        keep_weights(stripped, store)
+    assert not store.root.exists()
+    assert keep_weights([run_of(made, "none")], store) == {}
+    assert keep_weights(made.runs.values(), store) == {sha256: str(store.teacher_weights.find(sha256))}
+    assert keep_weights(stripped, store) == {sha256: str(store.teacher_weights.find(sha256))}
+    weights.write_bytes(b"other")
+    store.teacher_weights.find(sha256).unlink()  # type: ignore[union-attr]
+    with pytest.raises(InputError, match="has changed"):
+        keep_weights(made.runs.values(), store)

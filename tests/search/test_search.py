@@ -181,9 +181,13 @@ def test_one_at_a_time_a_search_is_a_function_of_its_records(
     sweep: Callable[..., Path], store: Store, run_search: Any, tmp_path: Path
 ) -> None:
     path = sweep(SHORT.replace("trials: 4", "trials: 6, sampler_options: {n_startup_trials: 2}"))
-    for turn in range(20):  # a launcher that is stopped at every turn, later each time, so that a slow machine ends too
-        polls = iter(range(100))
-        run_search(path, slots=1, stop=lambda polls=polls, turn=turn: next(polls) >= 3 + turn)
+    for _ in range(20):  # a launcher that is stopped again and again, some epochs further each time
+
+        def epochs() -> int:
+            return sum(len(store.history(run)) for run in store.runs())
+
+        enough = epochs() + 4 if store.root.exists() else 4
+        run_search(path, slots=1, stop=lambda enough=enough: store.root.exists() and epochs() >= enough)
         if len(asks(store)) == 6 and all(store.outcome(ask["run"]) for ask in asks(store)):
             break
     interrupted = [ask["params"] for ask in asks(store)]

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 from cluster import Cluster
+from lab import Lab
+from support import wait_for
 
 
 def _end_abandoned(runs: Path) -> None:
@@ -51,3 +53,10 @@ def accounted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Three nodes with accounting, whose controller soon forgets jobs that have ended."""
     with _cluster(tmp_path_factory, nodes=3, accounting=True, min_job_age=2) as made:
         yield made
+
+
+@pytest.fixture
+def lab(cluster: Cluster, tmp_path: Path) -> Iterator[Lab]:
+    yield Lab(tmp_path, cluster)
+    cluster.command("scancel", "--user=root")
+    wait_for(lambda: not cluster.command("squeue", "--noheader").strip(), seconds=60, step=0.5)

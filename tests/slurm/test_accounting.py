@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from cluster import Cluster
+from lab import Lab
 from support import planned, result, wait_for
-from test_slurm import Lab
 
 PATIENT = """
 import time

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 from cluster import Cluster, ClusterError
+from lab import Lab
 from support import planned, result
-from test_slurm import Lab, lab  # noqa: F401  (a fixture)
 
 SECONDS = 150.0
 
 
 @pytest.mark.storm
 @pytest.mark.parametrize("seed", [0, 1])
-def test_a_storm_changes_nothing(lab: Lab, cluster: Cluster, tmp_path: Path, seed: int) -> None:  # noqa: F811
+def test_a_storm_changes_nothing(lab: Lab, cluster: Cluster, tmp_path: Path, seed: int) -> None:
     path = lab.sweep("seeds: 3\nvariants: {a: {}, b: {augment.mixup: 0}}\n", epochs=60, slurm="partition: low")
     draw, runs = random.Random(seed), list(planned(path).runs)
     alone = lab.undisturbed(path)

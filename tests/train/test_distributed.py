@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support import TINY, planned, result, wait_for
+from support import INTERRUPTED, TINY, planned, result, wait_for
 
 from deit_ablate.errors import TrainError
 from deit_ablate.execution import Execution
@@ -25,8 +25,6 @@ from deit_ablate.launch.pool import ProcessPool
 from deit_ablate.store import Store
 from deit_ablate.train.distributed import Group, Share
 
-SWEEP = "seeds: 1\nvariants: {a: {schedule.epochs: 6, data.train_images: 320}}\n"
-"""60 steps with everything random switched on: EMA, mixup, repeated augmentation, dropout, drop path."""
 CALM = "seeds: 1\nvariants: {a: {regularize: {drop_path: 0, dropout: 0}}}\n"
 """Mixup, CutMix and repeated augmentation on; only what the model itself draws is off."""
 
@@ -117,7 +115,7 @@ def test_ranks_and_accumulation_give_what_one_process_gives(executed: Callable[.
 def on_two(pool: ProcessPool, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The result of two ranks left alone, each with two parts of its share."""
     folder = tmp_path_factory.mktemp("two")
-    (folder / "tiny.yaml").write_text(TINY + SWEEP)
+    (folder / "tiny.yaml").write_text(TINY + INTERRUPTED)
     run = Executed(pool, folder / "tiny.yaml", Store(folder / "results"))
     started = time.monotonic()
     run.start(ranks=2, accumulation=2)
@@ -129,7 +127,7 @@ def on_two(pool: ProcessPool, tmp_path_factory: pytest.TempPathFactory) -> dict[
 def test_a_rank_killed_at_random_instants_changes_nothing(
     executed: Callable[..., Executed], on_two: dict[str, Any], victim: int
 ) -> None:
-    run, draw = executed(SWEEP), random.Random(victim)
+    run, draw = executed(INTERRUPTED), random.Random(victim)
     for _ in range(12):
         run.start(ranks=2, accumulation=2)
         pid = wait_for(run.pids)[victim]
@@ -153,7 +151,7 @@ def test_a_rank_killed_at_random_instants_changes_nothing(
 def test_a_signal_to_all_ranks_stops_them_at_one_step_and_another_number_of_ranks_goes_on(
     executed: Callable[..., Executed], on_two: dict[str, Any]
 ) -> None:
-    run = executed(SWEEP)
+    run = executed(INTERRUPTED)
     run.start(ranks=2, accumulation=2)
     pids = wait_for(run.pids)
     wait_for(lambda: run.store.history(run.run))
@@ -169,7 +167,7 @@ def test_a_signal_to_all_ranks_stops_them_at_one_step_and_another_number_of_rank
 
 
 def test_ranks_that_cannot_share_a_runs_chunks_leave_without_a_claim(executed: Callable[..., Executed]) -> None:
-    run = executed(SWEEP)
+    run = executed(INTERRUPTED)
     run.start(ranks=2)
     wait_for(run.pids)
     wait_for(lambda: run.store.history(run.run))

@@ -1,0 +1,122 @@
+"""run, retry and train: what they start, refuse and say."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from support import DISTILL, TINY, Command, planned
+
+from deit_ablate.store import Store
+
+
+def test_a_run_in_other_hands_is_not_trained_in_the_foreground(command: Command, alone: tuple[Store, str]) -> None:
+    store, run = alone
+    store.claim(run)
+    done = command("train", run, code=1)
+    assert "has not ended" in done.stderr
+
+
+def test_a_large_plan_asks_first(command: Command, sweep: Callable[..., Path]) -> None:
+    rates = ", ".join(str(i / 1000) for i in range(1, 52))
+    sweep(f"seeds: 2\ngrid: {{optimizer.base_lr: [{rates}]}}\n")
+    done = command("run", "tiny.yaml", code=2)
+    assert "102 runs of unknown cost" in done.stderr
+    assert "--yes" in done.stderr
+    assert not (command.folder / "results").exists()
+
+
+def test_seeds_and_looks_are_kept_as_they_were_planned(
+    command: Command, sweep: Callable[..., Path], store: Store
+) -> None:
+    rows = "seeds: 1\nbaseline: a\nvariants: {a: {}, b: {augment: {erasing: 0}}}\n"
+    late = "Seeds were added after looking; 5% no longer holds."
+    sweep(rows)
+    assert late not in command("run", "tiny.yaml").stdout
+    sweep("looks: [3, 6, 9, 12]\n" + rows, name="looked")
+    assert "look 0 of 4 (0 of 12 seeds)" in command("run", "looked.yaml").stdout, "its runs are those of the other one"
+    assert [plan["looks"] for plan in store.sweeps.planned_seeds("looked")] == [[3, 6, 9, 12]]
+    assert late in command("run", "tiny.yaml", "--seeds", "2").stdout
+    assert [plan["seeds"] for plan in store.sweeps.planned_seeds("tiny")] == [{"": [0]}, {"": [0, 1]}]
+    assert late not in command("run", "looked.yaml", "--seeds", "2").stdout, "the looks had announced them"
+
+
+def test_one_failing_run_leaves_the_others_going(command: Command, sweep: Callable[..., Path]) -> None:
+    sweep('seeds: 2\nvariants:\n  good: {}\n  bad: {model: {name: "mylab:broken_until", options: {file: nowhere}}}\n')
+    (command.folder / "empty").mkdir()
+    done = command("run", "tiny.yaml", "--data-dir", "empty", code=1)
+    assert "good:0: d" in done.stdout
+    assert "good:1: d" in done.stdout
+    assert "2 of 4 runs are not done" in done.stdout
+    assert re.search(r"bad:0 \([0-9a-f]{16}\): failed \(bad-recipe\)", done.stdout)
+    assert "boom: not yet" in done.stdout, "the last lines of its log say what is wrong"
+    assert "`deit-ablate retry`" in done.stdout
+    alone = re.search(r"alone, here: (deit-ablate .+)", done.stdout)
+    assert alone
+    assert "--data-dir empty" in alone[1], "the same execution"
+    assert "boom: not yet" in command(*alone[1].split()[1:], code=1).stdout
+
+    assert command("status", "tiny").stdout.count("failed (bad-recipe)") == 2
+    again = command("run", "tiny.yaml", "--data-dir", "empty", code=1)
+    assert again.stdout.count("started") == 0, "what failed is not tried again unasked"
+    assert command("retry", "tiny:bad:1", "--data-dir", "empty", code=1).stdout.count("started") == 1
+
+
+def test_a_sweep_of_diverged_runs_ends_well(command: Command, sweep: Callable[..., Path]) -> None:
+    sweep("seeds: 1\nvariants: {nan: {model: {name: 'mylab:exploding'}}}\n")
+    done = command("run", "tiny.yaml")
+    assert "diverged (a result, not a failure): nan:0" in done.stdout
+    record = Store(command.folder / "results").outcome(next(iter(Store(command.folder / "results").runs())))
+    assert record
+    assert record["reason"] == "non-finite loss at step 1"
+    assert record["metrics"]["test"] is None
+
+
+def test_lost_weights_are_refused_before_anything_starts(command: Command, sweep: Callable[..., Path]) -> None:
+    path = sweep(DISTILL % ("small_convnet", "{}"))
+    command("run", "tiny.yaml", "--only", "soft")
+    teacher = next(cell.run for cell in planned(path).cells if cell.stage == "teacher")
+    assert "freed" in command("gc", "--keep", "none").stdout
+    refused = command("run", "tiny.yaml", code=2)
+    assert f"`deit-ablate forget {teacher}` first" in refused.stderr
+    named = command("forget", teacher, "--yes").stdout
+    assert "2 runs depend on it" in named
+    assert "tiny:soft:0:student" in named
+    again = command("run", "tiny.yaml").stdout
+    assert "*:0:teacher: started" in again
+    assert "soft:0:student: started" not in again
+
+
+def test_json_for_programs(command: Command, sweep: Callable[..., Path]) -> None:
+    sweep("seeds: 1\nvariants: {a: {}}\n")
+    done = command("run", "tiny.yaml", "--json")
+    report = json.loads(done.stdout)
+    assert report["started"] == 1
+    assert set(report["states"].values()) <= {"done", "diverged"}
+    assert "a:0: started" in done.stderr
+    plan = json.loads(command("plan", "tiny.yaml", "--json").stdout)
+    assert plan["cells"] == [["a", 0, "", next(iter(report["states"]))]]
+
+
+def test_the_same_stem_from_another_file_is_refused(command: Command, sweep: Callable[..., Path]) -> None:
+    path = sweep("seeds: 1\nvariants: {a: {}}\n")
+    command("run", "tiny.yaml")
+    elsewhere = command.folder / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "tiny.yaml").write_text(path.read_text().replace("a: {}", "b: {augment.mixup: 0}"))
+    assert "--name" in command("run", "elsewhere/tiny.yaml", code=2).stderr
+    assert "b:0" in command("run", "elsewhere/tiny.yaml", "--name", "second").stdout
+    path.unlink()
+    assert command("run", "elsewhere/tiny.yaml").returncode == 0, "a file that moved is no other file"
+
+
+def test_a_recipe_in_the_foreground(command: Command) -> None:
+    (command.folder / "recipe.yaml").write_text(TINY.replace("\nrecipe:", "").replace("\n  ", "\n"))
+    done = command("train", "recipe.yaml", "--set", "seed=3")
+    report = json.loads(done.stdout[done.stdout.index("{") :])
+    assert report["test"]["images"] == 599
+    again = command("train", "recipe.yaml", "--set", "seed=3")
+    assert "already" in again.stdout
+    assert command("logs", report["run"][:8]).stdout in done.stdout

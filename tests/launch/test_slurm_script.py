@@ -1,0 +1,73 @@
+"""The batch script, as text."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+from support import JOB
+
+from deit_ablate.execution import Execution, Slurm
+from deit_ablate.launch import slurm_script
+
+
+def test_the_batch_script_asks_for_what_a_run_needs_and_quotes_what_users_wrote(tmp_path: Path) -> None:
+    how = Execution(
+        executor="slurm",
+        ranks=8,
+        threads=2,
+        loaders=6,
+        slurm=Slurm(
+            partition="gpu,dev",
+            account="vision",
+            time="1-12:30:00",
+            nodes=2,
+            memory="64G",
+            constraint="a100&nvlink",
+            exclude="bad1",
+            setup=["module load cuda"],
+            extra={"mail-type": "FAIL"},
+            array_parallelism=3,
+        ),
+    )
+    text = slurm_script.script(
+        tmp_path / "with $HOME space",
+        name="deit-ablate-4-abc",
+        execution=how,
+        count=5,
+        code=Path("/x/code y"),
+        after=["12_0", "13"],
+        exclude=["bad2"],
+        python="/opt/my python",
+    )
+    lines = text.splitlines()
+    for expected in (
+        "#SBATCH --array=0-4%3",
+        "#SBATCH --nodes=2",
+        "#SBATCH --ntasks-per-node=4",
+        "#SBATCH --gpus-per-node=4",
+        "#SBATCH --cpus-per-task=8",
+        "#SBATCH --mem=64G",
+        "#SBATCH --time=2190",
+        "#SBATCH --signal=USR2@90",
+        "#SBATCH --requeue",
+        "#SBATCH --partition=gpu,dev",
+        "#SBATCH --account=vision",
+        "#SBATCH --constraint='a100&nvlink'",
+        "#SBATCH --exclude=bad1,bad2",
+        "#SBATCH --dependency=afterany:12_0:13",
+        "#SBATCH --job-name=deit-ablate-4-abc",
+        "#SBATCH --mail-type=FAIL",
+        "module load cuda",
+    ):
+        assert expected in lines, text
+    assert "'/opt/my python' -u -c " in text
+    assert subprocess.run(["bash", "-n"], input=text, text=True).returncode == 0
+    shell = "\n".join(line for line in lines if line.startswith(("export PYTHONPATH", "ln "))) + "\necho $PYTHONPATH"
+    (tmp_path / "with $HOME space").mkdir()
+    said = subprocess.run(
+        ["bash"], input=shell, capture_output=True, text=True, env={**os.environ, **JOB, "PYTHONPATH": "mine"}
+    )
+    assert said.stdout.strip() == "/x/code y:mine"
+    assert os.readlink(tmp_path / "with $HOME space" / "7_0_submitted.pkl") == slurm_script.PICKLE

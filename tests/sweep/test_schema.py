@@ -1,0 +1,34 @@
+"""The schemas for editors: those of the code, and true of every shipped file."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from deit_ablate import shipped
+from deit_ablate.sweep.schema import SCHEMAS
+
+
+@pytest.mark.parametrize(
+    ("kind", "path"), [("sweep", "sweep.schema.json"), ("profile", "profiles/profile.schema.json")]
+)
+def test_the_schemas_are_those_of_the_code(kind: str, path: str) -> None:
+    stored = json.loads((shipped.folder("sweeps") / path).read_text())
+    assert stored == json.loads(json.dumps(SCHEMAS[kind]())), "stale: `make names` writes it anew"
+
+
+def test_an_editor_would_accept_every_shipped_file() -> None:
+    import jsonschema
+
+    from deit_ablate.sweep.yaml import load
+
+    for path in shipped.folder("sweeps").rglob("*.yaml"):
+        kind = "profile" if path.parent.name == "profiles" else "sweep"
+        jsonschema.validate(load(path).plain(), SCHEMAS[kind]())
+        named = re.match(r"# yaml-language-server: \$schema=(\S+)", path.read_text())
+        assert named
+        assert (path.parent / named[1]).exists()
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({"recipe": {"optimizer": {"bas_lr": 1}}, "variants": {"a": {}}}, SCHEMAS["sweep"]())

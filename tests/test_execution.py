@@ -1,0 +1,42 @@
+"""How runs are executed: what settings may say."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from deit_ablate.errors import InputError
+from deit_ablate.execution import Execution, Slurm
+from deit_ablate.sweep.overrides import validate
+from deit_ablate.sweep.yaml import Node
+
+
+@pytest.mark.parametrize(
+    ("time", "minutes"), [(5, 5), ("90", 90), ("1:30:00", 90), ("00:00:30", 1), ("2-00:00:00", 2880)]
+)
+def test_time_limits_are_minutes(time: Any, minutes: int) -> None:
+    assert Slurm(time=time).minutes == minutes
+
+
+@pytest.mark.parametrize("time", [0, -5, 1.5, True, "0", "0-00:00:00", "an hour", "1:30"])
+def test_what_is_no_time_limit_is_one_message(time: Any) -> None:
+    """Zero too, which sbatch would take for no limit at all."""
+    where = ("s.yaml", 3, 7)
+    node = Node({"slurm": Node({"time": Node(time, where)}, where)}, where)
+    with pytest.raises(InputError) as caught:
+        validate(Execution, node, ("execution",))
+    expected = f"s.yaml:3:7: execution.slurm.time: got {json.dumps(time)}; expected minutes, or [D-]HH:MM:SS"
+    assert str(caught.value) == expected
+
+
+@pytest.mark.parametrize("value", ["a; rm -rf ~", "a\nb", "a b", "$(x)", "`x`", "-x", "'", ""])
+def test_values_that_a_shell_would_read_are_refused(value: str) -> None:
+    for name in ("partition", "account", "qos", "reservation", "exclude", "constraint"):
+        with pytest.raises(ValueError, match=name):
+            Slurm(**{name: value})
+    with pytest.raises(ValueError, match="extra"):
+        Slurm(extra={"array": "0-5"})
+    with pytest.raises(ValueError, match="setup"):
+        Slurm(setup=["ok", "a\nb"])

@@ -1,0 +1,40 @@
+"""What reaches the disk: whole files, by one writer, and lines that may be torn."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from pathlib import Path
+
+from deit_ablate import files
+
+
+def test_the_first_to_publish_wins_and_nothing_is_left_behind(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    assert files.publish(path, b"1")
+    assert not files.publish(path, b"2")
+    assert path.read_bytes() == b"1"
+    assert os.listdir(tmp_path) == ["x.json"]
+
+
+def _publish(argument: tuple[str, int]) -> bool:
+    path, number = argument
+    return files.publish(Path(path), str(number).encode())
+
+
+def test_of_many_who_publish_at_once_one_wins(tmp_path: Path) -> None:
+    with multiprocessing.get_context("fork").Pool(8) as pool:
+        for name in range(20):
+            path = str(tmp_path / str(name))
+            won = pool.map(_publish, [(path, number) for number in range(8)], chunksize=1)
+            assert sum(won) == 1
+            assert Path(path).read_bytes() == str(won.index(True)).encode()
+
+
+def test_a_torn_last_line_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    files.append_line(path, '{"epoch": 0}')
+    files.append_line(path, '{"epoch": 1}')
+    with open(path, "ab") as handle:
+        handle.write(b'{"epoch": 2, "top')
+    assert files.read_lines(path) == [{"epoch": 0}, {"epoch": 1}]

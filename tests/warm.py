@@ -1,0 +1,170 @@
+"""``python -m MODULE`` as a child of one warm process: a real process as ever, without seconds of imports for each.
+
+The warm process imports what commands and workers need, computes nothing, and forks a child for each client. The child
+takes over the client's arguments, environment, folder and standard streams, and runs the module as ``python -m`` does.
+The client stays for whoever has started it: it passes signals on, ends as the child ends, and takes the child with it
+where it is killed.
+
+    python -I -S warm.py client SOCKET MODULE [ARGUMENT ...]       imports next to nothing
+    python warm.py serve DESCRIPTOR                                the warm process, on a listening socket
+"""
+
+from __future__ import annotations
+
+import marshal
+import os
+import select
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+USED = ("torch", "timm", "pandas", "matplotlib.pyplot", "scipy.stats", "optuna", "submitit")
+"""What the package imports only where it needs it. Its own modules are imported too, all of them."""
+
+
+@contextmanager
+def warm_python() -> Iterator[list[str]]:
+    """Start the warm process for a while; gives what stands for ``python -m`` in a command."""
+    import subprocess
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(address := os.path.join(folder, "socket"))
+        listener.listen(128)  # clients may come while the process still imports
+        number = listener.fileno()
+        # One thread, or a fork would be unsafe; a session of its own, so that Ctrl-C does not reach it.
+        server = subprocess.Popen(
+            [sys.executable, __file__, "serve", str(number)],
+            stdin=subprocess.PIPE,
+            pass_fds=[number],
+            start_new_session=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive", "PYTHONPATH": ""},
+        )
+        yield [sys.executable, "-I", "-S", __file__, "client", address]
+        server.communicate()
+
+
+def client(address: str, module: str, *arguments: str) -> int:
+    """Be ``python -m module``; returns its exit code, or dies of the signal that it has died of."""
+    ours = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
+    path = [os.getcwd(), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    if any(os.path.exists(f"{place}/deit_ablate") and os.path.realpath(place) != ours for place in path):
+        os.execv(sys.executable, [sys.executable, "-m", module, *arguments])  # another copy of the package is meant
+    link = socket.socket(socket.AF_UNIX)
+    link.connect(address)
+    socket.send_fds(link, [b"!"], [0, 1, 2])
+    link.sendall(marshal.dumps((module, arguments, path, dict(os.environ))))
+    os.closerange(0, 3)  # the child's alone: they close when it ends
+    child = int.from_bytes(link.recv(8), "big")
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, _: os.kill(child, number))
+    code = int.from_bytes(link.recv(8) or b"\1", "big", signed=True)
+    if code < 0:
+        signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+    return code
+
+
+def serve(listener: socket.socket) -> str:
+    """Fork a child for each client until standard input closes. Returns in the children: the module that each is."""
+    importable = _import_all()
+    children: dict[int, tuple[int, socket.socket]] = {}
+    """By the descriptor that is ready once the process has ended: its pid, and the connection of its client."""
+    while True:
+        clients = {link: pid for pid, link in children.values()}
+        for ready in select.select([0, listener, *children, *clients], [], [])[0]:
+            if ready == 0:
+                os._exit(0)
+            elif ready is listener:
+                link, _ = listener.accept()
+                _, streams, _, _ = socket.recv_fds(link, 1, 3)
+                module, arguments, path, environment = marshal.load(link.makefile("rb"))
+                pid = os.fork()
+                if pid == 0:
+                    for other in (listener, link, *clients):
+                        other.close()
+                    for number in children:
+                        os.close(number)
+                    _become(module, arguments, [*path, *importable], environment, streams)
+                    return str(module)
+                for stream in streams:
+                    os.close(stream)
+                children[os.pidfd_open(pid)] = pid, link
+                _tell(link, pid)
+            elif ready in children:
+                pid, link = children.pop(ready)
+                os.close(ready)
+                _tell(link, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+                link.close()
+            elif ready.fileno() >= 0:  # a client that has gone before its child
+                os.kill(clients[ready], signal.SIGKILL)
+
+
+def _import_all() -> list[str]:
+    """Import what commands and workers need; returns the path on which it was found."""
+    import gc
+    import importlib
+    import pkgutil
+
+    del sys.path[0]  # this file's folder: none of the package's business
+    import deit_ablate
+
+    for name in (*USED, *(found.name for found in pkgutil.walk_packages(deit_ablate.__path__, "deit_ablate."))):
+        if not name.endswith("__main__"):
+            importlib.import_module(name)
+    assert len(os.listdir("/proc/self/task")) == 1, "a fork copies one thread alone"
+    gc.collect()
+    gc.freeze()  # children share these pages instead of copying them at their first collection
+    return list(sys.path)
+
+
+def _become(
+    module: str, arguments: list[str], path: list[str], environment: dict[str, str], streams: list[int]
+) -> None:
+    """In the child: all that a process gets from the one that starts it."""
+    os.setsid()
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+        os.close(stream)
+    sys.stdin = os.fdopen(0, closefd=False)
+    sys.stdout = os.fdopen(1, "w", closefd=False)
+    sys.stderr = os.fdopen(2, "w", buffering=1, errors="backslashreplace", closefd=False)
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(path[0])
+    sys.path[:] = path
+    sys.argv[:] = [module, *arguments]
+
+
+def _tell(link: socket.socket, number: int) -> None:
+    with suppress(BrokenPipeError):
+        link.sendall(number.to_bytes(8, "big", signed=True))
+
+
+def _run(module: str) -> int:
+    """``python -m module`` to its end; the exit code. What Python tears down after that is left to the kernel."""
+    import atexit
+    import runpy
+    import traceback
+
+    code: object = 0
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    except SystemExit as leaving:
+        code = leaving.code or 0
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    atexit._run_exitfuncs()
+    if not isinstance(code, int):
+        print(code, file=sys.stderr)
+    sys.stdout.flush()
+    return code if isinstance(code, int) else 1
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "client":
+        os._exit(client(*sys.argv[2:]))
+    os._exit(_run(serve(socket.socket(fileno=int(sys.argv[2])))))

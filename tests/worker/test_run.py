@@ -1,0 +1,109 @@
+"""A worker that is killed, at any instant, or finds no room: the result is that of an undisturbed run, bit for bit."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support import INTERRUPTED, result, worker_pid
+
+from deit_ablate.launch.jobs import Report
+from deit_ablate.store import Store, cleanup
+
+
+class Killer:
+    """Asked at each poll of a launcher, it kills the run's worker at random instants of its life."""
+
+    def __init__(self, store: Store, run: str, seconds: float, draw: random.Random, most: int):
+        self.store, self.run, self.seconds, self.draw, self.most = store, run, seconds, draw, most
+        self.struck: list[int] = []
+        self.until = 0.0
+
+    def __call__(self) -> bool:
+        """Never asks the launcher itself to stop."""
+        pid = worker_pid(self.store, self.run)
+        if pid is None or len(self.struck) >= self.most:
+            self.until = time.monotonic() + self.draw.uniform(0, self.seconds)
+        elif time.monotonic() >= self.until and pid not in self.struck:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+                self.struck.append(pid)
+        return False
+
+
+@pytest.mark.parametrize("loaders", [0, 2])
+def test_workers_killed_at_random_instants(
+    launch: Callable[..., Report],
+    tmp_path: Path,
+    sweep: Callable[..., Path],
+    undisturbed: dict[str, object],
+    loaders: int,
+) -> None:
+    path, run, draw = sweep(INTERRUPTED), str(undisturbed["run"]), random.Random(loaders)
+    struck = rounds = 0
+    while struck < 12:
+        rounds += 1
+        assert rounds <= 20, f"only {struck} blows struck home"
+        store = Store(tmp_path / f"round{rounds}")
+        killer = Killer(store, run, 0.8 * float(str(undisturbed["seconds"])), draw, most=5)
+        for _ in range(10):
+            # Killed twice is a failure, which a user retries.
+            report = launch(path, into=store, stop=killer, loaders=loaders, retry=frozenset({run}))
+            if report.states[run].finished:
+                break
+        assert result(store, run) == undisturbed["result"]
+        struck += sum((attempt.exit or {}).get("class") == "killed" for attempt in store.attempts(run))
+
+
+def test_a_run_killed_between_its_last_checkpoint_and_its_outcome_keeps_its_weights(
+    launch: Callable[..., Report], store: Store, sweep: Callable[..., Path], undisturbed: dict[str, object]
+) -> None:
+    path, run = sweep(INTERRUPTED), str(undisturbed["run"])
+    launch(path)
+    first = store.attempts(run)[0]
+    for written_last in (store.run(run) / "outcome.json", first.path / "exit.json", first.arrays):
+        written_last.unlink()
+    launch(path)
+    assert result(store, run) == undisturbed["result"]
+    assert [attempt.number for attempt in store.attempts(run)] == [1, 2]
+    assert store.weights(run) == store.attempts(run)[1].checkpoint
+    for path in cleanup.disposable(store, run, "final"):
+        path.unlink()
+    assert store.weights(run) is not None, "what gc leaves is what a later stage needs"
+
+
+def test_a_full_disk_is_said_and_nothing_is_lost(
+    launch: Callable[..., Report], sweep: Callable[..., Path], tmp_path: Path, undisturbed: dict[str, object]
+) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(disk)], capture_output=True, text=True
+    )
+    if mounted.returncode != 0:
+        pytest.fail(f"this test mounts a small disk, which needs root (or a user namespace): {mounted.stderr}")
+    try:
+        path, run, store = sweep(INTERRUPTED), str(undisturbed["run"]), Store(disk / "results")
+        launch(path, into=store, stop=lambda: bool(store.history(run)))
+        lines_before = len(store.history(run))
+        filler = disk / "filler"
+        with contextlib.suppress(OSError), open(filler, "wb", buffering=0) as handle:
+            while True:
+                handle.write(b"x" * 4096)
+        report = launch(path, into=store)
+        if not report.states[run].finished:
+            told = [str(report.states[run]), *report.problems.values()]
+            assert any("storage-full" in text or "No space left" in text for text in told), told
+            assert len(store.history(run)) >= lines_before or store.checkpoints(run), "what was saved is still there"
+        filler.unlink()
+        launch(path, into=store, retry=frozenset({run}))
+        assert result(store, run) == undisturbed["result"]
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
