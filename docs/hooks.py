@@ -25,7 +25,7 @@ from pydantic import BaseModel
 
 from deit_ablate.cli.app import app
 from deit_ablate.execution import Execution, Slurm
-from deit_ablate.recipe import BLOCKS, Block, Recipe
+from deit_ablate.recipe import BLOCKS, Block, Recipe, switches
 from deit_ablate.sweep.fields import ProfileFile, SearchFile, StageFile, SweepFile
 from deit_ablate.sweep.space import Range
 
@@ -35,6 +35,7 @@ LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s#:]+)(#[^)\s]*)?\)")
 LANGUAGES = {".py": "python", ".yaml": "yaml", ".json": "json", ".csv": "text", ".toml": "toml", "": "text"}
 HOME = "---\ntitle: Home\nhide: [navigation]\n---\n\n"
 """What stands before README.md on the site: the first page takes the whole width."""
+OFF = switches()
 
 # -- tables of fields ----------------------------------------------------------------------------------------------
 
@@ -100,7 +101,8 @@ def fields(model: type[BaseModel], published: Mapping[str, str] | None = None, b
             continue
         default = "required" if info.is_required() else written(info.get_default(call_default_factory=True))
         paper = [published.get(path, "")] if published else []
-        rows.append([f"`{key}`", form(schema[key]), default, *paper, info.description or ""])
+        off = f" Off: {written(OFF[path])}." if path in OFF else ""
+        rows.append([f"`{key}`", form(schema[key]), default, *paper, (info.description or "") + off])
     yield from table(header, rows)
 
 
@@ -130,11 +132,15 @@ def recipe() -> Iterator[str]:
     with open(ROOT / "analysis" / "paper" / "table9.csv", newline="") as file:
         lines = [line for line in csv.DictReader(file) if line["column"] == "DeiT-B"]
     published = {PAPER[line["row"]]: line["published"] for line in lines if line["row"] in PAPER}
+    yield from (
+        "A key that can be switched off (by `leave_one_out`, for example) has its off value behind its meaning.",
+        "",
+    )
     for block in BLOCKS:
         model = type(Recipe.model_fields[block].default)
         yield from (f"## {block}", "")
         if block == "distill" or not any(key.startswith(f"{block}.") for key in published):
-            yield from fields(model)
+            yield from fields(model, block=block)
         else:
             yield from fields(model, published, block)
     yield from ("## At the top of a recipe", "")

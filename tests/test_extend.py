@@ -1,4 +1,4 @@
-"""Each row of the README's "How to extend", done literally: on a copy of the package, and from a package of one's own.
+"""Each row of "How to extend" (docs/architecture.md), done literally: on a copy of the package, and from another one.
 
 Every addition changes one file of the copy, by text; ``make names`` is not run. (The row of executors is tested with
 them.)
