@@ -82,7 +82,11 @@ class CustomAugmentation(Block):
 
 
 def _by_name(value: Any) -> Any:
-    return {"name": value} if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    if ":" not in value:
+        raise ValueError("module:function")
+    return {"name": value}
 
 
 Custom: TypeAlias = Annotated[

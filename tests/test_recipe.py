@@ -1,26 +1,14 @@
-"""What a training is, its identity, and what leaks along with a change."""
+"""What a training is: the defaults, and which fields are switches."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import pytest
-from support import planned
 
-from deit_ablate import identity
-from deit_ablate.identity import canonical, derived, difference, run_id
-from deit_ablate.recipe import Recipe, split_sizes
+from deit_ablate.errors import InputError
+from deit_ablate.identity import derived
+from deit_ablate.recipe import Recipe, switches
 from deit_ablate.sweep.overrides import to_recipe
 from deit_ablate.sweep.yaml import parse
-
-
-def made(text: str) -> Recipe:
-    return to_recipe(parse(text or "{}", "x.yaml"))
-
-
-def id_of(text: str) -> str:
-    return run_id(canonical(made(text)), {})
 
 
 def test_the_defaults_are_deits_table_9() -> None:
@@ -43,109 +31,30 @@ def test_the_defaults_are_deits_table_9() -> None:
     assert derived(recipe)["effective_lr"] == pytest.approx(1e-3), "0.0005 x 1024 / 512"
 
 
-def test_equal_recipes_have_one_id_however_they_are_written() -> None:
-    first = id_of("optimizer: {weight_decay: 1}\nschedule: {epochs: 100}")
-    assert first == id_of("schedule: {epochs: 1e2}\noptimizer: {weight_decay: 1.0}")
-    assert id_of("augment: {mixup: 0}") == id_of("augment: {mixup: -0.0}")
-    assert id_of("model: {options: {depth: 4}}") == id_of("model: {options: {depth: 4.0}}")
-    assert id_of("data: {name: digits}") == id_of("data: {name: digits, id: digits}")
-    assert id_of("") == id_of("optimizer: {name: adamw, base_lr: 0.0005}"), "a default written out is the default"
-    assert id_of("distill: {type: hard}") == id_of("distill: {type: hard, alpha: 0.5, tau: 7}"), (
-        "hard reads no temperature"
-    )
+def test_switches_have_their_off_value_beside_the_field() -> None:
+    off = switches()
+    assert off["augment.auto_augment"] is None
+    assert off["augment.repeats"] == 1
+    assert off["augment.custom"] == []
+    assert "augment.crop" not in off
+    for key, value in off.items():
+        block, _, name = key.partition(".")
+        assert getattr(Recipe.model_validate({block: {name: value}}), block).model_dump()[name] == value
 
 
-def test_what_decides_the_outcome_decides_the_id() -> None:
-    texts = [
-        "",
-        "seed: 1",
-        "schedule: {epochs: 301}",
-        "optimizer: {name: sgd, base_lr: 0.0005}",
-        "optimizer: {name: lamb, base_lr: 0.0005}",
-        "data: {name: digits}",
-        "data: {id: other}",
-        "augment: {auto_augment: null}",
-        "model: {options: {depth: 4}}",
-        "distill: {type: hard}",
-    ]
-    ids = [id_of(text) for text in texts]
-    ids += [
-        run_id(canonical(Recipe()), {"teacher": {"run": "0" * 16, "weights": weights}}) for weights in ("last", "ema")
-    ]
-    ids += [run_id(canonical(Recipe()), {}, {"mylab:net": "abc"})]
-    assert len(set(ids)) == len(ids)
+def test_a_custom_augmentation_is_a_name_or_a_name_with_options() -> None:
+    first, second = made('augment: {custom: ["mylab:noise", {name: mylab:blur, options: {sigma: 2}}]}').augment.custom
+    assert (first.name, first.options, second.name, second.options) == ("mylab:noise", {}, "mylab:blur", {"sigma": 2})
+    for wrong, said in (
+        ("[noise]", 'x.yaml:1:20: augment.custom.0: got "noise"; expected module:function'),
+        ("[{name: mylab:noise, option: {}}]", "augment.custom.0.option: unknown key 'option'; did you mean 'options'?"),
+        ("mylab:noise", 'augment.custom: got "mylab:noise"; expected a valid list'),
+        ("[{name: mylab:noise, options: {by: .nan}}]", "by should be a finite number"),
+    ):
+        with pytest.raises(InputError) as error:
+            made(f"augment: {{custom: {wrong}}}")
+        assert said.partition(" should be")[0] in str(error.value)
 
 
-def test_an_id_means_the_same_training_in_every_version() -> None:
-    """These ids lie in users' stores: where this fails, either give a new field its ADDED_LATER value or raise SEMANTICS."""
-    assert id_of("") == "af8181be33fdda03"
-    assert (
-        id_of("data: {name: digits, resolution: 16}\nmodel: {name: deit, options: {depth: 4}}\nseed: 3")
-        == "6511a0c75a6b5120"
-    )
-
-
-def test_a_field_added_later_leaves_old_ids_valid(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = id_of("")
-    newer = {**canonical(Recipe())}
-    newer["augment"] = {**newer["augment"], "three_augment": False}
-    assert run_id(newer, {}) != before
-    monkeypatch.setattr(identity, "ADDED_LATER", {**identity.ADDED_LATER, "augment.three_augment": False})
-    assert run_id(newer, {}) == before, "at the value that changes nothing it is not hashed"
-    newer["augment"]["three_augment"] = True
-    assert run_id(newer, {}) != before
-
-
-def test_a_stored_recipe_reads_back_as_itself() -> None:
-    recipe = made(
-        "data: {name: digits}\naugment: {crop_scale: [0.5, 1]}\nmodel: {options: {depth: 2}}\ndistill: {type: soft}"
-    )
-    again = Recipe.model_validate_json(json.dumps(canonical(recipe)))
-    assert canonical(again) == canonical(recipe)
-
-
-def test_no_mixup_doubles_cutmix_and_with_both_off_the_loss_changes() -> None:
-    base = derived(made(""))
-    assert (base["mixup_share"], base["cutmix_share"], base["loss"]) == (0.5, 0.5, "soft-target cross-entropy")
-    assert difference(derived(made("augment: {mixup: 0}")), base) == {
-        "mixup_share": (0.5, 0.0),
-        "cutmix_share": (0.5, 1.0),
-    }
-    both = difference(derived(made("augment: {mixup: 0, cutmix: 0}")), base)
-    assert both["loss"] == ("soft-target cross-entropy", "label-smoothing cross-entropy")
-    plain = derived(made("augment: {mixup: 0, cutmix: 0}\nregularize: {label_smoothing: 0}"))
-    assert plain["loss"] == "cross-entropy"
-
-
-def test_no_randaugment_switches_colour_jitter_on() -> None:
-    assert derived(made(""))["color_jitter"] == 0
-    assert derived(made("augment: {auto_augment: null}"))["color_jitter"] == 0.4
-    assert derived(made("augment: {auto_augment: null, color_jitter: 0}"))["color_jitter"] == 0
-
-
-def test_steps_and_samples_are_counted_where_the_size_is_known() -> None:
-    recipe = made("data: {name: digits}\nschedule: {batch_size: 32, epochs: 10, warmup_epochs: 2}")
-    found = derived(recipe)
-    # 1198 training images, 120 of them for validation; 1078 // 32 = 33 steps
-    assert split_sizes(1198, recipe.data) == (1078, 120)
-    assert (found["steps_per_epoch"], found["total_steps"], found["warmup_steps"], found["samples_seen"]) == (
-        33,
-        330,
-        66,
-        10_560,
-    )
-    assert found["distinct_images_per_epoch"] == 352, "1056 views of 3 each"
-    unknown = made("data: {name: imagefolder, id: flowers-v1}")
-    assert derived(unknown)["total_steps"] is None
-    assert derived(unknown, train_images=2040)["steps_per_epoch"] == 1
-
-
-def test_a_row_says_what_it_differs_in(tmp_path: Path) -> None:
-    path = tmp_path / "x.yaml"
-    path.write_text(
-        "profile: digits\nbaseline: a\nvariants: {a: {}, b: {augment: {auto_augment: null, color_jitter: 0.3}}}"
-    )
-    row = planned(path).rows[1]
-    assert set(row.differs) == {"augment.auto_augment", "augment.color_jitter"}
-    assert set(row.declares) == {"augment.auto_augment", "augment.color_jitter"}
-    assert row.undeclared == []
+def made(text: str) -> Recipe:
+    return to_recipe(parse(text, "x.yaml"))

@@ -1,0 +1,152 @@
+"""A recipe's canonical form, the id of its run, and what follows from it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from support import planned
+
+from deit_ablate import identity
+from deit_ablate.identity import canonical, derived, difference, run_id
+from deit_ablate.recipe import Recipe, split_sizes
+from deit_ablate.sweep.overrides import to_recipe
+from deit_ablate.sweep.yaml import parse
+
+
+def made(text: str) -> Recipe:
+    return to_recipe(parse(text or "{}", "x.yaml"))
+
+
+def id_of(text: str) -> str:
+    return run_id(canonical(made(text)), {})
+
+
+def test_equal_recipes_have_one_id_however_they_are_written() -> None:
+    first = id_of("optimizer: {weight_decay: 1}\nschedule: {epochs: 100}")
+    assert first == id_of("schedule: {epochs: 1e2}\noptimizer: {weight_decay: 1.0}")
+    assert id_of("augment: {mixup: 0}") == id_of("augment: {mixup: -0.0}")
+    assert id_of("model: {options: {depth: 4}}") == id_of("model: {options: {depth: 4.0}}")
+    assert id_of("data: {name: digits}") == id_of("data: {name: digits, id: digits}")
+    assert id_of("") == id_of("optimizer: {name: adamw, base_lr: 0.0005}"), "a default written out is the default"
+    assert id_of("distill: {type: hard}") == id_of("distill: {type: hard, alpha: 0.5, tau: 7}"), (
+        "hard reads no temperature"
+    )
+
+
+def test_what_decides_the_outcome_decides_the_id() -> None:
+    texts = [
+        "",
+        "seed: 1",
+        "schedule: {epochs: 301}",
+        "optimizer: {name: sgd, base_lr: 0.0005}",
+        "optimizer: {name: lamb, base_lr: 0.0005}",
+        "data: {name: digits}",
+        "data: {id: other}",
+        "augment: {auto_augment: null}",
+        "model: {options: {depth: 4}}",
+        "distill: {type: hard}",
+    ]
+    ids = [id_of(text) for text in texts]
+    ids += [
+        run_id(canonical(Recipe()), {"teacher": {"run": "0" * 16, "weights": weights}}) for weights in ("last", "ema")
+    ]
+    ids += [run_id(canonical(Recipe()), {}, {"mylab:net": "abc"})]
+    assert len(set(ids)) == len(ids)
+
+
+def test_an_id_means_the_same_training_in_every_version() -> None:
+    """These ids lie in users' stores: where this fails, either give a new field its ADDED_LATER value or raise SEMANTICS."""
+    assert id_of("") == "af8181be33fdda03"
+    assert (
+        id_of("data: {name: digits, resolution: 16}\nmodel: {name: deit, options: {depth: 4}}\nseed: 3")
+        == "6511a0c75a6b5120"
+    )
+
+
+def test_a_field_added_later_leaves_old_ids_valid(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = id_of("")
+    newer = {**canonical(Recipe())}
+    newer["augment"] = {**newer["augment"], "three_augment": False}
+    assert run_id(newer, {}) != before
+    monkeypatch.setattr(identity, "ADDED_LATER", {**identity.ADDED_LATER, "augment.three_augment": False})
+    assert run_id(newer, {}) == before, "at the value that changes nothing it is not hashed"
+    newer["augment"]["three_augment"] = True
+    assert run_id(newer, {}) != before
+
+
+def test_a_stored_recipe_reads_back_as_itself() -> None:
+    recipe = made(
+        "data: {name: digits}\naugment: {crop_scale: [0.5, 1]}\nmodel: {options: {depth: 2}}\ndistill: {type: soft}"
+    )
+    again = Recipe.model_validate_json(json.dumps(canonical(recipe)))
+    assert canonical(again) == canonical(recipe)
+
+
+def test_no_mixup_doubles_cutmix_and_with_both_off_the_loss_changes() -> None:
+    base = derived(made(""))
+    assert (base["mixup_share"], base["cutmix_share"], base["loss"]) == (0.5, 0.5, "soft-target cross-entropy")
+    assert difference(derived(made("augment: {mixup: 0}")), base) == {
+        "mixup_share": (0.5, 0.0),
+        "cutmix_share": (0.5, 1.0),
+    }
+    both = difference(derived(made("augment: {mixup: 0, cutmix: 0}")), base)
+    assert both["loss"] == ("soft-target cross-entropy", "label-smoothing cross-entropy")
+    plain = derived(made("augment: {mixup: 0, cutmix: 0}\nregularize: {label_smoothing: 0}"))
+    assert plain["loss"] == "cross-entropy"
+
+
+def test_no_randaugment_switches_colour_jitter_on() -> None:
+    assert derived(made(""))["color_jitter"] == 0
+    assert derived(made("augment: {auto_augment: null}"))["color_jitter"] == 0.4
+    assert derived(made("augment: {auto_augment: null, color_jitter: 0}"))["color_jitter"] == 0
+
+
+def test_steps_and_samples_are_counted_where_the_size_is_known() -> None:
+    recipe = made("data: {name: digits}\nschedule: {batch_size: 32, epochs: 10, warmup_epochs: 2}")
+    found = derived(recipe)
+    # 1198 training images, 120 of them for validation; 1078 // 32 = 33 steps
+    assert split_sizes(1198, recipe.data) == (1078, 120)
+    assert (found["steps_per_epoch"], found["total_steps"], found["warmup_steps"], found["samples_seen"]) == (
+        33,
+        330,
+        66,
+        10_560,
+    )
+    assert found["distinct_images_per_epoch"] == 352, "1056 views of 3 each"
+    unknown = made("data: {name: imagefolder, id: flowers-v1}")
+    assert derived(unknown)["total_steps"] is None
+    assert derived(unknown, train_images=2040)["steps_per_epoch"] == 1
+
+
+def test_a_row_says_what_it_differs_in(tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text(
+        "profile: digits\nbaseline: a\nvariants: {a: {}, b: {augment: {auto_augment: null, color_jitter: 0.3}}}"
+    )
+    row = planned(path).rows[1]
+    assert set(row.differs) == {"augment.auto_augment", "augment.color_jitter"}
+    assert set(row.declares) == {"augment.auto_augment", "augment.color_jitter"}
+    assert row.undeclared == []
+
+
+def test_custom_augmentations_are_part_of_the_id_where_there_are_some() -> None:
+    assert id_of("augment: {custom: []}") == id_of("")
+    texts = ['["mylab:noise"]', '["mylab:blur"]', '["mylab:noise", "mylab:blur"]', '["mylab:blur", "mylab:noise"]']
+    texts += ['[{name: "mylab:noise", options: {sigma: 2}}]']
+    assert len({id_of(f"augment: {{custom: {text}}}") for text in ["[]", *texts]}) == 6
+    assert id_of('augment: {custom: ["mylab:noise"]}') == id_of(
+        'augment: {custom: [{name: "mylab:noise", options: {}}]}'
+    )
+    recipe = made('augment: {custom: [{name: "mylab:noise", options: {sigma: 2.0}}]}')
+    again = Recipe.model_validate_json(json.dumps(canonical(recipe)))
+    assert canonical(again) == canonical(recipe)
+
+
+def test_a_record_of_an_earlier_version_differs_in_no_field_added_since() -> None:
+    now = canonical(Recipe())
+    before = {**now, "data": {key: value for key, value in now["data"].items() if key != "test"}}
+    assert difference(now, before) == difference(before, now) == {}
+    later = canonical(made("data: {test: false}"))
+    assert difference(later, before) == {"data.test": (True, False)}
