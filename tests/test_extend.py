@@ -86,7 +86,7 @@ def pixels(shape: Shape, *, width: int = 8) -> nn.Module:
     ),
     "sweep/rows.py": (
         "KINDS: dict[str, Kind] = {",
-        '    "doubled": Kind(_doubled, "From the baseline, one key of Table 9 doubled.", "rows or keys", from_baseline=True),',
+        '    "doubled": Kind(_doubled, "One key of Table 9 doubled.", "rows or keys", from_baseline=True),',
         """
 def _doubled(node: Node) -> Iterator[Row]:
     table9 = Recipe().model_dump()
@@ -255,7 +255,7 @@ def test_a_new_field_is_a_switch_and_a_new_kind_of_sweep_is_a_key(copy: Path, ex
     assert "2x weight_decay" in shown
     schema = json.loads(extended("schema", "sweep").stdout)
     assert schema["$defs"]["Augment"]["properties"]["noise"]["minimum"] == 0
-    assert schema["properties"]["doubled"]["description"] == "From the baseline, one key of Table 9 doubled."
+    assert schema["properties"]["doubled"]["description"] == "One key of Table 9 doubled."
 
 
 def test_a_new_sampler_asks(copy: Path, extended: Callable[..., Any]) -> None:

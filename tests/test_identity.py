@@ -57,7 +57,7 @@ def test_what_decides_the_outcome_decides_the_id() -> None:
 
 
 def test_an_id_means_the_same_training_in_every_version() -> None:
-    """These ids lie in users' stores: where this fails, either give a new field its ADDED_LATER value or raise SEMANTICS."""
+    """These ids lie in users' stores: where this fails, give a new field its ADDED_LATER value, or raise SEMANTICS."""
     assert id_of("") == "af8181be33fdda03"
     assert (
         id_of("data: {name: digits, resolution: 16}\nmodel: {name: deit, options: {depth: 4}}\nseed: 3")

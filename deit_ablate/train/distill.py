@@ -1,13 +1,13 @@
 """The loss: a base term on the labels, and the teacher's term, by distillation type.
 
 total = (1 - alpha) base + alpha term (Touvron et al., arXiv 2012.12877v2, Eqs. 2 and 3; alpha is the paper's
-lambda). To add a type, write its term and give it a line in ``DISTILLATIONS``; one of your own is named
+lambda). To add a type, write its term and give it an entry in ``DISTILLATIONS``; a custom one is named
 ``module:function`` and is (or returns) a ``Distillation``. In a notebook, ``distillation_loss`` is all of it in one
 call.
 
 timm.task (timm 1.0.31) has training tasks for two of these types: ``LogitDistillationTask`` is "soft" and
 ``TokenDistillationTask`` "soft-token" and "hard-token", with the same values (a test holds this) where
-``task_loss_weight`` is 1 - alpha. They fit a training script of one's own that hands student and teacher over to
+``task_loss_weight`` is 1 - alpha. They fit a custom training script that hands student and teacher over to
 timm for good. The trainer needs what they have not: hard distillation without the token and two class tokens (rows
 of the paper), the reference code's normalisation, a teacher of two heads or of another resolution, and a loss that
 is a function of logits, so that the loop alone decides where a model draws at random and on which rank it runs.
@@ -55,7 +55,8 @@ def hard(student: Tensor, teacher: Tensor, tau: float) -> Tensor:
 
 @dataclass(frozen=True)
 class Distillation:
-    """How a student learns from its teacher. With two heads the term is on the distillation head, else on the class head.
+    """How a student learns from its teacher. With two heads the term is on the distillation head,
+    else on the class head.
 
     Without a term the labels are all there is, for both heads where there are two.
     """
@@ -175,7 +176,7 @@ def distillation_loss(
     (B, K) logits, or of a pair of them, whose softmaxes are then fused; it runs in evaluation mode, without gradients,
     and is left as it was found. The options are those of a recipe's ``distill`` and ``regularize``, ``alpha`` None
     being the type's own.
-    Raises TrainError for a model whose heads or classes do not fit, pydantic's ValidationError for a value out of range.
+    Raises TrainError for a model whose heads or classes do not fit, ValidationError for a value out of range.
     """
     settings = Distill(type=type, alpha=alpha, tau=tau, normalisation=normalisation)
     regularize = Regularize(label_smoothing=smoothing, smoothing_over=smoothing_over)
@@ -186,8 +187,8 @@ def distillation_loss(
         if teacher is None:
             raise TrainError(f"the distillation type {type} needs a teacher")
         with _at_rest(teacher):
-            told = heads(teacher, images)
-        answers = told[0] if told[1] is None else classifiers(told)["fused_softmax"]
+            teachers = heads(teacher, images)
+        answers = teachers[0] if teachers[1] is None else classifiers(teachers)["fused_softmax"]
     outputs = heads(student, images)
     if (outputs[1] is None) != (kind.heads == 1):
         raise TrainError(

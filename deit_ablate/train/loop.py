@@ -165,13 +165,13 @@ def train(
             at.step += 1
             at.seconds = time.perf_counter() - clock
             journal.progress(epoch, at.step - epoch * steps, steps, losses.last)
-            asked = group.from_first("stop" if journal.stop() else "save" if journal.checkpoint_due() else "")
-            if asked:
+            request = group.from_first("stop" if journal.stop() else "save" if journal.checkpoint_due() else "")
+            if request:
                 at.sums, bad = losses.read(at.sums)
                 if bad is not None:
                     return examiner.non_finite(at, bad)
                 journal.checkpoint(to_state(at, data, model, ema, optimizer, scaler))
-            if asked == "stop":
+            if request == "stop":
                 return examiner.stopped(at)
 
         means = {name: total / steps for name, total in at.sums.items()}

@@ -37,7 +37,7 @@ class Folder(Protocol):
 
 
 class Records(Protocol):
-    """What is asked of the run store."""
+    """What verification needs of the run store."""
 
     def recipe(self, run: str) -> dict[str, Any] | None: ...
     def outcome(self, run: str) -> dict[str, Any] | None: ...
