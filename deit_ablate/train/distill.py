@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -27,9 +27,10 @@ from torch.nn import functional as F
 
 from deit_ablate.errors import TrainError
 from deit_ablate.recipe import Distill, Recipe, Regularize
+from deit_ablate.train.data.sets import Dataset
 from deit_ablate.train.evaluate import classifiers
 from deit_ablate.train.mixing import smoothing_over_all
-from deit_ablate.train.model import Heads, heads
+from deit_ablate.train.model import Heads, build_model, heads, shape_of
 from deit_ablate.train.registry import lookup
 
 Term = Callable[[Tensor, Tensor, float], Tensor]
@@ -88,6 +89,14 @@ def distillation_of(name: str) -> Distillation:
     if not isinstance(found, Distillation):
         raise TrainError(f"{name} is not a Distillation, nor a function that returns one")
     return found
+
+
+def recipe_model(recipe: Recipe, dataset: Dataset, resolution: int | None = None) -> nn.Module:
+    """The recipe's model for this data, with fresh weights (the caller seeds the generators) and the heads that its
+    distillation type asks for; at another resolution where one is given. Raises TrainError where it cannot be built."""
+    shape = shape_of(recipe, len(dataset.classes), dataset.channels, distillation_of(recipe.distill.type).heads)
+    shape = replace(shape, resolution=resolution or recipe.data.resolution)
+    return build_model(recipe.model.name, recipe.model.options, shape)
 
 
 def base_loss(regularize: Regularize, mixed: bool) -> Base:

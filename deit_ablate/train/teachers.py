@@ -13,7 +13,7 @@ import math
 import pickle
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -30,9 +30,9 @@ from deit_ablate.errors import TrainError, did_you_mean
 from deit_ablate.recipe import Recipe
 from deit_ablate.train import checkpoint
 from deit_ablate.train.data.sets import Dataset, Splits
-from deit_ablate.train.distill import distillation_of
+from deit_ablate.train.distill import distillation_of, recipe_model
 from deit_ablate.train.evaluate import classifiers
-from deit_ablate.train.model import build_model, heads, load_weights, shape_of
+from deit_ablate.train.model import heads, load_weights
 
 HOLDERS = ("model", "state_dict", "model_ema", "state_dict_ema", "ema")
 """Keys of a checkpoint's weights, the first that is there: as in the reference code, raw weights before averages."""
@@ -134,9 +134,8 @@ def _run_as_teacher(parent: Parent, dataset: Dataset, resolution: int | None, de
     """A finished run, at the resolution that it was trained at or at another: a transformer's position embeddings are
     then interpolated, as when fine-tuning. Its normalisation is the data set's, so it is the student's."""
     recipe = parent.recipe
-    shape = shape_of(recipe, len(dataset.classes), dataset.channels, distillation_of(recipe.distill.type).heads)
     resolution = resolution or recipe.data.resolution
-    model = build_model(recipe.model.name, recipe.model.options, replace(shape, resolution=resolution))
+    model = recipe_model(recipe, dataset, resolution)
     weights = parent_weights(parent)
     try:
         if resolution == recipe.data.resolution:

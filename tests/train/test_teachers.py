@@ -24,7 +24,8 @@ from deit_ablate import files
 from deit_ablate.errors import TrainError
 from deit_ablate.recipe import Recipe
 from deit_ablate.train import checkpoint, teachers
-from deit_ablate.train.data.sets import ArrayImages, Dataset, Splits, load_data
+from deit_ablate.train.data.images import ArrayImages
+from deit_ablate.train.data.sets import Dataset, Splits, load_data
 from deit_ablate.train.evaluate import classifiers
 from deit_ablate.train.loop import Journal, train
 from deit_ablate.train.model import build_model, heads, load_weights, shape_of

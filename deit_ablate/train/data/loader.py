@@ -15,8 +15,8 @@ from torch.utils.data import DataLoader
 
 from deit_ablate.recipe import Recipe
 from deit_ablate.train.augment import Augmenter, Normalise, evaluation
-from deit_ablate.train.data.images import tell_skipped
-from deit_ablate.train.data.sets import Array, ArrayImages, Dataset, Images, Splits, Undecodable
+from deit_ablate.train.data.images import Array, ArrayImages, Images, Undecodable, tell_skipped
+from deit_ablate.train.data.sets import Dataset, Splits
 from deit_ablate.train.distributed import Share
 from deit_ablate.train.streams import generator, stream
 

@@ -24,9 +24,7 @@ from deit_ablate.recipe import Data, Recipe, split_sizes
 from deit_ablate.train.data.images import (
     Array,
     ArrayImages,
-    FileImages,
     Images,
-    Undecodable,
     class_names,
     files_sha256,
     list_part,
@@ -35,21 +33,6 @@ from deit_ablate.train.data.images import (
 from deit_ablate.train.registry import lookup
 from deit_ablate.train.streams import generator, stream
 
-__all__ = [
-    "CIFAR",
-    "DATASETS",
-    "FASHION_DEBIAN",
-    "FASHION_FILES",
-    "Array",
-    "ArrayImages",
-    "Dataset",
-    "FileImages",
-    "Images",
-    "Splits",
-    "Undecodable",
-    "load_data",
-    "stratified",
-]
 SPLIT_SEED = 0
 """Of the validation part and of ``train_images``: never the run's seed, so that all runs see one split."""
 
