@@ -102,7 +102,10 @@ def run_id(recipe: Mapping[str, Any], parents: Mapping[str, Any], sources: Mappi
         f'"{key}":{_json.get(id(recipe[key])) or canonical_json(without_later({key: recipe[key]})[key])}'
         for key in sorted(recipe)
     )
-    identity = f'{{"parents":{canonical_json(parents)},"recipe":{{{",".join(blocks)}}},"semantics":{SEMANTICS},"sources":{canonical_json(sources or {})}}}'
+    identity = (
+        f'{{"parents":{canonical_json(parents)},"recipe":{{{",".join(blocks)}}},'
+        f'"semantics":{SEMANTICS},"sources":{canonical_json(sources or {})}}}'
+    )
     return hashlib.sha256(identity.encode()).hexdigest()[:16]
 
 
@@ -112,7 +115,7 @@ def difference(recipe: Mapping[str, Any], baseline: Mapping[str, Any]) -> dict[s
     here, there = ({**added, **dict(flatten(each))} for each in (recipe, baseline))
     keys = dict.fromkeys([*there, *here])
     changed = {key: (there.get(key), here.get(key)) for key in keys if there.get(key) != here.get(key)}
-    # An empty mapping that has got keys, or lost them, is told by those keys.
+    # An empty mapping that has got keys, or lost them, shows in those keys.
     return {key: pair for key, pair in changed.items() if not ({} in pair and None in pair)}
 
 

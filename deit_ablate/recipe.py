@@ -57,7 +57,7 @@ class Data(Block):
     eval_crop: Annotated[float, Field(gt=0, le=1)] = 0.875
     """Share of the resized image's side that the centre crop keeps at evaluation (224/256 in the reference code)."""
     validation: Annotated[float, Field(ge=0, le=0.5)] = 0.1
-    """Share of the training data set aside to choose by; cut by a fixed seed, never the run's."""
+    """Share of the training data kept for validation; cut by a fixed seed, never the run's."""
     train_images: Positive | None = None
     """Train on this many images (by the same fixed seed), or on all."""
     corrupt: Literal["fail", "skip"] = "fail"
@@ -82,7 +82,11 @@ class CustomAugmentation(Block):
 
 
 def _by_name(value: Any) -> Any:
-    return {"name": value} if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    if ":" not in value:
+        raise ValueError("module:function")
+    return {"name": value}
 
 
 Custom: TypeAlias = Annotated[
@@ -143,8 +147,8 @@ class Augment(Block):
 
 @dataclass(frozen=True)
 class AddedField:
-    """A field of ``augment`` that a registry entry brings, called as the entry. Its default is its off value: at that
-    it is no part of a run's id, so that an addition changes no id that exists."""
+    """A field of ``augment`` that comes with a registry entry, by the entry's name. Its default is its off value, at
+    which it is no part of a run's id: an addition changes no id that exists."""
 
     doc: str
     """What editors show."""
@@ -224,7 +228,7 @@ class Distill(Block):
     normalisation: Literal["batch", "element"] = "batch"
     """Soft term: mean over the batch (Eq. 2), or over batch x classes (the reference code: K times weaker)."""
     teacher: Name | None = None
-    """A pretrained timm model as teacher, such as regnety_160.deit_in1k. A run is named by the sweep's stages instead."""
+    """A pretrained timm model as teacher, such as regnety_160.deit_in1k. A run is named by the sweep's stages."""
     teacher_weights: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")] | None = None
     """A checkpoint file with the teacher's weights. Sweep files give its path; the recipe keeps its content's hash."""
     teacher_resolution: Annotated[Whole, Field(ge=4, le=4096)] | None = None
@@ -303,7 +307,7 @@ class Recipe(Block):
 
 BLOCKS: tuple[str, ...] = tuple(name for name, info in Recipe.model_fields.items() if isinstance(info.default, Block))
 RESETS = {"optimizer": ("base_lr", "options"), "model": ("options",), "data": ("id",)}
-"""What a change of a block's ``name`` resets: AdamW's betas never leak into SGD."""
+"""What a change of a block's ``name`` resets: AdamW's betas are none of SGD's."""
 
 
 def fields_of(block: str) -> dict[str, FieldInfo]:

@@ -12,7 +12,6 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +85,7 @@ def pixels(shape: Shape, *, width: int = 8) -> nn.Module:
     ),
     "sweep/rows.py": (
         "KINDS: dict[str, Kind] = {",
-        '    "doubled": Kind(_doubled, "From the baseline, one key of Table 9 doubled.", "rows or keys", from_baseline=True),',
+        '    "doubled": Kind(_doubled, "One key of Table 9 doubled.", "rows or keys", from_baseline=True),',
         """
 def _doubled(node: Node) -> Iterator[Row]:
     table9 = Recipe().model_dump()
@@ -130,7 +129,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from deit_ablate.train.data.sets import ArrayImages, Dataset
+from deit_ablate.train.data.images import ArrayImages
+from deit_ablate.train.data.sets import Dataset
 from deit_ablate.train.distill import Distillation
 
 
@@ -173,10 +173,7 @@ def add(package: Path, file: str) -> None:
     (package / file).write_text(text.replace(f"\n{head}\n", f"\n{code}\n\n{head}\n{entry}\n"))
 
 
-@pytest.fixture(scope="module")
-def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the checkout with every addition."""
-    folder = tmp_path_factory.mktemp("copy")
+def copy_with_additions(folder: Path) -> Path:
     for part in ("deit_ablate", "sweeps", "analysis"):
         shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
     for file in ADDED:
@@ -184,27 +181,14 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def extended(copy: Path) -> Callable[..., Any]:
-    """The command of the copy, in its folder."""
-    environment = {**os.environ, "PYTHONPATH": str(copy), "XDG_CACHE_HOME": str(copy / "cache")}
+class Extended(Command):
+    """The real command of the copy, in its folder."""
 
-    class Extended(Command):
-        def __call__(self, *arguments: Any, **options: Any) -> Any:
-            with pytest.MonkeyPatch.context() as patch:
-                for name, value in environment.items():
-                    patch.setenv(name, value)
-                return super().__call__(*arguments, **options)
-
-    return Extended(copy)
-
-
-@pytest.fixture(scope="module")
-def trained(copy: Path, extended: Callable[..., Any]) -> Store:
-    """The variants of BUILT_IN, planned, and trained by the real command."""
-    (copy / "built_in.yaml").write_text(TINY + STAGES + BUILT_IN)
-    extended("run", "built_in.yaml", "--yes")
-    return Store(copy / "results")
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("PYTHONPATH", str(self.folder))
+            patch.setenv("XDG_CACHE_HOME", str(self.folder / "cache"))
+            return super().__call__(*arguments, **options)
 
 
 def outcomes(store: Store, sweep: str) -> dict[str, dict[str, Any]]:
@@ -215,14 +199,25 @@ def outcomes(store: Store, sweep: str) -> dict[str, dict[str, Any]]:
     return {row: outcome for row, outcome in found.items() if outcome is not None}
 
 
-@pytest.mark.parametrize("row", ROWS)
-def test_an_entry_in_one_file_of_the_trainer_is_enough(trained: Store, row: str) -> None:
+def test_every_row_on_a_copy(tmp_path: Path) -> None:
+    """One test, for a copy is made once, asks its worker for names once, and trains what was added in one go."""
+    copy = copy_with_additions(tmp_path)
+    command = Extended(copy)
+    (copy / "built_in.yaml").write_text(TINY + STAGES + BUILT_IN)
+    command("run", "built_in.yaml", "--yes")
+    trained = Store(copy / "results")
     found = outcomes(trained, "built_in")
-    assert found[row]["status"] in ("done", "diverged")
-    assert found[row]["weights_sha256"] != found["base"]["weights_sha256"]
+    for row in ROWS:
+        assert found[row]["status"] in ("done", "diverged")
+        assert found[row]["weights_sha256"] != found["base"]["weights_sha256"]
+    has_its_facts(trained)
+    mistakes_in_a_new_field_are_refused_at_their_line(copy, command)
+    a_new_field_is_a_switch_and_a_new_kind_of_sweep_is_a_key(copy, command)
+    a_new_sampler_asks(copy, command)
+    a_new_table_is_a_new_file(copy, command)
 
 
-def test_it_has_its_facts(trained: Store) -> None:
+def has_its_facts(trained: Store) -> None:
     """Its learning rate, its weight of the teacher, its size: from the entry, without ``make names``."""
     plan = json.loads((trained.root / "built_in" / "plan.json").read_text())
     recipes = {row: trained.recipe(run) for row, _, stage, run in plan["cells"] if stage == "student"}
@@ -237,37 +232,37 @@ def test_it_has_its_facts(trained: Store) -> None:
     assert outcomes(trained, "built_in")["data set"]["data"]["train"] == 86, "96 less a tenth"
 
 
-def test_mistakes_in_a_new_field_are_refused_at_their_line(copy: Path, extended: Callable[..., Any]) -> None:
+def mistakes_in_a_new_field_are_refused_at_their_line(copy: Path, command: Command) -> None:
     for value, expected in (("-1", "augment.noise: got -1; expected"), ("loud", 'augment.noise: got "loud"; expected')):
         (copy / "wrong.yaml").write_text(f"profile: digits\nvariants:\n  a: {{augment: {{noise: {value}}}}}\n")
-        assert f"wrong.yaml:3:24: {expected}" in extended("plan", "wrong.yaml", code=2).stderr
+        assert f"wrong.yaml:3:24: {expected}" in command("plan", "wrong.yaml", code=2).stderr
     (copy / "wrong.yaml").write_text("profile: digits\nvariants:\n  a: {augment: {noize: 1}}\n")
-    assert "did you mean 'noise'" in extended("plan", "wrong.yaml", code=2).stderr
+    assert "did you mean 'noise'" in command("plan", "wrong.yaml", code=2).stderr
 
 
-def test_a_new_field_is_a_switch_and_a_new_kind_of_sweep_is_a_key(copy: Path, extended: Callable[..., Any]) -> None:
+def a_new_field_is_a_switch_and_a_new_kind_of_sweep_is_a_key(copy: Path, command: Command) -> None:
     recipe = "profile: digits\nseeds: 1\nrecipe: {augment: {noise: 8}}\n"
     (copy / "off.yaml").write_text(f"{recipe}leave_one_out: [augment.noise, augment.erasing]\n")
-    assert "no noise" in extended("plan", "off.yaml").stdout
+    assert "no noise" in command("plan", "off.yaml").stdout
     (copy / "doubled.yaml").write_text(f"{recipe}doubled: [schedule.warmup_epochs, optimizer.weight_decay]\n")
-    shown = extended("plan", "doubled.yaml").stdout
+    shown = command("plan", "doubled.yaml").stdout
     assert "2x warmup_epochs" in shown
     assert "2x weight_decay" in shown
-    schema = json.loads(extended("schema", "sweep").stdout)
+    schema = json.loads(command("schema", "sweep").stdout)
     assert schema["$defs"]["Augment"]["properties"]["noise"]["minimum"] == 0
-    assert schema["properties"]["doubled"]["description"] == "From the baseline, one key of Table 9 doubled."
+    assert schema["properties"]["doubled"]["description"] == "One key of Table 9 doubled."
 
 
-def test_a_new_sampler_asks(copy: Path, extended: Callable[..., Any]) -> None:
+def a_new_sampler_asks(copy: Path, command: Command) -> None:
     search = "seeds: 1\nsearch: {sampler: brute, trials: 2, pruner: none, space: {optimizer.base_lr: [0.01, 0.02]}}\n"
     (copy / "brute.yaml").write_text(TINY + "execution: {device: cpu, parallel: 2}\n" + search)
-    extended("run", "brute.yaml", "--yes")
+    command("run", "brute.yaml", "--yes")
     plan = json.loads((copy / "results" / "brute" / "plan.json").read_text())
     rates = [trial["params"]["optimizer.base_lr"] for trial in plan["search"]["asked"]]
     assert sorted(rates) == [0.01, 0.02]
 
 
-def test_a_new_table_is_a_new_file(copy: Path, trained: Store, extended: Callable[..., Any]) -> None:
+def a_new_table_is_a_new_file(copy: Path, command: Command) -> None:
     text = (copy / "analysis" / "sweep_table.py").read_text()
     titled = """
 SWEEPS = ("built_in",)
@@ -290,7 +285,7 @@ def table("""
         text=True,
     )
     assert "What was added" in done.stdout, done.stderr
-    assert "What was added" in extended("table", "built_in", "--paper").stdout
+    assert "What was added" in command("table", "built_in", "--paper").stdout
 
 
 def test_the_same_from_a_package_of_ones_own(command: Command, tmp_path: Path, own_models: Path) -> None:

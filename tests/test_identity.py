@@ -1,4 +1,4 @@
-"""The identity of a run, and what follows from a recipe without being written."""
+"""A recipe's canonical form, the id of its run, and what follows from it."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_what_decides_the_outcome_decides_the_id() -> None:
 
 
 def test_an_id_means_the_same_training_in_every_version() -> None:
-    """These ids lie in users' stores: where this fails, either give a new field its ADDED_LATER value or raise SEMANTICS."""
+    """These ids lie in users' stores: where this fails, give a new field its ADDED_LATER value, or raise SEMANTICS."""
     assert id_of("") == "af8181be33fdda03"
     assert (
         id_of("data: {name: digits, resolution: 16}\nmodel: {name: deit, options: {depth: 4}}\nseed: 3")
@@ -129,3 +129,24 @@ def test_a_row_says_what_it_differs_in(tmp_path: Path) -> None:
     assert set(row.differs) == {"augment.auto_augment", "augment.color_jitter"}
     assert set(row.declares) == {"augment.auto_augment", "augment.color_jitter"}
     assert row.undeclared == []
+
+
+def test_custom_augmentations_are_part_of_the_id_where_there_are_some() -> None:
+    assert id_of("augment: {custom: []}") == id_of("")
+    texts = ['["mylab:noise"]', '["mylab:blur"]', '["mylab:noise", "mylab:blur"]', '["mylab:blur", "mylab:noise"]']
+    texts += ['[{name: "mylab:noise", options: {sigma: 2}}]']
+    assert len({id_of(f"augment: {{custom: {text}}}") for text in ["[]", *texts]}) == 6
+    assert id_of('augment: {custom: ["mylab:noise"]}') == id_of(
+        'augment: {custom: [{name: "mylab:noise", options: {}}]}'
+    )
+    recipe = made('augment: {custom: [{name: "mylab:noise", options: {sigma: 2.0}}]}')
+    again = Recipe.model_validate_json(json.dumps(canonical(recipe)))
+    assert canonical(again) == canonical(recipe)
+
+
+def test_a_record_of_an_earlier_version_differs_in_no_field_added_since() -> None:
+    now = canonical(Recipe())
+    before = {**now, "data": {key: value for key, value in now["data"].items() if key != "test"}}
+    assert difference(now, before) == difference(before, now) == {}
+    later = canonical(made("data: {test: false}"))
+    assert difference(later, before) == {"data.test": (True, False)}

@@ -1,11 +1,14 @@
-"""What a training is, by default."""
+"""What a training is: the defaults, and which fields are switches."""
 
 from __future__ import annotations
 
 import pytest
 
+from deit_ablate.errors import InputError
 from deit_ablate.identity import derived
-from deit_ablate.recipe import Recipe
+from deit_ablate.recipe import Recipe, switches
+from deit_ablate.sweep.overrides import to_recipe
+from deit_ablate.sweep.yaml import parse
 
 
 def test_the_defaults_are_deits_table_9() -> None:
@@ -26,3 +29,32 @@ def test_the_defaults_are_deits_table_9() -> None:
     )
     assert recipe.augment.auto_augment == "rand-m9-mstd0.5-inc1", "9/0.5"
     assert derived(recipe)["effective_lr"] == pytest.approx(1e-3), "0.0005 x 1024 / 512"
+
+
+def test_switches_have_their_off_value_beside_the_field() -> None:
+    off = switches()
+    assert off["augment.auto_augment"] is None
+    assert off["augment.repeats"] == 1
+    assert off["augment.custom"] == []
+    assert "augment.crop" not in off
+    for key, value in off.items():
+        block, _, name = key.partition(".")
+        assert getattr(Recipe.model_validate({block: {name: value}}), block).model_dump()[name] == value
+
+
+def test_a_custom_augmentation_is_a_name_or_a_name_with_options() -> None:
+    first, second = made('augment: {custom: ["mylab:noise", {name: mylab:blur, options: {sigma: 2}}]}').augment.custom
+    assert (first.name, first.options, second.name, second.options) == ("mylab:noise", {}, "mylab:blur", {"sigma": 2})
+    for wrong, said in (
+        ("[noise]", 'x.yaml:1:20: augment.custom.0: got "noise"; expected module:function'),
+        ("[{name: mylab:noise, option: {}}]", "augment.custom.0.option: unknown key 'option'; did you mean 'options'?"),
+        ("mylab:noise", 'augment.custom: got "mylab:noise"; expected a valid list'),
+        ("[{name: mylab:noise, options: {by: .nan}}]", "by should be a finite number"),
+    ):
+        with pytest.raises(InputError) as error:
+            made(f"augment: {{custom: {wrong}}}")
+        assert said.partition(" should be")[0] in str(error.value)
+
+
+def made(text: str) -> Recipe:
+    return to_recipe(parse(text, "x.yaml"))

@@ -110,5 +110,8 @@ def value_words(value: Any) -> str:
         return f"{value:.6g}"
     if isinstance(value, list):
         return "[" + ", ".join(map(value_words, value)) + "]"
+    if isinstance(value, dict) and "name" in value:  # a custom augmentation
+        options = ", ".join(f"{key} {value_words(each)}" for key, each in value.get("options", {}).items())
+        return f"{value['name']} ({options})" if options else str(value["name"])
     text = str(value)
     return f"{text[:14]}…" if text.startswith("sha256:") else text  # its first digits tell which file it is

@@ -1,4 +1,4 @@
-"""Names in recipes: looked up in names.json, and asked of the worker (which may import torch) where that does not hold them."""
+"""Names in recipes: looked up in names.json, else asked of the worker, which may import torch."""
 
 from __future__ import annotations
 

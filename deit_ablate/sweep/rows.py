@@ -147,7 +147,7 @@ def _cumulative(node: Node) -> Iterator[Row]:
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of sweep. ``rows`` makes rows out of its part of the file, and raises InputError at what is no such part."""
+    """A kind of sweep. ``rows`` makes rows out of its part of the file; it raises InputError at what is none."""
 
     rows: Callable[[Node], Iterator[Row]]
     doc: str

@@ -1,4 +1,4 @@
-"""Checkpoints: where a training stands, in files that are written whole and verified when read, one good at any instant."""
+"""Checkpoints: how far a training has come, in files written whole and verified when read, one good at any instant."""
 
 from __future__ import annotations
 

@@ -1,13 +1,13 @@
 """The loss: a base term on the labels, and the teacher's term, by distillation type.
 
 total = (1 - alpha) base + alpha term (Touvron et al., arXiv 2012.12877v2, Eqs. 2 and 3; alpha is the paper's
-lambda). To add a type, write its term and give it a line in ``DISTILLATIONS``; one of your own is named
+lambda). To add a type, write its term and give it an entry in ``DISTILLATIONS``; a custom one is named
 ``module:function`` and is (or returns) a ``Distillation``. In a notebook, ``distillation_loss`` is all of it in one
 call.
 
 timm.task (timm 1.0.31) has training tasks for two of these types: ``LogitDistillationTask`` is "soft" and
 ``TokenDistillationTask`` "soft-token" and "hard-token", with the same values (a test holds this) where
-``task_loss_weight`` is 1 - alpha. They fit a training script of one's own that hands student and teacher over to
+``task_loss_weight`` is 1 - alpha. They fit a custom training script that hands student and teacher over to
 timm for good. The trainer needs what they have not: hard distillation without the token and two class tokens (rows
 of the paper), the reference code's normalisation, a teacher of two heads or of another resolution, and a loss that
 is a function of logits, so that the loop alone decides where a model draws at random and on which rank it runs.
@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -27,9 +27,10 @@ from torch.nn import functional as F
 
 from deit_ablate.errors import TrainError
 from deit_ablate.recipe import Distill, Recipe, Regularize
+from deit_ablate.train.data.sets import Dataset
 from deit_ablate.train.evaluate import classifiers
 from deit_ablate.train.mixing import smoothing_over_all
-from deit_ablate.train.model import Heads, heads
+from deit_ablate.train.model import Heads, build_model, heads, shape_of
 from deit_ablate.train.registry import lookup
 
 Term = Callable[[Tensor, Tensor, float], Tensor]
@@ -55,7 +56,8 @@ def hard(student: Tensor, teacher: Tensor, tau: float) -> Tensor:
 
 @dataclass(frozen=True)
 class Distillation:
-    """How a student learns from its teacher. With two heads the term is on the distillation head, else on the class head.
+    """How a student learns from its teacher. With two heads the term is on the distillation head,
+    else on the class head.
 
     Without a term the labels are all there is, for both heads where there are two.
     """
@@ -87,6 +89,14 @@ def distillation_of(name: str) -> Distillation:
     if not isinstance(found, Distillation):
         raise TrainError(f"{name} is not a Distillation, nor a function that returns one")
     return found
+
+
+def recipe_model(recipe: Recipe, dataset: Dataset, resolution: int | None = None) -> nn.Module:
+    """The recipe's model for this data, with fresh weights (the caller seeds the generators) and the heads that its
+    distillation type asks for; at another resolution where one is given. Raises TrainError where it cannot be built."""
+    shape = shape_of(recipe, len(dataset.classes), dataset.channels, distillation_of(recipe.distill.type).heads)
+    shape = replace(shape, resolution=resolution or recipe.data.resolution)
+    return build_model(recipe.model.name, recipe.model.options, shape)
 
 
 def base_loss(regularize: Regularize, mixed: bool) -> Base:
@@ -175,7 +185,7 @@ def distillation_loss(
     (B, K) logits, or of a pair of them, whose softmaxes are then fused; it runs in evaluation mode, without gradients,
     and is left as it was found. The options are those of a recipe's ``distill`` and ``regularize``, ``alpha`` None
     being the type's own.
-    Raises TrainError for a model whose heads or classes do not fit, pydantic's ValidationError for a value out of range.
+    Raises TrainError for a model whose heads or classes do not fit, ValidationError for a value out of range.
     """
     settings = Distill(type=type, alpha=alpha, tau=tau, normalisation=normalisation)
     regularize = Regularize(label_smoothing=smoothing, smoothing_over=smoothing_over)
@@ -186,8 +196,8 @@ def distillation_loss(
         if teacher is None:
             raise TrainError(f"the distillation type {type} needs a teacher")
         with _at_rest(teacher):
-            told = heads(teacher, images)
-        answers = told[0] if told[1] is None else classifiers(told)["fused_softmax"]
+            teachers = heads(teacher, images)
+        answers = teachers[0] if teachers[1] is None else classifiers(teachers)["fused_softmax"]
     outputs = heads(student, images)
     if (outputs[1] is None) != (kind.heads == 1):
         raise TrainError(

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deit_ablate.errors import TrainError
+from deit_ablate.train.data.images import Array
 from deit_ablate.train.data.loader import Batch
-from deit_ablate.train.data.sets import Array
 from deit_ablate.train.model import Heads, heads
 
 

@@ -23,11 +23,11 @@ from deit_ablate.recipe import Recipe
 from deit_ablate.train.checkpoint import Position, restore, to_state
 from deit_ablate.train.data.loader import steps_per_epoch, training_batches
 from deit_ablate.train.data.sets import Splits, load_data
-from deit_ablate.train.distill import build_loss, distillation_of
+from deit_ablate.train.distill import build_loss, recipe_model
 from deit_ablate.train.distributed import Group, Share
 from deit_ablate.train.losses import Losses
 from deit_ablate.train.mixing import build_mixing
-from deit_ablate.train.model import build_model, load_weights, shape_of
+from deit_ablate.train.model import load_weights
 from deit_ablate.train.optim import Ema, build_optimizer, build_schedule
 from deit_ablate.train.outcome import Examiner, Outcome
 from deit_ablate.train.precision import HeadsOf, autocast, build_scaler, set_up
@@ -165,13 +165,13 @@ def train(
             at.step += 1
             at.seconds = time.perf_counter() - clock
             journal.progress(epoch, at.step - epoch * steps, steps, losses.last)
-            asked = group.from_first("stop" if journal.stop() else "save" if journal.checkpoint_due() else "")
-            if asked:
+            request = group.from_first("stop" if journal.stop() else "save" if journal.checkpoint_due() else "")
+            if request:
                 at.sums, bad = losses.read(at.sums)
                 if bad is not None:
                     return examiner.non_finite(at, bad)
                 journal.checkpoint(to_state(at, data, model, ema, optimizer, scaler))
-            if asked == "stop":
+            if request == "stop":
                 return examiner.stopped(at)
 
         means = {name: total / steps for name, total in at.sums.items()}
@@ -195,10 +195,7 @@ def train(
 def initial_model(recipe: Recipe, data: Splits, parent: Parent | None) -> nn.Module:
     """The model before the first step: fresh weights from the stream "init", or those of the run it starts from."""
     seed_generators(stream(recipe.seed, "init"))
-    shape = shape_of(
-        recipe, len(data.dataset.classes), data.dataset.channels, distillation_of(recipe.distill.type).heads
-    )
-    model = build_model(recipe.model.name, recipe.model.options, shape)
+    model = recipe_model(recipe, data.dataset)
     if parent is not None:
         load_weights(model, parent_weights(parent))
     return model

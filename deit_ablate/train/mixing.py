@@ -63,8 +63,8 @@ def smoothing_over_all(regularize: Regularize, classes: int) -> float:
 
 @dataclass(frozen=True)
 class Mixer:
-    """``build(value, recipe, classes)`` gives the operation, or None where it is off. ``field`` comes with the entry, and
-    ``value`` is the recipe's; without one (its fields are in ``recipe.Augment``) ``value`` is None."""
+    """``build(value, recipe, classes)`` gives the operation, or None where it is off. ``value`` is the recipe's, of the
+    ``field`` that comes with the entry; it is None where the fields are those of ``recipe.Augment``."""
 
     build: Callable[[Any, Recipe, int], Mixing | None]
     field: AddedField | None = None

@@ -1,7 +1,7 @@
 """Models: the students and teachers by name, their initial weights, and the one place that knows about heads.
 
 To add a model, write a function of a ``Shape`` and of the options that recipes may set, and give it a line in
-``MODELS``. All of timm's names work as they are; one of your own is named ``module:function``.
+``MODELS``. All of timm's names work as they are; a custom one is named ``module:function``.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Shape:
     channels: int
     classes: int
     heads: int
-    """2 where the distillation type has a token of its own, else 1."""
+    """2 where the distillation type has a distillation token, else 1."""
     drop_path: float
     dropout: float
 
@@ -256,8 +256,8 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
     their norm; those of the class and distillation token are copied. A head of other classes starts afresh.
     Raises TrainError where anything else does not fit.
     """
-    own, weights = model.state_dict(), dict(weights)
-    if "pos_embed" in own and "pos_embed" in weights and isinstance(model, VisionTransformer):
+    ours, weights = model.state_dict(), dict(weights)
+    if "pos_embed" in ours and "pos_embed" in weights and isinstance(model, VisionTransformer):
         weights["pos_embed"] = resample_abs_pos_embed(
             weights["pos_embed"],
             new_size=list(model.patch_embed.grid_size),
@@ -266,9 +266,9 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
             antialias=False,
         )
     for key in [
-        key for key in weights if key.startswith("head") and key in own and weights[key].shape != own[key].shape
+        key for key in weights if key.startswith("head") and key in ours and weights[key].shape != ours[key].shape
     ]:
-        weights[key] = own[key]
+        weights[key] = ours[key]
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:

@@ -32,7 +32,7 @@ from deit_ablate.train.registry import check_options, load, option_names, source
 
 Facts = dict[str, Any]
 SOURCES = (augment, distill, mixing, model, optim, registry, sets, sys.modules[__name__])
-"""The modules that hold the registries, and that say what is told of their entries."""
+"""The modules that hold the registries, and those that say what is known of their entries."""
 
 
 def offered() -> Facts:

@@ -90,7 +90,7 @@ def lamb(
 
 @dataclass(frozen=True)
 class OptimizerEntry:
-    """``build(groups, lr=, weight_decay=, **options)``; ``base_lr`` is taken where a recipe changes the name without one."""
+    """``build(groups, lr=, weight_decay=, **options)``; ``base_lr`` is for recipes that change the name alone."""
 
     build: Callable[..., Optimizer]
     base_lr: float | None = None

@@ -12,8 +12,9 @@ from torch import nn
 from deit_ablate.recipe import Recipe
 from deit_ablate.train import cost
 from deit_ablate.train.checkpoint import Position
+from deit_ablate.train.data.images import Array, Images
 from deit_ablate.train.data.loader import evaluation_batches
-from deit_ablate.train.data.sets import Array, Images, Splits
+from deit_ablate.train.data.sets import Splits
 from deit_ablate.train.distributed import Group
 from deit_ablate.train.evaluate import Scores, evaluate
 from deit_ablate.train.optim import Ema

@@ -1,6 +1,6 @@
 """What a training needs, tried without training: data, options, the cut of a batch, a named teacher.
 
-What is refused here would end the run as soon as it began; asked before anything is written or queued, it is one
+What is refused here would end the run as soon as it began; found before anything is written or queued, it is one
 clear error instead of a failed run a seed.
 """
 

@@ -16,7 +16,7 @@ from deit_ablate import __version__
 
 @functools.cache
 def provenance() -> dict[str, Any]:
-    """The versions that carry this run."""
+    """The versions with which this process runs."""
     packages = ("torch", "torchvision", "timm", "numpy", "pillow")
     return {
         "version": __version__,

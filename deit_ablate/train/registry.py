@@ -1,4 +1,4 @@
-"""Looking a name up: in a registry (a dictionary), or as ``module:function`` in a package of one's own."""
+"""Looking a name up: in a registry (a dictionary), or as a custom ``module:function``."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ FEW = 12
 
 
 def lookup(kind: str, name: str, registry: Mapping[str, Entry]) -> Entry:
-    """The registry's entry, or one's own ``module:function``. Raises TrainError naming the nearest known name."""
+    """The registry's entry, or a custom ``module:function``. Raises TrainError naming the nearest known name."""
     if name in registry:
         return registry[name]
     if ":" in name:

@@ -30,5 +30,5 @@ def seed_generators(value: int, device: torch.device | None = None) -> None:
 
 
 def generator(value: int) -> np.random.RandomState:
-    """A generator of its own. RandomState because numpy guarantees its stream across versions."""
+    """An independent generator. RandomState because numpy guarantees its stream across versions."""
     return np.random.RandomState([value & 0xFFFFFFFF, value >> 32])

@@ -13,7 +13,7 @@ import math
 import pickle
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -30,16 +30,16 @@ from deit_ablate.errors import TrainError, did_you_mean
 from deit_ablate.recipe import Recipe
 from deit_ablate.train import checkpoint
 from deit_ablate.train.data.sets import Dataset, Splits
-from deit_ablate.train.distill import distillation_of
+from deit_ablate.train.distill import distillation_of, recipe_model
 from deit_ablate.train.evaluate import classifiers
-from deit_ablate.train.model import build_model, heads, load_weights, shape_of
+from deit_ablate.train.model import heads, load_weights
 
 HOLDERS = ("model", "state_dict", "model_ema", "state_dict_ema", "ema")
-"""Under which a checkpoint keeps its weights, the first that is there: as the reference code, raw weights before averages."""
+"""Keys of a checkpoint's weights, the first that is there: as in the reference code, raw weights before averages."""
 
 
 class WeightsStore(Protocol):
-    """What is asked of the run store."""
+    """What a training needs of the run store."""
 
     def find(self, wanted: str) -> Path | None: ...
     def keep_hub(self, name: str, write: Callable[[Path], None]) -> Path: ...
@@ -59,7 +59,7 @@ class Parent:
 
 
 def parent_weights(parent: Parent) -> dict[str, Tensor]:
-    """The parent's state dict, on the CPU. Raises CheckpointError for a damaged file, TrainError where it has no EMA."""
+    """The parent's state dict, on the CPU. Raises CheckpointError (a damaged file), TrainError (no EMA)."""
     state = checkpoint.load(parent.weights)
     weights: dict[str, Tensor] | None = state["ema" if parent.which == "ema" else "model"]
     if weights is None:
@@ -134,9 +134,8 @@ def _run_as_teacher(parent: Parent, dataset: Dataset, resolution: int | None, de
     """A finished run, at the resolution that it was trained at or at another: a transformer's position embeddings are
     then interpolated, as when fine-tuning. Its normalisation is the data set's, so it is the student's."""
     recipe = parent.recipe
-    shape = shape_of(recipe, len(dataset.classes), dataset.channels, distillation_of(recipe.distill.type).heads)
     resolution = resolution or recipe.data.resolution
-    model = build_model(recipe.model.name, recipe.model.options, replace(shape, resolution=resolution))
+    model = recipe_model(recipe, dataset, resolution)
     weights = parent_weights(parent)
     try:
         if resolution == recipe.data.resolution:
@@ -153,9 +152,9 @@ def _run_as_teacher(parent: Parent, dataset: Dataset, resolution: int | None, de
 
 def _same_classes(model: nn.Module, weights: dict[str, Tensor]) -> None:
     """``load_weights`` lets a head of other classes start afresh: of a teacher that would be noise."""
-    for name, own in model.state_dict().items():
-        if name.startswith("head") and name in weights and weights[name].shape != own.shape:
-            raise TrainError(f"{name} has shape {tuple(weights[name].shape)}, not {tuple(own.shape)}")
+    for name, ours in model.state_dict().items():
+        if name.startswith("head") and name in weights and weights[name].shape != ours.shape:
+            raise TrainError(f"{name} has shape {tuple(weights[name].shape)}, not {tuple(ours.shape)}")
 
 
 def _between(
@@ -175,7 +174,7 @@ def _between(
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], bool]:
-    """The state dict in a file, on the CPU, and whether it is a checkpoint of this trainer (see ``checkpoint.to_state``).
+    """The state dict in a file, on the CPU, and whether it is a checkpoint of this trainer (``checkpoint.to_state``).
 
     Safetensors, or torch's format as plain weights, as the official DeiT and timm checkpoints have it, or as our own.
     Prefixes of DDP and torch.compile are taken off the names. Raises TrainError for a file that is missing, damaged,
@@ -195,7 +194,7 @@ def _read(path: Path) -> dict[str, Any]:
             if file.read(9)[8:] == b"{":
                 return dict(safetensors.torch.load_file(path))
             file.seek(0)
-            # The official checkpoints carry the command's arguments: a plain object, whose class may be named.
+            # The official checkpoints hold the command's arguments: a plain object, whose class may be named.
             with torch.serialization.safe_globals([argparse.Namespace]):
                 content = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
@@ -205,12 +204,12 @@ def _read(path: Path) -> dict[str, Any]:
     except (OSError, MemoryError):
         raise
     except pickle.UnpicklingError as error:
-        asked = sorted(set(re.findall(r"GLOBAL ([\w.]+)", str(error))))
-        if not asked:
-            # torch's own words advise to load it as code
+        code = sorted(set(re.findall(r"GLOBAL ([\w.]+)", str(error))))
+        if not code:
+            # torch's message advises to load it as code
             raise TrainError(f"{path} is not a whole weights file: neither safetensors nor torch's format") from error
         raise TrainError(
-            f"{path} asks for code to be run ({', '.join(asked)}), which is refused: save its state dict alone"
+            f"{path} asks for code to be run ({', '.join(code)}), which is refused: save its state dict alone"
         ) from error
     except Exception as error:  # SafetensorError, RuntimeError, EOFError, zip errors: whatever a damaged file gives
         raise TrainError(f"{path} is not a whole weights file: {_first_line(error)}") from error
@@ -296,7 +295,7 @@ def _classes_of(tensors: dict[str, Tensor], config: Any) -> int | None:
 
 
 def _trained_at(name: str, tensors: dict[str, Tensor]) -> int | None:
-    """The resolution that a vision transformer's weights were trained at, by its (square) grid of positions, or None."""
+    """The resolution that a vision transformer's weights were trained at, by its square grid of positions; or None."""
     positions = tensors.get("pos_embed")
     if positions is None or positions.ndim != 3:
         return None
@@ -335,7 +334,7 @@ def _from_hub(name: str, config: Any, overlay: dict[str, Any]) -> nn.Module:
 
 
 def _create(name: str, overlay: dict[str, Any]) -> nn.Module:
-    """timm builds the model for the overlaid facts, converts the weights' names and position embeddings, and loads them."""
+    """timm builds the model for the overlaid facts, converts and loads the weights and position embeddings."""
     with _quiet():
         model: Any = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay)
     model.pretrained_cfg.pop("state_dict", None)  # else the weights stay in memory twice
@@ -388,13 +387,13 @@ def teacher_file(recipe: Recipe, store: WeightsStore) -> Path | None:
         kept = store.find(wanted.teacher_weights)
         if kept is None:
             raise TrainError(
-                f"the weights of the teacher ({wanted.teacher_weights}) are not in the store: `deit-ablate fetch SWEEP` "
-                "puts them there, where the sweep gives their path"
+                f"the weights of the teacher ({wanted.teacher_weights}) are not in the store: "
+                "`deit-ablate fetch SWEEP` puts them there, where the sweep gives their path"
             )
         return kept
     path = _kept_or_fetched(wanted.teacher, store)
     if files.sha256(path) != store.hub_sha256(wanted.teacher):
-        raise TrainError(f"{path} is not what was fetched: remove it, and `deit-ablate fetch SWEEP` brings it again")
+        raise TrainError(f"{path} is not what was fetched: remove it, and `deit-ablate fetch SWEEP` fetches it again")
     return path
 
 

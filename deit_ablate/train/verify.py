@@ -16,11 +16,11 @@ from deit_ablate.errors import TrainError
 from deit_ablate.identity import run_id
 from deit_ablate.recipe import Recipe
 from deit_ablate.train import checkpoint, cost
+from deit_ablate.train.data.images import Array
 from deit_ablate.train.data.loader import evaluation_batches
-from deit_ablate.train.data.sets import Array, Splits, load_data
-from deit_ablate.train.distill import distillation_of
+from deit_ablate.train.data.sets import Splits, load_data
+from deit_ablate.train.distill import recipe_model
 from deit_ablate.train.evaluate import Scores, evaluate
-from deit_ablate.train.model import build_model, shape_of
 from deit_ablate.train.precision import set_up
 from deit_ablate.train.provenance import hardware, provenance
 from deit_ablate.train.registry import source_sha256
@@ -37,7 +37,7 @@ class Folder(Protocol):
 
 
 class Records(Protocol):
-    """What is asked of the run store."""
+    """What verification needs of the run store."""
 
     def recipe(self, run: str) -> dict[str, Any] | None: ...
     def outcome(self, run: str) -> dict[str, Any] | None: ...
@@ -123,9 +123,7 @@ def _evaluated(
 
 
 def _model(recipe: Recipe, data: Splits, weights: dict[str, Any], path: Path) -> nn.Module:
-    heads = distillation_of(recipe.distill.type).heads
-    shape = shape_of(recipe, len(data.dataset.classes), data.dataset.channels, heads)
-    model = build_model(recipe.model.name, recipe.model.options, shape)
+    model = recipe_model(recipe, data.dataset)
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:

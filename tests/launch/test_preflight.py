@@ -53,6 +53,10 @@ def refused(sweep: Callable[..., Path], store: Store, pool: ProcessPool, tmp_pat
             "variants: {a: {}, b: {distill: {type: hard, teacher: test_vit, teacher_weights: tiny.yaml}}}\n",
             "distill.teacher_weights: tiny.yaml is not a whole weights file: neither safetensors nor torch's format (b:0)",
         ),
+        (
+            'variants:\n  a: {}\n  b: {augment: {custom: ["mylab:crops"]}}\n',
+            "tiny.yaml:11:25: augment.custom: the augmentation mylab:crops returned no image like the one",
+        ),
     ],
 )
 def test_a_recipe_that_no_run_could_begin_with_is_refused_at_its_line(

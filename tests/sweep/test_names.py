@@ -1,7 +1,8 @@
-"""Teachers by name, checked at their line."""
+"""Names in a sweep file are checked at their line, and the sources of custom ones are part of their runs' ids."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,17 +10,57 @@ import pytest
 from support import VIT, planned
 
 from deit_ablate.errors import InputError
-from deit_ablate.sweep import names as planned_names
+from deit_ablate.sweep import names
+
+MYLAB = """
+def noise(image, rng, *, sigma: float = 1.0):
+    return image
 
 
-def test_teachers_names_are_checked_with_their_line(
-    sweep: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from deit_ablate.train import names
+def blur(tensor, rng):
+    return tensor
+"""
 
-    monkeypatch.setattr(
-        planned_names, "ask_worker", names.ask
-    )  # in this process: a worker imports torch for each question
+
+@pytest.fixture(autouse=True)
+def in_this_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The worker's own function answers: a worker imports torch for each question."""
+    from deit_ablate.train.names import ask
+
+    monkeypatch.setattr(names, "ask_worker", ask)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "mylab_pictures", raising=False)
+    (tmp_path / "mylab_pictures.py").write_text(MYLAB)
+
+
+@pytest.mark.parametrize(
+    ("custom", "said"),
+    [
+        ('["mylab_pictures:noize"]', r"augment.custom.0: mylab_pictures:noize: 'mylab_pictures' has no 'noize'"),
+        ('["mylab_pictures:noise", "no_lab:noise"]', "augment.custom.1: no_lab:noise: cannot find 'no_lab'"),
+        ('[{name: "mylab_pictures:noise", options: {sgima: 2}}]', "has no option 'sgima'; did you mean 'sigma'?"),
+        ('[{name: "mylab_pictures:noise", options: {sigma: wide}}]', "option 'sigma': .*valid number.*, got 'wide'"),
+    ],
+)
+def test_custom_augmentations_are_checked(sweep: Callable[..., Path], custom: str, said: str) -> None:
+    with pytest.raises(InputError, match=rf"tiny.yaml:11:\d+: .*{said}"):
+        planned(sweep(f"variants:\n  a: {{}}\n  b: {{augment: {{custom: {custom}}}}}\n"))
+
+
+def test_the_source_of_a_custom_augmentation_is_part_of_the_id(sweep: Callable[..., Path], tmp_path: Path) -> None:
+    path = sweep('seeds: 1\nvariants:\n  a: {}\n  b: {augment: {custom: ["mylab_pictures:noise"]}}\n')
+    before, after = {}, {}
+    for found, text in ((before, MYLAB), (after, MYLAB + "\nSIGMA = 2\n")):
+        (tmp_path / "mylab_pictures.py").write_text(text)
+        plan = planned(path)
+        found |= {cell.variant: cell.run for cell in plan.cells}
+        assert list(plan.runs[found["b"]].sources) == ["mylab_pictures:noise"]
+        assert plan.runs[found["a"]].sources == {}
+    assert before["a"] == after["a"]
+    assert before["b"] != after["b"]
+
+
+def test_teachers_names_are_checked_with_their_line(sweep: Callable[..., Path]) -> None:
     text = "variants:\n  hard: {distill: {type: hard, teacher: %s}}"
     assert len(planned(sweep(text % VIT)).runs) == 3
     for name, said in (

@@ -15,7 +15,8 @@ from deit_ablate.errors import TrainError
 from deit_ablate.recipe import Recipe
 from deit_ablate.train import augment
 from deit_ablate.train.augment import AUGMENTATIONS, TENSOR_AUGMENTATIONS, Augmenter, evaluation
-from deit_ablate.train.data.sets import ArrayImages, Dataset
+from deit_ablate.train.data.images import ArrayImages
+from deit_ablate.train.data.sets import Dataset
 from deit_ablate.train.streams import seed_generators
 
 VIEWS = [(0, index, 0) for index in range(8)]

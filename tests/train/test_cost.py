@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from deit_ablate.train import cost
 from deit_ablate.train.cost import CPU_SECONDS, INFERENCE_RUNS, inference, weights_sha256
 from deit_ablate.train.loop import train
+from deit_ablate.train.model import Shape, build_model
 
 
 class Told(nn.Module):
@@ -99,3 +100,17 @@ def test_a_training_that_did_not_finish_has_none() -> None:
         assert outcome.cost["inference_images_per_second"] is None
         assert outcome.cost["inference_batch"] is None
         assert outcome.cost["flops"] > 0
+
+
+SMALL = {"patch_size": 4, "embed_dim": 16, "depth": 3, "num_heads": 2}
+
+
+SHAPE = Shape(resolution=16, channels=1, classes=10, heads=1, drop_path=0.0, dropout=0.0)
+
+
+def test_flops_by_hand() -> None:
+    model = build_model("deit", {**SMALL, "depth": 1}, SHAPE)
+    tokens, width = 17, 16
+    embed, block = 2 * 16 * 16 * width, 2 * tokens * 12 * width**2 + 2 * 2 * tokens**2 * width
+    assert cost.forward_flops(model, 1, 16) == embed + block + 2 * width * 10
+    assert model.training

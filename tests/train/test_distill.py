@@ -90,7 +90,8 @@ def test_without_a_teacher_the_labels_are_all_there_is() -> None:
 
 @pytest.mark.parametrize("kind", ["soft", "soft-token"])
 def test_temperature_softens_both_sides_and_scales_by_its_square(kind: str) -> None:
-    # tau 2 takes square roots: the teacher's weights become (sqrt 2, 1, 1), the student's (1, 1, sqrt 2) or (1, sqrt 3, 2)
+    # tau 2 takes square roots: the teacher's weights become (sqrt 2, 1, 1), the student's (1, 1, sqrt 2) or
+    # (1, sqrt 3, 2)
     root = math.sqrt(2)
     student = [1, 1, root] if kind == "soft" else [1, math.sqrt(3), 2]
     teacher = [root, 1, 1]

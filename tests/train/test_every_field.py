@@ -26,8 +26,9 @@ from deit_ablate.errors import TrainError
 from deit_ablate.identity import canonical, canonical_json, run_id
 from deit_ablate.recipe import BLOCKS, Data, Recipe, fields_of
 from deit_ablate.train.augment import Augmenter
+from deit_ablate.train.data.images import ArrayImages
 from deit_ablate.train.data.loader import epoch_views, evaluation_batches, steps_per_epoch, training_batches
-from deit_ablate.train.data.sets import ArrayImages, Dataset, Splits, digits, load_data
+from deit_ablate.train.data.sets import Dataset, Splits, digits, load_data
 from deit_ablate.train.distill import build_loss, distillation_of
 from deit_ablate.train.loop import initial_model, train
 from deit_ablate.train.mixing import build_mixing

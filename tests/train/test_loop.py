@@ -9,16 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from tiny import STEPS, Recording, Stopping, tiny
-from torch import nn
 
 from deit_ablate.errors import TrainError
 from deit_ablate.train import checkpoint
 from deit_ablate.train.distill import DISTILLATIONS
 from deit_ablate.train.loop import Journal, Outcome, Parent, train
-from deit_ablate.train.optim import Ema
-from deit_ablate.train.outcome import chance_threshold
 
 ONE: dict[str, Any] = {"schedule": {"epochs": 1, "warmup_epochs": 0.5, "batch_size": 16}}
 
@@ -110,20 +106,6 @@ def test_a_non_finite_loss_ends_it_at_once_and_the_numbers_are_kept() -> None:
     assert outcome.arrays == {}
 
 
-def test_chance_at_the_end_is_divergence_with_all_its_numbers() -> None:
-    outcome = train(tiny(**ONE, optimizer={"base_lr": 1e-12}))
-    assert outcome.status == "diverged"
-    assert outcome.reason is not None
-    assert "at chance (under 14.50%)" in outcome.reason
-    assert outcome.metrics["test"]["top1"] < 14.5
-    assert len(outcome.arrays["test_pred_class"]) == 599
-
-
-def test_the_threshold_of_chance() -> None:
-    assert chance_threshold(10) == pytest.approx(14.5)
-    assert chance_threshold(1000) == pytest.approx(5.095)
-
-
 # -- parents --------------------------------------------------------------------------------------------------------
 
 
@@ -206,23 +188,6 @@ def test_fine_tuning_starts_from_the_parent_at_another_resolution(tmp_path: Path
 
 
 # -- the moving average ---------------------------------------------------------------------------------------------
-
-
-def test_the_moving_average_by_hand() -> None:
-    model = nn.Sequential(nn.Linear(1, 1, bias=False), nn.BatchNorm1d(1))
-    with torch.no_grad():
-        model[0].weight.fill_(1.0)
-    ema = Ema(model, decay=0.75)
-    with torch.no_grad():
-        model[0].weight.fill_(3.0)
-        model[1].running_mean.fill_(2.0)  # type: ignore[union-attr, operator]
-        model[1].num_batches_tracked.fill_(9)  # type: ignore[union-attr, operator]
-    ema.update()
-    average: Any = ema.model
-    assert average[0].weight.item() == pytest.approx(1.5)  # 3/4 of 1 and 1/4 of 3
-    assert average[1].running_mean.item() == pytest.approx(0.5)
-    assert average[1].num_batches_tracked.item() == 9
-    assert not average[0].weight.requires_grad
 
 
 def test_the_average_is_scored_beside_the_raw_weights_and_does_not_touch_them() -> None:

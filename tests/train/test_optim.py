@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from deit_ablate.errors import TrainError
 from deit_ablate.recipe import Recipe
 from deit_ablate.train.model import Shape, build_model, heads
-from deit_ablate.train.optim import OPTIMIZERS, build_optimizer, build_schedule, parameter_groups, timm_optimizers
+from deit_ablate.train.optim import OPTIMIZERS, Ema, build_optimizer, build_schedule, parameter_groups, timm_optimizers
 from deit_ablate.train.streams import seed_generators
 
 INPUTS = torch.tensor([[1.0, 0.0, 0.5, -1.0], [0.0, 1.0, -0.5, 1.0], [1.0, 1.0, 0.0, 0.0], [0.5, -1.0, 1.0, 0.0]])
@@ -289,3 +289,20 @@ def test_the_schedule_is_a_function_of_the_step() -> None:
     forward = [set_lr(step) for step in range(12)]
     assert [set_lr(step) for step in reversed(range(12))] == forward[::-1]
     assert copy.deepcopy(optimizer.param_groups[0]["lr"]) == forward[0]
+
+
+def test_the_moving_average_by_hand() -> None:
+    model = nn.Sequential(nn.Linear(1, 1, bias=False), nn.BatchNorm1d(1))
+    with torch.no_grad():
+        model[0].weight.fill_(1.0)
+    ema = Ema(model, decay=0.75)
+    with torch.no_grad():
+        model[0].weight.fill_(3.0)
+        model[1].running_mean.fill_(2.0)  # type: ignore[union-attr, operator]
+        model[1].num_batches_tracked.fill_(9)  # type: ignore[union-attr, operator]
+    ema.update()
+    average: Any = ema.model
+    assert average[0].weight.item() == pytest.approx(1.5)  # 3/4 of 1 and 1/4 of 3
+    assert average[1].running_mean.item() == pytest.approx(0.5)
+    assert average[1].num_batches_tracked.item() == 9
+    assert not average[0].weight.requires_grad

@@ -24,7 +24,8 @@ from deit_ablate import files
 from deit_ablate.errors import TrainError
 from deit_ablate.recipe import Recipe
 from deit_ablate.train import checkpoint, teachers
-from deit_ablate.train.data.sets import ArrayImages, Dataset, Splits, load_data
+from deit_ablate.train.data.images import ArrayImages
+from deit_ablate.train.data.sets import Dataset, Splits, load_data
 from deit_ablate.train.evaluate import classifiers
 from deit_ablate.train.loop import Journal, train
 from deit_ablate.train.model import build_model, heads, load_weights, shape_of
@@ -231,7 +232,10 @@ def test_without_a_network_the_way_out_is_named(monkeypatch: pytest.MonkeyPatch,
         raise OSError("Name or service not known\nand more")
 
     monkeypatch.setattr(timm, "create_model", no_network)
-    said = r"the weights of test_vit.r160_in1k could not be fetched from timm's hub \(Name or service not known\): give them as a file \(distill.teacher_weights: FILE\), or run `deit-ablate fetch SWEEP` on a machine with a network"
+    said = (
+        r"the weights of test_vit.r160_in1k could not be fetched from timm's hub \(Name or service not known\): give them "
+        r"as a file \(distill.teacher_weights: FILE\), or run `deit-ablate fetch SWEEP` on a machine with a network"
+    )
     with pytest.raises(TrainError, match=said):
         named_teacher(VIT, None, None, 1000, 3)
     with pytest.raises(TrainError, match="timm has no weights of vit_base_patch16_18x2_224: give them as a file"):

@@ -1,4 +1,4 @@
-"""The distillation token: its place in the sequence, what it learns from, and the paper's control with two class tokens."""
+"""The distillation token: its place in the sequence, what it learns from, and the control with two class tokens."""
 
 from __future__ import annotations
 

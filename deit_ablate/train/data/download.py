@@ -25,7 +25,7 @@ from deit_ablate.train.data.sets import CIFAR, DATASETS, Cifar
 
 CIFAR_HOME = "https://www.cs.toronto.edu/~kriz/"
 SILENCE_SECONDS = 60.0
-"""Without a byte, after which a server counts as unreachable (torchvision would wait for ever)."""
+"""Without a byte, after which a server counts as unreachable (torchvision would wait forever)."""
 NETWORK = (urllib.error.URLError, ConnectionError, TimeoutError, ssl.SSLError, http.client.HTTPException)
 """What the network raises; other OSErrors are the folder's (no room, no permission)."""
 
@@ -86,21 +86,21 @@ def _beside(folder: Path) -> tempfile.TemporaryDirectory[str]:
 
 def _fetch(urls: list[str], folder: Path, file: str, md5: str, by_hand: str) -> None:
     """One file from the first of these addresses that answers. Raises TrainError where none does."""
-    waited, said = socket.getdefaulttimeout(), ""
+    waited, problem = socket.getdefaulttimeout(), ""
     socket.setdefaulttimeout(SILENCE_SECONDS)
     try:
         for url in urls:
             try:
                 return download_url(url, str(folder), file, md5)
             except NETWORK as error:
-                said = str(error) or type(error).__name__
+                problem = str(error) or type(error).__name__
             except RecursionError:
-                said = "it is redirected for ever"
+                problem = "it is redirected without end"
             except RuntimeError:  # torchvision's word for a wrong checksum
-                said = "what came is cut short or altered: its checksum is another"
+                problem = "what came is cut short or altered: its checksum is another"
     finally:
         socket.setdefaulttimeout(waited)
-    raise TrainError(f"{file} could not be fetched ({said}): {by_hand}")
+    raise TrainError(f"{file} could not be fetched ({problem}): {by_hand}")
 
 
 def _unpack(archive: Path, folder: Path, files: list[str]) -> None:

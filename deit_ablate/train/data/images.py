@@ -32,7 +32,7 @@ LISTERS = 8
 
 
 class Undecodable(TrainError):
-    """A file holds no picture, or half of one. Data sets of one's own may raise it too: see ``data.corrupt``."""
+    """A file holds no picture, or half of one. Custom data sets may raise it too: see ``data.corrupt``."""
 
     def __init__(self, message: str) -> None:
         # DataLoader makes a loader's exception anew from the text of its traceback, which ends with our sentence.
@@ -113,7 +113,7 @@ ORIENTATIONS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What brings a picture upright, by its EXIF orientation: that of PIL.ImageOps.exif_transpose."""
+"""What turns a picture upright, by its EXIF orientation: that of PIL.ImageOps.exif_transpose."""
 
 
 def decode(content: bytes) -> Image.Image:

@@ -15,8 +15,8 @@ from torch.utils.data import DataLoader
 
 from deit_ablate.recipe import Recipe
 from deit_ablate.train.augment import Augmenter, Normalise, evaluation
-from deit_ablate.train.data.images import tell_skipped
-from deit_ablate.train.data.sets import Array, ArrayImages, Dataset, Images, Splits, Undecodable
+from deit_ablate.train.data.images import Array, ArrayImages, Images, Undecodable, tell_skipped
+from deit_ablate.train.data.sets import Dataset, Splits
 from deit_ablate.train.distributed import Share
 from deit_ablate.train.streams import generator, stream
 
@@ -90,14 +90,19 @@ def _ready_made(images: Images, recipe: Recipe) -> bool:
 
 def _loader(source: Any, batches: Any, loaders: int, pin: bool) -> Iterator[Any]:
     loader: Any = DataLoader(
-        source, batch_sampler=batches, num_workers=loaders, collate_fn=_as_is, pin_memory=pin, worker_init_fn=_deaf
+        source,
+        batch_sampler=batches,
+        num_workers=loaders,
+        collate_fn=_as_is,
+        pin_memory=pin,
+        worker_init_fn=_ignore_signals,
     )
     iterator: Any = iter(loader)
     try:
         yield from iterator
     finally:
-        # What a loader raises holds the iterator in a cycle; loaders alive at exit are sent SIGTERM, to which they are
-        # deaf, and waited for: the process would never end.
+        # What a loader raises holds the iterator in a cycle; loaders alive at exit are sent SIGTERM, which they
+        # ignore, and waited for: the process would never end.
         if loaders:
             iterator._shutdown_workers()
 
@@ -173,7 +178,7 @@ def _as_is(batch: Any) -> Any:
     return batch
 
 
-def _deaf(worker: int) -> None:
+def _ignore_signals(worker: int) -> None:
     """A loader leaves signals to the process that trains: a scheduler sends them to all, and that one must still
     finish its step and save."""
     import signal

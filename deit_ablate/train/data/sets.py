@@ -24,9 +24,7 @@ from deit_ablate.recipe import Data, Recipe, split_sizes
 from deit_ablate.train.data.images import (
     Array,
     ArrayImages,
-    FileImages,
     Images,
-    Undecodable,
     class_names,
     files_sha256,
     list_part,
@@ -35,21 +33,6 @@ from deit_ablate.train.data.images import (
 from deit_ablate.train.registry import lookup
 from deit_ablate.train.streams import generator, stream
 
-__all__ = [
-    "CIFAR",
-    "DATASETS",
-    "FASHION_DEBIAN",
-    "FASHION_FILES",
-    "Array",
-    "ArrayImages",
-    "Dataset",
-    "FileImages",
-    "Images",
-    "Splits",
-    "Undecodable",
-    "load_data",
-    "stratified",
-]
 SPLIT_SEED = 0
 """Of the validation part and of ``train_images``: never the run's seed, so that all runs see one split."""
 
@@ -139,7 +122,7 @@ def fashion_mnist(data: Data, folder: Path | None) -> Dataset:
 
 @dataclass(frozen=True)
 class Cifar:
-    """One of the two CIFAR data sets as published: where its files are, and what stands before the pixels in them."""
+    """One of the two CIFAR data sets as published: where its files are, and what comes before the pixels in them."""
 
     classes: int
     folder: str
@@ -192,7 +175,7 @@ def cifar10(data: Data, folder: Path | None) -> Dataset:
 
 
 def cifar100(data: Data, folder: Path | None) -> Dataset:
-    """CIFAR-100 (Krizhevsky, 2009): 50,000 + 10,000 colour images, 32x32, of 100 fine classes, from the binary version."""
+    """CIFAR-100 (Krizhevsky, 2009): 50,000 + 10,000 colour images, 32x32, 100 fine classes, from the binary version."""
     return _cifar("cifar100", folder)
 
 
@@ -200,14 +183,14 @@ def _cifar(name: str, folder: Path | None) -> Dataset:
     # The Python version is pickles: to read them is to run them. Images stay at 32 pixels and are resized when asked
     # for: all at 224 would fill 9 GB.
     kind = CIFAR[name]
-    lies = f"the folder {kind.folder} out of {kind.archive} (the binary version), or the folder that holds it"
+    place = f"the folder {kind.folder} out of {kind.archive} (the binary version), or the folder that holds it"
     if folder is None:
-        raise TrainError(f"{name} needs a data folder (--data-dir, DEIT_ABLATE_DATA): {lies}")
+        raise TrainError(f"{name} needs a data folder (--data-dir, DEIT_ABLATE_DATA): {place}")
     files = (*kind.train, kind.test, kind.names)
     held = {place: sum((place / file).is_file() for file in files) for place in (folder, folder / kind.folder)}
     inside = max(held, key=lambda place: held[place])
     if not held[inside]:
-        raise TrainError(f"no {kind.train[0]} in {folder} or in {folder / kind.folder}: give {lies}")
+        raise TrainError(f"no {kind.train[0]} in {folder} or in {folder / kind.folder}: give {place}")
     parts = [_cifar_file(inside / file, kind) for file in (*kind.train, kind.test)]
     pixels, targets = (np.concatenate(arrays) for arrays in zip(*parts[:-1], strict=True))
     test_pixels, test_targets = parts[-1]
@@ -276,16 +259,16 @@ def imagenet(data: Data, folder: Path | None) -> Dataset:
 
 @dataclass(frozen=True)
 class DatasetEntry:
-    """``load(the recipe's data block, the data folder or None)``, and what a plan knows of the data without reading them."""
+    """``load(the recipe's data block, the data folder or None)``, and what is known without reading the data."""
 
     load: Callable[[Data, Path | None], Dataset]
     folder: str | None = "--data-dir"
-    """Where it lies: None for data that are part of the package, "--data-dir" where the user must say, or a usual place."""
+    """None for data that are part of the package, "--data-dir" where the user must say, or the usual folder."""
     fetched: bool = False
     """Whether ``data.download`` knows where to fetch it."""
     classes: int | None = None
     train: int | None = None
-    """Training images, before any are set aside for validation."""
+    """Training images, those for validation among them."""
     test: int | None = None
     channels: int | None = None
     resolution: int | None = None
@@ -376,7 +359,7 @@ def _idx(folder: Path, name: str) -> Array:
     if path is None:
         raise TrainError(
             f"no {name}.gz in {folder}: give the folder that holds Fashion-MNIST's four IDX files (--data-dir, "
-            f"DEIT_ABLATE_DATA), or install Debian's package dataset-fashion-mnist, which puts them into {FASHION_DEBIAN}"
+            f"DEIT_ABLATE_DATA), or install Debian's package dataset-fashion-mnist, which puts them in {FASHION_DEBIAN}"
         )
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()

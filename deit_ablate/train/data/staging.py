@@ -45,7 +45,7 @@ def stage(source: Path, target: Path) -> Path:
     target.mkdir(mode=0o700, parents=True, exist_ok=True)
     target = target.resolve()
     if target.is_relative_to(source):
-        raise TrainError(f"{target}, where data is to be copied, lies inside the data folder {source}")
+        raise TrainError(f"{target}, where data is to be copied, is inside the data folder {source}")
     listed = _listed(source)
     facts = _facts(listed)
     name = (
@@ -147,7 +147,7 @@ def _copy(source: Path, target: Path, listed: Listed) -> None:
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Hold the lock of this file, which stays for ever: a lock on a file that is removed would be another's no more."""
+    """Hold the lock of this file, which is never removed: a lock on a removed file excludes nobody."""
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         try:

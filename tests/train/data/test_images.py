@@ -27,9 +27,9 @@ from deit_ablate.errors import TrainError
 from deit_ablate.recipe import Recipe
 from deit_ablate.train.augment import Augmenter
 from deit_ablate.train.data import images as files
-from deit_ablate.train.data.images import decode, list_tree, shown
+from deit_ablate.train.data.images import FileImages, Undecodable, decode, list_tree, shown
 from deit_ablate.train.data.loader import _Evaluation, _Training, evaluation_batches, training_batches
-from deit_ablate.train.data.sets import Dataset, FileImages, Splits, Undecodable, load_data
+from deit_ablate.train.data.sets import Dataset, Splits, load_data
 
 SIDE = 16
 

@@ -11,7 +11,6 @@ from tiny import STEPS, tiny
 
 from deit_ablate.train.data.loader import epoch_order, epoch_views, steps_per_epoch, training_batches
 from deit_ablate.train.data.sets import load_data
-from deit_ablate.train.streams import stream
 
 INDICES = np.arange(100, 120)
 
@@ -42,20 +41,6 @@ def test_the_last_partial_batch_is_dropped() -> None:
     batches = list(epoch_views(INDICES, seed=0, epoch=2, repeats=1, batch_size=8))
     assert [len(batch) for batch in batches] == [8, 8]
     assert {view[0] for batch in batches for view in batch} == {2}
-
-
-def test_streams_differ_by_every_argument_and_are_fixed() -> None:
-    values = [
-        stream(0, "order", 1),
-        stream(1, "order", 1),
-        stream(0, "mix", 1),
-        stream(0, "order", 2),
-        stream(0, "order", 1, 0),
-    ]
-    assert len(set(values)) == 5
-    assert (
-        values[0] == 16048572312236012626
-    )  # by b2sum; a change here makes other trainings of all recipes: raise SEMANTICS
 
 
 @pytest.mark.parametrize("loaders", [0, 2])

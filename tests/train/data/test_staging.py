@@ -202,7 +202,7 @@ def test_a_source_that_changes_under_the_copy_is_refused(
 def test_what_cannot_be_staged_is_named(source: Path, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(TrainError, match="nowhere does not exist"):
         stage(source / "nowhere", target)
-    with pytest.raises(TrainError, match="lies inside the data folder"):
+    with pytest.raises(TrainError, match="is inside the data folder"):
         stage(source, source / "local")
     shutil.rmtree(source / "local")
     os.mkfifo(source / "pipe")
