@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import warm
-from support import COLD, INTERRUPTED, OWN_MODELS, TINY, TOKENS, Command, launched, planned, result
+from support import COLD, INTERRUPTED, CUSTOM_MODELS, TINY, TOKENS, Command, launched, planned, result
 
 from deit_ablate.execution import Execution
 from deit_ablate.launch.jobs import Report
@@ -22,17 +22,17 @@ from deit_ablate.sweep.plan import Plan
 
 
 @pytest.fixture(scope="session")
-def own_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def custom_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder on the path of every process that tests start, with a custom module ``mylab``."""
     folder = tmp_path_factory.mktemp("own")
-    (folder / "mylab.py").write_text(OWN_MODELS)
+    (folder / "mylab.py").write_text(CUSTOM_MODELS)
     os.environ["PYTHONPATH"] = str(folder)
     sys.path.insert(0, str(folder))
     return folder
 
 
 @pytest.fixture(scope="session")
-def warm_python(own_models: Path) -> Iterator[list[str]]:
+def warm_python(custom_models: Path) -> Iterator[list[str]]:
     """What stands for ``python -m``; the workers that commands and executors start are children of it too."""
     if not hasattr(os, "pidfd_open"):
         yield [*COLD]
@@ -82,7 +82,7 @@ def command(tmp_path: Path, warm_python: list[str]) -> Command:
 
 
 @pytest.fixture
-def cold_command(tmp_path: Path, own_models: Path) -> Command:
+def cold_command(tmp_path: Path, custom_models: Path) -> Command:
     """The command as users start it, and its workers: for what depends on the start, and once for each road."""
     return Command(tmp_path, environment={k: v for k, v in os.environ.items() if k != "DEIT_ABLATE_WORKER"})
 

@@ -61,7 +61,7 @@ VIT = "test_vit.r160_in1k"
 NAMED = "variants: {none: {}, hard: {distill: {type: hard, teacher: test_vit, teacher_weights: %s}}}"
 """A row without a teacher, and one with a teacher from a file."""
 
-OWN_MODELS = '''
+CUSTOM_MODELS = '''
 import os
 from torch import nn
 
@@ -171,7 +171,7 @@ def wait_for(what: Callable[[], Any], *, seconds: float = 60, step: float = 0.02
         if found := what():
             return found
         time.sleep(step)
-    raise AssertionError(f"waited {seconds} s in vain")
+    raise AssertionError(f"not so after {seconds} s")
 
 
 def result(store: Store, run: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster import Cluster
-from support import OWN_MODELS, TINY, planned, result, wait_for
+from support import CUSTOM_MODELS, TINY, planned, result, wait_for
 
 from deit_ablate.store import Store
 
@@ -24,7 +24,7 @@ class Lab:
 
     def __init__(self, folder: Path, cluster: Cluster) -> None:
         self.folder, self.cluster, self.store = folder, cluster, Store(folder / "results")
-        (folder / "mylab.py").write_text(OWN_MODELS)
+        (folder / "mylab.py").write_text(CUSTOM_MODELS)
         self.environment = {
             **os.environ,
             **cluster.environment(),
