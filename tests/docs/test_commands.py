@@ -193,27 +193,17 @@ class Reader:
 
 
 @pytest.fixture(scope="module")
-def python_m(request: pytest.FixtureRequest) -> Sequence[str]:
-    """The suite's warm process where it has one, so that not every command takes seconds to import torch."""
-    try:
-        found: Sequence[str] = request.getfixturevalue("warm_python")
-    except pytest.FixtureLookupError:
-        found = [sys.executable, "-m"]
-    return found
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, python_m: Sequence[str]) -> Path:
+def trained(tmp_path_factory: pytest.TempPathFactory, warm_python: Sequence[str]) -> Path:
     """A store in which the optimizer sweep was run for a moment."""
-    reader = Reader(tmp_path_factory.mktemp("trained"), "README.md", python_m)
+    reader = Reader(tmp_path_factory.mktemp("trained"), "README.md", warm_python)
     reader.command(["deit-ablate", "run", "sweeps/optimizers.yaml"])
     return reader.folder / "results"
 
 
 @pytest.fixture
-def reader(request: pytest.FixtureRequest, tmp_path: Path, python_m: Sequence[str]) -> Reader:
+def reader(request: pytest.FixtureRequest, tmp_path: Path, warm_python: Sequence[str]) -> Reader:
     page = request.param
-    made = Reader(tmp_path, page, python_m)
+    made = Reader(tmp_path, page, warm_python)
     if page in STARTED:
         shutil.copytree(request.getfixturevalue("trained"), tmp_path / "results", dirs_exist_ok=True)
     return made
@@ -232,8 +222,8 @@ def test_what_a_page_shows_works(reader: Reader) -> None:
             raise AssertionError(f"{place}\n{block.text}\n\n{error}") from error
 
 
-def test_the_gallery_shows_commands_that_plan(tmp_path: Path, python_m: Sequence[str]) -> None:
-    reader = Reader(tmp_path, GENERATED, python_m)
+def test_the_gallery_shows_commands_that_plan(tmp_path: Path, warm_python: Sequence[str]) -> None:
+    reader = Reader(tmp_path, GENERATED, warm_python)
     shown = [words for block in blocks(GENERATED) for words in commands(block)]
     assert len([words for words in shown if words[1] == "run"]) >= 10
     for words in shown:
