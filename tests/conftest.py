@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import warm
-from support import COLD, INTERRUPTED, CUSTOM_MODELS, TINY, TOKENS, Command, launched, planned, result
+from support import COLD, CUSTOM_MODELS, INTERRUPTED, TINY, TOKENS, Command, launched, planned, result
 
 from deit_ablate.execution import Execution
 from deit_ablate.launch.jobs import Report

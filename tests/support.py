@@ -175,7 +175,7 @@ def wait_for(what: Callable[[], Any], *, seconds: float = 60, step: float = 0.02
 
 
 def result(store: Store, run: str) -> dict[str, Any]:
-    """What must be equal, bit for bit, however a run came to its end: weights, metrics, predictions, and curves without times."""
+    """What must be equal, bit for bit, however a run came to its end: weights, metrics, predictions, curves."""
     outcome = store.outcome(run)
     assert outcome is not None
     curves = [

@@ -58,7 +58,8 @@ def test_the_wheel_carries_the_sweeps_inside_the_package(tmp_path: Path) -> None
         check=True,
     )
     away = Command(tmp_path)
-    code = "import sys; sys.path.insert(0, 'site'); sys.argv = ['deit-ablate', *sys.argv[1:]]; from deit_ablate.__main__ import main; main()"
+    code = "import sys; sys.path.insert(0, 'site'); sys.argv = ['deit-ablate', *sys.argv[1:]]\n"
+    code += "from deit_ablate.__main__ import main; main()"
     for arguments in (["init", "mine"], ["plan", "mine/sweeps/optimizers.yaml"], ["plan", "distillation"]):
         done = subprocess.run(
             [sys.executable, "-I", "-c", code, *arguments], cwd=away.folder, capture_output=True, text=True

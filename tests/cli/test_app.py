@@ -18,8 +18,9 @@ def loaded_by(*arguments: str, folder: Path) -> tuple[subprocess.CompletedProces
     code = (
         "import sys; sys.argv = ['deit-ablate', *sys.argv[1:]]\n"
         "from deit_ablate.__main__ import main\n"
+        "heavy = {'torch', 'timm', 'pandas', 'matplotlib', 'scipy', 'pydantic'}\n"
         "try: main()\n"
-        "finally: print('\\n'.join({'torch', 'timm', 'pandas', 'matplotlib', 'scipy', 'pydantic'} & set(sys.modules)), file=sys.stderr)"
+        "finally: print('\\n'.join(heavy & set(sys.modules)), file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=folder)
     return done, set(done.stderr.split())

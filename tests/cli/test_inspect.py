@@ -22,7 +22,8 @@ def test_a_hostile_log_cannot_drive_the_terminal(command: Command, alone: tuple[
 
 def test_following_ends_when_the_process_is_gone(command: Command, alone: tuple[Store, str]) -> None:
     store, run = alone
-    code = "import sys; from deit_ablate.store import Store; Store(sys.argv[1]).claim(sys.argv[2]).log.write_text('last words')"
+    code = "import sys; from deit_ablate.store import Store\n"
+    code += "Store(sys.argv[1]).claim(sys.argv[2]).log.write_text('last words')"
     subprocess.run([sys.executable, "-c", code, str(store.root), run], check=True)
     assert "last words" in command("logs", run, "-f", timeout=20).stdout
 

@@ -14,7 +14,8 @@ from deit_ablate.store import Store
 def test_from_plan_to_table_and_on(cold_command: Command, sweep: Callable[..., Path]) -> None:
     command = cold_command
     path = sweep(
-        "title: Two optimizers\nseeds: 2\nbaseline: adamw\nvariants:\n  adamw: {}\n  lamb: {optimizer: {name: lamb, base_lr: 0.3}}\n"
+        "title: Two optimizers\nseeds: 2\nbaseline: adamw\n"
+        "variants:\n  adamw: {}\n  lamb: {optimizer: {name: lamb, base_lr: 0.3}}\n"
     )
     store = Store(command.folder / "results")
 

@@ -51,7 +51,8 @@ def refused(sweep: Callable[..., Path], store: Store, pool: ProcessPool, tmp_pat
         ),
         (
             "variants: {a: {}, b: {distill: {type: hard, teacher: test_vit, teacher_weights: tiny.yaml}}}\n",
-            "distill.teacher_weights: tiny.yaml is not a whole weights file: neither safetensors nor torch's format (b:0)",
+            "distill.teacher_weights: tiny.yaml is not a whole weights file: "
+            "neither safetensors nor torch's format (b:0)",
         ),
         (
             'variants:\n  a: {}\n  b: {augment: {custom: ["mylab:crops"]}}\n',

@@ -14,7 +14,9 @@ from deit_ablate.store import Store
 
 SWEEP = """
 seeds: 2
-stages: {teacher: {seeds: [0], recipe: {model: {name: small_convnet, options: {width: 8}}}}, student: {teacher: teacher}}
+stages:
+  teacher: {seeds: [0], recipe: {model: {name: small_convnet, options: {width: 8}}}}
+  student: {teacher: teacher}
 variants: {none: {}, hard: {distill: {type: hard-token}}}
 """
 

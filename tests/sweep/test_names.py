@@ -82,7 +82,8 @@ def test_one_teacher_is_needed_and_one_is_enough(sweep: Callable[..., Path]) -> 
     rows = "variants:\n  one: {distill.type: hard}\n  two: {distill: {type: hard, teacher: test_vit}}"
     with pytest.raises(InputError, match=r"tiny.yaml:14:\d+: distill.teacher: the stage 'teacher' teaches already"):
         planned(sweep(stages + rows))
-    tuned = "stages:\n  student: {}\n  tuned: {from: student, recipe: {data: {resolution: 24}, distill: {teacher_resolution: 32}}}\n"
+    tuned = "stages:\n  student: {}\n"
+    tuned += "  tuned: {from: student, recipe: {data: {resolution: 24}, distill: {teacher_resolution: 32}}}\n"
     made = planned(sweep(f"{tuned}variants: {{two: {{distill: {{type: hard, teacher: test_vit}}}}}}"))
     taught = {cell.stage: made.runs[cell.run].recipe["distill"] for cell in made.cells}
     assert {stage: (part["teacher"], part["teacher_resolution"]) for stage, part in taught.items()} == {
