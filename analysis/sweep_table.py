@@ -1,39 +1,28 @@
 """The table and the figures of any sweep: means over seeds, differences from the baseline, learning curves.
 
-    python analysis/sweep_table.py SWEEP [--results DIR] [--format md|csv|tex]
+    python analysis/sweep_table.py SWEEP [--results DIR] [--format md|csv|tex|html]
 
-Every file here has ``table(results, sweep)`` and ``figures(results, sweep)``; ``deit-ablate`` shows what they return.
+Every file here has ``table(summary)`` and ``figures(summary)`` and is run in this way; ``deit-ablate`` shows what they
+return. ``SWEEPS`` names the sweep files that a file is for (this one is for all).
 """
 
-import argparse
-from pathlib import Path
-
-from deit_ablate.report.tables import render
 from deit_ablate.report.tables.table import sweep_table
+from deit_ablate.report.write import run_as_script
 
 
-def table(results, sweep, strict=False):
+def table(summary):
     """A variant a row: test top-1 with its 95% interval, the difference paired by seed, the verdict, cost, seeds."""
-    return sweep_table(results, sweep, strict)
+    return sweep_table(summary)
 
 
-def figures(results, sweep):
+def figures(summary):
     """Differences from the baseline (a forest plot); accuracies with intervals and seeds; learning curves."""
     from deit_ablate.report.figures.accuracy import sweep_figure
     from deit_ablate.report.figures.curves import curves_figure
     from deit_ablate.report.figures.forest import forest_figure
 
-    return {
-        "effects": forest_figure(results, sweep),
-        "top1": sweep_figure(results, sweep),
-        "curves": curves_figure(results, sweep),
-    }
+    return {"effects": forest_figure(summary), "top1": sweep_figure(summary), "curves": curves_figure(summary)}
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Print the table of a sweep.")
-    parser.add_argument("sweep")
-    parser.add_argument("--results", type=Path, default=Path("results"))
-    parser.add_argument("--format", choices=render.RENDERERS, default="md")
-    arguments = parser.parse_args()
-    print(render.RENDERERS[arguments.format](table(arguments.results, arguments.sweep)), end="")
+    run_as_script(table)

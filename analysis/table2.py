@@ -1,6 +1,9 @@
 """DeiT's Table 2, which teacher makes the best student, the paper's numbers beside ours. Sweeps: table2 (teachers that
 are trained here; at a small scale they stand for the paper's), table2_imagenet (pretrained ones, by name)."""
 
+from deit_ablate.report.tables.paper import Beside, paper_table
+from deit_ablate.report.write import run_as_script
+
 SWEEPS = ("table2", "table2_imagenet")
 STAND_INS = {
     "DeiT": "DeiT-B",
@@ -11,26 +14,25 @@ STAND_INS = {
 }
 
 
-def table(results, sweep, strict=False):
-    from deit_ablate.report.frame import read_plan
-    from deit_ablate.report.tables.paper import Beside, paper_table
-    from deit_ablate.store import Store
-
-    plan = read_plan(Store(results), sweep)
-    stages = [stage["name"] for stage in plan["stages"]]
-    trained = "teacher" in stages
-    tuned = "finetune" in stages
+def table(summary):
+    stages = [stage["name"] for stage in summary.plan["stages"]]
+    trained, tuned = "teacher" in stages, "finetune" in stages
     beside = [
         Beside("teacher", "teacher", "teacher" if trained else None, ours=trained),
         Beside("224", "student", "student" if tuned else None),
         Beside("384", "fine-tuned", None, ours=tuned),
     ]
-    stand_ins = STAND_INS if any(row["name"] in STAND_INS for row in plan["variants"]) else None
-    title = "DeiT Table 2: teachers and their students"
-    return paper_table(results, sweep, "table2", beside, title=title, stand_ins=stand_ins, strict=strict)
+    stand_ins = STAND_INS if any(row["variant"] in STAND_INS for row in summary.rows) else None
+    return paper_table(
+        summary, "table2", beside, title="DeiT Table 2: teachers and their students", stand_ins=stand_ins
+    )
 
 
-def figures(results, sweep):
+def figures(summary):
     from deit_ablate.report.figures.forest import forest_figure
 
-    return {"effects": forest_figure(results, sweep)}
+    return {"effects": forest_figure(summary)}
+
+
+if __name__ == "__main__":
+    run_as_script(table)

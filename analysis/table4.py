@@ -1,5 +1,11 @@
 """DeiT's Table 4, how often two classifiers decide differently, the paper's shares beside ours. Sweep: distillation."""
 
+from deit_ablate.report.tables.paper import read_published
+from deit_ablate.report.tables.predictions import disagreement, predictions, with_teachers
+from deit_ablate.report.tables.table import Column, Table
+from deit_ablate.report.tables.tokens import groups
+from deit_ablate.report.write import run_as_script
+
 SWEEPS = ("distillation",)
 NAMES = {  # the paper's classifiers -> ours
     "ground truth": "ground truth",
@@ -11,15 +17,9 @@ NAMES = {  # the paper's classifiers -> ours
 }
 
 
-def table(results, sweep, strict=False):
-    from deit_ablate.report.figures.tokens import sweep_rows
-    from deit_ablate.report.tables.paper import read_published
-    from deit_ablate.report.tables.predictions import disagreement, predictions, with_teachers
-    from deit_ablate.report.tables.table import Column, Table
-    from deit_ablate.store import Store
-
-    store, published = Store(results), read_published("table4")
-    found = predictions(store, with_teachers(store, sweep_rows(store, sweep)))
+def table(summary):
+    store, published = summary.store, read_published("table4")
+    found = predictions(store, with_teachers(store, groups(summary.plan)))
     matrix = disagreement(found.classifiers)
     names = {paper: ours for paper, ours in NAMES.items() if ours in matrix.index}
     frame = matrix.loc[list(names.values()), list(names.values())]
@@ -35,14 +35,13 @@ def table(results, sweep, strict=False):
         f"Published: {next(iter(published.values())).source}.",
         *found.notes,
     )
-    return Table(
-        "table4",
-        "DeiT Table 4: disagreement of classifiers",
-        frame.rename_axis("classifier").reset_index(),
-        tuple(columns),
-        notes,
-    )
+    frame = frame.rename_axis("classifier").reset_index()
+    return Table("table4", "DeiT Table 4: disagreement of classifiers", frame, tuple(columns), notes)
 
 
-def figures(results, sweep):
+def figures(summary):
     return {}
+
+
+if __name__ == "__main__":
+    run_as_script(table)

@@ -1,6 +1,10 @@
 """DeiT's Table 8, the ablation of the training recipe: ticks and crosses, before and after fine-tuning at a higher
 resolution, the paper's numbers beside ours. Sweeps: table8 (isolated), table8_as_run (as the reference code runs it)."""
 
+from deit_ablate.report.tables.paper import Beside, paper_table
+from deit_ablate.report.tables.table import NOTHING, Column
+from deit_ablate.report.write import run_as_script
+
 SWEEPS = ("table8", "table8_as_run")
 SWITCHES = {  # header -> (dotted key, whether it is on at this value)
     "RandAugment": ("augment.auto_augment", lambda value: str(value).startswith("rand")),
@@ -14,20 +18,15 @@ SWITCHES = {  # header -> (dotted key, whether it is on at this value)
 }
 
 
-def table(results, sweep, strict=False):
-    from deit_ablate.report.frame import load, recipes
-    from deit_ablate.report.tables.paper import Beside, paper_table
-    from deit_ablate.report.tables.table import NOTHING, Column
-
-    records = load(results, sweep)
-    pretrain, finetune = (recipes(records, stage) for stage in ("pretrain", "finetune"))
+def table(summary):
+    pretrain, finetune = summary.recipes("pretrain"), summary.recipes("finetune")
 
     def tick(key, on):
-        def said(row):
+        def text(row):
             recipe = pretrain.get(row["row"])
             return NOTHING if recipe is None else "✓" if on(recipe.get(key)) else "✗"
 
-        return said
+        return text
 
     def optimizer(of):
         return lambda row: of.get(row["row"], {}).get("optimizer.name", NOTHING)
@@ -39,16 +38,18 @@ def table(results, sweep, strict=False):
         *(Column(header, tick(*switch)) for header, switch in SWITCHES.items()),
         Column("EMA", lambda row: "✓" if row["row"] == "EMA" else "✗"),
     ]
-    reading = "as the reference code would run it" if sweep.startswith("table8_as_run") else "each change by itself"
+    as_run = summary.sweep.startswith("table8_as_run")
+    reading = "as the reference code would run it" if as_run else "each change by itself"
     beside = [Beside("224", "pre-trained", "pretrain"), Beside("384", "fine-tuned", None)]
-    title = f"DeiT Table 8: the ablation, {reading}"
-    return paper_table(results, sweep, "table8", beside, title=title, first=first, strict=strict)
+    return paper_table(summary, "table8", beside, title=f"DeiT Table 8: the ablation, {reading}", first=first)
 
 
-def figures(results, sweep):
+def figures(summary):
     from deit_ablate.report.figures.forest import forest_figure
 
-    return {
-        "effects_pretrained": forest_figure(results, sweep, "pretrain"),
-        "effects_finetuned": forest_figure(results, sweep),
-    }
+    pretrained = forest_figure(summary.at("pretrain"))
+    return {"effects_pretrained": pretrained, "effects_finetuned": forest_figure(summary)}
+
+
+if __name__ == "__main__":
+    run_as_script(table)

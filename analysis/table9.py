@@ -3,6 +3,13 @@
 python analysis/table9.py
 """
 
+import pandas as pd
+
+from deit_ablate.recipe import Recipe
+from deit_ablate.report.tables.paper import read_published
+from deit_ablate.report.tables.render import to_markdown
+from deit_ablate.report.tables.table import Column, Table
+
 SWEEPS = ()
 OURS = {  # row of the table -> what the default recipe says
     "Epochs": lambda r: f"{r.schedule.epochs}",
@@ -24,26 +31,13 @@ OURS = {  # row of the table -> what the default recipe says
 }
 
 
-def table(results=None, sweep=None, strict=False):
-    import pandas as pd
-
-    from deit_ablate.recipe import Recipe
-    from deit_ablate.report.tables.paper import read_published
-    from deit_ablate.report.tables.table import Column, Table
-
+def table(summary=None):
     published, recipe = read_published("table9"), Recipe()
-    lines = [
-        {
-            "row": row,
-            "ViT-B": published[row, "ViT-B"].text,
-            "DeiT-B": published[row, "DeiT-B"].text,
-            "ours": ours(recipe),
-        }
-        for row, ours in OURS.items()
-    ]
-    frame = pd.DataFrame(
-        [{**line, "same": line["DeiT-B"].replace(" ", "") == line["ours"].replace(" ", "")} for line in lines]
-    )
+    lines = []
+    for row, default in OURS.items():
+        line = {"row": row, **{model: published[row, model].text for model in ("ViT-B", "DeiT-B")}}
+        line["ours"] = default(recipe)
+        lines.append({**line, "same": line["DeiT-B"].replace(" ", "") == line["ours"].replace(" ", "")})
     columns = (
         Column("", lambda row: row["row"]),
         Column("ViT-B (paper)", lambda row: row["ViT-B"], right=True),
@@ -52,17 +46,14 @@ def table(results=None, sweep=None, strict=False):
         Column("", lambda row: "same" if row["same"] else "differs"),
     )
     note = "The paper's mixup and CutMix “probabilities” are the alphas of their Beta distributions (docs/fidelity.md)."
-    source = f"Published: {next(iter(published.values())).source}."
-    return Table(
-        "table9", "DeiT Table 9: hyper-parameters, and what an empty recipe means here", frame, columns, (source, note)
-    )
+    notes = (f"Published: {next(iter(published.values())).source}.", note)
+    title = "DeiT Table 9: hyper-parameters, and what an empty recipe means here"
+    return Table("table9", title, pd.DataFrame(lines), columns, notes)
 
 
-def figures(results=None, sweep=None):
+def figures(summary=None):
     return {}
 
 
 if __name__ == "__main__":
-    from deit_ablate.report.tables.render import to_markdown
-
     print(to_markdown(table()), end="")

@@ -1,19 +1,20 @@
 """The paper's look inside: cosine similarity of class and distillation token, layer by layer. Sweep: tokens."""
 
+from deit_ablate.report.tables.tokens import groups, similarities, tokens_table
+from deit_ablate.report.write import run_as_script
+
 SWEEPS = ("tokens",)
 
 
-def table(results, sweep, strict=False):
-    from deit_ablate.report.figures.tokens import similarities, sweep_rows, tokens_table
-    from deit_ablate.store import Store
-
-    store = Store(results)
-    return tokens_table(similarities(store, sweep_rows(store, sweep)))
+def table(summary):
+    return tokens_table(similarities(summary.store, groups(summary.plan)))
 
 
-def figures(results, sweep):
-    from deit_ablate.report.figures.tokens import similarities, sweep_rows, tokens_figure
-    from deit_ablate.store import Store
+def figures(summary):
+    from deit_ablate.report.figures.tokens import tokens_figure
 
-    store = Store(results)
-    return {"token_similarity": tokens_figure(similarities(store, sweep_rows(store, sweep)))}
+    return {"token_similarity": tokens_figure(similarities(summary.store, groups(summary.plan)))}
+
+
+if __name__ == "__main__":
+    run_as_script(table)

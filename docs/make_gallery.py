@@ -8,6 +8,7 @@ import re
 import shutil
 from pathlib import Path
 
+from deit_ablate.report.summary import summarize
 from deit_ablate.report.write import write_report
 from deit_ablate.store import Store
 
@@ -48,7 +49,7 @@ def command(sweep: Path) -> str:
 
 def section(results: Path, name: str) -> list[str]:
     folder, sweep = Store(results).sweeps.folder(name), DOCS.parent / "sweeps" / f"{name}.yaml"
-    write_report(results, name)
+    write_report(summarize(Store(results), name))
     paper = (folder / "paper.md").exists()
     table = (folder / ("paper.md" if paper else "table.md")).read_text()
     title = re.sub(r",? profile digits", "", table.splitlines()[0].removeprefix("# "))

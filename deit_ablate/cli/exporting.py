@@ -93,7 +93,6 @@ def explain(
         staged = [name for name in stages if name]
         expected = "one of " + ", ".join(staged) if staged else "no --stage: this sweep has none"
         raise InputError(f"no stage {stage!r}", where=("--stage", 0, 0), expected=expected)
-    from deit_ablate.report.frame import rows
     from deit_ablate.report.summary import STATISTICS, summarize
 
     if column and column not in STATISTICS:
@@ -102,8 +101,8 @@ def explain(
             where=(cell, 0, 0),
             expected="one of " + ", ".join(STATISTICS),
         )
-    summary = summarize(results, sweep, stage=stage)
-    found = next(own for own in rows(summary.frame) if own["variant"] == row)
+    summary = summarize(store, sweep, stage=stage)
+    found = next(own for own in summary.rows if own["variant"] == row)
     records = [record for record in summary.final if record["variant"] in (row, plan["baseline"])]
     if json_:
         said = {key: _plain(value) for key, value in found.items() if not column or key == column}

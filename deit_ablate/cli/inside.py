@@ -14,7 +14,7 @@ from deit_ablate.cli.targets import DEFAULT_RESULTS, Results, runs_of
 from deit_ablate.store import Store
 
 if TYPE_CHECKING:
-    from deit_ablate.report.figures.tokens import Row
+    from deit_ablate.report.tables.tokens import RunGroup
 
 Targets = Annotated[
     list[str],
@@ -32,15 +32,16 @@ Out = Annotated[
 def tokens(targets: Targets, results: Results = DEFAULT_RESULTS, out: Out = None) -> None:
     """Print how alike class and distillation token are, layer by layer; write the values and a figure."""
     store = Store(results)
-    rows = _rows(targets, store)
+    wanted = _groups(targets, store)
     folder = out or _folder(targets, store, "figures")
-    from deit_ablate.report.figures.tokens import similarities, tokens_figure, tokens_table, tokens_values
     from deit_ablate.report.tables import render
+    from deit_ablate.report.tables.tokens import similarities, tokens_table, tokens_values
 
-    found = similarities(store, rows)
+    found = similarities(store, wanted)
     print(render.to_markdown(tokens_table(found)), end="")
     if _writable(folder):
         from deit_ablate.report.figures.style import save
+        from deit_ablate.report.figures.tokens import tokens_figure
 
         path = files.make_folder(folder) / "token_similarity"
         files.replace(path.with_suffix(".csv"), render.to_csv(tokens_values(store, found)).encode())
@@ -60,12 +61,12 @@ def disagree(
 ) -> None:
     """Print the share of test images that each two classifiers class differently; write it as CSV."""
     store = Store(results)
-    rows = _rows(targets, store)
+    wanted = _groups(targets, store)
     folder = out or _folder(targets, store, "")
     from deit_ablate.report.tables import render
     from deit_ablate.report.tables.predictions import disagreement_table, predictions, with_teachers
 
-    table = disagreement_table(predictions(store, with_teachers(store, rows), head))
+    table = disagreement_table(predictions(store, with_teachers(store, wanted), head))
     print(render.to_markdown(table), end="")
     if _writable(folder):
         path = files.make_folder(folder) / "disagreement.csv"
@@ -73,26 +74,23 @@ def disagree(
         print(path, file=sys.stderr)
 
 
-def _rows(targets: Sequence[str], store: Store) -> list[Row]:
-    """The rows that the targets name, each once, with its sweep's name where there are several. Raises InputError."""
+def _groups(targets: Sequence[str], store: Store) -> list[RunGroup]:
+    """The runs that the targets name, each once, with its sweep's name where there are several. Raises InputError."""
     found = {target: runs_of(target, store) for target in targets}  # the errors; and what is the beginning of an id
     from dataclasses import replace
 
-    from deit_ablate.report.figures.tokens import Row, sweep_rows
+    from deit_ablate.report.frame import read_plan
+    from deit_ablate.report.tables.tokens import RunGroup, groups
 
     several = len({target.split(":")[0] for target in targets}) > 1
-    rows: dict[tuple[tuple[str, ...], str], Row] = {}
+    named: dict[tuple[tuple[str, ...], str], RunGroup] = {}
     for target, runs in found.items():
         sweep, *parts = target.split(":")
-        alone = _is_id(target, runs)
-        for row in [Row(runs[0], (runs[0],))] if alone else sweep_rows(store, sweep, *parts):
-            named = replace(row, name=f"{sweep}:{row.name}") if several and not alone else row
-            rows.setdefault((row.runs, row.shows), named)
-    return list(rows.values())
-
-
-def _is_id(target: str, runs: Sequence[str]) -> bool:
-    return len(runs) == 1 and runs[0].startswith(target)
+        is_id = len(runs) == 1 and runs[0].startswith(target)
+        for group in [RunGroup(runs[0], (runs[0],))] if is_id else groups(read_plan(store, sweep), *parts):
+            full = replace(group, name=f"{sweep}:{group.name}") if several and not is_id else group
+            named.setdefault((group.runs, group.shows), full)
+    return list(named.values())
 
 
 def _folder(targets: Sequence[str], store: Store, inside: str) -> Path | None:

@@ -201,27 +201,28 @@ def table(
     ] = False,
 ) -> None:
     """Print a sweep's table, made from its records."""
-    name = known_sweep(Store(results), sweep)
-    from deit_ablate.report.frame import rows
+    store = Store(results)
+    name = known_sweep(store, sweep)
     from deit_ablate.report.summary import summarize
     from deit_ablate.report.tables.search import is_search
     from deit_ablate.report.write import RENDERERS, analysis, markdown, paper_analysis
 
     if format_ not in RENDERERS:
         raise InputError(f"got {format_!r}", where=("--format", 0, 0), expected=", ".join(RENDERERS))
-    if search and not is_search(Store(results).sweeps.plan(name) or {}):
+    summary = summarize(store, name, strict=strict)
+    if search and not is_search(summary.plan):
         raise InputError(f"{name} is no search", where=("--search", 0, 0), expected="a sweep with a search block")
-    module = paper_analysis(results, name) if paper else analysis("search") if search else analysis()
+    module = paper_analysis(summary) if paper else analysis("search") if search else analysis()
     if module is None:
         raise InputError(f"{name} is no table of the paper", where=("--paper", 0, 0), expected="a sweep that is one")
     if format_ == "md" and not paper and not search:
-        print(markdown(results, name, strict), end="")
+        print(markdown(summary), end="")
     else:
-        print(RENDERERS[format_](module.table(results, name, strict)), end="")
-    leaking = [row for row in rows(summarize(results, name).frame) if row["leaks"]] if strict else []
-    for row in leaking:
+        print(RENDERERS[format_](module.table(summary)), end="")
+    not_isolated = [row for row in summary.rows if row["leaks"]] if strict else []
+    for row in not_isolated:
         print(f"error: {console.plain(row['variant'])} is not isolated: {console.plain(row['leaks'])}", file=sys.stderr)
-    if leaking:
+    if not_isolated:
         raise typer.Exit(1)
 
 
@@ -231,12 +232,15 @@ def figure(
     format_: Annotated[str, typer.Option("--format", help="png, pdf, svg, or several with commas between.")] = "png",
 ) -> None:
     """Draw a sweep's figures from its records, and print where they are."""
-    name = known_sweep(Store(results), sweep)
+    store = Store(results)
+    name = known_sweep(store, sweep)
     formats = list(dict.fromkeys(format_.split(",")))
     if unknown := [form for form in formats if form not in ("png", "pdf", "svg")]:
         raise InputError(f"got {unknown[0]!r}", where=("--format", 0, 0), expected="png, pdf or svg")
+    from deit_ablate.report.summary import summarize
     from deit_ablate.report.write import write_figures, write_paper, write_search
 
+    summary = summarize(store, name)
     for write in (write_search, write_figures, write_paper):
-        for path in write(results, name, formats):
+        for path in write(summary, formats):
             print(path)

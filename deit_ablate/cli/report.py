@@ -39,14 +39,15 @@ def report(
     if sweep is not None:
         name = known_sweep(store, sweep)
         from deit_ablate.report.html import write_page
+        from deit_ablate.report.summary import summarize
 
-        print(console.plain(str(write_page(results, name, redact=redact, output=output))))
+        print(console.plain(str(write_page(summarize(store, name), redact=redact, output=output))))
         return
     if not store.sweeps.names():
         raise InputError(f"no sweeps in {results}", expected="a results folder with a sweep that was run")
     from deit_ablate.report.html import write_index
 
-    written = write_index(results, redact=redact)
+    written = write_index(store, redact=redact)
     for path in (*written.pages, written.index):
         print(console.plain(str(path)))
     for name, why in written.unreadable.items():

@@ -342,9 +342,10 @@ def _table(store: Store, sweep: str, report: Report) -> str | None:
     # What is not finished may stand otherwise than when the table was made.
     moving = not all(state.finished for state in report.states.values())
     if report.started or moving or not path.exists() or path.stat().st_mtime < newest:
+        from deit_ablate.report.summary import summarize
         from deit_ablate.report.write import write_report
 
-        write_report(store.root, sweep)
+        write_report(summarize(store, sweep))
     return path.read_text()
 
 

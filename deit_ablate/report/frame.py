@@ -94,12 +94,27 @@ def load(results: Path | str, sweep: str) -> pd.DataFrame:
     are JSON text. What is not recorded is missing. Raises NoSweep.
     """
     store = Store(results)
+    return records(store, read_plan(store, sweep))
+
+
+def load_curves(results: Path | str, sweep: str) -> pd.DataFrame:
+    """One row a cell and finished epoch, with the columns of CURVES, in the plan's order. Raises NoSweep.
+
+    A run that several variants share (a teacher) comes once for each. Epochs that were not scored on the
+    validation part, and figures that were not recorded, are missing values.
+    """
+    store = Store(results)
     plan = read_plan(store, sweep)
+    return curves(store, plan, {run: state.name for run, state in run_states(store, plan).items()})
+
+
+def records(store: Store, plan: Mapping[str, Any]) -> pd.DataFrame:
+    """What ``load`` returns, of a plan that is read already."""
     shows, final = shown_figures(plan), final_stage(plan)
     read = Records(store, {run for *_, run in plan["cells"]})
     found = {run: read.of(run, state) for run, state in run_states(store, plan, read.finished()).items()}
     read.keep()
-    recipes = {run: recipe for run, (_, recipe) in found.items()}
+    recipe_of = {run: recipe for run, (_, recipe) in found.items()}
     cells: list[dict[str, Any]] = []
     for variant, seed, stage, run in plan["cells"]:
         record = found[run][0]
@@ -111,21 +126,15 @@ def load(results: Path | str, sweep: str) -> pd.DataFrame:
         cells.append(row)
     columns = {name: _column([cell.get(name) for cell in cells], dtype) for name, (dtype, _) in COLUMNS.items()}
     columns |= {
-        key: _inferred([recipes[cell["run"]].get(key) for cell in cells]) for key in _varying_first(recipes.values())
+        key: _inferred([recipe_of[cell["run"]].get(key) for cell in cells])
+        for key in _varying_first(recipe_of.values())
     }
     return pd.DataFrame(columns)
 
 
-def load_curves(results: Path | str, sweep: str) -> pd.DataFrame:
-    """One row a cell and finished epoch, with the columns of CURVES, in the plan's order. Raises NoSweep.
-
-    A run that several variants share (a teacher) comes once for each. Epochs that were not scored on the
-    validation part, and figures that were not recorded, are missing values.
-    """
-    store = Store(results)
-    plan = read_plan(store, sweep)
+def curves(store: Store, plan: Mapping[str, Any], states: Mapping[str, str]) -> pd.DataFrame:
+    """What ``load_curves`` returns, of a plan that is read already; ``states``: each run's, by name."""
     shows, final = shown_figures(plan), final_stage(plan)
-    states = run_states(store, plan)
     histories = {run: store.history(run) for run in states}
     epochs = []
     for variant, seed, stage, run in plan["cells"]:
@@ -139,7 +148,7 @@ def load_curves(results: Path | str, sweep: str) -> pd.DataFrame:
                     "seed": seed,
                     "stage": stage,
                     "run": run,
-                    "state": states[run].name,
+                    "state": states[run],
                     "validation_top1": validation.get(figure),
                     "validation_loss": validation.get("loss"),
                 }

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import pandas as pd
 
-from deit_ablate.report.frame import COLUMNS, final_stage, load, read_plan, rows
+from deit_ablate.report.frame import COLUMNS, curves, final_stage, read_plan, recipes, records, rows
 from deit_ablate.report.stats.exact import mean_interval
 from deit_ablate.report.stats.sequential import WEIGHTS, Sequential, sequential
 from deit_ablate.report.stats.verdicts import Effect, effects, untested
@@ -49,83 +49,137 @@ STATISTICS: dict[str, str] = {
 """Name -> meaning of ``Summary.frame``'s columns: one statistic each."""
 
 
-@dataclass(frozen=True)
-class Summary:
-    """A sweep's plan, its records (``frame.load``), and one row a variant with the columns of STATISTICS, at a stage."""
+OF_EFFECT = {
+    "difference": "difference",
+    "difference_half_width": "half_width",
+    "difference_half_width_all": "half_width_simultaneous",
+    **{name: name for name in ("p", "p_holm", "p_equivalent_holm", "p_paired", "p_sign_flip", "correlation")},
+    "verdict": "verdict",
+    "verdict_words": "words",
+    "pairs": "pairs",
+}
+"""A statistic -> the field of ``Effect`` that it is."""
 
+
+@dataclass(frozen=True, eq=False)
+class Summary:
+    """A sweep read once, and averaged at one of its stages: what tables, figures and pages are made of."""
+
+    store: Store
+    sweep: str
     plan: Mapping[str, Any]
     records: pd.DataFrame
-    frame: pd.DataFrame
+    """Every cell of every stage, as ``frame.load`` has them."""
     stage: str
-    leaks: tuple[Undeclared, ...] = ()
-    effects: Mapping[str, Effect] = field(default_factory=dict)
-    looks: Sequential | None = None
+    strict: bool
+    frame: pd.DataFrame
+    """One row a variant, with the columns of STATISTICS."""
+    undeclared: tuple[Undeclared, ...]
+    effects: Mapping[str, Effect]
+    looks: Sequential | None
     """Where a sweep that declares its looks stands."""
-    added_after_looking: bool = False
+    added_after_looking: bool
     """Whether seeds were added to the study when some of its runs had finished."""
+    say: Callable[[str], str] = str
+    """What figures make of names that users gave: a page may have to leave something out."""
 
-    @property
+    @cached_property
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows of ``frame``."""
+        return rows(self.frame)
+
+    @cached_property
     def final(self) -> list[dict[str, Any]]:
         """The records of this stage, in the plan's order."""
-        return rows(self.records.loc[self.records["stage"] == self.stage, list(COLUMNS)])
+        return _of_stage(self.records, self.stage)
+
+    @cached_property
+    def top1(self) -> dict[str, dict[int, float]]:
+        """Row -> seed -> test top-1 in percent, of the runs of this stage that are done and have one."""
+        return _top1(self.plan, self.final)
+
+    @cached_property
+    def curves(self) -> pd.DataFrame:
+        """As ``frame.load_curves`` has them; read when first used."""
+        return curves(self.store, self.plan, dict(zip(self.records["run"], self.records["state"], strict=True)))
+
+    @cached_property
+    def images(self) -> int | None:
+        """How many test images the figures are of; None where that is not recorded, or differs."""
+        return _images(self.final)
+
+    @property
+    def has_results(self) -> bool:
+        """Whether any run of any stage has ended, well or not."""
+        return bool(self.records["state"].isin(("done", "diverged")).any())
+
+    def at(self, stage: str | None) -> Summary:
+        """The same records at another stage; None is the final one."""
+        wanted = final_stage(self.plan) if stage is None else stage
+        return self if wanted == self.stage else _summary(self, wanted)
+
+    def recipes(self, stage: str) -> dict[str, dict[str, Any]]:
+        """See ``frame.recipes``."""
+        return recipes(self.records, stage)
 
 
-def summarize(results: Path | str, sweep: str, *, stage: str | None = None, strict: bool = False) -> Summary:
+def summarize(store: Store, sweep: str, *, stage: str | None = None, strict: bool = False) -> Summary:
     """Read a sweep's records, average them over seeds and judge each row against the baseline, at the final stage or
     at another. ``strict``: 5% of tables have any false verdict, rather than 5% of either kind. Raises NoSweep."""
-    plan = read_plan(Store(results), sweep)
-    summary = Summary(plan, load(results, sweep), pd.DataFrame(), final_stage(plan) if stage is None else stage)
+    plan = read_plan(store, sweep)
+    empty = Summary(store, sweep, plan, records(store, plan), "", strict, pd.DataFrame(), (), {}, None, False)
+    return _summary(empty, final_stage(plan) if stage is None else stage)
+
+
+def _summary(read: Summary, stage: str) -> Summary:
+    plan, final = read.plan, _of_stage(read.records, stage)
     runs: dict[str, list[dict[str, Any]]] = {row["name"]: [] for row in plan["variants"]}
-    final = summary.final
     for record in final:
         runs[record["variant"]].append(record)
-    values = top1_by_row(plan, final)
-    judged, looks = _judge(plan, runs, values, strict)
-    leaks = _leaks(plan, runs)
+    values, images = _top1(plan, final), _images(final)
+    judged, looks = _judge(plan, runs, values, images, read.strict)
+    undeclared = _undeclared(plan, runs)
     statistics = []
     cumulative = plan["kind"] == "cumulative"
     before: Mapping[str, Any] = {"name": "", "differs": {}}
-    steps = _steps(plan, values, images_tested(final)) if cumulative else {}
+    steps = _steps(plan, values, images) if cumulative else {}
     for row in plan["variants"]:
-        own, effect = runs[row["name"]], judged[row["name"]]
-        step = steps.get(row["name"])
-        differs = since(row["differs"], before["differs"]) if cumulative else row["differs"]
-        before = row
-        mean = mean_interval(values[row["name"]].values())
-        seconds = mean_interval(record["train_seconds"] for record in own if record["state"] == "done")
+        name, differs = row["name"], since(row["differs"], before["differs"]) if cumulative else row["differs"]
+        before, step = row, steps.get(name)
+        mean = mean_interval(values[name].values())
+        seconds = mean_interval(record["train_seconds"] for record in runs[name] if record["state"] == "done")
         statistics.append(
             {
-                "variant": row["name"],
-                "baseline": row["name"] == plan["baseline"],
+                "variant": name,
+                "baseline": name == plan["baseline"],
                 "shows": row["shows"] or "",
                 "differs_in": differs_in(differs),
-                "leaks": "; ".join(str(leak) for leak in leaks if leak.row == row["name"]),
+                "leaks": "; ".join(str(change) for change in undeclared if change.row == name),
                 "top1_mean": mean.mean,
                 "top1_half_width": mean.half_width,
-                "difference": effect.difference,
-                "difference_half_width": effect.half_width,
-                "difference_half_width_all": effect.half_width_simultaneous,
-                "p": effect.p,
-                "p_holm": effect.p_holm,
-                "p_equivalent_holm": effect.p_equivalent_holm,
-                "p_paired": effect.p_paired,
-                "p_sign_flip": effect.p_sign_flip,
-                "correlation": effect.correlation,
+                **{column: getattr(judged[name], field) for column, field in OF_EFFECT.items()},
                 "step": step.difference if step else math.nan,
                 "step_half_width": step.half_width if step else math.nan,
-                "verdict": effect.verdict,
-                "verdict_words": effect.words,
-                "pairs": effect.pairs,
                 "train_seconds": seconds.mean,
-                "hours": sum(_seconds(record) for record in own) / 3600,
+                "hours": sum(_seconds(record) for record in runs[name]) / 3600,
                 "seeds": mean.n,
-                "seeds_planned": len(own),
-                "diverged": sum(record["state"] == "diverged" for record in own),
+                "seeds_planned": len(runs[name]),
+                "diverged": sum(record["state"] == "diverged" for record in runs[name]),
             }
         )
-    frame = pd.DataFrame(statistics, columns=list(STATISTICS))
-    added = _added_after_looking(Store(results).sweeps.planned_seeds(sweep), summary.stage)
-    return replace(summary, frame=frame, leaks=tuple(leaks), effects=judged, looks=looks, added_after_looking=added)
+    return replace(
+        read,
+        stage=stage,
+        frame=pd.DataFrame(statistics, columns=list(STATISTICS)),
+        undeclared=tuple(undeclared),
+        effects=judged,
+        looks=looks,
+        added_after_looking=_added_after_looking(read.store.sweeps.planned_seeds(read.sweep), stage),
+    )
+
+
+def _of_stage(frame: pd.DataFrame, stage: str) -> list[dict[str, Any]]:
+    return rows(frame.loc[frame["stage"] == stage, list(COLUMNS)])
 
 
 def _added_after_looking(planned: Sequence[Mapping[str, Any]], stage: str) -> bool:
@@ -144,6 +198,7 @@ def _judge(
     plan: Mapping[str, Any],
     runs: Mapping[str, Sequence[Mapping[str, Any]]],
     values: Mapping[str, Mapping[int, float]],
+    test_images: int | None,
     strict: bool,
 ) -> tuple[dict[str, Effect], Sequential | None]:
     baseline, looks = plan["baseline"], plan.get("looks")
@@ -157,7 +212,6 @@ def _judge(
         for name, own in runs.items()
         if name != baseline
     }
-    test_images = images_tested(record for own in runs.values() for record in own)
     compared = {name: own for name, own in values.items() if name != baseline}
     if looks:
         # What has diverged has ended without a figure; what has not ended is not there.
@@ -195,28 +249,28 @@ def _steps(
     return effects(differences, level, margin=None, test_images=test_images) if level else {}
 
 
-def images_tested(records: Iterable[Mapping[str, Any]]) -> int | None:
-    """How many test images the figures are of; None where that is not recorded, or differs."""
+def _images(records: Iterable[Mapping[str, Any]]) -> int | None:
     found = {int(record["test_images"]) for record in records if not pd.isna(record["test_images"])}
     return found.pop() if len(found) == 1 else None
 
 
-def _leaks(plan: Mapping[str, Any], runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Undeclared]:
+def _undeclared(plan: Mapping[str, Any], runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Undeclared]:
+    """What rows differ in from the baseline without declaring it: by the plan, and by the records."""
     baseline = plan["baseline"]
     if not baseline:
         return []
     recorded = {
-        name: {key: [record[key] for record in own if record["state"] == "done"] for key in RECORDED}
-        for name, own in runs.items()
+        name: {key: [record[key] for record in made if record["state"] == "done"] for key in RECORDED}
+        for name, made in runs.items()
     }
-    leaks = []
+    found = []
     for row in plan["variants"]:
         name = row["name"]
-        leaks += [Undeclared(name, *planned) for planned in row["leaks"]] if isinstance(row["leaks"], list) else []
+        found += [Undeclared(name, *planned) for planned in row["leaks"]] if isinstance(row["leaks"], list) else []
         if name != baseline:
             declares = row.get("declares", list(row["differs"]))
-            leaks += recorded_undeclared(name, declares, recorded[name], recorded[baseline])
-    return leaks
+            found += recorded_undeclared(name, declares, recorded[name], recorded[baseline])
+    return found
 
 
 def _seconds(record: Mapping[str, Any]) -> float:
@@ -253,8 +307,7 @@ def differs_in(differs: Mapping[str, Sequence[Any]]) -> str:
     return "; ".join(words)
 
 
-def top1_by_row(plan: Mapping[str, Any], final: Iterable[Mapping[str, Any]]) -> dict[str, dict[int, float]]:
-    """Row -> seed -> top-1 of the runs that are done and have one, of a stage's records (``Summary.final``)."""
+def _top1(plan: Mapping[str, Any], final: Iterable[Mapping[str, Any]]) -> dict[str, dict[int, float]]:
     values: dict[str, dict[int, float]] = {row["name"]: {} for row in plan["variants"]}
     for record in final:
         if not math.isnan(record["top1"]):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 from deit_ablate import files, shipped
+from deit_ablate.report.summary import Summary, summarize
 from deit_ablate.report.tables.render import RENDERERS
 from deit_ablate.report.tables.search import has_rows, is_search
 from deit_ablate.report.tables.table import Table
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def analysis(name: str = "sweep_table") -> ModuleType:
-    """The analysis file of that name, with ``table(results, sweep)`` and ``figures(results, sweep)``.
+    """The analysis file of that name, with ``table(summary)`` and ``figures(summary)``.
 
     Raises FileNotFoundError where there is none.
     """
@@ -32,9 +34,9 @@ def analysis(name: str = "sweep_table") -> ModuleType:
     return module
 
 
-def paper_analysis(results: Path | str, sweep: str) -> ModuleType | None:
+def paper_analysis(summary: Summary) -> ModuleType | None:
     """The analysis that sets this sweep beside the paper: the one whose ``SWEEPS`` name its file. None where none does."""
-    stem = Path((Store(results).sweeps.plan(sweep) or {}).get("source") or sweep).stem
+    stem = Path(summary.plan.get("source") or summary.sweep).stem
     for path in sorted(shipped.folder("analysis").glob("*.py")):
         if path.stem != "sweep_table":
             module = analysis(path.stem)
@@ -43,58 +45,74 @@ def paper_analysis(results: Path | str, sweep: str) -> ModuleType | None:
     return None
 
 
-def write_paper(results: Path | str, sweep: str, formats: Sequence[str] = ("png",)) -> list[Path]:
-    """Write paper.md, .csv, .tex and .html of a sweep that has a table in the paper, and its figures; returns their paths.
+def run_as_script(table: Callable[[Summary], Table]) -> None:
+    """What an analysis file does when it is run: print its table of the sweep that the command line names."""
+    parser = argparse.ArgumentParser(description=table.__doc__)
+    parser.add_argument("sweep", help="a sweep's name under the results folder")
+    parser.add_argument("--results", type=Path, default=Path("results"))
+    parser.add_argument("--format", choices=RENDERERS, default="md")
+    arguments = parser.parse_args()
+    made = table(summarize(Store(arguments.results), arguments.sweep))
+    print(RENDERERS[arguments.format](made), end="")
 
-    A study without any finished run has none. Raises NoSweep.
+
+def write_report(summary: Summary) -> list[Path]:
+    """Write a sweep's tables and figures; returns their paths.
+
+    table.md comes last, so that where it is newer than the records all else is.
     """
-    module = paper_analysis(results, sweep)
-    plan = Store(results).sweeps.plan(sweep) or {"cells": []}
-    if module is None or not has_rows(plan) or not any(Store(results).outcome(run) for *_, run in plan["cells"]):
-        return []
-    folder = Store(results).sweeps.folder(sweep)
-    paths = _save_table(module.table(results, sweep), folder / "paper")
-    figures = {f"paper_{name}": figure for name, figure in module.figures(results, sweep).items()}
-    return paths + _save_figures(figures, folder, formats)
+    others = write_search(summary) + write_figures(summary) + write_paper(summary)
+    return write_table(summary) + others
 
 
-def markdown(results: Path | str, sweep: str, strict: bool = False) -> str:
-    """What table.md holds: the sweep's table; of a search the best trials before it, and alone until one is confirmed.
-
-    Raises NoSweep.
-    """
-    plan = Store(results).sweeps.plan(sweep) or {}
-    parts = ["search"] if is_search(plan) else []
-    parts += ["sweep_table"] if has_rows(plan) else []
-    return "\n".join(RENDERERS["md"](analysis(part).table(results, sweep, strict)) for part in parts)
+def write_table(summary: Summary) -> list[Path]:
+    """Write table.md, .csv, .tex and .html of a sweep, table.md last; returns their paths."""
+    table = analysis().table(summary)
+    return _save_table(table, _folder(summary) / "table", markdown(summary, table))
 
 
-def write_table(results: Path | str, sweep: str, strict: bool = False) -> list[Path]:
-    """Write table.md, .csv, .tex and .html of a sweep, table.md last; returns their paths. Raises NoSweep."""
-    text = markdown(results, sweep, strict)
-    return _save_table(analysis().table(results, sweep, strict), Store(results).sweeps.folder(sweep) / "table", text)
+def markdown(summary: Summary, table: Table | None = None) -> str:
+    """What table.md holds: the sweep's table; of a search the best trials before it, and alone until one is confirmed."""
+    tables = [analysis("search").table(summary)] if is_search(summary.plan) else []
+    tables += [table or analysis().table(summary)] if has_rows(summary.plan) else []
+    return "\n".join(RENDERERS["md"](table) for table in tables)
 
 
-def write_figures(results: Path | str, sweep: str, formats: Sequence[str] = ("png",)) -> list[Path]:
-    """Write figures/<name>.<format> of a sweep; returns their paths. Raises NoSweep. Imports matplotlib.
+def write_figures(summary: Summary, formats: Sequence[str] = ("png",)) -> list[Path]:
+    """Write figures/<name>.<format> of a sweep; returns their paths. Imports matplotlib.
 
     A search has none before something is confirmed (``write_search`` writes its own).
     """
-    if not has_rows(Store(results).sweeps.plan(sweep) or {}):
+    return _save_figures(analysis().figures(summary), summary, formats) if has_rows(summary.plan) else []
+
+
+def write_paper(summary: Summary, formats: Sequence[str] = ("png",)) -> list[Path]:
+    """Write paper.md, .csv, .tex and .html of a sweep that has a table in the paper, and its figures; returns their paths.
+
+    A study without any finished run has none.
+    """
+    module = paper_analysis(summary)
+    if module is None or not has_rows(summary.plan) or not summary.has_results:
         return []
-    return _save_figures(analysis().figures(results, sweep), Store(results).sweeps.folder(sweep), formats)
+    paths = _save_table(module.table(summary), _folder(summary) / "paper")
+    figures = {f"paper_{name}": figure for name, figure in module.figures(summary).items()}
+    return paths + _save_figures(figures, summary, formats)
 
 
-def write_search(results: Path | str, sweep: str, formats: Sequence[str] = ("png",)) -> list[Path]:
+def write_search(summary: Summary, formats: Sequence[str] = ("png",)) -> list[Path]:
     """Write search.md, .csv, .tex and .html of a sweep that is a search, and its figures; returns their paths.
 
     Nothing for any other sweep. Imports matplotlib and Optuna.
     """
-    if not is_search(Store(results).sweeps.plan(sweep) or {}):
+    if not is_search(summary.plan):
         return []
-    module, folder = analysis("search"), Store(results).sweeps.folder(sweep)
-    paths = _save_table(module.table(results, sweep), folder / "search")
-    return paths + _save_figures(module.figures(results, sweep), folder, formats)
+    module = analysis("search")
+    paths = _save_table(module.table(summary), _folder(summary) / "search")
+    return paths + _save_figures(module.figures(summary), summary, formats)
+
+
+def _folder(summary: Summary) -> Path:
+    return summary.store.sweeps.folder(summary.sweep)
 
 
 def _save_table(table: Table, stem: Path, markdown: str | None = None) -> list[Path]:
@@ -106,23 +124,15 @@ def _save_table(table: Table, stem: Path, markdown: str | None = None) -> list[P
     return list(paths.values())
 
 
-def _save_figures(figures: Mapping[str, Figure], folder: Path, formats: Sequence[str]) -> list[Path]:
+def _save_figures(figures: Mapping[str, Figure], summary: Summary, formats: Sequence[str]) -> list[Path]:
     if not figures:
         return []
     from deit_ablate.report.figures.style import save
 
+    folder = files.make_folder(_folder(summary) / "figures")
     paths = []
     for name, figure in figures.items():
         for form in formats:
-            paths.append(files.make_folder(folder / "figures") / f"{name}.{form}")
+            paths.append(folder / f"{name}.{form}")
             save(figure, paths[-1])
     return paths
-
-
-def write_report(results: Path | str, sweep: str) -> list[Path]:
-    """Write a sweep's tables and figures; returns their paths. Raises NoSweep.
-
-    table.md comes last, so that where it is newer than the records all else is.
-    """
-    others = write_search(results, sweep) + write_figures(results, sweep) + write_paper(results, sweep)
-    return write_table(results, sweep) + others

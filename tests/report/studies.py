@@ -13,6 +13,7 @@ from support import planned
 
 from deit_ablate import files, shipped
 from deit_ablate.identity import run_id
+from deit_ablate.report.summary import Summary, summarize
 from deit_ablate.store import Store
 from deit_ablate.sweep.plan import Cell
 
@@ -87,6 +88,10 @@ class Study:
                 "parents": {run: [self.teacher] for run in self.runs.values()} if above else {},
             },
         )
+
+    def summary(self, **more: Any) -> Summary:
+        """Read anew: a test may have changed the store."""
+        return summarize(self.store, self.name, **more)
 
     def run(self, recipe: dict[str, Any], parents: dict[str, Any], fate: Fate) -> str:
         run = run_id(recipe, parents)
@@ -195,6 +200,9 @@ class Shipped:
             run = self.plan.runs[cell.run]
             self.runs[cell.variant, cell.seed, cell.stage] = run.id
             end(self.store, run.id, run.recipe, run.parents, fate(cell), epochs=1, sources=run.sources)
+
+    def summary(self, **more: Any) -> Summary:
+        return summarize(self.store, self.name, **more)
 
 
 def record(study: Study, run: str, **arrays: Any) -> None:

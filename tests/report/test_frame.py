@@ -84,11 +84,11 @@ def test_runs_in_a_queue_and_runs_of_a_held_sweep_are_said_to_be_so(study, monke
     frame = load(made.root, "study")
     assert list(frame["state"]) == ["done", "submitted", "submitted", "missing", "failed"]
     assert list(frame["detail"])[1:3] == ["", ""]
-    assert "Submitted: a seeds 1, 2." in sweep_table(made.root, "study").footnotes
+    assert "Submitted: a seeds 1, 2." in sweep_table(made.summary()).footnotes
     files.publish(made.store.sweeps.folder("study") / "held.json", b"{}")
     frame = load(made.root, "study")
     assert list(frame["state"]) == ["done", "submitted", "submitted", "held", "held"]
-    assert "Held: b seeds 0, 1." in sweep_table(made.root, "study").footnotes
+    assert "Held: b seeds 0, 1." in sweep_table(made.summary()).footnotes
 
 
 def test_curves_have_a_row_an_epoch(optimizers):

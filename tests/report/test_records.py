@@ -64,13 +64,13 @@ def test_few_runs_are_read_without_an_index(optimizers: Study) -> None:
 
 def test_the_index_changes_nothing(indexed: Study) -> None:
     with_index = deit_ablate.load(indexed.root, "optimizers")
-    table = sweep_table(indexed.root, "optimizers")
+    table = sweep_table(indexed.summary())
     content = json.loads((indexed.root / "index.json").read_text())
     assert len(content["runs"]) == 8, "what has finished, not what failed"
     (indexed.root / "index.json").unlink()
     pd.testing.assert_frame_equal(deit_ablate.load(indexed.root, "optimizers"), with_index)
     (indexed.root / "index.json").unlink()
-    again = sweep_table(indexed.root, "optimizers")
+    again = sweep_table(indexed.summary())
     assert (again.rows(), again.footnotes) == (table.rows(), table.footnotes)
 
 

@@ -8,6 +8,8 @@ import pytest
 from deit_ablate import shipped
 from deit_ablate.report import write
 from deit_ablate.report.frame import NoSweep
+from deit_ablate.report.summary import summarize
+from deit_ablate.store import Store
 
 
 def run(*arguments):
@@ -17,12 +19,12 @@ def run(*arguments):
 
 
 def test_a_report_is_tables_and_figures(optimizers):
-    paths = write.write_report(optimizers.root, "optimizers")
+    paths = write.write_report(optimizers.summary())
     folder = optimizers.root / "optimizers"
     figures = [f"figures/{name}.png" for name in ("effects", "top1", "curves")]
     assert paths == [folder / name for name in ("table.md", "table.csv", "table.tex", "table.html", *figures)]
     before = [path.read_bytes() for path in paths]
-    assert write.write_report(optimizers.root, "optimizers") == paths
+    assert write.write_report(optimizers.summary()) == paths
     assert [path.read_bytes() for path in paths] == before
     assert not list(folder.rglob(".tmp-*"))
 
@@ -31,13 +33,13 @@ def test_the_file_in_analysis_decides(optimizers, tmp_path, monkeypatch):
     source = (shipped.folder("analysis") / "sweep_table.py").read_text()
     (tmp_path / "sweep_table.py").write_text(source.replace('"curves":', '"learning":'))
     monkeypatch.setattr(shipped, "folder", lambda name: tmp_path)
-    drawn = write.write_figures(optimizers.root, "optimizers")
+    drawn = write.write_figures(optimizers.summary())
     assert [path.name for path in drawn] == ["effects.png", "top1.png", "learning.png"]
 
 
 def test_errors(tmp_path):
     with pytest.raises(NoSweep):
-        write.write_report(tmp_path, "nowhere")
+        summarize(Store(tmp_path), "nowhere")
     with pytest.raises(FileNotFoundError, match="no analysis 'nothing'"):
         write.analysis("nothing")
 
@@ -53,9 +55,11 @@ def test_the_table_of_any_sweep_is_a_script(optimizers):
 
 def test_a_table_needs_neither_torch_nor_matplotlib(optimizers):
     code = (
-        "import sys; from deit_ablate.report import write; write.write_table(sys.argv[1], 'optimizers'); "
+        "import sys; from deit_ablate.report import write; from deit_ablate.report.summary import summarize; "
+        "from deit_ablate.store import Store; summary = summarize(Store(sys.argv[1]), 'optimizers'); "
+        "write.write_table(summary); "
         "assert not {'torch', 'timm', 'matplotlib', 'scipy.stats'} & sys.modules.keys(); "
-        "write.write_figures(sys.argv[1], 'optimizers'); assert not {'torch', 'matplotlib.pyplot'} & sys.modules.keys()"
+        "write.write_figures(summary); assert not {'torch', 'matplotlib.pyplot'} & sys.modules.keys()"
     )
     done = run("-c", code, Path(optimizers.root))
     assert done.returncode == 0, done.stderr

@@ -426,6 +426,7 @@ def test_out_of_time_it_confirms_what_there_is(
 def test_a_row_without_a_winner_is_named(
     sweep: Callable[..., Path], store: Store, run_search: Any, command: Command
 ) -> None:
+    from deit_ablate.report.summary import summarize
     from deit_ablate.report.tables.search import search_table
     from deit_ablate.report.tables.table import sweep_table
 
@@ -437,8 +438,8 @@ def test_a_row_without_a_winner_is_named(
     run_search(path, confirm=True)
     assert set((store.sweeps.plan("tiny") or {})["search"]["winners"]) == {"a"}
     lost = "Without a row here, for their searches found no winner: b."
-    assert lost in sweep_table(store.root, "tiny").footnotes
-    notes = search_table(store.root, "tiny").footnotes
+    assert lost in sweep_table(summarize(store, "tiny")).footnotes
+    notes = search_table(summarize(store, "tiny")).footnotes
     assert any(note.startswith("b: no winner, for no trial has a value (2 diverged)") for note in notes)
     assert any("fresh seeds by which it was chosen" in note for note in notes if note.startswith("a, trial"))
     assert any("on the validation part (120 images)" in note for note in notes)
@@ -448,7 +449,7 @@ def test_a_row_without_a_winner_is_named(
     path.write_text(path.read_text().replace("[0, 0.1]", "[0.2, 0.3]"))
     search, _ = run_search(path)
     assert search.ignored == 4
-    assert any(note.startswith("Left aside: 4 trials") for note in search_table(store.root, "tiny").footnotes)
+    assert any(note.startswith("Left aside: 4 trials") for note in search_table(summarize(store, "tiny")).footnotes)
 
 
 def test_a_grid_with_steps_stays_within_its_range(sweep: Callable[..., Path], store: Store, run_search: Any) -> None:

@@ -1,4 +1,4 @@
-"""The two figures of any sweep: accuracies with intervals, and learning curves. Imports matplotlib (not pyplot).
+"""The accuracies of any sweep, with intervals. Imports matplotlib (not pyplot).
 
 Figures are matplotlib Figures at a paper's column width; ``save`` writes them without dates or versions, so the
 same records give the same bytes. Whatever users wrote is shown as it is, never read as mathematics.
@@ -6,9 +6,7 @@ same records give the same bytes. Whatever users wrote is shown as it is, never 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -27,26 +25,21 @@ from deit_ablate.report.figures.style import (
     style,
     whisker,
 )
-from deit_ablate.report.frame import rows
-from deit_ablate.report.summary import summarize
+from deit_ablate.report.summary import Summary
 from deit_ablate.report.tables.table import measure
 
 
-def sweep_figure(results: Path | str, sweep: str) -> Figure:
-    """Each variant's mean test top-1 (%) with its 95% t interval and its seeds; the baseline as a line. Raises NoSweep.
+def sweep_figure(summary: Summary) -> Figure:
+    """Each variant's mean test top-1 (%) with its 95% t interval and its seeds; the baseline as a line.
 
     Of more than MOST variants only the baseline, the highest and the lowest are drawn, and the axis says so.
     """
-    summary = summarize(results, sweep)
-    every = _extremes(rows(summary.frame))
-    seeds: dict[str, list[float]] = {row["variant"]: [] for row in every}
-    for record in summary.final:
-        if record["variant"] in seeds and not math.isnan(record["top1"]):
-            seeds[record["variant"]].append(record["top1"])
+    every = _extremes(summary.rows)
+    seeds = {row["variant"]: list(summary.top1[row["variant"]].values()) for row in every}
     with style():
         if not any(seeds.values()):
             return nothing("no finished runs")
-        labels = shortened([row["variant"] for row in every], width=22, lines=2)
+        labels = shortened([summary.say(row["variant"]) for row in every], width=22, lines=2)
         pitch = 0.3 if any("\n" in label for label in labels) else 0.24 if len(labels) <= 12 else 0.2
         figure, (axes,) = new_figure(1, pitch * len(every) + 0.75)
         digits = 1 if any(row["top1_half_width"] >= 10 for row in every) else 2
@@ -153,6 +146,3 @@ def _key(figure: Figure, axes: Axes, baseline: bool, intervals: bool) -> None:
         columnspacing=1.4,
         borderpad=0.2,
     )
-
-
-# -- learning curves -----------------------------------------------------------------------------------------------

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,8 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from deit_ablate.report.figures.style import GREY, OKABE_ITO, new_figure, nothing, shortened, style
-from deit_ablate.report.frame import final_stage, load_curves, read_plan, rows
-from deit_ablate.store import Store
+from deit_ablate.report.frame import rows
+from deit_ablate.report.summary import Summary
 
 PANELS = (("validation_top1", "validation top-1 (%)"), ("train_loss", "training loss"))
 PALE = "#BBBBBB"
@@ -38,14 +37,14 @@ class Curve:
         return float(table.mean(axis=1).iloc[-1]) if len(table) else math.nan
 
 
-def curves_figure(results: Path | str, sweep: str) -> Figure:
-    """Validation top-1 (%) and training loss by epoch. Raises NoSweep.
+def curves_figure(summary: Summary) -> Figure:
+    """Validation top-1 (%) and training loss by epoch.
 
     A line is the mean over a variant's finished runs, its band their range; runs that are not finished or diverged
     are thin lines. With more than seven variants only the baseline and those that end highest and lowest have a
     colour and a label.
     """
-    curves = _curves(results, sweep)
+    curves = _curves(summary)
     with style():
         if not curves:
             return nothing("no finished epochs")
@@ -82,11 +81,10 @@ def curves_figure(results: Path | str, sweep: str) -> Figure:
         return figure
 
 
-def _curves(results: Path | str, sweep: str) -> list[Curve]:
-    plan = read_plan(Store(results), sweep)
-    lines = load_curves(results, sweep)
+def _curves(summary: Summary) -> list[Curve]:
+    plan, lines = summary.plan, summary.curves
     lines = lines.loc[
-        lines["stage"] == final_stage(plan), ["variant", "seed", "state", "epoch", *(metric for metric, _ in PANELS)]
+        lines["stage"] == summary.stage, ["variant", "seed", "state", "epoch", *(metric for metric, _ in PANELS)]
     ]
     runs: dict[tuple[str, bool, str], dict[int, dict[int, float]]] = {}
     for line in rows(lines):
@@ -215,6 +213,3 @@ def _apart(places: Sequence[float], gap: float) -> list[float]:
 
 def _centre(block: Sequence[float]) -> float:
     return sum(block) / len(block)
-
-
-# -- shared --------------------------------------------------------------------------------------------------------

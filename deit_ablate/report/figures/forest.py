@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -24,30 +23,26 @@ from deit_ablate.report.figures.style import (
     style,
     whisker,
 )
-from deit_ablate.report.frame import rows
 from deit_ablate.report.stats.verdicts import DIFFERENT
-from deit_ablate.report.summary import Summary, summarize, top1_by_row
+from deit_ablate.report.summary import Summary
 from deit_ablate.report.tables.table import NOTHING, measure, short_verdict
 
 BAND = "#E8EEF4"
 
 
-def forest_figure(results: Path | str, sweep: str, stage: str | None = None) -> Figure:
+def forest_figure(summary: Summary) -> Figure:
     """Each row's mean difference from the baseline (points of test top-1), paired by seed: thick its own 95% interval,
     thin the one that holds for all rows at once, small dots the seeds; shaded the margin of equivalence. Blue where the
     verdict is a difference, grey where there is none. Of more than MOST rows those that differ most are drawn.
-
-    Raises NoSweep.
     """
-    summary = summarize(results, sweep, stage=stage)
-    every = [row for row in rows(summary.frame) if not row["baseline"]]
+    every = [row for row in summary.rows if not row["baseline"]]
     if not summary.plan["baseline"] or not any(row["pairs"] for row in every):
         with style():
             return nothing("no differences from a baseline" if not summary.plan["baseline"] else "no finished pairs")
     shown = _largest(every)
     seeds = _differences(summary)
     with style():
-        labels = shortened([row["variant"] for row in shown], width=24, lines=2)
+        labels = shortened([summary.say(row["variant"]) for row in shown], width=24, lines=2)
         pitch = 0.3 if any("\n" in label for label in labels) else 0.24
         figure, (axes,) = new_figure(1, pitch * len(shown) + 0.85)
         low, high = _limits(shown, seeds, summary.plan["margin"])
@@ -63,7 +58,9 @@ def forest_figure(results: Path | str, sweep: str, stage: str | None = None) -> 
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
         more = "" if len(shown) == len(every) else f"\nthe {len(shown)} of {len(every)} rows that differ most"
-        axes.set_xlabel(f"difference from {_short(summary.plan['baseline'])} in test top-1 (points){more}")
+        axes.set_xlabel(
+            f"difference from {shortened([summary.say(summary.plan['baseline'])], width=24)[0]} in test top-1 (points){more}"
+        )
         _key(figure, summary.plan["margin"])
         return figure
 
@@ -78,11 +75,10 @@ def _largest(every: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _differences(summary: Summary) -> dict[str, list[float]]:
     """Row -> the differences of its seeds."""
-    values = top1_by_row(summary.plan, summary.final)
-    baseline = values[summary.plan["baseline"]]
+    baseline = summary.top1[summary.plan["baseline"]]
     return {
         name: [own[seed] - baseline[seed] for seed in sorted(own.keys() & baseline.keys())]
-        for name, own in values.items()
+        for name, own in summary.top1.items()
     }
 
 
@@ -130,10 +126,6 @@ def _limits(
             high = max(high, min(row["difference"] + half_width, max(values) + room / 2))
     space = 0.04 * (high - low)
     return low - space, high + space
-
-
-def _short(name: str) -> str:
-    return shortened([name], width=24)[0]
 
 
 def _key(figure: Figure, margin: float | None) -> None:

@@ -13,7 +13,6 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -25,10 +24,9 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 from optuna.trial import FrozenTrial, TrialState
 
 from deit_ablate.report.figures.style import DPI, GREY, LIGHT, OKABE_ITO, WIDTH, shortened, style
-from deit_ablate.report.frame import read_plan
+from deit_ablate.report.summary import Summary
 from deit_ablate.report.tables.search import UNITS, is_search, main_objective, setting, short_names
 from deit_ablate.search.sampler import recorded_studies
-from deit_ablate.store import Store
 
 FEWEST = {"history": 1, "importances": 3, "slices": 2, "contour": 4, "front": 2}
 """Figure -> complete trials under which it is left out."""
@@ -37,17 +35,15 @@ NAME, CHOICE = 22, 14
 """Characters of a parameter's name on an axis, and of a choice beside a tick."""
 
 
-def search_figures(results: Path | str, sweep: str, say: Callable[[str], str] = str) -> dict[str, Figure]:
+def search_figures(summary: Summary) -> dict[str, Figure]:
     """Name -> figure, one set for each row of the search; what Optuna cannot draw of so few trials is left out.
 
-    ``say`` may change what users wrote (names, choices) before it is drawn. Raises NoSweep, or ValueError for a sweep
-    that is no search.
+    Raises ValueError for a sweep that is no search.
     """
-    store = Store(results)
-    plan = read_plan(store, sweep)
+    plan, say = summary.plan, summary.say
     if not is_search(plan):
-        raise ValueError(f"{sweep} is no search: its sweep file has no search block")
-    studies, found, taken = recorded_studies(store, plan), {}, set[str]()
+        raise ValueError(f"{summary.sweep} is no search: its sweep file has no search block")
+    studies, found, taken = recorded_studies(summary.store, plan), {}, set[str]()
     for row, study in studies.items():
         slug = re.sub(r"[^A-Za-z0-9]+", "-", row).strip("-").lower() or "row"
         while slug in taken:

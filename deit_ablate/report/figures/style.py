@@ -73,9 +73,6 @@ def save(figure: Figure, path: Path) -> None:
     files.replace(path, buffer.getvalue())
 
 
-# -- accuracies ----------------------------------------------------------------------------------------------------
-
-
 def new_figure(panels: int, height: float) -> tuple[Figure, Sequence[Axes]]:
     figure = Figure(figsize=(WIDTH, height), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)

@@ -6,16 +6,15 @@ import getpass
 import platform
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import Any
 
-from deit_ablate.report.frame import load_curves, rows
+from deit_ablate.report.frame import rows
 from deit_ablate.report.html.embedded import Embedded, drawn
 from deit_ablate.report.html.markup import Say
 from deit_ablate.report.html.redaction import Redactor, user_names
-from deit_ablate.report.summary import Summary, summarize
+from deit_ablate.report.summary import Summary
 from deit_ablate.report.tables.search import is_search
 from deit_ablate.report.tables.table import Table
 from deit_ablate.report.write import analysis, paper_analysis
@@ -77,12 +76,10 @@ class Content:
         return "" if not days else days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
 
 
-def read(results: Path | str, sweep: str, *, redact: bool = False) -> Content:
-    """Raises NoSweep."""
-    store = Store(results)
-    summary = summarize(results, sweep)
+def read(summary: Summary, *, redact: bool = False) -> Content:
+    store = summary.store
     cells = rows(summary.records)
-    curves = load_curves(results, sweep)
+    curves = summary.curves
     curves = curves.loc[curves["stage"] == summary.stage]
     states = {cell["run"]: cell["state"] for cell in cells}
     outcomes = {run: store.outcome(run) or {} for run, state in states.items() if state in ("done", "diverged")}
@@ -91,19 +88,18 @@ def read(results: Path | str, sweep: str, *, redact: bool = False) -> Content:
     say = Say(_redactor(store, summary.plan, cells, ended) if redact else None)
     search = None
     if is_search(summary.plan):
-        from deit_ablate.report.figures.search import search_figures
-
-        search = Embedded(analysis("search").table(results, sweep), drawn(search_figures(results, sweep, say.plain)))
-    paper, beside = None, paper_analysis(results, sweep)
+        module = analysis("search")
+        search = Embedded(module.table(summary), drawn(module.figures(replace(summary, say=say.plain))))
+    paper, beside = None, paper_analysis(summary)
     if beside is not None and outcomes:
         # The names in its figures are not the page's to redact.
-        figures = {} if redact else drawn(beside.figures(results, sweep))
-        paper = Embedded(beside.table(results, sweep), figures)
+        figures = {} if redact else drawn(beside.figures(summary))
+        paper = Embedded(beside.table(summary), figures)
     return Content(
-        sweep=sweep,
+        sweep=summary.sweep,
         summary=summary,
-        table=analysis().table(results, sweep),
-        rows=rows(summary.frame),
+        table=analysis().table(summary),
+        rows=summary.rows,
         final=summary.final,
         cells=cells,
         curves={

@@ -16,6 +16,7 @@ from deit_ablate.report.html.markup import Say, document, grid, stamp, tag
 from deit_ablate.report.html.page import NAME, written
 from deit_ablate.report.html.parts import chip
 from deit_ablate.report.html.redaction import Redactor
+from deit_ablate.report.summary import summarize
 from deit_ablate.report.tables.search import has_rows
 from deit_ablate.store import Store
 
@@ -29,15 +30,14 @@ class Written:
     unreadable: Mapping[str, str]
 
 
-def write_index(results: Path | str, *, redact: bool = False) -> Written:
+def write_index(store: Store, *, redact: bool = False) -> Written:
     """Write results/index.html, and report.html of every sweep where it is missing, older than the sweep's records, made
     by another version, or made with other things left out."""
-    store = Store(results)
     lines, pages, unreadable = [], [], {}
     say = Say(Redactor() if redact else None)
     for sweep in store.sweeps.names():
         try:
-            made = content.read(results, sweep, redact=redact)
+            made = content.read(summarize(store, sweep), redact=redact)
             path = store.sweeps.folder(sweep) / NAME
             if not _fresh(store, sweep, path, redact):
                 files.replace(path, written(made).encode())

@@ -7,18 +7,15 @@ from pathlib import Path
 from deit_ablate import files
 from deit_ablate.report.html import content, learning, paper, parts, runs, search, strips
 from deit_ablate.report.html.markup import document, tag
+from deit_ablate.report.summary import Summary
 from deit_ablate.report.tables.search import has_rows
-from deit_ablate.store import Store
 
 NAME = "report.html"
 
 
-def page(results: Path | str, sweep: str, *, redact: bool = False) -> str:
-    """The page of a sweep. ``redact`` leaves out hosts, accounts, user names, absolute paths and uncommitted changes.
-
-    Raises NoSweep.
-    """
-    return written(content.read(results, sweep, redact=redact))
+def page(summary: Summary, *, redact: bool = False) -> str:
+    """The page of a sweep. ``redact`` leaves out hosts, accounts, user names, absolute paths and uncommitted changes."""
+    return written(content.read(summary, redact=redact))
 
 
 def written(made: content.Content) -> str:
@@ -45,9 +42,9 @@ def written(made: content.Content) -> str:
     return document(title, "\n".join(part for part in body if part), redacted=made.redacted)
 
 
-def write_page(results: Path | str, sweep: str, *, redact: bool = False, output: Path | None = None) -> Path:
-    """Write the page of a sweep, whole, to results/<sweep>/report.html or to ``output``; returns where. Raises NoSweep."""
-    text = page(results, sweep, redact=redact)
-    path = output or Store(results).sweeps.folder(sweep) / NAME
+def write_page(summary: Summary, *, redact: bool = False, output: Path | None = None) -> Path:
+    """Write the page of a sweep, whole, to results/<sweep>/report.html or to ``output``; returns where."""
+    text = page(summary, redact=redact)
+    path = output or summary.store.sweeps.folder(summary.sweep) / NAME
     files.replace(path, text.encode())
     return path

@@ -147,13 +147,13 @@ def _shared_leaks(page: Content) -> list[str]:
     """What differs in every row that is compared, as when the baseline alone was made by an older version."""
     compared = {row["variant"] for row in page.rows if not row["baseline"]}
     rows_of: dict[str, set[str]] = {}
-    for leak in page.summary.leaks:
+    for leak in page.summary.undeclared:
         rows_of.setdefault(str(leak), set()).add(leak.row)
     return [what for what, names in rows_of.items() if len(compared) > 1 and names >= compared]
 
 
 def _own_leaks(page: Content, name: str, shared: Sequence[str]) -> list[str]:
-    return [str(leak) for leak in page.summary.leaks if leak.row == name and str(leak) not in shared]
+    return [str(leak) for leak in page.summary.undeclared if leak.row == name and str(leak) not in shared]
 
 
 def _ranked(page: Content, every: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -172,7 +172,7 @@ def _ranked(page: Content, every: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def any_two(page: Content) -> str:
-    found = words.any_two(page.summary, page.final)
+    found = words.any_two(page.summary)
     if not found:
         return ""
     say = page.say

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from deit_ablate.report.html import words
 from deit_ablate.report.html.content import Content
 from deit_ablate.report.html.markup import tag
-from deit_ablate.report.summary import top1_by_row
 from deit_ablate.report.tables.table import measure, short_verdict
 
 MOST = 60
@@ -77,7 +76,7 @@ def effects(page: Content) -> str:
     if len(every) > MOST:
         kept = {row["variant"] for row in sorted(every, key=lambda row: -abs(row["difference"]))[:MOST]}
         shown = [row for row in every if row["variant"] in kept]
-    values = top1_by_row(page.plan, page.final)
+    values = page.summary.top1
     base = values.get(plan["baseline"], {})
     seeds = {
         row["variant"]: {seed: value - base[seed] for seed, value in values[row["variant"]].items() if seed in base}
@@ -114,7 +113,7 @@ def effects(page: Content) -> str:
 def accuracies(page: Content) -> str:
     """Each row's mean test top-1 with its interval and its seeds."""
     every = page.rows
-    values = top1_by_row(page.plan, page.final)
+    values = page.summary.top1
     given = [row for row in every if row["seeds"]]
     if not given:
         return ""

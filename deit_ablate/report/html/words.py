@@ -10,7 +10,7 @@ from typing import Any
 from deit_ablate.report.stats.moderated import holm, moderate
 from deit_ablate.report.stats.power import ALPHA, FEWEST
 from deit_ablate.report.stats.verdicts import Pairing, resolution
-from deit_ablate.report.summary import Summary, images_tested, top1_by_row
+from deit_ablate.report.summary import Summary
 from deit_ablate.report.tables.table import measure
 
 GROUPS: tuple[tuple[str, tuple[str, ...], str], ...] = (
@@ -124,13 +124,12 @@ class Compared:
         return "undecided" if self.p_holm > ALPHA else "first is better" if self.difference > 0 else "first is worse"
 
 
-def any_two(summary: Summary, final: Sequence[Mapping[str, Any]]) -> list[Compared]:
+def any_two(summary: Summary) -> list[Compared]:
     """All pairs of rows other than the baseline, by the test of the table, with Holm over all of these pairs.
 
     Nothing where there are more than MOST_COMPARED rows: so many pairs leave no power for any of them.
     """
-    every = top1_by_row(summary.plan, final)
-    values = {name: own for name, own in every.items() if name != summary.plan["baseline"] and len(own) > 1}
+    values = {name: own for name, own in summary.top1.items() if name != summary.plan["baseline"] and len(own) > 1}
     if not 2 <= len(values) <= MOST_COMPARED:
         return []
     import numpy as np
@@ -138,7 +137,7 @@ def any_two(summary: Summary, final: Sequence[Mapping[str, Any]]) -> list[Compar
     table = Pairing.of(values, {})
     couples = [(i, j) for i in range(len(table.names)) for j in range(i + 1, len(table.names))]
     differences = np.array([table.values[i] - table.values[j] for i, j in couples])
-    now = moderate(differences, resolution(images_tested(final)))
+    now = moderate(differences, resolution(summary.images))
     adjusted, half_width = holm(np.where(now.pairs >= FEWEST, now.p, np.nan)), now.half_width()
     return [
         Compared(

@@ -10,16 +10,14 @@ import csv
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from deit_ablate import shipped
-from deit_ablate.report.frame import rows
 from deit_ablate.report.stats.agreement import agreement
 from deit_ablate.report.stats.verdicts import effects
-from deit_ablate.report.summary import Summary, images_tested, summarize, top1_by_row
+from deit_ablate.report.summary import Summary
 from deit_ablate.report.tables.table import NOTHING, Column, Table, device_of, diverged_notes, footnotes, measure
 
 PAPER_SCALE = "imagenet"
@@ -70,8 +68,7 @@ class Beside:
 
 
 def paper_table(
-    results: Path | str,
-    sweep: str,
+    summary: Summary,
     name: str,
     beside: Sequence[Beside],
     *,
@@ -79,19 +76,17 @@ def paper_table(
     first: Sequence[Column] = (),
     baselines: Mapping[str, str] | None = None,
     stand_ins: Mapping[str, str] | None = None,
-    strict: bool = False,
 ) -> Table:
     """The sweep's rows with, for each column, the published number, ours and what to make of the two.
 
     ``first``: columns that say what a row is. ``baselines``: row -> the row that it is compared with, where that is not
     the sweep's baseline for all. ``stand_ins``: our row -> the paper's, where ours only stands for it.
-    ``strict``: see ``summarize``. Raises NoSweep.
     """
     published = read_published(name)
     ours = {theirs: own for own, theirs in (stand_ins or {}).items()}
     published = {(ours.get(row, row), column): cell for (row, column), cell in published.items()}
     stages = dict.fromkeys(part.stage for part in beside if part.ours)
-    summaries = {stage: summarize(results, sweep, stage=stage, strict=strict) for stage in stages}
+    summaries = {stage: summary.at(stage) for stage in stages}
     last = summaries[list(stages)[-1]]
     comparable = last.plan["profile"] == PAPER_SCALE and "+" not in last.plan["sweep"]
     frame = _frame(published, beside, summaries, comparable)
@@ -101,15 +96,15 @@ def paper_table(
     columns.append(
         Column(f"{device_of(last)}-hours", lambda row: f"{row['hours']:.2g}" if row["hours"] else NOTHING, right=True)
     )
-    notes = _agreements(published, beside, summaries, baselines, strict)
+    notes = _agreements(published, beside, summaries, baselines)
     notes += _scale(last, comparable, next(iter(published.values())).source)
     notes += [f"{own} stands for the paper's {theirs}." for own, theirs in (stand_ins or {}).items() if own != theirs]
     remarks = [cell.note.lstrip("*: ") for cell in published.values() if cell.text.endswith(REMARKED)]
     notes += [f"{REMARKED} The paper's remark: {remark}." for remark in dict.fromkeys(remarks)]
     notes += footnotes(last)
-    for stage, summary in summaries.items():
-        if summary is not last:
-            notes += [f"{note.removesuffix('.')}, in the stage {stage}." for note in diverged_notes(summary)]
+    for stage, earlier in summaries.items():
+        if earlier is not last:
+            notes += [f"{note.removesuffix('.')}, in the stage {stage}." for note in diverged_notes(earlier)]
     return Table(name, title, frame, tuple(columns), tuple(dict.fromkeys(notes)))
 
 
@@ -120,7 +115,7 @@ def _frame(
     comparable: bool,
 ) -> pd.DataFrame:
     """One row a variant; for each column: published, ours, its half-width, ours - published, and the verdict."""
-    by_row = {stage: {row["variant"]: row for row in rows(summary.frame)} for stage, summary in summaries.items()}
+    by_row = {stage: {row["variant"]: row for row in summary.rows} for stage, summary in summaries.items()}
     made = []
     for variant in next(iter(by_row.values())):
         line: dict[str, Any] = {"row": variant}
@@ -178,7 +173,6 @@ def _agreements(
     beside: Sequence[Beside],
     summaries: Mapping[str | None, Summary],
     baselines: Mapping[str, str] | None,
-    strict: bool,
 ) -> list[str]:
     """How far the study agrees with the paper's, for each column that we run."""
     notes = []
@@ -187,8 +181,7 @@ def _agreements(
         baseline = summary.plan["baseline"] if summary else None
         if summary is None or not baseline:
             continue
-        final = summary.final
-        values = top1_by_row(summary.plan, final)
+        values, images = summary.top1, summary.images
         for own in dict.fromkeys((baselines or {}).values()) or [baseline]:
             compared = [
                 name
@@ -203,8 +196,8 @@ def _agreements(
             ours = {name: values[name] for name in compared if name in theirs}
             if not ours or not values[own]:
                 continue
-            images = images_tested(final)
-            judged = effects(ours, values[own], margin=summary.plan["margin"], test_images=images, strict=strict)
+            margin, strict = summary.plan["margin"], summary.strict
+            judged = effects(ours, values[own], margin=margin, test_images=images, strict=strict)
             said = agreement(ours, values[own], theirs, judged, test_images=images)
             label = f"{part.header}, against {own}" if baselines else part.header
             notes.append(f"Agreement with the paper's study, {label}: {'; '.join(said.words)}.")

@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 
 from deit_ablate.errors import InputError
-from deit_ablate.report.figures.tokens import Array, Recorded, Row, left_out, recorded
 from deit_ablate.report.tables.table import Column, Table
+from deit_ablate.report.tables.tokens import Array, Recorded, RunGroup, left_out, recorded
 from deit_ablate.store import Store
 
 TRUTH = "ground truth"
@@ -70,47 +70,45 @@ def _between(one: Mapping[str, Array], two: Mapping[str, Array], same: bool) -> 
     return float(np.mean([np.mean(a != b) for a, b in pairs])) if pairs else 0.0
 
 
-def with_teachers(store: Store, rows: Sequence[Row]) -> list[Row]:
-    """These rows and, before them, the runs that taught those of a whole sweep: Table 4 has the convnet too.
+def with_teachers(store: Store, students: Sequence[RunGroup]) -> list[RunGroup]:
+    """These groups and, before them, the runs that taught those of a whole sweep: Table 4 has the convnet too.
 
     A teacher of several rows comes once; one that is named by a model or a file is no run and has no predictions.
     """
     taught: dict[tuple[str, ...], list[str]] = {}
-    for row in rows:
-        if row.asked:
+    for group in students:
+        if group.requested:
             continue
-        parents = [(store.recipe(run) or {"parents": {}})["parents"].get("teacher") for run in row.runs]
+        parents = [(store.recipe(run) or {"parents": {}})["parents"].get("teacher") for run in group.runs]
         teachers = tuple(dict.fromkeys(parent["run"] for parent in parents if parent))
         if teachers:
-            taught.setdefault(teachers, []).append(row.name)
-    present = {run for row in rows for run in row.runs}
-    return [
-        *(
-            Row("teacher" if len(taught) == 1 else f"teacher of {', '.join(names)}", teachers, asked=False)
-            for teachers, names in taught.items()
-            if not present.issuperset(teachers)
-        ),
-        *rows,
+            taught.setdefault(teachers, []).append(group.name)
+    present = {run for group in students for run in group.runs}
+    teachers_of = [
+        RunGroup("teacher" if len(taught) == 1 else f"teacher of {', '.join(names)}", teachers, requested=False)
+        for teachers, names in taught.items()
+        if not present.issuperset(teachers)
     ]
+    return [*teachers_of, *students]
 
 
-def predictions(store: Store, rows: Sequence[Row], head: str = "all") -> Predictions:
-    """The ground truth, then each row: its headline; with head "all" each head of a model with two, and both fused.
+def predictions(store: Store, groups: Sequence[RunGroup], head: str = "all") -> Predictions:
+    """The ground truth, then each group: its headline; with head "all" each head of a model with two, and both fused.
 
     ``head`` "class", "distillation" or "fused_softmax" takes that one of a model with two heads; a model with one head
     has no other. A row that shows one head is that head where ``head`` is "all". The same runs and head come once. Rows that
-    show the moving average (EMA) have no predictions on record: left out, or an InputError where asked for. Raises
+    show the moving average (EMA) have no predictions on record: left out, or an InputError where requested. Raises
     InputError also as ``tokens.recorded`` does, and for runs that were not tested on the same images.
     """
     if head != "all" and head not in HEADS:
         raise InputError(f"there is no head {head!r}", where=("--head", 0, 0), expected=", ".join([*HEADS, "all"]))
-    for row in rows:
-        if row.shows == "ema" and row.asked:
+    for group in groups:
+        if group.shows == "ema" and group.requested:
             raise InputError(
-                f"{row.name} shows the moving average of the weights, whose predictions are not recorded",
+                f"{group.name} shows the moving average of the weights, whose predictions are not recorded",
                 expected="a row of the raw weights",
             )
-    raw = [row for row in rows if row.shows != "ema"]
+    raw = [group for group in groups if group.shows != "ema"]
     every = recorded(store, raw)
     classifiers: dict[str, Mapping[str, Array]] = {TRUTH: {"": _same_truth(store, every)}}
     seen: set[tuple[str, frozenset[str]]] = set()
@@ -122,7 +120,7 @@ def predictions(store: Store, rows: Sequence[Row], head: str = "all") -> Predict
             if name in (*classifiers, "classifier"):  # the latter is the CSV's first column
                 name = f"{name} ({next(iter(kept.arrays))})"
             classifiers[name] = {run: arrays[f"test_pred_{key}"] for run, arrays in kept.arrays.items()}
-    ema = [row.name for row in rows if row.shows == "ema"]
+    ema = [group.name for group in groups if group.shows == "ema"]
     notes = [f"No predictions on record of the moving average (EMA): {', '.join(ema)}."] if ema else []
     return Predictions(classifiers, tuple(left_out(every, raw) + notes))
 
@@ -130,11 +128,11 @@ def predictions(store: Store, rows: Sequence[Row], head: str = "all") -> Predict
 def _heads(store: Store, kept: Recorded, head: str) -> dict[str, str]:
     """Name of a classifier -> the head whose predictions it is."""
     if not all("test_pred_distillation" in arrays for arrays in kept.arrays.values()):
-        return {kept.row.name: "class"}
-    chosen = [head] if head != "all" else [kept.row.shows] if kept.row.shows in HEADS else list(HEADS)
+        return {kept.group.name: "class"}
+    chosen = [head] if head != "all" else [kept.group.shows] if kept.group.shows in HEADS else list(HEADS)
     recipe = (store.recipe(next(iter(kept.arrays))) or {"recipe": {}})["recipe"]
     words = ALIKE if recipe.get("distill", {}).get("type") == "two-class-tokens" else HEADS
-    return {f"{kept.row.name}: {words[key]}": key for key in chosen}
+    return {f"{kept.group.name}: {words[key]}": key for key in chosen}
 
 
 def _same_truth(store: Store, every: Sequence[Recorded]) -> Array:
@@ -143,20 +141,20 @@ def _same_truth(store: Store, every: Sequence[Recorded]) -> Array:
     for kept in every:
         for run, arrays in kept.arrays.items():
             if "test_targets" not in arrays:
-                raise InputError(f"run {run} of {kept.row.name} has no predictions on record")
+                raise InputError(f"run {run} of {kept.group.name} has no predictions on record")
             data = ((store.recipe(run) or {}).get("recipe") or {}).get("data", {}).get("id", "")
             # The fingerprint is pinned under the data's id; where there is none (a copied store), the id stands for it.
             print_of = (store.data_facts(data) or {}).get("fingerprint") or data
             if first is None:
-                first = kept.row.name, data, print_of, arrays["test_targets"]
+                first = kept.group.name, data, print_of, arrays["test_targets"]
             elif print_of != first[2]:
                 raise InputError(
-                    f"{kept.row.name} was tested on the data {data}, {first[0]} on {first[1]}",
+                    f"{kept.group.name} was tested on the data {data}, {first[0]} on {first[1]}",
                     expected="runs on the same data",
                 )
             elif not np.array_equal(arrays["test_targets"], first[3]):
                 raise InputError(
-                    f"{kept.row.name} and {first[0]} were not tested on the same images: their true classes differ",
+                    f"{kept.group.name} and {first[0]} were not tested on the same images: their true classes differ",
                     expected="runs on the same test images",
                 )
     assert first is not None

@@ -10,16 +10,15 @@ import statistics
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from deit_ablate.identity import canonical_json
-from deit_ablate.report.frame import final_stage, read_plan, rows
+from deit_ablate.report.frame import final_stage
 from deit_ablate.report.stats.exact import Interval, mean_interval
 from deit_ablate.report.stats.power import confirmed_words, optimism
-from deit_ablate.report.summary import summarize
+from deit_ablate.report.summary import Summary
 from deit_ablate.report.tables.table import NOTHING, Column, Table, measure
 from deit_ablate.search.trials import Trial, best, measured, read_trials
 from deit_ablate.store import Store
@@ -127,12 +126,11 @@ def not_confirmed_words(plan: Mapping[str, Any]) -> str:
     return f"Nothing is confirmed yet: deit-ablate run with --confirm trains {trained}."
 
 
-def read_search(results: Path | str, sweep: str) -> Searched:
-    """Raises NoSweep where there is no such sweep, ValueError where it is no search."""
-    store = Store(results)
-    plan = read_plan(store, sweep)
+def read_search(summary: Summary) -> Searched:
+    """Raises ValueError where the sweep is no search."""
+    store, plan = summary.store, summary.plan
     if not is_search(plan):
-        raise ValueError(f"{sweep} is no search: its sweep file has no search block")
+        raise ValueError(f"{summary.sweep} is no search: its sweep file has no search block")
     search, objectives = plan["search"], plan["search"]["objectives"]
     trials, names = read_trials(store, plan), {number: name for name, number in search["winners"].items()}
     main = main_objective(objectives)
@@ -154,14 +152,12 @@ def read_search(results: Path | str, sweep: str) -> Searched:
         runs = [run for variant, _, stage, run in plan["cells"] if variant == name and stage == final]
         outcomes = [outcome for run in runs if (outcome := store.outcome(run)) and outcome["status"] == "done"]
         confirmed[number] = [tuple(measured(outcome, name) for name in objectives) for outcome in outcomes]
-    test = {}
-    if names:
-        told = {row["variant"]: row for row in rows(summarize(results, sweep).frame)}
-        test = {
-            number: Interval(row["top1_mean"], row["top1_half_width"], row["seeds"])
-            for number, name in names.items()
-            if (row := told.get(name))
-        }
+    found_rows = {row["variant"]: row for row in summary.rows}
+    test = {
+        number: Interval(row["top1_mean"], row["top1_half_width"], row["seeds"])
+        for number, name in names.items()
+        if (row := found_rows.get(name))
+    }
     trained = {asked["run"] for asked in search["asked"]} | {
         run for fresh in search["candidates"].values() for run in fresh
     }
@@ -182,12 +178,12 @@ def _values(store: Store, runs: Iterable[str], objective: str) -> list[float]:
 # -- the table -----------------------------------------------------------------------------------------------------
 
 
-def search_table(results: Path | str, sweep: str) -> Table:
+def search_table(summary: Summary) -> Table:
     """The best trials of each row (of two objectives the Pareto front), with intervals where there are several seeds.
 
-    Raises NoSweep, or ValueError for a sweep that is no search.
+    Raises ValueError for a sweep that is no search.
     """
-    return table_of(read_search(results, sweep))
+    return table_of(read_search(summary))
 
 
 def table_of(searched: Searched) -> Table:

@@ -8,14 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from deit_ablate.report.frame import rows
 from deit_ablate.report.stats.verdicts import ADDED_AFTER_LOOKING
-from deit_ablate.report.summary import Summary, summarize
+from deit_ablate.report.summary import Summary
 
 NOTHING = "–"
 NAMED = 20
@@ -56,13 +55,12 @@ class Table:
         return [[column.text(row) for column in self.columns] for row in rows(self.frame)]
 
 
-def sweep_table(results: Path | str, sweep: str, strict: bool = False) -> Table:
-    """The default table of any sweep: rows are variants, in the plan's order. Raises NoSweep.
+def sweep_table(summary: Summary) -> Table:
+    """The default table of any sweep: rows are variants, in the plan's order.
 
     Top-1 in percent with 95% t intervals over seeds, the difference from the baseline in points, paired by seed, and the
-    verdict on it. ``strict``: see ``summarize``.
+    verdict on it.
     """
-    summary = summarize(results, sweep, strict=strict)
     plan, frame = summary.plan, summary.frame
     unit, seconds = _time_unit(frame["train_seconds"])
     long_names = any(len(row["name"]) > LONG_NAME for row in plan["variants"])
@@ -83,10 +81,10 @@ def sweep_table(results: Path | str, sweep: str, strict: bool = False) -> Table:
         columns.insert(3, step)
     if not plan["baseline"]:
         columns = [column for column in columns if column.header not in ("differs in", "difference", "verdict")]
-    title = plan["title"] or sweep
+    title = plan["title"] or summary.sweep
     if plan["profile"]:
         title = f"{title}, profile {plan['profile']}"
-    return Table(sweep, title, frame, tuple(columns), tuple(footnotes(summary, timed=True)))
+    return Table(summary.sweep, title, frame, tuple(columns), tuple(footnotes(summary, timed=True)))
 
 
 def measure(mean: float, half_width: float, *, signed: bool = False, digits: int = 2) -> str:
@@ -142,7 +140,7 @@ def device_of(summary: Summary) -> str:
 
 def footnotes(summary: Summary, *, timed: bool = False) -> list[str]:
     """What a reader must know to take the table for what it is, a sentence each. ``timed``: it has a column of times."""
-    every, final = rows(summary.frame), summary.final
+    every, final = summary.rows, summary.final
     notes = []
     if any(row["seeds"] > 1 for row in every):
         notes.append("± is the half-width of a 95% t interval over seeds.")
@@ -155,7 +153,7 @@ def footnotes(summary: Summary, *, timed: bool = False) -> list[str]:
             "Each row has the changes of those above; step: its difference from the row above, paired by seed, with an interval of the same kind."
         )
     notes += _unfound(summary.plan)
-    notes += _leaking(summary)
+    notes += _not_isolated(summary)
     notes += _of_rows(summary)
     notes += _after_looking(summary)
     notes += _undecodable(final)
@@ -191,11 +189,11 @@ def _judged(summary: Summary, every: Sequence[Mapping[str, Any]]) -> list[str]:
     return notes
 
 
-def _leaking(summary: Summary) -> list[str]:
-    """What rows bring along beside what they declare, the same things together."""
+def _not_isolated(summary: Summary) -> list[str]:
+    """The undeclared changes of rows, the same ones together."""
     rows_of: dict[str, list[str]] = {}
-    for leak in summary.leaks:
-        rows_of.setdefault(str(leak), []).append(leak.row)
+    for change in summary.undeclared:
+        rows_of.setdefault(str(change), []).append(change.row)
     compared = len(summary.frame) - 1
     named = [
         f"{_listed(names) if len(names) < max(2, compared) else 'all rows'}: {what}" for what, names in rows_of.items()
@@ -263,7 +261,7 @@ def _chunks(final: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 def _shared_parents(summary: Summary) -> list[str]:
-    """Say it where all seeds of a row stand on one and the same run: its choice is in no interval."""
+    """Say it where all seeds of a row depend on one and the same run: its choice is in no interval."""
     final = summary.stage
     runs: dict[tuple[str, str], dict[int, str]] = {}
     for variant, seed, stage, run in summary.plan["cells"]:
@@ -310,7 +308,7 @@ def diverged_notes(summary: Summary) -> list[str]:
             )
     some: list[str] = []
     none: list[str] = []
-    for row in rows(summary.frame):
+    for row in summary.rows:
         if row["diverged"]:
             text = f"{row['variant']}: {row['diverged']} of {row['seeds_planned']} diverged ({_listed(why[row['variant']])})"
             (some if row["seeds"] else none).append(text)

@@ -23,7 +23,7 @@ def pixels(figure, path):
 
 @pytest.mark.parametrize("make", FIGURES)
 def test_a_figure_is_a_png_of_a_column_width_with_something_on_it(optimizers, tmp_path, make):
-    image = pixels(make(optimizers.root, "optimizers"), tmp_path / "x.png")
+    image = pixels(make(optimizers.summary()), tmp_path / "x.png")
     assert 200 < image.shape[0] < 2000
     assert (image < 128).any(axis=2).mean() > 0.005
     edge = np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]])
@@ -35,14 +35,14 @@ def test_a_figure_is_a_png_of_a_column_width_with_something_on_it(optimizers, tm
 def test_same_records_same_bytes(optimizers, tmp_path, make, suffix):
     paths = [tmp_path / f"{i}.{suffix}" for i in range(2)]
     for path in paths:
-        save(make(optimizers.root, "optimizers"), path)
+        save(make(optimizers.summary()), path)
     assert paths[0].read_bytes() == paths[1].read_bytes()
 
 
 def test_a_users_matplotlib_settings_change_nothing_and_are_left_alone(optimizers, tmp_path):
-    save(sweep_figure(optimizers.root, "optimizers"), tmp_path / "a.png")
+    save(sweep_figure(optimizers.summary()), tmp_path / "a.png")
     with matplotlib.rc_context({"font.size": 30, "axes.facecolor": "red", "savefig.dpi": 20}):
-        save(sweep_figure(optimizers.root, "optimizers"), tmp_path / "b.png")
+        save(sweep_figure(optimizers.summary()), tmp_path / "b.png")
         assert matplotlib.rcParams["font.size"] == 30
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
@@ -52,7 +52,7 @@ def texts(figure):
 
 
 def test_accuracies_are_where_the_table_says(optimizers):
-    figure = sweep_figure(optimizers.root, "optimizers")
+    figure = sweep_figure(optimizers.summary())
     (axes,) = figure.axes
     assert axes.get_xlabel().startswith("test top-1 (%)")
     marks = [line.get_xdata() for line in axes.lines if line.get_marker() == "o" and len(line.get_xdata()) == 1]
@@ -88,14 +88,14 @@ def test_accuracies_are_where_the_table_says(optimizers):
 )
 def test_figures_of_all_kinds_of_sweeps(study, tmp_path, make, rows):
     made = study(rows, baseline=next(iter(rows)))
-    assert len(np.unique(pixels(make(made.root, "study"), tmp_path / "x.png"))) > 10
+    assert len(np.unique(pixels(make(made.summary()), tmp_path / "x.png"))) > 10
 
 
 def test_no_finished_runs(study, tmp_path):
     made = study({"a": {0: "missing"}})
-    assert texts(sweep_figure(made.root, "study")) == {"no finished runs"}
-    assert texts(curves_figure(made.root, "study")) == {"no finished epochs"}
-    assert len(np.unique(pixels(sweep_figure(made.root, "study"), tmp_path / "x.png"))) > 10
+    assert texts(sweep_figure(made.summary())) == {"no finished runs"}
+    assert texts(curves_figure(made.summary())) == {"no finished epochs"}
+    assert len(np.unique(pixels(sweep_figure(made.summary()), tmp_path / "x.png"))) > 10
 
 
 def test_curves_are_means_of_finished_runs(study):
@@ -110,7 +110,7 @@ def test_curves_are_means_of_finished_runs(study):
             }
         }
     )
-    top, bottom = curves_figure(made.root, "study").axes
+    top, bottom = curves_figure(made.summary()).axes
     assert [list(line.get_ydata()) for line in top.lines if line.get_linestyle() == "-"] == [[15, 30, 45]]
     assert [list(line.get_ydata()) for line in bottom.lines if line.get_linestyle() == "-"] == [[1.5, 1.5, 1.5]]
     assert (top.get_ylabel(), bottom.get_ylabel(), bottom.get_xlabel()) == (
@@ -122,23 +122,21 @@ def test_curves_are_means_of_finished_runs(study):
 
 def test_without_a_validation_part(study):
     history = [{"epoch": e, "train_loss": 1.0 / e, "validation": None} for e in (1, 2, 3)]
-    figure = curves_figure(study({"a": {0: {"top1": 30.0, "history": history}}}).root, "study")
+    figure = curves_figure(study({"a": {0: {"top1": 30.0, "history": history}}}).summary())
     assert "not recorded" in texts(figure)
     assert "a" in texts(figure)
 
 
 def test_many_curves_name_the_baseline_and_the_extremes(study):
     made = study({f"v{i:02}": {0: 80.0 + i} for i in range(15)}, baseline="v07")
-    named = {text for text in texts(curves_figure(made.root, "study")) if text.startswith("v")} - {
-        "validation top-1 (%)"
-    }
+    named = {text for text in texts(curves_figure(made.summary())) if text.startswith("v")} - {"validation top-1 (%)"}
     assert named == {"v00", "v01", "v02", "v07", "v12", "v13", "v14"}
-    assert "grey: 8 other rows" in texts(curves_figure(made.root, "study"))
+    assert "grey: 8 other rows" in texts(curves_figure(made.summary()))
 
 
 def test_of_very_many_variants_the_extremes_are_drawn(study):
     made = study({f"v{i:03}": {0: 10.0 + i} for i in range(70)}, baseline="v035", epochs=1)
-    (axes,) = sweep_figure(made.root, "study").axes
+    (axes,) = sweep_figure(made.summary()).axes
     named = [label.get_text() for label in axes.get_yticklabels()]
     assert named == [f"v{i:03}" for i in (*range(29), 35, *range(40, 70))]
     assert axes.get_xlabel().endswith("highest and lowest 60 of 70 rows")

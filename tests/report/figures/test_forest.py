@@ -61,13 +61,13 @@ STUDIES: dict[str, Mapping[str, Mapping[int, Any]]] = {
 def test_it_is_drawn(study: Callable[..., Study], tmp_path: Path, name: str) -> None:
     rows = STUDIES[name]
     made = study(rows, baseline=next(iter(rows)), margin=0.5)
-    image = drawn(forest_figure(made.root, "study"), tmp_path / "x.png")
+    image = drawn(forest_figure(made.summary()), tmp_path / "x.png")
     assert (image < 128).any(axis=2).mean() > 0.002
     assert image.shape[0] < 6000
 
 
 def test_it_says_what_the_table_says(study: Callable[..., Study]) -> None:
-    figure = forest_figure(study(STUDIES["diverged and missing"], baseline="base", margin=0.5).root, "study")
+    figure = forest_figure(study(STUDIES["diverged and missing"], baseline="base", margin=0.5).summary())
     found = "\n".join(texts(figure))
     assert "difference from base in test top-1 (points)" in found
     assert "±0.5" in found
@@ -79,7 +79,7 @@ def test_it_says_what_the_table_says(study: Callable[..., Study]) -> None:
 
 def test_of_very_many_rows_those_that_differ_most_are_drawn(study: Callable[..., Study], tmp_path: Path) -> None:
     made = study({"base": {0: 90.0}, **{f"row {i}": {0: 90 + i / 10} for i in range(100)}}, baseline="base")
-    figure = forest_figure(made.root, "study")
+    figure = forest_figure(made.summary())
     assert drawn(figure, tmp_path / "x.png").shape[0] < 6000
     labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert labels == [f"row {i}" for i in range(100 - MOST, 100)]
@@ -87,11 +87,11 @@ def test_of_very_many_rows_those_that_differ_most_are_drawn(study: Callable[...,
 
 
 def test_without_a_baseline_and_without_pairs_it_says_so(study: Callable[..., Study]) -> None:
-    assert texts(forest_figure(study({"a": row(90)}, name="none").root, "none")) == ["no differences from a baseline"]
+    assert texts(forest_figure(study({"a": row(90)}, name="none").summary())) == ["no differences from a baseline"]
     made = study({"base": row(90), "a": {0: "missing"}}, name="early", baseline="base")
-    assert texts(forest_figure(made.root, "early")) == ["no finished pairs"]
+    assert texts(forest_figure(made.summary())) == ["no finished pairs"]
     made = study({"base": row(90)}, name="alone", baseline="base")
-    assert texts(forest_figure(made.root, "alone")) == ["no finished pairs"]
+    assert texts(forest_figure(made.summary())) == ["no finished pairs"]
 
 
 @pytest.mark.parametrize("suffix", ["png", "pdf", "svg"])
@@ -99,5 +99,5 @@ def test_same_records_same_bytes(study: Callable[..., Study], tmp_path: Path, su
     made = study(STUDIES["diverged and missing"], baseline="base", margin=0.5)
     paths = [tmp_path / f"{number}.{suffix}" for number in range(2)]
     for path in paths:
-        save(forest_figure(made.root, "study"), path)
+        save(forest_figure(made.summary()), path)
     assert paths[0].read_bytes() == paths[1].read_bytes()

@@ -17,19 +17,19 @@ from studies import Study, record
 from deit_ablate import shipped
 from deit_ablate.errors import InputError
 from deit_ablate.report.figures.style import save
-from deit_ablate.report.figures.tokens import (
-    Row,
+from deit_ablate.report.figures.tokens import tokens_figure
+from deit_ablate.report.frame import NoSweep, read_plan
+from deit_ablate.report.tables.render import to_csv, to_markdown
+from deit_ablate.report.tables.tokens import (
+    RunGroup,
     Similarities,
     Similarity,
+    groups,
     published,
     similarities,
-    sweep_rows,
-    tokens_figure,
     tokens_table,
     tokens_values,
 )
-from deit_ablate.report.frame import NoSweep
-from deit_ablate.report.tables.render import to_csv, to_markdown
 from deit_ablate.store import Store
 
 
@@ -56,7 +56,7 @@ def two_tokens(study: Callable[..., Study]) -> Study:
 
 
 def found_in(study: Study, *more: str) -> Similarities:
-    return similarities(study.store, sweep_rows(study.store, "study", *more))
+    return similarities(study.store, groups(read_plan(study.store, "study"), *more))
 
 
 def test_a_sweep_gives_its_rows_of_two_tokens_each_runs_once(two_tokens: Study) -> None:
@@ -104,8 +104,8 @@ def test_models_of_different_depth_stand_in_one_table() -> None:
 
 
 def test_one_seed_of_a_row_is_a_row_of_its_own(two_tokens: Study) -> None:
-    (row,) = sweep_rows(two_tokens.store, "study", "hard token", "1")
-    assert row == Row("hard token:1", (two_tokens.runs["hard token", 1],))
+    (row,) = groups(read_plan(two_tokens.store, "study"), "hard token", "1")
+    assert row == RunGroup("hard token:1", (two_tokens.runs["hard token", 1],))
     (found,) = similarities(two_tokens.store, [row]).rows
     assert found.mean == pytest.approx([-0.1, 0.3, 0.8])
     # A run that ended at chance is in no row, but can be looked at when it is named.
@@ -115,12 +115,12 @@ def test_one_seed_of_a_row_is_a_row_of_its_own(two_tokens: Study) -> None:
 
 def test_an_earlier_stage_is_reached_by_its_name(study: Callable[..., Study]) -> None:
     made = study({"a": {0: 90.0}, "b": {0: 91.0}}, teacher=97.0)
-    assert [row.runs for row in sweep_rows(made.store, "study")] == [(made.runs["a", 0],), (made.runs["b", 0],)]
-    first, second = sweep_rows(made.store, "study", "*", "*", "teacher")
-    assert first == Row("a:*:teacher", (made.teacher,), asked=False)
+    assert [row.runs for row in groups(read_plan(made.store, "study"))] == [(made.runs["a", 0],), (made.runs["b", 0],)]
+    first, second = groups(read_plan(made.store, "study"), "*", "*", "teacher")
+    assert first == RunGroup("a:*:teacher", (made.teacher,), requested=False)
     assert second.runs == first.runs
     with pytest.raises(NoSweep):
-        sweep_rows(made.store, "nothing")
+        groups(read_plan(made.store, "nothing"))
 
 
 @pytest.mark.parametrize(
@@ -137,12 +137,12 @@ def test_what_lacks_two_tokens_is_named(two_tokens: Study, named: list[str], say
 
 
 def test_a_sweep_without_any_is_refused(two_tokens: Study, study: Callable[..., Study]) -> None:
-    rows = [row for row in sweep_rows(two_tokens.store, "study") if row.name == "none"]
+    rows = [row for row in groups(read_plan(two_tokens.store, "study")) if row.name == "none"]
     with pytest.raises(InputError, match="no two tokens in any of none"):
         similarities(two_tokens.store, rows)
     unfinished = study({"a": {0: "missing"}}, name="unfinished")
     with pytest.raises(InputError, match="none of these is done: a"):
-        similarities(unfinished.store, sweep_rows(unfinished.store, "unfinished"))
+        similarities(unfinished.store, groups(read_plan(unfinished.store, "unfinished")))
 
 
 def test_arrays_that_are_gone_or_changed_are_no_numbers(two_tokens: Study) -> None:
@@ -163,7 +163,7 @@ def test_the_published_numbers_are_data_with_their_source() -> None:
         ("two class tokens", "input", 0.999),
     ]
     assert all("2012.12877v2" in number.source for number in published())
-    source = (shipped.folder("analysis").parent / "deit_ablate" / "report" / "figures" / "tokens.py").read_text()
+    source = (shipped.folder("analysis").parent / "deit_ablate" / "report" / "tables" / "tokens.py").read_text()
     assert not any(f"{number.cosine:g}" in source for number in published())
 
 
@@ -233,9 +233,11 @@ def test_what_training_records_is_what_is_read(
 ) -> None:
     path = sweep("seeds: 2\nvariants: {two: {distill.type: two-class-tokens}, one: {}}\n")
     assert not launch(path).failed()
-    both, one = sweep_rows(store, "tiny")
+    both, one = groups(read_plan(store, "tiny"))
     # Named one by one, as so short a training may end at chance.
-    found = similarities(store, [Row(run, (run,)) for run in both.runs] + [Row("one", one.runs, asked=False)])
+    found = similarities(
+        store, [RunGroup(run, (run,)) for run in both.runs] + [RunGroup("one", one.runs, requested=False)]
+    )
     assert [row.name for row in found.rows] == list(both.runs)
     for row in found.rows:
         assert row.mean.shape == (2,), "the input and one block"

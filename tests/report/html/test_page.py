@@ -20,6 +20,8 @@ from deit_ablate import files
 from deit_ablate.report.frame import NoSweep
 from deit_ablate.report.html import page, write_index, write_page
 from deit_ablate.report.html.redaction import NAME, PATH, Redactor, user_names
+from deit_ablate.report.summary import summarize
+from deit_ablate.store import Store
 
 HOSTILE = '<script>document.title="run by a name"</script>"\'><img src=x onerror=\'document.title="run"\'>\u202eevil\x1b[31m\x00&amp;'
 ATTACKS = (
@@ -77,7 +79,7 @@ def judged(study: Make) -> Any:
 
 
 def test_findings_are_sentences(judged: Any) -> None:
-    said = text_of(page(judged.root, "judged"))
+    said = text_of(page(judged.summary()))
     assert "2 rows were compared with the baseline: 1 worse and 1 undecided." in said
     # differences −2.0, −1.9, −1.9, −2.2, −1.9: mean −1.98
     assert re.search(
@@ -100,7 +102,7 @@ def test_findings_are_sentences(judged: Any) -> None:
 def test_footnotes_and_columns_are_the_tables(judged: Any) -> None:
     from deit_ablate.report.tables.table import sweep_table
 
-    said, table = text_of(page(judged.root, "judged")), sweep_table(judged.root, "judged")
+    said, table = text_of(page(judged.summary())), sweep_table(judged.summary())
     for note in table.footnotes:
         assert note in said
     for row in table.rows():
@@ -112,7 +114,7 @@ def test_failures_come_with_their_logs(optimizers: Any) -> None:
     run = optimizers.runs["lamb", 2]
     log = optimizers.store.attempts(run)[-1].log
     log.write_text("\n".join(f"line {i} of <b>the log</b>\x1b[31m" for i in range(100)) + "\n")
-    document = page(optimizers.root, "optimizers")
+    document = page(optimizers.summary())
     said = text_of(document)
     assert "Runs that failed or diverged (2)" in said
     assert "It said: it fell over" in said
@@ -142,7 +144,7 @@ def test_failures_come_with_their_logs(optimizers: Any) -> None:
 def test_sweeps_in_every_state(study: Make, rows: dict[str, Any], baseline: str | None) -> None:
     made = study(rows, baseline=baseline and next(iter(rows)))
     for redact in (False, True):
-        document = page(made.root, "study", redact=redact)
+        document = page(made.summary(), redact=redact)
         said = text_of(document)
         assert "nan" not in said.replace("Baseline", "").lower().replace("provenance", "")
         assert not re.search(r"\b(None|inf)\b", said)
@@ -153,18 +155,22 @@ def test_sweeps_in_every_state(study: Make, rows: dict[str, Any], baseline: str 
 
 def test_no_sweep(tmp_path: Path) -> None:
     with pytest.raises(NoSweep):
-        page(tmp_path, "nowhere")
+        page(summarize(Store(tmp_path), "nowhere"))
 
 
 # -- one file, the same bytes --------------------------------------------------------------------------------------
 
 
 def test_the_same_records_give_the_same_bytes(optimizers: Any, tmp_path: Path) -> None:
-    first = write_page(optimizers.root, "optimizers").read_bytes()
+    first = write_page(optimizers.summary()).read_bytes()
     copy = tmp_path / "elsewhere" / "copied"
     shutil.copytree(optimizers.root, copy)
-    assert page(copy, "optimizers").encode() == first
-    code = "import sys; from deit_ablate.report.html import page; sys.stdout.buffer.write(page(sys.argv[1], 'optimizers').encode())"
+    assert page(summarize(Store(copy), "optimizers")).encode() == first
+    code = (
+        "import sys; from deit_ablate.report.html import page; from deit_ablate.report.summary import summarize; "
+        "from deit_ablate.store import Store; "
+        "sys.stdout.buffer.write(page(summarize(Store(sys.argv[1]), 'optimizers')).encode())"
+    )
     again = subprocess.run(
         [sys.executable, "-c", code, str(optimizers.root)],
         capture_output=True,
@@ -174,7 +180,7 @@ def test_the_same_records_give_the_same_bytes(optimizers: Any, tmp_path: Path) -
 
 
 def test_nothing_is_loaded_from_elsewhere(judged: Any) -> None:
-    document = page(judged.root, "judged")
+    document = page(judged.summary())
     policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]+)"', document)
     assert policy
     assert "default-src 'none'" in policy[1]
@@ -214,10 +220,10 @@ def test_redaction(judged: Any) -> None:
         "saved to ~alice/out, /scratch/alice/b c",
     )
     attempt.log.write_text("\n".join(lines))
-    open_ = text_of(page(judged.root, "judged"))
+    open_ = text_of(page(judged.summary()))
     for secret in secrets:
         assert secret in open_, secret
-    closed = page(judged.root, "judged", redact=True)
+    closed = page(judged.summary(), redact=True)
     for secret in (*secrets, "ALICE", "node17", "login.lab.edu"):
         assert secret.lower() not in closed.lower(), secret
     said = text_of(closed)
@@ -249,21 +255,21 @@ def test_redaction_leaves_the_rest_alone() -> None:
 def test_the_index_writes_what_is_missing_or_older(optimizers: Any) -> None:
     root = optimizers.root
     report = root / "optimizers" / "report.html"
-    first = write_index(root)
+    first = write_index(optimizers.store)
     assert first.pages == (report,)
     said = text_of(first.index.read_text())
     assert "Optimizer ablation" in said
     assert "7 done, 1 diverged, 1 failed" in said
     assert 'href="optimizers/report.html"' in first.index.read_text()
-    assert write_index(root).pages == (), "nothing has changed"
+    assert write_index(optimizers.store).pages == (), "nothing has changed"
     plan = optimizers.store.sweeps.plan("optimizers")
     optimizers.store.sweeps.save_plan("optimizers", plan | {"title": "Another title"})
-    assert write_index(root).pages == (report,)
+    assert write_index(optimizers.store).pages == (report,)
     assert "Another title" in report.read_text()
-    assert write_index(root, redact=True).pages == (report,), "what was written was not redacted"
+    assert write_index(optimizers.store, redact=True).pages == (report,), "what was written was not redacted"
     (root / "broken").mkdir()
     (root / "broken" / "plan.json").write_text("{}")
-    written = write_index(root, redact=True)
+    written = write_index(optimizers.store, redact=True)
     assert set(written.unreadable) == {"broken"}
     assert "Another title" in text_of(written.index.read_text())
 
@@ -287,7 +293,7 @@ def test_the_command(optimizers: Any, tmp_path: Path) -> None:
 
 
 def test_it_works_in_a_browser(browser: Browser, judged: Any) -> None:
-    path = write_page(judged.root, "judged")
+    path = write_page(judged.summary())
     for dark in (True, False):
         browser.open(path, dark=dark)
         assert browser.messages == []
@@ -326,14 +332,14 @@ def test_it_works_in_a_browser(browser: Browser, judged: Any) -> None:
 @pytest.mark.parametrize("width", [320, 360, 768])
 def test_no_page_is_wider_than_its_screen(browser: Browser, judged: Any, study: Make, width: int) -> None:
     long = "averylongname" * 12
-    paths = [write_page(judged.root, "judged"), write_index(judged.root).index]
+    paths = [write_page(judged.summary()), write_index(judged.store).index]
     made = study(
         {long: {0: 90.0, 1: 91.0, 2: 92.0}, f"{long}2": {0: 80.0, 1: 81.0, 2: 85.0}},
         name="wide",
         title=long,
         baseline=long,
     )
-    paths.append(write_page(made.root, "wide"))
+    paths.append(write_page(made.summary()))
     for path in paths:
         browser.open(path, width=width, height=740)
         browser.evaluate("document.querySelectorAll('details').forEach(box => { box.open = true; })")
@@ -368,8 +374,8 @@ CONTRAST = """
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_text_can_be_read(browser: Browser, optimizers: Any, judged: Any, dark: bool) -> None:
-    for root, name in ((optimizers.root, "optimizers"), (judged.root, "judged")):
-        browser.open(write_page(root, name), dark=dark)
+    for made in (optimizers, judged):
+        browser.open(write_page(made.summary()), dark=dark)
         assert browser.evaluate(CONTRAST) == [], "WCAG AA asks for 4.5 to 1"
 
 
@@ -398,7 +404,7 @@ def test_nothing_that_a_name_holds_is_run(browser: Browser, study: Make) -> None
         plan | {"profile": HOSTILE, "source": f"../{HOSTILE}.yaml", "asked": {"sets": [HOSTILE], "profile": HOSTILE}},
     )
     for redact in (False, True):
-        for path in (write_page(made.root, "hostile", redact=redact), write_index(made.root, redact=redact).index):
+        for path in (write_page(made.summary(), redact=redact), write_index(made.store, redact=redact).index):
             document = path.read_text()
             assert not {"\u202e", "\x1b", "\x00"} & set(document)
             browser.open(path)
@@ -421,7 +427,7 @@ def test_nothing_that_a_name_holds_is_run(browser: Browser, study: Make) -> None
 
 def test_the_policy_holds(browser: Browser, judged: Any, tmp_path: Path) -> None:
     """Were something not escaped, it would still not run."""
-    document = page(judged.root, "judged")
+    document = page(judged.summary())
     attack = "<script>document.title='run'</script><img src=x onerror=\"document.title='run'\"><p style='color: red'>"
     path = tmp_path / "attacked.html"
     path.write_text(document.replace("</main>", attack + "</main>"))
@@ -431,7 +437,7 @@ def test_the_policy_holds(browser: Browser, judged: Any, tmp_path: Path) -> None
 
 
 def test_paper(browser: Browser, judged: Any, tmp_path: Path) -> None:
-    browser.open(write_page(judged.root, "judged"))
+    browser.open(write_page(judged.summary()))
     browser.evaluate("window.dispatchEvent(new Event('beforeprint'))")
     assert browser.evaluate("document.querySelectorAll('details.print:not([open])').length") == 0
     browser.evaluate("window.dispatchEvent(new Event('afterprint'))")
@@ -448,6 +454,6 @@ def test_hundreds_of_runs(study: Make) -> None:
         epochs=3,
     )
     start = time.process_time()
-    write_page(made.root, "study")
+    write_page(made.summary())
     assert time.process_time() - start < 4
     assert (made.root / "study" / "report.html").stat().st_size < 1_000_000

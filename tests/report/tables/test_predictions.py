@@ -15,9 +15,10 @@ from studies import Study, arrays_of, record
 
 from deit_ablate import files
 from deit_ablate.errors import InputError
-from deit_ablate.report.figures.tokens import Row, sweep_rows
+from deit_ablate.report.frame import read_plan
 from deit_ablate.report.tables.predictions import TRUTH, disagreement, disagreement_table, predictions, with_teachers
 from deit_ablate.report.tables.render import to_csv, to_markdown
+from deit_ablate.report.tables.tokens import RunGroup, groups
 from deit_ablate.store import Store
 
 TRUE = [0, 1, 2, 3]
@@ -91,7 +92,7 @@ def table4(study: Callable[..., Study]) -> Study:
 
 
 def matrix(study: Study, *more: str, head: str = "all") -> pd.DataFrame:
-    rows = with_teachers(study.store, sweep_rows(study.store, "study", *more))
+    rows = with_teachers(study.store, groups(read_plan(study.store, "study"), *more))
     return disagreement(predictions(study.store, rows, head).classifiers)
 
 
@@ -127,8 +128,8 @@ def test_rows_that_have_their_own_teachers_and_names_that_clash(study: Callable[
     taught_on_the_same(made)
     for run in (made.teacher, *made.runs.values()):
         record(made, run, **arrays_of(targets=TRUE, **{"class": TRUE}))
-    rows = with_teachers(made.store, sweep_rows(made.store, "study"))
-    assert rows[0] == Row("teacher", (made.teacher,), asked=False)
+    rows = with_teachers(made.store, groups(read_plan(made.store, "study")))
+    assert rows[0] == RunGroup("teacher", (made.teacher,), requested=False)
     names = list(predictions(made.store, rows).classifiers)
     assert names == [TRUTH, "teacher", f"teacher ({made.runs['teacher', 0]})", "b"]
 
@@ -138,12 +139,12 @@ def test_two_class_tokens_are_not_called_distillation(tmp_path: Path, study: Cal
     recipe = {"data": {"id": "study"}, "distill": {"type": "two-class-tokens"}, "seed": 0}
     run = made.run(recipe, {}, 50.0)
     record(made, run, **arrays_of(targets=TRUE, distillation=TRUE, fused_softmax=TRUE, **{"class": TRUE}))
-    names = list(predictions(made.store, [Row("two", (run,))]).classifiers)
+    names = list(predictions(made.store, [RunGroup("two", (run,))]).classifiers)
     assert names == [TRUTH, "two: first token only", "two: second token only", "two: both tokens"]
 
 
 def test_the_table_and_its_csv(table4: Study) -> None:
-    rows = with_teachers(table4.store, sweep_rows(table4.store, "study"))
+    rows = with_teachers(table4.store, groups(read_plan(table4.store, "study")))
     table = disagreement_table(predictions(table4.store, rows))
     text = to_markdown(table)
     assert "# Disagreement: share of 4 test images that are classified differently" in text
@@ -158,12 +159,12 @@ def test_the_table_and_its_csv(table4: Study) -> None:
 # -- the same data -------------------------------------------------------------------------------------------------
 
 
-def two_of(study: Callable[..., Study], targets: list[int], data: str) -> tuple[Study, list[Row]]:
+def two_of(study: Callable[..., Study], targets: list[int], data: str) -> tuple[Study, list[RunGroup]]:
     made = study({"a": {0: 50.0}})
     other = made.run({"data": {"id": data}, "seed": 0}, {}, 50.0)
     record(made, made.runs["a", 0], **arrays_of(targets=TRUE, **{"class": TRUE}))
     record(made, other, **arrays_of(targets=targets, **{"class": targets}))
-    return made, [Row("a", (made.runs["a", 0],)), Row("other", (other,))]
+    return made, [RunGroup("a", (made.runs["a", 0],)), RunGroup("other", (other,))]
 
 
 def test_other_data_are_refused(study: Callable[..., Study]) -> None:
@@ -194,7 +195,7 @@ def test_a_run_without_predictions_is_refused(study: Callable[..., Study]) -> No
     made = study({"a": {0: {"status": "diverged", "reason": "non-finite loss"}}})
     record(made, made.runs["a", 0])
     with pytest.raises(InputError, match="no predictions on record"):
-        predictions(made.store, [Row("a:0", (made.runs["a", 0],))])
+        predictions(made.store, [RunGroup("a:0", (made.runs["a", 0],))])
 
 
 # -- the command ---------------------------------------------------------------------------------------------------
@@ -215,8 +216,10 @@ def test_what_training_records_adds_up_to_its_accuracy(
 ) -> None:
     path = sweep("seeds: 2\nvariants: {two: {distill.type: two-class-tokens}, one: {}}\n")
     assert not launch(path).failed()
-    rows = sweep_rows(store, "tiny")
-    rows = [Row(run, (run,)) for row in rows for run in row.runs]  # one by one: so short a training may end at chance
+    rows = groups(read_plan(store, "tiny"))
+    rows = [
+        RunGroup(run, (run,)) for row in rows for run in row.runs
+    ]  # one by one: so short a training may end at chance
     found = predictions(store, rows)
     assert found.images == 599
     wrong = disagreement(found.classifiers)[TRUTH]

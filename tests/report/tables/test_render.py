@@ -36,7 +36,7 @@ def one(text: str, **more) -> Table:
 
 
 def test_markdown_of_the_example(optimizers):
-    lines = to_markdown(sweep_table(optimizers.root, "optimizers")).splitlines()
+    lines = to_markdown(sweep_table(optimizers.summary())).splitlines()
     assert lines[:7] == [
         "# Optimizer ablation, profile digits",
         "",
@@ -50,7 +50,7 @@ def test_markdown_of_the_example(optimizers):
 
 
 def test_csv_of_the_example(optimizers):
-    rows = list(csv.DictReader(io.StringIO(to_csv(sweep_table(optimizers.root, "optimizers")))))
+    rows = list(csv.DictReader(io.StringIO(to_csv(sweep_table(optimizers.summary())))))
     assert [row["variant"] for row in rows] == ["adamw", "sgd", "lamb"]
     assert [row["baseline"] for row in rows] == ["true", "false", "false"]
     assert [float(row["top1_mean"]) for row in rows] == [98, 96, 98.75]
@@ -58,7 +58,7 @@ def test_csv_of_the_example(optimizers):
 
 
 def test_latex_of_the_example(optimizers):
-    text = to_latex(sweep_table(optimizers.root, "optimizers"))
+    text = to_latex(sweep_table(optimizers.summary()))
     assert text.splitlines()[:10] == [
         r"% \usepackage{booktabs,graphicx}",
         r"\begin{table}",
@@ -80,7 +80,7 @@ def test_latex_of_the_example(optimizers):
 
 @pytest.mark.parametrize("form", RENDERERS)
 def test_same_records_same_bytes(optimizers, form):
-    first, second = (RENDERERS[form](sweep_table(optimizers.root, "optimizers")).encode() for _ in range(2))
+    first, second = (RENDERERS[form](sweep_table(optimizers.summary())).encode() for _ in range(2))
     assert first == second
 
 
@@ -197,8 +197,8 @@ def test_latex_compiles_and_no_table_is_wider_than_the_page(tmp_path, study, opt
     differs = {name: {"optimizer.name": ["unbroken" * 5, "sgd"], "model.options.depth": [2, 4]} for name in long}
     wide = study(long, name="wide", baseline=next(iter(long)), differs=differs, kind="cumulative")
     papers = [shipped_sweep(name, lambda cell: 80.0 + cell.seed, profile="imagenet") for name in ("table5", "table8")]
-    tables = [sweep_table(made.root, made.name) for made in (optimizers, hostile, wide, *papers)]
-    tables += [paper_analysis(made.root, made.name).table(made.root, made.name) for made in papers]
+    tables = [sweep_table(made.summary()) for made in (optimizers, hostile, wide, *papers)]
+    tables += [paper_analysis(made.summary()).table(made.summary()) for made in papers]
     body = "\n".join(map(to_latex, tables))
     assert "U+2713" not in body, "a tick has a sign"
     packages = "\\usepackage{booktabs,graphicx}"

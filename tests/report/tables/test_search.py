@@ -30,6 +30,7 @@ from deit_ablate.report import write
 from deit_ablate.report.figures import search as figures_of
 from deit_ablate.report.figures.style import save
 from deit_ablate.report.html import page, write_index
+from deit_ablate.report.summary import Summary, summarize
 from deit_ablate.report.tables import search as tables_of
 from deit_ablate.store import Store
 
@@ -67,6 +68,9 @@ class Made:
     def outcome(self, run: str) -> dict[str, Any]:
         return Store(self.root).outcome(run) or {}
 
+    def summary(self, sweep: str = "one") -> Summary:
+        return summarize(Store(self.root), sweep)
+
     def plan(self, sweep: str = "one") -> dict[str, Any]:
         return Store(self.root).sweeps.plan(sweep) or {}
 
@@ -80,7 +84,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, pool: ProcessPool) -> Made:
         path = folder / f"{name}.yaml"
         path.write_text(BASE + text)
         launch_search(path, Store(results), pool, confirm=confirm)
-        write.write_report(results, name)
+        write.write_report(summarize(Store(results), name))
 
     run("one", ONE, confirm=False)
     shutil.copytree(results, folder / "before" / "results")
@@ -160,7 +164,7 @@ def test_the_table_says_what_to_mind(made: Made) -> None:
 
 def test_expected_optimism_by_hand(made: Made) -> None:
     """Values 1, 2, 3 (variance 1) and noise of variance 0.02: 0.02 / 1 x 3 / (2 sqrt(pi)), the mean largest of three."""
-    read = tables_of.read_search(made.root, "one")
+    read = tables_of.read_search(made.summary())
     row = next(found for found in read.rows if found.row == "adamw")
     trials = [replace(row.trials[0], number=n, values=(float(n),)) for n in (1, 2, 3)]
     own = replace(row, trials=trials, fresh={1: [0.9, 1.1], 2: [5.0]})
@@ -203,9 +207,9 @@ def test_commands_show_it(made: Made, tmp_path: Path) -> None:
 
 
 def test_a_sweep_that_is_no_search_has_none(optimizers: Any, command: Command) -> None:
-    assert write.write_search(optimizers.root, "optimizers") == []
+    assert write.write_search(optimizers.summary()) == []
     with pytest.raises(ValueError, match="no search"):
-        tables_of.search_table(optimizers.root, "optimizers")
+        tables_of.search_table(optimizers.summary())
     done = command("table", "optimizers", "--search", "--results", optimizers.root, code=2)
     assert "optimizers is no search" in done.stderr
 
@@ -220,7 +224,8 @@ def test_the_analysis_is_a_script(made: Made) -> None:
 
 def test_a_search_table_needs_neither_torch_nor_matplotlib_nor_optuna(made: Made) -> None:
     code = (
-        "import sys; from deit_ablate.report import write; print(write.markdown(sys.argv[1], 'one')); "
+        "import sys; from deit_ablate.report import write; from deit_ablate.report.summary import summarize; "
+        "from deit_ablate.store import Store; print(write.markdown(summarize(Store(sys.argv[1]), 'one'))); "
         "assert not {'torch', 'matplotlib', 'optuna', 'scipy.stats'} & sys.modules.keys()"
     )
     done = subprocess.run(
@@ -235,10 +240,10 @@ def test_a_pruned_trial_has_no_value(copied: Made) -> None:
     run = copied.root / "runs" / shown[0]["run"]
     (run / "outcome.json").unlink()
     files.replace(run / "a0001" / "exit.json", files.to_json({"class": "paused", "message": "paused"}))
-    table = tables_of.search_table(copied.root, "one")
+    table = tables_of.search_table(copied.summary())
     assert {row[1] for row in table.rows()} == {winner, *(row["trial"] for row in shown[1:])}
     assert any(re.match(r"adamw: 5 trials: \d complete, 1 pruned", note) for note in table.footnotes)
-    assert "Not finished" not in page(copied.root, "one")
+    assert "Not finished" not in page(copied.summary())
 
 
 def test_two_objectives_show_the_front(made: Made) -> None:
@@ -266,7 +271,7 @@ def expected(kinds: str, row: str = "") -> set[str]:
 def test_figures(made: Made, tmp_path: Path) -> None:
     """The same bytes each time; nothing of them stays behind in matplotlib."""
     before = dict(matplotlib.rcParams)
-    figures = figures_of.search_figures(made.root, "one")
+    figures = figures_of.search_figures(made.summary())
     assert set(figures) == expected("history importances slices contour", "-adamw")
     from matplotlib import pyplot
 
@@ -274,7 +279,7 @@ def test_figures(made: Made, tmp_path: Path) -> None:
     assert {key: value for key, value in matplotlib.rcParams.items() if key != "backend"} == {
         key: value for key, value in before.items() if key != "backend"
     }
-    again = figures_of.search_figures(made.root, "one")
+    again = figures_of.search_figures(made.summary())
     for form in ("png", "svg"):
         for name in figures:
             save(figures[name], tmp_path / f"one.{form}")
@@ -283,7 +288,7 @@ def test_figures(made: Made, tmp_path: Path) -> None:
 
 
 def test_figures_say_what_is_drawn(made: Made) -> None:
-    figures = figures_of.search_figures(made.root, "one")
+    figures = figures_of.search_figures(made.summary())
     history = figures["search-history-adamw"].axes[0]
     assert history.get_ylabel() == "validation top-1 (%)"
     numbers = [trial["number"] for trial in made.plan()["search"]["asked"] if trial["row"] == "adamw"]
@@ -291,12 +296,12 @@ def test_figures_say_what_is_drawn(made: Made) -> None:
     assert [format_(place, None) for place in range(len(numbers))] == [str(number) for number in numbers]
     labels = {axes.get_xlabel() for axes in figures["search-slices-adamw"].axes}
     assert {"base_lr", "drop_path", "color_jitter"} <= labels
-    front = figures_of.search_figures(made.root, "two")["search-front"].axes[0]
+    front = figures_of.search_figures(made.summary("two"))["search-front"].axes[0]
     assert (front.get_xlabel(), front.get_ylabel()) == ("validation top-1 (%)", "parameters")
 
 
 def test_the_front_is_drawn_of_two_objectives(made: Made) -> None:
-    assert expected("history front importances slices") <= set(figures_of.search_figures(made.root, "two"))
+    assert expected("history front importances slices") <= set(figures_of.search_figures(made.summary("two")))
 
 
 def test_without_scikit_learn_importances_are_left_out(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -304,7 +309,7 @@ def test_without_scikit_learn_importances_are_left_out(made: Made, monkeypatch: 
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, *more: None if name == "sklearn" else find(name, *more)
     )
-    assert set(figures_of.search_figures(made.root, "one")) == expected("history slices contour", "-adamw")
+    assert set(figures_of.search_figures(made.summary())) == expected("history slices contour", "-adamw")
 
 
 # -- the page ------------------------------------------------------------------------------------------------------
@@ -317,7 +322,7 @@ def section(document: str) -> str:
 
 
 def test_the_page_tells_of_the_search(made: Made) -> None:
-    document = page(made.root, "one")
+    document = page(made.summary())
     part = section(document)
     text = html.unescape(re.sub(r"<[^>]+>", " ", part))
     for words in (
@@ -332,21 +337,21 @@ def test_the_page_tells_of_the_search(made: Made) -> None:
         assert words in text
     winner = made.plan()["search"]["winners"]["adamw"]
     assert f"adamw, trial {winner}: search value" in text
-    assert part.count("data:image/svg+xml;base64,") == len(figures_of.search_figures(made.root, "one"))
+    assert part.count("data:image/svg+xml;base64,") == len(figures_of.search_figures(made.summary()))
     stuck = next(trial["number"] for trial in made.plan()["search"]["asked"] if trial["row"] == "stuck")
     assert f"stuck, trial {stuck}" in document
     assert f"stuck, seed {stuck}" not in document
     assert "deit-ablate run one.yaml --confirm" in document
-    assert document == page(made.root, "one")
+    assert document == page(made.summary())
 
 
 def test_the_page_before_anything_is_confirmed(made: Made, tmp_path: Path) -> None:
-    document = page(made.before, "one")
+    document = page(summarize(Store(made.before), "one"))
     assert "Nothing is confirmed yet" in document
     assert 'id="table"' not in document
     assert "The best trials" in section(document)
     shutil.copytree(made.before, tmp_path / "results")
-    write_index(tmp_path / "results")
+    write_index(Store(tmp_path / "results"))
     assert "a search, not confirmed" in (tmp_path / "results" / "index.html").read_text()
 
 
@@ -359,9 +364,9 @@ def test_what_a_search_names_is_escaped(copied: Made) -> None:
     for number, trial in enumerate(plan["search"]["asked"]):
         trial["params"]["augment.color_jitter"] = (HOSTILE, "=cmd()")[number // 2 % 2]
     path.write_text(json.dumps(plan))
-    write.write_search(copied.root, "one", ("png", "svg"))
+    write.write_search(copied.summary(), ("png", "svg"))
     folder = copied.root / "one"
-    document = page(copied.root, "one")
+    document = page(copied.summary())
     for text in (document, (folder / "search.html").read_text(), (folder / "search.md").read_text()):
         assert "<img src=x" not in text
         assert "&lt;img src=x" in text
@@ -379,7 +384,7 @@ def browser() -> Iterator[Browser]:
 def test_the_pictures_are_seen(browser: Browser, made: Made, tmp_path: Path) -> None:
     from deit_ablate.report.html import write_page
 
-    opened = browser.open(write_page(made.root, "two", output=tmp_path / "two.html"), width=700)
+    opened = browser.open(write_page(made.summary("two"), output=tmp_path / "two.html"), width=700)
     widths = opened.evaluate("[...document.images].map(image => image.naturalWidth)")
     assert widths
     assert all(width > 100 for width in widths)

@@ -15,7 +15,7 @@ def test_the_example_by_hand(optimizers):
     # lamb 98 99.5: 98.75 ± 12.7062·0.75, differences 1 1.5. Their variances 0.5 and 0.125 are drawn halfway (1 degree of
     # freedom each) to the typical one, the median 0.3125 over 0.45494, the median of chi-square(1): 0.6869.
     # sgd: ± 4.3027·√((0.6869 + 0.5)/2/2), lamb: ± 4.3027·√((0.6869 + 0.125)/2/2).
-    rows = body(sweep_table(optimizers.root, "optimizers"))
+    rows = body(sweep_table(optimizers.summary()))
     assert list(rows) == ["adamw (baseline)", "sgd", "lamb"]
     assert [row["test top-1 (%)"] for row in rows.values()] == ["98.00 ± 2.48", "96.00 ± 12.71*", "98.75 ± 9.53"]
     assert [row["difference"] for row in rows.values()] == ["–", "−1.50 ± 2.34", "+1.25 ± 1.94"]
@@ -32,7 +32,7 @@ def test_the_example_by_hand(optimizers):
 
 
 def test_the_example_says_what_it_stands_on(optimizers):
-    table = sweep_table(optimizers.root, "optimizers")
+    table = sweep_table(optimizers.summary())
     assert table.title == "Optimizer ablation, profile digits"
     assert table.footnotes == (
         "± is the half-width of a 95% t interval over seeds.",
@@ -50,7 +50,7 @@ def test_the_example_says_what_it_stands_on(optimizers):
 
 
 def test_raw_values_have_a_column_each(optimizers):
-    frame = sweep_table(optimizers.root, "optimizers").frame
+    frame = sweep_table(optimizers.summary()).frame
     assert list(frame) == list(STATISTICS)
     assert frame["top1_half_width"][0] == pytest.approx(4.302653 / math.sqrt(3), abs=1e-6)
     assert list(frame["pairs"]) == [0, 2, 2]
@@ -60,7 +60,7 @@ def test_raw_values_have_a_column_each(optimizers):
 def test_diverged_runs_are_never_averaged_in(study):
     dead = {"status": "diverged", "top1": 10.0, "reason": "at chance"}
     table = sweep_table(
-        study({"a": {0: 90.0, 1: dead}, "b": {0: dead, 1: dead}, "c": {0: dead, 1: "running"}}).root, "study"
+        study({"a": {0: 90.0, 1: dead}, "b": {0: dead, 1: dead}, "c": {0: dead, 1: "running"}}).summary()
     )
     rows = body(table)
     assert [row["test top-1 (%)"] for row in rows.values()] == ["90.00*", "did not train", "–"]
@@ -74,14 +74,14 @@ def test_diverged_runs_are_never_averaged_in(study):
 
 def test_a_diverged_baseline_seed_leaves_fewer_pairs(study):
     rows = {"base": {0: 90.0, 1: {"status": "diverged", "reason": "non-finite loss"}}, "a": {0: 91.0, 1: 92.0}}
-    table = sweep_table(study(rows, baseline="base").root, "study")
+    table = sweep_table(study(rows, baseline="base").summary())
     assert body(table)["a"]["difference"] == "+1.00"
     assert "Differences over fewer pairs than seeds: a 1." in table.footnotes
 
 
 def test_rows_with_no_finished_run(study):
     table = sweep_table(
-        study({"a": {0: "missing", 1: "missing"}, "b": {0: "running", 1: "failed"}}, baseline="a").root, "study"
+        study({"a": {0: "missing", 1: "missing"}, "b": {0: "running", 1: "failed"}}, baseline="a").summary()
     )
     for row in body(table).values():
         assert (row["test top-1 (%)"], row["difference"], row["time (s)"], row["seeds"]) == ("–", "–", "–", "0 of 2")
@@ -89,7 +89,7 @@ def test_rows_with_no_finished_run(study):
 
 
 def test_one_seed_has_no_interval(study):
-    table = sweep_table(study({"a": {0: 90.0}, "b": {0: 91.0}}, baseline="a").root, "study")
+    table = sweep_table(study({"a": {0: 90.0}, "b": {0: 91.0}}, baseline="a").summary())
     assert body(table)["b"]["test top-1 (%)"] == "91.00"
     assert body(table)["b"]["difference"] == "+1.00"
     assert "One seed gives no interval." in table.footnotes
@@ -97,7 +97,7 @@ def test_one_seed_has_no_interval(study):
 
 
 def test_without_a_baseline_there_are_no_differences(study):
-    table = sweep_table(study({"a": {0: 90.0, 1: 91.0}}).root, "study")
+    table = sweep_table(study({"a": {0: 90.0, 1: 91.0}}).summary())
     assert [column.header for column in table.columns] == [
         "variant",
         "test top-1 (%)",
@@ -116,7 +116,7 @@ def test_rows_that_show_another_figure_say_so(study):
         same=dict.fromkeys(names, "fused"),
         baseline="fused",
     )
-    table = sweep_table(made.root, "study")
+    table = sweep_table(made.summary())
     assert [row["test top-1 (%)"] for row in body(table).values()] == ["97.00", "96.00", "95.00", "94.00"]
     assert body(table)["averaged"]["difference"] == "−3.00"
     assert (
@@ -128,7 +128,7 @@ def test_rows_that_show_another_figure_say_so(study):
 
 
 def test_a_figure_that_was_not_recorded(study):
-    table = sweep_table(study({"a": {0: 97.0}}, shows={"a": "ema"}).root, "study")
+    table = sweep_table(study({"a": {0: 97.0}}, shows={"a": "ema"}).summary())
     assert body(table)["a"]["test top-1 (%)"] == "–"
     assert "Done without this figure: a seed 0." in table.footnotes
 
@@ -136,22 +136,22 @@ def test_a_figure_that_was_not_recorded(study):
 def test_conditional_on_one_teacher(study):
     made = study({"soft": {0: 96.0, 1: 97.0}, "hard": {0: 97.0, 1: 98.0}}, teacher=99.8)
     note = f"Conditional on one teacher (run {made.teacher}, seed 0), which all seeds of a row share."
-    assert note in sweep_table(made.root, "study").footnotes
+    assert note in sweep_table(made.summary()).footnotes
 
 
 def test_a_teacher_for_one_student_is_no_condition(study):
     assert not any(
-        "Conditional" in note for note in sweep_table(study({"soft": {0: 96.0}}, teacher=99.8).root, "study").footnotes
+        "Conditional" in note for note in sweep_table(study({"soft": {0: 96.0}}, teacher=99.8).summary()).footnotes
     )
 
 
 def test_what_blocks_a_run_is_named(study):
-    table = sweep_table(study({"soft": {0: "missing", 1: "missing"}}, teacher="failed").root, "study")
+    table = sweep_table(study({"soft": {0: "missing", 1: "missing"}}, teacher="failed").summary())
     assert "Blocked: soft seeds 0, 1 (teacher seed 0)." in table.footnotes
 
 
 def test_many_missing_runs_are_counted(study):
-    table = sweep_table(study({f"v{i}": {0: "missing"} for i in range(25)}).root, "study")
+    table = sweep_table(study({f"v{i}": {0: "missing"} for i in range(25)}).summary())
     assert table.footnotes[-1].startswith("Missing: v0 seed 0; v1 seed 0; ")
     assert table.footnotes[-1].endswith("v19 seed 0 and 5 more.")
 
@@ -161,7 +161,7 @@ def test_many_missing_runs_are_counted(study):
     [(119.0, "time (s)", "119"), (600.0, "time (min)", "10.0"), (90000.0, "time (h)", "25.0")],
 )
 def test_the_unit_of_time(study, seconds, header, cell):
-    table = sweep_table(study({"a": {0: {"top1": 90.0, "seconds": seconds}}}).root, "study")
+    table = sweep_table(study({"a": {0: {"top1": 90.0, "seconds": seconds}}}).summary())
     assert body(table)["a"][header] == cell
 
 
@@ -194,7 +194,7 @@ def test_measure():
 def test_rows_whose_batches_were_cut_differently_are_told(study):
     def note(**rows):
         made = study({name: {0: {"top1": 90.0, "execution": how}} for name, how in rows.items()}, name="-".join(rows))
-        return [text for text in sweep_table(made.root, made.name).footnotes if "chunks" in text]
+        return [text for text in sweep_table(made.summary()).footnotes if "chunks" in text]
 
     one, two = {"ranks": 1, "accumulation": 1}, {"ranks": 2, "accumulation": 1}
     assert note(a=two, b={"ranks": 1, "accumulation": 2}) == []

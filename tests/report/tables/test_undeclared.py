@@ -7,7 +7,7 @@ from typing import Any
 
 from studies import Study
 
-from deit_ablate.report.summary import since, summarize
+from deit_ablate.report.summary import since
 from deit_ablate.report.tables.table import Table, sweep_table
 from deit_ablate.store import Store
 
@@ -48,7 +48,7 @@ def test_what_records_differ_in_is_told(study: Callable[..., Study]) -> None:
         baseline="base",
         differs={"deeper": {"model.options.depth": [2, 4]}, "wider": {"augment.mixup": [0.2, 0]}},
     )
-    (note,) = told(sweep_table(made.root, "study"))
+    (note,) = told(sweep_table(made.summary()))
     assert note.startswith("Not isolated, differs along with what is declared: ")
     assert "elsewhere: GPU A100 → T4" in note
     assert "elsewhere: package versions timm 1.0, torch 2.5 → timm 1.0, torch 2.6" in note
@@ -57,7 +57,7 @@ def test_what_records_differ_in_is_told(study: Callable[..., Study]) -> None:
     assert "on a CPU: device cuda → cpu" in note
     assert "deeper" not in note, "a deeper model has more parameters: that is what it declares"
     assert "alike" not in note
-    leaks = summarize(made.root, "study").frame.set_index("variant")["leaks"]
+    leaks = made.summary().frame.set_index("variant")["leaks"]
     assert leaks["wider"] == "parameters 210000 → 420000"
     assert leaks["base"] == leaks["alike"] == leaks["deeper"] == ""
 
@@ -66,7 +66,7 @@ def test_what_all_rows_have_is_said_once(study: Callable[..., Study]) -> None:
     new, old = ({"git": {"commit": letter * 40, "dirty": False}} for letter in "ba")
     rows = {name: with_records(provenance=new) for name in ("one", "two", "three")}
     made = study({"base": with_records(provenance=old), **rows}, baseline="base")
-    assert told(sweep_table(made.root, "study")) == [
+    assert told(sweep_table(made.summary())) == [
         "Not isolated, differs along with what is declared: all rows: git commit aaaaaaaaaa → bbbbbbbbbb."
     ]
 
@@ -99,7 +99,7 @@ def test_a_road_step_by_step(study: Callable[..., Study]) -> None:
         differs=differs,
         margin=0.5,
     )
-    table = sweep_table(made.root, "study")
+    table = sweep_table(made.summary())
     found = body(table)
     # Steps without any scatter still have one test image's: (100 / 599) / √6 / √3 × t(0.975, 2 + 2) = 0.11.
     assert [row["step"] for row in found.values()] == ["–", "+1.00 ± 0.11", "+2.00 ± 0.11", "−0.50 ± 0.11"]
@@ -138,7 +138,7 @@ def test_declared_looks_are_kept_count_in_the_table_and_name_the_next_step(study
     made = study(rows, baseline="base", margin=0.5, looks=[3, 6, 9, 12])
     made.store.sweeps.plan_seeds("study", {"": [0, 1, 2]}, 0, (3, 6, 9, 12))
     assert [plan["looks"] for plan in made.store.sweeps.planned_seeds("study")] == [[3, 6, 9, 12]]
-    table = sweep_table(made.root, "study")
+    table = sweep_table(made.summary())
     notes = "\n".join(table.footnotes)
     assert "Looked at as planned before the first run: look 1 of 4 (3 of 12 seeds)." in notes
     assert "Rows stopped at 3 overstate their effect (much worse)." in notes
@@ -146,16 +146,16 @@ def test_declared_looks_are_kept_count_in_the_table_and_name_the_next_step(study
     assert body(table)["unclear"]["verdict"] == "undecided at look 1 of 4; goes on to 6 seeds"
     assert "added after looking" not in notes
     made.store.sweeps.plan_seeds("study", {"": list(range(6))}, 9, (3, 6, 9, 12))
-    assert not summarize(made.root, "study").added_after_looking, "the next look's seeds were planned"
+    assert not made.summary().added_after_looking, "the next look's seeds were planned"
     made.store.sweeps.plan_seeds("study", {"": list(range(13))}, 12, (3, 6, 9, 12))
-    assert summarize(made.root, "study").added_after_looking, "13 is more than was planned"
+    assert made.summary().added_after_looking, "13 is more than was planned"
 
 
 def test_a_look_waits_until_all_of_it_has_ended(study: Callable[..., Study]) -> None:
     rows: dict[str, Any] = {name: {seed: own[seed] for seed in range(3)} for name, own in six_seeds(1.0).items()}
     rows["unclear"][2] = "running"
     made = study(rows, baseline="base", looks=[3, 6])
-    table = sweep_table(made.root, "study")
+    table = sweep_table(made.summary())
     assert body(table)["much worse"]["verdict"] == "waits for look 1 of 2, at 3 seeds"
     assert any("look 0 of 2 (0 of 6 seeds)" in note for note in table.footnotes)
 
@@ -164,7 +164,7 @@ def planned_then(made: Study, *plans: tuple[int, int]) -> list[str]:
     """The footnotes on late seeds after plans of (seeds, runs that had finished then)."""
     for seeds, finished in plans:
         Store(made.root).sweeps.plan_seeds("study", {"": list(range(seeds))}, finished)
-    return [note for note in sweep_table(made.root, "study").footnotes if "added after looking" in note]
+    return [note for note in sweep_table(made.summary()).footnotes if "added after looking" in note]
 
 
 def test_seeds_added_after_runs_had_finished_are_told(study: Callable[..., Study]) -> None:

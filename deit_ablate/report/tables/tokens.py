@@ -1,0 +1,237 @@
+"""How alike a model's two tokens are, layer by layer, from what runs recorded of their test images. Imports pandas.
+
+The paper's analysis (section 4 of Touvron et al., arXiv 2012.12877v2): class and distillation token start far apart
+and become alike. Its numbers are data, in ``analysis/paper/token_similarity.csv``.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from deit_ablate import shipped
+from deit_ablate.errors import InputError
+from deit_ablate.report.frame import final_stage
+from deit_ablate.report.tables.table import NOTHING, Column, Table
+from deit_ablate.store import Store
+
+Array = npt.NDArray[Any]
+TWO_TOKENS = "a deit model with distill.type soft-token, hard-token or two-class-tokens"
+
+# -- runs, and what they recorded ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class RunGroup:
+    """Runs that are reported as one: a row of a sweep over its seeds, or a run alone."""
+
+    name: str
+    runs: tuple[str, ...]
+    shows: str = ""
+    """The figure that the row shows: class, distillation, ema, or empty for the headline."""
+    requested: bool = True
+    """By name, so that it is an error where something lacks; of a whole sweep such a row is left out instead."""
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """The arrays that a group's finished runs left: run id -> name -> array."""
+
+    group: RunGroup
+    arrays: Mapping[str, Mapping[str, Array]]
+
+
+def groups(plan: Mapping[str, Any], variant: str = "*", seed: str = "*", stage: str | None = None) -> list[RunGroup]:
+    """The rows of a plan in its order: of each variant its runs, or, where a seed is named, that one's run alone.
+
+    ``*`` is any; ``stage`` is the final one unless named.
+    """
+    final = final_stage(plan)
+    shows = {row["name"]: row["shows"] or "" for row in plan["variants"]}
+    runs: dict[tuple[str, ...], list[str]] = {}
+    for name, number, own, run in plan["cells"]:
+        if variant in ("*", name) and seed in ("*", str(number)) and own == (final if stage is None else stage):
+            runs.setdefault((name,) if seed == "*" else (name, str(number)), []).append(run)
+    return [
+        RunGroup(
+            ":".join([*key, *(["*"] if stage and seed == "*" else []), *([stage] if stage else [])]),
+            tuple(dict.fromkeys(found)),
+            shows[key[0]] if stage in (None, final) else "",
+            requested=variant != "*",
+        )
+        for key, found in runs.items()
+    ]
+
+
+def recorded(store: Store, wanted: Sequence[RunGroup]) -> list[Recorded]:
+    """What each group's finished runs recorded; runs that are not done are left out, and groups without any.
+
+    Raises InputError for a group that was requested and has no finished run, where none of the groups has one, and for
+    arrays that are gone or are not those that the outcome was written with.
+    """
+    found = []
+    for group in wanted:
+        outcomes = {run: store.outcome(run) or {} for run in group.runs}
+        # As in tables, a row is of the runs that are done; a run that was named alone may be at chance.
+        good = ("done", "diverged") if len(group.runs) == 1 and group.requested else ("done",)
+        finished = {run: end for run, end in outcomes.items() if end.get("status") in good}
+        if finished:
+            found.append(Recorded(group, {run: _arrays(store, run, end) for run, end in finished.items()}))
+        elif group.requested:
+            raise InputError(f"{group.name} is not done", expected="a run that is done, or a row with one")
+    if not found:
+        names = ", ".join(group.name for group in wanted)
+        raise InputError(f"none of these is done: {names}", expected="a run that is done")
+    return found
+
+
+def _arrays(store: Store, run: str, outcome: Mapping[str, Any]) -> dict[str, Array]:
+    """The arrays of the attempt that the outcome names, nothing for a run that has none by nature."""
+    path = next((attempt.arrays for attempt in store.attempts(run) if attempt.number == outcome["attempt"]), None)
+    if path is None or not path.exists():
+        raise InputError(f"the arrays of run {run} are gone", expected="its arrays.npz, as the run wrote it")
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != outcome.get("arrays_sha256"):
+        raise InputError(f"{path} is not what run {run} wrote", expected="the content that its outcome names")
+    with np.load(io.BytesIO(content)) as arrays:
+        return {name: arrays[name] for name in arrays.files}
+
+
+def left_out(found: Sequence[Recorded], wanted: Sequence[RunGroup]) -> list[str]:
+    """A footnote on the runs of these groups that are in no number because they are not done."""
+    done = {kept.group.name: len(kept.arrays) for kept in found}
+    counted = [(group, done.get(group.name, 0)) for group in wanted]
+    named = [f"{group.name} {count} of {len(group.runs)}" for group, count in counted if count < len(group.runs)]
+    return [f"Runs that are done, the others being left out: {', '.join(named)}."] if named else []
+
+
+# -- token similarity ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """Cosine of a row's two tokens: ``values`` maps a run to (layers + 1,), first between the learned input tokens,
+    then after each block, a mean over the test images."""
+
+    name: str
+    values: Mapping[str, Array]
+
+    @property
+    def mean(self) -> Array:
+        """(layers + 1,), over the runs."""
+        return np.stack(list(self.values.values())).mean(axis=0)
+
+    @property
+    def sd(self) -> Array:
+        """(layers + 1,): the standard deviation over the runs (of n - 1), NaN of one run."""
+        stacked = np.stack(list(self.values.values()))
+        return stacked.std(axis=0, ddof=1) if len(stacked) > 1 else np.full(stacked.shape[1], math.nan)
+
+
+@dataclass(frozen=True)
+class Similarities:
+    """What ``similarities`` found, a row each, and footnotes on what it left out."""
+
+    rows: tuple[Similarity, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def layers(self) -> int:
+        """Blocks of the deepest model."""
+        return max(len(row.mean) for row in self.rows) - 1
+
+
+@dataclass(frozen=True)
+class Published:
+    """A published cosine: of which tokens, ``at`` "input" or "last block", and where it stands."""
+
+    tokens: str
+    at: str
+    cosine: float
+    source: str
+
+
+def published() -> list[Published]:
+    """The paper's numbers, from analysis/paper/token_similarity.csv."""
+    with open(shipped.folder("analysis") / "paper" / "token_similarity.csv", newline="") as handle:
+        return [Published(**{**line, "cosine": float(line["cosine"])}) for line in csv.DictReader(handle)]  # type: ignore[arg-type]
+
+
+def similarities(store: Store, wanted: Sequence[RunGroup]) -> Similarities:
+    """The token similarities of these groups. Rows of a whole sweep whose models have no two tokens are left out.
+
+    Raises InputError, naming it, for a group that was requested without two tokens, where none has them, and as
+    ``recorded`` does. Two rows that show different figures of the same runs are one here.
+    """
+    once: dict[tuple[str, ...], RunGroup] = {}
+    for group in wanted:
+        once.setdefault(group.runs, group)
+    wanted = list(once.values())
+    every = recorded(store, wanted)
+    found, without = [], []
+    for kept in every:
+        if all("token_similarity" in arrays for arrays in kept.arrays.values()):
+            values = {run: arrays["token_similarity"] for run, arrays in kept.arrays.items()}
+            found.append(Similarity(kept.group.name, values))
+        elif kept.group.requested:
+            raise InputError(f"{kept.group.name} has no two tokens", expected=TWO_TOKENS)
+        else:
+            without.append(kept.group.name)
+    if not found:
+        raise InputError(f"no two tokens in any of {', '.join(without)}", expected=TWO_TOKENS)
+    notes = left_out(every, [group for group in wanted if group.name not in without])
+    notes += [f"Without two tokens: {', '.join(without)}."] if without else []
+    return Similarities(tuple(found), tuple(notes))
+
+
+def tokens_table(found: Similarities) -> Table:
+    """A layer a row, a row of the study a column: the cosine, of several seeds mean ± standard deviation."""
+    columns = [Column("layer", lambda line: str(line["layer"]) if line["layer"] else "input", right=True)]
+    for row in found.rows:
+        seeds = f" ({len(row.values)} seeds)" if len(row.values) > 1 else ""
+        columns.append(Column(row.name + seeds, _cell(row), right=True))
+    notes = ["Layer: input is between the learned tokens, then after each block, a mean over the test images."]
+    if any(len(row.values) > 1 for row in found.rows):
+        notes.append("± is the standard deviation over seeds.")
+    notes += found.notes
+    notes += [f"Published ({number.tokens}, {number.at}): {number.cosine:g}." for number in published()]
+    frame = pd.DataFrame({"layer": range(found.layers + 1)})
+    return Table(
+        "token-similarity", "Cosine similarity of the class and the second token", frame, tuple(columns), tuple(notes)
+    )
+
+
+def _cell(row: Similarity) -> Any:
+    mean, sd = row.mean, row.sd
+
+    def text(line: Mapping[str, Any]) -> str:
+        layer = line["layer"]
+        if layer >= len(mean):
+            return NOTHING
+        shown = f"{mean[layer]:.3f}" if math.isnan(sd[layer]) else f"{mean[layer]:.3f} ± {sd[layer]:.3f}"
+        return shown.replace("-", "\N{MINUS SIGN}")
+
+    return text
+
+
+def tokens_values(store: Store, found: Similarities) -> Table:
+    """What the CSV holds: one line a run and layer, with the run's seed; layer 0 is the input."""
+    seeds = {
+        run: (store.recipe(run) or {"recipe": {}})["recipe"].get("seed") for row in found.rows for run in row.values
+    }
+    lines = [
+        {"row": row.name, "run": run, "seed": seeds[run], "layer": layer, "cosine": float(cosine)}
+        for row in found.rows
+        for run, values in row.values.items()
+        for layer, cosine in enumerate(values)
+    ]
+    return Table("token-similarity", "", pd.DataFrame(lines), (), ())
