@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,12 +13,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from deit_ablate.report.figures.style import GREY, OKABE_ITO, new_figure, nothing, shortened, style
+from deit_ablate.report.figures.style import GREY, OKABE_ITO, PALE, new_figure, nothing, shortened, style
 from deit_ablate.report.frame import rows
 from deit_ablate.report.summary import Summary
 
 PANELS = (("validation_top1", "validation top-1 (%)"), ("train_loss", "training loss"))
-PALE = "#BBBBBB"
 SHORT = 6
 """Epochs up to which the whole of a training is shown, its beginning too."""
 
@@ -27,14 +27,29 @@ class Curve:
     """A variant's curves: of each metric the values by epoch, one list a run, those of finished runs apart."""
 
     variant: str
+    label: str
     baseline: bool
     finished: dict[str, pd.DataFrame]
     others: dict[str, pd.DataFrame]
 
-    def last(self, metric: str) -> float:
-        """Where the mean line ends, or NaN."""
+    def mean(self, metric: str) -> pd.Series[float]:
+        """By epoch, over the finished runs; over the others where there is none, as far as all have come."""
         table = self.finished[metric]
-        return float(table.mean(axis=1).iloc[-1]) if len(table) else math.nan
+        return (table if len(table) else self.others[metric].dropna()).mean(axis=1)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A panel's values, to be read off: ``limits`` are the epochs at its left and right edge, and the values at its
+    lower and upper one; ``values`` maps an epoch to one value a name (None where there is none)."""
+
+    metric: str
+    title: str
+    limits: tuple[float, float, float, float]
+    names: tuple[str, ...]
+    colours: tuple[int, ...]
+    """Each line's place in OKABE_ITO."""
+    values: Mapping[int, tuple[float | None, ...]]
 
 
 def curves_figure(summary: Summary) -> Figure:
@@ -57,32 +72,55 @@ def curves_figure(summary: Summary) -> Figure:
                 axes.text(0.5, 0.5, "not recorded", transform=axes.transAxes, ha="center", va="center", color=GREY)
                 axes.set_yticks([])
                 continue
+            axes.set_gid(f"panel-{metric}")
+            axes.patch.set_gid(f"area-{metric}")
             axes.margins(x=0)
             axes.set_ylim(*_interesting(curves, metric))
             _name_lines(axes, curves, metric, colours)
         panels[-1].set_xlabel("epoch")
         panels[-1].xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10], integer=True))
-        hidden = len(curves) - len(colours)
-        ended_early = any(len(table) for curve in curves for table in curve.others.values())
-        said = [f"grey: {hidden} other rows"] if hidden else []
-        said += ["dashed: diverged, or not finished"] if ended_early else []
-        if said:
-            panels[-1].text(
-                0.98,
-                0.95,
-                "\n".join(said),
-                transform=panels[-1].transAxes,
-                ha="right",
-                va="top",
-                color=GREY,
-                fontsize=6,
-            )
+        _note(panels[-1], curves, len(curves) - len(colours))
         figure.align_ylabels()
         return figure
 
 
+def readings(summary: Summary, figure: Figure) -> list[Reading]:
+    """What can be read off a figure by the script of a page: nothing of one that ``curves_figure`` did not draw."""
+    panels = {axes.get_gid(): axes for axes in figure.axes}
+    found: list[Reading] = []
+    curves = _curves(summary) if any(f"panel-{metric}" in panels for metric, _ in PANELS) else []
+    colours = _colours(curves)
+    shown = sorted((curve for curve in curves if curve.variant in colours), key=lambda curve: not curve.baseline)
+    for metric, title in PANELS:
+        if (axes := panels.get(f"panel-{metric}")) is None:
+            continue
+        tables = [curve.mean(metric) for curve in shown]
+        means = [{int(epoch): float(table[epoch]) for epoch in table.index} for table in tables]
+        epochs = sorted({epoch for mean in means for epoch in mean})
+        found.append(
+            Reading(
+                metric,
+                title[0].upper() + title[1:],
+                (*axes.get_xlim(), *axes.get_ylim()),
+                tuple(c.label + ("" if len(c.finished[metric]) else " (unfinished)") for c in shown),
+                tuple(OKABE_ITO.index(colours[curve.variant]) for curve in shown),
+                {epoch: tuple(mean.get(epoch) for mean in means) for epoch in epochs},
+            )
+        )
+    return found
+
+
+def _note(axes: Axes, curves: Sequence[Curve], hidden: int) -> None:
+    lines = [f"grey: {hidden} other rows"] if hidden else []
+    if any(len(table) for curve in curves for table in curve.others.values()):
+        lines.append("dashed: diverged, or not finished")
+    if lines:
+        place: Any = {"transform": axes.transAxes, "ha": "right", "va": "top"}
+        axes.text(0.98, 0.95, "\n".join(lines), color=GREY, fontsize=6, **place)
+
+
 def _curves(summary: Summary) -> list[Curve]:
-    plan, lines = summary.plan, summary.curves
+    lines = summary.curves
     lines = lines.loc[
         lines["stage"] == summary.stage, ["variant", "seed", "state", "epoch", *(metric for metric, _ in PANELS)]
     ]
@@ -93,12 +131,13 @@ def _curves(summary: Summary) -> list[Curve]:
                 own = runs.setdefault((line["variant"], line["state"] == "done", metric), {})
                 own.setdefault(line["seed"], {})[line["epoch"] + 1] = line[metric]
     found = []
-    for row in plan["variants"]:
+    for row in summary.plan["variants"]:
+        name = row["name"]
         # The mean of other runs at each epoch would jump: it is taken where all have a value.
-        finished = {metric: _by_epoch(runs.get((row["name"], True, metric), {})).dropna() for metric, _ in PANELS}
-        others = {metric: _by_epoch(runs.get((row["name"], False, metric), {})) for metric, _ in PANELS}
+        finished = {metric: _by_epoch(runs.get((name, True, metric), {})).dropna() for metric, _ in PANELS}
+        others = {metric: _by_epoch(runs.get((name, False, metric), {})) for metric, _ in PANELS}
         if any(len(table) for table in (*finished.values(), *others.values())):
-            found.append(Curve(row["name"], row["name"] == plan["baseline"], finished, others))
+            found.append(Curve(name, summary.say(name), name == summary.plan["baseline"], finished, others))
     return found
 
 
@@ -112,13 +151,11 @@ def _colours(curves: Sequence[Curve]) -> dict[str, str]:
     others = [curve for curve in curves if not curve.baseline]
     palette = OKABE_ITO[:-1]
     if len(others) > len(palette):
-        metric = next(
-            (metric for metric, _ in PANELS if any(not math.isnan(curve.last(metric)) for curve in others)),
-            PANELS[0][0],
-        )
-        ranked = sorted(
-            (curve for curve in others if not math.isnan(curve.last(metric))), key=lambda curve: curve.last(metric)
-        )
+        ends: dict[str, float] = {}
+        for metric, _ in PANELS:
+            ended = {curve.variant: curve.finished[metric].mean(axis=1) for curve in others}
+            ends = ends or {name: float(mean.iloc[-1]) for name, mean in ended.items() if len(mean)}
+        ranked = sorted((curve for curve in others if curve.variant in ends), key=lambda curve: ends[curve.variant])
         others = [*ranked[-3:][::-1], *ranked[:-3][:3]]
     chosen = {curve.variant: colour for curve, colour in zip(others, palette, strict=False)}
     return {curve.variant: OKABE_ITO[-1] for curve in curves if curve.baseline} | chosen
@@ -163,18 +200,16 @@ def _interesting(curves: Sequence[Curve], metric: str) -> tuple[float, float]:
 
 def _name_lines(axes: Axes, curves: Sequence[Curve], metric: str, colours: dict[str, str]) -> None:
     """Each coloured line's name at its right end, pushed apart where lines end close together."""
-    low, high = axes.get_ylim()
-    right = axes.get_xlim()[1]
+    (low, high), right = axes.get_ylim(), axes.get_xlim()[1]
     ends = []
     for curve in curves:
-        table = next((table for table in (curve.finished[metric], curve.others[metric]) if len(table)), None)
-        if table is not None and curve.variant in colours:
-            means = table.mean(axis=1).dropna()
-            if len(means):
-                ends.append((float(means.iloc[-1]), float(means.index[-1]), curve))
+        table = curve.finished[metric] if len(curve.finished[metric]) else curve.others[metric]
+        means = table.mean(axis=1).dropna()
+        if len(means) and curve.variant in colours:
+            ends.append((float(means.iloc[-1]), float(means.index[-1]), curve))
     ends.sort(key=lambda end: end[0])
     places = [(min(max(value, low), high) - low) / (high - low) for value, _, _ in ends]
-    names = shortened([curve.variant for _, _, curve in ends], width=20)
+    names = shortened([curve.label for _, _, curve in ends], width=20)
     for place, name, (value, epoch, curve) in zip(_apart(places, 0.085), names, ends, strict=True):
         colour, beyond = colours[curve.variant], " ↓" if value < low else " ↑" if value > high else ""
         axes.annotate(

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 from matplotlib.transforms import Bbox
 
-from deit_ablate.report.figures.style import DPI, GREY, LIGHT, OKABE_ITO, WIDTH, nothing, shortened, style
+from deit_ablate.report.figures.style import DPI, GREY, LIGHT, OKABE_ITO, WIDTH, key, nothing, shortened, style
 
 Point = tuple[float, float, float]
 """x, y, and the half-width of y's interval (0 or NaN: none is drawn)."""
@@ -165,14 +165,4 @@ def _plain_log_axis(axes: Axes) -> None:
 
 def _legend(figure: Figure, every: Sequence[Axes]) -> None:
     entries = {label: handle for axes in every for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-    figure.legend(
-        entries.values(),
-        entries.keys(),
-        loc="outside upper center",
-        ncols=4,
-        frameon=False,
-        fontsize=6,
-        handletextpad=0.3,
-        columnspacing=1.4,
-        borderpad=0.2,
-    )
+    key(figure, entries, 4, handletextpad=0.3)

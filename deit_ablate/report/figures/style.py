@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from deit_ablate import files
 from deit_ablate.report.tables.render import plain
+from deit_ablate.report.tables.table import measure
 
 WIDTH = 3.35
 """Inches: one column of a two-column paper."""
@@ -25,7 +29,9 @@ MOST = 60
 """Rows of the accuracy figure: about a page."""
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Colours that colour-blind readers can tell apart; yellow is left out, being too light for a line."""
-GREY, LIGHT = "#555555", "#DDDDDD"
+GREY, PALE, LIGHT, BAND = "#555555", "#BBBBBB", "#DDDDDD", "#E8EEF4"
+TIPS = "tips:"
+"""A group of marks whose gid begins so lists what each mark stands for, with ``|`` between: pages show that."""
 STYLE: Any = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
@@ -84,6 +90,61 @@ def nothing(words: str) -> Figure:
     FigureCanvasAgg(figure)
     figure.text(0.5, 0.5, words, ha="center", va="center", color=GREY)
     return figure
+
+
+def row_axes(axes: Axes, labels: Sequence[str], limits: tuple[float, float], bins: int) -> None:
+    """An axis with a row for each label, from the top, each with a thin line behind it."""
+    axes.set_xlim(*limits)
+    axes.set_ylim(len(labels) - 0.4, -0.6)
+    for y in range(len(labels)):
+        axes.axhline(y, color=LIGHT, linewidth=0.4, zorder=0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=bins, steps=[1, 2, 5, 10]))
+    axes.set_yticks(range(len(labels)), labels, linespacing=0.95)
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+
+
+def seed_dots(axes: Axes, y: float, seeds: Mapping[int, float], colour: str, signed: bool = False) -> None:
+    """The values of single seeds, small and below their row."""
+    tips = (f"seed {seed}: {measure(value, math.nan, signed=signed)}" for seed, value in seeds.items())
+    values = list(seeds.values())
+    axes.plot(
+        values,
+        [y + 0.24] * len(values),
+        "o",
+        color=colour,
+        alpha=0.45,
+        markersize=2.6,
+        markeredgewidth=0,
+        zorder=2,
+        gid=TIPS + "|".join(tips) if values else None,
+    )
+
+
+def mean_dot(axes: Axes, x: float, y: float, colour: str) -> None:
+    axes.plot([x], [y], "o", color=colour, markersize=4.2, markeredgewidth=0, zorder=4)
+
+
+def beside(axes: Axes, y: float, text: str, colour: str, size: float) -> None:
+    """Text at the right edge of a row."""
+    at: Any = ("axes fraction", "data")
+    axes.annotate(
+        text, (1, y), xycoords=at, xytext=(5, 0), textcoords="offset points", va="center", color=colour, fontsize=size
+    )
+
+
+def key(figure: Figure, entries: Mapping[str, Artist], columns: int, **options: float) -> None:
+    """The legend, above all panels. ``options``: handlelength, handletextpad, columnspacing."""
+    spacing: Any = {"columnspacing": 1.4, "borderpad": 0.2, **options}
+    figure.legend(
+        list(entries.values()),
+        list(entries),
+        loc="outside upper center",
+        ncols=columns,
+        frameon=False,
+        fontsize=6,
+        **spacing,
+    )
 
 
 def whisker(

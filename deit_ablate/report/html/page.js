@@ -35,37 +35,49 @@
   };
   document.querySelectorAll("table.sortable").forEach(sortable);
 
-  // Learning curves: the values of the epoch under the pointer, or of the one that the arrow keys chose.
-  const readable = (figure) => {
-    const area = figure.querySelector(".plot-area"), table = figure.querySelector("table.values");
-    if (!area || !table) return;
+  // Learning curves: the values of the epoch under the pointer, or of the one that the arrow keys chose. The drawing marks
+  // where its panels are; the values and the limits of the axes are those of the table below it.
+  const readable = (reading) => {
+    const patch = document.getElementById(reading.dataset.area), table = reading.querySelector("table.values");
+    if (!patch || !table) return;
+    const wrap = patch.closest(".wrap"), colours = reading.dataset.colours.split(" ");
+    const [left, right, low, high] = ["left", "right", "low", "high"].map((name) => Number(reading.dataset[name]));
     const names = [...table.tHead.rows[0].cells].slice(1).map((cell) => cell.textContent);
-    const colours = [...figure.querySelectorAll(".legend .curve")].map((line) => line.getAttribute("class").match(/c\d/)[0]);
     const epochs = [...table.tBodies[0].rows].map((row) => ({
-      epoch: Number(row.cells[0].textContent), said: [...row.cells].slice(1).map((cell) => cell.textContent),
+      epoch: Number(row.cells[0].textContent), texts: [...row.cells].slice(1).map((cell) => cell.textContent),
     }));
-    const { first, last, low, high } = Object.fromEntries(Object.entries(area.dataset).map(([name, text]) => [name, Number(text)]));
+    if (!epochs.length) return;
     const made = (name) => Object.assign(document.createElement("div"), { className: name });
-    const across = (epoch) => (epoch - first) / (last - first);
+    const area = made("plot-area"), outer = wrap.getBoundingClientRect(), inner = patch.getBoundingClientRect();
+    const share = (value, whole) => `${(100 * value) / whole}%`;
+    area.style.left = share(inner.left - outer.left, outer.width);
+    area.style.top = share(inner.top - outer.top, outer.height);
+    area.style.width = share(inner.width, outer.width);
+    area.style.height = share(inner.height, outer.height);
+    area.tabIndex = 0;
+    const attributes = { role: "slider", "aria-orientation": "horizontal", "aria-label": `${reading.dataset.title}: epoch`,
+      "aria-valuemin": epochs[0].epoch, "aria-valuemax": epochs.at(-1).epoch, "aria-valuenow": epochs.at(-1).epoch };
+    Object.entries(attributes).forEach(([name, value]) => area.setAttribute(name, value));
+    wrap.append(area);
     const cursor = made("cursor"), tip = made("tip"), marks = names.map((_, i) => made(`dot ${colours[i]}`));
     let chosen = epochs.length - 1;
     const hide = () => { cursor.remove(); tip.remove(); marks.forEach((mark) => mark.remove()); };
     const show = (index) => {
       chosen = Math.max(0, Math.min(epochs.length - 1, index));
-      const { epoch, said } = epochs[chosen], x = 100 * across(epoch);
+      const { epoch, texts } = epochs[chosen], x = (100 * (epoch - left)) / (right - left);
       cursor.style.left = `${x}%`;
       tip.replaceChildren(Object.assign(document.createElement("strong"), { textContent: `epoch ${epoch}` }));
-      const lines = names.map((name, i) => ({ name, i, value: number(said[i]) })).filter((line) => line.value !== null);
+      const lines = names.map((name, i) => ({ name, i, value: number(texts[i]) })).filter((line) => line.value !== null);
       lines.sort((one, two) => two.value - one.value);
       for (const { name, i } of lines) {
         const line = made(""), key = made(`key ${colours[i]}`), value = made("");
         key.textContent = name;
-        value.textContent = said[i];
+        value.textContent = texts[i];
         line.append(key, value);
         tip.append(line);
       }
       marks.forEach((mark, i) => {
-        const value = number(said[i]);
+        const value = number(texts[i]);
         const down = value === null ? -1 : (high - value) / (high - low);
         mark.hidden = down < 0 || down > 1;
         mark.style.left = `${x}%`;
@@ -75,10 +87,10 @@
       tip.style.right = x < 50 ? "auto" : `calc(${100 - x}% + 0.75rem)`;
       area.append(cursor, ...marks, tip);
       area.setAttribute("aria-valuenow", epoch);
-      area.setAttribute("aria-valuetext", `epoch ${epoch}: ${lines.map((line) => `${line.name} ${said[line.i]}`).join(", ")}`);
+      area.setAttribute("aria-valuetext", `epoch ${epoch}: ${lines.map((line) => `${line.name} ${texts[line.i]}`).join(", ")}`);
     };
     const point = (event) => {
-      const box = area.getBoundingClientRect(), wanted = first + ((event.clientX - box.left) / box.width) * (last - first);
+      const box = area.getBoundingClientRect(), wanted = left + ((event.clientX - box.left) / box.width) * (right - left);
       let nearest = 0;
       epochs.forEach(({ epoch }, i) => {
         if (Math.abs(epoch - wanted) < Math.abs(epochs[nearest].epoch - wanted)) nearest = i;
@@ -96,7 +108,7 @@
       else if (event.key in steps) { event.preventDefault(); show(chosen + steps[event.key]); }
     });
   };
-  document.querySelectorAll("figure.learning").forEach(readable);
+  document.querySelectorAll(".reading").forEach(readable);
 
   // A link into a box that is closed opens it. On paper boxes that matter are open, and closed again afterwards.
   let opened = [];

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from deit_ablate import files
-from deit_ablate.report.html import content, learning, paper, parts, runs, search, strips
+from deit_ablate.report.html import content, paper, parts, runs, search
+from deit_ablate.report.html.figures import figures
 from deit_ablate.report.html.markup import document, tag
 from deit_ablate.report.summary import Summary
 from deit_ablate.report.tables.search import has_rows
@@ -19,7 +20,7 @@ def page(summary: Summary, *, redact: bool = False) -> str:
 
 
 def written(made: content.Content) -> str:
-    figures = strips.effects(made) + strips.accuracies(made) + learning.curves(made)
+    drawn = figures(made) if has_rows(made.plan) else ""
     body = [
         parts.header(made),
         "<main>",
@@ -28,7 +29,7 @@ def written(made: content.Content) -> str:
         parts.table(made) if has_rows(made.plan) else "",
         search.section(made.plan, made.search, made.say) if made.search else "",
         paper.section(made.paper, made.say) if made.paper else "",
-        parts.section("figures", tag("h2", "Figures") + "\n" + figures) if figures else "",
+        parts.section("figures", tag("h2", "Figures") + "\n" + drawn) if drawn else "",
         runs.failures(made),
         runs.provenance(made),
         "</main>",

@@ -186,7 +186,7 @@ def test_nothing_is_loaded_from_elsewhere(judged: Any) -> None:
     assert "default-src 'none'" in policy[1]
     assert "unsafe" not in policy[1]
     assert not re.search(r"""(?:src|href|action|data|poster|srcset)=["'](?!#|data:)""", document)
-    assert not re.search(r"@import|url\((?!data:)|\bfetch\(|XMLHttpRequest|https?://", document)
+    assert not re.search(r"@import|url\((?!data:|#)|\bfetch\(|XMLHttpRequest|https?://", document)
     assert " style=" not in document
 
 
