@@ -288,7 +288,7 @@ def table("""
     assert "What was added" in command("table", "built_in", "--paper").stdout
 
 
-def test_the_same_from_a_package_of_ones_own(command: Command, tmp_path: Path, own_models: Path) -> None:
+def test_the_same_from_a_package_of_ones_own(command: Command, tmp_path: Path, custom_models: Path) -> None:
     """Nothing is changed in deit_ablate: names of the form ``mylab.more:function``."""
     package = tmp_path / "site" / "mylab"
     package.mkdir(parents=True)
