@@ -1,5 +1,6 @@
 """DeiT's Table 8, the ablation of the training recipe: ticks and crosses, before and after fine-tuning at a higher
-resolution, the paper's numbers beside ours. Sweeps: table8 (isolated), table8_as_run (as the reference code runs it)."""
+resolution, the paper's numbers beside ours. Sweeps: table8 (isolated), table8_as_run (as the reference code runs
+it)."""
 
 from deit_ablate.report.tables.paper import Beside, paper_table
 from deit_ablate.report.tables.table import NOTHING, Column

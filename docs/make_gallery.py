@@ -85,8 +85,10 @@ def main() -> None:
     lines = [
         "# Gallery",
         "",
-        "Every study that is shipped, on scikit-learn's digits (1,078 training, 120 validation and 599 test images, a DeiT of",
-        "70,000 parameters), three seeds, as `make gallery` made it: each from the commands above it. At this scale most",
+        "Every study that is shipped, on scikit-learn's digits (1,078 training, 120 validation and 599 test "
+        "images, a DeiT of",
+        "70,000 parameters), three seeds, as `make gallery` made it: each from the commands above it. At this "
+        "scale most",
         "differences drown in the noise of three seeds, and the tables say so; what they are to show is the form. The",
         "same studies on Fashion-MNIST at five seeds are in [results/reference](../results/reference).",
         "",

@@ -118,7 +118,8 @@ def records(store: Store, plan: Mapping[str, Any]) -> pd.DataFrame:
     cells: list[dict[str, Any]] = []
     for variant, seed, stage, run in plan["cells"]:
         record = found[run][0]
-        # Before the final stage a row shows the same figure where there is one: before fine-tuning too the average is one.
+        # Before the final stage a row shows the same figure where there is one: before fine-tuning too the average is
+        # one.
         figure = shows[variant] if stage == final or shows[variant] in record["test"] else "top1"
         row = {**record, "variant": variant, "seed": seed, "stage": stage, "run": run}
         row["top1"] = number(record["test"].get(figure)) if record["state"] == "done" else math.nan

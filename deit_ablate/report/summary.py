@@ -37,7 +37,9 @@ STATISTICS: dict[str, str] = {
     "correlation": "correlation of the row with the baseline over seeds",
     "step": "mean difference from the row before in points, paired by seed; only of a cumulative sweep",
     "step_half_width": "half-width of its 95% interval, in points, moderated as the differences are",
-    "verdict": "better, worse, better_small, worse_small, equivalent, undecided, too_few, one_seed, did_not_train or none",
+    "verdict": (
+        "better, worse, better_small, worse_small, equivalent, undecided, too_few, one_seed, did_not_train or none"
+    ),
     "verdict_words": "the verdict in words",
     "pairs": "seeds at which both the row and the baseline are done",
     "train_seconds": "mean seconds of training of a run that is done",

@@ -35,7 +35,8 @@ def analysis(name: str = "sweep_table") -> ModuleType:
 
 
 def paper_analysis(summary: Summary) -> ModuleType | None:
-    """The analysis that sets this sweep beside the paper: the one whose ``SWEEPS`` name its file. None where none does."""
+    """The analysis that sets this sweep beside the paper: the one whose ``SWEEPS`` name its file. None where none
+    does."""
     stem = Path(summary.plan.get("source") or summary.sweep).stem
     for path in sorted(shipped.folder("analysis").glob("*.py")):
         if path.stem != "sweep_table":
@@ -72,7 +73,8 @@ def write_table(summary: Summary) -> list[Path]:
 
 
 def markdown(summary: Summary, table: Table | None = None) -> str:
-    """What table.md holds: the sweep's table; of a search the best trials before it, and alone until one is confirmed."""
+    """What table.md holds: the sweep's table; of a search the best trials before it, and alone until one is
+    confirmed."""
     tables = [analysis("search").table(summary)] if is_search(summary.plan) else []
     tables += [table or analysis().table(summary)] if has_rows(summary.plan) else []
     return "\n".join(RENDERERS["md"](table) for table in tables)
@@ -87,7 +89,8 @@ def write_figures(summary: Summary, formats: Sequence[str] = ("png",)) -> list[P
 
 
 def write_paper(summary: Summary, formats: Sequence[str] = ("png",)) -> list[Path]:
-    """Write paper.md, .csv, .tex and .html of a sweep that has a table in the paper, and its figures; returns their paths.
+    """Write paper.md, .csv, .tex and .html of a sweep that has a table in the paper, and its figures; returns their
+    paths.
 
     A study without any finished run has none.
     """

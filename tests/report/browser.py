@@ -63,8 +63,8 @@ def install() -> str:
 
 
 class Browser:
-    """One process with a profile of its own. ``requests`` are the addresses that pages asked for, ``messages`` what they
-    said on the console and what they were refused."""
+    """One process with a profile of its own. ``requests`` are the addresses that pages asked for, ``messages`` what
+    they said on the console and what they were refused."""
 
     def __init__(self, seconds: float = 60):
         self.folder = tempfile.TemporaryDirectory(prefix="browser-", ignore_cleanup_errors=True)

@@ -170,9 +170,9 @@ def test_parquet_where_pyarrow_is_missing(optimizers: Study, ask: Ask) -> None:
     except ImportError:
         said = ask("export", "optimizers", "--format", "parquet", "-o", "x.parquet")
         assert said.code == 2
-        assert (
-            said.err
-            == "error: --format: parquet needs pyarrow, which is not installed; expected `pip install pyarrow`, or csv or jsonl\n"
+        assert said.err == (
+            "error: --format: parquet needs pyarrow, which is not installed; expected `pip install pyarrow`, "
+            "or csv or jsonl\n"
         )
         assert not Path("x.parquet").exists()
     else:

@@ -233,7 +233,8 @@ def test_without_a_network_the_way_out_is_named(monkeypatch: pytest.MonkeyPatch,
 
     monkeypatch.setattr(timm, "create_model", no_network)
     said = (
-        r"the weights of test_vit.r160_in1k could not be fetched from timm's hub \(Name or service not known\): give them "
+        r"the weights of test_vit.r160_in1k could not be fetched from timm's hub \(Name or service not known\): "
+        r"give them "
         r"as a file \(distill.teacher_weights: FILE\), or run `deit-ablate fetch SWEEP` on a machine with a network"
     )
     with pytest.raises(TrainError, match=said):

@@ -184,7 +184,8 @@ def _draw(axes: Axes, curve: Curve, metric: str, colour: str | None) -> bool:
 
 
 def _interesting(curves: Sequence[Curve], metric: str) -> tuple[float, float]:
-    """Limits by the finished runs, where there are any, without the first third of training: what differs shows after it."""
+    """Limits by the finished runs, where there are any, without the first third of training: what differs shows after
+    it."""
     finished = [curve.finished[metric] for curve in curves if len(curve.finished[metric])]
     tables = finished or [curve.others[metric] for curve in curves if len(curve.others[metric])]
     last = max(table.index.max() for table in tables)

@@ -170,7 +170,8 @@ def whisker(
 
 
 def shortened(names: Sequence[str], width: int, lines: int = 1) -> list[str]:
-    """Names on few lines of ``width`` characters. Where one is longer, the blocks of keys go from all; then middles go."""
+    """Names on few lines of ``width`` characters. Where one is longer, the blocks of keys go from all; then middles
+    go."""
     texts = [plain(name).strip() for name in names]
     if any(len(text) > width for text in texts):
         texts = [re.sub(r"[a-z]+\.(?=[a-z])", "", text) for text in texts]

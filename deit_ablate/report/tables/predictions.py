@@ -96,7 +96,8 @@ def predictions(store: Store, groups: Sequence[RunGroup], head: str = "all") -> 
     """The ground truth, then each group: its headline; with head "all" each head of a model with two, and both fused.
 
     ``head`` "class", "distillation" or "fused_softmax" takes that one of a model with two heads; a model with one head
-    has no other. A row that shows one head is that head where ``head`` is "all". The same runs and head come once. Rows that
+    has no other. A row that shows one head is that head where ``head`` is "all". The same runs and head come once.
+    Rows that
     show the moving average (EMA) have no predictions on record: left out, or an InputError where requested. Raises
     InputError also as ``tokens.recorded`` does, and for runs that were not tested on the same images.
     """
@@ -136,7 +137,8 @@ def _heads(store: Store, kept: Recorded, head: str) -> dict[str, str]:
 
 
 def _same_truth(store: Store, every: Sequence[Recorded]) -> Array:
-    """The classes (N,) of the test images, which all these runs were tested on. Raises InputError where they weren't."""
+    """The classes (N,) of the test images, which all these runs were tested on. Raises InputError where they
+    weren't."""
     first: tuple[str, str, Any, Array] | None = None
     for kept in every:
         for run, arrays in kept.arrays.items():

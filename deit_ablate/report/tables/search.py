@@ -99,7 +99,8 @@ def has_rows(plan: Mapping[str, Any]) -> bool:
 
 
 def of_search(plan: Mapping[str, Any], stage: str) -> bool:
-    """Whether a cell's stage is a search's own (``trial``, ``candidate7``, and stages before these), not the sweep's."""
+    """Whether a cell's stage is a search's own (``trial``, ``candidate7``, and stages before these), not the
+    sweep's."""
     return is_search(plan) and all(stage != own["name"] for own in plan["stages"])
 
 
@@ -270,7 +271,8 @@ def _missing(value: Any) -> bool:
 
 
 def short_names(keys: Sequence[str]) -> dict[str, str]:
-    """Dotted key -> its last part, where that says enough: ``optimizer.name`` is the optimizer, and no two are alike."""
+    """Dotted key -> its last part, where that says enough: ``optimizer.name`` is the optimizer, and no two are
+    alike."""
     found = {}
     for key in keys:
         *blocks, last = key.split(".")
@@ -286,12 +288,14 @@ def footnotes(searched: Searched) -> list[str]:
     """What a reader must know to take the table for what it is."""
     search = searched.plan["search"]
     notes = [
-        "A search value is of one training, and the best of many: it flatters. The confirmed value is of new seeds that chose nothing."
+        "A search value is of one training, and the best of many: it flatters. The confirmed value is of new "
+        "seeds that chose nothing."
     ]
     if any(found.fresh or found.winners for found in searched.rows):
         notes.append("± is the half-width of a 95% t interval over n seeds.")
     notes.append(
-        f"Trials (seed {search['seed']}) are measured on the validation part{_images(searched)}; they and the fresh seeds leave the test split alone."
+        f"Trials (seed {search['seed']}) are measured on the validation part{_images(searched)}; they and the "
+        f"fresh seeds leave the test split alone."
     )
     if searched.hours is not None:
         notes.append(
@@ -330,15 +334,18 @@ def _row_notes(searched: Searched, found: Found) -> list[str]:
         notes.append(f"{found.row}: no winner, for no trial has a value ({found.outcomes()}).")
     elif has_rows(searched.plan) and not found.winners:
         notes.append(
-            f"{found.row}: no winner, for no candidate is done on all fresh seeds (one that diverged on one of them is out)."
+            f"{found.row}: no winner, for no candidate is done on all fresh seeds (one that diverged on one of "
+            f"them is out)."
         )
     for number, name in found.winners.items():
         notes.append(_winner_note(searched, found, number, name))
     if (expected := expected_optimism(searched, found)) is not None:
         objective = searched.objectives[searched.main]
         notes.append(
-            f"{found.row}: of {len(complete)} trials like these the best is expected to look {expected:.{DIGITS.get(objective, 0)}f}"
-            f"{POINTS.get(objective, '')} better than it is, by chance alone (from their spread, and that of candidates over fresh seeds; rough)."
+            f"{found.row}: of {len(complete)} trials like these the best is expected to look "
+            f"{expected:.{DIGITS.get(objective, 0)}f}"
+            f"{POINTS.get(objective, '')} better than it is, by chance alone (from their spread, and that of "
+            f"candidates over fresh seeds; rough)."
         )
     return notes
 
@@ -360,7 +367,8 @@ def _winner_note(searched: Searched, found: Found, number: int, name: str) -> st
 
 
 def expected_optimism(searched: Searched, found: Found) -> float | None:
-    """By how much the best of a row's trials is expected to flatter, in the objective's unit (statistics.md, section 7).
+    """By how much the best of a row's trials is expected to flatter, in the objective's unit (statistics.md, section
+    7).
 
     The noise is the pooled sd of its candidates over fresh seeds; what the trials scatter beyond that lies between
     them. None where there are no two fresh seeds of one candidate, or no two trials.

@@ -58,8 +58,8 @@ class Table:
 def sweep_table(summary: Summary) -> Table:
     """The default table of any sweep: rows are variants, in the plan's order.
 
-    Top-1 in percent with 95% t intervals over seeds, the difference from the baseline in points, paired by seed, and the
-    verdict on it.
+    Top-1 in percent with 95% t intervals over seeds, the difference from the baseline in points, paired by seed, and
+    the verdict on it.
     """
     plan, frame = summary.plan, summary.frame
     unit, seconds = _time_unit(frame["train_seconds"])
@@ -139,7 +139,8 @@ def device_of(summary: Summary) -> str:
 
 
 def footnotes(summary: Summary, *, timed: bool = False) -> list[str]:
-    """What a reader must know to take the table for what it is, a sentence each. ``timed``: it has a column of times."""
+    """What a reader must know to take the table for what it is, a sentence each. ``timed``: it has a column of
+    times."""
     every, final = summary.rows, summary.final
     notes = []
     if any(row["seeds"] > 1 for row in every):
@@ -150,7 +151,8 @@ def footnotes(summary: Summary, *, timed: bool = False) -> list[str]:
         notes.append("One seed gives no interval.")
     if summary.plan["kind"] == "cumulative":
         notes.append(
-            "Each row has the changes of those above; step: its difference from the row above, paired by seed, with an interval of the same kind."
+            "Each row has the changes of those above; step: its difference from the row above, paired by seed, "
+            "with an interval of the same kind."
         )
     notes += _unfound(summary.plan)
     notes += _not_isolated(summary)
@@ -310,7 +312,10 @@ def diverged_notes(summary: Summary) -> list[str]:
     none: list[str] = []
     for row in summary.rows:
         if row["diverged"]:
-            text = f"{row['variant']}: {row['diverged']} of {row['seeds_planned']} diverged ({_listed(why[row['variant']])})"
+            text = (
+                f"{row['variant']}: {row['diverged']} of {row['seeds_planned']} diverged "
+                f"({_listed(why[row['variant']])})"
+            )
             (some if row["seeds"] else none).append(text)
     notes = [f"* Mean over the runs that converged. {_listed(some, '; ')}."] if some else []
     return notes + ([f"No mean: {_listed(none, '; ')}."] if none else [])

@@ -35,7 +35,8 @@ from deit_ablate.store import Store
 
 @pytest.fixture
 def two_tokens(study: Callable[..., Study]) -> Study:
-    """Rows: none (one token), hard token (seeds 0, 1 and a missing one), its class head alone, soft token (one seed)."""
+    """Rows: none (one token), hard token (seeds 0, 1 and a missing one), its class head alone, soft token (one
+    seed)."""
     made = study(
         {
             "none": {0: 90.0, 1: 91.0, 2: 92.0},

@@ -171,7 +171,8 @@ def test_each_mark_has_one_meaning(shipped_sweep: Callable[..., Shipped]) -> Non
     marks = {note[0]: note for note in table.footnotes if not note[0].isalnum() and note[0] != "±"}
     assert marks.keys() == {"*", "†"}
     assert marks["*"] == (
-        "* Mean over the runs that converged. no erasing: 1 of 3 diverged (seed 2: non-finite loss), in the stage pretrain."
+        "* Mean over the runs that converged. no erasing: 1 of 3 diverged (seed 2: non-finite loss), in the "
+        "stage pretrain."
     )
 
 

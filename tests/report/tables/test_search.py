@@ -152,7 +152,10 @@ def test_the_table_says_what_to_mind(made: Made) -> None:
     confirmed = statistics.fmean(
         validation(made, [run for variant, _, stage, run in plan["cells"] if (variant, stage) == ("adamw", "")])
     )
-    said = f"adamw, trial {winner}: search value {seen:.2f}, confirmed {confirmed:.2f} (2 new seeds), difference {confirmed - seen:+.2f}"
+    said = (
+        f"adamw, trial {winner}: search value {seen:.2f}, confirmed {confirmed:.2f} (2 new seeds), "
+        f"difference {confirmed - seen:+.2f}"
+    )
     assert said in text
     assert "stuck: 5 trials: 5 diverged." in text
     assert "stuck: no winner, for no trial has a value (5 diverged)." in text
@@ -163,7 +166,8 @@ def test_the_table_says_what_to_mind(made: Made) -> None:
 
 
 def test_expected_optimism_by_hand(made: Made) -> None:
-    """Values 1, 2, 3 (variance 1) and noise of variance 0.02: 0.02 / 1 x 3 / (2 sqrt(pi)), the mean largest of three."""
+    """Values 1, 2, 3 (variance 1) and noise of variance 0.02: 0.02 / 1 x 3 / (2 sqrt(pi)), the mean largest of
+    three."""
     read = tables_of.read_search(made.summary())
     row = next(found for found in read.rows if found.row == "adamw")
     trials = [replace(row.trials[0], number=n, values=(float(n),)) for n in (1, 2, 3)]

@@ -12,7 +12,8 @@ def body(table):
 
 def test_the_example_by_hand(optimizers):
     # t(2) = 4.3027, t(1) = 12.7062. adamw 97 98 99: 98 ± 4.3027/√3. sgd 95 97: 96 ± 12.7062·1, differences -2 -1.
-    # lamb 98 99.5: 98.75 ± 12.7062·0.75, differences 1 1.5. Their variances 0.5 and 0.125 are drawn halfway (1 degree of
+    # lamb 98 99.5: 98.75 ± 12.7062·0.75, differences 1 1.5. Their variances 0.5 and 0.125 are drawn halfway (1 degree
+    # of
     # freedom each) to the typical one, the median 0.3125 over 0.45494, the median of chi-square(1): 0.6869.
     # sgd: ± 4.3027·√((0.6869 + 0.5)/2/2), lamb: ± 4.3027·√((0.6869 + 0.125)/2/2).
     rows = body(sweep_table(optimizers.summary()))
@@ -36,11 +37,13 @@ def test_the_example_says_what_it_stands_on(optimizers):
     assert table.title == "Optimizer ablation, profile digits"
     assert table.footnotes == (
         "± is the half-width of a 95% t interval over seeds.",
-        "Differences are paired by seed; their variance is moderated by that of the other rows (Smyth 2004, with a fixed "
+        "Differences are paired by seed; their variance is moderated by that of the other rows (Smyth 2004, "
+        "with a fixed "
         "weight), and verdicts are adjusted over the table's rows (Holm 1979).",
         "The sweep declares no margin, so no row is called equivalent.",
         "Intervals and verdicts cover training noise only, not the finite test set that all rows share.",
-        "sgd: 1 of 3 diverged (0.8–91%): the difference is that of runs that converge, about 0.4 sd too good if it is the "
+        "sgd: 1 of 3 diverged (0.8–91%): the difference is that of runs that converge, about 0.4 sd too good if "
+        "it is the "
         "worst fifth of runs that diverges.",
         "Top-1 on the test split (599 images) at the last epoch, raw weights.",
         "Time is the mean training time of the runs that are done.",
