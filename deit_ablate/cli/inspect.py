@@ -1,4 +1,4 @@
-"""Commands that only look: status, logs, show, diff, table, figure."""
+"""Commands that show where runs stand: status, logs, show, diff."""
 
 from __future__ import annotations
 
@@ -186,61 +186,3 @@ def _made_with(outcome: dict[str, object]) -> dict[str, object]:
     provenance = dict(outcome.get("provenance") or {})  # type: ignore[call-overload]
     provenance.pop("command", None)
     return provenance
-
-
-def table(
-    sweep: Annotated[str, typer.Argument(help="A sweep's name under the results folder.")],
-    format_: Annotated[str, typer.Option("--format", help="md, csv, tex or html.")] = "md",
-    results: Results = DEFAULT_RESULTS,
-    paper: Annotated[bool, typer.Option("--paper", help="The paper's table, with its numbers beside ours.")] = False,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="5% for any false verdict, and exit code 1 where a row is not isolated.")
-    ] = False,
-    search: Annotated[
-        bool, typer.Option("--search", help="The best trials of a search alone; md shows them before its table.")
-    ] = False,
-) -> None:
-    """Print a sweep's table, made from its records."""
-    store = Store(results)
-    name = known_sweep(store, sweep)
-    from deit_ablate.report.summary import summarize
-    from deit_ablate.report.tables.search import is_search
-    from deit_ablate.report.write import RENDERERS, analysis, markdown, paper_analysis
-
-    if format_ not in RENDERERS:
-        raise InputError(f"got {format_!r}", where=("--format", 0, 0), expected=", ".join(RENDERERS))
-    summary = summarize(store, name, strict=strict)
-    if search and not is_search(summary.plan):
-        raise InputError(f"{name} is no search", where=("--search", 0, 0), expected="a sweep with a search block")
-    module = paper_analysis(summary) if paper else analysis("search") if search else analysis()
-    if module is None:
-        raise InputError(f"{name} is no table of the paper", where=("--paper", 0, 0), expected="a sweep that is one")
-    if format_ == "md" and not paper and not search:
-        print(markdown(summary), end="")
-    else:
-        print(RENDERERS[format_](module.table(summary)), end="")
-    not_isolated = [row for row in summary.rows if row["leaks"]] if strict else []
-    for row in not_isolated:
-        print(f"error: {console.plain(row['variant'])} is not isolated: {console.plain(row['leaks'])}", file=sys.stderr)
-    if not_isolated:
-        raise typer.Exit(1)
-
-
-def figure(
-    sweep: Annotated[str, typer.Argument(help="A sweep's name under the results folder.")],
-    results: Results = DEFAULT_RESULTS,
-    format_: Annotated[str, typer.Option("--format", help="png, pdf, svg, or several with commas between.")] = "png",
-) -> None:
-    """Draw a sweep's figures from its records, and print where they are."""
-    store = Store(results)
-    name = known_sweep(store, sweep)
-    formats = list(dict.fromkeys(format_.split(",")))
-    if unknown := [form for form in formats if form not in ("png", "pdf", "svg")]:
-        raise InputError(f"got {unknown[0]!r}", where=("--format", 0, 0), expected="png, pdf or svg")
-    from deit_ablate.report.summary import summarize
-    from deit_ablate.report.write import write_figures, write_paper, write_search
-
-    summary = summarize(store, name)
-    for write in (write_search, write_figures, write_paper):
-        for path in write(summary, formats):
-            print(path)

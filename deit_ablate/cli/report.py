@@ -1,17 +1,83 @@
-"""The command that writes what people read: report."""
+"""Commands that show results: table, figure, report, explain, export, search export, tokens, disagree."""
 
 from __future__ import annotations
 
+import json
+import math
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, TypeGuard
 
 import typer
 
+from deit_ablate import files
 from deit_ablate.cli import console
-from deit_ablate.cli.targets import DEFAULT_RESULTS, Results, known_sweep
-from deit_ablate.errors import InputError
+from deit_ablate.cli.targets import DEFAULT_RESULTS, Results, known_sweep, runs_of
+from deit_ablate.errors import InputError, did_you_mean
+from deit_ablate.search.export import export as export_winner
 from deit_ablate.store import Store
+
+if TYPE_CHECKING:
+    from deit_ablate.report.tables.tokens import RunGroup
+
+
+def table(
+    sweep: Annotated[str, typer.Argument(help="A sweep's name under the results folder.")],
+    format_: Annotated[str, typer.Option("--format", help="md, csv, tex or html.")] = "md",
+    results: Results = DEFAULT_RESULTS,
+    paper: Annotated[bool, typer.Option("--paper", help="The paper's table, with its numbers beside ours.")] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="5% for any false verdict, and exit code 1 where a row is not isolated.")
+    ] = False,
+    search: Annotated[
+        bool, typer.Option("--search", help="The best trials of a search alone; md shows them before its table.")
+    ] = False,
+) -> None:
+    """Print a sweep's table, made from its records."""
+    store = Store(results)
+    name = known_sweep(store, sweep)
+    from deit_ablate.report.summary import summarize
+    from deit_ablate.report.tables.search import is_search
+    from deit_ablate.report.write import RENDERERS, analysis, markdown, paper_analysis
+
+    if format_ not in RENDERERS:
+        raise InputError(f"got {format_!r}", where=("--format", 0, 0), expected=", ".join(RENDERERS))
+    summary = summarize(store, name, strict=strict)
+    if search and not is_search(summary.plan):
+        raise InputError(f"{name} is no search", where=("--search", 0, 0), expected="a sweep with a search block")
+    module = paper_analysis(summary) if paper else analysis("search") if search else analysis()
+    if module is None:
+        raise InputError(f"{name} is no table of the paper", where=("--paper", 0, 0), expected="a sweep that is one")
+    if format_ == "md" and not paper and not search:
+        print(markdown(summary), end="")
+    else:
+        print(RENDERERS[format_](module.table(summary)), end="")
+    not_isolated = [row for row in summary.rows if row["leaks"]] if strict else []
+    for row in not_isolated:
+        print(f"error: {console.plain(row['variant'])} is not isolated: {console.plain(row['leaks'])}", file=sys.stderr)
+    if not_isolated:
+        raise typer.Exit(1)
+
+
+def figure(
+    sweep: Annotated[str, typer.Argument(help="A sweep's name under the results folder.")],
+    results: Results = DEFAULT_RESULTS,
+    format_: Annotated[str, typer.Option("--format", help="png, pdf, svg, or several with commas between.")] = "png",
+) -> None:
+    """Draw a sweep's figures from its records, and print where they are."""
+    store = Store(results)
+    name = known_sweep(store, sweep)
+    formats = list(dict.fromkeys(format_.split(",")))
+    if unknown := [form for form in formats if form not in ("png", "pdf", "svg")]:
+        raise InputError(f"got {unknown[0]!r}", where=("--format", 0, 0), expected="png, pdf or svg")
+    from deit_ablate.report.summary import summarize
+    from deit_ablate.report.write import write_figures, write_paper, write_search
+
+    summary = summarize(store, name)
+    for write in (write_search, write_figures, write_paper):
+        for path in write(summary, formats):
+            print(path)
 
 
 def report(
@@ -54,3 +120,252 @@ def report(
         print(f"error: {console.plain(name)} cannot be read: {console.plain(why)}", file=sys.stderr)
     if written.unreadable:
         raise typer.Exit(1)
+
+
+FORMATS = ("csv", "jsonl", "parquet")
+
+
+def export(
+    sweep: Annotated[str, typer.Argument(help="A sweep's name under the results folder.")],
+    format_: Annotated[str, typer.Option("--format", help="csv, jsonl or parquet (which needs pyarrow).")] = "csv",
+    curves: Annotated[bool, typer.Option("--curves", help="One row a run and epoch instead of one a run.")] = False,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="A file; standard output without it.")] = None,
+    results: Results = DEFAULT_RESULTS,
+) -> None:
+    """Write a sweep's records as one table: metrics, recipe, provenance, state; a row a run."""
+    sweep = known_sweep(Store(results), sweep)
+    if format_ not in FORMATS:
+        raise InputError(f"got {format_!r}", where=("--format", 0, 0), expected=", ".join(FORMATS))
+    if format_ == "parquet" and output is None:
+        raise InputError("parquet is not for a terminal", where=("--format", 0, 0), expected="--output FILE")
+    from deit_ablate.report.frame import load, load_curves
+    from deit_ablate.report.tables.render import escape_csv
+
+    frame = (load_curves if curves else load)(results, sweep)
+    if format_ == "parquet":
+        try:
+            frame.to_parquet(output)
+        except ImportError:
+            raise InputError(
+                "parquet needs pyarrow, which is not installed",
+                where=("--format", 0, 0),
+                expected="`pip install pyarrow`, or csv or jsonl",
+            ) from None
+        return
+    if format_ == "csv":
+        texts: list[Any] = list(frame.select_dtypes("string").columns)
+        safe = frame.assign(**{name: frame[name].map(escape_csv, na_action="ignore") for name in texts})
+        text = safe.to_csv(index=False, lineterminator="\n")
+    else:
+        text = frame.to_json(orient="records", lines=True, double_precision=15, force_ascii=False)
+    if output is None:
+        sys.stdout.write(text)
+    else:
+        output.write_text(text, encoding="utf-8", newline="\n")
+
+
+def explain(
+    cell: Annotated[
+        str, typer.Argument(metavar="SWEEP:ROW[:COLUMN]", help="A row of a sweep's table, or one statistic of it.")
+    ],
+    results: Results = DEFAULT_RESULTS,
+    stage: Annotated[
+        str | None, typer.Option("--stage", help="An earlier stage than the one that the table shows.")
+    ] = None,
+    json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Trace a cell of a table: the statistic, its runs, seeds, records and commands."""
+    store = Store(results)
+    named, _, rest = cell.partition(":")
+    sweep = known_sweep(store, named)
+    plan = store.sweeps.plan(sweep) or {}
+    names = [row["name"] for row in plan["variants"]]
+    row, column = (rest, "") if rest in names else (rest.rpartition(":")[0], rest.rpartition(":")[2])
+    searched = (plan.get("search") or {}).get("spaces", {})
+    if (rest in searched or row in searched) and row not in names:
+        raise InputError(
+            f"the search of {rest!r} has no winner (yet)",
+            where=(cell, 0, 0),
+            expected=f"`deit-ablate table {sweep} --search`",
+        )
+    if row not in names:
+        raise InputError(
+            f"no row {rest!r} in {sweep}{did_you_mean(rest, names)}",
+            where=(cell, 0, 0),
+            expected="one of " + ", ".join(names[:20]),
+        )
+    stages = [part["name"] for part in plan["stages"]]
+    if stage is not None and stage not in stages:
+        staged = [name for name in stages if name]
+        expected = "one of " + ", ".join(staged) if staged else "no --stage: this sweep has none"
+        raise InputError(f"no stage {stage!r}", where=("--stage", 0, 0), expected=expected)
+    from deit_ablate.report.summary import STATISTICS, summarize
+
+    if column and column not in STATISTICS:
+        raise InputError(
+            f"no column {column!r}{did_you_mean(column, STATISTICS)}",
+            where=(cell, 0, 0),
+            expected="one of " + ", ".join(STATISTICS),
+        )
+    summary = summarize(store, sweep, stage=stage)
+    found = next(own for own in summary.rows if own["variant"] == row)
+    records = [record for record in summary.final if record["variant"] in (row, plan["baseline"])]
+    if json_:
+        said = {key: _plain(value) for key, value in found.items() if not column or key == column}
+        runs = [{key: _plain(value) for key, value in record.items()} for record in records]
+        print(json.dumps({"sweep": sweep, "row": row, "stage": summary.stage, "statistics": said, "runs": runs}))
+        return
+    lines = [f"{sweep}: {row}" + (f", stage {summary.stage}" if summary.stage else ""), ""]
+    shown = {key: value for key, value in found.items() if key != "variant" and (not column or key == column)}
+    lines += console.columns([(key, _text(value), STATISTICS[key]) for key, value in shown.items()], indent="  ")
+    own = [record for record in records if record["variant"] == row]
+    against = [record for record in records if record["variant"] == plan["baseline"] != row]
+    for title, part in (("from the runs", own), (f"against the baseline {plan['baseline']!r}", against)):
+        if part:
+            lines += ["", f"{title}:"]
+            table = [("seed", "run", "state", "top-1", "commit", "command")]
+            table += [_run(record) for record in part]
+            lines += console.columns(table, indent="  ")
+    lines += [
+        "",
+        "records: " + str(store.run("<run>") / "outcome.json"),
+        f"one run: deit-ablate show {sweep}:{row}:SEED",
+    ]
+    print("\n".join(console.plain(line) for line in lines))
+
+
+def _run(record: Mapping[str, Any]) -> tuple[str, str, str, str, str, str]:
+    top1 = "" if math.isnan(record["top1"]) else f"{record['top1']:.2f}"
+    commit = str(record["commit"])[:10] or "-"
+    return str(record["seed"]), record["run"], record["state"], top1, commit, str(record["command"] or "")
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, float):
+        return "-" if math.isnan(value) else f"{value:.6g}"
+    return str(value)
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON has it."""
+    if value is None or isinstance(value, (str, bool)):
+        return value
+    number = float(value) if str(value) != "<NA>" else math.nan
+    return (
+        None if math.isnan(number) else int(number) if number.is_integer() and not isinstance(value, float) else number
+    )
+
+
+def search(
+    action: Annotated[str, typer.Argument(help="export", metavar="export")],
+    sweep: Annotated[str, typer.Argument(help="A sweep that has searched, or sweep:row.")],
+    results: Results = DEFAULT_RESULTS,
+) -> None:
+    """Write the winner of a search as a profile: `deit-ablate search export SWEEP > sweeps/profiles/tuned.yaml`.
+
+    A sweep file beside it then says `profile: tuned`, with the stages that the search had; `deit-ablate train` takes
+    the file as it is, except for a student's, whose teacher is a stage. The winner is the confirmed one; of a search
+    that is not confirmed the best trial, whose value is optimistic (selection bias).
+    """
+    if action != "export":
+        raise InputError(f"got {action!r}", where=("search", 0, 0), expected="export")
+    store = Store(results)
+    name, _, row = sweep.partition(":")
+    plan = store.sweeps.plan(known_sweep(store, name)) or {}
+    if "search" not in plan:
+        raise InputError(f"{name} has no search", where=(sweep, 0, 0), expected="a sweep with a `search:` block")
+    found = export_winner(store, plan, row)
+    for line in found.comments:
+        print(f"# {console.plain(line)}")
+    print(found.yaml(), end="")
+    if not found.confirmed:
+        print("note: this trial is not confirmed", file=sys.stderr)
+
+
+Targets = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="TARGET",
+        help="A sweep, sweep:variant, sweep:variant:seed[:stage], or the first digits of a run's id.",
+    ),
+]
+Out = Annotated[
+    Path | None,
+    typer.Option("--out", help="Folder to write to; by default the sweep's, where the target is a whole sweep."),
+]
+
+
+def tokens(targets: Targets, results: Results = DEFAULT_RESULTS, out: Out = None) -> None:
+    """Print how alike class and distillation token are, layer by layer; write the values and a figure."""
+    store = Store(results)
+    wanted = _groups(targets, store)
+    folder = out or _folder(targets, store, "figures")
+    from deit_ablate.report.tables import render
+    from deit_ablate.report.tables.tokens import similarities, tokens_table, tokens_values
+
+    found = similarities(store, wanted)
+    print(render.to_markdown(tokens_table(found)), end="")
+    if _writable(folder):
+        from deit_ablate.report.figures.style import save
+        from deit_ablate.report.figures.tokens import tokens_figure
+
+        path = files.make_folder(folder) / "token_similarity"
+        files.replace(path.with_suffix(".csv"), render.to_csv(tokens_values(store, found)).encode())
+        figure = tokens_figure(found)
+        for suffix in (".png", ".pdf"):
+            save(figure, path.with_suffix(suffix))
+        print("\n".join(str(path.with_suffix(suffix)) for suffix in (".csv", ".png", ".pdf")), file=sys.stderr)
+
+
+def disagree(
+    targets: Targets,
+    head: Annotated[
+        str, typer.Option("--head", help="Of models with two heads: class, distillation, fused_softmax or all.")
+    ] = "all",
+    results: Results = DEFAULT_RESULTS,
+    out: Out = None,
+) -> None:
+    """Print the share of test images that each two classifiers class differently; write it as CSV."""
+    store = Store(results)
+    wanted = _groups(targets, store)
+    folder = out or _folder(targets, store, "")
+    from deit_ablate.report.tables import render
+    from deit_ablate.report.tables.predictions import disagreement_table, predictions, with_teachers
+
+    table = disagreement_table(predictions(store, with_teachers(store, wanted), head))
+    print(render.to_markdown(table), end="")
+    if _writable(folder):
+        path = files.make_folder(folder) / "disagreement.csv"
+        files.replace(path, render.to_csv(table).encode())
+        print(path, file=sys.stderr)
+
+
+def _groups(targets: Sequence[str], store: Store) -> list[RunGroup]:
+    """The runs that the targets name, each once, with its sweep's name where there are several. Raises InputError."""
+    found = {target: runs_of(target, store) for target in targets}  # the errors; and what is the beginning of an id
+    from dataclasses import replace
+
+    from deit_ablate.report.frame import read_plan
+    from deit_ablate.report.tables.tokens import RunGroup, groups
+
+    several = len({target.split(":")[0] for target in targets}) > 1
+    named: dict[tuple[tuple[str, ...], str], RunGroup] = {}
+    for target, runs in found.items():
+        sweep, *parts = target.split(":")
+        is_id = len(runs) == 1 and runs[0].startswith(target)
+        for group in [RunGroup(runs[0], (runs[0],))] if is_id else groups(read_plan(store, sweep), *parts):
+            full = replace(group, name=f"{sweep}:{group.name}") if several and not is_id else group
+            named.setdefault((group.runs, group.shows), full)
+    return list(named.values())
+
+
+def _folder(targets: Sequence[str], store: Store, inside: str) -> Path | None:
+    """Where a report on a whole sweep lies; nowhere for a part of one, which would take that one's place."""
+    whole = len(targets) == 1 and store.sweeps.plan(targets[0]) is not None
+    return store.sweeps.folder(targets[0]) / inside if whole else None
+
+
+def _writable(folder: Path | None) -> TypeGuard[Path]:
+    if folder is None:
+        print("nothing is written, as this is not one whole sweep: --out DIR says where to", file=sys.stderr)
+    return folder is not None
