@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from deit_ablate.cli import console
 from deit_ablate.cli.options import Json, Name, Only, Profile, Seeds, Sets, Strict, SweepArgument
-from deit_ablate.cli.run import refuse_undeclared
 from deit_ablate.cli.targets import DEFAULT_RESULTS, Results, study
 from deit_ablate.launch import status
 from deit_ablate.launch.cost import Costs, Estimate
@@ -41,7 +40,7 @@ def plan(
     search = chosen.search(file, store, only=only or ())
     made = search.plan() if search else make_plan(file)
     if strict:
-        refuse_undeclared(made)
+        made.refuse_undeclared()
     runs = search.runs if search else made.only(only or [], seeds)
     states = status.states(store, {run.id: run.above for run in runs.values()})
     left = [run for run in runs.values() if not states[run.id].at_rest]

@@ -55,8 +55,9 @@ from deit_ablate.launch.jobs import RETRYABLE, Job, Report, Work
 from deit_ablate.launch.policy import refuse_lost_weights
 from deit_ablate.launch.pool import foreground
 from deit_ablate.launch.preflight import keep_weights
+from deit_ablate.report.fresh import current_table
 from deit_ablate.store import Store
-from deit_ablate.sweep.plan import Plan, Run, make_plan, single_run
+from deit_ablate.sweep.plan import Run, make_plan, single_run
 from deit_ablate.sweep.yaml import Node
 
 
@@ -103,7 +104,7 @@ def run(
     plan = search.plan() if search else make_plan(file)
     refuse_other_file(store, plan, chosen.file)
     if strict:
-        refuse_undeclared(plan)
+        plan.refuse_undeclared()
     runs = search.runs if search else plan.only(only or [], seeds)
     given = {"executor": executor, "parallel": parallel, "device": device, "data_dir": data_dir, "loaders": loaders}
     how = with_options(file.execution, execution, **given)
@@ -195,18 +196,6 @@ def _above(run: str, runs: Mapping[str, Run]) -> list[str]:
     for parent in runs[run].above if run in runs else []:
         found += [parent, *_above(parent, runs)]
     return found
-
-
-def refuse_undeclared(plan: Plan) -> None:
-    """Raises InputError at the first row that differs from the baseline in more than it declares."""
-    for row, variant in zip(plan.rows, plan.sweep.variants, strict=True):
-        if row.undeclared:
-            raise InputError(
-                f"the row {row.name!r} has undeclared changes: {'; '.join(map(str, row.undeclared))}",
-                where=variant.where,
-                key=plan.sweep.kind,
-                expected="rows that hold all else fixed (or no --strict)",
-            )
 
 
 def train(
@@ -302,7 +291,9 @@ def _launch(work: Work, executor: RunExecutor | None, *, wait: bool, json_: bool
 def _report(work: Work, report: Report, executor: RunExecutor | None, *, json_: bool) -> None:
     """Write and print what has come of it, and leave with the exit code that says so."""
     store, sweep, labels = work.store, work.sweep, work.labels
-    table = _table(store, sweep, report) if sweep and not report.interrupted else None
+    table = None
+    if sweep and not report.interrupted:
+        table = current_table(store, sweep, report.states, changed=bool(report.started))
     failed = console.failures(report, store, labels, _alone(store, work.execution))
     if json_:
         summary = {
@@ -329,24 +320,6 @@ def _report(work: Work, report: Report, executor: RunExecutor | None, *, json_: 
         print(executor.interrupted, file=_out(json_))
         raise typer.Exit(130)
     raise typer.Exit(1 if report.failed() else 0)
-
-
-def _table(store: Store, sweep: str, report: Report) -> str | None:
-    """Write the sweep's table and figures anew where anything changed; returns the Markdown table."""
-    path = store.sweeps.folder(sweep) / "table.md"
-    outcomes = [store.run(run) / "outcome.json" for run, state in report.states.items() if state.finished]
-    newest = max(
-        (file.stat().st_mtime for file in [*outcomes, store.sweeps.folder(sweep) / "plan.json"] if file.exists()),
-        default=0.0,
-    )
-    # What is not finished may stand otherwise than when the table was made.
-    moving = not all(state.finished for state in report.states.values())
-    if report.started or moving or not path.exists() or path.stat().st_mtime < newest:
-        from deit_ablate.report.summary import summarize
-        from deit_ablate.report.write import write_report
-
-        write_report(summarize(store, sweep))
-    return path.read_text()
 
 
 def _announce_versions(store: Store, report: Report) -> None:

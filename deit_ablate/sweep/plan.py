@@ -125,6 +125,17 @@ class Plan:
         wanted = _with_parents(self.runs, final)
         return {id_: run for id_, run in self.runs.items() if id_ in wanted}
 
+    def refuse_undeclared(self) -> None:
+        """Raises InputError at the first row that differs from the baseline in more than it declares."""
+        for row, variant in zip(self.rows, self.sweep.variants, strict=True):
+            if row.undeclared:
+                raise InputError(
+                    f"the row {row.name!r} has undeclared changes: {'; '.join(map(str, row.undeclared))}",
+                    where=variant.where,
+                    key=self.sweep.kind,
+                    expected="rows that hold all else fixed (or no --strict)",
+                )
+
     def document(self, source: str) -> dict[str, Any]:
         """What ``plan.json`` holds: enough for tables, figures and names; rebuildable from the sweep file."""
         return {
