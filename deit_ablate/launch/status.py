@@ -41,7 +41,7 @@ def states(
 
 
 def parents_first(plan: Mapping[str, Any]) -> dict[str, list[str]]:
-    """The runs of a plan.json, each with those that it stands on, which come before it."""
+    """The runs of a plan.json, each with those that it depends on, which come before it."""
     found: dict[str, list[str]] = {}
 
     def add(run: str) -> None:

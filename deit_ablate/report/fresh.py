@@ -8,7 +8,8 @@ from deit_ablate.store import State, Store
 
 
 def current_table(store: Store, sweep: str, states: Mapping[str, State], *, changed: bool) -> str:
-    """Write the sweep's table and figures anew where runs have changed since they were made; returns table.md's text."""
+    """Write the sweep's table and figures anew where runs have changed since they were made; returns table.md's
+    text."""
     folder = store.sweeps.folder(sweep)
     path, plan = folder / "table.md", folder / "plan.json"
     sources = [plan, *(store.run(run) / "outcome.json" for run, state in states.items() if state.finished)]

@@ -209,8 +209,8 @@ class Store:
         refuted: int = 0,
         held: bool = False,
     ) -> State:
-        """A pure function of files (of the parents' states, and of what a scheduler knows): the first match of
-        DESIGN's list."""
+        """A pure function of files (of the parents' states, and of what a scheduler knows): of what may be said of
+        a run, the first that is so, from an outcome down to *missing*."""
         # One listing: on a network each look at a single name is a question to the server.
         names = self._names(run) if exists else []
         outcome = self.outcome(run) if "outcome.json" in names else None

@@ -449,7 +449,7 @@ def test_a_row_without_a_winner_is_named(
     path.write_text(path.read_text().replace("[0, 0.1]", "[0.2, 0.3]"))
     search, _ = run_search(path)
     assert search.ignored == 4
-    assert any(note.startswith("Left aside: 4 trials") for note in search_table(summarize(store, "tiny")).footnotes)
+    assert any(note.startswith("Not counted: 4 trials") for note in search_table(summarize(store, "tiny")).footnotes)
 
 
 def test_a_grid_with_steps_stays_within_its_range(sweep: Callable[..., Path], store: Store, run_search: Any) -> None:

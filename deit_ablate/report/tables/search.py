@@ -288,7 +288,8 @@ def footnotes(searched: Searched) -> list[str]:
     """What a reader must know to take the table for what it is."""
     search = searched.plan["search"]
     notes = [
-        "A search value is of one training, and the best of many: it flatters. The confirmed value is of new "
+        "A search value is of one training, and the best of many: it is too good on average (selection bias). The "
+        "confirmed value is of new "
         "seeds that chose nothing."
     ]
     if any(found.fresh or found.winners for found in searched.rows):
@@ -302,7 +303,7 @@ def footnotes(searched: Searched) -> list[str]:
             f"Trials and candidates took {searched.hours:.2g} hours of training, beside those of the winners' runs."
         )
     if search.get("aside"):
-        notes.append(f"Left aside: {search['aside']} trials of earlier versions of the sweep file.")
+        notes.append(f"Not counted: {search['aside']} trials of earlier versions of the sweep file.")
     for found in searched.rows:
         budget = search["budget"].get(found.row)
         asked = len(found.trials)
@@ -367,8 +368,8 @@ def _winner_note(searched: Searched, found: Found, number: int, name: str) -> st
 
 
 def expected_optimism(searched: Searched, found: Found) -> float | None:
-    """By how much the best of a row's trials is expected to flatter, in the objective's unit (statistics.md, section
-    7).
+    """By how much the best of a row's trials is expected to look better than it is, in the objective's unit
+    (statistics.md, section 7).
 
     The noise is the pooled sd of its candidates over fresh seeds; what the trials scatter beyond that lies between
     them. None where there are no two fresh seeds of one candidate, or no two trials.
