@@ -42,6 +42,7 @@ def warm_python() -> Iterator[list[str]]:
             start_new_session=True,
             env={**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive", "PYTHONPATH": ""},
         )
+        listener.close()  # the warm process's alone: where it cannot start, its clients fail instead of waiting
         yield [sys.executable, "-I", "-S", __file__, "client", address]
         server.communicate()
 
