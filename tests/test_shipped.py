@@ -41,6 +41,7 @@ def test_the_wheel_carries_the_sweeps_inside_the_package(tmp_path: Path) -> None
         "names.json",
         "report/html/page.css",
         "report/html/page.js",
+        "report/html/page.html.j2",
     ):
         assert f"deit_ablate/{wanted}" in names
     subprocess.run(

@@ -11,9 +11,10 @@ from datetime import datetime, timezone
 from typing import Any
 
 from deit_ablate.report.frame import rows
-from deit_ablate.report.html.embedded import Embedded, drawn
+from deit_ablate.report.html.embedded import Embedded, embedded
 from deit_ablate.report.html.markup import Say
 from deit_ablate.report.html.redaction import Redactor, user_names
+from deit_ablate.report.html.search import FIGURES
 from deit_ablate.report.summary import Summary
 from deit_ablate.report.tables.search import is_search
 from deit_ablate.report.tables.table import Table
@@ -43,12 +44,8 @@ class Content:
     table: Table
     rows: list[dict[str, Any]]
     """The summary's rows: one a variant."""
-    final: list[dict[str, Any]]
-    """The records of the stage that is shown."""
     cells: list[dict[str, Any]]
     """Every record of every stage, in the plan's order."""
-    curves: Mapping[str, list[Any]]
-    """Column -> values, a finished epoch each."""
     outcomes: Mapping[str, Mapping[str, Any]]
     ended: Mapping[str, Ended]
     say: Say
@@ -69,6 +66,11 @@ class Content:
         """State -> runs, each run once."""
         return Counter({cell["run"]: cell["state"] for cell in self.cells}.values())
 
+    def state_words(self) -> str:
+        """``5 done, 1 failed``."""
+        ordered = sorted(self.states().items(), key=lambda item: (item[0] != "done", item[0]))
+        return ", ".join(f"{count} {state}" for state, count in ordered)
+
     def period(self) -> str:
         """When runs finished, by their records."""
         times = [outcome["time"] for outcome in self.outcomes.values() if isinstance(outcome.get("time"), (int, float))]
@@ -79,8 +81,6 @@ class Content:
 def read(summary: Summary, *, redact: bool = False) -> Content:
     store = summary.store
     cells = rows(summary.records)
-    curves = summary.curves
-    curves = curves.loc[curves["stage"] == summary.stage]
     states = {cell["run"]: cell["state"] for cell in cells}
     outcomes = {run: store.outcome(run) or {} for run, state in states.items() if state in ("done", "diverged")}
     lost = [run for run, state in states.items() if state in ("failed", "diverged")]
@@ -89,23 +89,19 @@ def read(summary: Summary, *, redact: bool = False) -> Content:
     search = None
     if is_search(summary.plan):
         module = analysis("search")
-        search = Embedded(module.table(summary), drawn(module.figures(replace(summary, say=say.plain))))
+        drawn = module.figures(replace(summary, say=say))
+        search = embedded(module.table(summary), drawn, "The best trials", FIGURES)
     paper, beside = None, paper_analysis(summary)
     if beside is not None and outcomes:
         # The names in its figures are not the page's to redact.
-        figures = {} if redact else drawn(beside.figures(summary))
-        paper = Embedded(beside.table(summary), figures)
+        drawn = {} if redact else beside.figures(summary)
+        paper = embedded(beside.table(summary), drawn, "Ours beside the paper's", {})
     return Content(
         sweep=summary.sweep,
         summary=summary,
         table=analysis().table(summary),
         rows=summary.rows,
-        final=summary.final,
         cells=cells,
-        curves={
-            name: curves[name].tolist()
-            for name in ("variant", "seed", "state", "epoch", "validation_top1", "train_loss")
-        },
         outcomes=outcomes,
         ended=ended,
         say=say,

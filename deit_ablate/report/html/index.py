@@ -1,10 +1,10 @@
-"""An index over all sweeps of a store, beside them; it writes the pages that are missing or older than their records."""
+"""An index over all sweeps of a store; it writes the pages that are missing or older than their records."""
 
 from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,8 @@ from urllib.parse import quote
 
 from deit_ablate import files
 from deit_ablate.report.html import content, words
-from deit_ablate.report.html.markup import Say, document, grid, stamp, tag
+from deit_ablate.report.html.markup import Cell, Grid, Say, render, stamp
 from deit_ablate.report.html.page import NAME, written
-from deit_ablate.report.html.parts import chip
 from deit_ablate.report.html.redaction import Redactor
 from deit_ablate.report.summary import summarize
 from deit_ablate.report.tables.search import has_rows
@@ -31,9 +30,10 @@ class Written:
 
 
 def write_index(store: Store, *, redact: bool = False) -> Written:
-    """Write results/index.html, and report.html of every sweep where it is missing, older than the sweep's records, made
-    by another version, or made with other things left out."""
-    lines, pages, unreadable = [], [], {}
+    """Write results/index.html, and report.html of every sweep where it is missing, older than the sweep's records,
+    made by another version, or made with other things left out."""
+    lines: list[Sequence[str | Cell]] = []
+    pages, unreadable = [], {}
     say = Say(Redactor() if redact else None)
     for sweep in store.sweeps.names():
         try:
@@ -46,56 +46,25 @@ def write_index(store: Store, *, redact: bool = False) -> Written:
         except (LookupError, ValueError, TypeError, AttributeError, OSError) as error:
             # One damaged sweep must not hide all others; the caller says it aloud.
             unreadable[sweep] = f"{type(error).__name__}: {error}"
-            lines.append(
-                [say(sweep), "", "", "", tag("span", f"cannot be read: {say(unreadable[sweep])}", class_="warn")]
-            )
+            lines.append([sweep, "", "", "", Cell(f"cannot be read: {say(unreadable[sweep])}", "warn")])
     path = store.root / "index.html"
-    files.replace(path, _index(lines, redact).encode())
+    head = ("sweep", "profile", "rows", "runs", "against the baseline")
+    files.replace(path, render("index", say, sweeps=Grid("Sweeps", head, lines, (2,), "sortable main")).encode())
     return Written(path, tuple(pages), unreadable)
 
 
-def _index(lines: list[list[str]], redact: bool) -> str:
-    head = ("sweep", "profile", "rows", "runs", "against the baseline")
-    sweeps = f"{len(lines)} {'sweep' if len(lines) == 1 else 'sweeps'}"
-    body = [
-        tag("header", tag("p", "Ablation reports", class_="kicker") + tag("h1", sweeps)),
-        "<main>",
-        grid(head, lines, right=(2,), class_="sortable main", caption="Sweeps")
-        if lines
-        else tag("p", "No sweep was run into this store."),
-        "</main>",
-        tag(
-            "footer",
-            "Made by deit-ablate from the records of the runs."
-            + (" Hosts, accounts, user names, paths and uncommitted changes are left out." if redact else ""),
-        ),
-    ]
-    return document("Ablation reports", "\n".join(body), redacted=redact)
-
-
-def _line(made: content.Content) -> list[str]:
-    plan, say = made.plan, made.say
-    link = tag("a", say(plan["title"] or made.sweep), href=f"{quote(made.sweep)}/{NAME}")
-    verdicts = Counter(words.group(verdict) for verdict in made.summary.frame["verdict"] if words.group(verdict))
-    told = {name: heading for name, _, heading in words.GROUPS}
-    shown = " ".join(chip(name, f"{verdicts[name]} {_short(name)}") for name in told if verdicts[name])
+def _line(made: content.Content) -> Sequence[str | Cell]:
+    plan = made.plan
+    short = {"few": "too few runs", "failed": "did not train"}
+    verdicts = Counter(words.group(verdict) for verdict in made.summary.frame["verdict"])
+    chips = [(name, f"{verdicts[name]} {short.get(name, name)}") for name, _, _ in words.GROUPS if verdicts[name]]
     return [
-        link + tag("span", say(made.sweep), class_="small"),
-        say(plan["profile"] or "–"),
+        Cell(plan["title"] or made.sweep, href=f"{quote(made.sweep)}/{NAME}", small=made.sweep),
+        plan["profile"] or "–",
         str(len(plan["variants"])),
-        _counts(made.states()),
-        "a search, not confirmed" if not has_rows(plan) else shown if plan["baseline"] else "no baseline",
+        made.state_words(),
+        "a search, not confirmed" if not has_rows(plan) else Cell(chips=chips) if plan["baseline"] else "no baseline",
     ]
-
-
-def _short(name: str) -> str:
-    return {"few": "too few runs", "failed": "did not train"}.get(name, name)
-
-
-def _counts(states: Mapping[str, int]) -> str:
-    return ", ".join(
-        f"{count} {state}" for state, count in sorted(states.items(), key=lambda item: (item[0] != "done", item[0]))
-    )
 
 
 def _fresh(store: Store, sweep: str, path: Path, redact: bool) -> bool:

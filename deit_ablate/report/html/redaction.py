@@ -48,7 +48,8 @@ def user_names(texts: Iterable[str]) -> set[str]:
 @dataclass(frozen=True)
 class Redactor:
     """``redactor(text)``: the same text without what is private. Known ``hosts`` and ``names`` (of users, accounts,
-    clusters) go wherever they stand as words; of paths into code the file's name stays, so that a traceback is of use."""
+    clusters) go wherever they occur as words; of paths into code the file's name stays, so that a traceback is of use.
+    """
 
     hosts: frozenset[str] = frozenset()
     names: frozenset[str] = frozenset()

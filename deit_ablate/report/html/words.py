@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,21 +63,21 @@ def evidence(row: Mapping[str, Any], p: str = "p_holm", what: str = "after Holm"
     return f" ({', '.join(said)})" if said else ""
 
 
-def sentence(row: Mapping[str, Any], name: str, baseline: str, margin: float | None) -> str:
-    """What is known of a row. Text in, text out: ``name`` and ``baseline`` may be HTML if the caller wants HTML."""
+def sentence(row: Mapping[str, Any], margin: float | None) -> tuple[str, str]:
+    """What is known of a row: the words after its name; if the baseline's name follows, the words after that, or ""."""
     verdict, size = row["verdict"], points(abs(row["difference"]))
     if verdict in ("better", "worse", "better_small", "worse_small"):
         less = f", which is less than the margin of {margin:g}" if verdict.endswith("small") and margin else ""
-        return f"{name} is {verdict.partition('_')[0]} than {baseline} by {size} points{less}{evidence(row)}."
+        return f" is {verdict.partition('_')[0]} than ", f" by {size} points{less}{evidence(row)}."
     observed = "" if math.isnan(row["difference"]) else f" Observed: {points(row['difference'], True)} points"
     if verdict == "equivalent":
         within = f" within ±{margin:g} points" if margin else ""
         proof = evidence(row, "p_equivalent_holm", "against a difference of that size, after Holm")
-        return f"{name} is equivalent to {baseline}{within}.{observed}{proof}."
+        return " is equivalent to ", f"{within}.{observed}{proof}."
     words = row["verdict_words"] or "no verdict"
     if verdict == "undecided" and " seeds" in words:
         words += " in all would be needed to tell"
-    return f"{name}: {words}.{observed}{evidence(row) if observed else ''}{'.' if observed else ''}"
+    return f": {words}.{observed}{evidence(row) if observed else ''}{'.' if observed else ''}", ""
 
 
 def short(summary: Summary) -> str:
@@ -150,7 +150,3 @@ def any_two(summary: Summary) -> list[Compared]:
         )
         for k, (i, j) in enumerate(couples)
     ]
-
-
-def listed(words: Sequence[str]) -> str:
-    return ", ".join(words[:-1]) + (" and " if len(words) > 1 else "") + words[-1] if words else ""
