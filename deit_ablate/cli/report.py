@@ -87,7 +87,10 @@ def report(
     ] = False,
     redact: Annotated[
         bool,
-        typer.Option("--redact", help="Leave out hosts, accounts, user names, absolute paths and uncommitted changes."),
+        typer.Option(
+            "--redact",
+            help="Leave out hosts, accounts, user names, paths and uncommitted changes, as far as they are known.",
+        ),
     ] = False,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="A file; results/SWEEP/report.html without it.")

@@ -41,6 +41,8 @@ def figures(page: Content) -> list[Drawing]:
     summary = replace(page.summary, say=page.say)
     found = []
     for name, figure in analysis().figures(summary).items():
+        if not figure.axes:
+            continue  # it says only that there is nothing to draw
         title = TITLES.get(name, name.replace("_", " ").capitalize())
         # The SVG first: it is what lays the panels out.
         svg = inline(name, figure, title)
