@@ -407,6 +407,7 @@ def test_nothing_that_a_name_holds_is_run(browser: Browser, study: Make) -> None
         for path in (write_page(made.summary(), redact=redact), write_index(made.store, redact=redact).index):
             document = path.read_text()
             assert not {"\u202e", "\x1b", "\x00"} & set(document)
+            assert "&amp;lt;" not in document, "escaped once, in attributes too"
             browser.open(path)
             assert browser.messages == []
             assert browser.requests == [path.resolve().as_uri()]
