@@ -38,7 +38,7 @@ from deit_ablate.cli.options import (
 from deit_ablate.cli.targets import (
     DEFAULT_RESULTS,
     Results,
-    check_executor_of,
+    execution_for,
     one_run,
     refuse_other_file,
     runs_of,
@@ -107,8 +107,7 @@ def run(
         plan.refuse_undeclared()
     runs = search.runs if search else plan.only(only or [], seeds)
     given = {"executor": executor, "parallel": parallel, "device": device, "data_dir": data_dir, "loaders": loaders}
-    how = with_options(file.execution, execution, **given)
-    check_executor_of(how, chosen, on_command_line=executor is not None)
+    how = execution_for(chosen, file.execution, execution, **given)
     states = status.states(store, {run.id: run.above for run in runs.values()}, file.name)
     labels = search.labels if search else plan.labels()
     work = Work(store, file.name, runs, labels, states, how, _command(), written=plan.written, source=search)
@@ -179,8 +178,7 @@ def retry(
         return
     refuse_lost_weights(runs, labels, states, store, again)
     given = {"executor": executor, "parallel": parallel, "device": device, "data_dir": data_dir, "loaders": loaders}
-    how = with_options(own, execution, **given)
-    check_executor_of(how, chosen, on_command_line=executor is not None)
+    how = execution_for(chosen, own, execution, **given)
     work = Work(store, sweep, runs, labels, states, how, _command(), again, written)
     chosen_executor = executor_for(work)
     if chosen_executor:

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from deit_ablate import shipped
-from deit_ablate.errors import InputError, Position, did_you_mean
+from deit_ablate.cli.options import with_options
+from deit_ablate.errors import InputError, did_you_mean
 from deit_ablate.execution import Execution
-from deit_ablate.launch.executors import check_executor
+from deit_ablate.launch.executors import find_executor
 from deit_ablate.store import Store
 from deit_ablate.sweep.load import load_sweep
 from deit_ablate.sweep.plan import Plan, Run, make_plan
@@ -111,14 +112,21 @@ def study(
     )
 
 
-def check_executor_of(execution: Execution, study: Study | None, *, on_command_line: bool) -> None:
-    """Raises InputError for an executor that there is not, at the place where it is named."""
-    where: Position | None = ("--executor", 0, 0)
-    if study is not None and not on_command_line:
-        node = load(study.file)
-        named = node.get("execution") and node.locate(("execution", "executor"))
-        where = named or (f"profile {study.profile or node.plain().get('profile')}", 0, 0)
-    check_executor(execution.executor, where)
+def execution_for(study: Study | None, base: Execution, sets: Sequence[str] | None, **given: Any) -> Execution:
+    """The study's execution with what the command line says (``options.with_options``).
+
+    Raises InputError for keys and values that do not exist; for an unknown executor at the place where it is named.
+    """
+    execution = with_options(base, sets, **given)
+    try:
+        find_executor(execution.executor, ("--executor", 0, 0))
+    except InputError as error:
+        if study is not None and execution.executor == base.executor:
+            node = load(study.file)
+            named = node.get("execution") and node.locate(("execution", "executor"))
+            error.where = named or (f"profile {study.profile or node.plain().get('profile')}", 0, 0)
+        raise
+    return execution
 
 
 def known_sweep(store: Store, sweep: str) -> str:

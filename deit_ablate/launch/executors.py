@@ -40,15 +40,19 @@ def known_executors() -> dict[str, str]:
     return {**{entry.name: entry.value for entry in installed}, **EXECUTORS}
 
 
-def check_executor(name: str, where: Position | None = None) -> None:
-    """Raises InputError, at ``where``, for an executor that there is not."""
-    if name not in EXECUTORS and name not in (known := known_executors()):
+def find_executor(name: str, where: Position | None = None) -> str:
+    """The module:class of an executor. Raises InputError, at ``where``, for one that there is not."""
+    if name in EXECUTORS:  # without a look through all installed packages, which takes a moment at every start
+        return EXECUTORS[name]
+    known = known_executors()
+    if name not in known:
         raise InputError(
             f"no executor {name!r}{did_you_mean(name, known)}",
             where=where,
             key="execution.executor",
             expected="one of " + ", ".join(known),
         )
+    return known[name]
 
 
 def executor_for(work: Work) -> Executor | None:
@@ -57,8 +61,7 @@ def executor_for(work: Work) -> Executor | None:
     if not work.unfinished() and (work.source is None or work.source.over):
         return None
     name = work.execution.executor
-    check_executor(name)
-    module, _, attribute = known_executors()[name].partition(":")
+    module, _, attribute = find_executor(name).partition(":")
     try:
         factory: Callable[[Work], Executor] = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:

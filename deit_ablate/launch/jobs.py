@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -94,10 +93,6 @@ class Work:
     def to_come(self) -> list[Run]:
         """What is left to be done; for trials that a search has yet to request, runs like them."""
         return [*self.unfinished(), *(self.source.examples() if self.source else [])]
-
-    @functools.cached_property
-    def parents(self) -> dict[str, list[str]]:
-        return {run.id: run.above for run in self.runs.values()}
 
     def job(self, run: str, *, retry: bool) -> Job:
         return Job(str(self.store.root), run, self.execution, retry, self.sweep, self.command)

@@ -24,7 +24,7 @@ class Launch:
     def __init__(self, work: Work) -> None:
         self.work, self.store, self.sweep = work, work.store, work.sweep
         self.runs: dict[str, Run] = dict(work.runs)
-        self.parents: dict[str, list[str]] = dict(work.parents)
+        self.parents: dict[str, list[str]] = {run.id: run.above for run in work.runs.values()}
         self.states: dict[str, State] = {}
         self.retry = set(work.retry)
         self.report = Report()

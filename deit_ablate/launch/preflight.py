@@ -135,7 +135,7 @@ class WorkerFailed(Exception):
         super().__init__(f"the worker ended with exit code {code}")
 
 
-def ask_worker(mode: str, request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def worker_answers(mode: str, request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """The answers of a worker process, which may import torch, as they come: a JSON line each. What it prints besides
     goes to the terminal. Raises WorkerFailed."""
     with subprocess.Popen(worker_command(mode), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:

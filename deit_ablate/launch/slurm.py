@@ -65,14 +65,13 @@ def costs(work: Work) -> str:
         if estimate.seconds is not None
         else f"{unit}-hours unknown"
     )
-    return f"{len(runs)} runs: {hours}" + f", disk {size(estimate.bytes)}, files {estimate.files or 'unknown'}"
+    return f"{len(runs)} runs: {hours}, disk {size(estimate.bytes)}, files {estimate.files or 'unknown'}"
 
 
 @dataclass
 class Submitted:
-    """What one turn has turn."""
+    """What one turn has done."""
 
-    states: dict[str, State]
     jobs: dict[str, str] = field(default_factory=dict)
     """Run -> the array element that executes it, for the runs submitted now."""
     put_off: dict[str, str] = field(default_factory=dict)
@@ -130,20 +129,20 @@ class SlurmLaunch(Launch):
                     watch.say(f"the scheduler does not answer ({error}); looking again")
                     time.sleep(LOOK_SECONDS)
                     continue
-                self.states = self.report.states = turn.states
+                self.report.states = self.states
                 self.report.started += turn.jobs
                 self.report.problems = {run: f"not submitted: {why}" for run, why in turn.put_off.items()}
                 jobs |= turn.jobs
-                going = [run for run, state in turn.states.items() if state.name in ("running", "submitted")]
+                going = [run for run, state in self.states.items() if state.name in ("running", "submitted")]
                 limit = (self.work.source and self.work.source.max_parallel) or TRIALS_AT_ONCE
                 if self.take_more(limit - len(going)):
                     continue
                 if not wait:
                     self._say_submitted(jobs)
                     return self.report
-                running = [run for run in going if turn.states[run].name == "running"]
-                over = {run for run, state in turn.states.items() if state.at_rest or state.name in RETRYABLE}
-                watch(Progress(len(self.work.labels), turn.states, running, ended=sorted(over - ended)))
+                running = [run for run in going if self.states[run].name == "running"]
+                over = {run for run, state in self.states.items() if state.at_rest or state.name in RETRYABLE}
+                watch(Progress(len(self.work.labels), self.states, running, ended=sorted(over - ended)))
                 ended = over
                 if not going and not self.full:
                     return self.report
@@ -169,7 +168,7 @@ class SlurmLaunch(Launch):
                 continue  # files have changed: look anew
             self.states = known.states(answer)
             self.retry = {run for run in self.retry if self.states[run].name in RETRYABLE}
-            turn, self.full = Submitted(self.states), False
+            turn, self.full = Submitted(), False
             number = max((submission.number for submission in known.submissions), default=0)
             for group in self._groups(known, answer, turn):
                 if self.full:
@@ -323,7 +322,7 @@ class SlurmLaunch(Launch):
         self.retry -= set(group)
         for index, run in enumerate(group):
             turn.jobs[run] = f"{job}_{index}"
-            turn.states[run] = State("submitted", "PENDING", known.number(run))
+            self.states[run] = State("submitted", "PENDING", known.number(run))
         return True
 
     def must_be_acceptable(self) -> None:

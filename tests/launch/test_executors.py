@@ -114,6 +114,7 @@ def test_an_entry_in_the_registry_is_all_that_one_here_needs(lab: Path) -> None:
             "tiny.yaml:9:23: execution.executor: no executor 'slrum'; did you mean 'slurm'?",
         ),
         ("", ("--executor", "dry"), "--executor: execution.executor: no executor 'dry'"),
+        ("", ("-x", "executor=dry"), "--executor: execution.executor: no executor 'dry'"),
         ("execution: {executor: 5}\n", (), "tiny.yaml:9:23: execution.executor"),
     ],
 )
