@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable, Sequence
 
 Position = tuple[str, int, int]
@@ -27,6 +28,14 @@ class InputError(Exception):
             parts.append(self.key)
         text = ": ".join([*parts, self.problem])
         return f"{text}; expected {self.expected}" if self.expected else text
+
+
+class Damaged(InputError):
+    """A file that a store cannot have written so, or that is not where it belongs: ``path``, and ``why`` in words."""
+
+    def __init__(self, path: os.PathLike[str] | str, why: str, line: int = 0, *, expected: str = ""):
+        self.path, self.why = os.fspath(path), why
+        super().__init__(f"damaged: {why}", where=(self.path, line, 1), expected=expected)
 
 
 def unknown_name(

@@ -10,13 +10,22 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import io
 import json
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from deit_ablate.errors import Damaged
+
+if TYPE_CHECKING:
+    import zipfile
+
+    import numpy as np
 
 TEMPORARY = ".tmp-"
 
@@ -121,7 +130,9 @@ def adopt(path: Path, target: Path, expected: str) -> None:
 def append_line(path: Path, line: str) -> None:
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:
-        os.write(handle, line.encode() + b"\n")
+        content = line.encode() + b"\n"
+        if os.write(handle, content) < len(content):  # what came after it would be one line with it
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         os.fsync(handle)
     finally:
         os.close(handle)
@@ -131,22 +142,120 @@ def to_json(value: Any) -> bytes:
     return json.dumps(value, indent=1, ensure_ascii=True, allow_nan=True).encode() + b"\n"
 
 
-def read_json(path: Path) -> Any | None:
-    """The JSON in a file, or None where there is no such file."""
+MOST_BYTES = 1 << 26
+"""Bytes of a file that is read whole: far above any that is written."""
+
+
+def read_regular(path: Path, most: int = MOST_BYTES) -> bytes | None:
+    """The content of a file, or None where there is none.
+
+    Raises Damaged for what is no regular file (opening a FIFO would wait for ever), has more than ``most`` bytes, or
+    cannot be read.
+    """
     try:
-        return json.loads(path.read_bytes())
+        handle = _opened(path)
     except (FileNotFoundError, NotADirectoryError):
+        if os.path.islink(path):
+            raise Damaged(path, "a link to nothing") from None
         return None
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The JSON lines of a file that may be growing: a torn last line is left out."""
     try:
-        raw = path.read_bytes()
-    except FileNotFoundError:
-        return []
-    lines = []
-    for line in raw.split(b"\n")[:-1]:
-        with contextlib.suppress(ValueError):
-            lines.append(json.loads(line))
-    return lines
+        parts, left = [], most + 1
+        while left and (part := os.read(handle, min(left, 1 << 20))):
+            parts.append(part)
+            left -= len(part)
+    except OSError as error:
+        raise Damaged(path, f"cannot be read ({error.strerror})") from None
+    finally:
+        os.close(handle)
+    if not left:
+        raise Damaged(path, f"more than {most:,} bytes")
+    return b"".join(parts)
+
+
+def read_tail(path: Path, most: int, start: int = 0) -> tuple[bytes, int]:
+    """The last ``most`` bytes of a file, but none before ``start``; and where they begin. Raises FileNotFoundError, and
+    Damaged as ``read_regular`` does."""
+    with open(_opened(path), "rb") as handle:
+        start = max(start, handle.seek(0, os.SEEK_END) - most)
+        handle.seek(start)
+        return handle.read(most), start
+
+
+def _opened(path: Path) -> int:
+    """A descriptor of a regular file. Raises FileNotFoundError, NotADirectoryError or Damaged."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        raise
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+            raise  # which says nothing of the file
+        raise Damaged(path, f"cannot be read ({error.strerror})") from None
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise Damaged(path, "no regular file")
+    return handle
+
+
+def parse_json(path: Path, content: bytes, line: int = 0) -> Any:
+    """The JSON in a file's content, or in one line of it. Raises Damaged."""
+    try:
+        return json.loads(content)
+    except UnicodeDecodeError:
+        why = "not UTF-8"
+    except RecursionError:
+        why = "nested too deeply"
+    except ValueError:
+        why = "no JSON, or only the beginning of some" if content.strip() else "empty"
+    raise Damaged(path, why, line)
+
+
+def read_json(path: Path) -> Any | None:
+    """The JSON in a file, or None where there is no such file. Raises Damaged."""
+    content = read_regular(path)
+    return None if content is None else parse_json(path, content)
+
+
+def read_lines(path: Path) -> list[Any]:
+    """The JSON lines of a file that may be growing: a torn last line is left out. Raises Damaged for any other."""
+    lines = (read_regular(path) or b"").split(b"\n")[:-1]
+    return [parse_json(path, line, number) for number, line in enumerate(lines, start=1)]
+
+
+MOST_ARRAYS = 1 << 28
+"""Bytes that the arrays of one file may have when unpacked."""
+
+
+def read_arrays(path: Path, sha256: str | None) -> dict[str, np.ndarray[Any, Any]] | None:
+    """The arrays in a NumPy archive of this hash, numbers in one dimension each; None where there is no such file.
+
+    Raises Damaged for any other content: arrays of objects would be code, and a header may claim any size.
+    """
+    import zipfile
+    import zlib
+
+    content = read_regular(path, MOST_ARRAYS)
+    if content is None:
+        return None
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise Damaged(path, "not what the run wrote")
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            entries = archive.infolist()
+            if sum(entry.file_size for entry in entries) > MOST_ARRAYS:
+                raise ValueError(f"more than {MOST_ARRAYS:,} bytes when unpacked")
+            return {entry.filename.removesuffix(".npy"): _array(archive, entry) for entry in entries}
+    except (ValueError, LookupError, OSError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise Damaged(path, str(error) or type(error).__name__) from None
+
+
+def _array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> np.ndarray[Any, Any]:
+    """Its header is read first: NumPy would make room for whatever that says."""
+    import numpy as np
+
+    with archive.open(entry) as handle:
+        readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        shape, _, dtype = readers[np.lib.format.read_magic(handle)](handle)
+        if len(shape) != 1 or dtype.kind not in "iuf" or not 0 <= shape[0] * dtype.itemsize <= entry.file_size:
+            raise ValueError(f"{entry.filename} is no list of numbers")
+        return np.frombuffer(handle.read(shape[0] * dtype.itemsize), dtype, shape[0])

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from deit_ablate import files
+from deit_ablate.errors import Damaged
 from deit_ablate.execution import worker_command
 
 PACKAGE = Path(__file__).parent
@@ -63,7 +64,7 @@ def _cached() -> dict[str, Any] | None:
     try:
         cached = files.read_json(_cache())
         return dict(cached["names"]) if cached and hashes(cached["for"]) == cached["for"] else None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, Damaged, KeyError, TypeError):
         return None  # damaged, or not ours to read: it is written anew
 
 

@@ -10,8 +10,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from deit_ablate import files
+from deit_ablate.errors import Damaged
 from deit_ablate.launch.cost import size as size
-from deit_ablate.launch.jobs import Progress, Report
+from deit_ablate.launch.jobs import NOT_DONE, RETRYABLE, Progress, Report
 from deit_ablate.store import State, Store
 from deit_ablate.sweep.plan import Run
 
@@ -62,7 +64,10 @@ def counts(states: Mapping[str, State]) -> str:
 
 def glance(store: Store, run: str, epochs: int) -> str:
     """Where a running run stands: epoch and validation accuracy, from its own lines."""
-    history = store.history(run)
+    try:
+        history = store.history(run)
+    except Damaged as damage:
+        return str(damage)
     if not history:
         return f"epoch 0/{epochs}"
     validation = history[-1].get("validation") or {}
@@ -124,12 +129,12 @@ class Watch:
         return "another launcher executes it" if state.name == "running" else str(state)
 
     def headline(self, progress: Progress) -> str:
-        over = progress.count("done", "diverged", "paused", "failed", "blocked", "cancelled")
+        over = progress.count("done", "diverged", "paused", "failed", "blocked", "cancelled", "damaged")
         parts = [
             f"{progress.count('done', 'diverged')} of {progress.total} done",
             f"{len(progress.running)} running",
             *([f"{paused} paused"] if (paused := progress.count("paused")) else []),
-            f"{progress.count('failed', 'blocked', 'cancelled')} failed",
+            f"{progress.count('failed', 'blocked', 'cancelled', 'damaged')} failed",
             f"{max(0, progress.total - over - len(progress.running))} to go",
         ]
         left = (
@@ -183,12 +188,18 @@ def held(store: Store, sweep: str | None) -> list[str]:
     ]
 
 
+def damaged(store: Store, run: str, state: State) -> str:
+    """Of a damaged run, what is wrong and what to do about it; nothing of any other."""
+    damage = store.damage(run) if state.name == "damaged" else None
+    return f"{damage}; `deit-ablate forget {run}` clears it" if damage else ""
+
+
 def log_tail(store: Store, run: str, lines: int = 8) -> list[str]:
     """The last lines that a run's latest attempt printed."""
     attempts = store.attempts(run)
     try:
-        raw = attempts[-1].log.read_bytes()[-8000:]
-    except (IndexError, OSError):
+        raw, _ = files.read_tail(attempts[-1].log, 8000)
+    except (IndexError, OSError, Damaged):
         return []
     return [plain(line) for line in raw.decode(errors="replace").splitlines()[-lines:]]
 
@@ -198,13 +209,13 @@ def failures(report: Report, store: Store, labels: Mapping[str, str], again: str
     lines: list[str] = []
     shown: dict[str, str] = {}
     for run, state in report.failed().items():
-        known = report.problems.get(run)
+        known = report.problems.get(run) or damaged(store, run, state) or None
         parent = report.states.get(state.detail) if state.name == "blocked" else None
         if known is None and parent is not None and parent.without_weights:
             parent_name = labels.get(state.detail, state.detail)
             known = f"{parent_name} ended by a non-finite loss, which is a result: there are no weights to go on from"
         when = "" if run in report.started or state.name != "failed" else "earlier, and not tried now: "
-        how = state if state.name in ("failed", "blocked", "cancelled") else "failed"
+        how = state if state.name in NOT_DONE else "failed"
         lines.append(f"{labels.get(run, run)} ({run}): {when}{how}{f' - {known}' if known else ''}")
         if state.name == "failed":
             tail = log_tail(store, run)
@@ -214,6 +225,6 @@ def failures(report: Report, store: Store, labels: Mapping[str, str], again: str
                 lines += [f"    | {line}" for line in tail]
             shown.setdefault(tail[-1] if tail else "", labels.get(run, run))
             lines.append(f"    alone, here: {again} {run}")
-    if lines:
+    if any(state.name in RETRYABLE for state in report.failed().values()):
         lines.append("`deit-ablate retry` (a sweep, or one run) tries these again; `run` by itself does not")
     return lines

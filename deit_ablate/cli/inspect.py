@@ -9,14 +9,16 @@ from typing import Annotated, Any
 
 import typer
 
+from deit_ablate import files
 from deit_ablate.cli import console
 from deit_ablate.cli.targets import DEFAULT_RESULTS, Results, known_sweep, names_of, one_run
-from deit_ablate.errors import InputError
+from deit_ablate.errors import Damaged, InputError
 from deit_ablate.identity import difference
 from deit_ablate.launch import status as statuses
 from deit_ablate.launch.slurm import job_output, waits
 from deit_ablate.recipe import flatten
-from deit_ablate.store import Store, owner
+from deit_ablate.store import Attempt, Store, owner
+from deit_ablate.store.submissions import Submissions
 
 RunArgument = Annotated[
     str, typer.Argument(metavar="RUN", help="sweep:variant:seed[:stage], or the first digits of a run's id.")
@@ -34,7 +36,7 @@ def status(
     store = Store(results)
     names = store.sweeps.names() if sweep is None else [known_sweep(store, sweep)]
     if sweep is None:
-        rows = [(name, console.counts(_states(store, name))) for name in names]
+        rows = [(name, _counts(store, name)) for name in names]
         if json_:
             print(json.dumps(dict(rows)))
         else:
@@ -60,10 +62,20 @@ def status(
         if states[run].name == "running":
             more = console.glance(store, run, (store.recipe(run) or {})["recipe"]["schedule"]["epochs"])
         elif states[run].name == "done":
-            more = console.score(store.outcome(run))
+            more = console.score(store.result(run))
         table.append((label, run, str(states[run]), more))
     print("\n".join(console.columns(table)))
     print(console.counts(states))
+    notes = [f"{run}: {what}" for run, state in states.items() if (what := console.damaged(store, run, state))]
+    for line in [*notes, *map(str, Submissions(store).read_damaged())]:
+        print(console.plain(line))
+
+
+def _counts(store: Store, sweep: str) -> str:
+    try:
+        return console.counts(_states(store, sweep))
+    except Damaged as damage:
+        return str(damage)
 
 
 def _states(store: Store, sweep: str) -> dict[str, statuses.State]:
@@ -87,22 +99,28 @@ def logs(
     number = position = 0
     while True:
         last = next(reversed(store.attempts(found)), None)
-        ended = last is None or last.exit is not None or owner.provably_gone(last.owner)
-        over = store.outcome(found) is not None or (ended and not waits(store, found))
+        over = _over(store, found, last)
         if last is not None and last.number != number:
             if number:
                 print(f"--- attempt {last.number} ---")
             number, position = last.number, 0
         if last is not None and last.log.exists():
-            with open(last.log, "rb") as handle:
-                handle.seek(position)
-                chunk = handle.read()
-            position += len(chunk)
+            chunk, start = files.read_tail(last.log, files.MOST_BYTES, position)
+            position = start + len(chunk)
             sys.stdout.write("\n".join(map(console.plain, chunk.decode(errors="replace").split("\n"))))
             sys.stdout.flush()
         if over or not follow:
             return
         time.sleep(0.5)
+
+
+def _over(store: Store, run: str, last: Attempt | None) -> bool:
+    """Whether nothing more will be printed, as far as files say."""
+    try:
+        ended = last is None or last.exit is not None or owner.provably_gone(last.owner)
+        return store.outcome(run) is not None or (ended and not waits(store, run))
+    except Damaged:
+        return True
 
 
 def show(
@@ -113,6 +131,10 @@ def show(
     """Show a run: its names, state, recipe, attempts, metrics and where its result comes from."""
     store = Store(results)
     found = one_run(run, store)
+    damage = store.damage(found)
+    if damage is not None:
+        _show_damaged(store, found, damage, json_)
+        return
     stored, outcome = store.recipe(found), store.outcome(found) or {}
     if stored is None:
         raise InputError(f"{run} has not started yet", expected="a run that was started once")
@@ -121,7 +143,8 @@ def show(
         {**{p["run"]: [] for p in stored["parents"].values()}, found: [p["run"] for p in stored["parents"].values()]},
     )[found]
     attempts: list[dict[str, Any]] = [
-        {"number": a.number, "owner": a.owner, "exit": a.exit} for a in store.attempts(found)
+        {"number": a.number, "owner": _readable(a, "owner"), "exit": _readable(a, "exit")}
+        for a in store.attempts(found)
     ]
     if json_:
         print(
@@ -157,6 +180,24 @@ def show(
                 f"  {key}: {console.show_value(value)}" for key, value in flatten(outcome[part]) if key != "git.diff"
             ]
     print("\n".join(map(console.plain, lines)))
+
+
+def _show_damaged(store: Store, run: str, damage: Damaged, json_: bool) -> None:
+    state = store.state(run, {})
+    if json_:
+        told = {"run": run, "names": names_of(run, store), "state": state.name, "detail": state.detail}
+        print(json.dumps({**told, "damage": str(damage)}))
+        return
+    print(console.plain(f"{run}  {', '.join(names_of(run, store))}\nstate: {state}\n"))
+    print(console.plain(f"{damage}; `deit-ablate forget {run}` clears it"))
+
+
+def _readable(attempt: Attempt, part: str) -> Any:
+    """What an attempt's file holds; of a damaged one, on which no result depends, what is wrong with it."""
+    try:
+        return getattr(attempt, part)
+    except Damaged as damage:
+        return {"class": "damaged", "message": str(damage)}
 
 
 def diff(first: RunArgument, second: RunArgument, results: Results = DEFAULT_RESULTS) -> None:

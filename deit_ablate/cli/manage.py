@@ -10,7 +10,7 @@ import typer
 from deit_ablate.cli import console
 from deit_ablate.cli.options import Target, Yes
 from deit_ablate.cli.targets import DEFAULT_RESULTS, Results, dependents, names_of, one_run, runs_of
-from deit_ablate.errors import InputError
+from deit_ablate.errors import Damaged, InputError
 from deit_ablate.launch import control
 from deit_ablate.store import Store, cleanup
 from deit_ablate.store.archive import import_records
@@ -21,7 +21,7 @@ def cancel(target: Target, results: Results = DEFAULT_RESULTS) -> None:
     """Cancel runs that are not finished: running ones save and stop, the others are not started. `retry` lifts it."""
     store = Store(results)
     runs = runs_of(target, store)
-    if (store.sweeps.plan(target) or {}).get("search"):
+    if (store.sweeps.sound_plan(target) or {}).get("search"):
         store.sweeps.hold(target, "cancelled", "a user has cancelled it")
     for run, cancelled in control.cancel(store, runs):
         print(f"{run}: {'cancelled' if cancelled else 'finished already'}")
@@ -33,7 +33,10 @@ def release(run: Target, results: Results = DEFAULT_RESULTS, yes: Yes = False) -
     found = one_run(run, store)
     last = control.open_attempt(store, found)
     if last is not None and not yes:
-        where = f"{last.owner.get('host')} (pid {last.owner.get('pid')})"
+        try:
+            where = f"{last.owner.get('host')} (pid {last.owner.get('pid')})"
+        except Damaged as damage:
+            where = f"whatever machine it was ({damage})"
         typer.confirm(f"Attempt {last.number} on {where} will do no more work. Sure?", abort=True)
     released = control.release(store, found)
     if released is None:
@@ -77,7 +80,11 @@ def du(results: Results = DEFAULT_RESULTS) -> None:
     sizes = {run: cleanup.size(store, run) for run in store.runs()}
     rows = [("sweep", "runs", "size", "files")]
     for sweep in store.sweeps.names():
-        own = {cell[3] for cell in (store.sweeps.plan(sweep) or {"cells": []})["cells"]} & sizes.keys()
+        plan = store.sweeps.sound_plan(sweep)
+        if plan is None:
+            rows.append((sweep, "damaged plan.json", "", ""))
+            continue
+        own = {cell[3] for cell in plan["cells"]} & sizes.keys()
         rows.append(
             (
                 sweep,

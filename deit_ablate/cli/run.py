@@ -175,7 +175,9 @@ def retry(
         if sweep:
             store.sweeps.lift(sweep)
         print(f"nothing to retry: {console.counts(states)}")
-        return
+        damaged = console.failures(Report(states), store, labels, "")
+        print("\n".join(damaged), end="\n" * bool(damaged))
+        raise typer.Exit(1 if damaged else 0)
     refuse_lost_weights(runs, labels, states, store, again)
     given = {"executor": executor, "parallel": parallel, "device": device, "data_dir": data_dir, "loaders": loaders}
     how = execution_for(chosen, own, execution, **given)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import sys
@@ -92,6 +93,8 @@ def verify(
     store = Store(results)
     runs = list(dict.fromkeys(run for target in targets for run in runs_of(target, store)))
     how = with_options(Execution(), None, device=device, data_dir=data_dir)
+    damaged = {run: str(damage) for run in runs if (damage := store.damage(run))}
+    runs = [run for run in runs if run not in damaged]
     for run in runs:
         if store.outcome(run) is None:
             raise InputError("has not finished", where=(run, 0, 0), expected="runs with a record")
@@ -99,8 +102,9 @@ def verify(
             raise InputError("its weights are gone", where=(run, 0, 0), expected="runs whose last checkpoint is kept")
     must_have(how, [run for id_, run in stored_runs(runs, store).items() if id_ in runs])
     request = {"results": str(store.root), "runs": runs, "data_dir": how.data_dir, "device": how.device}
-    answers = []
-    for answer in _ask("verify", request):
+    answers: list[dict[str, Any]] = []
+    refused = [{"run": run, "error": damage} for run, damage in damaged.items()]
+    for answer in itertools.chain(refused, _ask("verify", request) if runs else ()):
         answers.append(answer)
         print(console.plain(_line(answer)), flush=True, file=sys.stderr if json_ else sys.stdout)
     if json_:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +15,7 @@ import typer
 
 from deit_ablate import shipped
 from deit_ablate.cli.options import with_options
-from deit_ablate.errors import InputError, did_you_mean
+from deit_ablate.errors import Damaged, InputError, did_you_mean
 from deit_ablate.execution import Execution
 from deit_ablate.launch.executors import find_executor
 from deit_ablate.store import Store
@@ -143,7 +145,11 @@ def known_sweep(store: Store, sweep: str) -> str:
 
 def refuse_other_file(store: Store, plan: Plan, file: Path) -> None:
     """Raise InputError where the sweep's folder belongs to another file of the same name that still exists."""
-    before = store.sweeps.plan(plan.sweep.name)
+    try:
+        before = store.sweeps.plan(plan.sweep.name)
+    except Damaged as damage:
+        print(f"{damage.path}: damaged: {damage.why}; it is written anew from {file}", file=sys.stderr)
+        before = None
     if before is None:
         return
     other = store.root.resolve() / before["source"]
@@ -201,7 +207,7 @@ def names_of(run: str, store: Store) -> list[str]:
     """Every sweep:variant:seed[:stage] under which a run is known."""
     found = []
     for sweep in store.sweeps.names():
-        for variant, seed, stage, cell in (store.sweeps.plan(sweep) or {"cells": []})["cells"]:
+        for variant, seed, stage, cell in (store.sweeps.sound_plan(sweep) or {"cells": []})["cells"]:
             if cell == run:
                 found.append(":".join([sweep, variant, str(seed), *([stage] if stage else [])]))
     return found
@@ -230,8 +236,9 @@ def dependents(run: str, store: Store) -> list[str]:
     """The runs that stand on this one, directly or not."""
     below: dict[str, list[str]] = {}
     for other in store.runs():
-        for parent in (store.recipe(other) or {"parents": {}})["parents"].values():
-            below.setdefault(parent["run"], []).append(other)
+        with contextlib.suppress(Damaged):  # which depends on nothing that anybody knows
+            for parent in (store.recipe(other) or {"parents": {}})["parents"].values():
+                below.setdefault(parent["run"], []).append(other)
     found, waiting = [], [run]
     while waiting:
         for other in sorted(below.get(waiting.pop(), [])):

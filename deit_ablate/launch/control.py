@@ -7,7 +7,7 @@ import os
 import signal
 from collections.abc import Iterator, Sequence
 
-from deit_ablate.errors import InputError
+from deit_ablate.errors import Damaged, InputError
 from deit_ablate.launch.slurm import cancel_jobs, release_submissions
 from deit_ablate.store import Attempt, Refused, Store, cleanup, owner
 
@@ -15,23 +15,27 @@ from deit_ablate.store import Attempt, Refused, Store, cleanup, owner
 def cancel(store: Store, runs: Sequence[str]) -> Iterator[tuple[str, bool]]:
     """Cancel what is not finished: (run, whether it was cancelled). What runs saves and stops, here or on a cluster."""
     for run in runs:
-        finished = store.outcome(run) is not None
+        finished = store.result(run) is not None
         if not finished:
             store.cancel(run)
             last = next(reversed(store.attempts(run)), None)
-            if last is not None and _alive_here(last):
-                with contextlib.suppress(ProcessLookupError, PermissionError):
+            with contextlib.suppress(ProcessLookupError, PermissionError, Damaged):
+                if last is not None and _alive_here(last):
                     os.kill(last.owner["pid"], signal.SIGTERM)
         yield run, not finished
-    cancel_jobs(store, [run for run in runs if not store.outcome(run)])
+    cancel_jobs(store, [run for run in runs if not store.result(run)])
 
 
 def open_attempt(store: Store, run: str) -> Attempt | None:
     """The attempt that `release` would close; None where only submissions wait. Raises InputError where it is alive."""
     last = next(reversed(store.attempts(run)), None)
-    if last is None or last.exit is not None:
-        return None
-    if _alive_here(last):
+    try:
+        if last is None or last.exit is not None:
+            return None
+        alive = _alive_here(last)
+    except Damaged:  # nobody can tell: the user's word is all that there is
+        return last
+    if alive:
         raise InputError(
             f"process {last.owner['pid']} is alive on this machine",
             where=(run, 0, 0),
@@ -45,7 +49,7 @@ def release(store: Store, run: str) -> str | None:
     None where neither is open. Raises InputError where one is known to be alive."""
     attempt = open_attempt(store, run)
     if attempt is not None:
-        attempt.close("released", "released by a user")
+        attempt.release()
     submitted = release_submissions(store, run)
     return "attempt" if attempt is not None else "submission" if submitted else None
 
@@ -54,14 +58,18 @@ def forget(store: Store, runs: Sequence[str]) -> None:
     """Move runs to the trash: all of them, or none where an attempt at one may still be alive (InputError)."""
     for run in runs:
         if not cleanup.proven_over(store, run):
-            raise InputError(
-                f"{run}: an attempt at it may still be alive", expected="`deit-ablate cancel` first, or to wait"
-            )
+            raise InputError(f"{run}: an attempt at it may still be alive", expected=_before_forgetting(store, run))
     for run in runs:
         try:
             cleanup.forget(store, run)
         except Refused as refusal:
-            raise InputError(f"{run}: {refusal}", expected="`deit-ablate cancel` first, or to wait") from None
+            raise InputError(f"{run}: {refusal}", expected=_before_forgetting(store, run)) from None
+
+
+def _before_forgetting(store: Store, run: str) -> str:
+    if store.damage(run) is None:
+        return "`deit-ablate cancel` first, or to wait"
+    return f"`deit-ablate release {run}` first, once you know that no process works at it"
 
 
 def _alive_here(attempt: Attempt) -> bool:

@@ -76,11 +76,13 @@ class Costs:
 
     def learn(self, run: str) -> None:
         """Take a finished run into account."""
-        outcome, stored = self._store.outcome(run), self._store.recipe(run)
-        if not outcome or not stored or "non-finite" in (outcome.get("reason") or ""):
+        outcome = self._store.result(run)
+        if not outcome or "non-finite" in (outcome.get("reason") or ""):
             return  # not finished, or before its time
-        seconds = outcome["cost"].get("wall_seconds_all_attempts", outcome["cost"]["wall_seconds"])
-        recipe = stored["recipe"]
+        cost, recipe = outcome["cost"], (self._store.recipe(run) or {})["recipe"]
+        seconds = cost.get("wall_seconds_all_attempts", cost.get("wall_seconds"))
+        if seconds is None:
+            return
         self._seconds.setdefault(_workload(recipe, whole=True), []).append(seconds)
         self._per_epoch.setdefault(_workload(recipe, whole=False), []).append(seconds / recipe["schedule"]["epochs"])
         if len(self._sizes) < 20:

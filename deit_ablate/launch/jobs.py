@@ -13,6 +13,8 @@ from deit_ablate.sweep.yaml import Node
 
 RETRYABLE = frozenset({"failed", "cancelled", "blocked", "held"})
 """States in which a run starts only where it is retried."""
+NOT_DONE = RETRYABLE | {"damaged"}
+"""States of which a launch is told at its end. What is damaged starts only once it is forgotten."""
 
 
 @dataclass(frozen=True)
@@ -140,4 +142,4 @@ class Report:
     interrupted: bool = False
 
     def failed(self) -> dict[str, State]:
-        return {run: state for run, state in self.states.items() if state.name in RETRYABLE or run in self.problems}
+        return {run: state for run, state in self.states.items() if state.name in NOT_DONE or run in self.problems}

@@ -215,7 +215,7 @@ class JobLaunch(Launch):
             else ("crash", f"ended with exit code {end.code} without a word")
         )
         try:
-            if not self.store.outcome(run):
+            if not self.store.result(run):
                 status.close_if_gone(self.store, run, *how)
         except OSError as error:
             self.report.problems[run] = f"ended with code {end.code}, and that could not be written ({error})"

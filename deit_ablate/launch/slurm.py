@@ -163,6 +163,8 @@ class SlurmLaunch(Launch):
         """Submit what is missing and not in the scheduler's hands. Raises InputError for a job that it refuses."""
         while True:
             known = Known(self.store, self.parents, self.sweep)
+            for damage in known.damaged:
+                raise damage  # what it submitted is not known: to submit more could submit it twice
             answer = slurm_commands.ask(self.cluster)
             if self._update_files(known, answer):
                 continue  # files have changed: look anew
@@ -352,7 +354,8 @@ class SlurmLaunch(Launch):
         """Nodes that have lost attempts again and again."""
         lost: dict[str, int] = {}
         for run in self.runs:
-            for attempt in self.store.attempts(run):
+            attempts = self.store.attempts(run) if self.states[run].name != "damaged" else []
+            for attempt in attempts:
                 if (attempt.exit or {}).get("class") == "node":
                     host = str(attempt.owner.get("host", "")).partition(".")[0]
                     lost[host] = lost.get(host, 0) + 1

@@ -7,7 +7,6 @@ to the name that submitit expects, so that a job whose launcher died right after
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import signal
@@ -19,7 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from deit_ablate.errors import Damaged
 from deit_ablate.execution import SAVED, Execution
+from deit_ablate.store import schema
 
 PICKLE = "element.pkl"
 START = "import os, sys; sys.path[0] = sys.argv.pop(1); sys.path.append(os.getcwd()); "
@@ -121,7 +122,9 @@ class Element:
 
     def __call__(self) -> int:
         path = Path(self.results) / "submissions" / f"{self.submission}.json"
-        content = json.loads(path.read_bytes())
+        content = schema.read(path, schema.Submission)
+        if content is None:
+            raise Damaged(path, "missing")
         entry = content["runs"][int(os.environ["SLURM_ARRAY_TASK_ID"])]
         code = str(Path(self.results) / "code" / content["code"])
         again = entry.get("retry") and os.environ.get("SLURM_RESTART_COUNT", "0") == "0"

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from deit_ablate.errors import Damaged
 from deit_ablate.launch import slurm_commands
 from deit_ablate.launch.slurm_commands import Answer
 from deit_ablate.store import Attempt, State, Store, owner
@@ -68,7 +69,8 @@ class Known:
     ) -> None:
         self.store, self.parents = store, parents
         self.held = store.sweeps.held(sweep) is not None
-        self.submissions = Submissions(store).read()
+        submissions = Submissions(store)
+        self.submissions, self.damaged = submissions.read(), submissions.damaged
         self.tickets = tickets_by_run(self.submissions)
         self.by_files = store.states(parents, held=self.held, known=finished)
         self.open = [run for run in parents if not self.by_files[run].finished]
@@ -138,7 +140,10 @@ def corrected(store: Store, run: str, state: State) -> State:
     attempt = store.attempts(run)[-1]
     if owner.provably_gone(attempt.owner):
         return replace(state, name="resumable", detail="interrupted")
-    beat = attempt.read_beat()
+    try:
+        beat = attempt.read_beat()
+    except Damaged:  # shown only, as its age is
+        return replace(state, detail=f"damaged {attempt.path.name}/beat")
     if beat is not None and time.time() - beat["time"] > STALE_AFTER:
         return replace(state, detail="stale")
     return state
@@ -147,9 +152,12 @@ def corrected(store: Store, run: str, state: State) -> State:
 def close_if_gone(store: Store, run: str, how: str = "interrupted", message: str = "") -> bool:
     """Close a run's last attempt where its owner is provably gone; True where it is closed now."""
     attempts = store.attempts(run)
-    if not attempts or attempts[-1].exit is not None:
-        return bool(attempts)
-    if not owner.provably_gone(attempts[-1].owner):
+    try:
+        if not attempts or attempts[-1].exit is not None:
+            return bool(attempts)
+        if not owner.provably_gone(attempts[-1].owner):
+            return False
+    except Damaged:
         return False
     attempts[-1].close(how, message or "its process was found gone")
     return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from deit_ablate.errors import Damaged
 from deit_ablate.identity import canonical_json
 from deit_ablate.launch import status
 from deit_ablate.report.records import Records, number
@@ -22,9 +24,13 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "run": ("string", "the run's id; cells that share a run share this"),
     "state": (
         "string",
-        "done, diverged, running, submitted, failed, blocked, held, waiting, resumable, paused, cancelled or missing",
+        "done, diverged, running, submitted, failed, blocked, held, waiting, resumable, paused, cancelled, damaged or "
+        "missing",
     ),
-    "detail": ("string", "a failure's class, why a run diverged, or the id of the run that it waits for"),
+    "detail": (
+        "string",
+        "a failure's class, why a run diverged, the id of the run that it waits for, or its damaged file",
+    ),
     "top1": (
         "float64",
         "test top-1 in percent at the last epoch, of the figure that the variant shows; only of runs that are done",
@@ -136,7 +142,7 @@ def records(store: Store, plan: Mapping[str, Any]) -> pd.DataFrame:
 def curves(store: Store, plan: Mapping[str, Any], states: Mapping[str, str]) -> pd.DataFrame:
     """What ``load_curves`` returns, of a plan that is read already; ``states``: each run's, by name."""
     shows, final = shown_figures(plan), final_stage(plan)
-    histories = {run: store.history(run) for run in states}
+    histories = {run: sound_history(store, run) for run in states}
     epochs = []
     for variant, seed, stage, run in plan["cells"]:
         figure = shows[variant] if stage == final else "top1"
@@ -157,6 +163,15 @@ def curves(store: Store, plan: Mapping[str, Any], states: Mapping[str, str]) -> 
     return pd.DataFrame(
         {name: _column([row.get(name) for row in epochs], dtype) for name, (dtype, _) in CURVES.items()}
     )
+
+
+def sound_history(store: Store, run: str) -> list[dict[str, Any]]:
+    """A run's epochs; none, and a warning, where its history is damaged."""
+    try:
+        return store.history(run)
+    except Damaged as damage:
+        warnings.warn(f"left out: {damage}", stacklevel=2)
+        return []
 
 
 def recipes(records: pd.DataFrame, stage: str) -> dict[str, dict[str, Any]]:

@@ -13,12 +13,15 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from pydantic import BaseModel, ValidationError
+
 from deit_ablate import files
+from deit_ablate.errors import Damaged
 from deit_ablate.identity import canonical_json
 from deit_ablate.recipe import flatten
 from deit_ablate.store import Attempt, State, Store
 
-SCHEMA = 1
+SCHEMA = 2
 WORTH_AN_INDEX = 200
 """Finished runs that are not in the index until it is written anew."""
 
@@ -32,6 +35,13 @@ COST = (
     "parameters",
     "flops",
 )
+
+
+class Index(BaseModel):
+    """What index.json holds: by run its stamp, record, recipe's key and state; and the recipes."""
+
+    recipes: dict[str, dict[str, Any]]
+    runs: dict[str, tuple[list[int], dict[str, Any], str, tuple[str, str, int]]]
 
 
 class Records:
@@ -78,22 +88,20 @@ def _path(store: Store) -> Any:
 
 
 def _read_index(store: Store) -> dict[str, Any]:
-    try:
-        content = json.loads(_path(store).read_bytes())
-        if content["schema"] == SCHEMA:
-            return {"runs": dict(content["runs"]), "recipes": dict(content["recipes"])}
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
+    with contextlib.suppress(Damaged, ValidationError):
+        content = files.read_json(_path(store)) or {}
+        if content.get("schema") == SCHEMA:
+            return Index.model_validate(content).model_dump()
     return {"runs": {}, "recipes": {}}
 
 
 def _stamp(store: Store, run: str) -> list[int] | None:
-    """What tells one outcome from another without reading it; None for a run that is not over."""
+    """What tells a run's outcome and recipe from others without reading them; None for a run that is not over."""
     try:
-        found = os.stat(f"{store.root}/runs/{run}/outcome.json")
+        found = [os.stat(f"{store.root}/runs/{run}/{name}.json") for name in ("outcome", "recipe")]
     except OSError:
         return None
-    return [found.st_mtime_ns, found.st_size]
+    return [number for each in found for number in (each.st_mtime_ns, each.st_size)]
 
 
 def number(value: Any) -> float:
@@ -102,10 +110,11 @@ def number(value: Any) -> float:
 
 
 def _record(store: Store, run: str, state: State) -> dict[str, Any]:
-    outcome = store.outcome(run) or {}
+    outcome = (store.outcome(run) if state.finished else None) or {}
     metrics, cost = outcome.get("metrics") or {}, outcome.get("cost") or {}
     test = metrics.get("test") or {}
     execution, provenance = outcome.get("execution") or {}, outcome.get("provenance") or {}
+    ranks, parts = execution.get("ranks"), execution.get("accumulation")
     hardware, git, data = provenance.get("hardware") or {}, provenance.get("git") or {}, outcome.get("data") or {}
     packages = provenance.get("packages") or {}
     attempts = store.attempts(run) if state.name != "missing" else []
@@ -118,8 +127,8 @@ def _record(store: Store, run: str, state: State) -> dict[str, Any]:
         **{f"test_{name}": value for name, value in test.items()},
         **{name: cost.get(name) for name in COST},
         "epochs": _epochs(attempts, outcome.get("attempt")),
-        "ranks": execution.get("ranks"),
-        "chunks": execution["ranks"] * execution["accumulation"] if "ranks" in execution else None,
+        "ranks": ranks,
+        "chunks": ranks * parts if ranks and parts else None,
         "threads": execution.get("threads"),
         "compile": _switch(execution.get("compile")),
         "channels_last": _switch(execution.get("channels_last")),
@@ -146,13 +155,16 @@ def _epochs(attempts: Sequence[Attempt], finished: int | None) -> int:
     """Lines of the history that ``Store.history`` reads, counted without parsing them."""
     chosen = [attempt for attempt in attempts if attempt.number == finished] or attempts[-1:]
     try:
-        return chosen[0].metrics.read_bytes().count(b"\n") if chosen else 0
-    except FileNotFoundError:
+        return (files.read_regular(chosen[0].metrics) or b"").count(b"\n") if chosen else 0
+    except Damaged:
         return 0
 
 
 def _recipe(store: Store, run: str) -> dict[str, Any]:
     """The registered recipe by dotted key, less the seed; nothing for a run that was never started."""
-    registered: Mapping[str, Any] = store.recipe(run) or {"recipe": {}}
+    try:
+        registered: Mapping[str, Any] = store.recipe(run) or {"recipe": {}}
+    except Damaged:
+        registered = {"recipe": {}}
     leaves = ((key, value) for key, value in flatten(registered["recipe"]) if key != "seed" and value != {})
     return {key: canonical_json(value) if isinstance(value, (list, dict)) else value for key, value in leaves}

@@ -27,7 +27,7 @@ from deit_ablate.sweep.sweep import Sweep, Variant
 LOOK_SECONDS = 1.0
 MOST_INVALID = 200
 """Configurations of a row that make no valid recipe, until the search asks for no more."""
-ENDED = ("failed", "cancelled", "blocked", "paused")
+ENDED = ("failed", "cancelled", "blocked", "paused", "damaged")
 """States, beside those of finished runs, in which a confirmation waits for a run no longer."""
 
 
@@ -72,7 +72,7 @@ class Search:
         self.sweep, self.store, self.save = sweep, store, save
         self.settings, self.spaces = sweep.search.file, sweep.search.spaces
         self.candidate_seeds = sweep.search.candidate_seeds
-        before = (store.sweeps.plan(sweep.name) or {}).get("search") or {}
+        before = (store.sweeps.sound_plan(sweep.name) or {}).get("search") or {}
         self.confirm = confirm or bool(before.get("confirm"))
         known = {request["number"]: request["row"] for request in before.get("asked", ())}
         confirmed = {known.get(number) for number in (before.get("winners") or {}).values()}

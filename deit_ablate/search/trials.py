@@ -38,7 +38,8 @@ class Trial:
             return "complete"
         if self.state.name in ("paused", "diverged"):
             return "pruned"
-        return "failed" if self.state.name in ("failed", "cancelled", "blocked", "done") else "open"
+        lost = ("failed", "cancelled", "blocked", "damaged", "done")
+        return "failed" if self.state.name in lost else "open"
 
 
 def measured(outcome: Mapping[str, Any], objective: str) -> float | None:
@@ -55,7 +56,9 @@ def measured(outcome: Mapping[str, Any], objective: str) -> float | None:
 
 
 def reports(store: Store, run: str, objective: str) -> tuple[float | None, ...]:
-    """The objective after each epoch that a run has finished; none for objectives that training does not change."""
+    """The objective after each epoch that a run has finished; none for objectives that training does not change.
+
+    Raises Damaged."""
     if objective not in ("top1", "loss"):
         return ()
     return tuple((line.get("validation") or {}).get(objective) for line in store.history(run))
@@ -106,6 +109,6 @@ def _dominates(one: Sequence[float], other: Sequence[float]) -> bool:
 
 def mean_value(store: Store, runs: Sequence[str], objective: str) -> float | None:
     """The mean of an objective over runs that are all done; None where one is not."""
-    outcomes = [store.outcome(run) for run in runs]
+    outcomes = [store.result(run) for run in runs]
     values = [measured(outcome, objective) if outcome and outcome["status"] == "done" else None for outcome in outcomes]
     return None if not values or None in values else statistics.fmean(value for value in values if value is not None)

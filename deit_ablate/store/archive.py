@@ -21,7 +21,7 @@ from typing import Any
 from deit_ablate import files
 from deit_ablate.errors import InputError
 from deit_ablate.identity import run_id
-from deit_ablate.store import Attempt, Store
+from deit_ablate.store import Attempt, Store, owner
 
 _ABSOLUTE = re.compile(r"(?<![^\s='\"])/[^\s'\"]*/(?=[^\s/])")
 """The folders of an absolute path: what is kept is shown to others."""
@@ -46,8 +46,8 @@ def keep(store: Store, sweep: str, folder: Path) -> int:
                 outcome, stored, attempt = store.outcome(run), store.recipe(run), _settled(store, run)
                 if attempt is None or stored is None:
                     continue
-                owner = {key: attempt.owner.get(key) for key in ("schema", "time", "execution", "retry")}
-                record = {"run": run, "recipe": stored, "owner": owner, "outcome": None, "attempt": attempt.number}
+                own = {key: attempt.owner.get(key) for key in ("schema", "time", "execution", "retry")}
+                record = {"run": run, "recipe": stored, "owner": own, "outcome": None, "attempt": attempt.number}
                 if outcome is not None:
                     command = _ABSOLUTE.sub(".../", (outcome.get("provenance") or {}).get("command") or "")
                     record["outcome"] = {
@@ -111,7 +111,7 @@ def _unpacked(folder: Path, store: Store) -> Iterator[bool]:
             _check(run, record["recipe"], (str(folder / "records.jsonl"), number, 1))
             content = {
                 "recipe.json": files.to_json(record["recipe"]),
-                "owner.json": files.to_json({"nonce": "kept", "job": None, **record["owner"]}),
+                "owner.json": files.to_json({"nonce": owner.KEPT, "job": None, **record["owner"]}),
                 "metrics.jsonl": b"".join(curves.get(run, [])),
             }
             if outcome is None:

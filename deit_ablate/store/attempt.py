@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from deit_ablate import files
+from deit_ablate.errors import Damaged
+from deit_ablate.store import schema
+from deit_ablate.store.schema import SCHEMA
 
-SCHEMA = 1
 ATTEMPTS_WITHOUT_PROGRESS = 3
 KILLS = 2
 """Times that a worker may be seen to die without a new checkpoint."""
@@ -28,7 +30,7 @@ RESUMABLE = frozenset(
 
 @dataclass(frozen=True)
 class State:
-    """Where a run stands. ``detail`` is a failure's class, or the parent that it waits for."""
+    """Where a run stands. ``detail`` is a failure's class, the parent that it waits for, or the damaged file."""
 
     name: str
     detail: str = ""
@@ -40,13 +42,18 @@ class State:
 
     @property
     def at_rest(self) -> bool:
-        """Finished, or paused until somebody asks for more."""
-        return self.finished or self.name == "paused"
+        """Finished, or as it is until somebody asks for more, or forgets it."""
+        return self.finished or self.name in ("paused", "damaged")
 
     @property
     def without_weights(self) -> bool:
         """Finished, but without weights on which another run could stand."""
         return self.name == "diverged" and "non-finite" in self.detail
+
+    @property
+    def stops_children(self) -> bool:
+        """Whether what depends on it cannot start before somebody does something."""
+        return self.name in ("failed", "cancelled", "blocked", "damaged") or self.without_weights
 
     def __str__(self) -> str:
         return f"{self.name} ({self.detail})" if self.detail else self.name
@@ -59,12 +66,10 @@ class Attempt:
     number: int
     path: Path
 
-    def read(self, name: str) -> Any | None:
-        return files.read_json(self.path / f"{name}.json")
-
     @property
     def owner(self) -> dict[str, Any]:
-        return self.read("owner") or {}
+        """Who executes it. Raises Damaged, as ``exit`` does."""
+        return schema.read(self.path / "owner.json", schema.Owner) or {}
 
     @property
     def job(self) -> dict[str, Any]:
@@ -78,7 +83,20 @@ class Attempt:
 
     @property
     def exit(self) -> dict[str, Any] | None:
-        return self.read("exit")
+        """How it ended; None for one that has not."""
+        return schema.read(self.path / "exit.json", schema.Exit)
+
+    def check(self) -> None:
+        """Raises Damaged where its owner or its exit is."""
+        self.owner, self.exit  # noqa: B018
+
+    @property
+    def seconds(self) -> float:
+        """From its claim to its end; 0 where that is not known."""
+        try:
+            return max(0.0, ((self.exit or {}).get("time") or 0.0) - (self.owner.get("time") or 0.0))
+        except Damaged:
+            return 0.0
 
     @property
     def checkpoint(self) -> Path:
@@ -104,12 +122,23 @@ class Attempt:
         files.replace(self.path / "beat", files.to_json({**what, "time": time.time()}))
 
     def read_beat(self) -> dict[str, Any] | None:
-        return files.read_json(self.path / "beat")
+        """What the worker last said of itself. Raises Damaged."""
+        return schema.read(self.path / "beat", schema.Beat)
 
     def close(self, how: str, message: str = "", **more: Any) -> bool:
         """Say how the attempt ended; the first word stands."""
         content = {"schema": SCHEMA, "class": how, "message": message, "time": time.time(), **more}
         return files.publish(self.path / "exit.json", files.to_json(content))
+
+    def release(self) -> None:
+        """Close it on a user's word, in place of an exit that cannot be read."""
+        try:
+            closed = self.exit is not None
+        except Damaged:
+            (self.path / "exit.json").rename(self.path / "exit.damaged")
+            closed = False
+        if not closed:
+            self.close("released", "released by a user")
 
 
 class Refused(Exception):

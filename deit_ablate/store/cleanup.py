@@ -10,19 +10,30 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from deit_ablate import files
+from deit_ablate.errors import Damaged
 from deit_ablate.store import owner
-from deit_ablate.store.attempt import Refused
+from deit_ablate.store.attempt import Attempt, Refused
 from deit_ablate.store.store import Store
 
 
 def proven_over(store: Store, run: str) -> bool:
-    """Whether every attempt at a run is certain to have ended (a release is a person's word, no proof)."""
-    outcome = store.outcome(run)
-    for attempt in store.attempts(run):
-        closed = (attempt.exit or {}).get("class", "released") != "released"
-        if not (closed or (outcome and outcome["attempt"] == attempt.number) or owner.provably_gone(attempt.owner)):
-            return False
-    return True
+    """Whether every attempt at a run is certain to have ended.
+
+    A release is a person's word, no proof; but the only one that there is where it is not on record who the owner is.
+    """
+    outcome = store.result(run)
+    return all((outcome and outcome["attempt"] == attempt.number) or _over(attempt) for attempt in store.attempts(run))
+
+
+def _over(attempt: Attempt) -> bool:
+    try:
+        how = (attempt.exit or {}).get("class")
+    except Damaged:
+        how = None
+    try:
+        return how not in (None, "released") or owner.provably_gone(attempt.owner)
+    except Damaged:
+        return how is not None
 
 
 def forget(store: Store, run: str) -> None:
@@ -45,7 +56,7 @@ def size(store: Store, run: str) -> tuple[int, int]:
 
 def disposable(store: Store, run: str, keep: str) -> Iterator[Path]:
     """Files of a finished run that ``gc`` may remove: by ``keep`` final (its last weights stay), none or all."""
-    outcome = store.outcome(run)
+    outcome = store.result(run)
     if not outcome or keep == "all" or not proven_over(store, run):
         return
     final = store.weights(run) if keep == "final" else None

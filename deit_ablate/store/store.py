@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
@@ -12,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from deit_ablate import files
+from deit_ablate.errors import Damaged
 from deit_ablate.identity import run_id
-from deit_ablate.store import owner
-from deit_ablate.store.attempt import SCHEMA, Attempt, Refused, State, failure
+from deit_ablate.store import owner, schema
+from deit_ablate.store.attempt import Attempt, Refused, State, failure
+from deit_ablate.store.schema import SCHEMA
 from deit_ablate.store.sweeps import Sweeps
 from deit_ablate.store.weights import TeacherWeights
 
@@ -74,10 +77,27 @@ class Store:
         return True
 
     def recipe(self, run: str) -> dict[str, Any] | None:
-        return files.read_json(self.run(run) / "recipe.json")
+        """What recipe.json holds, or None where the run was never started. Raises Damaged."""
+        return schema.read_recipe(self.run(run) / "recipe.json", run)
 
     def outcome(self, run: str) -> dict[str, Any] | None:
-        return files.read_json(self.run(run) / "outcome.json")
+        """What outcome.json holds, or None where the run has not finished. Raises Damaged."""
+        return schema.read_outcome(self.run(run) / "outcome.json", run)
+
+    def result(self, run: str) -> dict[str, Any] | None:
+        """The outcome of a run that is done or diverged; None for any other, a damaged one among them."""
+        try:
+            return self.outcome(run) if self.recipe(run) else None
+        except Damaged:
+            return None
+
+    def damage(self, run: str) -> Damaged | None:
+        """What makes a run damaged, if it is."""
+        try:
+            self._state(run, {}, self._names(run))
+        except Damaged as damage:
+            return damage
+        return None
 
     def attempt(self, run: str, number: int) -> Attempt:
         return Attempt(number, self.run(run) / f"a{number:04d}")
@@ -98,10 +118,10 @@ class Store:
         return [attempt for attempt in every if (attempt.path / "owner.json").exists()]
 
     def history(self, run: str) -> list[dict[str, Any]]:
-        """A run's epochs: the lines of the attempt that the outcome names, else of the latest one."""
+        """A run's epochs: the lines of the attempt that the outcome names, else of the latest one. Raises Damaged."""
         outcome, attempts = self.outcome(run), self.attempts(run)
         chosen = [a for a in attempts if outcome and a.number == outcome["attempt"]] or attempts[-1:]
-        return files.read_lines(chosen[0].metrics) if chosen else []
+        return schema.read_lines(chosen[0].metrics, schema.Epoch) if chosen else []
 
     def checkpoints(self, run: str) -> list[Path]:
         """Every checkpoint file of every attempt, the latest attempt's first."""
@@ -161,8 +181,10 @@ class Store:
             return "superseded"
         if self.cancelled(run):
             return "cancelled"
-        paused = files.read_json(self.run(run) / "pause.json")
-        return "paused" if paused and paused["attempt"] == attempt.number else None
+        with contextlib.suppress(Damaged):  # what cannot be read asks for nothing
+            paused = schema.read(self.run(run) / "pause.json", schema.Pause)
+            return "paused" if paused and paused["attempt"] == attempt.number else None
+        return None
 
     def finish(self, run: str, attempt: Attempt, outcome: Mapping[str, Any]) -> bool:
         """Publish the outcome, terminal and once; False where another attempt's stands already."""
@@ -213,28 +235,46 @@ class Store:
         a run, the first that is so, from an outcome down to *missing*."""
         # One listing: on a network each look at a single name is a question to the server.
         names = self._names(run) if exists else []
+        try:
+            return self._state(run, parents, names, submitted, refuted, held)
+        except Damaged as damage:
+            where = os.path.relpath(damage.path, self.run(run))
+            return State("cancelled") if "cancel.json" in names else State("damaged", where)
+
+    def _state(
+        self,
+        run: str,
+        parents: Mapping[str, State],
+        names: Sequence[str],
+        submitted: str | None = None,
+        refuted: int = 0,
+        held: bool = False,
+    ) -> State:
+        """Raises Damaged for a file that decides it and does not parse or belong."""
+        if "recipe.json" in names:
+            self.recipe(run)
         outcome = self.outcome(run) if "outcome.json" in names else None
         if outcome:
             return _finished(outcome)
         if "cancel.json" in names:
             return State("cancelled")
         attempts = self._attempts(run, names)
+        for attempt in attempts:
+            attempt.check()
         if attempts and attempts[-1].exit is None and attempts[-1].number > refuted:
             return State("running", attempt=attempts[-1].number)
         number = attempts[-1].number if attempts else 0
         if submitted is not None:
             return State("submitted", submitted, number)
-        for parent, state in parents.items():
-            if state.name in ("failed", "cancelled", "blocked") or state.without_weights:
-                return State("blocked", parent, number)
+        if stopped := [parent for parent, state in parents.items() if state.stops_children]:
+            return State("blocked", stopped[0], number)
         if held:
             return State("held", "", number)
         if attempts and (ended := failure(attempts)):
             outcome = self.outcome(run) if ended == "done" else None
             return _finished(outcome) if outcome else State("failed", ended, number)  # it ended after it was listed
-        for parent, state in parents.items():
-            if not state.finished:
-                return State("waiting", parent, number)
+        if unfinished := [parent for parent, state in parents.items() if not state.finished]:
+            return State("waiting", unfinished[0], number)
         if attempts:
             how = (attempts[-1].exit or {}).get("class", "interrupted")
             return State("paused", "", number) if how == "paused" else State("resumable", how, number)
@@ -259,10 +299,11 @@ class Store:
         """Record a data set's fingerprint under its id; returns what stands, which may be another's."""
         path = files.make_folder(self.root / "data") / f"{data_id}.json"
         files.publish(path, files.to_json({"schema": SCHEMA, **facts}))
-        return files.read_json(path) or {}
+        return schema.read(path, schema.DataFacts) or {}
 
     def data_facts(self, data_id: str) -> dict[str, Any] | None:
-        return files.read_json(self.root / "data" / f"{data_id}.json")
+        """What is pinned under a data set's id, or None. Raises Damaged."""
+        return schema.read(self.root / "data" / f"{data_id}.json", schema.DataFacts)
 
 
 def _finished(outcome: Mapping[str, Any]) -> State:

@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from deit_ablate import files
-from deit_ablate.store import SCHEMA, Store
+from deit_ablate.errors import Damaged
+from deit_ablate.store import SCHEMA, Store, schema
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,8 @@ class Submissions:
     def __init__(self, store: Store) -> None:
         self.store = store
         self.root = store.root / "submissions"
+        self.damaged: list[Damaged] = []
+        """Files that ``read`` has left out. What they submitted is not known: who submits more must not go on."""
 
     def read(self) -> list[Submission]:
         """All submissions, lowest number first. What is missing beside one is looked at after the listing."""
@@ -75,15 +78,24 @@ class Submissions:
             names = os.listdir(self.root)
         except FileNotFoundError:
             return []
-        found = []
+        found, self.damaged = [], []
         for number in sorted(int(name[:-5]) for name in names if name.endswith(".json") and name[:-5].isdigit()):
-            content = files.read_json(self.root / f"{number}.json") or {"runs": [], "name": ""}
-            job = files.read_json(self.root / f"{number}.job")
+            try:
+                content = schema.read(self.root / f"{number}.json", schema.Submission) or {"runs": [], "name": ""}
+                job = schema.read(self.root / f"{number}.job", schema.SubmittedJob)
+            except Damaged as damage:
+                self.damaged.append(damage)
+                continue
             over = (self.root / f"{number}.over").exists()
             own = (name.split(".") for name in names if name.startswith(f"{number}.") and name.endswith(".over"))
             indices = frozenset(int(parts[1]) for parts in own if len(parts) == 3)
             found.append(Submission(number, content, job["job"] if job else None, over, indices))
         return found
+
+    def read_damaged(self) -> list[Damaged]:
+        """What ``read`` leaves out."""
+        self.read()
+        return self.damaged
 
     def announce(self, number: int, content: Mapping[str, Any]) -> bool:
         """Link the intent to submit; False where another launcher has taken the number."""

@@ -9,11 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deit_ablate import files
+from deit_ablate.errors import Damaged
 from deit_ablate.identity import canonical_json
-from deit_ablate.store.attempt import HOLD_AFTER, RESUMABLE, SCHEMA
+from deit_ablate.store import schema
+from deit_ablate.store.attempt import HOLD_AFTER, RESUMABLE
+from deit_ablate.store.schema import SCHEMA
 
 if TYPE_CHECKING:
     from deit_ablate.store.store import Store
+
+REBUILT = "`deit-ablate run` with the path of the sweep's file, which writes it anew"
 
 
 class Sweeps:
@@ -30,13 +35,24 @@ class Sweeps:
         return sorted(path.parent.name for path in self._store.root.glob("*/plan.json"))
 
     def plan(self, name: str) -> dict[str, Any] | None:
-        return files.read_json(self.folder(name) / "plan.json")
+        """What plan.json holds, or None where there is none. Raises Damaged."""
+        try:
+            return schema.read(self.folder(name) / "plan.json", schema.Plan)
+        except Damaged as damage:
+            raise Damaged(damage.path, damage.why, expected=REBUILT) from None
+
+    def sound_plan(self, name: str) -> dict[str, Any] | None:
+        """The same; None where it is damaged, too."""
+        try:
+            return self.plan(name)
+        except Damaged:
+            return None
 
     def trial_requests(self, name: str, after: int = 0) -> list[dict[str, Any]]:
         """The trials after number ``after`` that a search has asked for, in order; each has its ``number``, from 1."""
         found: list[dict[str, Any]] = []
         for number in itertools.count(after + 1):
-            content = files.read_json(self.folder(name) / "trials" / f"{number}.json")
+            content = schema.read(self.folder(name) / "trials" / f"{number}.json", schema.TrialRequest)
             if content is None:
                 return found
             found.append({**content, "number": number})
@@ -56,7 +72,8 @@ class Sweeps:
         """What was planned, and how much was known by then, first plan first."""
         # By digits: another launcher's temporary file may stand there for a moment.
         paths = (self.folder(name) / "seeds").glob("[0-9]*.json")
-        return [files.read_json(path) or {} for path in sorted(paths, key=lambda path: int(path.stem))]
+        ordered = sorted((path for path in paths if path.stem.isdigit()), key=lambda path: int(path.stem))
+        return [schema.read(path, schema.PlannedSeeds) or {} for path in ordered]
 
     def plan_seeds(
         self, name: str, seeds: Mapping[str, Sequence[int]], finished: int, looks: Sequence[int] | None = None
@@ -81,10 +98,21 @@ class Sweeps:
 
     def held(self, sweep: str | None) -> dict[str, Any] | None:
         """Why no run of the sweep is to start, or None."""
-        return files.read_json(self.folder(sweep) / "held.json") if sweep else None
+        if not sweep:
+            return None
+        try:
+            return schema.read(self.folder(sweep) / "held.json", schema.Hold)
+        except Damaged as damage:  # that there is one is what counts
+            return {"class": "damaged", "message": str(damage), "runs": []}
 
     def hold_if_hopeless(self, sweep: str) -> bool:
         """Hold a sweep whose first runs have all died of the same error; True where this call did so."""
+        try:
+            return self._hold_if_hopeless(sweep)
+        except Damaged:  # a damaged run has not died of the others' error, as far as anybody knows
+            return False
+
+    def _hold_if_hopeless(self, sweep: str) -> bool:
         plan = self.plan(sweep)
         if plan is None or self.held(sweep):
             return False

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from deit_ablate import files
-from deit_ablate.store.attempt import SCHEMA
+from deit_ablate.store import schema
+from deit_ablate.store.schema import SCHEMA
 
 
 class TeacherWeights:
@@ -59,7 +60,7 @@ class TeacherWeights:
 
     def hub_sha256(self, name: str) -> str | None:
         """The content that is pinned as the weights of the hub's model of this name, or None."""
-        pin = files.read_json(self._pin(name))
+        pin = schema.read(self._pin(name), schema.HubWeights)
         return pin["sha256"] if pin else None
 
     def _pin(self, name: str) -> Path:

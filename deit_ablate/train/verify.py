@@ -7,12 +7,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import nn
 
 from deit_ablate import files
-from deit_ablate.errors import TrainError
+from deit_ablate.errors import Damaged, TrainError
 from deit_ablate.identity import run_id
 from deit_ablate.recipe import Recipe
 from deit_ablate.train import checkpoint, cost
@@ -133,10 +132,10 @@ def _model(recipe: Recipe, data: Splits, weights: dict[str, Any], path: Path) ->
 
 def _recorded_arrays(path: Path, sha256: str) -> dict[str, Array] | None:
     """The arrays that the run left, or None where they are gone or not those that its outcome names."""
-    if not path.exists() or files.sha256(path) != sha256:
+    try:
+        return files.read_arrays(path, sha256)
+    except Damaged:
         return None
-    with np.load(path, allow_pickle=False) as arrays:
-        return {name: arrays[name] for name in arrays.files}
 
 
 def _predictions(before: dict[str, Array] | None, now: dict[str, Array]) -> dict[str, int]:
@@ -182,5 +181,5 @@ def verify_all(store: Records, runs: Iterable[str], data_dir: Path | None, devic
     for run in runs:
         try:
             yield verify(store, run, data_dir, device)
-        except (TrainError, OSError) as error:
+        except (TrainError, Damaged, OSError) as error:
             yield {"run": run, "error": str(error)}

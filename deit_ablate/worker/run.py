@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deit_ablate import __version__, files
-from deit_ablate.errors import TrainError
+from deit_ablate.errors import Damaged, TrainError
 from deit_ablate.execution import FIXED, SAVED, Execution
 from deit_ablate.identity import run_id
 from deit_ablate.recipe import Recipe
@@ -112,6 +112,15 @@ def _join() -> Group | None:
 
 def _claim(task: Task) -> Attempt | int:
     """Become the run's owner, or the exit code with which to leave."""
+    try:
+        return _claim_sound(task)
+    except Damaged as damage:
+        print(f"{task.run}: {damage}", file=sys.stderr)
+        return 2
+
+
+def _claim_sound(task: Task) -> Attempt | int:
+    """Raises Damaged for a file of the run, or of one that it depends on."""
     store, run = task.store, task.run
     stored = store.recipe(run)
     if stored is None:
@@ -178,6 +187,8 @@ def _class_of(error: Exception) -> str:
 
     if isinstance(error, TrainError):
         return "bad-recipe"
+    if isinstance(error, Damaged):
+        return "damaged"
     if isinstance(error, OSError):
         return _class_of_os_error(error)
     if lost_a_rank(error):
@@ -302,9 +313,7 @@ def _record(task: Task, attempt: Attempt, outcome: Outcome, data: dict[str, Any]
     if reason := task.store.overtaken(task.run, attempt):
         raise Overtaken(reason)
     seconds = time.time() - task.started
-    earlier = sum(
-        max(0.0, (a.exit or {}).get("time", 0) - a.owner.get("time", 0)) for a in task.store.attempts(task.run)[:-1]
-    )
+    earlier = sum(before.seconds for before in task.store.attempts(task.run)[:-1])
     machine = hardware(outcome.cost.get("device", "cpu"))
     task.store.finish(
         task.run,

@@ -14,6 +14,7 @@ from deit_ablate.launch.status import Known
 from deit_ablate.store import Store
 from deit_ablate.store.submissions import Submissions
 
+ANNOUNCED = {"name": "n", "launcher": {"nonce": "n"}, "cluster": "c", "arguments": [], "code": "c"}
 SWEEP = "seeds: 2\nvariants: {a: {}}\n"
 
 
@@ -27,7 +28,7 @@ class Given:
         for run in plan.runs.values():
             store.register(run.id, run.recipe, run.parents, run.sources)
         entries = [{"run": run, "after": 0} for run in self.runs]
-        assert self.submissions.announce(1, {"name": "n", "runs": entries, "launcher": {}, "cluster": "c"})
+        assert self.submissions.announce(1, {**ANNOUNCED, "runs": entries})
         self.submissions.note(1, "7")
 
     def says(self, name: str = "n", /, **states: str) -> list[str]:

@@ -46,7 +46,7 @@ class Study:
         above: dict[str, Any] = {}
         cells: list[list[Any]] = []
         if teacher is not None:
-            self.teacher = self.run({"model": {"name": "small_convnet"}, "seed": 0}, {}, teacher)
+            self.teacher = self.run({"data": {"id": name}, "model": {"name": "small_convnet"}, "seed": 0}, {}, teacher)
             above = {"teacher": {"run": self.teacher, "weights": "last"}}
         self.runs: dict[tuple[str, int], str] = {}
         for position, (variant, fates) in enumerate(rows.items()):

@@ -79,7 +79,8 @@ def test_runs_in_a_queue_and_runs_of_a_held_sweep_are_said_to_be_so(study, monke
     made = study({"a": {0: 90.0, 1: "missing", 2: "missing"}, "b": {0: "missing", 1: {"status": "failed"}}})
     submissions = Submissions(made.store)
     entries = [{"run": made.runs["a", seed], "after": 0, "retry": False} for seed in (1, 2)]
-    assert submissions.announce(1, {"name": "deit-ablate-1-x", "cluster": "c", "runs": entries})
+    told = {"name": "deit-ablate-1-x", "cluster": "c", "launcher": {"nonce": "x"}, "arguments": [], "code": "c"}
+    assert submissions.announce(1, {**told, "runs": entries})
     submissions.note(1, "7")
     frame = load(made.root, "study")
     assert list(frame["state"]) == ["done", "submitted", "submitted", "missing", "failed"]

@@ -16,7 +16,7 @@ def finished(store: Store, run: str) -> Attempt:
     attempt = store.claim(run)
     for name in ("ckpt.pt", "ckpt.prev", "arrays.npz", f"{files.TEMPORARY}left-over"):
         (attempt.path / name).write_bytes(b"x" * 100)
-    store.finish(run, attempt, {"status": "done", "reason": None})
+    store.finish(run, attempt, {"status": "done", "reason": None, "metrics": {}, "cost": {}})
     attempt.close("done")
     return attempt
 

@@ -11,6 +11,8 @@ from deit_ablate import files
 from deit_ablate.identity import run_id
 from deit_ablate.store import Attempt, Refused, State, Store
 
+EMPTY: dict[str, object] = {"metrics": {}, "cost": {}}
+
 
 def test_folders_are_made_for_the_owner_alone(store: Store, run: str) -> None:
     assert store.run(run).stat().st_mode & 0o077 == 0
@@ -66,8 +68,8 @@ def test_finished_and_cancelled_runs_are_not_claimed(store: Store, run: str) -> 
         store.claim(run)
     store.uncancel(run)
     attempt = store.claim(run)
-    assert store.finish(run, attempt, {"status": "done", "reason": None})
-    assert not store.finish(run, Attempt(2, attempt.path), {"status": "diverged", "reason": None}), (
+    assert store.finish(run, attempt, {"status": "done", "reason": None, **EMPTY})
+    assert not store.finish(run, Attempt(2, attempt.path), {"status": "diverged", "reason": None, **EMPTY}), (
         "the first outcome stands"
     )
     assert state(store, run) == State("done", attempt=1)
@@ -82,7 +84,7 @@ def test_the_history_is_the_outcomes_attempts(store: Store, run: str) -> None:
     second = store.claim(run)
     files.append_line(second.metrics, '{"epoch": 0, "second": true}')
     assert store.history(run) == [{"epoch": 0, "second": True}]
-    store.finish(run, first, {"status": "done", "reason": None})
+    store.finish(run, first, {"status": "done", "reason": None, **EMPTY})
     assert store.history(run) == [{"epoch": 0}]
 
 
@@ -97,12 +99,12 @@ def test_children_wait_for_parents_and_are_blocked_by_failed_ones(store: Store, 
     assert store.states(dag)[child] == State("blocked", run)
     again = store.claim(run, retry=True)
     assert store.states(dag)[child] == State("waiting", run)
-    store.finish(run, again, {"status": "diverged", "reason": "test top-1 at chance"})
+    store.finish(run, again, {"status": "diverged", "reason": "test top-1 at chance", **EMPTY})
     assert store.states(dag)[child] == State("missing"), "a teacher at chance is a result, and still teaches"
 
 
 def test_a_parent_that_ended_at_a_non_finite_loss_blocks(store: Store, run: str) -> None:
-    store.finish(run, store.claim(run), {"status": "diverged", "reason": "non-finite loss at step 3"})
+    store.finish(run, store.claim(run), {"status": "diverged", "reason": "non-finite loss at step 3", **EMPTY})
     assert store.states({run: [], "c" * 16: [run]})["c" * 16].name == "blocked"
 
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Any
 
+from deit_ablate import files
+from deit_ablate.errors import Damaged
 from deit_ablate.report.frame import rows
 from deit_ablate.report.html.embedded import Embedded, embedded
 from deit_ablate.report.html.markup import Say
@@ -82,8 +84,8 @@ def read(summary: Summary, *, redact: bool = False) -> Content:
     store = summary.store
     cells = rows(summary.records)
     states = {cell["run"]: cell["state"] for cell in cells}
-    outcomes = {run: store.outcome(run) or {} for run, state in states.items() if state in ("done", "diverged")}
-    lost = [run for run, state in states.items() if state in ("failed", "diverged")]
+    outcomes = {run: store.result(run) or {} for run, state in states.items() if state in ("done", "diverged")}
+    lost = [run for run, state in states.items() if state in ("failed", "diverged", "damaged")]
     ended = {run: _ended(store, run, shown=i < LOGS) for i, run in enumerate(lost)}
     say = Say(_redactor(store, summary.plan, cells, ended) if redact else None)
     search = None
@@ -114,23 +116,21 @@ def _ended(store: Store, run: str, shown: bool) -> Ended:
     last = next(reversed(store.attempts(run)), None)
     if last is None:
         return Ended(run, "", (), False)
-    message = str((last.exit or {}).get("message", ""))
+    damage = store.damage(run)
+    message = str(damage or (last.exit or {}).get("message", ""))
     if not shown:
         return Ended(run, message, (), False)
     try:
-        with open(last.log, "rb") as handle:
-            size = handle.seek(0, 2)
-            handle.seek(max(0, size - LOG_BYTES))
-            text = handle.read().decode(errors="replace")
-    except OSError:
+        raw, start = files.read_tail(last.log, LOG_BYTES)
+    except (OSError, Damaged):
         return Ended(run, message, (), False)
-    lines = text.split("\n")
-    if size > LOG_BYTES:
+    lines = raw.decode(errors="replace").split("\n")
+    if start:
         lines = lines[1:] or lines  # the first one begins in its middle
     lines = [line.rpartition("\r")[2] or line.rstrip("\r") for line in lines]  # of a progress bar its last state
     while lines and not lines[-1].strip():
         lines.pop()
-    return Ended(run, message, tuple(lines[-LOG_LINES:]), size > LOG_BYTES or len(lines) > LOG_LINES)
+    return Ended(run, message, tuple(lines[-LOG_LINES:]), start > 0 or len(lines) > LOG_LINES)
 
 
 def _redactor(
@@ -144,7 +144,10 @@ def _redactor(
     texts += [line for end in ended.values() for line in (end.message, *end.log)]
     for run in {cell["run"] for cell in cells}:
         for attempt in store.attempts(run):
-            owner = attempt.owner
+            try:
+                owner = attempt.owner
+            except Damaged:
+                continue
             job = owner.get("job") or {}
             hosts.add(str(owner.get("host") or ""))
             names |= {str(job.get(key) or "") for key in ("user", "cluster", "account")}

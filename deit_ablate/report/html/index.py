@@ -11,6 +11,8 @@ from typing import Any
 from urllib.parse import quote
 
 from deit_ablate import files
+from deit_ablate.errors import Damaged, InputError
+from deit_ablate.report.frame import NoSweep
 from deit_ablate.report.html import content, words
 from deit_ablate.report.html.markup import Cell, Grid, Say, render, stamp
 from deit_ablate.report.html.page import NAME, written
@@ -43,9 +45,9 @@ def write_index(store: Store, *, redact: bool = False) -> Written:
                 files.replace(path, written(made).encode())
                 pages.append(path)
             lines.append(_line(made))
-        except (LookupError, ValueError, TypeError, AttributeError, OSError) as error:
+        except (NoSweep, InputError, OSError) as error:
             # One damaged sweep must not hide all others; the caller says it aloud.
-            unreadable[sweep] = f"{type(error).__name__}: {error}"
+            unreadable[sweep] = str(error)
             lines.append([sweep, "", "", "", Cell(f"cannot be read: {say(unreadable[sweep])}", "warn")])
     path = store.root / "index.html"
     head = ("sweep", "profile", "rows", "runs", "against the baseline")
@@ -73,7 +75,7 @@ def _fresh(store: Store, sweep: str, path: Path, redact: bool) -> bool:
             if f'content="{stamp(redact)}"' not in handle.read(2000):
                 return False
         return path.stat().st_mtime > max(_times(store, sweep, store.sweeps.plan(sweep) or {"cells": []}))
-    except OSError:
+    except (OSError, Damaged):
         return False
 
 

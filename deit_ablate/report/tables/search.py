@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from deit_ablate.identity import canonical_json
-from deit_ablate.report.frame import final_stage
+from deit_ablate.report.frame import final_stage, sound_history
 from deit_ablate.report.stats.exact import Interval, mean_interval
 from deit_ablate.report.stats.power import confirmed_words, optimism
 from deit_ablate.report.summary import Summary
@@ -151,7 +151,7 @@ def read_search(summary: Summary) -> Searched:
     confirmed = {}
     for number, name in names.items():
         runs = [run for variant, _, stage, run in plan["cells"] if variant == name and stage == final]
-        outcomes = [outcome for run in runs if (outcome := store.outcome(run)) and outcome["status"] == "done"]
+        outcomes = [outcome for run in runs if (outcome := store.result(run)) and outcome["status"] == "done"]
         confirmed[number] = [tuple(measured(outcome, name) for name in objectives) for outcome in outcomes]
     found_rows = {row["variant"]: row for row in summary.rows}
     test = {
@@ -162,8 +162,8 @@ def read_search(summary: Summary) -> Searched:
     trained = {asked["run"] for asked in search["asked"]} | {
         run for fresh in search["candidates"].values() for run in fresh
     }
-    images = {((store.outcome(run) or {}).get("data") or {}).get("validation") for run in trained} - {None}
-    seconds = sum(line["seconds"] for run in trained for line in store.history(run))
+    images = {((store.result(run) or {}).get("data") or {}).get("validation") for run in trained} - {None}
+    seconds = sum(line.get("seconds") or 0.0 for run in trained for line in sound_history(store, run))
     return Searched(
         plan, found, confirmed, test, images.pop() if len(images) == 1 else None, seconds / 3600 if trained else None
     )
@@ -171,7 +171,7 @@ def read_search(summary: Summary) -> Searched:
 
 def _values(store: Store, runs: Iterable[str], objective: str) -> list[float]:
     """Of the runs that are done: one that diverged has no value."""
-    outcomes = [store.outcome(run) for run in dict.fromkeys(runs)]
+    outcomes = [store.result(run) for run in dict.fromkeys(runs)]
     found = [measured(outcome, objective) for outcome in outcomes if outcome and outcome["status"] == "done"]
     return [value for value in found if value is not None]
 

@@ -7,8 +7,6 @@ and become alike. Its numbers are data, in ``analysis/paper/token_similarity.csv
 from __future__ import annotations
 
 import csv
-import hashlib
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from deit_ablate import shipped
-from deit_ablate.errors import InputError
+from deit_ablate import files, shipped
+from deit_ablate.errors import Damaged, InputError
 from deit_ablate.report.frame import final_stage
 from deit_ablate.report.tables.table import NOTHING, Column, Table
 from deit_ablate.store import Store
@@ -80,13 +78,15 @@ def recorded(store: Store, wanted: Sequence[RunGroup]) -> list[Recorded]:
     """
     found = []
     for group in wanted:
-        outcomes = {run: store.outcome(run) or {} for run in group.runs}
+        outcomes = {run: store.result(run) or {} for run in group.runs}
         # As in tables, a row is of the runs that are done; a run that was named alone may be at chance.
         good = ("done", "diverged") if len(group.runs) == 1 and group.requested else ("done",)
         finished = {run: end for run, end in outcomes.items() if end.get("status") in good}
         if finished:
             found.append(Recorded(group, {run: _arrays(store, run, end) for run, end in finished.items()}))
         elif group.requested:
+            for damage in filter(None, map(store.damage, group.runs)):
+                raise damage
             raise InputError(f"{group.name} is not done", expected="a run that is done, or a row with one")
     if not found:
         names = ", ".join(group.name for group in wanted)
@@ -97,13 +97,14 @@ def recorded(store: Store, wanted: Sequence[RunGroup]) -> list[Recorded]:
 def _arrays(store: Store, run: str, outcome: Mapping[str, Any]) -> dict[str, Array]:
     """The arrays of the attempt that the outcome names, nothing for a run that has none by nature."""
     path = next((attempt.arrays for attempt in store.attempts(run) if attempt.number == outcome["attempt"]), None)
-    if path is None or not path.exists():
+    found = files.read_arrays(path, outcome.get("arrays_sha256")) if path else None
+    if path is None or found is None:
         raise InputError(f"the arrays of run {run} are gone", expected="its arrays.npz, as the run wrote it")
-    content = path.read_bytes()
-    if hashlib.sha256(content).hexdigest() != outcome.get("arrays_sha256"):
-        raise InputError(f"{path} is not what run {run} wrote", expected="the content that its outcome names")
-    with np.load(io.BytesIO(content)) as arrays:
-        return {name: arrays[name] for name in arrays.files}
+    tests = [array for name, array in found.items() if name.startswith("test_")]
+    classes = [array for name, array in found.items() if name == "test_targets" or name.startswith("test_pred_")]
+    if len({len(array) for array in tests}) > 1 or any(array.dtype.kind == "f" for array in classes):
+        raise Damaged(path, "its arrays are not classes of the same images")
+    return found
 
 
 def left_out(found: Sequence[Recorded], wanted: Sequence[RunGroup]) -> list[str]:

@@ -22,7 +22,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from deit_ablate.errors import TrainError
+from deit_ablate.errors import Damaged, TrainError
+from deit_ablate.files import read_json
 from deit_ablate.train.data.images import LISTERS, Listed, files_sha256, list_tree, shown
 
 MARKER = ".staged.json"
@@ -82,9 +83,8 @@ def _whole(copy: Path, facts: dict[str, Any]) -> bool:
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
         raise TrainError(f"{copy} is not a folder of this user's: remove it, or choose another place to copy data to")
     try:
-        marker = json.loads((copy / MARKER).read_bytes())
-        return bool(marker == facts and _facts(_listed(copy)) == facts)
-    except (FileNotFoundError, ValueError):  # a ValueError too where a part of the copy cannot be listed
+        return bool(read_json(copy / MARKER) == facts and _facts(_listed(copy)) == facts)
+    except (FileNotFoundError, ValueError, Damaged):  # a ValueError too where a part of the copy cannot be listed
         return False
 
 

@@ -150,7 +150,7 @@ def test_arrays_that_are_gone_or_changed_are_no_numbers(two_tokens: Study) -> No
     run = two_tokens.runs["hard token", 0]
     (attempt,) = two_tokens.store.attempts(run)
     attempt.arrays.write_bytes(attempt.arrays.read_bytes() + b"x")
-    with pytest.raises(InputError, match=f"is not what run {run} wrote"):
+    with pytest.raises(InputError, match=f"{run}/a0001/arrays.npz: damaged: not what the run wrote"):
         found_in(two_tokens, "hard token")
     attempt.arrays.unlink()
     with pytest.raises(InputError, match=f"the arrays of run {run} are gone"):

@@ -13,7 +13,6 @@ import pandas as pd
 import pytest
 from studies import Study, arrays_of, record
 
-from deit_ablate import files
 from deit_ablate.errors import InputError
 from deit_ablate.report.frame import read_plan
 from deit_ablate.report.tables.predictions import TRUTH, disagreement, disagreement_table, predictions, with_teachers
@@ -54,14 +53,6 @@ def test_classifiers_of_different_samples_are_refused(given: dict[str, Any]) -> 
         disagreement(given)
 
 
-def taught_on_the_same(study: Study) -> None:
-    """The teacher of a Study names no data; a real one has been trained on those of its students."""
-    path = study.store.run(study.teacher) / "recipe.json"
-    stored = files.read_json(path)
-    assert stored is not None
-    files.replace(path, files.to_json({**stored, "recipe": {**stored["recipe"], "data": {"id": study.name}}}))
-
-
 @pytest.fixture
 def table4(study: Callable[..., Study]) -> Study:
     """Table 4 in small: a convnet that teaches, a student with two heads (two seeds), one without."""
@@ -76,7 +67,6 @@ def table4(study: Callable[..., Study]) -> Study:
         shows={"its class head": "class", "average": "ema"},
         teacher=100.0,
     )
-    taught_on_the_same(made)
     record(made, made.teacher, **arrays_of(targets=TRUE, **{"class": TRUE}))
     record(made, made.runs["none", 0], **arrays_of(targets=TRUE, **{"class": [0, 1, 0, 0]}))
     record(made, made.runs["none", 1], **arrays_of(targets=TRUE, **{"class": [0, 1, 2, 0]}))
@@ -125,7 +115,6 @@ def test_what_is_named_comes_without_its_teacher(table4: Study) -> None:
 
 def test_rows_that_have_their_own_teachers_and_names_that_clash(study: Callable[..., Study]) -> None:
     made = study({"teacher": {0: 50.0}, "b": {0: 50.0}}, teacher=75.0)
-    taught_on_the_same(made)
     for run in (made.teacher, *made.runs.values()):
         record(made, run, **arrays_of(targets=TRUE, **{"class": TRUE}))
     rows = with_teachers(made.store, groups(read_plan(made.store, "study")))

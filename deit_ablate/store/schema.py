@@ -1,0 +1,356 @@
+"""What the files of a store hold, and the one way to read them: checked, or refused as damaged with the file's name.
+
+Nobody else parses what a store has. A file that is no JSON, has another shape, or was written by a later version raises
+``Damaged``; keys that are not named here are left alone, so that a later version may add some.
+"""
+
+from __future__ import annotations
+
+import graphlib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from deit_ablate import files
+from deit_ablate.errors import Damaged
+from deit_ablate.identity import run_id
+
+SCHEMA = 1
+"""Of every file of a store. Raised when a key comes to mean something else; older files stay readable."""
+
+Count = Annotated[int, Field(ge=0, lt=2**53)]
+Number = Annotated[int, Field(ge=1, lt=10**9)]
+Amount = Annotated[float, Field(ge=0, le=1e15, allow_inf_nan=False)]
+"""Seconds, a point in time, or a rate."""
+RunId = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+
+
+def _sound_scores(scores: dict[str, Any]) -> dict[str, Any]:
+    """A loss may be any number, for that is how a run diverges; a share of images may not."""
+    for name, value in scores.items():
+        if value is None:
+            continue
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        if not (whole or isinstance(value, float)) or (whole and abs(value) >= 2**53):
+            raise ValueError(f"{name} is no number of this kind")
+        if name.startswith("top") and not 0 <= value <= 100:
+            raise ValueError(f"{name} is no percentage")
+        if name == "images" and not (whole and value >= 0):
+            raise ValueError("images is no count")
+    return scores
+
+
+Scores = Annotated[dict[str, Any], AfterValidator(_sound_scores)]
+"""Of one split: images, loss, and top1 and its like in percent."""
+
+
+class File(BaseModel):
+    """One kind of file. Types are taken as they are: a text is no number."""
+
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+
+class Parent(File):
+    run: RunId
+    weights: Literal["last", "ema"]
+
+
+class Recipe(File):
+    recipe: dict[str, Any]
+    parents: dict[str, Parent]
+    sources: dict[str, str]
+
+
+class Job(File):
+    id: str
+    restarts: Count = 0
+    element: str | None = None
+    cluster: str | None = None
+    user: str | None = None
+
+
+class Execution(File):
+    ranks: Number | None = None
+    accumulation: Number | None = None
+    threads: Number | None = None
+    compile: bool | None = None
+    channels_last: bool | None = None
+    deterministic: bool | None = None
+
+
+class Owner(File):
+    nonce: str
+    host: str | None = None
+    machine: str | None = None
+    boot: str | None = None
+    pid_namespace: str | None = None
+    pid: Number | None = None
+    started: str | None = None
+    job: Job | None = None
+    time: Amount | None = None
+    retry: bool | None = None
+    execution: Execution | None = None
+
+    def model_post_init(self, _: Any) -> None:
+        if self.boot and self.pid is None:
+            raise ValueError("pid: Field required")
+
+
+class Exit(File):
+    how: str = Field(alias="class")
+    message: str = ""
+    time: Amount = 0
+
+
+class Beat(File):
+    time: Amount
+    epoch: Count | None = None
+    step: Count | None = None
+
+
+class Pause(File):
+    attempt: Number
+
+
+class Metrics(File):
+    test: Scores | None = None
+    validation: Scores | None = None
+    train_loss: float | None = None
+
+
+class Cost(File):
+    train_seconds: Amount | None = None
+    wall_seconds: Amount | None = None
+    wall_seconds_all_attempts: Amount | None = None
+    images_per_second: Amount | None = None
+    inference_images_per_second: Amount | None = None
+    inference_batch: Count | None = None
+    peak_memory_bytes: Count | None = None
+    parameters: Count | None = None
+    flops: Annotated[int, Field(ge=0, lt=2**63)] | None = None
+    device: str | None = None
+
+
+class Git(File):
+    commit: str | None = None
+    dirty: bool | None = None
+    diff: str | None = None
+
+
+class Hardware(File):
+    host: str | None = None
+    cpu: str | None = None
+    gpu: str | None = None
+    capability: str | None = None
+
+
+class Provenance(File):
+    version: str | None = None
+    packages: dict[str, str] | None = None
+    git: Git | None = None
+    command: str | None = None
+    hardware: Hardware | None = None
+
+
+class DataFacts(File):
+    fingerprint: str
+    validation: Count | None = None
+    test: Count | None = None
+
+
+class Outcome(File):
+    run: RunId
+    attempt: Number
+    status: Literal["done", "diverged"]
+    reason: str | None = None
+    metrics: Metrics
+    cost: Cost
+    data: DataFacts | None = None
+    weights_sha256: str | None = None
+    arrays_sha256: str | None = None
+    execution: Execution | None = None
+    provenance: Provenance | None = None
+    time: Amount | None = None
+
+
+class Epoch(File):
+    """A line of metrics.jsonl."""
+
+    epoch: Count
+    step: Count | None = None
+    lr: float | None = None
+    train_loss: float | None = None
+    validation: Scores | None = None
+    seconds: Amount | None = None
+    images_per_second: Amount | None = None
+
+
+class Stage(File):
+    name: str
+    seeds: list[Count]
+
+
+class Row(File):
+    name: str
+    shows: str | None
+    differs: dict[str, Annotated[list[Any], Field(min_length=2, max_length=2)]]
+    declares: list[str] = []
+    leaks: list[Annotated[list[Any], Field(min_length=3, max_length=3)]] | dict[str, Any] = []
+
+
+class Asked(File):
+    number: Number
+    row: str
+    params: dict[str, Any]
+    run: RunId
+
+
+class Searched(File):
+    objectives: Annotated[list[str], Field(min_length=1, max_length=2)]
+    spaces: dict[str, dict[str, Any]]
+    asked: list[Asked]
+    winners: dict[str, Number]
+    candidates: dict[str, list[RunId]] = {}
+    budget: dict[str, Count] = {}
+    confirm: bool = False
+
+
+class Again(File):
+    """What the command line changed about the sweep file."""
+
+    profile: str | None = None
+    sets: list[str] = []
+    seeds: Number | None = None
+    name: str | None = None
+
+
+def _sound_cells(cells: list[Any]) -> list[Any]:
+    for cell in cells:
+        variant, seed, stage, run = cell
+        texts = isinstance(variant, str) and isinstance(stage, str) and isinstance(run, str)
+        if not (texts and type(seed) is int and 0 <= seed < 2**53 and len(run) == 16 and run.isalnum()):
+            raise ValueError(f"{cell!r} is no variant, seed, stage and run")
+    return cells
+
+
+class Plan(File):
+    sweep: str
+    title: str | None = None
+    profile: str | None = None
+    source: str
+    kind: str
+    margin: Amount | None = None
+    looks: list[Number] | None = None
+    baseline: str | None = None
+    stages: Annotated[list[Stage], Field(min_length=1)]
+    variants: list[Row]
+    parents: dict[str, list[RunId]]
+    cells: Annotated[list[Annotated[list[Any], Field(min_length=4, max_length=4)]], AfterValidator(_sound_cells)]
+    search: Searched | None = None
+    asked: Again | None = None
+
+    def model_post_init(self, _: Any) -> None:
+        rows, stages = {row.name for row in self.variants}, {stage.name for stage in self.stages}
+        if self.baseline is not None and self.baseline not in rows:
+            raise ValueError("baseline: no row of this name")
+        if self.search is None and not all(cell[0] in rows and cell[2] in stages for cell in self.cells):
+            raise ValueError("cells: of a row or a stage that there is not")
+        if self.parents:
+            graphlib.TopologicalSorter(self.parents).prepare()  # a CycleError is a ValueError
+
+
+class PlannedSeeds(File):
+    seeds: dict[str, list[Count]]
+    looks: list[Number] | None = None
+    finished_runs_then: Count = 0
+
+
+class TrialRequest(File):
+    row: str
+    params: dict[str, Any]
+    run: RunId | None
+    optuna: dict[str, Any] | None = None
+
+
+class Hold(File):
+    how: str = Field(alias="class")
+    message: str
+    runs: list[str]
+
+
+class HubWeights(File):
+    sha256: str
+
+
+class SubmittedRun(File):
+    run: RunId
+    after: Count
+    retry: bool = False
+
+
+class Submission(File):
+    name: str
+    launcher: Owner
+    cluster: str
+    runs: list[SubmittedRun]
+    arguments: list[str]
+    code: str
+
+
+class SubmittedJob(File):
+    job: str
+
+
+def read(path: Path, kind: type[File]) -> dict[str, Any] | None:
+    """The content of a file of this kind, or None where there is none. Raises Damaged."""
+    content = files.read_regular(path)
+    return None if content is None else checked(path, files.parse_json(path, content), kind)
+
+
+def read_lines(path: Path, kind: type[File]) -> list[dict[str, Any]]:
+    """The same of a file of JSON lines that may be growing: a torn last line is left out, any other is damage."""
+    return [checked(path, line, kind, number) for number, line in enumerate(files.read_lines(path), start=1)]
+
+
+def checked(path: Path, content: Any, kind: type[File], line: int = 0) -> dict[str, Any]:
+    """The content, which is of this kind. Raises Damaged."""
+    schema = content.get("schema", SCHEMA) if isinstance(content, dict) else SCHEMA
+    if isinstance(schema, bool) or not isinstance(schema, int) or schema < 1:
+        raise Damaged(path, "schema is no number", line)
+    if schema > SCHEMA:
+        raise Damaged(path, f"written by a later version of deit-ablate (schema {schema:.6g}, here {SCHEMA})", line)
+    try:
+        kind.model_validate(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise Damaged(path, f"{key}: {first['msg']}" if key else first["msg"], line) from None
+    return dict(content)
+
+
+def read_recipe(path: Path, run: str) -> dict[str, Any] | None:
+    """What recipe.json holds of this run, or None where there is none. Raises Damaged where it is another's."""
+    stored = read(path, Recipe)
+    if stored is None:
+        return None
+    try:
+        belongs = run_id(stored["recipe"], stored["parents"], stored["sources"]) == run
+    except (ValueError, TypeError, AttributeError):  # infinite numbers, blocks that are none
+        belongs = False
+    if not belongs:
+        raise Damaged(path, "its recipe does not give this run's id")
+    return stored
+
+
+def read_outcome(path: Path, run: str) -> dict[str, Any] | None:
+    """What outcome.json holds of this run, or None where there is none. Raises Damaged where it is another's, or names
+    an attempt that there is not."""
+    outcome = read(path, Outcome)
+    if outcome is None:
+        return None
+    if outcome["run"] != run:
+        raise Damaged(path, f"it is the outcome of the run {outcome['run']}")
+    if not (path.parent / f"a{outcome['attempt']:04d}").is_dir():
+        raise Damaged(path, f"it names attempt {outcome['attempt']}, which there is not")
+    return outcome
