@@ -206,7 +206,7 @@ def parse_json(path: Path, content: bytes, line: int = 0) -> Any:
     except RecursionError:
         why = "nested too deeply"
     except ValueError:
-        why = "no JSON, or only the beginning of some" if content.strip() else "empty"
+        why = "not JSON, or cut short" if content.strip() else "empty"
     raise Damaged(path, why, line)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import importlib
 import sys
+import warnings
 from typing import Any
 
 import typer
@@ -74,10 +75,15 @@ def _spelled_out(arguments: list[str]) -> list[str]:
     return result
 
 
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    print(f"warning: {message}", file=sys.stderr)
+
+
 class App(typer.Typer):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         from deit_ablate.errors import InputError
 
+        warnings.showwarning = _show_warning
         try:
             return super().__call__(*args, **{"prog_name": "deit-ablate", "args": _spelled_out(sys.argv[1:]), **kwargs})
         except InputError as error:

@@ -142,11 +142,11 @@ def records(store: Store, plan: Mapping[str, Any]) -> pd.DataFrame:
 def curves(store: Store, plan: Mapping[str, Any], states: Mapping[str, str]) -> pd.DataFrame:
     """What ``load_curves`` returns, of a plan that is read already; ``states``: each run's, by name."""
     shows, final = shown_figures(plan), final_stage(plan)
-    histories = {run: sound_history(store, run) for run in states}
+    histories = {run: sound_history(store, run) for run, state in states.items() if state != "damaged"}
     epochs = []
     for variant, seed, stage, run in plan["cells"]:
         figure = shows[variant] if stage == final else "top1"
-        for line in histories[run]:
+        for line in histories.get(run, ()):
             validation = line.get("validation") or {}
             epochs.append(
                 {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import time
 from collections.abc import Mapping, Sequence
@@ -65,8 +66,10 @@ class Sweeps:
 
     def save_plan(self, name: str, plan: Mapping[str, Any]) -> None:
         path, content = files.make_folder(self.folder(name)) / "plan.json", files.to_json(plan)
-        if not path.exists() or path.read_bytes() != content:
-            files.replace(path, content)
+        with contextlib.suppress(Damaged):
+            if files.read_regular(path) == content:
+                return
+        files.replace(path, content)
 
     def planned_seeds(self, name: str) -> list[dict[str, Any]]:
         """What was planned, and how much was known by then, first plan first."""
