@@ -170,7 +170,7 @@ def show(
     lines += ["", "attempts:"]
     for attempt in attempts:
         owner, ended = attempt["owner"], attempt["exit"] or {}
-        place = f"on {owner.get('host')}, pid {owner.get('pid')}"
+        place = owner.get("message") or f"on {owner.get('host')}, pid {owner.get('pid')}"
         how = f"{ended.get('class', 'under way')} {ended.get('message', '')}".rstrip()
         lines.append(f"  {attempt['number']}: {place}: {how}")
     for part in ("metrics", "cost", "provenance"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import sys
@@ -236,9 +235,8 @@ def dependents(run: str, store: Store) -> list[str]:
     """The runs that stand on this one, directly or not."""
     below: dict[str, list[str]] = {}
     for other in store.runs():
-        with contextlib.suppress(Damaged):  # which depends on nothing that anybody knows
-            for parent in (store.recipe(other) or {"parents": {}})["parents"].values():
-                below.setdefault(parent["run"], []).append(other)
+        for parent in (store.sound_recipe(other) or {"parents": {}})["parents"].values():
+            below.setdefault(parent["run"], []).append(other)
     found, waiting = [], [run]
     while waiting:
         for other in sorted(below.get(waiting.pop(), [])):

@@ -162,9 +162,6 @@ def _epochs(attempts: Sequence[Attempt], finished: int | None) -> int:
 
 def _recipe(store: Store, run: str) -> dict[str, Any]:
     """The registered recipe by dotted key, less the seed; nothing for a run that was never started."""
-    try:
-        registered: Mapping[str, Any] = store.recipe(run) or {"recipe": {}}
-    except Damaged:
-        registered = {"recipe": {}}
+    registered: Mapping[str, Any] = store.sound_recipe(run) or {"recipe": {}}
     leaves = ((key, value) for key, value in flatten(registered["recipe"]) if key != "seed" and value != {})
     return {key: canonical_json(value) if isinstance(value, (list, dict)) else value for key, value in leaves}

@@ -300,6 +300,7 @@ class Submission(File):
 
 class SubmittedJob(File):
     job: str
+    time: Amount
 
 
 def read(path: Path, kind: type[File]) -> dict[str, Any] | None:

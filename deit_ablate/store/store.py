@@ -80,6 +80,13 @@ class Store:
         """What recipe.json holds, or None where the run was never started. Raises Damaged."""
         return schema.read_recipe(self.run(run) / "recipe.json", run)
 
+    def sound_recipe(self, run: str) -> dict[str, Any] | None:
+        """The same; None where it is damaged, too."""
+        try:
+            return self.recipe(run)
+        except Damaged:
+            return None
+
     def outcome(self, run: str) -> dict[str, Any] | None:
         """What outcome.json holds, or None where the run has not finished. Raises Damaged."""
         return schema.read_outcome(self.run(run) / "outcome.json", run)
@@ -87,7 +94,7 @@ class Store:
     def result(self, run: str) -> dict[str, Any] | None:
         """The outcome of a run that is done or diverged; None for any other, a damaged one among them."""
         try:
-            return self.outcome(run) if self.recipe(run) else None
+            return self.outcome(run) if self.sound_recipe(run) else None
         except Damaged:
             return None
 

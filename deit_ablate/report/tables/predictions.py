@@ -79,7 +79,7 @@ def with_teachers(store: Store, students: Sequence[RunGroup]) -> list[RunGroup]:
     for group in students:
         if group.requested:
             continue
-        parents = [(store.recipe(run) or {"parents": {}})["parents"].get("teacher") for run in group.runs]
+        parents = [(store.sound_recipe(run) or {"parents": {}})["parents"].get("teacher") for run in group.runs]
         teachers = tuple(dict.fromkeys(parent["run"] for parent in parents if parent))
         if teachers:
             taught.setdefault(teachers, []).append(group.name)
