@@ -109,6 +109,20 @@ def run_id(recipe: Mapping[str, Any], parents: Mapping[str, Any], sources: Mappi
     return hashlib.sha256(identity.encode()).hexdigest()[:16]
 
 
+def belongs(run: str, recipe: Mapping[str, Any], parents: Mapping[str, Any], sources: Mapping[str, str]) -> bool:
+    """Whether a stored recipe gives this id, by today's SEMANTICS or by earlier ones: old records stay readable.
+
+    False, too, for what is no recipe.
+    """
+    try:
+        before = f'{{"parents":{canonical_json(parents)},"recipe":{canonical_json(without_later(recipe))},"semantics":'
+        after = f',"sources":{canonical_json(sources)}}}'
+    except (ValueError, TypeError, AttributeError):  # infinite numbers, blocks that are none
+        return False
+    identities = (f"{before}{semantics}{after}" for semantics in range(SEMANTICS, 0, -1))
+    return any(hashlib.sha256(identity.encode()).hexdigest()[:16] == run for identity in identities)
+
+
 def difference(recipe: Mapping[str, Any], baseline: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Dotted key -> (value in the baseline, value here), where two canonical recipes or derived values differ."""
     added = {key: normal(value) for key, value in ADDED_LATER.items()}  # which a record of an earlier version has not

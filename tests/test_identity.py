@@ -9,7 +9,7 @@ import pytest
 from support import planned
 
 from deit_ablate import identity
-from deit_ablate.identity import canonical, derived, difference, run_id
+from deit_ablate.identity import belongs, canonical, derived, difference, run_id
 from deit_ablate.recipe import Recipe, split_sizes
 from deit_ablate.sweep.overrides import to_recipe
 from deit_ablate.sweep.yaml import parse
@@ -150,3 +150,15 @@ def test_a_record_of_an_earlier_version_differs_in_no_field_added_since() -> Non
     assert difference(now, before) == difference(before, now) == {}
     later = canonical(made("data: {test: false}"))
     assert difference(later, before) == {"data.test": (True, False)}
+
+
+def test_a_record_of_earlier_semantics_belongs_to_its_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = canonical(Recipe())
+    old = run_id(recipe, {})
+    monkeypatch.setattr(identity, "SEMANTICS", identity.SEMANTICS + 1)
+    assert run_id(recipe, {}) != old
+    assert belongs(old, recipe, {}, {})
+    assert belongs(run_id(recipe, {}), recipe, {}, {})
+    assert not belongs(old, {**recipe, "seed": 1}, {}, {})
+    assert not belongs(old, {**recipe, "data": 1}, {}, {})
+    assert not belongs(old, {**recipe, "seed": float("inf")}, {}, {})

@@ -7,6 +7,7 @@ Nobody else parses what a store has. A file that is no JSON, has another shape, 
 from __future__ import annotations
 
 import graphlib
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,7 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from deit_ablate import files
 from deit_ablate.errors import Damaged
-from deit_ablate.identity import run_id
+from deit_ablate.identity import belongs
 
 SCHEMA = 1
 """Of every file of a store. Raised when a key comes to mean something else; older files stay readable."""
@@ -320,7 +321,8 @@ def checked(path: Path, content: Any, kind: type[File], line: int = 0) -> dict[s
     if isinstance(schema, bool) or not isinstance(schema, int) or schema < 1:
         raise Damaged(path, "schema is no number", line)
     if schema > SCHEMA:
-        raise Damaged(path, f"written by a later version of deit-ablate (schema {schema:.6g}, here {SCHEMA})", line)
+        told = f"schema {str(schema)[:9]}, here {SCHEMA}"
+        raise Damaged(path, f"written by a later version of deit-ablate, which can read it ({told})", line)
     try:
         kind.model_validate(content)
     except ValidationError as error:
@@ -335,11 +337,7 @@ def read_recipe(path: Path, run: str) -> dict[str, Any] | None:
     stored = read(path, Recipe)
     if stored is None:
         return None
-    try:
-        belongs = run_id(stored["recipe"], stored["parents"], stored["sources"]) == run
-    except (ValueError, TypeError, AttributeError):  # infinite numbers, blocks that are none
-        belongs = False
-    if not belongs:
+    if not belongs(run, stored["recipe"], stored["parents"], stored["sources"]):
         raise Damaged(path, "its recipe does not give this run's id")
     return stored
 
@@ -352,6 +350,6 @@ def read_outcome(path: Path, run: str) -> dict[str, Any] | None:
         return None
     if outcome["run"] != run:
         raise Damaged(path, f"it is the outcome of the run {outcome['run']}")
-    if not (path.parent / f"a{outcome['attempt']:04d}").is_dir():
+    if not os.path.isdir(f"{path.parent}/a{outcome['attempt']:04d}"):
         raise Damaged(path, f"it names attempt {outcome['attempt']}, which there is not")
     return outcome

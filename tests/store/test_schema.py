@@ -368,6 +368,7 @@ def _anothers(name: str) -> Callable[[Store, str], Any]:
         (_changed(attempt=2), "names attempt 2, which there is not"),
         (_changed(status="won"), "status: "),
         (_changed(schema=2), "written by a later version"),
+        (_changed(schema=10**400), "written by a later version"),
         (_changed(schema="1"), "schema is no number"),
         (_changed(metrics__test__top1=100.5), "top1 is no percentage"),
         (_changed(metrics__test__top1_class=float("nan")), "top1_class is no percentage"),
