@@ -317,7 +317,9 @@ def read_lines(path: Path, kind: type[File]) -> list[dict[str, Any]]:
 
 def checked(path: Path, content: Any, kind: type[File], line: int = 0) -> dict[str, Any]:
     """The content, which is of this kind. Raises Damaged."""
-    schema = content.get("schema", SCHEMA) if isinstance(content, dict) else SCHEMA
+    if not isinstance(content, dict):
+        raise Damaged(path, "no JSON object", line)
+    schema = content.get("schema", SCHEMA)
     if isinstance(schema, bool) or not isinstance(schema, int) or schema < 1:
         raise Damaged(path, "schema is no number", line)
     if schema > SCHEMA:
@@ -329,7 +331,7 @@ def checked(path: Path, content: Any, kind: type[File], line: int = 0) -> dict[s
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         key = ".".join(str(part) for part in first["loc"])
         raise Damaged(path, f"{key}: {first['msg']}" if key else first["msg"], line) from None
-    return dict(content)
+    return content
 
 
 def read_recipe(path: Path, run: str) -> dict[str, Any] | None:
