@@ -92,7 +92,12 @@ def without_later(recipe: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def run_id(recipe: Mapping[str, Any], parents: Mapping[str, Any], sources: Mapping[str, str] | None = None) -> str:
+def run_id(
+    recipe: Mapping[str, Any],
+    parents: Mapping[str, Any],
+    sources: Mapping[str, str] | None = None,
+    semantics: int = SEMANTICS,
+) -> str:
     """The id of a run: 16 hex digits of a SHA-256 over all that decides its outcome.
 
     ``recipe`` is canonical; ``parents`` maps a role (teacher, from) to {"run": id, "weights": "last" | "ema"};
@@ -104,23 +109,29 @@ def run_id(recipe: Mapping[str, Any], parents: Mapping[str, Any], sources: Mappi
     )
     identity = (
         f'{{"parents":{canonical_json(parents)},"recipe":{{{",".join(blocks)}}},'
-        f'"semantics":{SEMANTICS},"sources":{canonical_json(sources or {})}}}'
+        f'"semantics":{semantics},"sources":{canonical_json(sources or {})}}}'
     )
     return hashlib.sha256(identity.encode()).hexdigest()[:16]
 
 
-def belongs(run: str, recipe: Mapping[str, Any], parents: Mapping[str, Any], sources: Mapping[str, str]) -> bool:
-    """Whether a stored recipe gives this id, by today's SEMANTICS or by earlier ones: old records stay readable.
+def semantics_of(run: str, stored: Mapping[str, Any]) -> int | None:
+    """The SEMANTICS under which the content of a recipe.json gives this id; None where it belongs to another run.
 
-    False, too, for what is no recipe.
+    A recipe.json of an earlier version does not say it: one of the values until now must give the id.
     """
-    try:
-        before = f'{{"parents":{canonical_json(parents)},"recipe":{canonical_json(without_later(recipe))},"semantics":'
-        after = f',"sources":{canonical_json(sources)}}}'
-    except (ValueError, TypeError, AttributeError):  # infinite numbers, blocks that are none
-        return False
-    identities = (f"{before}{semantics}{after}" for semantics in range(SEMANTICS, 0, -1))
-    return any(hashlib.sha256(identity.encode()).hexdigest()[:16] == run for identity in identities)
+    written = stored.get("semantics")
+    for semantics in range(SEMANTICS, 0, -1) if written is None else (written,):
+        try:
+            if run_id(stored["recipe"], stored["parents"], stored["sources"], semantics) == run:
+                return int(semantics)
+        except (AttributeError, KeyError, TypeError, ValueError):
+            return None  # not the content of a recipe.json at all
+    return None
+
+
+def belongs(run: str, stored: Mapping[str, Any]) -> bool:
+    """Whether the content of a recipe.json is that of the run with this id, under whatever SEMANTICS wrote it."""
+    return semantics_of(run, stored) is not None
 
 
 def difference(recipe: Mapping[str, Any], baseline: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
 from support import planned
 
 from deit_ablate import identity
-from deit_ablate.identity import belongs, canonical, derived, difference, run_id
+from deit_ablate.identity import SEMANTICS, belongs, canonical, derived, difference, run_id, semantics_of
 from deit_ablate.recipe import Recipe, split_sizes
 from deit_ablate.sweep.overrides import to_recipe
 from deit_ablate.sweep.yaml import parse
@@ -152,13 +153,16 @@ def test_a_record_of_an_earlier_version_differs_in_no_field_added_since() -> Non
     assert difference(later, before) == {"data.test": (True, False)}
 
 
-def test_a_record_of_earlier_semantics_belongs_to_its_id(monkeypatch: pytest.MonkeyPatch) -> None:
-    recipe = canonical(Recipe())
-    old = run_id(recipe, {})
-    monkeypatch.setattr(identity, "SEMANTICS", identity.SEMANTICS + 1)
-    assert run_id(recipe, {}) != old
-    assert belongs(old, recipe, {}, {})
-    assert belongs(run_id(recipe, {}), recipe, {}, {})
-    assert not belongs(old, {**recipe, "seed": 1}, {}, {})
-    assert not belongs(old, {**recipe, "data": 1}, {}, {})
-    assert not belongs(old, {**recipe, "seed": float("inf")}, {}, {})
+def test_a_stored_recipe_belongs_to_its_id_under_the_semantics_that_wrote_it() -> None:
+    recipe = canonical(made("optimizer: {name: lamb, base_lr: 0.0005}"))
+    stored = {"recipe": recipe, "parents": {}, "sources": {"mylab:net": "abc"}}
+    for semantics in range(1, SEMANTICS + 1):
+        run = run_id(recipe, {}, stored["sources"], semantics)
+        assert semantics_of(run, stored) == semantics, "files of earlier versions do not say it"
+        assert belongs(run, {**stored, "semantics": semantics})
+        assert not belongs(run, {**stored, "semantics": semantics + 1})
+        assert not belongs(run, {**stored, "sources": {}})
+    later = run_id(recipe, {}, {}, SEMANTICS + 1)
+    assert belongs(later, {"recipe": recipe, "parents": {}, "sources": {}, "semantics": SEMANTICS + 1})
+    for damaged in ({}, {**stored, "recipe": None}, {**stored, "recipe": {"seed": math.nan}}):
+        assert not belongs(run, damaged)

@@ -58,6 +58,7 @@ class Parent(File):
 
 
 class Recipe(File):
+    semantics: Number | None = None
     recipe: dict[str, Any]
     parents: dict[str, Parent]
     sources: dict[str, str]
@@ -339,7 +340,7 @@ def read_recipe(path: Path, run: str) -> dict[str, Any] | None:
     stored = read(path, Recipe)
     if stored is None:
         return None
-    if not belongs(run, stored["recipe"], stored["parents"], stored["sources"]):
+    if not belongs(run, stored):
         raise Damaged(path, "its recipe does not give this run's id")
     return stored
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from deit_ablate import files
-from deit_ablate.errors import Damaged
-from deit_ablate.identity import run_id
+from deit_ablate.errors import Damaged, InputError
+from deit_ablate.identity import SEMANTICS, run_id
 from deit_ablate.store import owner, schema
 from deit_ablate.store.attempt import Attempt, Refused, State, failure
 from deit_ablate.store.schema import SCHEMA
@@ -50,16 +50,21 @@ class Store:
     def register(
         self, run: str, recipe: Mapping[str, Any], parents: Mapping[str, Any], sources: Mapping[str, str]
     ) -> None:
-        """Write a run's recipe, before it is first started; what stands already is left as it is."""
+        """Write a run's recipe, before it is first started; what stands already is left as it is.
+
+        Raises InputError where the recipe means another training here than in the version that gave it this id.
+        """
         if run != run_id(recipe, parents, sources):
-            raise ValueError(f"{run} is not the id of this recipe")
+            raise InputError(
+                f"{run} was planned by a version in which its recipe means another training: it cannot be trained here",
+                where=(str(self.run(run) / "recipe.json"), 0, 0),
+                expected=f"a run of SEMANTICS {SEMANTICS} (plan its sweep again), or the version that planned it",
+            )
         path = self.run(run) / "recipe.json"
         if not path.exists():
             files.make_folder(path.parent)
-            files.publish(
-                path,
-                files.to_json({"schema": SCHEMA, "run": run, "recipe": recipe, "parents": parents, "sources": sources}),
-            )
+            content = {"schema": SCHEMA, "run": run, "semantics": SEMANTICS, "recipe": recipe, "parents": parents}
+            files.publish(path, files.to_json({**content, "sources": sources}))
 
     def adopt(self, run: str, write: Callable[[Path], object]) -> bool:
         """Take in a finished run from elsewhere, whole or not at all; False where there is one of that id."""

@@ -12,7 +12,7 @@ from torch import nn
 
 from deit_ablate import files
 from deit_ablate.errors import Damaged, TrainError
-from deit_ablate.identity import run_id
+from deit_ablate.identity import belongs
 from deit_ablate.recipe import Recipe
 from deit_ablate.train import checkpoint, cost
 from deit_ablate.train.data.images import Array
@@ -80,9 +80,7 @@ def verify(store: Records, run: str, data_dir: Path | None, device: str) -> dict
     before = _recorded_arrays(store.attempt(run, outcome["attempt"]).arrays, outcome["arrays_sha256"])
     predictions = _predictions(before, scores.arrays)
     exact = _same_conditions(outcome, device)
-    problems = (
-        [] if run_id(stored["recipe"], stored["parents"], stored["sources"]) == run else ["its recipe is not its id's"]
-    )
+    problems = [] if belongs(run, stored) else ["its recipe is not its id's"]
     problems += [] if sha256 == outcome["weights_sha256"] else ["the weights are not those that were recorded"]
     problems += [] if before is not None else ["its recorded predictions are gone or damaged"]
     problems += list(_metrics_problems(differing, exact))
