@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import Any
 
 import pandas as pd
 
-from deit_ablate.errors import Damaged
 from deit_ablate.identity import canonical_json
 from deit_ablate.launch import status
 from deit_ablate.report.records import Records, number
@@ -142,7 +140,7 @@ def records(store: Store, plan: Mapping[str, Any]) -> pd.DataFrame:
 def curves(store: Store, plan: Mapping[str, Any], states: Mapping[str, str]) -> pd.DataFrame:
     """What ``load_curves`` returns, of a plan that is read already; ``states``: each run's, by name."""
     shows, final = shown_figures(plan), final_stage(plan)
-    histories = {run: sound_history(store, run) for run, state in states.items() if state != "damaged"}
+    histories = {run: store.sound_history(run) for run, state in states.items() if state != "damaged"}
     epochs = []
     for variant, seed, stage, run in plan["cells"]:
         figure = shows[variant] if stage == final else "top1"
@@ -163,15 +161,6 @@ def curves(store: Store, plan: Mapping[str, Any], states: Mapping[str, str]) -> 
     return pd.DataFrame(
         {name: _column([row.get(name) for row in epochs], dtype) for name, (dtype, _) in CURVES.items()}
     )
-
-
-def sound_history(store: Store, run: str) -> list[dict[str, Any]]:
-    """A run's epochs; none, and a warning, where its history is damaged."""
-    try:
-        return store.history(run)
-    except Damaged as damage:
-        warnings.warn(f"left out: {damage}", stacklevel=2)
-        return []
 
 
 def recipes(records: pd.DataFrame, stage: str) -> dict[str, dict[str, Any]]:

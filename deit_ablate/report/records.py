@@ -89,8 +89,8 @@ def _path(store: Store) -> Any:
 
 def _read_index(store: Store) -> dict[str, Any]:
     with contextlib.suppress(Damaged, ValidationError):
-        content = files.read_json(_path(store)) or {}
-        if content.get("schema") == SCHEMA:
+        content = files.read_json(_path(store))
+        if isinstance(content, dict) and content.get("schema") == SCHEMA:
             return Index.model_validate(content).model_dump()
     return {"runs": {}, "recipes": {}}
 

@@ -56,12 +56,10 @@ def measured(outcome: Mapping[str, Any], objective: str) -> float | None:
 
 
 def reports(store: Store, run: str, objective: str) -> tuple[float | None, ...]:
-    """The objective after each epoch that a run has finished; none for objectives that training does not change.
-
-    Raises Damaged."""
+    """The objective after each epoch that a run has finished; none for objectives that training does not change."""
     if objective not in ("top1", "loss"):
         return ()
-    return tuple((line.get("validation") or {}).get(objective) for line in store.history(run))
+    return tuple((line.get("validation") or {}).get(objective) for line in store.sound_history(run))
 
 
 def read_trial(store: Store, request: Mapping[str, Any], state: State, objectives: Sequence[str]) -> Trial:

@@ -22,6 +22,7 @@ from support import planned
 
 from deit_ablate import files
 from deit_ablate.cli.app import app
+from deit_ablate.errors import InputError
 from deit_ablate.store import Store
 from deit_ablate.store.submissions import Submissions
 
@@ -332,6 +333,24 @@ def test_a_damaged_plan_is_written_anew_from_the_sweeps_file(copy: Store, ask: A
     assert before is not None
     assert after is not None
     assert after["cells"] == before["cells"]
+
+
+def test_an_index_that_cannot_be_read_is_done_without(copy: Store, ask: Ask) -> None:
+    before = ask("table", "study")
+    for content in ('{"schema": 2, "runs": {"x": 1}, "recipes": []}', "[1]", "{"):
+        (copy.root / "index.json").write_text(content)
+        assert ask("table", "study") == before
+    _fifo(copy.root / "index.json")
+    assert ask("table", "study") == before
+
+
+def test_a_trial_that_cannot_be_read_is_named(copy: Store) -> None:
+    copy.sweeps.request_trial("study", 1, {"row": "a", "params": {}, "run": None})
+    path = copy.sweeps.folder("study") / "trials" / "1.json"
+    assert copy.sweeps.trial_requests("study")[0]["row"] == "a"
+    path.write_text('{"row": 1}')
+    with pytest.raises(InputError, match=f"{path}: damaged: row: "):
+        copy.sweeps.trial_requests("study")
 
 
 # -- what parses and does not belong -----------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from deit_ablate.identity import canonical_json
-from deit_ablate.report.frame import final_stage, sound_history
+from deit_ablate.report.frame import final_stage
 from deit_ablate.report.stats.exact import Interval, mean_interval
 from deit_ablate.report.stats.power import confirmed_words, optimism
 from deit_ablate.report.summary import Summary
@@ -163,7 +163,7 @@ def read_search(summary: Summary) -> Searched:
         run for fresh in search["candidates"].values() for run in fresh
     }
     images = {((store.result(run) or {}).get("data") or {}).get("validation") for run in trained} - {None}
-    seconds = sum(line.get("seconds") or 0.0 for run in trained for line in sound_history(store, run))
+    seconds = sum(line.get("seconds") or 0.0 for run in trained for line in store.sound_history(run))
     return Searched(
         plan, found, confirmed, test, images.pop() if len(images) == 1 else None, seconds / 3600 if trained else None
     )
