@@ -40,14 +40,14 @@ def _named(recipe: Recipe) -> Iterator[Named]:
 
 
 def modules(recipe: Recipe) -> list[str]:
-    """Each ``module:function`` of the recipe: the hash of its source is part of a run's id."""
+    """Each ``module:function`` of the recipe: its code is part of a run's id."""
     return [named.name for named in _named(recipe) if ":" in named.name]
 
 
 def check_names(
     recipes: Mapping[tuple[str, str], Recipe], nodes: Mapping[str, Mapping[str, Node]], answers: Answers
-) -> dict[str, str]:
-    """Refuse names and options that do not exist; returns the source hash of each custom ``module:function``.
+) -> dict[str, dict[str, str]]:
+    """Refuse names and options that do not exist; returns the code (``identity.code_of``) of each ``module:function``.
 
     Recipes are by (variant, stage), ``nodes`` say where they are written. Raises InputError at the line of a name.
     """
@@ -65,14 +65,13 @@ def check_names(
     unknown = [question for question in questions if question not in answers]
     if unknown:
         answers.update(zip(unknown, ask_worker([json.loads(question) for question in unknown]), strict=True))
-    sources: dict[str, str] = {}
+    sources: dict[str, dict[str, str]] = {}
     for question, (named, where) in questions.items():
         answer = answers[question]
         if not answer["ok"]:
             expected = answer.get("expected") or ""
             raise InputError(answer["error"], where=where, key=dotted(named.key), expected=expected)
-        if answer.get("source_sha256"):
-            sources[named.name] = answer["source_sha256"]
+        sources[named.name] = answer["sources"]
     return sources
 
 

@@ -34,7 +34,7 @@ class Run:
     recipe: dict[str, Any]
     parents: dict[str, dict[str, str]] = field(default_factory=dict)
     sources: dict[str, str] = field(default_factory=dict)
-    """Module -> hash of its source."""
+    """Module of the user's own code -> hash of its normalised code."""
     weights: dict[str, Path] = field(default_factory=dict, compare=False)
     """Weights files that the recipe names by their content, where their paths were given: content -> path."""
 
@@ -270,11 +270,15 @@ def _recipe(node: Node, stage: Stage) -> Recipe:
 
 
 def _runs_of_stage(
-    stage: Stage, recipe: Recipe, node: Node, sources: Mapping[str, str], made: Mapping[str, Mapping[int, Run]]
+    stage: Stage,
+    recipe: Recipe,
+    node: Node,
+    sources: Mapping[str, Mapping[str, str]],
+    made: Mapping[str, Mapping[int, Run]],
 ) -> dict[int, Run]:
     """One run a seed; ``made``: the runs of the stages before, by stage and seed."""
     resolved = canonical(recipe)
-    custom = {module: sources[module] for module in modules(recipe) if module in sources}
+    custom = {module: sha256 for name in modules(recipe) for module, sha256 in sources.get(name, {}).items()}
     path = weights_path(node)
     weights = {resolved["distill"]["teacher_weights"]: path} if path else {}
     roles = {"teacher": stage.teacher if recipe.needs_teacher else None, "from": stage.start}

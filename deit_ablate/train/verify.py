@@ -13,7 +13,7 @@ from torch import nn
 
 from deit_ablate import files
 from deit_ablate.errors import TrainError
-from deit_ablate.identity import belongs
+from deit_ablate.identity import belongs, source_sha256
 from deit_ablate.recipe import Recipe
 from deit_ablate.train import checkpoint, cost
 from deit_ablate.train.data.images import Array
@@ -23,7 +23,6 @@ from deit_ablate.train.distill import recipe_model
 from deit_ablate.train.evaluate import Scores, evaluate
 from deit_ablate.train.precision import set_up
 from deit_ablate.train.provenance import hardware, provenance
-from deit_ablate.train.registry import source_sha256
 
 TOLERANCE = 0.1
 """Points of top-1 by which another kind of device, or other versions of the packages, may differ."""

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from deit_ablate import __version__, files
 from deit_ablate.errors import TrainError
 from deit_ablate.execution import FIXED, SAVED, Execution
-from deit_ablate.identity import run_id
+from deit_ablate.identity import run_id, source_sha256
 from deit_ablate.recipe import Recipe
 from deit_ablate.store import Attempt, Overtaken, Refused, Store
 from deit_ablate.store.checkout import checkout
@@ -211,7 +211,6 @@ def _train(task: Task, attempt: Attempt) -> tuple[Outcome, dict[str, Any]]:
 
     from deit_ablate.train import loop, teachers
     from deit_ablate.train.distributed import Group, leave
-    from deit_ablate.train.registry import source_sha256
     from deit_ablate.worker.journal import FileJournal
 
     store, execution, group = task.store, task.execution, task.group or Group()
