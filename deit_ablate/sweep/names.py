@@ -6,13 +6,14 @@ import functools
 import json
 import subprocess
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from deit_ablate.errors import InputError, Position, did_you_mean
+from deit_ablate.errors import InputError, Position, TrainError, did_you_mean
 from deit_ablate.execution import worker_command
 from deit_ablate.names import names
-from deit_ablate.recipe import Recipe
-from deit_ablate.sweep.overrides import dotted
+from deit_ablate.recipe import Recipe, with_files
+from deit_ablate.sweep.overrides import dotted, files_named
 from deit_ablate.sweep.yaml import Node
 
 Answers = dict[str, dict[str, Any]]
@@ -61,7 +62,13 @@ def check_names(
         for named in _named(recipe):
             where = nodes[variant][stage].locate(named.key)
             if not _known(named, recipe, where):
-                questions.setdefault(_question(named, recipe), (named, where))
+                paths = files_named(nodes[variant][stage])
+                try:
+                    questions.setdefault(_question(named, recipe, paths), (named, where))
+                except TrainError as error:
+                    raise InputError(
+                        str(error), where=where, key=dotted(named.key), expected="the file's path"
+                    ) from None
     unknown = [question for question in questions if question not in answers]
     if unknown:
         answers.update(zip(unknown, ask_worker([json.loads(question) for question in unknown]), strict=True))
@@ -75,10 +82,11 @@ def check_names(
     return sources
 
 
-def _question(named: Named, recipe: Recipe) -> str:
+def _question(named: Named, recipe: Recipe, paths: Mapping[str, Path]) -> str:
     teaches = named.key == ("distill", "teacher")
     resolution = recipe.distill.teacher_resolution if teaches else recipe.data.resolution
-    request = {"kind": named.kind, "name": named.name, "options": named.options, "resolution": resolution}
+    options = with_files(dict(named.options), paths.get, inside=True)
+    request = {"kind": named.kind, "name": named.name, "options": options, "resolution": resolution}
     return json.dumps(request, sort_keys=True)
 
 
@@ -95,6 +103,13 @@ def _known(named: Named, recipe: Recipe, where: Position) -> bool:
             )
         if recipe.distill.teacher_resolution is None and named.name in _timm("timm_pretrained"):
             return True
+    if named.kind == "models" and ":" not in named.name and named.options.get("pretrained"):
+        raise InputError(
+            f"{named.name} would take pretrained weights from a hub, where their content is not known",
+            where=where,
+            key=dotted(("model", "options", "pretrained")),
+            expected="options: {checkpoint_path: FILE}, which is in the run's id by its content",
+        )
     known = names().get(named.kind, {}).get(named.name)
     if known is None:
         return named.kind == "models" and not named.options and named.name in _timm("timm_models")
