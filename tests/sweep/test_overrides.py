@@ -106,6 +106,7 @@ def test_a_path_becomes_its_contents_hash(sweep: Callable[..., Path], weights: P
 def test_a_file_that_options_name_counts_by_its_content(
     sweep: Callable[..., Path], weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     asked: list[dict[str, Any]] = []
     answer = {"ok": True, "sources": {}, "facts": {}}
     monkeypatch.setattr(names, "ask_worker", lambda requests: asked.extend(requests) or [answer for _ in requests])
