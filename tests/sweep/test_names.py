@@ -116,8 +116,14 @@ def test_a_good_answer_about_unchanged_code_is_not_asked_for_again(
     ("override", "said"),
     [
         ("model: {name: vit_tinny_patch16_224}", r"model.name: no model is called .*; did you mean 'vit_tiny_patch16_"),
-        ("optimizer: {name: adamx, base_lr: 0.1}", r"optimizer.name: no optimizer is called 'adamx'; did you mean 'adam"),
-        ("distill: {type: hrad, alpha: 0.5}", r"distill.type: no distillation type is called 'hrad'; did you mean 'hard'"),
+        (
+            "optimizer: {name: adamx, base_lr: 0.1}",
+            r"optimizer.name: no optimizer is called 'adamx'; did you mean 'adam",
+        ),
+        (
+            "distill: {type: hrad, alpha: 0.5, teacher: test_vit}",
+            r"distill.type: no distillation type is called 'hrad'; did you mean 'hard'",
+        ),
         ("data: {name: digit}", r"data.name: no data set is called 'digit'; did you mean 'digits'"),
     ],
 )
