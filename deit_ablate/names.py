@@ -7,11 +7,14 @@ the worker is asked anew and its answer kept in the user's cache: a stale file c
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
+import importlib.metadata
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -23,6 +26,9 @@ from deit_ablate.execution import worker_command
 PACKAGE = Path(__file__).parent
 ASKING = "DEIT_ABLATE_ASKING_FOR_NAMES"
 """Set for the worker that is asked: it must not ask in turn, whatever it imports."""
+
+MOST_ANSWERS = 1000
+"""Answers that the user's cache holds, of a kilobyte each: the oldest go first."""
 
 Hashes = dict[str, str | None]
 
@@ -70,5 +76,41 @@ def _cached() -> dict[str, Any] | None:
 
 def _cache() -> Path:
     """One file a copy of the package, so that two checkouts do not overwrite each other's answers."""
+    return _cache_folder() / f"names-{hashlib.sha256(os.fsencode(PACKAGE)).hexdigest()[:16]}.json"
+
+
+def _cache_folder() -> Path:
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return home / "deit-ablate" / f"names-{hashlib.sha256(os.fsencode(PACKAGE)).hexdigest()[:16]}.json"
+    return home / "deit-ablate"
+
+
+def installed_timm() -> str | None:
+    """The version of timm here, which is not imported to ask; None where there is none."""
+    try:
+        return importlib.metadata.version("timm")
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _answer_path(about: Any) -> Path:
+    made_by = [hashes(names()["sources"]), installed_timm(), os.environ.get("DEIT_ABLATE_WORKER"), str(PACKAGE)]
+    digest = hashlib.sha256(json.dumps([about, made_by, sys.path], sort_keys=True).encode()).hexdigest()
+    return _cache_folder() / "answers" / f"{digest[:32]}.json"
+
+
+def kept_answer(about: Any) -> dict[str, Any] | None:
+    """What the worker has answered before about this (plain values), in the user's cache."""
+    try:
+        kept = files.read_json(_answer_path(about))
+        return kept if isinstance(kept, dict) and kept.get("ok") is True and isinstance(kept["sources"], dict) else None
+    except (OSError, ValueError, KeyError):
+        return None  # damaged, or not ours to read: the worker is asked again
+
+
+def keep_answer(about: Any, answer: dict[str, Any]) -> None:
+    path = _answer_path(about)
+    with contextlib.suppress(OSError):
+        files.make_folder(path.parent)
+        files.replace(path, files.to_json(answer))
+        for old in sorted(path.parent.iterdir(), key=lambda kept: kept.stat().st_mtime)[:-MOST_ANSWERS]:
+            old.unlink(missing_ok=True)

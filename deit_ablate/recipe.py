@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, create_model, model_validator
 from pydantic.fields import FieldInfo
 
+from deit_ablate.errors import TrainError
 from deit_ablate.execution import Part, Positive, Whole
 from deit_ablate.names import fact, names
 
@@ -25,6 +28,38 @@ def _plain_options(value: dict[str, Any]) -> dict[str, Any]:
             if isinstance(item, float) and not math.isfinite(item):
                 raise ValueError(f"{path} should be a finite number")
     return value
+
+
+CONTENT = re.compile(r"^sha256:[0-9a-f]{64}$")
+"""A file in a recipe: named by its content, wherever it lies."""
+
+
+def with_files(values: Any, find: Callable[[str], Path | None], inside: bool = False) -> Any:
+    """Plain values of a recipe with the paths of the files that options name by their content; ``inside`` of options.
+
+    Raises TrainError where ``find`` gives None for a content ("sha256:<hex>").
+    """
+    if isinstance(values, dict):
+        return {key: with_files(value, find, inside or key == "options") for key, value in values.items()}
+    if isinstance(values, (list, tuple)):
+        return [with_files(value, find, inside) for value in values]
+    if not (inside and isinstance(values, str) and CONTENT.match(values)):
+        return values
+    if (path := find(values)) is None:
+        raise TrainError(f"the file with the content {values} is not in the store: plan its sweep again, with its path")
+    return str(path.resolve())
+
+
+def contents(recipe: Mapping[str, Any]) -> set[str]:
+    """The contents ("sha256:<hex>") of all files that a canonical recipe names."""
+    found = [recipe["distill"]["teacher_weights"]] if recipe["distill"]["teacher_weights"] else []
+
+    def note(content: str) -> Path:
+        found.append(content)
+        return Path(content)
+
+    with_files(recipe, note)
+    return set(found)
 
 
 Rate: TypeAlias = Annotated[float, Field(ge=0, lt=1)]

@@ -304,8 +304,10 @@ def test_the_same_from_a_package_of_ones_own(command: Command, tmp_path: Path, c
             row for row in ROWS if row != "mixing"
         }
         before = json.loads((store.root / "custom" / "plan.json").read_text())["cells"]
-        (package / "more.py").write_text(MYLAB + "\n# changed\n")
-        assert "missing" in command("plan", "custom.yaml").stdout
+        (package / "more.py").write_text(MYLAB + "\n# a comment changes nothing\n")
+        assert "missing" not in command("plan", "custom.yaml").stdout
+        (package / "more.py").write_text(MYLAB + "\nCHANGED = True\n")
+        assert "missing since the source of mylab.more changed: " in command("plan", "custom.yaml").stdout
     changed = store.recipe(next(run for row, _, stage, run in before if (row, stage) == ("augmentation", "student")))
     assert changed is not None
-    assert set(changed["sources"]) == {"mylab.more:jump", "mylab.more:noise"}
+    assert set(changed["sources"]) == {"mylab", "mylab.more"}

@@ -10,7 +10,8 @@ import pytest
 from support import planned
 
 from deit_ablate import identity
-from deit_ablate.identity import SEMANTICS, belongs, canonical, derived, difference, run_id, semantics_of
+from deit_ablate.errors import TrainError
+from deit_ablate.identity import SEMANTICS, belongs, canonical, code_of, derived, difference, run_id, semantics_of
 from deit_ablate.recipe import Recipe, split_sizes
 from deit_ablate.sweep.overrides import to_recipe
 from deit_ablate.sweep.yaml import parse
@@ -166,3 +167,55 @@ def test_a_stored_recipe_belongs_to_its_id_under_the_semantics_that_wrote_it() -
     assert belongs(later, {"recipe": recipe, "parents": {}, "sources": {}, "semantics": SEMANTICS + 1})
     for damaged in ({}, {**stored, "recipe": None}, {**stored, "recipe": {"seed": math.nan}}):
         assert not belongs(run, damaged)
+
+
+def code(folder: Path, **files: str) -> dict[str, str]:
+    """The code of ``mylab.nets:tiny`` (or ``nets:tiny``) of a folder with these files."""
+    for name, text in files.items():
+        path = folder / (name.replace("__", "/") + ".py")
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    return code_of("mylab.nets:tiny" if (folder / "mylab").exists() else "nets:tiny")
+
+
+@pytest.fixture
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return tmp_path
+
+
+NETS = """
+from .helper import WIDTH
+def tiny(shape):
+    from mylab.deep import inner
+    import torch
+"""
+
+
+def test_the_code_of_a_model_is_all_of_its_package_that_it_imports(lab: Path) -> None:
+    (lab / "mylab").mkdir()
+    (lab / "mylab" / "__init__.py").write_text("raise SystemExit  # nothing is executed to be hashed\n")
+    (lab / "mylab" / "deep").mkdir()
+    (lab / "mylab" / "deep" / "__init__.py").write_text("")
+    (lab / "mylab" / "deep" / "inner.py").write_text("from .. import nets  # a cycle\n")
+    before = code(lab, mylab__nets=NETS, mylab__helper="WIDTH = 1.0", mylab__unused="X = 1")
+    assert list(before) == ["mylab", "mylab.deep", "mylab.deep.inner", "mylab.helper", "mylab.nets"]
+    after = code(lab, mylab__helper="WIDTH = 0.0  # zero")
+    assert {module for module in before if before[module] != after[module]} == {"mylab.helper"}
+    assert code(lab, mylab__helper="WIDTH = 1.0", mylab__unused="X = 2") == before
+    with pytest.raises(TrainError, match=r"helper.py:1: the source of mylab.helper does not parse"):
+        code(lab, mylab__helper="WIDTH = = 1")
+
+
+def test_comments_docstrings_and_formatting_are_no_part_of_code(lab: Path) -> None:
+    before = code(lab, nets='"""Nets."""\ndef tiny(shape, width=(1, 2)):\n    "Tiny."\n    return "a" + \'b\'  # so\n')
+    assert code(lab, nets='def tiny(shape,\n    width=(1, 2,)):\n\n  """Other."""\n  return ("a" + "b")\n') == before
+    assert code(lab, nets="def tiny(shape, width=(1, 2)):\n    return 'a' + 'c'\n") != before
+    assert code(lab, nets="def tiny(shape, width=(1, 2.0)):\n    return 'a' + 'b'\n") != before
+
+
+def test_a_single_module_counts_with_those_beside_it_unless_they_are_installed(lab: Path) -> None:
+    found = code(lab, nets="import numpy, json\nfrom layers import block\n", layers="import nets", other="")
+    assert list(found) == ["layers", "nets"]
+    assert list(code_of("typing_extensions:x")) == ["typing_extensions"]
+    assert list(code_of("deit_ablate.train.model:deit")) == ["deit_ablate.train.model"], "SEMANTICS stands for the rest"

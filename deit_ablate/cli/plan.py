@@ -56,7 +56,9 @@ def plan(
             )
         )
         return
-    lines = [*_plan_lines(made, runs, states, search), *_cost_lines(estimate)]
+    missing = {run for run, state in states.items() if state.name in ("missing", "waiting")}
+    why = status.why_missing(store, made, missing)
+    lines = [*_plan_lines(made, runs, states, search), *_why_lines(made, why), *_cost_lines(estimate)]
     print("\n".join(map(console.plain, lines)))
 
 
@@ -127,6 +129,18 @@ def _search_lines(search: Search) -> list[str]:
         else f"--confirm adds {len(seeds)} seeds of each trial of the front, {settings.candidates} at most"
     )
     return lines
+
+
+def _why_lines(made: Plan, why: Mapping[str, list[str]]) -> list[str]:
+    labels = made.labels()
+    return [
+        "",
+        *(
+            f"missing since {reason}: {', '.join(labels[run] for run in runs[:3])}"
+            + (f" and {len(runs) - 3} more runs" if len(runs) > 3 else "")
+            for reason, runs in why.items()
+        ),
+    ][0 if why else 1 :]
 
 
 def _cost_lines(estimate: Estimate) -> list[str]:

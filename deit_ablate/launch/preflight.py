@@ -14,6 +14,7 @@ from deit_ablate.execution import Execution, worker_command
 from deit_ablate.launch.jobs import Work
 from deit_ablate.launch.pool import may_have_gpu
 from deit_ablate.names import fact
+from deit_ablate.recipe import contents, flatten, with_files
 from deit_ablate.store import Store
 from deit_ablate.sweep.plan import Run
 
@@ -73,7 +74,8 @@ def preflight(work: Work, ask: Callable[..., int]) -> None:
         sha256 = run.recipe["distill"]["teacher_weights"]
         path = (paths.get(sha256) or work.store.teacher_weights.find(sha256)) if sha256 else None
         begun = run.id in work.states and work.states[run.id].attempt > 0
-        return {"run": run.id, "recipe": run.recipe, "begun": begun, "teacher": str(path) if path else None}
+        recipe = with_files(run.recipe, lambda content: paths.get(content) or _in_store(content, work.store, runs))
+        return {"run": run.id, "recipe": recipe, "begun": begun, "teacher": str(path) if path else None}
 
     execution = work.execution
     question = {
@@ -104,15 +106,10 @@ def keep_weights(runs: Iterable[Run], store: Store) -> dict[str, str]:
     where a file has changed since the plan was made.
     """
     runs = list(runs)
-    wanted = {run.recipe["distill"]["teacher_weights"] for run in runs} - {None}
+    wanted = {content for run in runs for content in contents(run.recipe)}
     found = {sha256: path for run in runs for sha256, path in run.weights.items()}
     for sha256 in sorted(wanted - found.keys()):
-        if store.teacher_weights.find(sha256) is None:
-            raise InputError(
-                f"no file with the content {sha256} is in {store.root}",
-                key="distill.teacher_weights",
-                expected="the path of the file",
-            )
+        _in_store(sha256, store, runs)
     kept = {}
     for sha256 in sorted(wanted):
         try:
@@ -122,9 +119,22 @@ def keep_weights(runs: Iterable[Run], store: Store) -> dict[str, str]:
                 else store.teacher_weights.find(sha256)
             )
         except ValueError as error:
-            raise InputError(str(error), key="distill.teacher_weights", expected="a file that stays as it is") from None
+            raise InputError(str(error), key=_names_file(runs, sha256), expected="a file that stays as it is") from None
         kept[sha256] = str(path)
     return kept
+
+
+def _in_store(content: str, store: Store, runs: Iterable[Run]) -> Path:
+    if (path := store.teacher_weights.find(content)) is None:
+        problem = f"no file with the content {content} is in {store.root}"
+        raise InputError(problem, key=_names_file(runs, content), expected="the path of the file")
+    return path
+
+
+def _names_file(runs: Iterable[Run], content: str) -> str:
+    """The key under which a recipe of these names this content."""
+    leaves = (pair for run in runs for pair in flatten(run.recipe))
+    return next((key for key, leaf in leaves if leaf == content), "augment.custom")
 
 
 class WorkerFailed(Exception):

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from deit_ablate.errors import Damaged
+from deit_ablate.identity import SEMANTICS, difference, semantics_of
 from deit_ablate.launch import slurm_commands
 from deit_ablate.launch.slurm_commands import Answer
+from deit_ablate.recipe import CONTENT
 from deit_ablate.store import Attempt, State, Store, owner
 from deit_ablate.store.submissions import Submissions, Ticket, tickets_by_run
+from deit_ablate.sweep.plan import Plan, Run
 
 STALE_AFTER = 300.0
 """Seconds without a beat after which a running run is shown as stale; shown only, it proves nothing."""
@@ -167,3 +170,40 @@ def runs_here(store: Store, run: str) -> bool:
     """Whether the attempt that is under way runs on this machine, and so takes one of its slots."""
     attempts = store.attempts(run)
     return bool(attempts) and attempts[-1].exit is None and owner.same_place(attempts[-1].owner)
+
+
+def why_missing(store: Store, plan: Plan, missing: Collection[str]) -> dict[str, list[str]]:
+    """Reason -> missing runs, for those whose place in this sweep had a finished run of the same recipe when the sweep
+    was last run: what differs is code, the content of a file, or SEMANTICS, in the run or in those above it."""
+    cells = (store.sweeps.plan(plan.sweep.name) or {}).get("cells", [])
+    before = {(variant, seed, stage): run for variant, seed, stage, run in cells}
+    found: dict[str, list[str]] = {}
+    for cell in plan.cells:
+        earlier = before.get((cell.variant, cell.seed, cell.stage))
+        if cell.run in missing and earlier not in (None, cell.run) and store.outcome(str(earlier)) is not None:
+            for reason in _reasons(store, plan.runs, cell.run, str(earlier)):
+                if cell.run not in found.setdefault(reason, []):
+                    found[reason].append(cell.run)
+    return found
+
+
+def _reasons(store: Store, runs: Mapping[str, Run], run: str, earlier: str) -> list[str]:
+    """Empty where the recipes differ in anything else, which the sweep file says."""
+    now, stored = runs[run], store.recipe(earlier)
+    if stored is None or stored["parents"].keys() != now.parents.keys():
+        return []
+    changed = difference(now.recipe, stored["recipe"])
+    if not all(all(isinstance(each, str) and CONTENT.match(each) for each in pair) for pair in changed.values()):
+        return []
+    semantics = semantics_of(earlier, stored)
+    reasons = [] if semantics == SEMANTICS else [f"recipes meant another training (SEMANTICS {semantics})"]
+    # An earlier version named code by module:function, with a hash that says nothing about today's.
+    code = {name for name in stored["sources"].keys() | now.sources if ":" not in name}
+    reasons += [
+        f"the source of {name} changed" for name in sorted(code) if stored["sources"].get(name) != now.sources.get(name)
+    ]
+    reasons += [f"the content of {key} changed" for key in changed]
+    for role, parent in now.parents.items():
+        if (above := stored["parents"][role]["run"]) != parent["run"]:
+            reasons += _reasons(store, runs, parent["run"], above)
+    return reasons

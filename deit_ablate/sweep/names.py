@@ -6,17 +6,24 @@ import functools
 import json
 import subprocess
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from deit_ablate.errors import InputError, Position, did_you_mean
+from deit_ablate.errors import InputError, Position, TrainError, did_you_mean
 from deit_ablate.execution import worker_command
-from deit_ablate.names import names
-from deit_ablate.recipe import Recipe
-from deit_ablate.sweep.overrides import dotted
+from deit_ablate.identity import code_of
+from deit_ablate.names import installed_timm, keep_answer, kept_answer, names
+from deit_ablate.recipe import Recipe, with_files
+from deit_ablate.sweep.overrides import dotted, files_named
 from deit_ablate.sweep.yaml import Node
 
 Answers = dict[str, dict[str, Any]]
 """What the worker has answered about names, by question."""
+
+
+NOUNS = {"models": "model", "optimizers": "optimizer", "distillations": "distillation type", "datasets": "data set"}
+FEW = 12
+"""Names up to which an error lists them all."""
 
 
 class Named(NamedTuple):
@@ -40,14 +47,14 @@ def _named(recipe: Recipe) -> Iterator[Named]:
 
 
 def modules(recipe: Recipe) -> list[str]:
-    """Each ``module:function`` of the recipe: the hash of its source is part of a run's id."""
+    """Each ``module:function`` of the recipe: its code is part of a run's id."""
     return [named.name for named in _named(recipe) if ":" in named.name]
 
 
 def check_names(
     recipes: Mapping[tuple[str, str], Recipe], nodes: Mapping[str, Mapping[str, Node]], answers: Answers
-) -> dict[str, str]:
-    """Refuse names and options that do not exist; returns the source hash of each custom ``module:function``.
+) -> dict[str, dict[str, str]]:
+    """Refuse names and options that do not exist; returns the code (``identity.code_of``) of each ``module:function``.
 
     Recipes are by (variant, stage), ``nodes`` say where they are written. Raises InputError at the line of a name.
     """
@@ -61,25 +68,51 @@ def check_names(
         for named in _named(recipe):
             where = nodes[variant][stage].locate(named.key)
             if not _known(named, recipe, where):
-                questions.setdefault(_question(named, recipe), (named, where))
+                paths = files_named(nodes[variant][stage])
+                try:
+                    questions.setdefault(_question(named, recipe, paths), (named, where))
+                except TrainError as error:
+                    raise InputError(
+                        str(error), where=where, key=dotted(named.key), expected="the file's path"
+                    ) from None
     unknown = [question for question in questions if question not in answers]
-    if unknown:
-        answers.update(zip(unknown, ask_worker([json.loads(question) for question in unknown]), strict=True))
-    sources: dict[str, str] = {}
+    _ask(unknown, questions, answers)
+    sources: dict[str, dict[str, str]] = {}
     for question, (named, where) in questions.items():
         answer = answers[question]
         if not answer["ok"]:
             expected = answer.get("expected") or ""
             raise InputError(answer["error"], where=where, key=dotted(named.key), expected=expected)
-        if answer.get("source_sha256"):
-            sources[named.name] = answer["source_sha256"]
+        sources[named.name] = answer["sources"]
     return sources
 
 
-def _question(named: Named, recipe: Recipe) -> str:
+def _ask(unknown: list[str], questions: Mapping[str, tuple[Named, Position]], answers: Answers) -> None:
+    """Answer from the user's cache, else from the worker, whose good answers are kept there."""
+    about = {question: _about(question, questions[question][0]) for question in unknown}
+    answers.update({question: kept for question in unknown if (kept := kept_answer(about[question])) is not None})
+    unknown = [question for question in unknown if question not in answers]
+    given = ask_worker([json.loads(question) for question in unknown]) if unknown else []
+    for question, answer in zip(unknown, given, strict=True):
+        answers[question] = answer
+        # An error may be of the machine; and a worker elsewhere may have other code than is here.
+        if answer["ok"] and answer["sources"] == about[question][-1]:
+            keep_answer(about[question], answer)
+
+
+def _about(question: str, named: Named) -> list[Any]:
+    """All that an answer depends on: the question, the files that options name by their content, and the code."""
+    try:
+        return [question, dict(named.options), code_of(named.name) if ":" in named.name else {}]
+    except TrainError:
+        return [question, dict(named.options), None]  # the worker may find it, or says what is wrong
+
+
+def _question(named: Named, recipe: Recipe, paths: Mapping[str, Path]) -> str:
     teaches = named.key == ("distill", "teacher")
     resolution = recipe.distill.teacher_resolution if teaches else recipe.data.resolution
-    request = {"kind": named.kind, "name": named.name, "options": named.options, "resolution": resolution}
+    options = with_files(dict(named.options), paths.get, inside=True)
+    request = {"kind": named.kind, "name": named.name, "options": options, "resolution": resolution}
     return json.dumps(request, sort_keys=True)
 
 
@@ -96,8 +129,16 @@ def _known(named: Named, recipe: Recipe, where: Position) -> bool:
             )
         if recipe.distill.teacher_resolution is None and named.name in _timm("timm_pretrained"):
             return True
+    if named.kind == "models" and ":" not in named.name and named.options.get("pretrained"):
+        raise InputError(
+            f"{named.name} would take pretrained weights from a hub, where their content is not known",
+            where=where,
+            key=dotted(("model", "options", "pretrained")),
+            expected="options: {checkpoint_path: FILE}, which is in the run's id by its content",
+        )
     known = names().get(named.kind, {}).get(named.name)
     if known is None:
+        _refuse_unknown(named, where)
         return named.kind == "models" and not named.options and named.name in _timm("timm_models")
     options = known.get("options")
     for option in named.options if options is not None else ():
@@ -108,6 +149,20 @@ def _known(named: Named, recipe: Recipe, where: Position) -> bool:
                 key=dotted(named.key),
             )
     return True
+
+
+def _refuse_unknown(named: Named, where: Position) -> None:
+    """Raises InputError for a name that this version of timm does not have, without importing it to ask."""
+    models = named.kind == "models"
+    listed = [*names().get(named.kind, ()), *(_timm("timm_models") if models else ())]
+    name = named.name.partition(".")[0] if models else named.name
+    if ":" in named.name or not listed or name in listed or installed_timm() != names().get("timm"):
+        return
+    if named.kind == "optimizers" and name.startswith(("fused", "bnb")):
+        return  # timm's, of packages that are not needed here: the worker says which
+    problem = f"no {NOUNS[named.kind]} is called {named.name!r}"
+    expected = f"one of {', '.join(listed)}" if len(listed) <= FEW else ""
+    raise InputError(problem + did_you_mean(named.name, listed), where=where, key=dotted(named.key), expected=expected)
 
 
 @functools.cache

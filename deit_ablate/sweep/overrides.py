@@ -88,7 +88,7 @@ def _block(name: str, node: Node | None) -> Block:
     if node is None:
         return _DEFAULTS[name]
     if id(node) not in _by_node:
-        given = _with_weights_by_content(node) if name == "distill" else node
+        given = _with_weights_by_content(node) if name == "distill" else _options_by_content(node)
         key = (name, json.dumps(given.plain(), sort_keys=True, default=str))
         if key not in _by_content:
             _by_content[key] = validate(type(_DEFAULTS[name]), given, (name,))
@@ -104,8 +104,47 @@ def weights_path(node: Node) -> Path | None:
     given = node.get("distill") and node.value["distill"].get("teacher_weights")
     if not given or not isinstance(given.value, str) or given.value.startswith("sha256:"):
         return None
-    written_in, line, _ = given.where
-    return (Path(written_in).parent if line else Path()) / Path(given.value).expanduser()
+    return _path(given)
+
+
+def _path(node: Node) -> Path:
+    written_in, line, _ = node.where
+    return (Path(written_in).parent if line else Path()) / Path(node.value).expanduser()
+
+
+def _option_file(node: Node) -> Path | None:
+    """The file that the value of an option names: a text that looks like a path, and is one of a file."""
+    if not isinstance(node.value, str) or not re.search(r"[./~]", node.value) or "\0" in node.value:
+        return None
+    try:
+        return path if (path := _path(node)).is_file() else None
+    except (OSError, RuntimeError):  # longer than a path can be, or the home of a user who is none
+        return None
+
+
+def _options_by_content(node: Node, inside: bool = False) -> Node:
+    """The block with the files that its options name by path replaced by their hashes; ``inside`` of options."""
+    if isinstance(node.value, dict):
+        items = {key: _options_by_content(child, inside or key == "options") for key, child in node.items()}
+        return Node(items, node.where, node.keys)
+    if isinstance(node.value, list):
+        return Node([_options_by_content(child, inside) for child in node.value], node.where)
+    path = _option_file(node) if inside else None
+    return node if path is None else Node(_content_of(path, node, "options"), node.where)
+
+
+def files_named(node: Node, inside: bool = False) -> dict[str, Path]:
+    """The files that a recipe names by path, teachers' weights and in options: content ("sha256:<hex>") -> path."""
+    if isinstance(node.value, dict):
+        weights = None if inside else weights_path(node)
+        found = {_content_of(weights, node, "distill.teacher_weights"): weights} if weights else {}
+        for key, child in node.items():
+            found |= files_named(child, inside or key == "options")
+        return found
+    if isinstance(node.value, list):
+        return {content: path for child in node.value for content, path in files_named(child, inside).items()}
+    path = _option_file(node) if inside else None
+    return {_content_of(path, node, "options"): path} if path else {}
 
 
 def _with_weights_by_content(distill: Node) -> Node:
@@ -116,18 +155,22 @@ def _with_weights_by_content(distill: Node) -> Node:
     path = weights_path(Node({"distill": distill}, distill.where))
     if path is None:
         return distill
-    where = distill.value["teacher_weights"].where
+    given = distill.value["teacher_weights"]
+    sha256 = Node(_content_of(path, given, "distill.teacher_weights"), given.where)
+    return Node({**distill.value, "teacher_weights": sha256}, distill.where, distill.keys)
+
+
+def _content_of(path: Path, node: Node, key: str) -> str:
     problem = f"no such file: {path}"
     try:
         if path.is_file():
             facts = path.stat()
-            sha256 = Node(_content(str(path.resolve()), facts.st_mtime_ns, facts.st_size), where)
-            return Node({**distill.value, "teacher_weights": sha256}, distill.where, distill.keys)
+            return _content(str(path.resolve()), facts.st_mtime_ns, facts.st_size)
         if path.exists():
             problem = f"not a file: {path}"
     except OSError as error:
         problem = f"{path} cannot be read ({error.strerror})"
-    raise InputError(problem, where=where, key="distill.teacher_weights", expected="a checkpoint file")
+    raise InputError(problem, where=node.where, key=key, expected=f"a {'checkpoint ' * key.startswith('distill')}file")
 
 
 @functools.lru_cache(maxsize=1024)

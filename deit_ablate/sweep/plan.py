@@ -17,7 +17,7 @@ from deit_ablate.names import fact
 from deit_ablate.recipe import Recipe, flatten
 from deit_ablate.sweep.confounds import Undeclared, planned_undeclared
 from deit_ablate.sweep.names import Answers, check_names, modules
-from deit_ablate.sweep.overrides import check_keys, layer, to_recipe, weights_path
+from deit_ablate.sweep.overrides import check_keys, files_named, layer, to_recipe
 from deit_ablate.sweep.profiles import load_profile
 from deit_ablate.sweep.stages import Stage
 from deit_ablate.sweep.sweep import Sweep, Variant
@@ -34,9 +34,9 @@ class Run:
     recipe: dict[str, Any]
     parents: dict[str, dict[str, str]] = field(default_factory=dict)
     sources: dict[str, str] = field(default_factory=dict)
-    """Module -> hash of its source."""
+    """Module of the user's own code -> hash of its normalised code."""
     weights: dict[str, Path] = field(default_factory=dict, compare=False)
-    """Weights files that the recipe names by their content, where their paths were given: content -> path."""
+    """Files that the recipe names by their content, where their paths were given: content -> path."""
 
     @property
     def above(self) -> list[str]:
@@ -270,13 +270,16 @@ def _recipe(node: Node, stage: Stage) -> Recipe:
 
 
 def _runs_of_stage(
-    stage: Stage, recipe: Recipe, node: Node, sources: Mapping[str, str], made: Mapping[str, Mapping[int, Run]]
+    stage: Stage,
+    recipe: Recipe,
+    node: Node,
+    sources: Mapping[str, Mapping[str, str]],
+    made: Mapping[str, Mapping[int, Run]],
 ) -> dict[int, Run]:
     """One run a seed; ``made``: the runs of the stages before, by stage and seed."""
     resolved = canonical(recipe)
-    custom = {module: sources[module] for module in modules(recipe) if module in sources}
-    path = weights_path(node)
-    weights = {resolved["distill"]["teacher_weights"]: path} if path else {}
+    custom = {module: sha256 for name in modules(recipe) for module, sha256 in sources.get(name, {}).items()}
+    weights = files_named(node)
     roles = {"teacher": stage.teacher if recipe.needs_teacher else None, "from": stage.start}
     runs = {}
     for seed in stage.seeds:

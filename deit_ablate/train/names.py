@@ -18,6 +18,7 @@ import timm
 import torch
 
 from deit_ablate.errors import TrainError, nearest
+from deit_ablate.identity import code_of
 from deit_ablate.names import PACKAGE, hashes
 from deit_ablate.recipe import AddedField
 from deit_ablate.train import augment, distill, mixing, model, optim, registry
@@ -28,7 +29,7 @@ from deit_ablate.train.distill import DISTILLATIONS, Distillation, distillation_
 from deit_ablate.train.mixing import MIXINGS
 from deit_ablate.train.model import MODELS, Shape, build_model
 from deit_ablate.train.optim import OPTIMIZERS, optimizer_options, timm_optimizers
-from deit_ablate.train.registry import check_options, load, option_names, source_sha256
+from deit_ablate.train.registry import check_options, load, option_names
 
 Facts = dict[str, Any]
 SOURCES = (augment, distill, mixing, model, optim, registry, sets, sys.modules[__name__])
@@ -63,7 +64,7 @@ def ask(requests: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """An answer to each request {"kind": one of KINDS, "name", "options", ...}.
 
     An answer has "ok", "error" (None where ok), "expected" (the options or the nearest name, or None), "nearest",
-    "source_sha256" (of the module in ``module:function``, else None) and "facts" (what ``names.json`` would hold).
+    "sources" (the code of a ``module:function``, else empty) and "facts" (what ``names.json`` would hold).
     ``resolution`` in a request of a model is the size that it must take (224 where absent).
     """
     return [_answer(request) for request in requests]
@@ -71,13 +72,13 @@ def ask(requests: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _answer(request: dict[str, Any]) -> dict[str, Any]:
     name, kind = request["name"], KINDS.get(request["kind"])
-    answer: dict[str, Any] = dict.fromkeys(("error", "expected", "nearest", "source_sha256"))
-    answer |= {"ok": False, "facts": {}}
+    answer: dict[str, Any] = dict.fromkeys(("error", "expected", "nearest"))
+    answer |= {"ok": False, "sources": {}, "facts": {}}
     try:
         if kind is None:
             raise TrainError(f"nothing of the kind {request['kind']!r} has a name")
         if ":" in name:
-            answer["source_sha256"] = source_sha256(name)
+            answer["sources"] = code_of(name)
         answer["facts"] = kind.facts(request)
         answer["ok"] = True
     except TrainError as error:
@@ -94,6 +95,8 @@ def _model(request: dict[str, Any]) -> Facts:
     """Build it, on the meta device, which costs no memory: a random-weights model of any size takes milliseconds."""
     name, options = request["name"], request.get("options") or {}
     shape = Shape(request.get("resolution") or 224, 3, 10, 1, 0.0, 0.0)
+    if timm.is_model(name) and ":" not in name:  # whether weights fit depends on the data, which nobody knows here
+        options = {key: value for key, value in options.items() if key != "checkpoint_path"}
     if ":" not in name and name not in MODELS and not timm.is_model(name):
         raise TrainError(f"no model is called {name!r}")
     logging.disable(logging.WARNING)

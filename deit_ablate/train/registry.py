@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
-import importlib.util
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from typing import Any, TypeVar
 
 from deit_ablate.errors import TrainError, did_you_mean
@@ -24,20 +21,6 @@ def load(name: str) -> Any:
         raise TrainError(f"{name}: cannot import {module_name!r} ({error})") from error
     except AttributeError:
         raise TrainError(f"{name}: {module_name!r} has no {attribute!r}") from None
-
-
-def source_sha256(name: str) -> str:
-    """SHA-256 of the source of the module in ``module:function``. Raises TrainError where it has no source file."""
-    module_name = name.partition(":")[0]
-    try:
-        found = importlib.util.find_spec(module_name)
-    except (ImportError, ValueError) as error:
-        raise TrainError(f"{name}: cannot find {module_name!r} ({error})") from error
-    if found is None:
-        raise TrainError(f"{name}: cannot find {module_name!r}")
-    if found.origin is None or not Path(found.origin).is_file():
-        raise TrainError(f"{name}: {module_name!r} has no source file")
-    return hashlib.sha256(Path(found.origin).read_bytes()).hexdigest()
 
 
 FEW = 12

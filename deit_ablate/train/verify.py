@@ -12,8 +12,8 @@ from torch import nn
 
 from deit_ablate import files
 from deit_ablate.errors import Damaged, TrainError
-from deit_ablate.identity import belongs
-from deit_ablate.recipe import Recipe
+from deit_ablate.identity import belongs, source_sha256
+from deit_ablate.recipe import Recipe, with_files
 from deit_ablate.train import checkpoint, cost
 from deit_ablate.train.data.images import Array
 from deit_ablate.train.data.loader import evaluation_batches
@@ -22,7 +22,7 @@ from deit_ablate.train.distill import recipe_model
 from deit_ablate.train.evaluate import Scores, evaluate
 from deit_ablate.train.precision import set_up
 from deit_ablate.train.provenance import hardware, provenance
-from deit_ablate.train.registry import source_sha256
+from deit_ablate.train.teachers import WeightsStore
 
 TOLERANCE = 0.1
 """Points of top-1 by which another kind of device, or other versions of the packages, may differ."""
@@ -37,6 +37,9 @@ class Folder(Protocol):
 
 class Records(Protocol):
     """What verification needs of the run store."""
+
+    @property
+    def teacher_weights(self) -> WeightsStore: ...
 
     def recipe(self, run: str) -> dict[str, Any] | None: ...
     def outcome(self, run: str) -> dict[str, Any] | None: ...
@@ -67,7 +70,8 @@ def verify(store: Records, run: str, data_dir: Path | None, device: str) -> dict
     for name, sha256 in stored["sources"].items():
         if source_sha256(name) != sha256:
             raise TrainError(f"the source of {name} is not that of {run}: it would be another model")
-    recipe, execution = Recipe.model_validate_json(json.dumps(stored["recipe"])), outcome.get("execution") or {}
+    recipe = Recipe.model_validate_json(json.dumps(with_files(stored["recipe"], store.teacher_weights.find)))
+    execution = outcome.get("execution") or {}
     torch.set_num_threads(int(execution.get("threads") or outcome["provenance"]["hardware"]["threads"]))
     set_up(torch.device(device), bool(execution.get("deterministic")))
     scores, sha256 = _evaluated(recipe, path, data_dir, torch.device(device), bool(execution.get("channels_last")))

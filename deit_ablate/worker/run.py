@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 from deit_ablate import __version__, files
 from deit_ablate.errors import Damaged, TrainError
 from deit_ablate.execution import FIXED, SAVED, Execution
-from deit_ablate.identity import run_id
-from deit_ablate.recipe import Recipe
+from deit_ablate.identity import run_id, source_sha256
+from deit_ablate.recipe import Recipe, with_files
 from deit_ablate.store import Attempt, Overtaken, Refused, Store
 from deit_ablate.store.checkout import checkout
 from deit_ablate.worker.forkserver import HELD
@@ -222,7 +222,6 @@ def _train(task: Task, attempt: Attempt) -> tuple[Outcome, dict[str, Any]]:
 
     from deit_ablate.train import loop, teachers
     from deit_ablate.train.distributed import Group, leave
-    from deit_ablate.train.registry import source_sha256
     from deit_ablate.worker.journal import FileJournal
 
     store, execution, group = task.store, task.execution, task.group or Group()
@@ -235,7 +234,7 @@ def _train(task: Task, attempt: Attempt) -> tuple[Outcome, dict[str, Any]]:
     for name, sha256 in stored["sources"].items():
         if source_sha256(name) != sha256:
             raise TrainError(f"the source of {name} has changed since this run was planned: it is another run now")
-    recipe = _recipe(stored)
+    recipe = _recipe(stored, store)
     torch.set_num_threads(execution.threads)
     device, data_dir = device_of(execution.device), _data_dir(execution)
     parents = {}
@@ -245,7 +244,7 @@ def _train(task: Task, attempt: Attempt) -> tuple[Outcome, dict[str, Any]]:
             raise TrainError(
                 f"the weights of {parent['run']} are gone; `deit-ablate forget {parent['run']}` trains it again"
             )
-        parents[role] = loop.Parent(_recipe(above), weights, parent["weights"])
+        parents[role] = loop.Parent(_recipe(above, store), weights, parent["weights"])
     teacher = group.from_first(teachers.teacher_file(recipe, store.teacher_weights) if group.first else None)
     journal = FileJournal(store, task.run, recipe, attempt, task.stop, task.progress)
     with journal.beating() if group.first else contextlib.nullcontext():
@@ -283,8 +282,8 @@ def _data_dir(execution: Execution) -> Path | None:
     return stage(Path(execution.data_dir), Path(local))
 
 
-def _recipe(stored: dict[str, Any]) -> Recipe:
-    return Recipe.model_validate_json(json.dumps(stored["recipe"]))
+def _recipe(stored: dict[str, Any], store: Store) -> Recipe:
+    return Recipe.model_validate_json(json.dumps(with_files(stored["recipe"], store.teacher_weights.find)))
 
 
 def device_of(wanted: str) -> str:

@@ -8,7 +8,8 @@ import pytest
 from support import RECIPE, claimed_by_another, state
 
 from deit_ablate import files
-from deit_ablate.identity import run_id
+from deit_ablate.errors import InputError
+from deit_ablate.identity import SEMANTICS, run_id
 from deit_ablate.store import Attempt, Refused, State, Store
 
 EMPTY: dict[str, object] = {"metrics": {}, "cost": {}}
@@ -116,3 +117,14 @@ def test_states_of_runs_that_were_never_started_touch_nothing(store: Store) -> N
 def test_data_is_pinned_by_the_first_run(store: Store) -> None:
     assert store.pin_data("flowers", {"fingerprint": "a"})["fingerprint"] == "a"
     assert store.pin_data("flowers", {"fingerprint": "b"})["fingerprint"] == "a"
+
+
+def test_a_run_whose_recipe_meant_another_training_is_refused_in_one_line(store: Store) -> None:
+    earlier = run_id(RECIPE, {}, semantics=SEMANTICS - 1)
+    with pytest.raises(InputError, match=rf"{earlier} was planned by a version in which .* SEMANTICS {SEMANTICS} "):
+        store.register(earlier, RECIPE, {}, {})
+    assert earlier not in store.runs()
+    store.register(run := run_id({**RECIPE, "seed": 77}, {}), {**RECIPE, "seed": 77}, {}, {})
+    stored = store.recipe(run)
+    assert stored is not None
+    assert stored["semantics"] == SEMANTICS

@@ -28,6 +28,7 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from deit_ablate.train.names import ask
 
     monkeypatch.setattr(names, "ask_worker", ask)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "mylab_pictures", raising=False)
     (tmp_path / "mylab_pictures.py").write_text(MYLAB)
@@ -54,7 +55,7 @@ def test_the_source_of_a_custom_augmentation_is_part_of_the_id(sweep: Callable[.
         (tmp_path / "mylab_pictures.py").write_text(text)
         plan = planned(path)
         found |= {cell.variant: cell.run for cell in plan.cells}
-        assert list(plan.runs[found["b"]].sources) == ["mylab_pictures:noise"]
+        assert list(plan.runs[found["b"]].sources) == ["mylab_pictures"]
         assert plan.runs[found["a"]].sources == {}
     assert before["a"] == after["a"]
     assert before["b"] != after["b"]
@@ -90,3 +91,45 @@ def test_one_teacher_is_needed_and_one_is_enough(sweep: Callable[..., Path]) -> 
         "student": ("test_vit", None),
         "tuned": ("test_vit", 32),
     }
+
+
+def test_a_good_answer_about_unchanged_code_is_not_asked_for_again(
+    sweep: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = sweep('seeds: 1\nvariants: {b: {augment: {custom: ["mylab_pictures:noise"]}}}\n')
+    asked: list[object] = []
+    answer = names.ask_worker
+    monkeypatch.setattr(names, "ask_worker", lambda requests: asked.extend(requests) or answer(requests))
+    first = planned(path)
+    (tmp_path / "mylab_pictures.py").write_text(MYLAB + "# a comment\n")
+    assert planned(path).runs.keys() == first.runs.keys()
+    assert len(asked) == 1
+    (kept,) = (tmp_path / "cache" / "deit-ablate" / "answers").iterdir()
+    kept.write_text("{")
+    assert planned(path).runs.keys() == first.runs.keys()
+    (tmp_path / "mylab_pictures.py").write_text(MYLAB + "SIGMA = 2\n")
+    assert planned(path).runs.keys() != first.runs.keys()
+    assert len(asked) == 3
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("model: {name: vit_tinny_patch16_224}", r"model.name: no model is called .*; did you mean 'vit_tiny_patch16_"),
+        (
+            "optimizer: {name: adamx, base_lr: 0.1}",
+            r"optimizer.name: no optimizer is called 'adamx'; did you mean 'adam",
+        ),
+        (
+            "distill: {type: hrad, alpha: 0.5, teacher: test_vit}",
+            r"distill.type: no distillation type is called 'hrad'; did you mean 'hard'",
+        ),
+        ("data: {name: digit}", r"data.name: no data set is called 'digit'; did you mean 'digits'"),
+    ],
+)
+def test_a_name_that_does_not_exist_needs_no_worker(
+    sweep: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, override: str, said: str
+) -> None:
+    monkeypatch.setattr(names, "ask_worker", lambda requests: pytest.fail("the worker was asked"))
+    with pytest.raises(InputError, match=rf"tiny.yaml:10:\d+: {said}"):
+        planned(sweep(f"seeds: 1\nvariants: {{b: {{{override}}}}}\n"))

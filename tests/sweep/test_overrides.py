@@ -7,12 +7,14 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support import NAMED, planned, run_of
 
 from deit_ablate import files
 from deit_ablate.errors import InputError
+from deit_ablate.sweep import names
 from deit_ablate.sweep.overrides import check_keys, layer, to_recipe, weights_path
 from deit_ablate.sweep.plan import single_run
 from deit_ablate.sweep.yaml import Node, assignment, parse
@@ -99,6 +101,27 @@ def test_a_path_becomes_its_contents_hash(sweep: Callable[..., Path], weights: P
     weights.write_bytes(b"other weights")
     os.utime(weights, ns=(1, 1))
     assert run_of(planned(sweep(NAMED % "files/teacher.pth")), "hard").id != hard.id
+
+
+def test_a_file_that_options_name_counts_by_its_content(
+    sweep: Callable[..., Path], weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    asked: list[dict[str, Any]] = []
+    answer = {"ok": True, "sources": {}, "facts": {}}
+    monkeypatch.setattr(names, "ask_worker", lambda requests: asked.extend(requests) or [answer for _ in requests])
+    text = "seeds: 1\nvariants: {a: {model: {name: vit_tiny_patch16_224, options: {checkpoint_path: %s}}}}"
+    sha256 = f"sha256:{files.sha256(weights)}"
+    first = run_of(planned(sweep(text % "files/teacher.pth")), "a")
+    assert first.recipe["model"]["options"] == {"checkpoint_path": sha256}
+    assert first.weights == {sha256: weights}
+    assert asked[-1]["options"] == {"checkpoint_path": str(weights.resolve())}, "who builds the model gets the path"
+    shutil.copy(weights, tmp_path / "renamed.pth")
+    assert run_of(planned(sweep(text % "./renamed.pth")), "a").id == first.id
+    (tmp_path / "renamed.pth").write_bytes(b"other weights")
+    assert run_of(planned(sweep(text % "./renamed.pth")), "a").id != first.id
+    with pytest.raises(InputError, match=r"tiny.yaml:10:\d+: model.options.pretrained: .* from a hub.*checkpoint_path"):
+        planned(sweep(text.replace("checkpoint_path: %s", "pretrained: true")))
 
 
 def test_a_path_is_relative_to_the_file_it_stands_in(

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +12,7 @@ from PIL import Image
 from tiny import tiny
 from torch import nn
 
+from deit_ablate.identity import code_of
 from deit_ablate.names import names as known_names
 from deit_ablate.train.data.sets import DATASETS, load_data
 from deit_ablate.train.distill import Distillation, hard
@@ -84,9 +83,8 @@ def test_known_to_torch_alone(request_: dict[str, Any], facts: dict[str, Any]) -
     assert answer["ok"], answer["error"]
     assert answer["error"] is None
     assert facts.items() <= answer["facts"].items()
-    own = ":" in request_["name"]
-    expected = hashlib.sha256(Path(__file__).read_bytes()).hexdigest() if own else None
-    assert answer["source_sha256"] == expected
+    expected = code_of(__name__) if ":" in request_["name"] else {}
+    assert answer["sources"] == expected
 
 
 @pytest.mark.parametrize(
