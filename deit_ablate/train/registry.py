@@ -34,7 +34,7 @@ def source_sha256(name: str) -> str:
     except (ImportError, ValueError) as error:
         raise TrainError(f"{name}: cannot find {module_name!r} ({error})") from error
     if found is None:
-        raise TrainError(f"{name}: cannot find {module_name!r}")
+        raise TrainError(f"{name}: cannot find {module_name!r}; install it, or add its folder to PYTHONPATH")
     if found.origin is None or not Path(found.origin).is_file():
         raise TrainError(f"{name}: {module_name!r} has no source file")
     return hashlib.sha256(Path(found.origin).read_bytes()).hexdigest()
