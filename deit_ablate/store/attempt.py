@@ -81,6 +81,11 @@ class Attempt:
         return self.read("exit")
 
     @property
+    def seconds(self) -> float:
+        """How long a process has worked at it, by its own clock; as of its last beat where it could not say so."""
+        return float((self.exit or {}).get("seconds") or (self.read_beat() or {}).get("seconds") or 0.0)
+
+    @property
     def checkpoint(self) -> Path:
         return self.path / "ckpt.pt"
 
