@@ -291,7 +291,7 @@ def _report(work: Work, report: Report, executor: RunExecutor | None, *, json_: 
     store, sweep, labels = work.store, work.sweep, work.labels
     table = None
     if sweep and not report.interrupted:
-        table = current_table(store, sweep, report.states, changed=bool(report.started))
+        table = current_table(store, sweep)
     failed = console.failures(report, store, labels, _alone(store, work.execution))
     if json_:
         summary = {

@@ -58,16 +58,12 @@ def run_as_script(table: Callable[[Summary], Table]) -> None:
 
 
 def write_report(summary: Summary) -> list[Path]:
-    """Write a sweep's tables and figures; returns their paths.
-
-    table.md comes last, so that where it is newer than the records all else is.
-    """
-    others = write_search(summary) + write_figures(summary) + write_paper(summary)
-    return write_table(summary) + others
+    """Write a sweep's tables and figures; returns their paths."""
+    return write_table(summary) + write_search(summary) + write_figures(summary) + write_paper(summary)
 
 
 def write_table(summary: Summary) -> list[Path]:
-    """Write table.md, .csv, .tex and .html of a sweep, table.md last; returns their paths."""
+    """Write table.md, .csv, .tex and .html of a sweep; returns their paths."""
     table = analysis().table(summary)
     return _save_table(table, _folder(summary) / "table", markdown(summary, table))
 
