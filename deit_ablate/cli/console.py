@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from deit_ablate.launch.cost import size as size
-from deit_ablate.launch.jobs import Progress, Report
+from deit_ablate.launch.jobs import RETRYABLE, Progress, Report
 from deit_ablate.store import State, Store
 from deit_ablate.sweep.plan import Run
 
@@ -204,7 +204,7 @@ def failures(report: Report, store: Store, labels: Mapping[str, str], again: str
             parent_name = labels.get(state.detail, state.detail)
             known = f"{parent_name} ended by a non-finite loss, which is a result: there are no weights to go on from"
         when = "" if run in report.started or state.name != "failed" else "earlier, and not tried now: "
-        how = state if state.name in ("failed", "blocked", "cancelled") else "failed"
+        how = state if state.name in RETRYABLE else "failed"
         lines.append(f"{labels.get(run, run)} ({run}): {when}{how}{f' - {known}' if known else ''}")
         if state.name == "failed":
             tail = log_tail(store, run)

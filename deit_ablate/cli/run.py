@@ -38,6 +38,7 @@ from deit_ablate.cli.options import (
 from deit_ablate.cli.targets import (
     DEFAULT_RESULTS,
     Results,
+    by_name,
     execution_for,
     one_run,
     refuse_other_file,
@@ -149,6 +150,7 @@ def retry(
     Of a search, its trials so far; `run` then asks for more.
     """
     store = Store(results)
+    target = by_name(target, store)
     name = target.split(":")[0]
     named = runs_of(target, store)
     written: Mapping[str, Node] = {}
