@@ -28,7 +28,7 @@ Hashes = dict[str, str | None]
 @functools.cache
 def names() -> dict[str, Any]:
     """By kind (models, optimizers, distillations, datasets, fields, timm_models, ...) what can be called by name."""
-    stored: dict[str, Any] = json.loads((PACKAGE / "names.json").read_text())
+    stored: dict[str, Any] = json.loads((PACKAGE / "names.json").read_bytes())
     if hashes(stored["sources"]) == stored["sources"] or ASKING in os.environ:
         return stored
     if (cached := _cached()) is not None:

@@ -76,8 +76,9 @@ def _spelled_out(arguments: list[str]) -> list[str]:
 
 class App(typer.Typer):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        from deit_ablate.errors import InputError
+        from deit_ablate.errors import InputError, StoreGone, print_anything
 
+        print_anything()
         try:
             return super().__call__(*args, **{"prog_name": "deit-ablate", "args": _spelled_out(sys.argv[1:]), **kwargs})
         except InputError as error:
@@ -85,6 +86,9 @@ class App(typer.Typer):
 
             print(f"error: {plain(str(error))}", file=sys.stderr)
             raise SystemExit(2) from None
+        except StoreGone as error:
+            print(f"error: {error}", file=sys.stderr)
+            raise SystemExit(1) from None
         except BrokenPipeError:
             raise SystemExit(141) from None
         except OSError as error:

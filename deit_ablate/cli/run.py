@@ -53,7 +53,7 @@ from deit_ablate.launch.cost import Costs
 from deit_ablate.launch.executors import Executor as RunExecutor
 from deit_ablate.launch.executors import executor_for
 from deit_ablate.launch.jobs import RETRYABLE, Job, Report, Work
-from deit_ablate.launch.policy import refuse_lost_weights
+from deit_ablate.launch.policy import must_be_there, refuse_lost_weights
 from deit_ablate.launch.pool import foreground
 from deit_ablate.launch.preflight import keep_weights
 from deit_ablate.report.fresh import current_table
@@ -283,9 +283,14 @@ def _launch(work: Work, executor: RunExecutor | None, *, wait: bool, json_: bool
         return Report(dict(work.states))
     watch = console.Watch(work.store, work.labels, work.runs, stream=_out(json_))
     try:
-        return executor.launch(watch, wait=wait)
+        report = executor.launch(watch, wait=wait)
+        must_be_there(work.store, work.sweep)
+    except OSError:
+        must_be_there(work.store, work.sweep)
+        raise
     finally:
         watch.close()
+    return report
 
 
 def _report(work: Work, report: Report, executor: RunExecutor | None, *, json_: bool) -> None:

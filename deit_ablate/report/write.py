@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from deit_ablate import files, shipped
+from deit_ablate.errors import print_anything
 from deit_ablate.report.summary import Summary, summarize
 from deit_ablate.report.tables.render import RENDERERS
 from deit_ablate.report.tables.search import has_rows, is_search
@@ -53,6 +54,7 @@ def run_as_script(table: Callable[[Summary], Table]) -> None:
     parser.add_argument("--results", type=Path, default=Path("results"))
     parser.add_argument("--format", choices=RENDERERS, default="md")
     arguments = parser.parse_args()
+    print_anything()
     made = table(summarize(Store(arguments.results), arguments.sweep))
     print(RENDERERS[arguments.format](made), end="")
 

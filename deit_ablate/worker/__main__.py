@@ -111,6 +111,9 @@ def _preflight(question: Path) -> int:
 
 
 def main(argv: list[str]) -> int:
+    from deit_ablate.errors import print_anything
+
+    print_anything()
     if argv == ["--serve"]:
         return _serve(_take_standard_output())
     if argv and argv[0] in ANSWERS:
