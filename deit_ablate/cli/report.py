@@ -84,7 +84,7 @@ def figure(
 def report(
     sweep: Annotated[str | None, typer.Argument(help="A sweep's name under the results folder, or its file.")] = None,
     all_: Annotated[
-        bool, typer.Option("--all", help="An index over all sweeps; writes their missing and older reports.")
+        bool, typer.Option("--all", help="An index over all sweeps; writes their missing and outdated reports.")
     ] = False,
     redact: Annotated[
         bool,

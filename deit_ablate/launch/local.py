@@ -238,6 +238,7 @@ class JobLaunch(Launch):
 
     def _drop(self, run: str) -> None:
         self.queue = [other for other in self.queue if other != run]
+        self.elsewhere.pop(run, None)
 
     def _found_elsewhere(self, run: str) -> None:
         self.elsewhere[run] = status.runs_here(self.store, run)
