@@ -39,7 +39,8 @@ docs: $(VENV)/ready  ## the documentation's site, in build/site (`.venv/bin/pyth
 	$(BIN)/python -m mkdocs build --strict
 
 names: $(VENV)/ready  ## what is generated from the code: the names that recipes may use, the schemas of sweep files
-	$(BIN)/python -m deit_ablate.worker offered > deit_ablate/names.json.new && mv deit_ablate/names.json.new deit_ablate/names.json
+	$(BIN)/python -c 'import json; from deit_ablate.execution import worker_answers as ask; \
+	  print(json.dumps(*ask("offered"), indent=1, sort_keys=True))' > deit_ablate/names.json.new && mv deit_ablate/names.json.new deit_ablate/names.json
 	$(BIN)/deit-ablate schema sweep > sweeps/sweep.schema.json
 	$(BIN)/deit-ablate schema profile > sweeps/profiles/profile.schema.json
 

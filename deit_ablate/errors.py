@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import io
 import os
+import sys
 from collections.abc import Iterable, Sequence
 
 Position = tuple[str, int, int]
@@ -60,3 +62,14 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
 
 class TrainError(ValueError):
     """The recipe, the data or the machine does not allow this training; the message says what to change."""
+
+
+class StoreGone(Exception):
+    """The results folder has been removed or renamed while its runs were going; the command exits with code 1."""
+
+
+def print_anything() -> None:
+    """What the encoding of this process's output does not have is a question mark there from now on, and no error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import shlex
+import subprocess
 import sys
-from typing import Annotated, Any, Literal, TypeAlias
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import IO, Annotated, Any, Literal, TypeAlias
 
 from pydantic import (
     AfterValidator,
@@ -18,18 +24,105 @@ from pydantic import (
     WrapValidator,
 )
 
+from deit_ablate.errors import InputError
+
 SAVED = 75
 """A worker's exit code for "saved, more to do"."""
 
 
+CLEAN_PATH = "import sys; sys.path[:] = filter(None, sys.path); "
+"""How each Python of ours begins, as ``python -P`` does from 3.11 on: without the current folder on its path, where a
+user's ``token.py`` or ``html.py`` may lie. One's own modules are installed, or on PYTHONPATH."""
+_WORKER = (
+    f"{CLEAN_PATH}home = sys.argv.pop(1); home in sys.path or sys.path.insert(0, home); "
+    "from deit_ablate.worker.__main__ import main; sys.exit(main(sys.argv[1:]))"
+)
+"""Of the folder ``home``, so that a worker is always of the version that has started it."""
+
+
 def worker_command(*arguments: str) -> list[str]:
-    """The command that starts a worker: ``python -m deit_ablate.worker``, or what DEIT_ABLATE_WORKER has instead.
+    """The command that starts a worker, or what DEIT_ABLATE_WORKER has instead.
 
     That is for a Python that only a container has: ``DEIT_ABLATE_WORKER="apptainer exec image.sif python -m
     deit_ablate.worker"``.
     """
-    given = os.environ.get("DEIT_ABLATE_WORKER")
-    return [*(shlex.split(given) if given else (sys.executable, "-m", "deit_ablate.worker")), *arguments]
+    if given := os.environ.get("DEIT_ABLATE_WORKER"):
+        return [*shlex.split(given), *arguments]
+    return [sys.executable, "-c", _WORKER, str(Path(__file__).parent.parent), *arguments]
+
+
+MARK = b"\x1e"
+"""What begins an answer (as in RFC 7464): a site's banner, a library's or a user's module may print on the same stream,
+before the first line of ours runs."""
+
+
+def answer_line(answer: Any) -> bytes:
+    """An answer as a worker writes it. After all of them it writes None: without that, some are missing."""
+    return MARK + json.dumps(answer).encode() + b"\n"
+
+
+def answers_among(lines: Iterable[bytes], printed: IO[bytes]) -> Iterator[Any]:
+    """The answers among the lines that a worker has written; what else they hold goes to ``printed``."""
+    for line in lines:
+        before, mark, text = line.rpartition(MARK)
+        try:
+            answer = json.loads(text) if mark else None
+        except ValueError:
+            mark = b""
+        printed.write(before if mark else line)
+        if mark:
+            yield answer
+
+
+def worker_answers(
+    mode: str, request: Any = None, *, shown: bool = False, environment: Mapping[str, str] = os.environ
+) -> Iterator[Any]:
+    """The answers of a worker process, which may import torch, as they come. ``shown``: what it prints besides goes to
+    the terminal. Raises WorkerFailed where it cannot be started, or ends before it has answered everything."""
+    with contextlib.ExitStack() as opened:
+        printed = sys.stderr.buffer if shown else opened.enter_context(tempfile.TemporaryFile("a+b"))
+        try:
+            process = opened.enter_context(
+                subprocess.Popen(
+                    worker_command(mode), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=printed, env=environment
+                )
+            )
+        except OSError as error:
+            raise WorkerFailed(f"cannot be started: {error}") from None
+        assert process.stdin
+        assert process.stdout
+        with contextlib.suppress(BrokenPipeError):  # it has ended before it read that: how, is said below
+            process.stdin.write(json.dumps(request).encode())
+            process.stdin.close()
+        complete = False
+        for answer in answers_among(process.stdout, printed):
+            complete = answer is None
+            if not complete:
+                yield answer
+        code = process.wait()
+        if code != 0 or not complete:
+            raise WorkerFailed(how_ended(code), "" if shown else last_printed(printed))
+
+
+def how_ended(code: int) -> str:
+    """An exit code, or minus the signal that killed a process, in words."""
+    return f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+
+
+def last_printed(printed: IO[bytes]) -> str:
+    """The end of what a process has printed to this file, which is open for appending."""
+    size = printed.seek(0, os.SEEK_END)
+    printed.seek(max(0, size - 4000))
+    return printed.read().decode(errors="replace").strip()
+
+
+class WorkerFailed(InputError):
+    """A process that imports torch could not do its part; the message has the last lines that it printed."""
+
+    def __init__(self, how: str, printed: str = "") -> None:
+        lines = [f"    | {line}" for line in printed.splitlines()[-8:]]
+        shown = ["; the last that it printed:", *lines] if lines else [""]
+        super().__init__(f"the worker process, which imports torch and timm, {how}" + "\n".join(shown))
 
 
 def _whole(value: Any) -> Any:

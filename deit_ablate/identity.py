@@ -200,7 +200,7 @@ def code_of(name: str) -> dict[str, str]:
     importlib.invalidate_caches()
     root = name.partition(":")[0]
     if (file := _file(root)) is None:
-        problem = "cannot find {!r}" if _spec(root) is None else "{!r} has no source file"
+        problem = "cannot find {!r}; install it, or add its folder to PYTHONPATH" if _spec(root) is None else "{!r} has no source file"
         raise TrainError(f"{name}: {problem.format(root)}")
     top, found, waiting = root.partition(".")[0], {root: _hash_and_imports(root, *file)}, [root]
     while waiting:

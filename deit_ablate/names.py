@@ -1,6 +1,6 @@
 """What the trainer's registries and timm offer, known without importing torch: names, their options and facts.
 
-``names.json`` holds the answer of ``python -m deit_ablate.worker offered`` (``make names`` writes it), and the hashes
+``names.json`` holds the answer of the worker to ``offered`` (``make names`` writes it), and the hashes
 of the sources that it was made from. Where one of them has changed since, because somebody has added an optimizer,
 the worker is asked anew and its answer kept in the user's cache: a stale file costs one slower plan, never a name.
 """
@@ -13,7 +13,6 @@ import hashlib
 import importlib.metadata
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -21,7 +20,7 @@ from typing import Any
 
 from deit_ablate import files
 from deit_ablate.errors import Damaged
-from deit_ablate.execution import worker_command
+from deit_ablate.execution import WorkerFailed, worker_answers
 
 PACKAGE = Path(__file__).parent
 ASKING = "DEIT_ABLATE_ASKING_FOR_NAMES"
@@ -36,16 +35,15 @@ Hashes = dict[str, str | None]
 @functools.cache
 def names() -> dict[str, Any]:
     """By kind (models, optimizers, distillations, datasets, fields, timm_models, ...) what can be called by name."""
-    stored: dict[str, Any] = json.loads((PACKAGE / "names.json").read_text())
+    stored: dict[str, Any] = json.loads((PACKAGE / "names.json").read_bytes())
     if hashes(stored["sources"]) == stored["sources"] or ASKING in os.environ:
         return stored
     if (cached := _cached()) is not None:
         return cached
-    environment = {**os.environ, ASKING: "1"}
-    asked = subprocess.run(worker_command("offered"), capture_output=True, text=True, env=environment)
-    if asked.returncode != 0:
+    try:
+        fresh: dict[str, Any] = next(worker_answers("offered", environment={**os.environ, ASKING: "1"}))
+    except WorkerFailed:
         return stored  # without torch here, what is not in the file cannot be checked, and check_names will say so
-    fresh: dict[str, Any] = json.loads(asked.stdout)
     try:
         files.make_folder(_cache().parent)
         made_from = hashes({**stored["sources"], **fresh["sources"]})

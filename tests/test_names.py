@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from deit_ablate import names as module
+from deit_ablate.execution import answer_line
 from deit_ablate.names import fact
 
 OLD, NEW = {"optimizers": {"adamw": {}}}, {"optimizers": {"adamw": {}, "new": {}}}
@@ -25,7 +26,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     answer = {"sources": {"optim.py": hashlib.sha256(b"after").hexdigest()}, **NEW}
     (tmp_path / "worker.py").write_text(
         f"import sys; assert sys.argv[1:] == ['offered']; open({str(tmp_path / 'asked')!r}, 'a').write('x')\n"
-        f"print({json.dumps(answer)!r})"
+        f"sys.stdout.buffer.write({b'a banner' + answer_line(answer) + answer_line(None)!r})"
     )
     monkeypatch.setattr(module, "PACKAGE", tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))

@@ -81,9 +81,10 @@ def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
 
 class App(typer.Typer):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        from deit_ablate.errors import InputError
+        from deit_ablate.errors import InputError, StoreGone, print_anything
 
         warnings.showwarning = _show_warning
+        print_anything()
         try:
             return super().__call__(*args, **{"prog_name": "deit-ablate", "args": _spelled_out(sys.argv[1:]), **kwargs})
         except InputError as error:
@@ -91,6 +92,9 @@ class App(typer.Typer):
 
             print(f"error: {plain(str(error))}", file=sys.stderr)
             raise SystemExit(2) from None
+        except StoreGone as error:
+            print(f"error: {error}", file=sys.stderr)
+            raise SystemExit(1) from None
         except BrokenPipeError:
             raise SystemExit(141) from None
         except OSError as error:

@@ -15,6 +15,7 @@ from deit_ablate.errors import Damaged
 from deit_ablate.launch.cost import size as size
 from deit_ablate.launch.jobs import NOT_DONE, RETRYABLE, Progress, Report
 from deit_ablate.store import State, Store
+from deit_ablate.store.attempt import failure
 from deit_ablate.sweep.plan import Run
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -209,6 +210,8 @@ def failures(report: Report, store: Store, labels: Mapping[str, str], again: str
     lines: list[str] = []
     shown: dict[str, str] = {}
     for run, state in report.failed().items():
+        if state.name == "held" and (why := failure(store.attempts(run))):
+            state = State("failed", why, state.attempt)  # those that were never started are held, and no more
         known = report.problems.get(run) or damaged(store, run, state) or None
         parent = report.states.get(state.detail) if state.name == "blocked" else None
         if known is None and parent is not None and parent.without_weights:

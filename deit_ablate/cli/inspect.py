@@ -27,7 +27,8 @@ RunArgument = Annotated[
 
 def status(
     sweep: Annotated[
-        str | None, typer.Argument(help="A sweep's name under the results folder; without it, all of them.")
+        str | None,
+        typer.Argument(help="A sweep's name under the results folder, or its file; by default all."),
     ] = None,
     results: Results = DEFAULT_RESULTS,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,

@@ -8,8 +8,17 @@ from typing import Annotated
 import typer
 
 from deit_ablate.cli import console
-from deit_ablate.cli.options import Target, Yes
-from deit_ablate.cli.targets import DEFAULT_RESULTS, Results, dependents, names_of, one_run, runs_of
+from deit_ablate.cli.options import KnownSweep, Target, Yes
+from deit_ablate.cli.targets import (
+    DEFAULT_RESULTS,
+    Results,
+    by_name,
+    dependents,
+    known_sweep,
+    names_of,
+    one_run,
+    runs_of,
+)
 from deit_ablate.errors import Damaged, InputError
 from deit_ablate.launch import control
 from deit_ablate.store import Store, cleanup
@@ -20,6 +29,7 @@ from deit_ablate.store.archive import keep as keep_records
 def cancel(target: Target, results: Results = DEFAULT_RESULTS) -> None:
     """Cancel runs that are not finished: running ones save and stop, the others are not started. `retry` lifts it."""
     store = Store(results)
+    target = by_name(target, store)
     runs = runs_of(target, store)
     if (store.sweeps.sound_plan(target) or {}).get("search"):
         store.sweeps.hold(target, "cancelled", "a user has cancelled it")
@@ -128,7 +138,7 @@ def gc(
 
 
 def keep(
-    sweep: Annotated[str, typer.Argument(help="A sweep's name under the results folder.")],
+    sweep: KnownSweep,
     to: Annotated[
         Path | None, typer.Option("--to", help="The folder; by default reference/<sweep> under results.")
     ] = None,
@@ -136,6 +146,7 @@ def keep(
 ) -> None:
     """Write a sweep's records, curves and predictions (no checkpoints), its table and its figures, to be kept."""
     store = Store(results)
+    sweep = known_sweep(store, sweep)
     folder = to or store.root / "reference" / sweep
     print(f"{folder}: {keep_records(store, sweep, folder)} runs")
 

@@ -16,6 +16,7 @@ from deit_ablate.sweep.yaml import Node, assignment, merge
 SweepArgument = Annotated[
     str, typer.Argument(help="A sweep file, a sweep's name under the results folder, or a shipped sweep's name.")
 ]
+KnownSweep = Annotated[str, typer.Argument(help="A sweep's name under the results folder, or its file.")]
 Profile = Annotated[
     str | None, typer.Option("--profile", help="Run the study at another scale: digits, fashion-mnist, imagenet.")
 ]
@@ -55,7 +56,9 @@ Strict = Annotated[
 Json = Annotated[
     bool, typer.Option("--json", help="End with one JSON object on standard output; progress goes to standard error.")
 ]
-Target = Annotated[str, typer.Argument(help="A sweep, sweep:variant, sweep:variant:seed[:stage], or a run's id.")]
+Target = Annotated[
+    str, typer.Argument(help="A sweep or its file, sweep:variant, sweep:variant:seed[:stage], or a run's id.")
+]
 
 Parallel = Annotated[
     int | None, typer.Option("--parallel", min=1, help="Runs at once; by default one a core, or one a GPU.")

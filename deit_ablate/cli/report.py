@@ -13,7 +13,8 @@ import typer
 
 from deit_ablate import files
 from deit_ablate.cli import console
-from deit_ablate.cli.targets import DEFAULT_RESULTS, Results, known_sweep, runs_of
+from deit_ablate.cli.options import KnownSweep
+from deit_ablate.cli.targets import DEFAULT_RESULTS, Results, by_name, known_sweep, runs_of
 from deit_ablate.errors import InputError, did_you_mean
 from deit_ablate.search.export import export as export_winner
 from deit_ablate.store import Store
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def table(
-    sweep: Annotated[str, typer.Argument(help="A sweep's name under the results folder.")],
+    sweep: KnownSweep,
     format_: Annotated[str, typer.Option("--format", help="md, csv, tex or html.")] = "md",
     results: Results = DEFAULT_RESULTS,
     paper: Annotated[bool, typer.Option("--paper", help="The paper's table, with its numbers beside ours.")] = False,
@@ -61,7 +62,7 @@ def table(
 
 
 def figure(
-    sweep: Annotated[str, typer.Argument(help="A sweep's name under the results folder.")],
+    sweep: KnownSweep,
     results: Results = DEFAULT_RESULTS,
     format_: Annotated[str, typer.Option("--format", help="png, pdf, svg, or several with commas between.")] = "png",
 ) -> None:
@@ -81,9 +82,9 @@ def figure(
 
 
 def report(
-    sweep: Annotated[str | None, typer.Argument(help="A sweep's name under the results folder.")] = None,
+    sweep: Annotated[str | None, typer.Argument(help="A sweep's name under the results folder, or its file.")] = None,
     all_: Annotated[
-        bool, typer.Option("--all", help="An index over all sweeps; writes their missing and older reports.")
+        bool, typer.Option("--all", help="An index over all sweeps; writes their missing and outdated reports.")
     ] = False,
     redact: Annotated[
         bool,
@@ -129,7 +130,7 @@ FORMATS = ("csv", "jsonl", "parquet")
 
 
 def export(
-    sweep: Annotated[str, typer.Argument(help="A sweep's name under the results folder.")],
+    sweep: KnownSweep,
     format_: Annotated[str, typer.Option("--format", help="csv, jsonl or parquet (which needs pyarrow).")] = "csv",
     curves: Annotated[bool, typer.Option("--curves", help="One row a run and epoch instead of one a run.")] = False,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="A file; standard output without it.")] = None,
@@ -179,7 +180,7 @@ def explain(
 ) -> None:
     """Trace a cell of a table: the statistic, its runs, seeds, records and commands."""
     store = Store(results)
-    named, _, rest = cell.partition(":")
+    named, _, rest = by_name(cell, store).partition(":")
     sweep = known_sweep(store, named)
     plan = store.sweeps.plan(sweep) or {}
     names = [row["name"] for row in plan["variants"]]
@@ -261,7 +262,7 @@ def _plain(value: Any) -> Any:
 
 def search(
     action: Annotated[str, typer.Argument(help="export", metavar="export")],
-    sweep: Annotated[str, typer.Argument(help="A sweep that has searched, or sweep:row.")],
+    sweep: Annotated[str, typer.Argument(help="A sweep that has searched (or its file), or sweep:row.")],
     results: Results = DEFAULT_RESULTS,
 ) -> None:
     """Write the winner of a search as a profile: `deit-ablate search export SWEEP > sweeps/profiles/tuned.yaml`.
@@ -273,7 +274,7 @@ def search(
     if action != "export":
         raise InputError(f"got {action!r}", where=("search", 0, 0), expected="export")
     store = Store(results)
-    name, _, row = sweep.partition(":")
+    name, _, row = by_name(sweep, store).partition(":")
     plan = store.sweeps.plan(known_sweep(store, name)) or {}
     if "search" not in plan:
         raise InputError(f"{name} has no search", where=(sweep, 0, 0), expected="a sweep with a `search:` block")
@@ -289,7 +290,7 @@ Targets = Annotated[
     list[str],
     typer.Argument(
         metavar="TARGET",
-        help="A sweep, sweep:variant, sweep:variant:seed[:stage], or the first digits of a run's id.",
+        help="A sweep or its file, sweep:variant, sweep:variant:seed[:stage], or the first digits of a run's id.",
     ),
 ]
 Out = Annotated[
@@ -301,6 +302,7 @@ Out = Annotated[
 def tokens(targets: Targets, results: Results = DEFAULT_RESULTS, out: Out = None) -> None:
     """Print how alike class and distillation token are, layer by layer; write the values and a figure."""
     store = Store(results)
+    targets = [by_name(target, store) for target in targets]
     wanted = _groups(targets, store)
     folder = out or _folder(targets, store, "figures")
     from deit_ablate.report.tables import render
@@ -330,6 +332,7 @@ def disagree(
 ) -> None:
     """Print the share of test images that each two classifiers class differently; write it as CSV."""
     store = Store(results)
+    targets = [by_name(target, store) for target in targets]
     wanted = _groups(targets, store)
     folder = out or _folder(targets, store, "")
     from deit_ablate.report.tables import render

@@ -38,6 +38,7 @@ from deit_ablate.cli.options import (
 from deit_ablate.cli.targets import (
     DEFAULT_RESULTS,
     Results,
+    by_name,
     execution_for,
     one_run,
     refuse_other_file,
@@ -52,7 +53,7 @@ from deit_ablate.launch.cost import Costs
 from deit_ablate.launch.executors import Executor as RunExecutor
 from deit_ablate.launch.executors import executor_for
 from deit_ablate.launch.jobs import RETRYABLE, Job, Report, Work
-from deit_ablate.launch.policy import refuse_lost_weights
+from deit_ablate.launch.policy import must_be_there, refuse_lost_weights
 from deit_ablate.launch.pool import foreground
 from deit_ablate.launch.preflight import keep_weights
 from deit_ablate.report.fresh import current_table
@@ -149,6 +150,7 @@ def retry(
     Of a search, its trials so far; `run` then asks for more.
     """
     store = Store(results)
+    target = by_name(target, store)
     name = target.split(":")[0]
     named = runs_of(target, store)
     written: Mapping[str, Node] = {}
@@ -283,9 +285,14 @@ def _launch(work: Work, executor: RunExecutor | None, *, wait: bool, json_: bool
         return Report(dict(work.states))
     watch = console.Watch(work.store, work.labels, work.runs, stream=_out(json_))
     try:
-        return executor.launch(watch, wait=wait)
+        report = executor.launch(watch, wait=wait)
+        must_be_there(work.store, work.sweep)
+    except OSError:
+        must_be_there(work.store, work.sweep)
+        raise
     finally:
         watch.close()
+    return report
 
 
 def _report(work: Work, report: Report, executor: RunExecutor | None, *, json_: bool) -> None:
@@ -293,7 +300,7 @@ def _report(work: Work, report: Report, executor: RunExecutor | None, *, json_: 
     store, sweep, labels = work.store, work.sweep, work.labels
     table = None
     if sweep and not report.interrupted:
-        table = current_table(store, sweep, report.states, changed=bool(report.started))
+        table = current_table(store, sweep)
     failed = console.failures(report, store, labels, _alone(store, work.execution))
     if json_:
         summary = {

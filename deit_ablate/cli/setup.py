@@ -17,8 +17,8 @@ from deit_ablate.cli import console
 from deit_ablate.cli.options import DataDir, Device, Json, Profile, Sets, SweepArgument, with_options
 from deit_ablate.cli.targets import DEFAULT_RESULTS, Results, runs_of, stored_runs, study
 from deit_ablate.errors import InputError
-from deit_ablate.execution import Execution
-from deit_ablate.launch.preflight import WorkerFailed, keep_weights, must_have, worker_answers
+from deit_ablate.execution import Execution, WorkerFailed, worker_answers
+from deit_ablate.launch.preflight import keep_weights, must_have
 from deit_ablate.names import fact
 from deit_ablate.store import Store
 from deit_ablate.sweep.plan import Run, make_plan
@@ -156,7 +156,7 @@ def schema(kind: Annotated[str, typer.Argument(help="sweep, profile or recipe.")
 
 def _ask(mode: str, request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     try:
-        yield from worker_answers(mode, request)
+        yield from worker_answers(mode, request, shown=True)
     except WorkerFailed as failure:
         print(f"error: {failure}", file=sys.stderr)
         raise typer.Exit(1) from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -89,7 +89,7 @@ def study(
     known = store.sweeps.plan(sweep) if re.match(r"[A-Za-z0-9]", sweep) and "/" not in sweep else None
     if known is not None:
         before = known.get("asked", {})
-        file = Path(os.path.normpath(store.root.resolve() / known["source"]))
+        file = _source(store, known)
         if not file.exists():
             raise InputError(
                 f"its sweep file {known['source']} (seen from the results folder) is gone",
@@ -132,14 +132,39 @@ def execution_for(study: Study | None, base: Execution, sets: Sequence[str] | No
 
 def known_sweep(store: Store, sweep: str) -> str:
     """The name under the results folder: as given, or that of a sweep file's folder. Raises InputError."""
-    name = Path(sweep).stem if sweep.endswith((".yaml", ".yml")) else sweep
-    names = store.sweeps.names()
+    name, names = by_name(sweep, store), store.sweeps.names()
     if name not in names:
         raise InputError(
             f"no sweep {sweep!r} in {store.root}{did_you_mean(name, names)}",
             expected="one of " + ", ".join(names) if names else "a sweep that was run",
         )
     return name
+
+
+def by_name(target: str, store: Store) -> str:
+    """``sweep.yaml[:variant...]`` with the sweep's name under results for its file; any other target as it is.
+
+    Raises InputError where no study of the file was run, or several were.
+    """
+    given = re.fullmatch(r"([^:]+\.ya?ml)(:.*)?", target, re.DOTALL)
+    if given is None:
+        return target
+    path, names = Path(given[1]), store.sweeps.names()
+    sources = {name: _source(store, store.sweeps.plan(name) or {}) for name in names}
+    made = [name for name in names if path.exists() and sources[name].exists() and sources[name].samefile(path)]
+    if path.stem in names and not sources[path.stem].exists():
+        made = [path.stem]  # of a file that has moved since
+    if len(made) > 1 and path.stem not in made:
+        raise InputError(f"{len(made)} studies of it were run", where=(given[1], 0, 0), expected=" or ".join(made))
+    if not made:
+        near = did_you_mean(path.stem, names)
+        raise InputError(f"no sweep of this file in {store.root}{near}", where=(given[1], 0, 0))
+    return (path.stem if path.stem in made else made[0]) + (given[2] or "")
+
+
+def _source(store: Store, plan: Mapping[str, Any]) -> Path:
+    """The file of which a plan.json is."""
+    return Path(os.path.normpath(store.root.resolve() / (plan.get("source") or "")))
 
 
 def refuse_other_file(store: Store, plan: Plan, file: Path) -> None:
@@ -151,7 +176,7 @@ def refuse_other_file(store: Store, plan: Plan, file: Path) -> None:
         before = None
     if before is None:
         return
-    other = store.root.resolve() / before["source"]
+    other = _source(store, before)
     if other.exists() and not os.path.samefile(other, file):
         raise InputError(
             f"{store.sweeps.folder(plan.sweep.name)} holds the sweep of {os.path.relpath(other)}",
@@ -161,7 +186,8 @@ def refuse_other_file(store: Store, plan: Plan, file: Path) -> None:
 
 
 def runs_of(target: str, store: Store) -> list[str]:
-    """The run ids that ``target`` names: a sweep, sweep:variant, sweep:variant:seed[:stage], or a prefix of one id."""
+    """The run ids that ``target`` names: a sweep (or its file), sweep:variant, sweep:variant:seed[:stage], or a prefix
+    of one id."""
     if re.fullmatch(r"[0-9a-f]{4,16}", target):
         found = sorted(run for run in store.runs() if run.startswith(target))
         if len(found) > 1:
@@ -170,7 +196,7 @@ def runs_of(target: str, store: Store) -> list[str]:
             )
         if found:
             return found
-    sweep, *parts = target.split(":")
+    sweep, *parts = by_name(target, store).split(":")
     known = store.sweeps.plan(sweep) if re.match(r"[A-Za-z0-9]", sweep) and "/" not in sweep else None
     if known is None:
         raise InputError(

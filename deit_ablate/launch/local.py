@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from deit_ablate.execution import SAVED
+from deit_ablate.execution import SAVED, WorkerFailed
 from deit_ablate.launch import status
 from deit_ablate.launch.cost import Costs
 from deit_ablate.launch.jobs import Ended, Progress, Report, Watcher, Work
@@ -184,7 +184,7 @@ class JobLaunch(Launch):
         status.close_if_gone(self.store, run)
         try:
             self.pool.submit(self.work.job(run, retry=self.prepare(run)))
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, WorkerFailed) as error:
             self.report.problems[run] = str(error)
             self.queue.remove(run)
             return
@@ -238,6 +238,7 @@ class JobLaunch(Launch):
 
     def _drop(self, run: str) -> None:
         self.queue = [other for other in self.queue if other != run]
+        self.elsewhere.pop(run, None)
 
     def _found_elsewhere(self, run: str) -> None:
         self.elsewhere[run] = status.runs_here(self.store, run)

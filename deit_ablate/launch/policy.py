@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from deit_ablate.errors import InputError
+from deit_ablate.errors import InputError, StoreGone
 from deit_ablate.launch.jobs import RETRYABLE, Report, Work
 from deit_ablate.store import State, Store
 from deit_ablate.sweep.plan import Run
@@ -50,12 +50,20 @@ class Launch:
         return state in STARTABLE or (run in self.retry and state in RETRYABLE)
 
     def prepare(self, run: str) -> bool:
-        """Write what a worker needs to find before it starts; True where the run is retried."""
+        """Write what a worker needs to find before it starts; True where the run is retried. Raises StoreGone."""
+        must_be_there(self.store, self.sweep)
         planned = self.runs[run]
         self.store.register(run, planned.recipe, planned.parents, planned.sources)
         if run in self.retry:
             self.store.uncancel(run)
         return run in self.retry
+
+
+def must_be_there(store: Store, sweep: str | None) -> None:
+    """Raises StoreGone where what a launch began with is no longer there: it must not begin anew in its place."""
+    known = store.sweeps.folder(sweep) / "plan.json" if sweep else store.root
+    if not known.exists():
+        raise StoreGone(f"{known} is gone: the results folder was removed or renamed while its runs were going")
 
 
 def refuse_lost_weights(

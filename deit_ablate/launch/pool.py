@@ -15,7 +15,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import IO
 
-from deit_ablate.execution import SAVED, Execution, worker_command
+from deit_ablate.execution import (
+    SAVED,
+    Execution,
+    WorkerFailed,
+    answers_among,
+    how_ended,
+    last_printed,
+    worker_command,
+)
 from deit_ablate.launch.jobs import Ended, Job
 
 
@@ -107,6 +115,9 @@ class ProcessPool(Pool):
         self._threads = threads
         self._server: subprocess.Popen[bytes] | None = None
         self._errors: IO[bytes] | None = None
+        """What the server and its children print, before a run's log begins."""
+        self._failed: WorkerFailed | None = None
+        """How the last server has ended, where it was not us who let it go."""
         self._running: dict[int, _Started] = {}
         self._requests: dict[int, int | None] = {}
         """Of worker commands that are no jobs: number -> exit code, None while it runs."""
@@ -114,7 +125,7 @@ class ProcessPool(Pool):
         self._partial = b""
 
     def ask(self, *arguments: str) -> int:
-        """A worker command, forked like any job. Raises RuntimeError where the server that forks cannot be started."""
+        """A worker command, forked like any job. Raises WorkerFailed where the server that forks cannot be started."""
         server = self._serve()
         self._number += 1
         number = self._number
@@ -126,14 +137,14 @@ class ProcessPool(Pool):
             )
             server.stdin.flush()
         while (code := self._requests[number]) is None:
+            if self._failed is not None:
+                raise self._failed
             self.poll(0.05)
-            if self._server is None:
-                raise RuntimeError(f"the process that starts runs is gone: {self._errors_printed()}")
         del self._requests[number]
         return code
 
     def submit(self, job: Job) -> None:
-        """Start a job. Raises RuntimeError where the server that forks cannot be started."""
+        """Start a job. Raises WorkerFailed where the server that forks cannot be started."""
         server = self._serve()
         self._number += 1
         used = [gpu for started in self._running.values() for gpu in started.gpus]
@@ -148,7 +159,8 @@ class ProcessPool(Pool):
             server.stdin.flush()
         except OSError:
             del self._running[self._number]
-            raise RuntimeError(f"the process that starts runs is gone: {self._errors_printed()}") from None
+            assert self._errors
+            raise WorkerFailed("is gone", last_printed(self._errors)) from None
 
     def poll(self, timeout: float) -> list[Ended]:
         import select
@@ -156,6 +168,7 @@ class ProcessPool(Pool):
         if self._server is None:
             return []
         assert self._server.stdout
+        assert self._errors
         stream = self._server.stdout.fileno()
         ended: list[Ended] = []
         self._end_stragglers()
@@ -164,7 +177,7 @@ class ProcessPool(Pool):
             if not chunk:
                 return ended + self._server_died()
             *lines, self._partial = (self._partial + chunk).split(b"\n")
-            for message in map(json.loads, lines):
+            for message in answers_among((line + b"\n" for line in lines), self._errors):
                 number, rank = message["token"]
                 if number in self._requests:
                     self._requests[number] = message.get("code")
@@ -178,7 +191,9 @@ class ProcessPool(Pool):
                     started.deadline = time.monotonic() + GRACE_SECONDS
                 if started.over:
                     del self._running[number]
-                    ended.append(Ended(started.job, started.codes[0], self._errors_printed()))
+                    ended.append(Ended(started.job, started.codes[0], last_printed(self._errors)))
+        if not ended and self._server.poll() is not None and not select.select([stream], [], [], 0)[0]:
+            return self._server_died()  # whatever it has started that holds its output still
         return ended
 
     def _end_stragglers(self) -> None:
@@ -189,7 +204,12 @@ class ProcessPool(Pool):
                         os.kill(started.pids[rank], signal.SIGKILL)
 
     def _server_died(self) -> list[Ended]:
-        output = self._errors_printed()
+        assert self._server
+        assert self._server.stdout
+        assert self._errors
+        self._server.stdout.close()
+        self._failed = WorkerFailed(how_ended(self._server.wait()), last_printed(self._errors))
+        output = last_printed(self._errors) or str(self._failed)
         lost = [Ended(started.job, 1, output) for started in self._running.values()]
         self._running.clear()
         self._server, self._partial = None, b""
@@ -222,24 +242,22 @@ class ProcessPool(Pool):
 
     def _serve(self) -> subprocess.Popen[bytes]:
         if self._server is None:
-            self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as the server)
-            # A session of its own: Ctrl-C in the terminal must reach runs through us alone.
-            self._server = subprocess.Popen(
-                worker_command("--serve"),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=self._errors,
-                start_new_session=True,
-                env={**os.environ, "OMP_NUM_THREADS": str(self._threads), "OMP_WAIT_POLICY": "passive"},
-            )
+            if self._errors is None:
+                self._errors = tempfile.TemporaryFile("a+b")  # noqa: SIM115 (it lives as long as the pool)
+            self._failed = None
+            try:
+                # A session of its own: Ctrl-C in the terminal must reach runs through us alone.
+                self._server = subprocess.Popen(
+                    worker_command("--serve"),
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=self._errors,
+                    start_new_session=True,
+                    env={**os.environ, "OMP_NUM_THREADS": str(self._threads), "OMP_WAIT_POLICY": "passive"},
+                )
+            except OSError as error:
+                raise WorkerFailed(f"cannot be started: {error}") from None
         return self._server
-
-    def _errors_printed(self) -> str:
-        if self._errors is None:
-            return ""
-        size = self._errors.seek(0, os.SEEK_END)
-        self._errors.seek(max(0, size - 4000))
-        return self._errors.read().decode(errors="replace").strip()
 
 
 def _meeting_place(ranks: int) -> dict[str, str]:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from deit_ablate import files
 from deit_ablate.errors import InputError
-from deit_ablate.execution import Execution, worker_command
+from deit_ablate.execution import Execution
 from deit_ablate.launch.jobs import Work
 from deit_ablate.launch.pool import may_have_gpu
 from deit_ablate.names import fact
@@ -87,10 +86,10 @@ def preflight(work: Work, ask: Callable[..., int]) -> None:
     }
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "question.json"
-        path.write_text(json.dumps(question))
+        path.write_bytes(files.to_json(question))
         ask("preflight", str(path))
         answer = path.with_suffix(".answer")
-        refusal = json.loads(answer.read_text()) if answer.exists() else None
+        refusal = files.read_json(answer)
     if refusal is not None:
         written = work.written.get(refusal["run"])
         of_recipe = not refusal["key"].startswith("execution.")
@@ -135,24 +134,3 @@ def _names_file(runs: Iterable[Run], content: str) -> str:
     """The key under which a recipe of these names this content."""
     leaves = (pair for run in runs for pair in flatten(run.recipe))
     return next((key for key, leaf in leaves if leaf == content), "augment.custom")
-
-
-class WorkerFailed(Exception):
-    """A worker that was asked something ended with this exit code."""
-
-    def __init__(self, code: int) -> None:
-        self.code = code
-        super().__init__(f"the worker ended with exit code {code}")
-
-
-def worker_answers(mode: str, request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """The answers of a worker process, which may import torch, as they come: a JSON line each. What it prints besides
-    goes to the terminal. Raises WorkerFailed."""
-    with subprocess.Popen(worker_command(mode), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdin
-        assert process.stdout
-        process.stdin.write(json.dumps(request))
-        process.stdin.close()
-        yield from (json.loads(line) for line in process.stdout if line.startswith("{"))
-        if (code := process.wait()) != 0:
-            raise WorkerFailed(code)

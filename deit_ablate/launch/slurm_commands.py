@@ -95,7 +95,15 @@ class Answer:
 def command(*arguments: str, timeout: float = TIMEOUT, given: str | None = None) -> str:
     """Standard output of one of SLURM's commands. Raises Unreachable, Limited or Rejected."""
     try:
-        done = subprocess.run(arguments, input=given, capture_output=True, text=True, timeout=timeout, check=False)
+        done = subprocess.run(
+            arguments,
+            input=given,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=timeout,
+            check=False,
+        )
     except FileNotFoundError:
         raise Rejected(f"there is no command {arguments[0]} here: this machine has no SLURM client") from None
     except subprocess.TimeoutExpired:

@@ -19,12 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from deit_ablate.errors import Damaged
-from deit_ablate.execution import SAVED, Execution
+from deit_ablate.execution import CLEAN_PATH, SAVED, Execution, worker_command
 from deit_ablate.store import schema
 
 PICKLE = "element.pkl"
-START = "import os, sys; sys.path[0] = sys.argv.pop(1); sys.path.append(os.getcwd()); "
-"""The snapshot first, and the folder that was submitted from last: a checkout there must not be what runs."""
 REQUEUES = 10**6
 """Of a job on its time limit; a run that gets nowhere is ended by its own rule (no progress)."""
 
@@ -59,8 +57,7 @@ def script(
                 python,
                 "-u",
                 "-c",
-                f"{START}from submitit.core.submission import submitit_main; submitit_main()",
-                str(code),
+                f"{CLEAN_PATH}from submitit.core.submission import submitit_main; submitit_main()",
                 str(folder),
             ]
         ),
@@ -126,32 +123,15 @@ class Element:
         if content is None:
             raise Damaged(path, "missing")
         entry = content["runs"][int(os.environ["SLURM_ARRAY_TASK_ID"])]
-        code = str(Path(self.results) / "code" / content["code"])
         again = entry.get("retry") and os.environ.get("SLURM_RESTART_COUNT", "0") == "0"
-        command = [
-            "run",
-            self.results,
-            entry["run"],
-            *content["arguments"],
-            *(["--retry"] if again else []),
-        ]
+        arguments = ["run", self.results, entry["run"], *content["arguments"], *(["--retry"] if again else [])]
         environment = {
             **os.environ,
             **self._meeting(),
-            "DEIT_ABLATE_DEADLINE": str(time.time() + self.seconds - 2 * self.signal_delay),
+            "DEIT_ABLATE_DEADLINE": str(time.monotonic() + self.seconds - 2 * self.signal_delay),
         }
         # SLURM signals every process of a step: submitit's signal is for this one, which passes it on as SIGTERM.
-        self._worker = subprocess.Popen(
-            [
-                sys.executable,
-                "-c",
-                f"{START}from deit_ablate.worker.__main__ import main; sys.exit(main(sys.argv[1:]))",
-                code,
-                *command,
-            ],
-            env=environment,
-            preexec_fn=_ignore_the_warning,
-        )
+        self._worker = subprocess.Popen(worker_command(*arguments), env=environment, preexec_fn=_ignore_the_warning)
         ended = self._wait()
         if ended in (SAVED, -signal.SIGTERM) and not self._saving and self._first and _runs_still():
             # Told to save by SIGTERM, which submitit passes over; where SLURM itself requeues, the job runs no more.

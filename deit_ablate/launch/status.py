@@ -138,9 +138,10 @@ class Known:
 
 
 def corrected(store: Store, run: str, state: State) -> State:
-    if state.name != "running":
+    attempts = store.attempts(run) if state.name == "running" else []
+    if not attempts:  # also where they have been removed this moment
         return state
-    attempt = store.attempts(run)[-1]
+    attempt = attempts[-1]
     if owner.provably_gone(attempt.owner):
         return replace(state, name="resumable", detail="interrupted")
     try:

@@ -2,23 +2,76 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
+from typing import Any
 
-from deit_ablate.store import State, Store
+from deit_ablate import __version__, files
+from deit_ablate.identity import canonical_json
+from deit_ablate.launch import status
+from deit_ablate.store import Store
+from deit_ablate.store.attempt import SCHEMA
+
+MADE_FROM = "made_from.json"
+"""Beside plan.json: what each file that is written of the sweep was made from."""
 
 
-def current_table(store: Store, sweep: str, states: Mapping[str, State], *, changed: bool) -> str:
-    """Write the sweep's table and figures anew where runs have changed since they were made; returns table.md's
-    text."""
+def made_from(store: Store, sweep: str) -> dict[str, Any] | None:
+    """What is written of a sweep depends on: its plan, earlier plans and its runs' outcomes, by hash (the times of
+    files say nothing: an import brings older ones); of a run without an outcome its state. None while one is running.
+
+    To be asked before anything is read: what changes meanwhile is then found changed.
+    """
+    plan = store.sweeps.plan(sweep) or {}
+    parents = status.parents_first(plan)
+    outcomes: dict[str, str | None] = {}
+    for run in parents:
+        try:
+            outcomes[run] = _hash((store.run(run) / "outcome.json").read_bytes())
+        except OSError:
+            outcomes[run] = None
+    if None in outcomes.values():
+        states = status.states(store, parents, sweep)
+        if any(state.name == "running" for state in states.values()):
+            return None
+        outcomes = {run: found or f"{states[run]}, attempt {states[run].attempt}" for run, found in outcomes.items()}
+    planned = store.sweeps.planned_seeds(sweep)
+    hashes = {"plan": _hash(canonical_json(plan).encode()), "planned": _hash(canonical_json(planned).encode())}
+    return {"version": __version__, **hashes, "outcomes": outcomes}
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def is_current(store: Store, sweep: str, name: str, now: Mapping[str, Any] | None) -> bool:
+    """Whether the sweep's file of this name is there, and was made from what there is now."""
     folder = store.sweeps.folder(sweep)
-    path, plan = folder / "table.md", folder / "plan.json"
-    sources = [plan, *(store.run(run) / "outcome.json" for run, state in states.items() if state.finished)]
-    newest = max((source.stat().st_mtime for source in sources if source.exists()), default=0.0)
-    # What is not finished may be in another state than when the table was made.
-    changed = changed or not all(state.finished for state in states.values())
-    if changed or not path.exists() or path.stat().st_mtime < newest:
+    return now is not None and (folder / name).exists() and _noted(store, sweep).get(name) == now
+
+
+def note(store: Store, sweep: str, name: str, now: Mapping[str, Any] | None) -> None:
+    """Record what the file was made from, once it is written."""
+    files.replace(
+        store.sweeps.folder(sweep) / MADE_FROM, files.to_json({"schema": SCHEMA, **_noted(store, sweep), name: now})
+    )
+
+
+def _noted(store: Store, sweep: str) -> dict[str, Any]:
+    try:
+        noted = files.read_json(store.sweeps.folder(sweep) / MADE_FROM)
+    except ValueError:
+        noted = None  # damaged: all is written anew
+    return noted if isinstance(noted, dict) and noted.get("schema") == SCHEMA else {}
+
+
+def current_table(store: Store, sweep: str) -> str:
+    """Write the sweep's table and figures anew where they were made from something else; returns table.md's text."""
+    now = made_from(store, sweep)
+    if not is_current(store, sweep, "table.md", now):
         from deit_ablate.report.summary import summarize
         from deit_ablate.report.write import write_report
 
         write_report(summarize(store, sweep))
-    return path.read_text()
+        note(store, sweep, "table.md", now)
+    return (store.sweeps.folder(sweep) / "table.md").read_text(encoding="utf-8")

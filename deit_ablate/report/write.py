@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from deit_ablate import files, shipped
+from deit_ablate.errors import print_anything
 from deit_ablate.report.summary import Summary, summarize
 from deit_ablate.report.tables.render import RENDERERS
 from deit_ablate.report.tables.search import has_rows, is_search
@@ -53,21 +54,18 @@ def run_as_script(table: Callable[[Summary], Table]) -> None:
     parser.add_argument("--results", type=Path, default=Path("results"))
     parser.add_argument("--format", choices=RENDERERS, default="md")
     arguments = parser.parse_args()
+    print_anything()
     made = table(summarize(Store(arguments.results), arguments.sweep))
     print(RENDERERS[arguments.format](made), end="")
 
 
 def write_report(summary: Summary) -> list[Path]:
-    """Write a sweep's tables and figures; returns their paths.
-
-    table.md comes last, so that where it is newer than the records all else is.
-    """
-    others = write_search(summary) + write_figures(summary) + write_paper(summary)
-    return write_table(summary) + others
+    """Write a sweep's tables and figures; returns their paths."""
+    return write_table(summary) + write_search(summary) + write_figures(summary) + write_paper(summary)
 
 
 def write_table(summary: Summary) -> list[Path]:
-    """Write table.md, .csv, .tex and .html of a sweep, table.md last; returns their paths."""
+    """Write table.md, .csv, .tex and .html of a sweep; returns their paths."""
     table = analysis().table(summary)
     return _save_table(table, _folder(summary) / "table", markdown(summary, table))
 

@@ -92,9 +92,9 @@ class Attempt:
 
     @property
     def seconds(self) -> float:
-        """From its claim to its end; 0 where that is not known."""
+        """How long a process has worked at it, by its own clock; as of its last beat where it could not say so."""
         try:
-            return max(0.0, ((self.exit or {}).get("time") or 0.0) - (self.owner.get("time") or 0.0))
+            return float((self.exit or {}).get("seconds") or (self.read_beat() or {}).get("seconds") or 0.0)
         except Damaged:
             return 0.0
 

@@ -16,12 +16,17 @@ def checkout() -> dict[str, Any] | None:
     here = Path(__file__).resolve().parent.parent  # the package
     about = here.parent / "about.json"
     if about.is_file():
-        copied: dict[str, Any] = json.loads(about.read_text())
+        copied: dict[str, Any] = json.loads(about.read_bytes())
         return copied
 
     def git(*arguments: str) -> str:
         return subprocess.run(
-            ["git", "-C", str(here), *arguments], capture_output=True, text=True, check=True, timeout=20
+            ["git", "-C", str(here), *arguments],
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            check=True,
+            timeout=20,
         ).stdout
 
     try:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import functools
 import json
-import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from deit_ablate.errors import InputError, Position, TrainError, did_you_mean
-from deit_ablate.execution import worker_command
+from deit_ablate.execution import worker_answers
 from deit_ablate.identity import code_of
 from deit_ablate.names import installed_timm, keep_answer, kept_answer, names
 from deit_ablate.recipe import Recipe, with_files
@@ -171,12 +170,6 @@ def _timm(which: str) -> frozenset[str]:
 
 
 def ask_worker(requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Ask the worker command, which may import torch, about names. Raises InputError where it cannot answer."""
-    done = subprocess.run(worker_command("names"), input=json.dumps(requests), capture_output=True, text=True)
-    if done.returncode != 0:
-        last = (done.stderr.strip().splitlines() or ["no answer"])[-1]
-        raise InputError(
-            f"the names could not be checked ({last})", expected="a working installation of torch and timm"
-        )
-    answers: list[dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
+    """Ask a worker, which may import torch, about names. Raises WorkerFailed, an InputError, where it cannot answer."""
+    answers: list[dict[str, Any]] = next(worker_answers("names", requests))
     return answers

@@ -1,24 +1,41 @@
 """Inside the job: claim a run, train it, record it. A process of its own, which nobody imports.
 
     python -m deit_ablate.worker run RESULTS RUN [...]     one run in this process
-    python -m deit_ablate.worker --serve                   fork one child a run (JSON lines on stdin and stdout)
-    python -m deit_ablate.worker names                     answer questions about names (JSON on stdin)
-    python -m deit_ablate.worker fetch | verify            bring weights and data, or evaluate anew (JSON on stdin)
+    python -m deit_ablate.worker --serve                   fork one child a run (JSON lines on stdin)
+    python -m deit_ablate.worker names | offered           answer questions about names; say what names.json should hold
+    python -m deit_ablate.worker fetch | verify            bring weights and data, or evaluate anew
     python -m deit_ablate.worker preflight FILE            say what the runs that FILE names would be refused for
-    python -m deit_ablate.worker offered                   print what names.json should hold
+
+Answers go to standard output, marked (``execution.worker_answers`` reads them); a request is JSON on standard input.
 
 Exit codes: 0 recorded, or left to another; 75 saved, more to do; 1 failed; 2 bad input.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
+
+if __name__ == "__main__" and not getattr(sys.flags, "safe_path", False):
+    sys.path.pop(0)  # `python -m` looks into the current folder first: see execution.CLEAN_PATH
+import argparse
+import itertools
+import json
+import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import IO, Any
 
 
-def _serve() -> int:
+def _take_standard_output() -> IO[bytes]:
+    """What was standard output, for answers alone: all else that this process prints, and what it starts, goes to
+    standard error from now on."""
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    sys.stdout.flush()  # what was printed before we were asked: not once more by each child
+    return answers
+
+
+def _serve(answers: IO[bytes]) -> int:
     """Fork a child for each request, from this process that imports torch and timm once."""
     import torch
 
@@ -30,24 +47,52 @@ def _serve() -> int:
         assert not torch.cuda.is_initialized(), "CUDA must not be touched before a fork"
 
     provenance.provenance(), checkout()  # once for all children, and as of now: what they run is what was imported
-    return forkserver.serve(main, check)
+    return forkserver.serve(main, check, answers)
 
 
-def _answer(mode: str) -> int:
-    """Fetch or verify what standard input asks for: one line of JSON on standard output for each thing done."""
+def _names(questions: Any) -> Iterable[Any]:
+    from deit_ablate.train import names
+
+    return [names.ask(questions)]
+
+
+def _offered(_: Any) -> Iterable[Any]:
+    from deit_ablate.train import names
+
+    return [names.offered()]
+
+
+def _fetch(request: Any) -> Iterable[Any]:
     from deit_ablate.store import Store
-    from deit_ablate.train import teachers, verify
+    from deit_ablate.train import teachers
+
+    return teachers.fetch(request["requests"], Store(request["results"]).teacher_weights)
+
+
+def _verify(request: Any) -> Iterable[Any]:
+    from deit_ablate.store import Store
+    from deit_ablate.train import verify
     from deit_ablate.worker.run import device_of
 
-    request = json.load(sys.stdin)
-    store = Store(request["results"])
-    if mode == "fetch":
-        answers = teachers.fetch(request["requests"], store.teacher_weights)
-    else:
-        data_dir = Path(request["data_dir"]) if request["data_dir"] else None
-        answers = verify.verify_all(store, request["runs"], data_dir, device_of(request["device"]))
-    for answer in answers:
-        print(json.dumps(answer), flush=True)
+    data_dir = Path(request["data_dir"]) if request["data_dir"] else None
+    return verify.verify_all(Store(request["results"]), request["runs"], data_dir, device_of(request["device"]))
+
+
+ANSWERS: dict[str, Callable[[Any], Iterable[Any]]] = {
+    "names": _names,
+    "offered": _offered,
+    "fetch": _fetch,
+    "verify": _verify,
+}
+"""Modes that answer one request, which is JSON on standard input, as ``execution.worker_answers`` reads it."""
+
+
+def _answer(mode: str, answers: IO[bytes]) -> int:
+    from deit_ablate.execution import answer_line
+
+    for answer in itertools.chain(ANSWERS[mode](json.load(sys.stdin)), [None]):
+        answers.write(answer_line(answer))
+        answers.flush()
     return 0
 
 
@@ -57,29 +102,22 @@ def _preflight(question: Path) -> int:
     from deit_ablate.store import Store
     from deit_ablate.train.preflight import preflight
 
-    request = json.loads(question.read_text())
+    request = json.loads(question.read_bytes())
     files.replace(
         question.with_suffix(".answer"),
-        json.dumps(preflight(request, Store(request["results"]).teacher_weights)).encode(),
+        files.to_json(preflight(request, Store(request["results"]).teacher_weights)),
     )
     return 0
 
 
 def main(argv: list[str]) -> int:
-    if argv == ["--serve"]:
-        return _serve()
-    if argv and argv[0] in ("names", "offered"):
-        from deit_ablate.train import names
+    from deit_ablate.errors import print_anything
 
-        questions = json.load(sys.stdin) if argv[0] == "names" else None
-        print(
-            json.dumps(names.offered(), indent=1, sort_keys=True)
-            if questions is None
-            else json.dumps(names.ask(questions))
-        )
-        return 0
-    if argv and argv[0] in ("fetch", "verify"):
-        return _answer(argv[0])
+    print_anything()
+    if argv == ["--serve"]:
+        return _serve(_take_standard_output())
+    if argv and argv[0] in ANSWERS:
+        return _answer(argv[0], _take_standard_output())
     if argv and argv[0] == "preflight":
         return _preflight(Path(argv[1]))
     parser = argparse.ArgumentParser(prog="python -m deit_ablate.worker")

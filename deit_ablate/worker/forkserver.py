@@ -1,8 +1,8 @@
 """Fork a child for each request: a warm process that has imported what children need, and never computes.
 
-Requests and answers are JSON lines on stdin and stdout: {"token", "argv", "environment"} in; {"token", "pid"} and, at
-the end, {"token", "code"} out (the exit code, or minus the signal). The server ends when its stdin closes; children
-that run then finish by themselves.
+Requests are JSON lines on stdin: {"token", "argv", "environment"}. Answers (see ``execution.answer_line``) are
+{"token", "pid"} and, at the end, {"token", "code"} (the exit code, or minus the signal). The server ends when its stdin
+closes; children that run then finish by themselves.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn
+
+from deit_ablate.execution import answer_line
 
 HELD = frozenset({signal.SIGTERM, signal.SIGINT})
 """Signals that a child starts with blocked: its ``main`` unblocks them once it has handlers."""
 
 
-def serve(main: Callable[[list[str]], int], check: Callable[[], None]) -> int:
+def serve(main: Callable[[list[str]], int], check: Callable[[], None], answers: IO[bytes]) -> int:
     """Serve until stdin closes. ``main`` is what a child runs; ``check`` is called before each fork."""
     gc.collect()
     gc.freeze()  # children share these pages instead of copying them at their first collection
-    answers = os.dup(1)
-    os.dup2(2, 1)
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -39,7 +39,8 @@ def serve(main: Callable[[list[str]], int], check: Callable[[], None]) -> int:
     partial = b""
 
     def say(message: dict[str, Any]) -> None:
-        os.write(answers, json.dumps(message).encode() + b"\n")
+        answers.write(answer_line(message))
+        answers.flush()
 
     while True:
         for key, _ in selector.select():
@@ -67,11 +68,11 @@ def serve(main: Callable[[list[str]], int], check: Callable[[], None]) -> int:
                 say({"token": request["token"], "pid": pid})
 
 
-def _become_child(request: dict[str, Any], main: Callable[[list[str]], int], answers: int) -> NoReturn:
+def _become_child(request: dict[str, Any], main: Callable[[list[str]], int], answers: IO[bytes]) -> NoReturn:
     """In the forked child: leave the server's session and pipes behind, run, and never return."""
     code = 1
     try:
-        os.close(answers)
+        answers.close()
         os.setsid()
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)

@@ -11,34 +11,28 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from deit_ablate import files
 from deit_ablate.errors import TrainError
 from deit_ablate.recipe import Recipe
-from deit_ablate.store import Attempt, Overtaken, Store
+from deit_ablate.store import Attempt, Overtaken
 from deit_ablate.train import checkpoint as checkpoints
 from deit_ablate.train.loop import Journal
+
+if TYPE_CHECKING:
+    from deit_ablate.worker.run import Task
 
 BEAT_SECONDS = 30.0
 CHECKPOINT_SECONDS = 600.0
 
 
 class FileJournal(Journal):
-    """The journal that writes one attempt's files. ``stop`` is set by signals, ``progress`` is shown in heartbeats."""
+    """The journal that writes one attempt's files."""
 
-    def __init__(
-        self,
-        store: Store,
-        run: str,
-        recipe: Recipe,
-        attempt: Attempt,
-        stop: threading.Event,
-        progress: dict[str, Any],
-    ) -> None:
-        self._store, self._run, self._attempt = store, run, attempt
+    def __init__(self, task: Task, recipe: Recipe, attempt: Attempt) -> None:
+        self._task, self._store, self._run, self._attempt = task, task.store, task.run, attempt
         self._data_id = recipe.data.id or recipe.data.name
-        self._stop, self._progress = stop, progress
         self._saved = time.monotonic()
         self._overtaken: str | None = None
         self.resumed_from: Path | None = None
@@ -76,17 +70,17 @@ class FileJournal(Journal):
         files.append_line(self._attempt.metrics, json.dumps(line))
 
     def progress(self, epoch: int, step: int, steps: int, loss: float) -> None:
-        self._progress["epoch"], self._progress["step"] = epoch, step
+        self._task.progress |= {"epoch": epoch, "step": step}
 
     def stop(self) -> bool:
         if self._overtaken:
             self._leave_if_overtaken()
-        return self._stop.is_set()
+        return self._task.stop.is_set()
 
     def _leave_if_overtaken(self) -> None:
         reason = self._store.overtaken(self._run, self._attempt)
         if reason in ("cancelled", "paused"):
-            self._stop.set()  # such a run keeps what it has: it saves, then stops
+            self._task.stop.set()  # such a run keeps what it has: it saves, then stops
         elif reason:
             raise Overtaken(reason)
 
@@ -98,7 +92,7 @@ class FileJournal(Journal):
         def beat() -> None:
             while True:
                 with contextlib.suppress(OSError):  # a full disk is the trainer's to report
-                    self._attempt.beat(**self._progress)
+                    self._attempt.beat(**self._task.reached)
                     self._overtaken = self._store.overtaken(self._run, self._attempt)
                 if ended.wait(BEAT_SECONDS):
                     return

@@ -47,12 +47,18 @@ class Task:
     """The ranks that train it together; None where there is only this process."""
     stop: threading.Event = field(default_factory=threading.Event)
     progress: dict[str, Any] = field(default_factory=dict)
-    """Epoch and step, for heartbeats."""
-    started: float = field(default_factory=time.time)
+    """Epoch and step."""
+    begun: float = field(default_factory=time.monotonic)
+    """By the clock that measures durations, which nobody sets; the other one is for stamps."""
 
     @property
     def first(self) -> bool:
         return self.group is None or self.group.first
+
+    @property
+    def reached(self) -> dict[str, Any]:
+        """How far this process has come, and in how many seconds: what a beat and an exit hold."""
+        return {**self.progress, "seconds": round(time.monotonic() - self.begun, 3)}
 
 
 def execute(task: Task) -> int:
@@ -71,7 +77,7 @@ def execute(task: Task) -> int:
         return _conclude(task, attempt, outcome, data) if task.first else 0
     except Overtaken as overtaken:
         message = "another finished it, it was cancelled, or a later attempt took over"
-        attempt.close(str(overtaken), message, **task.progress)
+        attempt.close(str(overtaken), message, **task.reached)
         print(f"left: {overtaken}", flush=True)
         return 0
     except Exception as error:
@@ -86,16 +92,17 @@ def _conclude(task: Task, attempt: Attempt, outcome: Outcome, data: dict[str, An
         _record(task, attempt, outcome, data)
         return 0
     how = task.store.overtaken(task.run, attempt) or _why_stopped()
-    attempt.close(how, "saved on a signal", **task.progress)
+    attempt.close(how, "saved on a signal", **task.reached)
     print(f"saved and stopped ({how})", flush=True)
     return 0 if how in ("cancelled", "paused") else SAVED
 
 
 def _why_stopped() -> str:
-    """Under a scheduler a signal means that the job's time is up, or that another job needs its place."""
+    """Under a scheduler a signal means that the job's time is up, or that another job needs its place. The deadline is
+    by the clock of this machine that nobody sets."""
     if "SLURM_JOB_ID" not in os.environ:
         return "interrupted"
-    return "time-limit" if time.time() > float(os.environ.get("DEIT_ABLATE_DEADLINE", "inf")) else "preempted"
+    return "time-limit" if time.monotonic() > float(os.environ.get("DEIT_ABLATE_DEADLINE", "inf")) else "preempted"
 
 
 def _join() -> Group | None:
@@ -206,7 +213,7 @@ def _fail(task: Task, attempt: Attempt, error: Exception) -> int:
     if how == "killed" and not task.first:
         return 1  # it is the first rank that has gone, or that says so
     try:
-        attempt.close(how, ("lost a rank: " if how == "killed" else "") + message[:2000], **task.progress)
+        attempt.close(how, ("lost a rank: " if how == "killed" else "") + message[:2000], **task.reached)
     except OSError as unwritten:
         # Nothing can be written: the launcher, which sees the exit code, records it for us.
         print(f"and could not write so: {unwritten}", file=sys.stderr, flush=True)
@@ -246,7 +253,7 @@ def _train(task: Task, attempt: Attempt) -> tuple[Outcome, dict[str, Any]]:
             )
         parents[role] = loop.Parent(_recipe(above, store), weights, parent["weights"])
     teacher = group.from_first(teachers.teacher_file(recipe, store.teacher_weights) if group.first else None)
-    journal = FileJournal(store, task.run, recipe, attempt, task.stop, task.progress)
+    journal = FileJournal(task, recipe, attempt)
     with journal.beating() if group.first else contextlib.nullcontext():
         outcome = loop.train(
             recipe,
@@ -311,7 +318,7 @@ def _record(task: Task, attempt: Attempt, outcome: Outcome, data: dict[str, Any]
     files.replace(attempt.arrays, buffer.getvalue())
     if reason := task.store.overtaken(task.run, attempt):
         raise Overtaken(reason)
-    seconds = time.time() - task.started
+    seconds = time.monotonic() - task.begun
     earlier = sum(before.seconds for before in task.store.attempts(task.run)[:-1])
     machine = hardware(outcome.cost.get("device", "cpu"))
     task.store.finish(
@@ -335,7 +342,7 @@ def _record(task: Task, attempt: Attempt, outcome: Outcome, data: dict[str, Any]
             "time": time.time(),
         },
     )
-    attempt.close("done", "")
+    attempt.close("done", **task.reached)
     split = "test" if outcome.metrics.get("test") else "validation"
     top1 = (outcome.metrics.get(split) or {}).get("top1", float("nan"))
     print(f"{outcome.status}: {split} top-1 {top1:.2f}", flush=True)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support import Command
+from support import TINY, Command
 
 from deit_ablate.cli.app import COMMANDS
 
@@ -87,3 +87,29 @@ def test_what_is_wrong_is_said_in_one_line_and_nothing_is_written(
     assert says in done.stderr
     assert "Traceback" not in done.stderr
     assert not (command.folder / "results").exists()
+
+
+@pytest.mark.parametrize(
+    "environment", [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}]
+)
+def test_what_an_output_cannot_show_is_a_question_mark(
+    cold_command: Command, sweep: Callable[..., Path], environment: dict[str, str]
+) -> None:
+    cold_command.environment.update(environment)
+    path = sweep("")
+    path.write_text(TINY + "title: Größe → λ\nseeds: 1\nvariants: {a: {}, b: {augment.mixup: 0.4}}\n", encoding="utf-8")
+    for arguments in (
+        ["plan", "tiny.yaml"],
+        ["run", "tiny.yaml"],
+        ["run", "tiny.yaml"],
+        ["status", "tiny"],
+        ["table", "tiny"],
+        ["show", "tiny:b:0"],
+        ["explain", "tiny:b"],
+        ["report", "tiny"],
+    ):
+        done = cold_command(*arguments)
+        assert "Traceback" not in done.stderr
+    assert "Gr??e" in cold_command("table", "tiny").stdout
+    assert "Größe → λ" in (cold_command.folder / "results" / "tiny" / "table.md").read_text(encoding="utf-8")
+    assert "expected one of a, b" in cold_command("run", "tiny.yaml", "--only", "ü", code=2).stderr

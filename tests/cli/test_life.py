@@ -31,6 +31,7 @@ def test_from_plan_to_table_and_on(cold_command: Command, sweep: Callable[..., P
     assert {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()} == {
         "plan.json",
         "seeds/1.json",
+        "made_from.json",
         "table.md",
         "table.csv",
         "table.tex",

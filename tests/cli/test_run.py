@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from support import DISTILL, TINY, Command, planned
+import pytest
+from support import DISTILL, TINY, Command, planned, wait_for
 
 from deit_ablate.store import Store
 
@@ -120,3 +122,29 @@ def test_a_recipe_in_the_foreground(command: Command) -> None:
     again = command("train", "recipe.yaml", "--set", "seed=3")
     assert "already" in again.stdout
     assert command("logs", report["run"][:8]).stdout in done.stdout
+
+
+def test_what_a_held_sweep_never_started_is_held_and_not_failed(command: Command, sweep: Callable[..., Path]) -> None:
+    sweep('seeds: 6\nvariants: {bad: {model: {name: "mylab:broken_until", options: {file: nowhere}}}}\n')
+    done = command("run", "tiny.yaml", "--parallel", "1", code=1)
+    assert len(re.findall(r"^bad:\d \([0-9a-f]{16}\): failed \(bad-recipe\)$", done.stdout, re.MULTILINE)) == 4
+    assert len(re.findall(r"^bad:\d \([0-9a-f]{16}\): held$", done.stdout, re.MULTILINE)) == 2
+    assert "tiny is held: its first 4 runs all ended as bad-recipe" in done.stdout
+
+
+@pytest.mark.parametrize("how", ["renamed", "removed"])
+def test_results_that_are_gone_are_one_line(
+    command: Command, sweep: Callable[..., Path], store: Store, how: str
+) -> None:
+    path = sweep("seeds: 3\nvariants: {a: {schedule.epochs: 3000}}\n")
+    runs = list(planned(path).runs)
+    launcher = command.start("run", "tiny.yaml", "--parallel", "1")
+    wait_for(lambda: any(map(store.history, runs)))
+    store.root.rename(command.folder / "gone")
+    if how == "removed":
+        shutil.rmtree(command.folder / "gone")
+    out, _ = launcher.communicate(timeout=120)
+    assert launcher.returncode == 1, out
+    assert "results/tiny/plan.json is gone: the results folder was removed or renamed while its runs were" in out
+    assert "Traceback" not in out
+    assert not store.root.exists(), "nothing begins anew in its place"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import re
 import signal
 import subprocess
 import time
@@ -12,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support import INTERRUPTED, result, worker_pid
+from support import INTERRUPTED, Command, result, worker_pid
 
 from deit_ablate.launch.jobs import Report
 from deit_ablate.store import Store, cleanup
@@ -107,3 +108,38 @@ def test_a_full_disk_is_said_and_nothing_is_lost(
         assert result(store, run) == undisturbed["result"]
     finally:
         subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_durations_are_not_those_of_a_clock_that_somebody_sets(
+    cold_command: Command, sweep: Callable[..., Path]
+) -> None:
+    """The clock falls an hour behind each time that it is read."""
+    folder = cold_command.folder / "site"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(
+        "import itertools, time\nnow = itertools.count(int(time.time()), -3600)\ntime.time = lambda: float(next(now))\n"
+    )
+    cold_command.environment["PYTHONPATH"] = str(folder)
+    sweep("seeds: 1\nvariants: {a: {}}\n")
+    done = cold_command("run", "tiny.yaml").stdout
+    assert re.search(r" in \d+ s", done), done
+    store = Store(cold_command.folder / "results")
+    (run,) = store.runs()
+    outcome = store.outcome(run)
+    assert outcome
+    assert 0 < outcome["cost"]["wall_seconds"] <= outcome["cost"]["wall_seconds_all_attempts"]
+
+
+def test_a_runs_time_is_that_of_all_its_attempts(
+    launch: Callable[..., Report], store: Store, sweep: Callable[..., Path], undisturbed: dict[str, object]
+) -> None:
+    path, run = sweep(INTERRUPTED), str(undisturbed["run"])
+    launch(path, stop=lambda: bool(store.history(run)))
+    first = store.attempts(run)[0].seconds
+    launch(path)
+    outcome = store.outcome(run)
+    assert outcome
+    cost = outcome["cost"]
+    earlier = first if outcome["attempt"] > 1 else 0.0
+    assert cost["wall_seconds_all_attempts"] == pytest.approx(cost["wall_seconds"] + earlier)
+    assert first > 0

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 from deit_ablate import files
-from deit_ablate.errors import Damaged, InputError
+from deit_ablate.errors import InputError
 from deit_ablate.report.frame import NoSweep
+from deit_ablate.report.fresh import is_current, made_from, note
 from deit_ablate.report.html import content, words
 from deit_ablate.report.html.markup import Cell, Grid, Say, render, stamp
 from deit_ablate.report.html.page import NAME, written
@@ -32,17 +31,19 @@ class Written:
 
 
 def write_index(store: Store, *, redact: bool = False) -> Written:
-    """Write results/index.html, and report.html of every sweep where it is missing, older than the sweep's records,
-    made by another version, or made with other things left out."""
+    """Write results/index.html, and report.html of every sweep where it is missing, made from other records than there
+    are now, by another version, or with other things left out."""
     lines: list[Sequence[str | Cell]] = []
     pages, unreadable = [], {}
     say = Say(Redactor() if redact else None)
     for sweep in store.sweeps.names():
         try:
+            now = made_from(store, sweep)
             made = content.read(summarize(store, sweep), redact=redact)
             path = store.sweeps.folder(sweep) / NAME
-            if not _fresh(store, sweep, path, redact):
+            if not (_same_stamp(path, redact) and is_current(store, sweep, NAME, now)):
                 files.replace(path, written(made).encode())
+                note(store, sweep, NAME, now)
                 pages.append(path)
             lines.append(_line(made))
         except (NoSweep, InputError, OSError) as error:
@@ -69,24 +70,9 @@ def _line(made: content.Content) -> Sequence[str | Cell]:
     ]
 
 
-def _fresh(store: Store, sweep: str, path: Path, redact: bool) -> bool:
+def _same_stamp(path: Path, redact: bool) -> bool:
     try:
         with open(path, encoding="utf-8", errors="replace") as handle:
-            if f'content="{stamp(redact)}"' not in handle.read(2000):
-                return False
-        return path.stat().st_mtime > max(_times(store, sweep, store.sweeps.plan(sweep) or {"cells": []}))
-    except (OSError, Damaged):
+            return f'content="{stamp(redact)}"' in handle.read(2000)
+    except OSError:
         return False
-
-
-def _times(store: Store, sweep: str, plan: Mapping[str, Any]) -> Iterable[float]:
-    """When the files changed that a page is made of. A run that is over has one that matters."""
-    yield (store.sweeps.folder(sweep) / "plan.json").stat().st_mtime
-    for run in {run for *_, run in plan["cells"]}:
-        outcome = store.run(run) / "outcome.json"
-        if outcome.exists():
-            yield outcome.stat().st_mtime
-        elif store.run(run).exists():
-            for folder, _, names in os.walk(store.run(run)):
-                yield os.stat(folder).st_mtime
-                yield from (os.stat(os.path.join(folder, name)).st_mtime for name in names if name != "beat")

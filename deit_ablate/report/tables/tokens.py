@@ -163,7 +163,7 @@ class Published:
 
 def published() -> list[Published]:
     """The paper's numbers, from analysis/paper/token_similarity.csv."""
-    with open(shipped.folder("analysis") / "paper" / "token_similarity.csv", newline="") as handle:
+    with open(shipped.folder("analysis") / "paper" / "token_similarity.csv", newline="", encoding="utf-8") as handle:
         return [Published(**{**line, "cosine": float(line["cosine"])}) for line in csv.DictReader(handle)]  # type: ignore[arg-type]
 
 

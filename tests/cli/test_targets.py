@@ -1,0 +1,74 @@
+"""A sweep is named, or given by its file: every command takes both."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support import DISTILL, TINY, Command
+
+from deit_ablate.store import Store
+
+NAMED = [
+    ["status", "{}"],
+    ["show", "{}:soft:0"],
+    ["logs", "{}:soft:0"],
+    ["diff", "{}:soft:0", "{}:none:0"],
+    ["table", "{}"],
+    ["figure", "{}"],
+    ["report", "{}"],
+    ["export", "{}"],
+    ["explain", "{}:soft"],
+    ["disagree", "{}"],
+    ["tokens", "{}:token"],
+    ["keep", "{}"],
+    ["verify", "{}:soft:0"],
+    ["retry", "{}"],
+    ["cancel", "{}"],
+    ["train", "{}:soft:0:student"],
+    ["forget", "{}:soft:0", "--yes"],
+]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, warm_python: list[str]) -> Command:
+    made = Command(tmp_path_factory.mktemp("trained"), warm_python)
+    (made.folder / "sweeps").mkdir()
+    (made.folder / "sweeps" / "tiny.yaml").write_text(TINY + DISTILL % ("small_convnet", "{}"))
+    made("run", "sweeps/tiny.yaml")
+    return made
+
+
+@pytest.mark.parametrize("arguments", NAMED, ids=lambda arguments: arguments[0])
+def test_a_command_takes_the_file_of_a_sweep_as_it_takes_its_name(trained: Command, arguments: list[str]) -> None:
+    by_name = trained(*(argument.format("tiny") for argument in arguments), code=None)
+    by_file = trained(*(argument.format("sweeps/tiny.yaml") for argument in arguments), code=None)
+    assert "no sweep" not in by_name.stderr
+    assert "no run" not in by_name.stderr
+    if arguments[0] == "forget":  # again, before it has been trained again
+        assert "has not started yet" in by_file.stderr
+    else:
+        found = (by_file.returncode, by_file.stderr, by_file.stdout)
+        assert found == (by_name.returncode, by_name.stderr, by_name.stdout)
+
+
+def test_of_several_studies_of_a_file_the_one_of_its_name_is_meant(
+    command: Command, sweep: Callable[..., Path], store: Store
+) -> None:
+    path = sweep("seeds: 1\nvariants: {a: {}}\n")
+    command("run", "tiny.yaml", "--set", "augment.mixup=0")
+    (changed,) = store.sweeps.names()
+    assert command("table", "tiny.yaml").stdout == command("table", changed).stdout
+    command("run", "tiny.yaml", "--name", "other")
+    said = command("table", "tiny.yaml", code=2).stderr
+    assert f"tiny.yaml: 2 studies of it were run; expected other or {changed}" in said
+    command("run", "tiny.yaml")
+    assert "# tiny," in command("table", "tiny.yaml").stdout
+    (command.folder / "elsewhere").mkdir()
+    other = command.folder / "elsewhere" / "tiny.yaml"
+    other.write_text(path.read_text())
+    assert "elsewhere/tiny.yaml: no sweep of this file in results" in command("status", str(other), code=2).stderr
+    path.unlink()
+    assert json.loads(command("status", str(other), "--json").stdout), "a file that moved is no other file"
