@@ -10,6 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from deit_ablate.identity import UNREAD, unread
+from deit_ablate.recipe import Recipe
+from deit_ablate.sweep.yaml import Node
+
 FOLLOWS: dict[str, tuple[tuple[str, ...], str]] = {
     "effective_lr": (("optimizer.name", "optimizer.base_lr"), "effective learning rate"),
     "steps_per_epoch": (("schedule.batch_size", "data"), "steps an epoch"),
@@ -43,9 +47,11 @@ RECORDED: dict[str, tuple[tuple[str, ...], str]] = {
 }
 """The same of what runs record."""
 
-PART_OF = {"distill.alpha": "distill.type", "distill.tau": "distill.type", "distill.normalisation": "distill.type"}
-"""Keys that another key declares too: each distillation type has its own weight of the teacher. So do the options of a
-model or an optimizer."""
+PART_OF: dict[str, set[str]] = {}
+"""Key -> keys that declare it too: those that may switch it off or on (each distillation type has its own weight of the
+teacher). So do the names of a model and an optimizer for their options."""
+for _rule in UNREAD:
+    PART_OF.setdefault(_rule.key, set()).update(f"{_rule.block}.{name}" for name in _rule.by)
 
 
 @dataclass(frozen=True)
@@ -66,7 +72,11 @@ def planned_undeclared(
 ) -> list[Undeclared]:
     """What a plan shows: recipe keys that differ without being declared (such as an optimizer's default rate, where
     only its name is), and what follows from the recipe (``differs`` and ``follows``: key -> (baseline's, row's))."""
-    keys = [Undeclared(row, key, *pair) for key, pair in differs.items() if not _declared(key, declares)]
+    keys = [
+        Undeclared(row, key, *pair)
+        for key, pair in differs.items()
+        if not _declared(key, declares) and PART_OF.get(key, set()).isdisjoint(declares)
+    ]
     derived = [
         Undeclared(row, FOLLOWS[key][1], *pair)
         for key, pair in follows.items()
@@ -89,8 +99,25 @@ def recorded_undeclared(
     return found
 
 
+def without_effect(recipe: Recipe, node: Node, keys: Iterable[str]) -> dict[str, str]:
+    """Which of these keys the trainer does not read in this recipe -> in words, with what switches them off and where
+    that is written (in ``node``)."""
+    found: dict[str, str] = {}
+    wanted = set(keys)
+    for rule in unread(recipe):
+        if rule.key in wanted:
+            reasons = []
+            for name in rule.by:
+                file, line, _ = node.locate((rule.block, name))
+                place = f" ({file}:{line})" if line and node.has((rule.block, name)) else ""
+                value = value_words(getattr(getattr(recipe, rule.block), name))
+                reasons.append(f"{rule.block}.{name} is {value}{place}")
+            found.setdefault(rule.key, f"{rule.key} has no effect where {' and '.join(reasons)}")
+    return found
+
+
 def _declared(key: str, declares: Sequence[str]) -> bool:
-    if PART_OF.get(key) in declares or (".options." in key and f"{key.partition('.')[0]}.name" in declares):
+    if ".options." in key and f"{key.partition('.')[0]}.name" in declares:
         return True
     return any(key == other or key.startswith(f"{other}.") or other.startswith(f"{key}.") for other in declares)
 

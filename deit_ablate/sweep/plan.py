@@ -15,7 +15,7 @@ from deit_ablate.errors import InputError, unknown_name
 from deit_ablate.identity import canonical, derived, difference, run_id
 from deit_ablate.names import fact
 from deit_ablate.recipe import Recipe, flatten
-from deit_ablate.sweep.confounds import Undeclared, planned_undeclared
+from deit_ablate.sweep.confounds import Undeclared, planned_undeclared, without_effect
 from deit_ablate.sweep.names import Answers, check_names, modules
 from deit_ablate.sweep.overrides import check_keys, layer, to_recipe, weights_path
 from deit_ablate.sweep.profiles import load_profile
@@ -195,7 +195,8 @@ def make_plan(sweep: Sweep, answers: Answers | None = None) -> Plan:
     wanted = {cell.run for cell in cells}
     rows = tuple(_rows(sweep, recipes))
     plan = Plan(sweep, {id_: run for id_, run in runs.items() if id_ in wanted}, tuple(cells), rows, written)
-    _check_duplicates(plan)
+    if sweep.search is None:  # rows may differ in what is searched, and searches may find the same
+        _check_effects(plan, recipes, nodes)
     return plan
 
 
@@ -345,22 +346,42 @@ def _check_figures(sweep: Sweep, recipes: Mapping[tuple[str, str], Recipe]) -> N
                     )
 
 
-def _check_duplicates(plan: Plan) -> None:
+def _check_effects(
+    plan: Plan, recipes: Mapping[tuple[str, str], Recipe], nodes: Mapping[str, Mapping[str, Node]]
+) -> None:
+    """Refuse a row that is the training of an earlier one, and one that sets nothing that is read."""
     sweep = plan.sweep
-    if sweep.search is not None:
-        return  # rows may differ in what is searched, and searches may find the same
     final, seed = sweep.final.name, sweep.final.seeds[0]
     first = {cell.variant: cell.run for cell in plan.cells if cell.stage == final and cell.seed == seed}
-    seen: dict[tuple[str, str | None], str] = {}
+    seen: dict[tuple[str, str | None], Variant] = {}
     for variant in sweep.variants:
-        before = seen.setdefault((first[variant.name], variant.shows), variant.name)
-        if before != variant.name:
+        before = seen.setdefault((first[variant.name], variant.shows), variant)
+        problem = "" if before is variant else f"the row {variant.name!r} is the same training as {before.name!r}"
+        unread: dict[str, str] = {}
+        nothing = not problem and variant.shows is None
+        for row in (variant, before) if problem else (variant,):
+            for stage, keys in _sets(sweep, row).items():
+                found = without_effect(recipes[row.name, stage], nodes[row.name][stage], keys)
+                unread |= found
+                nothing = nothing and len(found) == len(keys)
+        if problem or (nothing and unread):
             raise InputError(
-                f"the row {variant.name!r} is the same training as {before!r}",
+                "; ".join([problem or f"the row {variant.name!r} changes nothing", *unread.values()]),
                 where=variant.where,
                 key=sweep.kind,
-                expected="rows that differ (two figures of one run: `shows`)",
+                expected="rows that differ (two figures of one run: `shows`)" if problem else "a key that is read",
             )
+
+
+def _sets(sweep: Sweep, variant: Variant) -> dict[str, set[str]]:
+    """Stage -> the recipe's keys that a row sets in it."""
+    over = {stage: [variant.overrides, variant.by_profile] for stage in sweep.lineage()}
+    for stage, node in variant.by_stage.items():
+        over.setdefault(stage, []).append(node)
+    return {
+        stage: {key for node in nodes if node is not None for key, _ in flatten(node.plain())}
+        for stage, nodes in over.items()
+    }
 
 
 def single_run(path: Path, sets: Sequence[str]) -> Run:

@@ -42,6 +42,13 @@ class Node:
     def items(self) -> Iterator[tuple[str, Node]]:
         yield from (self.value or {}).items()
 
+    def has(self, path: Sequence[str]) -> bool:
+        """Whether a value is written at ``path``."""
+        node: Node | None = self
+        for step in path:
+            node = node.get(step) if node is not None else None
+        return node is not None
+
     def locate(self, path: Sequence[str | int], *, at_key: bool = False) -> Position:
         """The position of the value at ``path``, or of the deepest existing one on the way."""
         node = self

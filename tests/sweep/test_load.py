@@ -56,6 +56,26 @@ BAD = {
         ":3:47",
         "the same training as 'b'",
     ),
+    "a row whose key is switched off": (
+        "variants: {a: {}, b: {augment.color_jitter: 0.1}}",
+        ":3:19",
+        "the same training as 'a'; augment.color_jitter has no effect where augment.auto_augment is rand",
+    ),
+    "rows that differ in what both switch off": (
+        "variants: {a: {augment.crop: none}, b: {augment: {crop: none,\n  crop_scale: [0.5, 1]}}}",
+        ":3:37",
+        "augment.crop_scale has no effect where augment.crop is none ({file}:3)",
+    ),
+    "two ways to mix nothing": (
+        "variants: {a: {augment.mix_prob: 0}, b: {augment: {mixup: 0, cutmix: 0, mix_prob: 0.3}}}",
+        ":3:38",
+        "augment.mix_prob has no effect where augment.mixup is 0 ({file}:3) and augment.cutmix is 0 ({file}:3)",
+    ),
+    "a row that sets only what is switched off": (
+        "variants: {a: {augment.mixup: 0}, b: {schedule: {warmup_lr: 1e-3}}}\nrecipe: {schedule.warmup_epochs: 0}",
+        ":3:35",
+        "'b' changes nothing; schedule.warmup_lr has no effect where schedule.warmup_epochs is 0 ({file}:4)",
+    ),
     "an empty sweep": ("variants: {}", ":3:1", "an empty sweep"),
     "no kind of sweep": ("", ":1:1", "exactly one of variants, grid"),
     "two kinds of sweep": ("variants: {a: {}}\ngrid: {augment.mixup: [0, 1]}", ":4:1", "exactly one of"),
@@ -109,7 +129,7 @@ def test_bad_input_gets_one_message_with_its_place(tmp_path: Path, case: str) ->
     with pytest.raises(InputError) as caught:
         planned(path)
     assert f"{path}{place}: " in str(caught.value) + " "
-    assert says in str(caught.value)
+    assert says.replace("{file}", str(path)) in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
