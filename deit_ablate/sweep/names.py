@@ -8,9 +8,9 @@ import subprocess
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from deit_ablate.errors import InputError, Position, did_you_mean
+from deit_ablate.errors import InputError, unknown_name
 from deit_ablate.execution import worker_command
-from deit_ablate.names import names
+from deit_ablate.names import misfit, names
 from deit_ablate.recipe import Recipe
 from deit_ablate.sweep.overrides import dotted
 from deit_ablate.sweep.yaml import Node
@@ -26,6 +26,11 @@ class Named(NamedTuple):
     key: tuple[str | int, ...]
     name: str
     options: Mapping[str, Any] = {}
+
+    def place(self, option: str) -> tuple[str | int, ...]:
+        """Where in the recipe one of its options is."""
+        block = self.key if self.kind == "augmentations" else self.key[:-1]
+        return (*block, "options", option)
 
 
 def _named(recipe: Recipe) -> Iterator[Named]:
@@ -51,7 +56,7 @@ def check_names(
 
     Recipes are by (variant, stage), ``nodes`` say where they are written. Raises InputError at the line of a name.
     """
-    questions: dict[str, tuple[Named, Position]] = {}
+    questions: dict[str, tuple[Named, Node]] = {}
     seen: set[tuple[int, ...]] = set()
     for (variant, stage), recipe in recipes.items():
         blocks = tuple(map(id, (recipe.model, recipe.optimizer, recipe.distill, recipe.data, recipe.augment)))
@@ -59,18 +64,20 @@ def check_names(
             continue
         seen.add(blocks)
         for named in _named(recipe):
-            where = nodes[variant][stage].locate(named.key)
-            if not _known(named, recipe, where):
-                questions.setdefault(_question(named, recipe), (named, where))
+            node = nodes[variant][stage]
+            if not _known(named, recipe, node):
+                questions.setdefault(_question(named, recipe), (named, node))
     unknown = [question for question in questions if question not in answers]
     if unknown:
         answers.update(zip(unknown, ask_worker([json.loads(question) for question in unknown]), strict=True))
     sources: dict[str, str] = {}
-    for question, (named, where) in questions.items():
+    for question, (named, node) in questions.items():
         answer = answers[question]
         if not answer["ok"]:
-            expected = answer.get("expected") or ""
-            raise InputError(answer["error"], where=where, key=dotted(named.key), expected=expected)
+            key = named.place(answer["option"]) if answer.get("option") else named.key
+            raise InputError(
+                answer["error"], where=node.locate(key), key=dotted(key), expected=answer.get("expected") or ""
+            )
         if answer.get("source_sha256"):
             sources[named.name] = answer["source_sha256"]
     return sources
@@ -83,31 +90,35 @@ def _question(named: Named, recipe: Recipe) -> str:
     return json.dumps(request, sort_keys=True)
 
 
-def _known(named: Named, recipe: Recipe, where: Position) -> bool:
+def _known(named: Named, recipe: Recipe, node: Node) -> bool:
     """Whether names.json alone can say that this exists; else the worker is asked. Raises InputError where it can say
     that it does not."""
     if named.key == ("distill", "teacher"):
         if ":" in named.name or named.name in names()["models"]:
             raise InputError(
                 f"{named.name!r} is no pretrained model of timm's",
-                where=where,
+                where=node.locate(named.key),
                 key=dotted(named.key),
                 expected="a name such as regnety_160.deit_in1k (a custom model teaches as a stage)",
             )
         if recipe.distill.teacher_resolution is None and named.name in _timm("timm_pretrained"):
             return True
     known = names().get(named.kind, {}).get(named.name)
-    if known is None:
-        return named.kind == "models" and not named.options and named.name in _timm("timm_models")
-    options = known.get("options")
-    for option in named.options if options is not None else ():
-        if option not in options:
-            raise InputError(
-                f"{named.name} has no option {option!r}{did_you_mean(option, options)}; it has {', '.join(options)}",
-                where=where,
-                key=dotted(named.key),
-            )
-    return True
+    _check_options(named, (known or {}).get("options", {"**": "unknown"}), node)
+    return known is not None or (named.kind == "models" and not named.options and named.name in _timm("timm_models"))
+
+
+def _check_options(named: Named, kinds: Mapping[str, str], node: Node) -> None:
+    """Refuse options that are not known, and values of another kind, at their own line."""
+    for option, value in named.options.items():
+        path = named.place(option)
+        kind = kinds.get(option, kinds.get("**"))
+        if kind is None:
+            place, problem = node.locate(path, at_key=True), f"{named.name} has no option"
+            raise unknown_name(problem, option, list(kinds), where=place, key=dotted(path))
+        if expected := misfit(kind, value):
+            place = node.locate(path)
+            raise InputError(f"got {json.dumps(value)}", where=place, key=dotted(path), expected=expected)
 
 
 @functools.cache

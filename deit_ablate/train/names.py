@@ -28,7 +28,7 @@ from deit_ablate.train.distill import DISTILLATIONS, Distillation, distillation_
 from deit_ablate.train.mixing import MIXINGS
 from deit_ablate.train.model import MODELS, Shape, build_model
 from deit_ablate.train.optim import OPTIMIZERS, optimizer_options, timm_optimizers
-from deit_ablate.train.registry import check_options, load, option_names, source_sha256
+from deit_ablate.train.registry import OptionError, check_options, load, option_kinds, source_sha256
 
 Facts = dict[str, Any]
 SOURCES = (augment, distill, mixing, model, optim, registry, sets, sys.modules[__name__])
@@ -41,7 +41,7 @@ def offered() -> Facts:
     return {
         "sources": hashes(Path(str(module.__file__)).relative_to(PACKAGE).as_posix() for module in SOURCES),
         "timm": timm.__version__,
-        "models": {name: {"options": option_names(function, skip=("shape",))} for name, function in MODELS.items()},
+        "models": {name: {"options": option_kinds(function, skip=("shape",))} for name, function in MODELS.items()},
         "timm_models": sorted(timm.list_models()),
         "timm_pretrained": sorted(timm.list_models(pretrained=True)),
         "optimizers": {name: _optimizer_facts(name) for name in sorted(KINDS["optimizers"].known())},
@@ -62,7 +62,8 @@ def _fields() -> Iterator[tuple[str, Facts]]:
 def ask(requests: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """An answer to each request {"kind": one of KINDS, "name", "options", ...}.
 
-    An answer has "ok", "error" (None where ok), "expected" (the options or the nearest name, or None), "nearest",
+    An answer has "ok", "error" (None where ok), "option" (the one at fault, or None), "expected" and "nearest" (the
+    nearest name, or None),
     "source_sha256" (of the module in ``module:function``, else None) and "facts" (what ``names.json`` would hold).
     ``resolution`` in a request of a model is the size that it must take (224 where absent).
     """
@@ -71,7 +72,7 @@ def ask(requests: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _answer(request: dict[str, Any]) -> dict[str, Any]:
     name, kind = request["name"], KINDS.get(request["kind"])
-    answer: dict[str, Any] = dict.fromkeys(("error", "expected", "nearest", "source_sha256"))
+    answer: dict[str, Any] = dict.fromkeys(("error", "option", "expected", "nearest", "source_sha256"))
     answer |= {"ok": False, "facts": {}}
     try:
         if kind is None:
@@ -82,6 +83,7 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
         answer["ok"] = True
     except TrainError as error:
         answer["error"] = str(error)
+        answer["option"] = error.option if isinstance(error, OptionError) else None
         if kind is not None and ":" not in name and name not in (known := kind.known()):
             answer["nearest"] = nearest(name, known)
             answer["expected"] = f"a name such as {answer['nearest']}" if answer["nearest"] else None
@@ -102,7 +104,7 @@ def _model(request: dict[str, Any]) -> Facts:
             built = build_model(name, options, shape, check=False)
     finally:
         logging.disable(logging.NOTSET)
-    known = option_names(load(name), skip=("shape",)) if ":" in name else None
+    known = option_kinds(load(name), skip=("shape",)) if ":" in name else None
     return {"options": known, "parameters": sum(parameter.numel() for parameter in built.parameters())}
 
 

@@ -102,8 +102,35 @@ BAD = {
     "an optimizer without a rate": ("variants:\n  a: {optimizer.name: sgd}", ":4:23", "base_lr beside the name"),
     "an option that it does not have": (
         "variants: {a: {optimizer: {name: sgd, base_lr: 1, options: {momentun: 1}}}}",
-        ":3:34",
+        ":3:61",
         "did you mean 'momentum'?",
+    ),
+    "an option that YAML 1.2 reads as text": (
+        "variants: {a: {optimizer: {name: sgd, base_lr: 1, options: {nesterov: no}}}}",
+        ":3:71",
+        'optimizer.options.nesterov: got "no"; expected true or false (YAML 1.2 writes true and false)',
+    ),
+    "a truth value in quotes": (
+        'variants: {a: {model.options.qkv_bias: "false"}}',
+        ":3:40",
+        'got "false"; expected true or false (write it without quotes)',
+    ),
+    "a number in quotes": (
+        'variants: {a: {optimizer.options: {betas: [0.9, "0.999"]}}}',
+        ":3:43",
+        "expected a list, each a number (write it without quotes)",
+    ),
+    "a truth value for a number": ("variants: {a: {optimizer.options.eps: true}}", ":3:39", "expected a number"),
+    "a fraction for a whole number": ("variants: {a: {model.options.depth: 2.5}}", ":3:37", "expected a whole number"),
+    "text in the options of a model that is not known": (
+        "variants: {a: {model: {name: resnet18, options: {zero_init_last: off}}}}",
+        ":3:66",
+        "expected true, false or a number (YAML 1.2 writes true and false)",
+    ),
+    "text in the options of a sampler": (
+        "search: {space: {augment.mixup: [0, 1]}, sampler_options: {multivariate: no}}",
+        ":3:74",
+        "YAML 1.2 writes true and false",
     ),
     "distillation without a teacher": ("variants: {a: {distill.type: hard}}", ":3:30", "needs a teacher"),
     "a data set without an id": ("variants: {a: {data: {name: imagefolder}}}", ":3:22", "flowers-v1"),
