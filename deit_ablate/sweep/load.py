@@ -17,7 +17,7 @@ from pathlib import Path
 from deit_ablate.errors import InputError, unknown_name
 from deit_ablate.execution import Execution
 from deit_ablate.sweep.fields import NAME, RESERVED, SweepFile
-from deit_ablate.sweep.overrides import check_keys, layer, validate
+from deit_ablate.sweep.overrides import check_layer, layer, validate
 from deit_ablate.sweep.profiles import check_by_profile, load_profile, read_by_profile, split_stages
 from deit_ablate.sweep.rows import KINDS, Row
 from deit_ablate.sweep.space import read_search
@@ -51,7 +51,7 @@ def load_sweep(
 
     if (recipe := node.get("recipe")) is not None:
         recipe = expand_dotted(recipe)
-        check_keys(recipe, prefix="recipe.")
+        check_layer(recipe, prefix="recipe.")
         base = layer(base, recipe)
     base = layer(base, over.get("recipe"))
     default_seeds = CONFIRMED_SEEDS if parsed.search and "seeds" not in parsed.model_fields_set else parsed.seeds
@@ -68,6 +68,8 @@ def load_sweep(
     if baseline is not None and baseline not in rows:
         raise unknown_name("no row", baseline, rows, where=node.locate(("baseline",)), key="baseline")
     check_by_profile(by_profile, rows, names, parsed.search is not None)
+    for other in by_profile.values():
+        read_search(node, other.get("search"), rows, stages[-1].seeds)
     given = {key: getattr(parsed.execution, key) for key in parsed.execution.model_fields_set}
     return Sweep(
         name=name or _folder(stem, profile if profile != parsed.profile else None, sets),
@@ -111,10 +113,10 @@ def _set(base: Node, stages: tuple[Stage, ...], given: Node) -> tuple[Node, tupl
     """One ``--set`` over the recipe of all rows, or over that of the stage with whose name its key begins."""
     stage = next((stage for stage in stages if stage.name in given.value), None)
     if stage is None:
-        check_keys(given)
+        check_layer(given)
         return layer(base, given), stages
     part = given.value[stage.name]
-    check_keys(part, prefix=f"{stage.name}.")
+    check_layer(part, prefix=f"{stage.name}.")
     changed = replace(stage, overrides=layer(stage.overrides, part))
     return base, tuple(changed if other is stage else other for other in stages)
 
@@ -175,9 +177,9 @@ def _variant(kind: str, row: Row, stages: Sequence[str], over: Node | None) -> V
             expected = "class, distillation or ema"
             raise InputError(f"got {shows.value!r}", where=shows.where, key=f"{key}.shows", expected=expected)
         whole = Node({name: part for name, part in whole.items() if name != "shows"}, whole.where, whole.keys)
-    check_keys(whole, prefix=f"{key}.")
+    check_layer(whole, prefix=f"{key}.")
     for stage, part in by_stage.items():
-        check_keys(part, prefix=f"{key}.{stage}.")
+        check_layer(part, prefix=f"{key}.{stage}.")
     if over is not None:
         over, above = split_stages(over, stages)
         by_stage = _over_stages(by_stage, above)

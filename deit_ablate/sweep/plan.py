@@ -17,7 +17,7 @@ from deit_ablate.names import fact
 from deit_ablate.recipe import Recipe, flatten
 from deit_ablate.sweep.confounds import Undeclared, planned_undeclared, without_effect
 from deit_ablate.sweep.names import Answers, check_names, modules
-from deit_ablate.sweep.overrides import check_keys, layer, to_recipe, weights_path
+from deit_ablate.sweep.overrides import check_layer, layer, to_recipe, weights_path
 from deit_ablate.sweep.profiles import load_profile
 from deit_ablate.sweep.stages import Stage
 from deit_ablate.sweep.sweep import Sweep, Variant
@@ -400,7 +400,7 @@ def single_run(path: Path, sets: Sequence[str]) -> Run:
         base, _ = load_profile(str(profile.value), path.parent, profile.where)
     blocks = Node({key: child for key, child in node.items() if key != "profile"}, node.where, node.keys)
     for upper in (expand_dotted(blocks), *map(assignment, sets)):
-        check_keys(upper, extra=("seed",))
+        check_layer(upper, extra=("seed",))
         base = layer(base, upper)
     seeds = (to_recipe(base).seed,)
     sweep = Sweep("", path, base, (Stage("", empty, seeds=seeds),), (Variant("", node.where, empty),))

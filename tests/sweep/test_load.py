@@ -88,6 +88,37 @@ BAD = {
         ":4:25",
         "did you mean 'sgd'?",
     ),
+    "a wrong value under another profile": (
+        "variants: {a: {}}\nby_profile: {imagenet: {a: {optimizer.base_lr: abc}}}",
+        ":4:48",
+        'by_profile.imagenet.a.optimizer.base_lr: got "abc"; expected a valid number',
+    ),
+    "a wrong option under another profile": (
+        "variants: {a: {}}\nby_profile: {imagenet: {a: {optimizer: {name: lion, options: {caution: 3}}}}}",
+        ":4:72",
+        "by_profile.imagenet.a.optimizer.options.caution: got 3; expected true or false",
+    ),
+    "text for an option under another profile": (
+        "variants: {a: {}}\nby_profile: {imagenet: {recipe: {model.options.qkv_bias: no}}}",
+        ":4:58",
+        "YAML 1.2 writes true and false",
+    ),
+    "a wrong value in a stage's row under another profile": (
+        "stages: {t: {}}\nvariants: {a: {}}\nby_profile: {imagenet: {a: {t: {precision: fp8}}}}",
+        ":5:44",
+        "by_profile.imagenet.a.t.precision: ",
+    ),
+    "a wrong search under another profile": (
+        "search: {space: {augment.mixup: [0, 1]}}\n"
+        "by_profile: {imagenet: {search: {space: {optimizer.base_lr: {low: 2, high: 1}}}}}",
+        ":4:61",
+        "low below high",
+    ),
+    "a wrong value that each row overrides": (
+        "variants: {a: {augment.mixup: 0.3}}\nrecipe: {augment.mixup: abc}",
+        ":4:25",
+        'recipe.augment.mixup: got "abc"',
+    ),
     "an axis without values": ("grid: {augment.mixup: 3}", ":3:8", "a list of values"),
     "axes of unequal length": ("zip: {augment.mixup: [0, 1], augment.cutmix: [1]}", ":3:30", "lists of equal length"),
     "a switch without an off value": ("leave_one_out: [augment.mixpu]", ":3:17", "did you mean 'augment.mixup'?"),
