@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -17,6 +17,8 @@ from deit_ablate.names import fact, misfit, names
 from deit_ablate.recipe import BLOCKS, RESETS, Block, Recipe, fields_of
 from deit_ablate.sweep.yaml import Node, merge, placed
 
+PROFILES = "profiles"
+"""The folder of profiles, beside a sweep file and in the package."""
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -205,6 +207,25 @@ def layer(lower: Node, upper: Node | None) -> Node:
     return merge(lower, upper)
 
 
+def disagreement(node: Node, keys: Sequence[str], problem: str, expected: str = "") -> InputError:
+    """Keys of merged layers that do not go together: an error at the one that the user wrote in the most specific
+    layer, which says where the others are written. Of those that are equal in this the first."""
+
+    def place(key: str) -> tuple[int, ...]:
+        file, line, column = node.locate(key.split("."))
+        if not node.has(key.split(".")):
+            return (0,)
+        if line and Path(file).parent.name == PROFILES:
+            return (1,)
+        return (3, line, column) if line else (2,)  # --set is below the rows
+
+    key = max(keys, key=place)
+    written = [other for other in keys if other != key and node.has(other.split("."))]
+    beside = [f"{other} in {InputError('', where=node.locate(other.split('.'))).place}" for other in written]
+    text = f"{problem} (beside {', '.join(beside)})" if beside else problem
+    return InputError(text, where=node.locate(key.split(".")), key=key, expected=expected)
+
+
 def to_recipe(node: Node) -> Recipe:
     """Validate merged layers as one recipe. Raises InputError at the line that is at fault."""
     check_layer(node, extra=("seed",))
@@ -215,8 +236,8 @@ def to_recipe(node: Node) -> Recipe:
         parsed = validate(Recipe, Node(scalars, node.where, node.keys))
         values |= {"precision": parsed.precision, "seed": parsed.seed}
     recipe = Recipe.model_construct(**values)
-    for key, problem, expected in recipe.check():
-        raise InputError(problem, where=node.locate(key.split(".")), key=key, expected=expected)
+    for keys, problem, expected in recipe.check():
+        raise disagreement(node, keys, problem, expected)
     return recipe
 
 

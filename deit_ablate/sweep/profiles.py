@@ -10,7 +10,7 @@ from deit_ablate import shipped
 from deit_ablate.errors import Position, unknown_name
 from deit_ablate.execution import Execution
 from deit_ablate.sweep.fields import ProfileFile, SearchFile
-from deit_ablate.sweep.overrides import check_layer, check_options, validate
+from deit_ablate.sweep.overrides import PROFILES, check_layer, check_options, validate
 from deit_ablate.sweep.yaml import Node, expand_dotted, load
 
 ByProfile = dict[str, Node]
@@ -20,7 +20,7 @@ ByProfile = dict[str, Node]
 @functools.lru_cache(maxsize=64)
 def load_profile(name: str, beside: Path, where: Position) -> tuple[Node, Execution]:
     """A profile's recipe and execution: from ``profiles/`` beside the sweep, else from the package."""
-    folders = [beside / "profiles", shipped.folder("sweeps") / "profiles"]
+    folders = [beside / PROFILES, shipped.folder("sweeps") / PROFILES]
     known = sorted({path.stem for folder in folders for path in folder.glob("*.yaml")})
     if name not in known:
         raise unknown_name("no profile", name, known, where=where, key="profile")

@@ -14,7 +14,7 @@ from typing import Any
 
 import timm
 import torch
-from timm.layers import DropPath, resample_abs_pos_embed, trunc_normal_
+from timm.layers import DropPath, PatchEmbed, resample_abs_pos_embed, trunc_normal_
 from timm.models import VisionTransformer
 from timm.models.deit import VisionTransformerDistilled
 from torch import Tensor, nn
@@ -212,9 +212,20 @@ def build_model(name: str, options: dict[str, Any], shape: Shape, check: bool = 
         model = timm_model(name, shape, options)
     else:
         raise TrainError(f"no model is called {name!r}{did_you_mean(name, [*MODELS, *timm.list_models()])}")
+    _check_patches(name, model, shape)
     if check:
         _check_heads(name, model, shape)
     return model
+
+
+def _check_patches(name: str, model: nn.Module, shape: Shape) -> None:
+    """Patches that do not fill the picture leave its edge unseen without a word (timm's embedding is a convolution)."""
+    embeddings = [part for part in model.children() if isinstance(part, PatchEmbed) and not part.dynamic_img_pad]
+    for patch in (side for embedding in embeddings for side in embedding.patch_size):
+        if shape.resolution % patch:
+            raise TrainError(
+                f"{name}: a data.resolution of {shape.resolution} is no whole number of patches of {patch} pixels"
+            )
 
 
 def _built(name: str, function: Callable[..., nn.Module], shape: Shape, options: dict[str, Any]) -> nn.Module:

@@ -6,6 +6,7 @@ The rest of the package plans sweeps without torch, from ``names.json``; this mo
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import inspect
 import logging
@@ -16,6 +17,7 @@ from typing import Any, NamedTuple
 
 import timm
 import torch
+from timm.models.deit import VisionTransformerDistilled
 
 from deit_ablate.errors import TrainError, nearest
 from deit_ablate.names import PACKAGE, hashes
@@ -41,8 +43,9 @@ def offered() -> Facts:
     return {
         "sources": hashes(Path(str(module.__file__)).relative_to(PACKAGE).as_posix() for module in SOURCES),
         "timm": timm.__version__,
-        "models": {name: {"options": option_kinds(function, skip=("shape",))} for name, function in MODELS.items()},
+        "models": {name: _model_facts(name) for name in MODELS},
         "timm_models": sorted(timm.list_models()),
+        "timm_distilled": sorted(name for name in timm.list_models("*distilled*") if _has_token(name)),
         "timm_pretrained": sorted(timm.list_models(pretrained=True)),
         "optimizers": {name: _optimizer_facts(name) for name in sorted(KINDS["optimizers"].known())},
         "distillations": {name: _distillation_facts(kind) for name, kind in DISTILLATIONS.items()},
@@ -106,6 +109,22 @@ def _model(request: dict[str, Any]) -> Facts:
         logging.disable(logging.NOTSET)
     known = option_kinds(load(name), skip=("shape",)) if ":" in name else None
     return {"options": known, "parameters": sum(parameter.numel() for parameter in built.parameters())}
+
+
+def _model_facts(name: str) -> Facts:
+    parameters, built = inspect.signature(MODELS[name]).parameters, []
+    for count in (1, 2):
+        with torch.device("meta"), contextlib.suppress(TrainError):
+            build_model(name, {}, Shape(224, 3, 10, count, 0.0, 0.0))
+            built.append(count)
+    facts = {"options": option_kinds(MODELS[name], skip=("shape",)), "heads": built}
+    return facts | ({"patch": parameters["patch_size"].default} if "patch_size" in parameters else {})
+
+
+def _has_token(name: str) -> bool:
+    """Whether one of timm's models has a distillation token that the trainer knows."""
+    with torch.device("meta"):
+        return isinstance(timm.create_model(name), VisionTransformerDistilled)
 
 
 def _optimizer(request: dict[str, Any]) -> Facts:

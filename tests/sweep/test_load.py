@@ -26,6 +26,47 @@ BAD = {
         ":3:44",
         "no whole number of patches",
     ),
+    "a resolution that its model's patches do not fill": (
+        "variants: {a: {data.resolution: 24, model: {name: vit_tiny_patch16_224}}}",
+        ":3:51",
+        "model.name: a resolution of 24 pixels is no whole number of patches of 16 pixels (beside data.resolution in",
+    ),
+    "a resolution that a default patch does not fill": (
+        "variants: {a: {model: {name: deit_tiny}, data.resolution: 24}}",
+        ":3:59",
+        "data.resolution: a resolution of 24 pixels is no whole number of patches of 16 pixels (beside model.name in",
+    ),
+    "a model without a distillation token": (
+        "stages: {t: {seeds: [0]}, s: {teacher: t}}\n"
+        "variants: {a: {s: {distill: {type: hard-token}, model: {name: resnet18}}}}",
+        ":4:63",
+        "resnet18 has 1 head(s), and the distillation type hard-token asks for 2 (beside distill.type in {file}:4:36)",
+    ),
+    "a model of two heads without distillation": (
+        "variants: {a: {model.name: deit_tiny_distilled_patch16_224, data.resolution: 32}}",
+        ":3:28",
+        "has 2 head(s), and the distillation type none asks for 1",
+    ),
+    "a profile's warm-up, longer than one's own training": (
+        "variants: {a: {schedule.epochs: 3}}",
+        ":3:33",
+        "schedule.epochs: a warm-up of 5 epochs is not below the 3 epochs (beside schedule.warmup_epochs in ",
+    ),
+    "a batch that mixing cannot pair": (
+        "variants: {a: {schedule.batch_size: 31}}",
+        ":3:37",
+        "schedule.batch_size: a batch of 31 is odd, and mixup pairs the images of a batch (beside augment.mixup in ",
+    ),
+    "mixing that cannot pair a batch": (
+        "recipe: {schedule.batch_size: 31, augment.mix_prob: 0}\nvariants: {a: {augment.mix_prob: 1}}",
+        ":4:34",
+        "augment.mix_prob: a batch of 31 is odd",
+    ),
+    "fewer images than a batch": (
+        "variants: {a: {data.train_images: 20}}",
+        ":3:35",
+        "data.train_images: a batch of 32 is more than the 20 training images (beside schedule.batch_size in ",
+    ),
     "heads that do not fit": ("variants: {a: {model.options: {num_heads: 5}}}", ":3:43", "not divided by 5 heads"),
     "infinity in options": ("variants: {a: {model.options: {depth: .inf}}}", ":3:31", "finite number"),
     "negative learning rate": ("variants:\n  a: {optimizer.base_lr: -1}", ":4:26", "greater than 0"),
