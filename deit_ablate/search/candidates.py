@@ -54,7 +54,7 @@ class Configurations:
         """Configurations by the names of their rows, on the sweep's own seeds and with their test split."""
         variants = tuple(replace(self._with(row, params, test=True), name=name) for name, row, params in chosen)
         baseline = next((variant.name for variant in variants if variant.name == self.sweep.baseline), None)
-        return self._plan(replace(self.sweep, variants=variants, baseline=baseline))
+        return self._plan(replace(self.sweep, variants=variants, baseline=baseline, sets=()))
 
     def example(self, row: Variant) -> Run:
         """A run like a row's trials: what they need, and what they cost."""
@@ -105,7 +105,8 @@ class Configurations:
         varied = self.sweep.lineage()
         stages = tuple(replace(stage, seeds=seeds) if stage.name in varied else stage for stage in self.sweep.stages)
         variants = (self._with(row, params, test=False),)
-        return self._plan(replace(self.sweep, variants=variants, stages=stages, baseline=None, search=None))
+        sweep = replace(self.sweep, variants=variants, stages=stages, baseline=None, search=None, sets=())
+        return self._plan(sweep)
 
     def _with(self, row: Variant, params: Mapping[str, Any], *, test: bool) -> Variant:
         row, where = self._rows[row.name], self.search.where

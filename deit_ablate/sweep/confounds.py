@@ -6,12 +6,14 @@ gets every batch. What such a row shows is the effect of both, so tables say so 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from deit_ablate.errors import InputError
 from deit_ablate.identity import UNREAD, unread
-from deit_ablate.recipe import Recipe
+from deit_ablate.recipe import Recipe, flatten
+from deit_ablate.sweep.sweep import Sweep
 from deit_ablate.sweep.yaml import Node
 
 FOLLOWS: dict[str, tuple[tuple[str, ...], str]] = {
@@ -114,6 +116,39 @@ def without_effect(recipe: Recipe, node: Node, keys: Iterable[str]) -> dict[str,
                 reasons.append(f"{rule.block}.{name} is {value}{place}")
             found.setdefault(rule.key, f"{rule.key} has no effect where {' and '.join(reasons)}")
     return found
+
+
+def refuse_idle_sets(
+    sweep: Sweep, recipes: Mapping[tuple[str, str], Recipe], nodes: Mapping[str, Mapping[str, Node]]
+) -> None:
+    """Raises InputError for a ``--set`` that changes nothing: each row has its own value, or does not read the key.
+
+    It would be another study of the same runs.
+    """
+    stages = [stage.name for stage in sweep.stages]
+
+    def reasons(key: str) -> Iterator[str]:
+        stage, _, inner = key.partition(".")
+        for row in (variant.name for variant in sweep.variants):
+            for name, path in [(stage, inner)] if stage in stages else [(name, key) for name in stages]:
+                searched = sweep.search is not None and path in sweep.search.spaces[row]
+                yield "the search varies it" if searched else _idle(recipes[row, name], nodes[row][name], path, row)
+
+    for given in sweep.sets:
+        keys = [key for key, _ in flatten(given.plain())]
+        found = list(dict.fromkeys(reason for key in keys for reason in reasons(key)))
+        if "" not in found:
+            shown = "; ".join(found[:3]) + "; ..." * (len(found) > 3)
+            expected = "a key that some row takes from here"
+            raise InputError(f"without effect: {shown}", where=given.where, key=keys[0], expected=expected)
+
+
+def _idle(recipe: Recipe, node: Node, key: str, row: str) -> str:
+    """Why ``--set`` of this key does not reach a recipe; an empty text where it does."""
+    file, line, _ = node.locate(key.split("."))
+    if line or not file.startswith("--set"):
+        return f"the row {row!r} has its own ({file}:{line})"
+    return without_effect(recipe, node, [key]).get(key, "")
 
 
 def _declared(key: str, declares: Sequence[str]) -> bool:

@@ -57,8 +57,9 @@ def load_sweep(
     default_seeds = CONFIRMED_SEEDS if parsed.search and "seeds" not in parsed.model_fields_set else parsed.seeds
     all_seeds = tuple(sorted({*seed_list(default_seeds), *range(seeds or 0)}))
     stages = read_stages(node, parsed.stages, all_seeds, over.value)
-    for text in sets:
-        base, stages = _set(base, stages, assignment(text))
+    given_sets = tuple(map(assignment, sets))
+    for given_set in given_sets:
+        base, stages = _set(base, stages, given_set)
 
     kind = _kind(node)
     names = [stage.name for stage in stages if stage.name]
@@ -85,6 +86,7 @@ def load_sweep(
         baseline=baseline,
         execution=execution.model_copy(update=given),
         search=read_search(node, over.get("search"), rows, stages[-1].seeds),
+        sets=given_sets,
     )
 
 

@@ -15,7 +15,7 @@ from deit_ablate.errors import InputError, unknown_name
 from deit_ablate.identity import canonical, derived, difference, run_id
 from deit_ablate.names import fact
 from deit_ablate.recipe import Recipe, flatten
-from deit_ablate.sweep.confounds import Undeclared, planned_undeclared, without_effect
+from deit_ablate.sweep.confounds import Undeclared, planned_undeclared, refuse_idle_sets, without_effect
 from deit_ablate.sweep.names import Answers, check_names, modules
 from deit_ablate.sweep.overrides import check_layer, layer, to_recipe, weights_path
 from deit_ablate.sweep.profiles import load_profile
@@ -172,6 +172,7 @@ def make_plan(sweep: Sweep, answers: Answers | None = None) -> Plan:
     """
     nodes = _merged_layers(sweep)
     recipes = _recipes(sweep, nodes)
+    refuse_idle_sets(sweep, recipes, nodes)
     sources = check_names(recipes, nodes, {} if answers is None else answers)
     _check_figures(sweep, recipes)
     runs: dict[str, Run] = {}

@@ -292,11 +292,40 @@ def test_set_reaches_a_stages_own_values_by_its_name(tmp_path: Path) -> None:
         planned(path, sets=["teacher.schedul.epochs=7"])
 
 
+@pytest.mark.parametrize(
+    ("rows", "given", "says"),
+    [
+        (
+            "a: {schedule.epochs: 8}\n  b: {schedule.epochs: 10}",
+            "schedule.epochs=6",
+            "--set schedule.epochs=6: schedule.epochs: without effect: the row 'a' has its own ({file}:4); the row 'b'",
+        ),
+        (
+            "a: {optimizer: {name: lion, base_lr: 0.01}}",
+            "optimizer.base_lr=6",
+            "the row 'a' has its own ({file}:4)",
+        ),
+        ("a: {}", "augment.color_jitter=0.2", "has no effect where augment.auto_augment is rand"),
+        ("a: {schedule.epochs: 8}\n  b: {}", "schedule.epochs=6", None),
+        ("a: {optimizer.base_lr: 0.1}", "optimizer={name: lion, base_lr: 0.2}", None),
+    ],
+)
+def test_a_set_that_changes_nothing_is_refused(tmp_path: Path, rows: str, given: str, says: str | None) -> None:
+    path = tmp_path / "s.yaml"
+    path.write_text(HEAD + f"variants:\n  {rows}\n")
+    if says is None:
+        planned(path, sets=[given])
+        return
+    with pytest.raises(InputError) as caught:
+        planned(path, sets=[given])
+    assert says.replace("{file}", str(path)) in str(caught.value)
+
+
 def test_precedence_profile_recipe_set_variant_by_profile(tmp_path: Path) -> None:
     path = tmp_path / "layers.yaml"
     path.write_text(
         HEAD + "recipe: {augment: {mixup: 0.11, cutmix: 0.12, erasing: 0.13, hflip: 0.14}}\n"
-        "variants: {a: {augment: {erasing: 0.33, hflip: 0.34}}}\n"
+        "variants: {a: {augment: {erasing: 0.33, hflip: 0.34}}, b: {}}\n"
         "by_profile: {digits: {a: {augment.hflip: 0.44}}, imagenet: {a: {augment.hflip: 0.5}}}\n"
     )
     augment = planned(path, sets=["augment.cutmix=0.22", "augment.erasing=0.23"]).rows[0].recipe.augment
