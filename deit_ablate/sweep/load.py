@@ -10,7 +10,7 @@ import functools
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -141,7 +141,8 @@ def _kind(node: Node) -> str:
     if len(given) != 1:
         place = node.keys.get(given[1]) if given else node.where
         found = " and ".join(given) or "none of them"
-        raise InputError(f"{found} given", where=place, expected="exactly one of " + ", ".join([*KINDS, "search"]))
+        key, expected = given[1] if given else "variants", "exactly one of " + ", ".join([*KINDS, "search"])
+        raise InputError(f"{found} given", where=place, key=key, expected=expected)
     return given[0]
 
 
@@ -149,7 +150,7 @@ def _variants(node: Node, kind: str, stages: Sequence[str], over: Node) -> tuple
     """The rows of the file, with what the profile changes about them (``over``)."""
     place = node.keys[kind]
     variants: dict[str, Variant] = {}
-    for row in [("tuned", Node({}, place), place)] if kind == "search" else KINDS[kind].rows(node.value[kind]):
+    for row in [("tuned", Node({}, place), place)] if kind == "search" else _rows(kind, node.value[kind]):
         name, _, where = row
         problem, expected = "", ""
         if not re.fullmatch(NAME, name):
@@ -164,6 +165,14 @@ def _variants(node: Node, kind: str, stages: Sequence[str], over: Node) -> tuple
     if not variants:
         raise InputError("an empty sweep", where=place, key=kind, expected="at least one row")
     return tuple(variants.values())
+
+
+def _rows(kind: str, node: Node) -> Iterator[Row]:
+    try:
+        yield from KINDS[kind].rows(node)
+    except InputError as error:
+        key = f"{kind}.{error.key}" if error.key else kind
+        raise InputError(error.problem, where=error.where, key=key, expected=error.expected) from None
 
 
 def _variant(kind: str, row: Row, stages: Sequence[str], over: Node | None) -> Variant:
