@@ -21,11 +21,14 @@ class InputError(Exception):
         self.problem, self.where, self.key, self.expected = problem, where, key, expected
         super().__init__(str(self))
 
+    @property
+    def place(self) -> str:
+        """``where`` in words; an empty text where it is not known."""
+        file, line, column = self.where or ("", 0, 0)
+        return f"{file}:{line}:{column}" if line else file
+
     def __str__(self) -> str:
-        parts = []
-        if self.where:
-            file, line, column = self.where
-            parts.append(f"{file}:{line}:{column}" if line else file)
+        parts = [self.place] if self.where else []
         if self.key:
             parts.append(self.key)
         text = ": ".join([*parts, self.problem])

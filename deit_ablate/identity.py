@@ -10,20 +10,94 @@ import json
 import math
 import sys
 import sysconfig
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
 from deit_ablate.errors import TrainError
-from deit_ablate.names import fact, names
-from deit_ablate.recipe import BLOCKS, Block, Data, Distill, Recipe, Regularize, flatten, known_train_images
+from deit_ablate.names import fact
+from deit_ablate.recipe import BLOCKS, Block, Data, Distill, Recipe, flatten, known_train_images
 
 SEMANTICS = 2
 """Raised by hand when the same recipe comes to mean another training: it is part of every id."""
 
 ADDED_LATER: dict[str, Any] = {"data.test": True, "augment.custom": []}
 """Fields added after the first release, with the value that changes nothing: at it they are not hashed."""
+
+
+@dataclass(frozen=True)
+class Unread:
+    """A key that the trainer does not read ``when`` other keys of its block, ``by``, have switched it off. In the
+    canonical recipe it then holds ``value`` (``...``: the field's default), so that it splits no ids."""
+
+    key: str
+    by: tuple[str, ...]
+    when: Callable[[Mapping[str, Any]], bool]
+    """Of the block's values."""
+    value: Any = ...
+
+    @property
+    def block(self) -> str:
+        return self.key.partition(".")[0]
+
+    @property
+    def name(self) -> str:
+        return self.key.partition(".")[2]
+
+    def holds(self, values: Mapping[str, Any]) -> bool:
+        """Whether the key is not read beside these values of its block. An augmentation that a registry entry adds is
+        given the whole block, so where one is on, all of it counts as read."""
+        return values.keys() <= _FIELDS[self.block].keys() and self.when(values)
+
+
+_FIELDS = {block: type(Recipe.model_fields[block].default).model_fields for block in BLOCKS}
+
+UNREAD = (
+    Unread("data.corrupt", ("name",), lambda data: not fact("datasets", data["name"], "files", True)),
+    *(
+        Unread(f"augment.{name}", ("crop",), lambda augment: augment["crop"] != "random-resized")
+        for name in ("crop_scale", "crop_ratio")
+    ),
+    Unread("augment.color_jitter", ("auto_augment",), lambda augment: augment["auto_augment"] is not None, 0),
+    # No mixing has one spelling, whether by its probability or by both strengths.
+    Unread("augment.mixup", ("mix_prob",), lambda augment: augment["mixup"] and not augment["mix_prob"], 0),
+    Unread("augment.cutmix", ("mix_prob",), lambda augment: augment["cutmix"] and not augment["mix_prob"], 0),
+    Unread("augment.mix_prob", ("mixup", "cutmix"), lambda augment: not augment["mixup"] and not augment["cutmix"]),
+    Unread("augment.mix_switch", ("mix_prob",), lambda augment: not augment["mix_prob"]),
+    Unread("augment.mix_switch", ("mixup",), lambda augment: not augment["mixup"]),
+    Unread("augment.mix_switch", ("cutmix",), lambda augment: not augment["cutmix"]),
+    # A strength of 0 is read whatever the switch: the other one then gets every batch.
+    Unread("augment.mixup", ("mix_switch",), lambda augment: _both(augment) and augment["mix_switch"] == 1),
+    Unread("augment.cutmix", ("mix_switch",), lambda augment: _both(augment) and augment["mix_switch"] == 0),
+    Unread("regularize.smoothing_over", ("label_smoothing",), lambda regularize: not regularize["label_smoothing"]),
+    Unread("schedule.warmup_lr", ("warmup_epochs",), lambda schedule: not schedule["warmup_epochs"]),
+    *(
+        Unread(f"distill.{name}", ("type",), lambda distill: not fact("distillations", distill["type"], "tau", True))
+        for name in ("tau", "normalisation")
+    ),
+    *(
+        Unread(
+            f"distill.{name}", ("type",), lambda distill: not fact("distillations", distill["type"], "teacher", True)
+        )
+        for name in ("alpha", "teacher", "teacher_weights", "teacher_resolution")
+    ),
+)
+"""In this order: a key that is not read any more may switch off a later one."""
+
+
+def _both(augment: Mapping[str, Any]) -> bool:
+    return bool(augment["mixup"] and augment["cutmix"])
+
+
+def unread(recipe: Recipe | Mapping[str, Any]) -> Iterator[Unread]:
+    """Which keys of a recipe, or of a canonical one, are not read, and what switches each of them off."""
+    for rule in UNREAD:
+        block = recipe.get(rule.block) if isinstance(recipe, Mapping) else getattr(recipe, rule.block).model_dump()
+        if isinstance(block, Mapping) and rule.holds(block):
+            yield rule
+
 
 _canonical: dict[int, tuple[Block, dict[str, Any]]] = {}
 _json: dict[int, str] = {}
@@ -50,27 +124,14 @@ def canonical_block(block: Block) -> dict[str, Any]:
 
 def _resolved(block: Block) -> dict[str, Any]:
     values = block.model_dump()
-    if isinstance(block, Distill):
-        _resolve_distill(values)
-    if isinstance(block, Regularize) and not values["label_smoothing"]:
-        values["smoothing_over"] = Regularize.model_fields["smoothing_over"].default
+    for rule in UNREAD:
+        if isinstance(block, type(Recipe.model_fields[rule.block].default)) and rule.holds(values):
+            values[rule.name] = _FIELDS[rule.block][rule.name].default if rule.value is ... else rule.value
+    if isinstance(block, Distill) and values["alpha"] is None:
+        values["alpha"] = fact("distillations", values["type"], "alpha")
     if isinstance(block, Data) and values["id"] is None:
         values["id"] = values["name"]
     return normal(values)
-
-
-def _resolve_distill(values: dict[str, Any]) -> None:
-    """Fill in the type's own alpha; what a type does not read is set to one value, so that it splits no ids."""
-    known = names()["distillations"].get(values["type"])
-    if known is None:
-        return
-    if values["alpha"] is None or not known["teacher"]:
-        values["alpha"] = known["alpha"]
-    read = ["tau", "normalisation"] if known["tau"] else []
-    read += ["teacher", "teacher_weights", "teacher_resolution"] if known["teacher"] else []
-    for name in ("tau", "normalisation", "teacher", "teacher_weights", "teacher_resolution"):
-        if name not in read:
-            values[name] = Distill.model_fields[name].default
 
 
 def normal(value: Any) -> Any:
@@ -143,11 +204,17 @@ def belongs(run: str, stored: Mapping[str, Any]) -> bool:
 
 
 def difference(recipe: Mapping[str, Any], baseline: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Dotted key -> (value in the baseline, value here), where two canonical recipes or derived values differ."""
+    """Dotted key -> (value in the baseline, value here), where two canonical recipes or derived values differ.
+
+    A key that is not read here is no difference.
+    """
     added = {key: normal(value) for key, value in ADDED_LATER.items()}  # which a record of an earlier version has not
     here, there = ({**added, **dict(flatten(each))} for each in (recipe, baseline))
     keys = dict.fromkeys([*there, *here])
-    changed = {key: (there.get(key), here.get(key)) for key in keys if there.get(key) != here.get(key)}
+    off = {rule.key for rule in unread(recipe)}
+    changed = {
+        key: (there.get(key), here.get(key)) for key in keys if there.get(key) != here.get(key) and key not in off
+    }
     # An empty mapping that has got keys, or lost them, shows in those keys.
     return {key: pair for key, pair in changed.items() if not ({} in pair and None in pair)}
 
@@ -200,7 +267,11 @@ def code_of(name: str) -> dict[str, str]:
     importlib.invalidate_caches()
     root = name.partition(":")[0]
     if (file := _file(root)) is None:
-        problem = "cannot find {!r}; install it, or add its folder to PYTHONPATH" if _spec(root) is None else "{!r} has no source file"
+        problem = (
+            "cannot find {!r}; install it, or add its folder to PYTHONPATH"
+            if _spec(root) is None
+            else "{!r} has no source file"
+        )
         raise TrainError(f"{name}: {problem.format(root)}")
     top, found, waiting = root.partition(".")[0], {root: _hash_and_imports(root, *file)}, [root]
     while waiting:

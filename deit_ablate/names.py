@@ -14,7 +14,7 @@ import importlib.metadata
 import json
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,70 @@ def names() -> dict[str, Any]:
 def fact(kind: str, name: str, key: str, default: Any = None) -> Any:
     """One fact of a name (see ``names.json``); ``default`` for a name that no registry has, such as a custom one."""
     return names()[kind].get(name, {}).get(key, default)
+
+
+KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "bool": ("true or false", lambda value: isinstance(value, bool)),
+    "int": ("a whole number", lambda value: _number(value) and float(value).is_integer()),
+    "number": ("a number", lambda value: _number(value)),
+    "str": ("text", lambda value: isinstance(value, str)),
+    "list": ("a list", lambda value: isinstance(value, list)),
+    "dict": ("a mapping", lambda value: isinstance(value, dict)),
+    "null": ("null", lambda value: value is None),
+}
+"""What an option may be, by its function's signature (``train.registry.option_kinds``) -> in words, and its test. An
+option's kind is one of them, ``list[number]`` and the like, ``=text`` for a text of a few, several joined by ``|``, or
+``unknown``."""
+
+
+def misfit(kind: str, value: Any) -> str:
+    """What is expected of an option of this kind instead of ``value``; an empty text where the value will do.
+
+    A text that reads as a truth value or a number will do only where texts are taken: to Python "no" is true.
+    """
+    texts = [] if isinstance(value, dict) else [part for part in _parts(value) if isinstance(part, str)]
+    hint = next(filter(None, map(_meant, texts)), "")
+    parts = kind.split("|")
+    if any(_fits(part, value) for part in parts) or ("unknown" in parts and not hint):
+        return ""
+    words = [_words(part) for part in parts if part != "unknown"] or ["true, false or a number"]
+    return " or ".join(words) + (f" ({hint})" if hint else "")
+
+
+def _parts(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _fits(kind: str, value: Any) -> bool:
+    if kind.startswith("="):
+        return bool(value == kind[1:])
+    outer, _, inner = kind.removesuffix("]").partition("[")
+    if outer not in KINDS or not KINDS[outer][1](value):
+        return False
+    return outer != "list" or not any(misfit(inner or "unknown", part) for part in value)
+
+
+def _words(kind: str) -> str:
+    outer, _, inner = kind.removesuffix("]").partition("[")
+    words = kind[1:] if kind.startswith("=") else KINDS[outer][0]
+    return f"{words}, each {KINDS[inner][0]}" if inner else words
+
+
+def _meant(text: str) -> str:
+    """How a text that reads as a truth value or a number is written as one; an empty text for others."""
+    if text.lower() in ("yes", "no", "on", "off"):
+        return "YAML 1.2 writes true and false"
+    if text.lower() in ("true", "false"):
+        return "write it without quotes"
+    try:
+        float(text)
+    except ValueError:
+        return ""
+    return "write it without quotes"
 
 
 def hashes(paths: Iterable[str]) -> Hashes:

@@ -284,49 +284,58 @@ class Recipe(Block):
     """Precision of the forward and backward pass."""
     seed: Annotated[Whole, Field(ge=0, lt=2**32)] = 0
 
-    def check(self) -> Iterator[tuple[str, str, str]]:
-        """What no single field can know: (dotted key, problem, expected), none for a sound recipe."""
-        if self.data.name == "imagefolder" and self.data.id is None:
-            yield "data.id", "imagefolder needs an id under which its fingerprint is kept", "a name such as flowers-v1"
-        if not self.data.test and not self.data.validation:
-            yield (
-                "data.test",
-                "neither a test split nor a validation part is scored",
-                "true, or data.validation above 0",
-            )
-        if self.schedule.warmup_epochs >= self.schedule.epochs:
-            yield (
-                "schedule.warmup_epochs",
-                f"{self.schedule.warmup_epochs:g} is not below the {self.schedule.epochs} epochs",
-                "a shorter warm-up",
-            )
-        if self.augment.crop_scale[0] > self.augment.crop_scale[1] or not self.augment.crop_scale[1]:
-            yield "augment.crop_scale", "the range is empty", "[low, high] with low <= high"
-        if self.augment.crop_ratio[0] > self.augment.crop_ratio[1]:
-            yield "augment.crop_ratio", "the range is empty", "[low, high] with low <= high"
-        if self.mixes and self.schedule.batch_size % 2:
-            yield (
-                "schedule.batch_size",
-                f"{self.schedule.batch_size} is odd, and mixup pairs the images of a batch",
-                "an even number",
-            )
-        size, options = self.data.resolution, self.model.options
-        patch, width, heads = (options.get(key) for key in ("patch_size", "embed_dim", "num_heads"))
-        if isinstance(patch, int) and (patch < 1 or size % patch):
-            yield "model.options.patch_size", f"{size} pixels are no whole number of patches of {patch}", "a divisor"
-        if isinstance(width, int) and isinstance(heads, int) and (heads < 1 or width % heads):
-            yield "model.options.num_heads", f"a width of {width} is not divided by {heads} heads", "a divisor"
-        images = known_train_images(self.data)
-        if images is not None and self.schedule.batch_size > images:
-            yield "schedule.batch_size", f"{self.schedule.batch_size} is more than the {images} training images", "less"
+    def check(self) -> Iterator[tuple[tuple[str, ...], str, str]]:
+        """What no single field can know: (dotted keys that do not go together, problem, expected), none for a sound
+        recipe."""
+        data, schedule, augment = self.data, self.schedule, self.augment
+        if data.name == "imagefolder" and data.id is None:
+            problem = "imagefolder needs an id under which its fingerprint is kept"
+            yield ("data.id",), problem, "a name such as flowers-v1"
+        if not data.test and not data.validation:
+            problem = "neither a test split nor a validation part is scored"
+            yield ("data.test", "data.validation"), problem, "data.test: true, or data.validation above 0"
+        if schedule.warmup_epochs >= schedule.epochs:
+            problem = f"a warm-up of {schedule.warmup_epochs:g} epochs is not below the {schedule.epochs} epochs"
+            yield ("schedule.warmup_epochs", "schedule.epochs"), problem, "a shorter warm-up, or more epochs"
+        if augment.crop_scale[0] > augment.crop_scale[1] or not augment.crop_scale[1]:
+            yield ("augment.crop_scale",), "the range is empty", "[low, high] with low <= high"
+        if augment.crop_ratio[0] > augment.crop_ratio[1]:
+            yield ("augment.crop_ratio",), "the range is empty", "[low, high] with low <= high"
+        if self.mixes and schedule.batch_size % 2:
+            mixers = [f"augment.{name}" for name in ("mixup", "cutmix", "mix_prob") if getattr(augment, name)]
+            problem = f"a batch of {schedule.batch_size} is odd, and mixup pairs the images of a batch"
+            yield ("schedule.batch_size", *mixers), problem, "an even number"
+        yield from self._check_model()
+        images = known_train_images(data)
+        if images is not None and schedule.batch_size > images:
+            keys = ("schedule.batch_size", "data.train_images", "data.validation", "data.name")
+            yield keys, f"a batch of {schedule.batch_size} is more than the {images} training images", "less"
         if self.distill.alpha is None and self.distill.type not in names()["distillations"]:
-            yield "distill.alpha", f"{self.distill.type!r} has no default", "a number from 0 to 1"
+            yield ("distill.alpha",), f"{self.distill.type!r} has no default", "a number from 0 to 1"
         if self.distill.teacher_weights and not self.distill.teacher:
-            yield (
-                "distill.teacher_weights",
-                "these weights are of no named model",
-                "distill.teacher: a timm model's name",
-            )
+            problem = "these weights are of no named model"
+            yield ("distill.teacher_weights",), problem, "distill.teacher: a timm model's name"
+
+    def _check_model(self) -> Iterator[tuple[tuple[str, ...], str, str]]:
+        """What the model's name and options say of the pictures and heads that it can have."""
+        name, options, size = self.model.name, self.model.options, self.data.resolution
+        width, depth = options.get("embed_dim"), options.get("num_heads")
+        patch = options.get("patch_size", patch_of(name))
+        if isinstance(patch, int) and (patch < 1 or size % patch) and not options.get("dynamic_img_pad"):
+            key = "model.options.patch_size" if "patch_size" in options else "model.name"
+            problem = f"a resolution of {size} pixels is no whole number of patches of {patch} pixels"
+            yield ("data.resolution", key), problem, f"a multiple of {patch}" if patch > 0 else "a larger patch"
+        if isinstance(width, int) and isinstance(depth, int) and (depth < 1 or width % depth):
+            problem = f"a width of {width} is not divided by {depth} heads"
+            yield ("model.options.num_heads", "model.options.embed_dim"), problem, "a divisor"
+        known = fact("models", name, "heads")
+        if known is None and name in names()["timm_models"]:
+            known = [2] if name in names()["timm_distilled"] else [1]
+        heads = fact("distillations", self.distill.type, "heads")
+        if known is not None and heads is not None and heads not in known:
+            hint = "soft-token or hard-token" if heads == 1 else "soft or hard, or a deit model"
+            problem = f"{name} has {known[0]} head(s), and the distillation type {self.distill.type} asks for {heads}"
+            yield ("model.name", "distill.type"), problem, f"distill.type {hint}"
 
     @property
     def mixes(self) -> bool:
@@ -370,6 +379,14 @@ def flatten(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
             yield from flatten(child, path + ".")
         else:
             yield path, child
+
+
+def patch_of(model: str) -> int | None:
+    """The side of a model's patches, as its entry has it or as timm spells it in a name (vit_tiny_patch16_224); None
+    where it has none, or takes any size of picture."""
+    spelled = None if ":" in model or model.startswith("naflex") else re.search(r"_patch(\d+)", model)
+    own: int | None = fact("models", model, "patch")
+    return int(spelled.group(1)) if spelled else own
 
 
 def known_train_images(data: Data) -> int | None:

@@ -235,7 +235,7 @@ def has_its_facts(trained: Store) -> None:
 def mistakes_in_a_new_field_are_refused_at_their_line(copy: Path, command: Command) -> None:
     for value, expected in (("-1", "augment.noise: got -1; expected"), ("loud", 'augment.noise: got "loud"; expected')):
         (copy / "wrong.yaml").write_text(f"profile: digits\nvariants:\n  a: {{augment: {{noise: {value}}}}}\n")
-        assert f"wrong.yaml:3:24: {expected}" in command("plan", "wrong.yaml", code=2).stderr
+        assert f"wrong.yaml:3:24: variants.a.{expected}" in command("plan", "wrong.yaml", code=2).stderr
     (copy / "wrong.yaml").write_text("profile: digits\nvariants:\n  a: {augment: {noize: 1}}\n")
     assert "did you mean 'noise'" in command("plan", "wrong.yaml", code=2).stderr
 

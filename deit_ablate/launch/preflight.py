@@ -15,6 +15,7 @@ from deit_ablate.launch.pool import may_have_gpu
 from deit_ablate.names import fact
 from deit_ablate.recipe import contents, flatten, with_files
 from deit_ablate.store import Store
+from deit_ablate.sweep.overrides import disagreement
 from deit_ablate.sweep.plan import Run
 
 
@@ -91,11 +92,11 @@ def preflight(work: Work, ask: Callable[..., int]) -> None:
         answer = path.with_suffix(".answer")
         refusal = files.read_json(answer)
     if refusal is not None:
-        written = work.written.get(refusal["run"])
-        of_recipe = not refusal["key"].startswith("execution.")
-        where = written.locate(refusal["key"].split(".")) if written is not None and of_recipe else None
-        name = work.labels.get(refusal["run"], refusal["run"])
-        raise InputError(f"{refusal['error']} ({name})", where=where, key=refusal["key"])
+        written, keys = work.written.get(refusal["run"]), refusal["keys"]
+        problem = f"{refusal['error']} ({work.labels.get(refusal['run'], refusal['run'])})"
+        if written is None or keys[0].startswith("execution."):
+            raise InputError(problem, key=keys[0])
+        raise disagreement(written, keys, problem)
 
 
 def keep_weights(runs: Iterable[Run], store: Store) -> dict[str, str]:

@@ -23,8 +23,21 @@ class Configurations:
         assert sweep.search is not None
         self.sweep, self.search = sweep, sweep.search
         self._answers: Answers = {}
-        self.untuned = self._plan(sweep)
+        self._rows = {row.name: self._with_rate(row) for row in sweep.variants}
+        self.untuned = self._plan(replace(sweep, variants=tuple(self._rows.values())))
         """The rows as the file has them, which nothing trains."""
+
+    def _with_rate(self, row: Variant) -> Variant:
+        """The row as the file has it; with a rate of the space where its optimizer has none yet."""
+        parameter = self.search.spaces[row.name].get("optimizer.base_lr")
+        if parameter is None:
+            return row
+        try:
+            self._plan(replace(self.sweep, variants=(row,), baseline=None))
+        except InputError:  # another mistake than this shows again in the rows' plan
+            over = parameter.override(parameter.values()[0])
+            return replace(row, by_profile=layer(row.by_profile or Node({}, over.where), over))
+        return row
 
     def _plan(self, sweep: Sweep) -> Plan:
         return make_plan(sweep, self._answers)
@@ -41,7 +54,7 @@ class Configurations:
         """Configurations by the names of their rows, on the sweep's own seeds and with their test split."""
         variants = tuple(replace(self._with(row, params, test=True), name=name) for name, row, params in chosen)
         baseline = next((variant.name for variant in variants if variant.name == self.sweep.baseline), None)
-        return self._plan(replace(self.sweep, variants=variants, baseline=baseline))
+        return self._plan(replace(self.sweep, variants=variants, baseline=baseline, sets=()))
 
     def example(self, row: Variant) -> Run:
         """A run like a row's trials: what they need, and what they cost."""
@@ -92,10 +105,11 @@ class Configurations:
         varied = self.sweep.lineage()
         stages = tuple(replace(stage, seeds=seeds) if stage.name in varied else stage for stage in self.sweep.stages)
         variants = (self._with(row, params, test=False),)
-        return self._plan(replace(self.sweep, variants=variants, stages=stages, baseline=None, search=None))
+        sweep = replace(self.sweep, variants=variants, stages=stages, baseline=None, search=None, sets=())
+        return self._plan(sweep)
 
     def _with(self, row: Variant, params: Mapping[str, Any], *, test: bool) -> Variant:
-        where = self.search.where
+        row, where = self._rows[row.name], self.search.where
         over = placed({} if test else {"data": {"test": False}}, where)
         for key, value in params.items():  # one layer: a name must not reset the rate that was drawn with it
             over = merge(over, self.search.spaces[row.name][key].override(value))

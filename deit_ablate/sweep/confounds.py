@@ -6,9 +6,15 @@ gets every batch. What such a row shows is the effect of both, so tables say so 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from deit_ablate.errors import InputError
+from deit_ablate.identity import UNREAD, unread
+from deit_ablate.recipe import Recipe, flatten
+from deit_ablate.sweep.sweep import Sweep
+from deit_ablate.sweep.yaml import Node
 
 FOLLOWS: dict[str, tuple[tuple[str, ...], str]] = {
     "effective_lr": (("optimizer.name", "optimizer.base_lr"), "effective learning rate"),
@@ -43,9 +49,11 @@ RECORDED: dict[str, tuple[tuple[str, ...], str]] = {
 }
 """The same of what runs record."""
 
-PART_OF = {"distill.alpha": "distill.type", "distill.tau": "distill.type", "distill.normalisation": "distill.type"}
-"""Keys that another key declares too: each distillation type has its own weight of the teacher. So do the options of a
-model or an optimizer."""
+PART_OF: dict[str, set[str]] = {}
+"""Key -> keys that declare it too: those that may switch it off or on (each distillation type has its own weight of the
+teacher). So do the names of a model and an optimizer for their options."""
+for _rule in UNREAD:
+    PART_OF.setdefault(_rule.key, set()).update(f"{_rule.block}.{name}" for name in _rule.by)
 
 
 @dataclass(frozen=True)
@@ -66,7 +74,11 @@ def planned_undeclared(
 ) -> list[Undeclared]:
     """What a plan shows: recipe keys that differ without being declared (such as an optimizer's default rate, where
     only its name is), and what follows from the recipe (``differs`` and ``follows``: key -> (baseline's, row's))."""
-    keys = [Undeclared(row, key, *pair) for key, pair in differs.items() if not _declared(key, declares)]
+    keys = [
+        Undeclared(row, key, *pair)
+        for key, pair in differs.items()
+        if not _declared(key, declares) and PART_OF.get(key, set()).isdisjoint(declares)
+    ]
     derived = [
         Undeclared(row, FOLLOWS[key][1], *pair)
         for key, pair in follows.items()
@@ -89,8 +101,58 @@ def recorded_undeclared(
     return found
 
 
+def without_effect(recipe: Recipe, node: Node, keys: Iterable[str]) -> dict[str, str]:
+    """Which of these keys the trainer does not read in this recipe -> in words, with what switches them off and where
+    that is written (in ``node``)."""
+    found: dict[str, str] = {}
+    wanted = set(keys)
+    for rule in unread(recipe):
+        if rule.key in wanted:
+            reasons = []
+            for name in rule.by:
+                file, line, _ = node.locate((rule.block, name))
+                place = f" ({file}:{line})" if line and node.has((rule.block, name)) else ""
+                value = value_words(getattr(getattr(recipe, rule.block), name))
+                reasons.append(f"{rule.block}.{name} is {value}{place}")
+            found.setdefault(rule.key, f"{rule.key} has no effect where {' and '.join(reasons)}")
+    return found
+
+
+def refuse_idle_sets(
+    sweep: Sweep, recipes: Mapping[tuple[str, str], Recipe], nodes: Mapping[str, Mapping[str, Node]]
+) -> None:
+    """Raises InputError for a ``--set`` that changes nothing: each row has its own value, or does not read the key.
+
+    It would be another study of the same runs.
+    """
+    stages = [stage.name for stage in sweep.stages]
+
+    def reasons(key: str) -> Iterator[str]:
+        stage, _, inner = key.partition(".")
+        for row in (variant.name for variant in sweep.variants):
+            for name, path in [(stage, inner)] if stage in stages else [(name, key) for name in stages]:
+                searched = sweep.search is not None and path in sweep.search.spaces[row]
+                yield "the search varies it" if searched else _idle(recipes[row, name], nodes[row][name], path, row)
+
+    for given in sweep.sets:
+        keys = [key for key, _ in flatten(given.plain())]
+        found = list(dict.fromkeys(reason for key in keys for reason in reasons(key)))
+        if "" not in found:
+            shown = "; ".join(found[:3]) + "; ..." * (len(found) > 3)
+            expected = "a key that some row takes from here"
+            raise InputError(f"without effect: {shown}", where=given.where, key=keys[0], expected=expected)
+
+
+def _idle(recipe: Recipe, node: Node, key: str, row: str) -> str:
+    """Why ``--set`` of this key does not reach a recipe; an empty text where it does."""
+    file, line, _ = node.locate(key.split("."))
+    if line or not file.startswith("--set"):
+        return f"the row {row!r} has its own ({file}:{line})"
+    return without_effect(recipe, node, [key]).get(key, "")
+
+
 def _declared(key: str, declares: Sequence[str]) -> bool:
-    if PART_OF.get(key) in declares or (".options." in key and f"{key.partition('.')[0]}.name" in declares):
+    if ".options." in key and f"{key.partition('.')[0]}.name" in declares:
         return True
     return any(key == other or key.startswith(f"{other}.") or other.startswith(f"{key}.") for other in declares)
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, create_model
 
 from deit_ablate.execution import Execution, Part
+from deit_ablate.names import misfit
 from deit_ablate.sweep.rows import KINDS
 
 RESERVED = frozenset({"runs", "reference", "submissions", "code", "data", "weights", "trash"})
@@ -105,6 +106,15 @@ def _distinct(names: list[str]) -> list[str]:
 _OBJECTIVE = {"type": "string", "enum": list(OBJECTIVES)}
 
 
+def _no_text_for_a_number(value: Any) -> Any:
+    if expected := misfit("unknown", value):
+        raise ValueError(expected)
+    return value
+
+
+Options = dict[str, Annotated[Any, AfterValidator(_no_text_for_a_number)]]
+
+
 class SearchFile(Part):
     """A search: trials that Optuna asks for, one after the other, within a space."""
 
@@ -120,11 +130,11 @@ class SearchFile(Part):
     """Trials at once; by default as many as runs at once, on a cluster 8."""
     sampler: Annotated[str, _one_of(SAMPLERS)] = "tpe"
     """tpe, random, qmc, cmaes, gp or grid: Optuna's samplers."""
-    sampler_options: Mapping_ = Field({})
+    sampler_options: Options = Field({})
     """Arguments of Optuna's sampler."""
     pruner: Annotated[str, _one_of(PRUNERS)] = "median"
     """none, median, successive-halving or hyperband: Optuna's pruners, by validation after every epoch."""
-    pruner_options: Mapping_ = Field({})
+    pruner_options: Options = Field({})
     """Arguments of Optuna's pruner; a step is an epoch."""
     objective: Annotated[
         list[Annotated[str, _one_of(OBJECTIVES)]],

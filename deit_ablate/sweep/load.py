@@ -10,14 +10,14 @@ import functools
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from deit_ablate.errors import InputError, unknown_name
 from deit_ablate.execution import Execution
 from deit_ablate.sweep.fields import NAME, RESERVED, SweepFile
-from deit_ablate.sweep.overrides import check_keys, layer, validate
+from deit_ablate.sweep.overrides import check_layer, layer, validate
 from deit_ablate.sweep.profiles import check_by_profile, load_profile, read_by_profile, split_stages
 from deit_ablate.sweep.rows import KINDS, Row
 from deit_ablate.sweep.space import read_search
@@ -51,14 +51,15 @@ def load_sweep(
 
     if (recipe := node.get("recipe")) is not None:
         recipe = expand_dotted(recipe)
-        check_keys(recipe, prefix="recipe.")
+        check_layer(recipe, prefix="recipe.")
         base = layer(base, recipe)
     base = layer(base, over.get("recipe"))
     default_seeds = CONFIRMED_SEEDS if parsed.search and "seeds" not in parsed.model_fields_set else parsed.seeds
     all_seeds = tuple(sorted({*seed_list(default_seeds), *range(seeds or 0)}))
     stages = read_stages(node, parsed.stages, all_seeds, over.value)
-    for text in sets:
-        base, stages = _set(base, stages, assignment(text))
+    given_sets = tuple(map(assignment, sets))
+    for given_set in given_sets:
+        base, stages = _set(base, stages, given_set)
 
     kind = _kind(node)
     names = [stage.name for stage in stages if stage.name]
@@ -68,6 +69,8 @@ def load_sweep(
     if baseline is not None and baseline not in rows:
         raise unknown_name("no row", baseline, rows, where=node.locate(("baseline",)), key="baseline")
     check_by_profile(by_profile, rows, names, parsed.search is not None)
+    for other in by_profile.values():
+        read_search(node, other.get("search"), rows, stages[-1].seeds)
     given = {key: getattr(parsed.execution, key) for key in parsed.execution.model_fields_set}
     return Sweep(
         name=name or _folder(stem, profile if profile != parsed.profile else None, sets),
@@ -83,6 +86,7 @@ def load_sweep(
         baseline=baseline,
         execution=execution.model_copy(update=given),
         search=read_search(node, over.get("search"), rows, stages[-1].seeds),
+        sets=given_sets,
     )
 
 
@@ -111,10 +115,10 @@ def _set(base: Node, stages: tuple[Stage, ...], given: Node) -> tuple[Node, tupl
     """One ``--set`` over the recipe of all rows, or over that of the stage with whose name its key begins."""
     stage = next((stage for stage in stages if stage.name in given.value), None)
     if stage is None:
-        check_keys(given)
+        check_layer(given)
         return layer(base, given), stages
     part = given.value[stage.name]
-    check_keys(part, prefix=f"{stage.name}.")
+    check_layer(part, prefix=f"{stage.name}.")
     changed = replace(stage, overrides=layer(stage.overrides, part))
     return base, tuple(changed if other is stage else other for other in stages)
 
@@ -137,7 +141,8 @@ def _kind(node: Node) -> str:
     if len(given) != 1:
         place = node.keys.get(given[1]) if given else node.where
         found = " and ".join(given) or "none of them"
-        raise InputError(f"{found} given", where=place, expected="exactly one of " + ", ".join([*KINDS, "search"]))
+        key, expected = given[1] if given else "variants", "exactly one of " + ", ".join([*KINDS, "search"])
+        raise InputError(f"{found} given", where=place, key=key, expected=expected)
     return given[0]
 
 
@@ -145,7 +150,7 @@ def _variants(node: Node, kind: str, stages: Sequence[str], over: Node) -> tuple
     """The rows of the file, with what the profile changes about them (``over``)."""
     place = node.keys[kind]
     variants: dict[str, Variant] = {}
-    for row in [("tuned", Node({}, place), place)] if kind == "search" else KINDS[kind].rows(node.value[kind]):
+    for row in [("tuned", Node({}, place), place)] if kind == "search" else _rows(kind, node.value[kind]):
         name, _, where = row
         problem, expected = "", ""
         if not re.fullmatch(NAME, name):
@@ -162,6 +167,14 @@ def _variants(node: Node, kind: str, stages: Sequence[str], over: Node) -> tuple
     return tuple(variants.values())
 
 
+def _rows(kind: str, node: Node) -> Iterator[Row]:
+    try:
+        yield from KINDS[kind].rows(node)
+    except InputError as error:
+        key = f"{kind}.{error.key}" if error.key else kind
+        raise InputError(error.problem, where=error.where, key=key, expected=error.expected) from None
+
+
 def _variant(kind: str, row: Row, stages: Sequence[str], over: Node | None) -> Variant:
     name, overrides, where = row
     key = f"{kind}.{name}"
@@ -175,9 +188,9 @@ def _variant(kind: str, row: Row, stages: Sequence[str], over: Node | None) -> V
             expected = "class, distillation or ema"
             raise InputError(f"got {shows.value!r}", where=shows.where, key=f"{key}.shows", expected=expected)
         whole = Node({name: part for name, part in whole.items() if name != "shows"}, whole.where, whole.keys)
-    check_keys(whole, prefix=f"{key}.")
+    check_layer(whole, prefix=f"{key}.")
     for stage, part in by_stage.items():
-        check_keys(part, prefix=f"{key}.{stage}.")
+        check_layer(part, prefix=f"{key}.{stage}.")
     if over is not None:
         over, above = split_stages(over, stages)
         by_stage = _over_stages(by_stage, above)

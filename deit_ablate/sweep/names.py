@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from deit_ablate.errors import InputError, Position, TrainError, did_you_mean
+from deit_ablate.errors import InputError, TrainError, did_you_mean, unknown_name
 from deit_ablate.execution import worker_answers
 from deit_ablate.identity import code_of
-from deit_ablate.names import installed_timm, keep_answer, kept_answer, names
+from deit_ablate.names import installed_timm, keep_answer, kept_answer, misfit, names
 from deit_ablate.recipe import Recipe, with_files
 from deit_ablate.sweep.overrides import dotted, files_named
 from deit_ablate.sweep.yaml import Node
@@ -32,6 +32,11 @@ class Named(NamedTuple):
     key: tuple[str | int, ...]
     name: str
     options: Mapping[str, Any] = {}
+
+    def place(self, option: str) -> tuple[str | int, ...]:
+        """Where in the recipe one of its options is."""
+        block = self.key if self.kind == "augmentations" else self.key[:-1]
+        return (*block, "options", option)
 
 
 def _named(recipe: Recipe) -> Iterator[Named]:
@@ -57,7 +62,7 @@ def check_names(
 
     Recipes are by (variant, stage), ``nodes`` say where they are written. Raises InputError at the line of a name.
     """
-    questions: dict[str, tuple[Named, Position]] = {}
+    questions: dict[str, tuple[Named, Node]] = {}
     seen: set[tuple[int, ...]] = set()
     for (variant, stage), recipe in recipes.items():
         blocks = tuple(map(id, (recipe.model, recipe.optimizer, recipe.distill, recipe.data, recipe.augment)))
@@ -65,28 +70,27 @@ def check_names(
             continue
         seen.add(blocks)
         for named in _named(recipe):
-            where = nodes[variant][stage].locate(named.key)
-            if not _known(named, recipe, where):
-                paths = files_named(nodes[variant][stage])
+            node = nodes[variant][stage]
+            if not _known(named, recipe, node):
                 try:
-                    questions.setdefault(_question(named, recipe, paths), (named, where))
+                    questions.setdefault(_question(named, recipe, files_named(node)), (named, node))
                 except TrainError as error:
-                    raise InputError(
-                        str(error), where=where, key=dotted(named.key), expected="the file's path"
-                    ) from None
+                    where, key = node.locate(named.key), dotted(named.key)
+                    raise InputError(str(error), where=where, key=key, expected="the file's path") from None
     unknown = [question for question in questions if question not in answers]
     _ask(unknown, questions, answers)
     sources: dict[str, dict[str, str]] = {}
-    for question, (named, where) in questions.items():
+    for question, (named, node) in questions.items():
         answer = answers[question]
         if not answer["ok"]:
+            place = named.place(answer["option"]) if answer.get("option") else named.key
             expected = answer.get("expected") or ""
-            raise InputError(answer["error"], where=where, key=dotted(named.key), expected=expected)
+            raise InputError(answer["error"], where=node.locate(place), key=dotted(place), expected=expected)
         sources[named.name] = answer["sources"]
     return sources
 
 
-def _ask(unknown: list[str], questions: Mapping[str, tuple[Named, Position]], answers: Answers) -> None:
+def _ask(unknown: list[str], questions: Mapping[str, tuple[Named, Node]], answers: Answers) -> None:
     """Answer from the user's cache, else from the worker, whose good answers are kept there."""
     about = {question: _about(question, questions[question][0]) for question in unknown}
     answers.update({question: kept for question in unknown if (kept := kept_answer(about[question])) is not None})
@@ -115,14 +119,14 @@ def _question(named: Named, recipe: Recipe, paths: Mapping[str, Path]) -> str:
     return json.dumps(request, sort_keys=True)
 
 
-def _known(named: Named, recipe: Recipe, where: Position) -> bool:
+def _known(named: Named, recipe: Recipe, node: Node) -> bool:
     """Whether names.json alone can say that this exists; else the worker is asked. Raises InputError where it can say
     that it does not."""
     if named.key == ("distill", "teacher"):
         if ":" in named.name or named.name in names()["models"]:
             raise InputError(
                 f"{named.name!r} is no pretrained model of timm's",
-                where=where,
+                where=node.locate(named.key),
                 key=dotted(named.key),
                 expected="a name such as regnety_160.deit_in1k (a custom model teaches as a stage)",
             )
@@ -131,26 +135,31 @@ def _known(named: Named, recipe: Recipe, where: Position) -> bool:
     if named.kind == "models" and ":" not in named.name and named.options.get("pretrained"):
         raise InputError(
             f"{named.name} would take pretrained weights from a hub, where their content is not known",
-            where=where,
+            where=node.locate(("model", "options", "pretrained")),
             key=dotted(("model", "options", "pretrained")),
             expected="options: {checkpoint_path: FILE}, which is in the run's id by its content",
         )
     known = names().get(named.kind, {}).get(named.name)
     if known is None:
-        _refuse_unknown(named, where)
-        return named.kind == "models" and not named.options and named.name in _timm("timm_models")
-    options = known.get("options")
-    for option in named.options if options is not None else ():
-        if option not in options:
-            raise InputError(
-                f"{named.name} has no option {option!r}{did_you_mean(option, options)}; it has {', '.join(options)}",
-                where=where,
-                key=dotted(named.key),
-            )
-    return True
+        _refuse_unknown(named, node)
+    _check_options(named, (known or {}).get("options", {"**": "unknown"}), node)
+    return known is not None or (named.kind == "models" and not named.options and named.name in _timm("timm_models"))
 
 
-def _refuse_unknown(named: Named, where: Position) -> None:
+def _check_options(named: Named, kinds: Mapping[str, str], node: Node) -> None:
+    """Refuse options that are not known, and values of another kind, at their own line."""
+    for option, value in named.options.items():
+        path = named.place(option)
+        kind = kinds.get(option, kinds.get("**"))
+        if kind is None:
+            place, problem = node.locate(path, at_key=True), f"{named.name} has no option"
+            raise unknown_name(problem, option, list(kinds), where=place, key=dotted(path))
+        if expected := misfit(kind, value):
+            place = node.locate(path)
+            raise InputError(f"got {json.dumps(value)}", where=place, key=dotted(path), expected=expected)
+
+
+def _refuse_unknown(named: Named, node: Node) -> None:
     """Raises InputError for a name that this version of timm does not have, without importing it to ask."""
     models = named.kind == "models"
     listed = [*names().get(named.kind, ()), *(_timm("timm_models") if models else ())]
@@ -161,7 +170,8 @@ def _refuse_unknown(named: Named, where: Position) -> None:
         return  # timm's, of packages that are not needed here: the worker says which
     problem = f"no {NOUNS[named.kind]} is called {named.name!r}"
     expected = f"one of {', '.join(listed)}" if len(listed) <= FEW else ""
-    raise InputError(problem + did_you_mean(named.name, listed), where=where, key=dotted(named.key), expected=expected)
+    where, key = node.locate(named.key), dotted(named.key)
+    raise InputError(problem + did_you_mean(named.name, listed), where=where, key=key, expected=expected)
 
 
 @functools.cache

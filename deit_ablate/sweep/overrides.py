@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -13,10 +13,12 @@ from pydantic import BaseModel, ValidationError
 
 from deit_ablate import files
 from deit_ablate.errors import InputError, did_you_mean, unknown_name
-from deit_ablate.names import fact, names
+from deit_ablate.names import fact, misfit, names
 from deit_ablate.recipe import BLOCKS, RESETS, Block, Recipe, fields_of
 from deit_ablate.sweep.yaml import Node, merge, placed
 
+PROFILES = "profiles"
+"""The folder of profiles, beside a sweep file and in the package."""
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -89,11 +91,15 @@ def _block(name: str, node: Node | None) -> Block:
         return _DEFAULTS[name]
     if id(node) not in _by_node:
         given = _with_weights_by_content(node) if name == "distill" else _options_by_content(node)
-        key = (name, json.dumps(given.plain(), sort_keys=True, default=str))
-        if key not in _by_content:
-            _by_content[key] = validate(type(_DEFAULTS[name]), given, (name,))
-        _by_node[id(node)] = (node, _by_content[key])
+        _by_node[id(node)] = (node, _validated(name, given, (name,)))
     return _by_node[id(node)][1]
+
+
+def _validated(name: str, node: Node, prefix: tuple[str, ...]) -> Block:
+    key = (name, json.dumps(node.plain(), sort_keys=True, default=str))
+    if key not in _by_content:
+        _by_content[key] = validate(type(_DEFAULTS[name]), node, prefix)
+    return _by_content[key]
 
 
 def weights_path(node: Node) -> Path | None:
@@ -179,16 +185,42 @@ def _content(path: str, modified: int, size: int) -> str:
     return f"sha256:{files.sha256(Path(path))}"
 
 
-def check_keys(node: Node, extra: Iterable[str] = (), prefix: str = "") -> None:
-    """Refuse keys that no recipe has, in one layer by itself (before it is merged into others)."""
+def check_layer(node: Node, extra: Iterable[str] = (), prefix: str = "") -> None:
+    """Refuse keys that no recipe has, and values that they cannot have, in one layer by itself.
+
+    It is not yet merged into others, so that what is overridden, or is for another profile, is checked as well.
+    """
     known = [*BLOCKS, "precision", *extra]
     if node.get("seed") is not None and "seed" not in known:
         place, expected = node.locate(("seed",), at_key=True), "`seeds:` at the top of the sweep"
         raise InputError("a row cannot set the seed", where=place, key=f"{prefix}seed", expected=expected)
     _check_mapping(node, known, prefix)
-    for block in BLOCKS:
-        if (child := node.get(block)) is not None:
+    for block, child in node.items():
+        if block in BLOCKS:
             _check_mapping(child, list(fields_of(block)), f"{prefix}{block}.")
+            _validated(block, _without_path(child), (*prefix.split(".")[:-1], block))
+        else:
+            validate(Recipe, Node({block: child}, node.where, node.keys), tuple(prefix.split(".")[:-1]))
+
+
+def _without_path(block: Node) -> Node:
+    """The block without the path of a teacher's weights, a file that need not be on this machine."""
+    if weights_path(Node({"distill": block}, block.where)) is None:
+        return block
+    return Node({key: child for key, child in block.items() if key != "teacher_weights"}, block.where, block.keys)
+
+
+def check_options(layer: Node, prefix: str) -> None:
+    """Refuse options of a layer by themselves: of what it names those of another kind, else text that reads as a number
+    or a truth value."""
+    for block in ("model", "optimizer"):
+        given = layer.get(block) or Node({}, layer.where)
+        name, options = given.get("name"), given.get("options")
+        kinds = fact(f"{block}s", str(name.value), "options", {}) if name else {}
+        for option, value in options.items() if options else ():
+            if expected := misfit(kinds.get(option, "unknown"), value.plain()):
+                key = f"{prefix}{block}.options.{option}"
+                raise InputError(f"got {_show(value.plain())}", where=value.where, key=key, expected=expected)
 
 
 def _check_mapping(node: Node, known: list[str], prefix: str) -> None:
@@ -218,9 +250,28 @@ def layer(lower: Node, upper: Node | None) -> Node:
     return merge(lower, upper)
 
 
+def disagreement(node: Node, keys: Sequence[str], problem: str, expected: str = "") -> InputError:
+    """Keys of merged layers that do not go together: an error at the one that the user wrote in the most specific
+    layer, which says where the others are written. Of those that are equal in this the first."""
+
+    def place(key: str) -> tuple[int, ...]:
+        file, line, column = node.locate(key.split("."))
+        if not node.has(key.split(".")):
+            return (0,)
+        if line and Path(file).parent.name == PROFILES:
+            return (1,)
+        return (3, line, column) if line else (2,)  # --set is below the rows
+
+    key = max(keys, key=place)
+    written = [other for other in keys if other != key and node.has(other.split("."))]
+    beside = [f"{other} in {InputError('', where=node.locate(other.split('.'))).place}" for other in written]
+    text = f"{problem} (beside {', '.join(beside)})" if beside else problem
+    return InputError(text, where=node.locate(key.split(".")), key=key, expected=expected)
+
+
 def to_recipe(node: Node) -> Recipe:
     """Validate merged layers as one recipe. Raises InputError at the line that is at fault."""
-    check_keys(node, extra=("seed",))
+    check_layer(node, extra=("seed",))
     node = _with_default_rate(node)
     values: dict[str, Any] = {block: _block(block, node.get(block)) for block in BLOCKS}
     scalars = {key: child for key, child in node.items() if key not in BLOCKS}
@@ -228,8 +279,8 @@ def to_recipe(node: Node) -> Recipe:
         parsed = validate(Recipe, Node(scalars, node.where, node.keys))
         values |= {"precision": parsed.precision, "seed": parsed.seed}
     recipe = Recipe.model_construct(**values)
-    for key, problem, expected in recipe.check():
-        raise InputError(problem, where=node.locate(key.split(".")), key=key, expected=expected)
+    for keys, problem, expected in recipe.check():
+        raise disagreement(node, keys, problem, expected)
     return recipe
 
 

@@ -15,9 +15,9 @@ from deit_ablate.errors import InputError, unknown_name
 from deit_ablate.identity import canonical, derived, difference, run_id
 from deit_ablate.names import fact
 from deit_ablate.recipe import Recipe, flatten
-from deit_ablate.sweep.confounds import Undeclared, planned_undeclared
+from deit_ablate.sweep.confounds import Undeclared, planned_undeclared, refuse_idle_sets, without_effect
 from deit_ablate.sweep.names import Answers, check_names, modules
-from deit_ablate.sweep.overrides import check_keys, files_named, layer, to_recipe
+from deit_ablate.sweep.overrides import check_layer, files_named, layer, to_recipe
 from deit_ablate.sweep.profiles import load_profile
 from deit_ablate.sweep.stages import Stage
 from deit_ablate.sweep.sweep import Sweep, Variant
@@ -172,6 +172,7 @@ def make_plan(sweep: Sweep, answers: Answers | None = None) -> Plan:
     """
     nodes = _merged_layers(sweep)
     recipes = _recipes(sweep, nodes)
+    refuse_idle_sets(sweep, recipes, nodes)
     sources = check_names(recipes, nodes, {} if answers is None else answers)
     _check_figures(sweep, recipes)
     runs: dict[str, Run] = {}
@@ -195,7 +196,8 @@ def make_plan(sweep: Sweep, answers: Answers | None = None) -> Plan:
     wanted = {cell.run for cell in cells}
     rows = tuple(_rows(sweep, recipes))
     plan = Plan(sweep, {id_: run for id_, run in runs.items() if id_ in wanted}, tuple(cells), rows, written)
-    _check_duplicates(plan)
+    if sweep.search is None:  # rows may differ in what is searched, and searches may find the same
+        _check_effects(plan, recipes, nodes)
     return plan
 
 
@@ -348,22 +350,42 @@ def _check_figures(sweep: Sweep, recipes: Mapping[tuple[str, str], Recipe]) -> N
                     )
 
 
-def _check_duplicates(plan: Plan) -> None:
+def _check_effects(
+    plan: Plan, recipes: Mapping[tuple[str, str], Recipe], nodes: Mapping[str, Mapping[str, Node]]
+) -> None:
+    """Refuse a row that is the training of an earlier one, and one that sets nothing that is read."""
     sweep = plan.sweep
-    if sweep.search is not None:
-        return  # rows may differ in what is searched, and searches may find the same
     final, seed = sweep.final.name, sweep.final.seeds[0]
     first = {cell.variant: cell.run for cell in plan.cells if cell.stage == final and cell.seed == seed}
-    seen: dict[tuple[str, str | None], str] = {}
+    seen: dict[tuple[str, str | None], Variant] = {}
     for variant in sweep.variants:
-        before = seen.setdefault((first[variant.name], variant.shows), variant.name)
-        if before != variant.name:
+        before = seen.setdefault((first[variant.name], variant.shows), variant)
+        problem = "" if before is variant else f"the row {variant.name!r} is the same training as {before.name!r}"
+        unread: dict[str, str] = {}
+        nothing = not problem and variant.shows is None
+        for row in (variant, before) if problem else (variant,):
+            for stage, keys in _sets(sweep, row).items():
+                found = without_effect(recipes[row.name, stage], nodes[row.name][stage], keys)
+                unread |= found
+                nothing = nothing and len(found) == len(keys)
+        if problem or (nothing and unread):
             raise InputError(
-                f"the row {variant.name!r} is the same training as {before!r}",
+                "; ".join([problem or f"the row {variant.name!r} changes nothing", *unread.values()]),
                 where=variant.where,
                 key=sweep.kind,
-                expected="rows that differ (two figures of one run: `shows`)",
+                expected="rows that differ (two figures of one run: `shows`)" if problem else "a key that is read",
             )
+
+
+def _sets(sweep: Sweep, variant: Variant) -> dict[str, set[str]]:
+    """Stage -> the recipe's keys that a row sets in it."""
+    over = {stage: [variant.overrides, variant.by_profile] for stage in sweep.lineage()}
+    for stage, node in variant.by_stage.items():
+        over.setdefault(stage, []).append(node)
+    return {
+        stage: {key for node in nodes if node is not None for key, _ in flatten(node.plain())}
+        for stage, nodes in over.items()
+    }
 
 
 def single_run(path: Path, sets: Sequence[str]) -> Run:
@@ -382,7 +404,7 @@ def single_run(path: Path, sets: Sequence[str]) -> Run:
         base, _ = load_profile(str(profile.value), path.parent, profile.where)
     blocks = Node({key: child for key, child in node.items() if key != "profile"}, node.where, node.keys)
     for upper in (expand_dotted(blocks), *map(assignment, sets)):
-        check_keys(upper, extra=("seed",))
+        check_layer(upper, extra=("seed",))
         base = layer(base, upper)
     seeds = (to_recipe(base).seed,)
     sweep = Sweep("", path, base, (Stage("", empty, seeds=seeds),), (Variant("", node.where, empty),))

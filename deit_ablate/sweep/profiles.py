@@ -10,7 +10,7 @@ from deit_ablate import shipped
 from deit_ablate.errors import Position, unknown_name
 from deit_ablate.execution import Execution
 from deit_ablate.sweep.fields import ProfileFile, SearchFile
-from deit_ablate.sweep.overrides import check_keys, validate
+from deit_ablate.sweep.overrides import PROFILES, check_layer, check_options, validate
 from deit_ablate.sweep.yaml import Node, expand_dotted, load
 
 ByProfile = dict[str, Node]
@@ -20,14 +20,14 @@ ByProfile = dict[str, Node]
 @functools.lru_cache(maxsize=64)
 def load_profile(name: str, beside: Path, where: Position) -> tuple[Node, Execution]:
     """A profile's recipe and execution: from ``profiles/`` beside the sweep, else from the package."""
-    folders = [beside / "profiles", shipped.folder("sweeps") / "profiles"]
+    folders = [beside / PROFILES, shipped.folder("sweeps") / PROFILES]
     known = sorted({path.stem for folder in folders for path in folder.glob("*.yaml")})
     if name not in known:
         raise unknown_name("no profile", name, known, where=where, key="profile")
     node = load(next(path for folder in folders if (path := folder / f"{name}.yaml").exists()))
     parsed = validate(ProfileFile, node)
     recipe = expand_dotted(node.get("recipe") or Node({}, node.where))
-    check_keys(recipe, prefix="recipe.")
+    check_layer(recipe, prefix="recipe.")
     return recipe, parsed.execution
 
 
@@ -54,9 +54,9 @@ def check_by_profile(by_profile: ByProfile, rows: Sequence[str], stages: Sequenc
                 validate(SearchFile, part, ("by_profile", profile, name))
                 continue
             whole, by_stage = split_stages(part, stages if name in rows else ())
-            check_keys(whole, prefix=f"by_profile.{profile}.{name}.")
-            for stage, child in by_stage.items():
-                check_keys(child, prefix=f"by_profile.{profile}.{name}.{stage}.")
+            for layer, prefix in [(whole, ""), *((child, f"{stage}.") for stage, child in by_stage.items())]:
+                check_layer(layer, prefix=f"by_profile.{profile}.{name}.{prefix}")
+                check_options(layer, prefix=f"by_profile.{profile}.{name}.{prefix}")
 
 
 def split_stages(row: Node, stages: Sequence[str]) -> tuple[Node, Mapping[str, Node]]:

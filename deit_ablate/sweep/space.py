@@ -14,7 +14,7 @@ from deit_ablate.execution import Part
 from deit_ablate.identity import canonical_json, normal
 from deit_ablate.recipe import BLOCKS, fields_of, flatten
 from deit_ablate.sweep.fields import SearchFile
-from deit_ablate.sweep.overrides import check_keys, dotted, validate
+from deit_ablate.sweep.overrides import check_layer, dotted, validate
 from deit_ablate.sweep.rows import nested
 from deit_ablate.sweep.yaml import Node, expand_dotted, merge, placed
 
@@ -140,7 +140,7 @@ def read_space(node: Node, prefix: str) -> dict[str, Parameter]:
             raise InputError(problem, where=place, key=whole, expected="a list of values")
         else:
             found[key] = Parameter(key, place, validate(Range, child, tuple(whole.split("."))))
-        check_keys(found[key].override(found[key].values()[0]), prefix=f"{prefix}.")
+        check_layer(found[key].override(found[key].values()[0]), prefix=f"{prefix}.")
     return found
 
 

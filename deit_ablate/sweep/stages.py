@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from deit_ablate.errors import InputError, Position, unknown_name
 from deit_ablate.recipe import BLOCKS
 from deit_ablate.sweep.fields import StageFile
-from deit_ablate.sweep.overrides import check_keys
+from deit_ablate.sweep.overrides import check_layer
 from deit_ablate.sweep.yaml import Node, expand_dotted
 
 
@@ -54,7 +54,7 @@ def read_stages(
                 place = whole.locate((name, role))
                 raise unknown_name("no stage", parent, list(stages), where=place, key=f"stages.{name}.{role}")
         overrides = expand_dotted(whole.value[name].get("recipe") or Node({}, whole.keys[name]))
-        check_keys(overrides, prefix=f"stages.{name}.recipe.")
+        check_layer(overrides, prefix=f"stages.{name}.recipe.")
         of_stage = seeds if part.seeds is None else seed_list(part.seeds)
         found[name] = Stage(name, overrides, by_profile.get(name), part.teacher, part.from_, part.weights, of_stage)
     ordered = _in_order(found, node.keys["stages"])

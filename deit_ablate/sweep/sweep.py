@@ -44,6 +44,8 @@ class Sweep:
     baseline: str | None = None
     execution: Execution = field(default_factory=Execution)
     search: SearchSettings | None = None
+    sets: tuple[Node, ...] = ()
+    """What ``--set`` gave, which is part of ``base`` and ``stages`` already."""
 
     @property
     def final(self) -> Stage:

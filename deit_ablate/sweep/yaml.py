@@ -1,9 +1,9 @@
 """YAML with positions: every value remembers the file, line and column it was written at.
 
 Scalars follow YAML 1.2's core schema (``5e-4`` is a number, ``no`` is a string); PyYAML supplies
-only the parser's events. Tags are refused, duplicate keys are refused, and size, depth and the
-number of values (aliases counted each time they are used) are bounded, so that a hostile file
-costs no more than a long one.
+only the parser's events. Merge keys (``<<: *anchor``) are YAML 1.1's. Tags are refused, duplicate
+keys are refused, and size, depth and the number of values (aliases counted each time they are
+used) are bounded, so that a hostile file costs no more than a long one.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from deit_ablate.errors import InputError, Position, did_you_mean
 MAX_BYTES = 4 * 1024 * 1024
 MAX_VALUES = 400_000
 MAX_DEPTH = 40
+MERGE = "<<"
+"""The key that merges other mappings in."""
 
 
 @dataclass(slots=True)
@@ -41,6 +43,13 @@ class Node:
 
     def items(self) -> Iterator[tuple[str, Node]]:
         yield from (self.value or {}).items()
+
+    def has(self, path: Sequence[str]) -> bool:
+        """Whether a value is written at ``path``."""
+        node: Node | None = self
+        for step in path:
+            node = node.get(step) if node is not None else None
+        return node is not None
 
     def locate(self, path: Sequence[str | int], *, at_key: bool = False) -> Position:
         """The position of the value at ``path``, or of the deepest existing one on the way."""
@@ -153,18 +162,31 @@ class _Composer:
 
     def mapping(self, where: Position, depth: int) -> Node:
         y = self._yaml
-        node = Node({}, where)
+        node, merged = Node({}, where), Node({}, where)
         while not isinstance(event := next(self.events), y.MappingEndEvent):
             place = self.where(event)
             if not isinstance(event, y.ScalarEvent):
                 raise InputError("a key that is not a plain scalar", where=place, expected="text without brackets")
             key = event.value
-            if key in node.value:
-                first = node.keys[key]
+            into = merged if key == MERGE and not event.style else node
+            if key in into.value:
+                first = into.keys[key]
                 raise InputError(f"the key {key!r} is given twice (first on line {first[1]})", where=place, key=key)
-            node.keys[key] = place
-            node.value[key] = self.compose(next(self.events), depth + 1)
+            into.keys[key] = place
+            into.value[key] = self.compose(next(self.events), depth + 1)
+        return _with_merged(node, merged.get(MERGE))
+
+
+def _with_merged(node: Node, merged: Node | None) -> Node:
+    """A mapping with the keys that its ``<<: *anchor`` adds to its own; of a list of anchors the first counts most."""
+    if merged is None:
         return node
+    for each in merged.value if isinstance(merged.value, list) else [merged]:
+        if not isinstance(each.value, dict):
+            raise InputError("nothing to merge", where=each.where, key=MERGE, expected="a mapping, or a list of them")
+        node.value |= {key: child for key, child in each.value.items() if key not in node.value}
+        node.keys |= {key: place for key, place in each.keys.items() if key not in node.keys}
+    return node
 
 
 def parse(text: str, file: str) -> Node:

@@ -14,14 +14,14 @@ from typing import Any
 
 import timm
 import torch
-from timm.layers import DropPath, resample_abs_pos_embed, trunc_normal_
+from timm.layers import DropPath, PatchEmbed, resample_abs_pos_embed, trunc_normal_
 from timm.models import VisionTransformer
 from timm.models.deit import VisionTransformerDistilled
 from torch import Tensor, nn
 
 from deit_ablate.errors import TrainError, did_you_mean
 from deit_ablate.recipe import Recipe
-from deit_ablate.train.registry import check_options, lookup, option_names
+from deit_ablate.train.registry import OptionError, check_options, lookup, option_kinds
 
 Heads = tuple[Tensor, Tensor | None]
 """Logits (B, K) of the class head, and of the distillation head where there is one."""
@@ -159,6 +159,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
 
 def timm_model(name: str, shape: Shape, options: dict[str, Any]) -> nn.Module:
     """One of timm's models, untrained. Raises TrainError for a regularizer that the model cannot honour."""
+    check_options(name, options, {"**": "unknown"})  # before timm takes "no" for true, or trips over it
     arguments: dict[str, Any] = {"img_size": shape.resolution, "drop_path_rate": shape.drop_path}
     if shape.dropout:
         transformer = name.startswith(("vit_", "deit", "beit"))
@@ -169,15 +170,15 @@ def timm_model(name: str, shape: Shape, options: dict[str, Any]) -> nn.Module:
         )
     while True:
         try:
-            model = timm.create_model(name, num_classes=shape.classes, in_chans=shape.channels, **arguments, **options)
-            if name.startswith("deit_"):
-                trunc_normal_(model.cls_token, std=0.02)  # as in the reference code, see deit()
-            return model
+            model: nn.Module = timm.create_model(
+                name, num_classes=shape.classes, in_chans=shape.channels, **arguments, **options
+            )
+            break
         except TypeError as error:
             unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
             key = unknown.group(1) if unknown else ""
             if key in options:
-                raise TrainError(f"{name} has no option {key!r}") from error
+                raise OptionError(key, f"{name} has no option {key!r}") from error
             if key not in arguments:
                 raise TrainError(f"{name} does not take these options: {error}") from error
             if key != "img_size" and arguments[key]:  # a convnet takes any size; a regularizer must not vanish silently
@@ -186,6 +187,10 @@ def timm_model(name: str, shape: Shape, options: dict[str, Any]) -> nn.Module:
             del arguments[key]
         except (AssertionError, ValueError, RuntimeError) as error:
             raise TrainError(f"{name} cannot be built: {error}") from error
+    check_options(name, options, {**option_kinds(type(model), skip=()), "**": "unknown"})
+    if name.startswith("deit_"):
+        trunc_normal_(model.cls_token, std=0.02)  # as in the reference code, see deit()
+    return model
 
 
 def shape_of(recipe: Recipe, classes: int, channels: int, heads: int) -> Shape:
@@ -201,15 +206,26 @@ def build_model(name: str, options: dict[str, Any], shape: Shape, check: bool = 
     """
     if name in MODELS or ":" in name:
         function = lookup("model", name, MODELS)
-        check_options(f"the model {name}", options, option_names(function, skip=("shape",)))
+        check_options(f"the model {name}", options, option_kinds(function, skip=("shape",)))
         model = _built(name, function, shape, options)
     elif timm.is_model(name):
         model = timm_model(name, shape, options)
     else:
         raise TrainError(f"no model is called {name!r}{did_you_mean(name, [*MODELS, *timm.list_models()])}")
+    _check_patches(name, model, shape)
     if check:
         _check_heads(name, model, shape)
     return model
+
+
+def _check_patches(name: str, model: nn.Module, shape: Shape) -> None:
+    """Patches that do not fill the picture leave its edge unseen without a word (timm's embedding is a convolution)."""
+    embeddings = [part for part in model.children() if isinstance(part, PatchEmbed) and not part.dynamic_img_pad]
+    for patch in (side for embedding in embeddings for side in embedding.patch_size):
+        if shape.resolution % patch:
+            raise TrainError(
+                f"{name}: a data.resolution of {shape.resolution} is no whole number of patches of {patch} pixels"
+            )
 
 
 def _built(name: str, function: Callable[..., nn.Module], shape: Shape, options: dict[str, Any]) -> nn.Module:

@@ -6,6 +6,7 @@ The rest of the package plans sweeps without torch, from ``names.json``; this mo
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import inspect
 import logging
@@ -16,6 +17,7 @@ from typing import Any, NamedTuple
 
 import timm
 import torch
+from timm.models.deit import VisionTransformerDistilled
 
 from deit_ablate.errors import TrainError, nearest
 from deit_ablate.identity import code_of
@@ -29,7 +31,7 @@ from deit_ablate.train.distill import DISTILLATIONS, Distillation, distillation_
 from deit_ablate.train.mixing import MIXINGS
 from deit_ablate.train.model import MODELS, Shape, build_model
 from deit_ablate.train.optim import OPTIMIZERS, optimizer_options, timm_optimizers
-from deit_ablate.train.registry import check_options, load, option_names
+from deit_ablate.train.registry import OptionError, check_options, load, option_kinds
 
 Facts = dict[str, Any]
 SOURCES = (augment, distill, mixing, model, optim, registry, sets, sys.modules[__name__])
@@ -42,8 +44,9 @@ def offered() -> Facts:
     return {
         "sources": hashes(Path(str(module.__file__)).relative_to(PACKAGE).as_posix() for module in SOURCES),
         "timm": timm.__version__,
-        "models": {name: {"options": option_names(function, skip=("shape",))} for name, function in MODELS.items()},
+        "models": {name: _model_facts(name) for name in MODELS},
         "timm_models": sorted(timm.list_models()),
+        "timm_distilled": sorted(name for name in timm.list_models("*distilled*") if _has_token(name)),
         "timm_pretrained": sorted(timm.list_models(pretrained=True)),
         "optimizers": {name: _optimizer_facts(name) for name in sorted(KINDS["optimizers"].known())},
         "distillations": {name: _distillation_facts(kind) for name, kind in DISTILLATIONS.items()},
@@ -63,8 +66,9 @@ def _fields() -> Iterator[tuple[str, Facts]]:
 def ask(requests: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """An answer to each request {"kind": one of KINDS, "name", "options", ...}.
 
-    An answer has "ok", "error" (None where ok), "expected" (the options or the nearest name, or None), "nearest",
-    "sources" (the code of a ``module:function``, else empty) and "facts" (what ``names.json`` would hold).
+    An answer has "ok", "error" (None where ok), "option" (the one at fault, or None), "expected" and "nearest" (the
+    nearest name, or None), "sources" (the code of a ``module:function``, else empty) and "facts" (what ``names.json``
+    would hold).
     ``resolution`` in a request of a model is the size that it must take (224 where absent).
     """
     return [_answer(request) for request in requests]
@@ -72,7 +76,7 @@ def ask(requests: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _answer(request: dict[str, Any]) -> dict[str, Any]:
     name, kind = request["name"], KINDS.get(request["kind"])
-    answer: dict[str, Any] = dict.fromkeys(("error", "expected", "nearest"))
+    answer: dict[str, Any] = dict.fromkeys(("error", "option", "expected", "nearest"))
     answer |= {"ok": False, "sources": {}, "facts": {}}
     try:
         if kind is None:
@@ -83,6 +87,7 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
         answer["ok"] = True
     except TrainError as error:
         answer["error"] = str(error)
+        answer["option"] = error.option if isinstance(error, OptionError) else None
         if kind is not None and ":" not in name and name not in (known := kind.known()):
             answer["nearest"] = nearest(name, known)
             answer["expected"] = f"a name such as {answer['nearest']}" if answer["nearest"] else None
@@ -105,8 +110,24 @@ def _model(request: dict[str, Any]) -> Facts:
             built = build_model(name, options, shape, check=False)
     finally:
         logging.disable(logging.NOTSET)
-    known = option_names(load(name), skip=("shape",)) if ":" in name else None
+    known = option_kinds(load(name), skip=("shape",)) if ":" in name else None
     return {"options": known, "parameters": sum(parameter.numel() for parameter in built.parameters())}
+
+
+def _model_facts(name: str) -> Facts:
+    parameters, built = inspect.signature(MODELS[name]).parameters, []
+    for count in (1, 2):
+        with torch.device("meta"), contextlib.suppress(TrainError):
+            build_model(name, {}, Shape(224, 3, 10, count, 0.0, 0.0))
+            built.append(count)
+    facts = {"options": option_kinds(MODELS[name], skip=("shape",)), "heads": built}
+    return facts | ({"patch": parameters["patch_size"].default} if "patch_size" in parameters else {})
+
+
+def _has_token(name: str) -> bool:
+    """Whether one of timm's models has a distillation token that the trainer knows."""
+    with torch.device("meta"):
+        return isinstance(timm.create_model(name), VisionTransformerDistilled)
 
 
 def _optimizer(request: dict[str, Any]) -> Facts:

@@ -20,7 +20,7 @@ from torch.optim import Optimizer
 
 from deit_ablate.errors import TrainError, did_you_mean
 from deit_ablate.recipe import Recipe
-from deit_ablate.train.registry import check_options, load, option_names
+from deit_ablate.train.registry import check_options, load, option_kinds
 
 Groups = list[dict[str, Any]]
 
@@ -111,16 +111,16 @@ def timm_optimizers() -> list[str]:
     return [name for name, info in infos.items() if not isinstance(info.opt_class, str) and not info.second_order]
 
 
-def optimizer_options(name: str) -> list[str] | None:
-    """The options of an optimizer by name; None where it takes any. Raises TrainError for an unknown name."""
+def optimizer_options(name: str) -> dict[str, str]:
+    """The options of an optimizer by name, with their kinds. Raises TrainError for an unknown name."""
     if name in OPTIMIZERS:
-        return option_names(OPTIMIZERS[name].build, _OURS)
+        return option_kinds(OPTIMIZERS[name].build, _OURS)
     if ":" in name:
-        return option_names(load(name), _OURS)
+        return option_kinds(load(name), _OURS)
     if name in timm_optimizers():
         opt_class: Any = get_optimizer_info(name).opt_class
-        known = option_names(opt_class, _OURS)
-        return [*known, "fallback_list"] if known is not None and _is_hybrid(name) else known
+        known = option_kinds(opt_class, _OURS)
+        return {**known, "fallback_list": "list[str]"} if _is_hybrid(name) else known
     if name in list_optimizers():
         raise TrainError(
             f"the optimizer {name} needs apex or bitsandbytes, or second derivatives: this trainer has none"

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from PIL import Image
+from torch import nn
 
 from deit_ablate.errors import TrainError
 from deit_ablate.recipe import Recipe
@@ -25,12 +26,13 @@ from deit_ablate.train.mixing import build_mixing
 from deit_ablate.train.optim import build_optimizer
 from deit_ablate.train.teachers import WeightsStore, build_teacher, teacher_file
 
-Step = tuple[str, Callable[[], object]]
-"""A key of the recipe (or of the execution), and what may raise for its sake."""
+Step = tuple[tuple[str, ...], Callable[[], object]]
+"""A key of the recipe (or of the execution), others that an error may name, and what may raise for their sake."""
+MODEL = ("model.name", "model.options", "distill.type", "data.resolution", "regularize.drop_path", "regularize.dropout")
 
 
 def preflight(request: Mapping[str, Any], store: WeightsStore) -> dict[str, Any] | None:
-    """The first refusal, {"run", "key", "error"}, or None.
+    """The first refusal, {"run", "keys", "error"}, or None.
 
     ``request``: {"data_dir" (or None), "ranks", "accumulation", "runs": [{"run", "recipe" (canonical),
     "teacher" (the path of its weights file, or None), "begun" (whether its batches are cut already)}]}.
@@ -48,11 +50,12 @@ def preflight(request: Mapping[str, Any], store: WeightsStore) -> dict[str, Any]
 
 
 def _first_refusal(run: Mapping[str, Any], steps: Iterable[Step]) -> dict[str, Any] | None:
-    for key, attempt in steps:
+    for keys, attempt in steps:
         try:
             attempt()
         except (TrainError, OSError) as error:
-            return {"run": run["run"], "key": key, "error": str(error)}
+            named = [key for key in keys[1:] if key in str(error)]
+            return {"run": run["run"], "keys": [keys[0], *named], "error": str(error)}
         except Exception:
             return None  # custom code, which may need what is not on this machine: its run will tell
     return None
@@ -83,13 +86,12 @@ def _without_teacher(
         if not run["begun"]:
             Share(Group(0, request["ranks"]), request["accumulation"]).check(recipe.schedule.batch_size, recipe.mixes)
 
-    def optimizer() -> None:
+    def model() -> nn.Module:
         with torch.device("meta"):
-            model = initial_model(recipe, loaded[key], None)
-        build_optimizer(recipe, model)
+            return initial_model(recipe, loaded[key], None)
 
-    yield "data.name", data
-    yield "execution.ranks", cut
+    yield ("data.name",), data
+    yield ("execution.ranks",), cut
 
     def augmented() -> None:
         dataset, side = loaded[key].dataset, recipe.data.resolution
@@ -97,12 +99,16 @@ def _without_teacher(
         if augment.custom or augment.custom_on_tensors:
             augment([Image.new("L" if dataset.channels == 1 else "RGB", (side, side))], [(0, 0, 0)])
 
-    yield "augment.custom", lambda: custom_operations(recipe)
-    yield "augment.auto_augment", lambda: operations(AUGMENTATIONS, recipe, loaded[key].dataset)
-    yield "augment.custom", augmented
-    yield "augment.mixup", lambda: build_mixing(recipe, len(loaded[key].dataset.classes))
-    yield "distill.type", lambda: build_loss(recipe)
-    yield "optimizer.options", optimizer
+    yield ("augment.custom",), lambda: custom_operations(recipe)
+    yield ("augment.auto_augment",), lambda: operations(AUGMENTATIONS, recipe, loaded[key].dataset)
+    yield ("augment.custom",), augmented
+    yield (
+        ("augment.mixup", "regularize.label_smoothing"),
+        lambda: build_mixing(recipe, len(loaded[key].dataset.classes)),
+    )
+    yield ("distill.type",), lambda: build_loss(recipe)
+    yield MODEL, model
+    yield ("optimizer.options", "optimizer.name"), lambda: build_optimizer(recipe, model())
 
 
 def _teacher(recipe: Recipe, run: Mapping[str, Any], loaded: dict[str, Splits], store: WeightsStore) -> Iterator[Step]:
@@ -115,4 +121,4 @@ def _teacher(recipe: Recipe, run: Mapping[str, Any], loaded: dict[str, Splits], 
         given = Path(run["teacher"]) if run["teacher"] else teacher_file(recipe, store)
         build_teacher(recipe, loaded[key], None, given, torch.device("cpu"))
 
-    yield "distill.teacher_weights" if wanted.teacher_weights else "distill.teacher", teacher
+    yield ("distill.teacher_weights" if wanted.teacher_weights else "distill.teacher",), teacher

@@ -42,8 +42,16 @@ def refused(sweep: Callable[..., Path], store: Store, pool: ProcessPool, tmp_pat
     ("text", "says"),
     [
         (
-            "variants:\n  a: {}\n  b: {optimizer: {options: {betas: 5}}}\n",
-            "tiny.yaml:11:28: optimizer.options: the optimizer adamw refuses {'betas': 5}",
+            "variants:\n  a: {}\n  b: {optimizer: {options: {betas: [0.9, 2]}}}\n",
+            "tiny.yaml:11:28: optimizer.options: the optimizer adamw refuses {'betas': (0.9, 2)}",
+        ),
+        (
+            "variants:\n  a: {}\n  b: {model: {name: mixer_b16_224}, data: {resolution: 24}}\n",
+            "tiny.yaml:11:56: data.resolution: mixer_b16_224: a data.resolution of 24 is no whole number of patches",
+        ),
+        (
+            "variants:\n  a: {}\n  b: {model: {name: vgg11}, regularize: {dropout: 0, drop_path: 0.1}}\n",
+            "tiny.yaml:11:65: regularize.drop_path: vgg11 cannot honour regularize.drop_path: set it to 0",
         ),
         (
             "variants:\n  a: {}\n  b: {augment: {auto_augment: rand-m9-zz5}}\n",
@@ -95,7 +103,7 @@ def test_ranks_that_cannot_share_a_batch_are_refused(refused: Callable[..., str 
 
 
 def test_the_command_leaves_with_2_and_no_results(command: Command, sweep: Callable[..., Path]) -> None:
-    sweep("variants: {a: {optimizer: {options: {betas: 5}}}}\n")
+    sweep("variants: {a: {optimizer: {options: {betas: [0.9, 2]}}}}\n")
     done = command("run", "tiny.yaml", code=2)
     assert done.stderr.startswith("error: tiny.yaml:9:")
     assert done.stdout == ""

@@ -65,6 +65,19 @@ def test_bad_searches_are_refused_at_their_line(
     assert not store.root.exists(), "nothing was written"
 
 
+def test_a_row_may_leave_its_optimizers_rate_to_the_search(sweep: Callable[..., Path]) -> None:
+    space = "search: {trials: 2, space: {optimizer.base_lr: {low: 0.01, high: 0.1}, augment.mixup: [0, 1]}}\n"
+    made = Configurations(load_sweep(sweep(space + "variants: {adamw: {}, lamb: {optimizer.name: lamb}}\n")))
+    adamw, lamb = made.sweep.variants
+    made.check([adamw, lamb])
+    assert [row.recipe.optimizer.base_lr for row in made.untuned.rows] == [0.032, 0.01]
+    (trial,) = made.trial(lamb, {"optimizer.base_lr": 0.05, "augment.mixup": 1}).runs.values()
+    assert (trial.recipe["optimizer"]["name"], trial.recipe["optimizer"]["base_lr"]) == ("lamb", 0.05)
+    with pytest.raises(InputError, match="'sgd' has no default learning rate"):
+        wrong = "search: {trials: 2, space: {augment.mixup: [0, 1]}}\nvariants: {sgd: {optimizer.name: sgd}}\n"
+        Configurations(load_sweep(sweep(wrong)))
+
+
 def test_trials_candidates_and_winners_differ_in_seeds_and_the_test_split(sweep: Callable[..., Path]) -> None:
     made = Configurations(load_sweep(sweep(SHORT)))
     row, params = made.sweep.variants[0], {"optimizer.base_lr": 0.02, "regularize.drop_path": 0.1}

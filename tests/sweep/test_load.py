@@ -26,6 +26,47 @@ BAD = {
         ":3:44",
         "no whole number of patches",
     ),
+    "a resolution that its model's patches do not fill": (
+        "variants: {a: {data.resolution: 24, model: {name: vit_tiny_patch16_224}}}",
+        ":3:51",
+        "model.name: a resolution of 24 pixels is no whole number of patches of 16 pixels (beside data.resolution in",
+    ),
+    "a resolution that a default patch does not fill": (
+        "variants: {a: {model: {name: deit_tiny}, data.resolution: 24}}",
+        ":3:59",
+        "data.resolution: a resolution of 24 pixels is no whole number of patches of 16 pixels (beside model.name in",
+    ),
+    "a model without a distillation token": (
+        "stages: {t: {seeds: [0]}, s: {teacher: t}}\n"
+        "variants: {a: {s: {distill: {type: hard-token}, model: {name: resnet18}}}}",
+        ":4:63",
+        "resnet18 has 1 head(s), and the distillation type hard-token asks for 2 (beside distill.type in {file}:4:36)",
+    ),
+    "a model of two heads without distillation": (
+        "variants: {a: {model.name: deit_tiny_distilled_patch16_224, data.resolution: 32}}",
+        ":3:28",
+        "has 2 head(s), and the distillation type none asks for 1",
+    ),
+    "a profile's warm-up, longer than one's own training": (
+        "variants: {a: {schedule.epochs: 3}}",
+        ":3:33",
+        "schedule.epochs: a warm-up of 5 epochs is not below the 3 epochs (beside schedule.warmup_epochs in ",
+    ),
+    "a batch that mixing cannot pair": (
+        "variants: {a: {schedule.batch_size: 31}}",
+        ":3:37",
+        "schedule.batch_size: a batch of 31 is odd, and mixup pairs the images of a batch (beside augment.mixup in ",
+    ),
+    "mixing that cannot pair a batch": (
+        "recipe: {schedule.batch_size: 31, augment.mix_prob: 0}\nvariants: {a: {augment.mix_prob: 1}}",
+        ":4:34",
+        "augment.mix_prob: a batch of 31 is odd",
+    ),
+    "fewer images than a batch": (
+        "variants: {a: {data.train_images: 20}}",
+        ":3:35",
+        "data.train_images: a batch of 32 is more than the 20 training images (beside schedule.batch_size in ",
+    ),
     "heads that do not fit": ("variants: {a: {model.options: {num_heads: 5}}}", ":3:43", "not divided by 5 heads"),
     "infinity in options": ("variants: {a: {model.options: {depth: .inf}}}", ":3:31", "finite number"),
     "negative learning rate": ("variants:\n  a: {optimizer.base_lr: -1}", ":4:26", "greater than 0"),
@@ -56,6 +97,26 @@ BAD = {
         ":3:47",
         "the same training as 'b'",
     ),
+    "a row whose key is switched off": (
+        "variants: {a: {}, b: {augment.color_jitter: 0.1}}",
+        ":3:19",
+        "the same training as 'a'; augment.color_jitter has no effect where augment.auto_augment is rand",
+    ),
+    "rows that differ in what both switch off": (
+        "variants: {a: {augment.crop: none}, b: {augment: {crop: none,\n  crop_scale: [0.5, 1]}}}",
+        ":3:37",
+        "augment.crop_scale has no effect where augment.crop is none ({file}:3)",
+    ),
+    "two ways to mix nothing": (
+        "variants: {a: {augment.mix_prob: 0}, b: {augment: {mixup: 0, cutmix: 0, mix_prob: 0.3}}}",
+        ":3:38",
+        "augment.mix_prob has no effect where augment.mixup is 0 ({file}:3) and augment.cutmix is 0 ({file}:3)",
+    ),
+    "a row that sets only what is switched off": (
+        "variants: {a: {augment.mixup: 0}, b: {schedule: {warmup_lr: 1e-3}}}\nrecipe: {schedule.warmup_epochs: 0}",
+        ":3:35",
+        "'b' changes nothing; schedule.warmup_lr has no effect where schedule.warmup_epochs is 0 ({file}:4)",
+    ),
     "an empty sweep": ("variants: {}", ":3:1", "an empty sweep"),
     "no kind of sweep": ("", ":1:1", "exactly one of variants, grid"),
     "two kinds of sweep": ("variants: {a: {}}\ngrid: {augment.mixup: [0, 1]}", ":4:1", "exactly one of"),
@@ -67,6 +128,37 @@ BAD = {
         "variants: {sgd: {}}\nby_profile: {imagenet: {sdg: {}}}",
         ":4:25",
         "did you mean 'sgd'?",
+    ),
+    "a wrong value under another profile": (
+        "variants: {a: {}}\nby_profile: {imagenet: {a: {optimizer.base_lr: abc}}}",
+        ":4:48",
+        'by_profile.imagenet.a.optimizer.base_lr: got "abc"; expected a valid number',
+    ),
+    "a wrong option under another profile": (
+        "variants: {a: {}}\nby_profile: {imagenet: {a: {optimizer: {name: lion, options: {caution: 3}}}}}",
+        ":4:72",
+        "by_profile.imagenet.a.optimizer.options.caution: got 3; expected true or false",
+    ),
+    "text for an option under another profile": (
+        "variants: {a: {}}\nby_profile: {imagenet: {recipe: {model.options.qkv_bias: no}}}",
+        ":4:58",
+        "YAML 1.2 writes true and false",
+    ),
+    "a wrong value in a stage's row under another profile": (
+        "stages: {t: {}}\nvariants: {a: {}}\nby_profile: {imagenet: {a: {t: {precision: fp8}}}}",
+        ":5:44",
+        "by_profile.imagenet.a.t.precision: ",
+    ),
+    "a wrong search under another profile": (
+        "search: {space: {augment.mixup: [0, 1]}}\n"
+        "by_profile: {imagenet: {search: {space: {optimizer.base_lr: {low: 2, high: 1}}}}}",
+        ":4:61",
+        "low below high",
+    ),
+    "a wrong value that each row overrides": (
+        "variants: {a: {augment.mixup: 0.3}}\nrecipe: {augment.mixup: abc}",
+        ":4:25",
+        'recipe.augment.mixup: got "abc"',
     ),
     "an axis without values": ("grid: {augment.mixup: 3}", ":3:8", "a list of values"),
     "axes of unequal length": ("zip: {augment.mixup: [0, 1], augment.cutmix: [1]}", ":3:30", "lists of equal length"),
@@ -82,8 +174,35 @@ BAD = {
     "an optimizer without a rate": ("variants:\n  a: {optimizer.name: sgd}", ":4:23", "base_lr beside the name"),
     "an option that it does not have": (
         "variants: {a: {optimizer: {name: sgd, base_lr: 1, options: {momentun: 1}}}}",
-        ":3:34",
+        ":3:61",
         "did you mean 'momentum'?",
+    ),
+    "an option that YAML 1.2 reads as text": (
+        "variants: {a: {optimizer: {name: sgd, base_lr: 1, options: {nesterov: no}}}}",
+        ":3:71",
+        'optimizer.options.nesterov: got "no"; expected true or false (YAML 1.2 writes true and false)',
+    ),
+    "a truth value in quotes": (
+        'variants: {a: {model.options.qkv_bias: "false"}}',
+        ":3:40",
+        'got "false"; expected true or false (write it without quotes)',
+    ),
+    "a number in quotes": (
+        'variants: {a: {optimizer.options: {betas: [0.9, "0.999"]}}}',
+        ":3:43",
+        "expected a list, each a number (write it without quotes)",
+    ),
+    "a truth value for a number": ("variants: {a: {optimizer.options.eps: true}}", ":3:39", "expected a number"),
+    "a fraction for a whole number": ("variants: {a: {model.options.depth: 2.5}}", ":3:37", "expected a whole number"),
+    "text in the options of a model that is not known": (
+        "variants: {a: {model: {name: resnet18, options: {zero_init_last: off}}}}",
+        ":3:66",
+        "expected true, false or a number (YAML 1.2 writes true and false)",
+    ),
+    "text in the options of a sampler": (
+        "search: {space: {augment.mixup: [0, 1]}, sampler_options: {multivariate: no}}",
+        ":3:74",
+        "YAML 1.2 writes true and false",
     ),
     "distillation without a teacher": ("variants: {a: {distill.type: hard}}", ":3:30", "needs a teacher"),
     "a data set without an id": ("variants: {a: {data: {name: imagefolder}}}", ":3:22", "flowers-v1"),
@@ -109,7 +228,7 @@ def test_bad_input_gets_one_message_with_its_place(tmp_path: Path, case: str) ->
     with pytest.raises(InputError) as caught:
         planned(path)
     assert f"{path}{place}: " in str(caught.value) + " "
-    assert says in str(caught.value)
+    assert says.replace("{file}", str(path)) in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
@@ -173,11 +292,40 @@ def test_set_reaches_a_stages_own_values_by_its_name(tmp_path: Path) -> None:
         planned(path, sets=["teacher.schedul.epochs=7"])
 
 
+@pytest.mark.parametrize(
+    ("rows", "given", "says"),
+    [
+        (
+            "a: {schedule.epochs: 8}\n  b: {schedule.epochs: 10}",
+            "schedule.epochs=6",
+            "--set schedule.epochs=6: schedule.epochs: without effect: the row 'a' has its own ({file}:4); the row 'b'",
+        ),
+        (
+            "a: {optimizer: {name: lion, base_lr: 0.01}}",
+            "optimizer.base_lr=6",
+            "the row 'a' has its own ({file}:4)",
+        ),
+        ("a: {}", "augment.color_jitter=0.2", "has no effect where augment.auto_augment is rand"),
+        ("a: {schedule.epochs: 8}\n  b: {}", "schedule.epochs=6", None),
+        ("a: {optimizer.base_lr: 0.1}", "optimizer={name: lion, base_lr: 0.2}", None),
+    ],
+)
+def test_a_set_that_changes_nothing_is_refused(tmp_path: Path, rows: str, given: str, says: str | None) -> None:
+    path = tmp_path / "s.yaml"
+    path.write_text(HEAD + f"variants:\n  {rows}\n")
+    if says is None:
+        planned(path, sets=[given])
+        return
+    with pytest.raises(InputError) as caught:
+        planned(path, sets=[given])
+    assert says.replace("{file}", str(path)) in str(caught.value)
+
+
 def test_precedence_profile_recipe_set_variant_by_profile(tmp_path: Path) -> None:
     path = tmp_path / "layers.yaml"
     path.write_text(
         HEAD + "recipe: {augment: {mixup: 0.11, cutmix: 0.12, erasing: 0.13, hflip: 0.14}}\n"
-        "variants: {a: {augment: {erasing: 0.33, hflip: 0.34}}}\n"
+        "variants: {a: {augment: {erasing: 0.33, hflip: 0.34}}, b: {}}\n"
         "by_profile: {digits: {a: {augment.hflip: 0.44}}, imagenet: {a: {augment.hflip: 0.5}}}\n"
     )
     augment = planned(path, sets=["augment.cutmix=0.22", "augment.erasing=0.23"]).rows[0].recipe.augment

@@ -40,7 +40,7 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         ('["mylab_pictures:noize"]', r"augment.custom.0: mylab_pictures:noize: 'mylab_pictures' has no 'noize'"),
         ('["mylab_pictures:noise", "no_lab:noise"]', "augment.custom.1: no_lab:noise: cannot find 'no_lab'"),
         ('[{name: "mylab_pictures:noise", options: {sgima: 2}}]', "has no option 'sgima'; did you mean 'sigma'?"),
-        ('[{name: "mylab_pictures:noise", options: {sigma: wide}}]', "option 'sigma': .*valid number.*, got 'wide'"),
+        ('[{name: "mylab_pictures:noise", options: {sigma: wide}}]', "option 'sigma': got .wide.; expected a number"),
     ],
 )
 def test_custom_augmentations_are_checked(sweep: Callable[..., Path], custom: str, said: str) -> None:

@@ -15,7 +15,7 @@ from support import NAMED, planned, run_of
 from deit_ablate import files
 from deit_ablate.errors import InputError
 from deit_ablate.sweep import names
-from deit_ablate.sweep.overrides import check_keys, layer, to_recipe, weights_path
+from deit_ablate.sweep.overrides import check_layer, layer, to_recipe, weights_path
 from deit_ablate.sweep.plan import single_run
 from deit_ablate.sweep.yaml import Node, assignment, parse
 
@@ -59,7 +59,7 @@ def test_a_name_resets_what_belongs_to_another_name_and_only_that() -> None:
 )
 def test_keys_that_no_recipe_has(text: str, message: str) -> None:
     with pytest.raises(InputError) as refusal:
-        check_keys(parse(text, "x.yaml"))
+        check_layer(parse(text, "x.yaml"))
     assert str(refusal.value).startswith(message)
 
 
@@ -150,8 +150,8 @@ def test_a_path_is_relative_to_the_file_it_stands_in(
         ),
         ("files", r"tiny.yaml:9:\d+: distill.teacher_weights: not a file: .*files; expected a checkpoint file"),
         ("''", r"tiny.yaml:9:\d+: distill.teacher_weights: not a file: "),
-        ("sha256:123", r"tiny.yaml:9:\d+: distill.teacher_weights: got"),
-        ("3", r"tiny.yaml:9:\d+: distill.teacher_weights: got 3"),
+        ("sha256:123", r"tiny.yaml:9:\d+: variants.hard.distill.teacher_weights: got"),
+        ("3", r"tiny.yaml:9:\d+: variants.hard.distill.teacher_weights: got 3"),
     ],
 )
 def test_a_file_that_is_not_there_is_said_with_its_line(

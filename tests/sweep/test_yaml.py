@@ -77,6 +77,20 @@ def test_an_anchor_bomb_is_refused_and_a_plain_anchor_is_not() -> None:
         parse(bomb, "x.yaml")
 
 
+def test_a_merge_key_adds_what_a_mapping_has_not_itself() -> None:
+    node = parse("a: &a {k: 1, l: 2}\nb: &b {l: 3, m: 4}\nc:\n  m: 5\n  <<: [*a, *b]\nd: {<<: *a}", "x.yaml")
+    assert node.plain()["c"] == {"m": 5, "k": 1, "l": 2}
+    assert node.plain()["d"] == {"k": 1, "l": 2}
+    assert node.plain()["a"] == {"k": 1, "l": 2}, "what is merged stays as it is"
+    assert node.locate(("c", "l")) == ("x.yaml", 1, 17)
+    assert node.locate(("c", "l"), at_key=True) == ("x.yaml", 1, 14)
+    assert parse('{"<<": 3}', "x.yaml").plain() == {"<<": 3}, "in quotes it is a key like others"
+    for wrong, place in (("{<<: 3}", ":1:6"), ("a: &a {}\nb: {<<: *a, <<: *a}", ":2:13"), ("{<<: [{}, 3]}", ":1:11")):
+        with pytest.raises(InputError) as caught:
+            parse(wrong, "x.yaml")
+        assert f"x.yaml{place}: <<: " in str(caught.value)
+
+
 def test_a_file_that_cannot_be_read_says_why(tmp_path: Path) -> None:
     (tmp_path / "optimizers.yaml").write_text("a: 1")
     with pytest.raises(InputError, match=r"no such file; did you mean 'optimizers.yaml'\?"):

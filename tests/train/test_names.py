@@ -61,10 +61,10 @@ def own_augmentation(image: Image.Image, rng: np.random.RandomState, *, sigma: f
             {"kind": "models", "name": "vit_tiny_patch16_224", "options": {"depth": 2}, "resolution": 32},
             {"options": None},
         ),
-        ({"kind": "models", "name": f"{__name__}:own_model", "options": {"width": 5}}, {"options": ["width"]}),
+        ({"kind": "models", "name": f"{__name__}:own_model", "options": {"width": 5}}, {"options": {"width": "int"}}),
         (
             {"kind": "optimizers", "name": f"{__name__}:own_optimizer", "options": {"nesting": 2}},
-            {"options": ["nesting"], "base_lr": None},
+            {"options": {"nesting": "int"}, "base_lr": None},
         ),
         ({"kind": "optimizers", "name": "lion", "options": {"betas": [0.9, 0.99]}}, {"base_lr": None}),
         (
@@ -102,6 +102,16 @@ def test_known_to_torch_alone(request_: dict[str, Any], facts: dict[str, Any]) -
             "did you mean 'width'",
             None,
         ),
+        (
+            {"kind": "models", "name": f"{__name__}:own_model", "options": {"width": "5"}},
+            "option 'width': got \"5\"; expected a whole number (write it without quotes)",
+            None,
+        ),
+        (
+            {"kind": "models", "name": "vit_tiny_patch16_224", "options": {"qkv_bias": 1}},
+            "option 'qkv_bias': got 1; expected true or false",
+            None,
+        ),
         ({"kind": "models", "name": f"{__name__}:nothing"}, "has no 'nothing'", None),
         ({"kind": "models", "name": "no_such_module:net"}, "cannot find 'no_such_module'", None),
         ({"kind": "optimizers", "name": "adamx"}, "no optimizer is called 'adamx'", "adamw"),
@@ -123,7 +133,7 @@ def test_known_to_torch_alone(request_: dict[str, Any], facts: dict[str, Any]) -
         ),
         (
             {"kind": "augmentations", "name": f"{__name__}:own_augmentation", "options": {"sigma": "wide"}},
-            "option 'sigma': Input should be a valid number",
+            "option 'sigma': got \"wide\"; expected a number",
             None,
         ),
         ({"kind": "augmentations", "name": f"{__name__}:own_data"}, "is not a function of (image, rng, ...)", None),

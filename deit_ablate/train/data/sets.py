@@ -273,6 +273,8 @@ class DatasetEntry:
     channels: int | None = None
     resolution: int | None = None
     """Side of an image as it comes, in pixels."""
+    files: bool = False
+    """Whether an image is a file, which may turn out to be no picture: what ``data.corrupt`` is for."""
 
 
 DATASETS: dict[str, DatasetEntry] = {
@@ -282,8 +284,10 @@ DATASETS: dict[str, DatasetEntry] = {
     ),
     "cifar10": DatasetEntry(cifar10, fetched=True, classes=10, train=50_000, test=10_000, channels=3, resolution=32),
     "cifar100": DatasetEntry(cifar100, fetched=True, classes=100, train=50_000, test=10_000, channels=3, resolution=32),
-    "imagenet": DatasetEntry(imagenet, classes=1000, train=1_281_167, test=50_000, channels=3, resolution=224),
-    "imagefolder": DatasetEntry(imagefolder, channels=3),
+    "imagenet": DatasetEntry(
+        imagenet, classes=1000, train=1_281_167, test=50_000, channels=3, resolution=224, files=True
+    ),
+    "imagefolder": DatasetEntry(imagefolder, channels=3, files=True),
 }
 
 
