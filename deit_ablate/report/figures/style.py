@@ -79,10 +79,14 @@ def save(figure: Figure, path: Path) -> None:
     files.replace(path, buffer.getvalue())
 
 
-def new_figure(panels: int, height: float) -> tuple[Figure, Sequence[Axes]]:
+def new_figure(panels: int, height: float, *, across: int = 1, share: bool = True) -> tuple[Figure, Sequence[Axes]]:
+    """A figure as wide as a column, its panels below one another or ``across`` in a line; ``share``: their x axis."""
     figure = Figure(figsize=(WIDTH, height), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
-    return figure, list(figure.subplots(panels, 1, sharex=True, squeeze=False)[:, 0])
+    every = list(figure.subplots(-(-panels // across), across, sharex=share, squeeze=False).flat)
+    for unused in every[panels:]:
+        unused.remove()
+    return figure, every[:panels]
 
 
 def nothing(words: str) -> Figure:
