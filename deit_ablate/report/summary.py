@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -93,12 +93,16 @@ class Summary:
     @cached_property
     def final(self) -> list[dict[str, Any]]:
         """The records of this stage, in the plan's order."""
-        return _of_stage(self.records, self.stage)
+        return rows(self.records.loc[self.records["stage"] == self.stage, list(COLUMNS)])
 
     @cached_property
     def top1(self) -> dict[str, dict[int, float]]:
         """Row -> seed -> test top-1 in percent, of the runs of this stage that are done and have one."""
-        return _top1(self.plan, self.final)
+        values: dict[str, dict[int, float]] = {row["name"]: {} for row in self.plan["variants"]}
+        for record in self.final:
+            if not math.isnan(record["top1"]):
+                values[record["variant"]][record["seed"]] = record["top1"]
+        return values
 
     @cached_property
     def curves(self) -> pd.DataFrame:
@@ -108,7 +112,8 @@ class Summary:
     @cached_property
     def images(self) -> int | None:
         """How many test images the figures are of; None where that is not recorded, or differs."""
-        return _images(self.final)
+        found = {int(record["test_images"]) for record in self.final if not pd.isna(record["test_images"])}
+        return found.pop() if len(found) == 1 else None
 
     @property
     def has_results(self) -> bool:
@@ -134,17 +139,17 @@ def summarize(store: Store, sweep: str, *, stage: str | None = None, strict: boo
 
 
 def _summary(read: Summary, stage: str) -> Summary:
-    plan, final = read.plan, _of_stage(read.records, stage)
+    read = replace(read, stage=stage)
+    plan, values = read.plan, read.top1
     runs: dict[str, list[dict[str, Any]]] = {row["name"]: [] for row in plan["variants"]}
-    for record in final:
+    for record in read.final:
         runs[record["variant"]].append(record)
-    values, images = _top1(plan, final), _images(final)
-    judged, looks = _judge(plan, runs, values, images, read.strict)
+    judged, looks = _judge(read, runs)
     undeclared = _undeclared(plan, runs)
     statistics = []
     cumulative = plan["kind"] == "cumulative"
     before: Mapping[str, Any] = {"name": "", "differs": {}}
-    steps = _steps(plan, values, images) if cumulative else {}
+    steps = _steps(read) if cumulative else {}
     for row in plan["variants"]:
         name, differs = row["name"], since(row["differs"], before["differs"]) if cumulative else row["differs"]
         before, step = row, steps.get(name)
@@ -171,17 +176,12 @@ def _summary(read: Summary, stage: str) -> Summary:
         )
     return replace(
         read,
-        stage=stage,
         frame=pd.DataFrame(statistics, columns=list(STATISTICS)),
         undeclared=tuple(undeclared),
         effects=judged,
         looks=looks,
         added_after_looking=_added_after_looking(read.store.sweeps.planned_seeds(read.sweep), stage),
     )
-
-
-def _of_stage(frame: pd.DataFrame, stage: str) -> list[dict[str, Any]]:
-    return rows(frame.loc[frame["stage"] == stage, list(COLUMNS)])
 
 
 def _added_after_looking(planned: Sequence[Mapping[str, Any]], stage: str) -> bool:
@@ -197,63 +197,41 @@ def _added_after_looking(planned: Sequence[Mapping[str, Any]], stage: str) -> bo
 
 
 def _judge(
-    plan: Mapping[str, Any],
-    runs: Mapping[str, Sequence[Mapping[str, Any]]],
-    values: Mapping[str, Mapping[int, float]],
-    test_images: int | None,
-    strict: bool,
+    read: Summary, runs: Mapping[str, Sequence[Mapping[str, Any]]]
 ) -> tuple[dict[str, Effect], Sequential | None]:
+    plan, values = read.plan, read.top1
     baseline, looks = plan["baseline"], plan.get("looks")
     if not baseline:
         return {name: untested("none") for name in runs}, None
-    ended = {
-        name: (
-            sum(record["state"] == "diverged" for record in own),
-            sum(record["state"] in ("done", "diverged") for record in own),
-        )
-        for name, own in runs.items()
-        if name != baseline
-    }
     compared = {name: own for name, own in values.items() if name != baseline}
+    how: dict[str, Any] = {"margin": plan["margin"], "test_images": read.images, "strict": read.strict}
     if looks:
         # What has diverged has ended without a figure; what has not ended is not there.
         lost = {name: {r["seed"]: math.nan for r in own if r["state"] == "diverged"} for name, own in runs.items()}
-        asked = {name: {**lost[name], **own} for name, own in compared.items()}
+        given = {name: {**lost[name], **own} for name, own in values.items()}
         weights = WEIGHTS if len(looks) == len(WEIGHTS) else [1 / len(looks)] * len(looks)
-        step = sequential(
-            asked,
-            {**lost[baseline], **values[baseline]},
-            looks=looks,
-            weights=weights,
-            margin=plan["margin"],
-            test_images=test_images,
-            strict=strict,
-        )
+        asked = {name: given[name] for name in compared}
+        step = sequential(asked, given[baseline], looks=looks, weights=weights, **how)
         found = step.effects
     else:
         step = None
-        found = effects(
-            compared, values[baseline], margin=plan["margin"], test_images=test_images, diverged=ended, strict=strict
-        )
+        states = {name: [record["state"] for record in runs[name]] for name in compared}
+        ended = {
+            name: (own.count("diverged"), own.count("diverged") + own.count("done")) for name, own in states.items()
+        }
+        found = effects(compared, values[baseline], diverged=ended, **how)
     return {name: untested("baseline") if name == baseline else found[name] for name in runs}, step
 
 
-def _steps(
-    plan: Mapping[str, Any], values: Mapping[str, Mapping[int, float]], test_images: int | None
-) -> dict[str, Effect]:
+def _steps(read: Summary) -> dict[str, Effect]:
     """Each row against the one before it, as if that were a table's rows against one baseline."""
-    names = [row["name"] for row in plan["variants"]]
+    values, names = read.top1, [row["name"] for row in read.plan["variants"]]
     differences = {
         name: {seed: values[name][seed] - values[before][seed] for seed in values[name].keys() & values[before].keys()}
         for before, name in itertools.pairwise(names)
     }
     level = dict.fromkeys(sorted({seed for own in differences.values() for seed in own}), 0.0)
-    return effects(differences, level, margin=None, test_images=test_images) if level else {}
-
-
-def _images(records: Iterable[Mapping[str, Any]]) -> int | None:
-    found = {int(record["test_images"]) for record in records if not pd.isna(record["test_images"])}
-    return found.pop() if len(found) == 1 else None
+    return effects(differences, level, margin=None, test_images=read.images) if level else {}
 
 
 def _undeclared(plan: Mapping[str, Any], runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Undeclared]:
@@ -307,11 +285,3 @@ def differs_in(differs: Mapping[str, Sequence[Any]]) -> str:
         last = block
         words.append(f"{name} {value_words(before)} → {value_words(after)}")
     return "; ".join(words)
-
-
-def _top1(plan: Mapping[str, Any], final: Iterable[Mapping[str, Any]]) -> dict[str, dict[int, float]]:
-    values: dict[str, dict[int, float]] = {row["name"]: {} for row in plan["variants"]}
-    for record in final:
-        if not math.isnan(record["top1"]):
-            values[record["variant"]][record["seed"]] = record["top1"]
-    return values

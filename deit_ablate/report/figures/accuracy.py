@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -29,10 +30,10 @@ def sweep_figure(summary: Summary) -> Figure:
         if not any(seeds.values()):
             return drawing.nothing("no finished runs")
         labels = shortened([summary.say(row["variant"]) for row in every], width=22, lines=2)
-        pitch = 0.3 if any("\n" in label for label in labels) else 0.24 if len(labels) <= 12 else 0.2
+        pitch = drawing.pitch(labels, 0.24 if len(labels) <= 12 else 0.2)
         figure, (axes,) = drawing.new_figure(1, pitch * len(every) + 0.75)
         digits = 1 if any(row["top1_half_width"] >= 10 for row in every) else 2
-        drawing.row_axes(axes, labels, _limits(every, seeds), bins=6)
+        drawing.row_axes(axes, labels, _limits(summary, every), bins=6)
         for y, row in enumerate(every):
             colour = GREY if row["baseline"] else OKABE_ITO[0]
             if row["baseline"] and row["seeds"]:
@@ -66,15 +67,13 @@ def _text(row: Mapping[str, Any], digits: int) -> str:
     return measure(row["top1_mean"], row["top1_half_width"], digits=digits) + star
 
 
-def _limits(every: Sequence[Mapping[str, Any]], seeds: Mapping[str, Mapping[int, float]]) -> tuple[float, float]:
+def _limits(summary: Summary, every: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
     """Room for every seed, and for intervals as far as they are no longer than that again on either side."""
-    values = [value for own in seeds.values() for value in own.values()]
-    low, high = min(values), max(values)
-    room = max(high - low, 1.0)
-    for row in every:
-        if row["seeds"] > 1:
-            low = min(low, max(row["top1_mean"] - row["top1_half_width"], min(values) - room))
-            high = max(high, min(row["top1_mean"] + row["top1_half_width"], max(values) + room))
+    values = [value for row in every for value in summary.top1[row["variant"]].values()]
+    shown = pd.DataFrame(every)
+    shown = shown[shown["seeds"] > 1]
+    room = max(max(values) - min(values), 1.0)
+    low, high = drawing.limits(values, shown["top1_mean"], shown["top1_half_width"], room)
     margin = max(0.06 * (high - low), 1 - (high - low) / 2)
     return max(low - margin, -0.5), min(high + margin, 100.5)
 

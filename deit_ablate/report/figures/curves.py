@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +13,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from deit_ablate.report.figures.style import GREY, OKABE_ITO, PALE, new_figure, nothing, shortened, style
-from deit_ablate.report.frame import rows
 from deit_ablate.report.summary import Summary
 
 PANELS = (("validation_top1", "validation top-1 (%)"), ("train_loss", "training loss"))
@@ -121,29 +119,24 @@ def _note(axes: Axes, curves: Sequence[Curve], hidden: int) -> None:
 
 def _curves(summary: Summary) -> list[Curve]:
     lines = summary.curves
-    lines = lines.loc[
-        lines["stage"] == summary.stage, ["variant", "seed", "state", "epoch", *(metric for metric, _ in PANELS)]
-    ]
-    runs: dict[tuple[str, bool, str], dict[int, dict[int, float]]] = {}
-    for line in rows(lines):
-        for metric, _ in PANELS:
-            if not math.isnan(line[metric]):
-                own = runs.setdefault((line["variant"], line["state"] == "done", metric), {})
-                own.setdefault(line["seed"], {})[line["epoch"] + 1] = line[metric]
+    lines = lines[lines["stage"] == summary.stage]
     found = []
     for row in summary.plan["variants"]:
-        name = row["name"]
+        own = lines[lines["variant"] == row["name"]]
+        done = own["state"] == "done"
         # The mean of other runs at each epoch would jump: it is taken where all have a value.
-        finished = {metric: _by_epoch(runs.get((name, True, metric), {})).dropna() for metric, _ in PANELS}
-        others = {metric: _by_epoch(runs.get((name, False, metric), {})) for metric, _ in PANELS}
+        finished = {metric: _by_epoch(own[done], metric).dropna() for metric, _ in PANELS}
+        others = {metric: _by_epoch(own[~done], metric) for metric, _ in PANELS}
         if any(len(table) for table in (*finished.values(), *others.values())):
+            name = row["name"]
             found.append(Curve(name, summary.say(name), name == summary.plan["baseline"], finished, others))
     return found
 
 
-def _by_epoch(runs: Mapping[int, Mapping[int, float]]) -> pd.DataFrame:
-    """Epochs down, seeds across."""
-    return pd.DataFrame({seed: pd.Series(values, dtype="float64") for seed, values in runs.items()}).sort_index()
+def _by_epoch(lines: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Epochs (from 1) down, seeds across."""
+    known = lines.dropna(subset=[metric]).astype({"epoch": int, "seed": int})
+    return known.assign(epoch=known["epoch"] + 1).pivot_table(metric, "epoch", "seed", aggfunc="last")
 
 
 def _colours(curves: Sequence[Curve]) -> dict[str, str]:
@@ -163,23 +156,14 @@ def _colours(curves: Sequence[Curve]) -> dict[str, str]:
 
 def _draw(axes: Axes, curve: Curve, metric: str, colour: str | None) -> bool:
     table, others = curve.finished[metric], curve.others[metric]
-    order = 3 if colour else 1
-    for seed in others:
-        axes.plot(
-            others.index, others[seed], color=colour or PALE, linewidth=0.5, linestyle=(0, (3, 1.5)), zorder=order
-        )
+    order, shade = (3, colour) if colour else (1, PALE)
+    if len(others):
+        axes.plot(others.index, others, color=shade, linewidth=0.5, linestyle=(0, (3, 1.5)), zorder=order)
     if len(table):
         if colour and table.shape[1] > 1:
-            axes.fill_between(
-                table.index,
-                table.min(axis=1),
-                table.max(axis=1),
-                color=colour,
-                alpha=0.16,
-                linewidth=0,
-                zorder=order - 1,
-            )
-        axes.plot(table.index, table.mean(axis=1), color=colour or PALE, linewidth=1.1 if colour else 0.5, zorder=order)
+            low, high = table.min(axis=1), table.max(axis=1)
+            axes.fill_between(table.index, low, high, color=colour, alpha=0.16, linewidth=0, zorder=order - 1)
+        axes.plot(table.index, table.mean(axis=1), color=shade, linewidth=1.1 if colour else 0.5, zorder=order)
     return bool(len(table) or len(others))
 
 
@@ -211,6 +195,7 @@ def _name_lines(axes: Axes, curves: Sequence[Curve], metric: str, colours: dict[
     ends.sort(key=lambda end: end[0])
     places = [(min(max(value, low), high) - low) / (high - low) for value, _, _ in ends]
     names = shortened([curve.label for _, _, curve in ends], width=20)
+    lead: Any = {"arrowstyle": "-", "linewidth": 0.4, "shrinkA": 1, "shrinkB": 0, "relpos": (0, 0.5)}
     for place, name, (value, epoch, curve) in zip(_apart(places, 0.085), names, ends, strict=True):
         colour, beyond = colours[curve.variant], " ↓" if value < low else " ↑" if value > high else ""
         axes.annotate(
@@ -222,14 +207,7 @@ def _name_lines(axes: Axes, curves: Sequence[Curve], metric: str, colours: dict[
             color=colour,
             fontsize=6,
             annotation_clip=False,
-            arrowprops={
-                "arrowstyle": "-",
-                "color": colour,
-                "linewidth": 0.4,
-                "shrinkA": 1,
-                "shrinkB": 0,
-                "relpos": (0, 0.5),
-            },
+            arrowprops={**lead, "color": colour},
         )
 
 

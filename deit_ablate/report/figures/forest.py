@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -30,8 +31,7 @@ def forest_figure(summary: Summary) -> Figure:
             return drawing.nothing("no finished pairs" if baseline else "no differences from a baseline")
         shown, seeds = _largest(every), _differences(summary)
         labels = shortened([summary.say(row["variant"]) for row in shown], width=24, lines=2)
-        pitch = 0.3 if any("\n" in label for label in labels) else 0.24
-        figure, (axes,) = drawing.new_figure(1, pitch * len(shown) + 0.85)
+        figure, (axes,) = drawing.new_figure(1, drawing.pitch(labels) * len(shown) + 0.85)
         drawing.row_axes(axes, labels, _limits(shown, seeds, margin), bins=4)
         if margin:
             axes.axvspan(-margin, margin, color=BAND, linewidth=0, zorder=0)
@@ -77,18 +77,13 @@ def _row(axes: Axes, y: int, row: Mapping[str, Any], seeds: Mapping[int, float])
 
 
 def _limits(
-    shown: Sequence[Mapping[str, Any]], seeds: Mapping[str, Mapping[int, float]], margin: float | None
+    every: Sequence[Mapping[str, Any]], seeds: Mapping[str, Mapping[int, float]], margin: float | None
 ) -> tuple[float, float]:
     """Room for zero, the margin and every seed, and for intervals as far as they are no longer than that again."""
-    values = [0.0, *(value for row in shown for value in seeds.get(row["variant"], {}).values())]
+    values = [0.0, *(value for row in every for value in seeds.get(row["variant"], {}).values())]
     values += [-margin * 1.4, margin * 1.4] if margin and margin < 20 else []
-    low, high = min(values), max(values)
-    room = max(high - low, 0.5)
-    for row in shown:
-        half_width = row["difference_half_width_all"]
-        if not math.isnan(half_width):
-            low = min(low, max(row["difference"] - half_width, min(values) - room / 2))
-            high = max(high, min(row["difference"] + half_width, max(values) + room / 2))
+    shown, room = pd.DataFrame(every), max(max(values) - min(values), 0.5) / 2
+    low, high = drawing.limits(values, shown["difference"], shown["difference_half_width_all"], room)
     space = 0.04 * (high - low)
     return low - space, high + space
 

@@ -7,12 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 from matplotlib.transforms import Bbox
 
-from deit_ablate.report.figures.style import DPI, GREY, LIGHT, OKABE_ITO, WIDTH, key, nothing, shortened, style
+from deit_ablate.report.figures.style import DPI, GREY, LIGHT, OKABE_ITO, key, new_figure, nothing, shortened, style
 
 Point = tuple[float, float, float]
 """x, y, and the half-width of y's interval (0 or NaN: none is drawn)."""
@@ -26,7 +25,7 @@ def scatter_figure(panels: Mapping[str, Mapping[str, Point]], group: Callable[[s
     with style():
         if not any(panels.values()):
             return nothing("no finished runs")
-        figure, every = _panels(len(panels), 2.0)
+        figure, every = new_figure(len(panels), 2.0 * len(panels), share=False)
         groups = list(dict.fromkeys(group(name) for points in panels.values() for name in points))
         for axes, (title, points) in zip(every, panels.items(), strict=True):
             axes.set_title(title, loc="left")
@@ -51,7 +50,7 @@ def lines_figure(panels: Mapping[str, Mapping[str, Sequence[Point]]], x: str, y:
     with style():
         if not any(panels.values()):
             return nothing("no finished runs")
-        figure, every = _panels(len(panels), 1.75)
+        figure, every = new_figure(len(panels), 1.75 * len(panels), share=False)
         names = list(dict.fromkeys(name for lines in panels.values() for name in lines))
         for axes, (title, lines) in zip(every, panels.items(), strict=True):
             axes.set_title(title, loc="left")
@@ -72,12 +71,6 @@ def lines_figure(panels: Mapping[str, Mapping[str, Sequence[Point]]], x: str, y:
             axes.set_ylabel(y)
         _legend(figure, every)
         return figure
-
-
-def _panels(count: int, height: float) -> tuple[Figure, list[Axes]]:
-    figure = Figure(figsize=(WIDTH, height * count), dpi=DPI, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure, list(figure.subplots(count, 1, squeeze=False)[:, 0])
 
 
 def _points(axes: Axes, points: Sequence[Point], number: int, label: str) -> None:

@@ -1,376 +1,292 @@
-"""How a search went: its history, what mattered, slices, a contour, the front. Imports matplotlib and Optuna.
-
-Optuna draws them (``optuna.visualization.matplotlib``); what it draws is then brought into our form: a paper's column,
-our colours, the table's trial numbers and names, axes with their units.
-"""
+"""How a search went: its history, what mattered, slices, a contour, the front. Imports matplotlib and Optuna."""
 
 from __future__ import annotations
 
 import importlib.util
 import math
 import re
-import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
-import matplotlib
+import numpy as np
 import optuna
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colorbar import Colorbar
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
-from optuna.trial import FrozenTrial, TrialState
+from matplotlib.tri import Triangulation
+from optuna.distributions import CategoricalDistribution, IntDistribution
+from optuna.trial import TrialState
 
-from deit_ablate.report.figures.style import DPI, GREY, LIGHT, OKABE_ITO, WIDTH, shortened, style
+from deit_ablate.report.figures.style import GREY, LIGHT, OKABE_ITO, new_figure, shortened, style
 from deit_ablate.report.summary import Summary
 from deit_ablate.report.tables.search import UNITS, is_search, main_objective, setting, short_names
 from deit_ablate.search.sampler import recorded_studies
 
-FEWEST = {"history": 1, "importances": 3, "slices": 2, "contour": 4, "front": 2}
-"""Figure -> complete trials under which it is left out."""
 MOST_SLICES = 12
 NAME, CHOICE = 22, 14
 """Characters of a parameter's name on an axis, and of a choice beside a tick."""
 
 
 def search_figures(summary: Summary) -> dict[str, Figure]:
-    """Name -> figure, one set for each row of the search; what Optuna cannot draw of so few trials is left out.
+    """Name -> figure, one set for each row of the search; what cannot be drawn of so few trials is left out.
 
     Raises ValueError for a sweep that is no search.
     """
-    plan, say = summary.plan, summary.say
+    plan = summary.plan
     if not is_search(plan):
         raise ValueError(f"{summary.sweep} is no search: its sweep file has no search block")
     studies, found, taken = recorded_studies(summary.store, plan), {}, set[str]()
-    for row, study in studies.items():
-        slug = re.sub(r"[^A-Za-z0-9]+", "-", row).strip("-").lower() or "row"
+    several = len(studies) > 1
+    for name, study in studies.items():
+        slug = re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-").lower() or "row"
         while slug in taken:
             slug += "-"
         taken.add(slug)
-        several = len(studies) > 1
-        for name, figure in _row_figures(study, plan, say(row) if several else "", say):
-            found[f"search-{name}-{slug}" if several else f"search-{name}"] = figure
+        row = Row(study, plan["search"]["objectives"], summary.say(name) if several else "", summary.say)
+        for kind, figure in row.figures():
+            found[f"search-{kind}-{slug}" if several else f"search-{kind}"] = figure
     return found
 
 
-def _row_figures(
-    study: optuna.Study, plan: Mapping[str, Any], row: str, say: Callable[[str], str]
-) -> Iterator[tuple[str, Figure]]:
-    objectives = plan["search"]["objectives"]
-    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    main = main_objective(objectives)
-    target = {"target_name": UNITS[objectives[main]], "target": None if len(objectives) == 1 else _value(main)}
-    keys = list(study.trials[0].distributions) if study.trials else []
-    names = {key: shortened([say(short)], NAME)[0] for key, short in short_names(keys).items()}
-    varied = [key for key in keys if len({repr(trial.params[key]) for trial in complete}) > 1]
-    foremost = list(varied)  # what matters most first, once that is known
-    drawn: dict[str, Callable[[], Figure]] = {
-        "history": lambda: _history(study, target, row),
-        "front": lambda: _front(study, objectives, row),
-        "importances": lambda: _importances(study, varied, names, target, row, foremost),
-        "slices": lambda: _slices(study, varied[:MOST_SLICES], names, target, row, say),
-        "contour": lambda: _contour(study, foremost[:2], names, target, row, say),
-    }
-    wanted = {
-        "front": len(objectives) == 2,
-        "importances": len(varied) > 1 and importlib.util.find_spec("sklearn") is not None,
-        "slices": bool(varied),
-        "contour": len(varied) > 1,
-    }
-    for name, draw in drawn.items():
-        if len(complete) >= FEWEST[name] and wanted.get(name, True):
+@dataclass(frozen=True, eq=False)
+class Row:
+    """A row of a search, and its figures."""
+
+    study: optuna.Study
+    objectives: Sequence[str]
+    name: str
+    """As titles say it; empty where there is one row."""
+    say: Callable[[str], str]
+
+    @cached_property
+    def complete(self) -> list[optuna.trial.FrozenTrial]:
+        return self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+
+    @cached_property
+    def values(self) -> list[float]:
+        """Of the complete trials, by the objective that is confirmed."""
+        return [trial.values[main_objective(self.objectives)] for trial in self.complete]
+
+    @cached_property
+    def varied(self) -> list[str]:
+        """The parameters that have more than one value."""
+        keys = self.study.trials[0].distributions if self.study.trials else ()
+        return [key for key in keys if len({repr(trial.params[key]) for trial in self.complete}) > 1]
+
+    @cached_property
+    def importances(self) -> dict[str, float]:
+        """Parameter -> share of variance, the largest first; nothing where fANOVA cannot tell."""
+        if len(self.complete) < 3 or len(self.varied) < 2 or importlib.util.find_spec("sklearn") is None:
+            return {}
+        main = main_objective(self.objectives)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             try:
-                with style(), _quiet():
-                    figure = draw()
-            except (RuntimeError, ValueError):  # fANOVA: all values are equal; contours: all on one line
-                continue
-            yield name, figure
+                return optuna.importance.get_param_importances(
+                    self.study,
+                    evaluator=optuna.importance.FanovaImportanceEvaluator(seed=0),
+                    params=self.varied,
+                    target=lambda trial: trial.values[main],
+                )
+            except (RuntimeError, ValueError):  # all values are equal
+                return {}
+
+    def figures(self) -> Iterator[tuple[str, Figure]]:
+        trials, parameters = len(self.complete), len(self.varied)
+        drawn = {
+            "history": (self._history, trials),
+            "front": (self._front, trials > 1 and len(self.objectives) == 2),
+            "importances": (self._importances, self.importances),
+            "slices": (self._slices, trials > 1 and parameters),
+            "contour": (self._contour, trials > 3 and parameters > 1),
+        }
+        for kind, (draw, wanted) in drawn.items():
+            if wanted:
+                try:
+                    with style():
+                        figure = draw()
+                except RuntimeError:  # a contour of points that all lie on one line
+                    continue
+                yield kind, figure
+
+    def _history(self) -> Figure:
+        figure, (axes,) = self._new(1.9, "search values in the order of trials")
+        places, values = [trial.number for trial in self.complete], self.values
+        entries: dict[str, Artist] = {"trial": _dots(axes, places, values, OKABE_ITO[0])}
+        if len(self.objectives) == 1:
+            best = np.minimum if self.study.direction == optuna.study.StudyDirection.MINIMIZE else np.maximum
+            (entries["best so far"],) = axes.plot(
+                places, best.accumulate(values), color=OKABE_ITO[1], drawstyle="steps-post"
+            )
+        self._value_axis(axes)
+        self._trials_axis(axes, 8)
+        axes.set_xlabel("trial")
+        _key(axes, entries)
+        return figure
+
+    def _front(self) -> Figure:
+        figure, (axes,) = self._new(2.1, "trials by both objectives")
+        entries: dict[str, Artist] = {}
+        best = {trial.number for trial in self.study.best_trials}
+        for label, colour, on_front in (
+            ("trial", "#9AA3AB", False),
+            ("trial on the front: none is better in both", OKABE_ITO[1], True),
+        ):
+            points = np.array([trial.values for trial in self.complete if (trial.number in best) == on_front])
+            if len(points):
+                entries[label] = _dots(axes, points[:, 0], points[:, 1], colour)
+        for axis, objective in ((axes.xaxis, self.objectives[0]), (axes.yaxis, self.objectives[1])):
+            axis.set_label_text(UNITS[objective])
+            axis.set_major_locator(_steps(5))
+            if objective in ("parameters", "flops", "throughput"):
+                axis.set_major_formatter(FuncFormatter(_thousands))
+        axes.grid(axis="y", color=LIGHT, linewidth=0.4)
+        _key(axes, entries)
+        return figure
+
+    def _importances(self) -> Figure:
+        count = len(self.importances)
+        what = f"what the {self._unit.partition(' (')[0]} depends on ({len(self.complete)} trials)"
+        figure, (axes,) = self._new(0.75 + 0.2 * count, what)
+        shares = list(self.importances.values())
+        bars = axes.barh(range(count), shares, color=OKABE_ITO[0])
+        texts = [" <0.01" if share < 0.01 else f" {share:.2f}" for share in shares]
+        axes.bar_label(bars, texts, fontsize=6, color=GREY)
+        axes.set_yticks(range(count), [self._names[key] for key in self.importances])
+        axes.invert_yaxis()
+        axes.tick_params(axis="y", length=0)
+        axes.set_xlabel("share of variance (fANOVA)")
+        axes.set_xlim(0, max(1e-9, *shares) * 1.15)
+        return figure
+
+    def _slices(self) -> Figure:
+        keys = sorted(self.varied)[:MOST_SLICES]
+        across = min(2, len(keys))
+        down = math.ceil(len(keys) / across)
+        figure, every = self._new(1, "search value by parameter", len(keys), across)
+        slanted = set()
+        for place, (axes, key) in enumerate(zip(every, keys, strict=True)):
+            order = [trial.number for trial in self.complete]
+            dots = _dots(axes, self._places(key), self.values, order, cmap="Blues", edgecolor=GREY)
+            self._value_axis(axes, labelled=place % across == 0)
+            if self._parameter_axis(axes, "x", key, 44 // across):
+                slanted.add(place // across)
+        figure.set_figheight(0.65 + 1.4 * down + 0.35 * len(slanted))
+        bar = figure.colorbar(dots, ax=every, location="bottom", aspect=45, pad=0.02, fraction=0.04)
+        self._trials_axis(bar.ax, 6)
+        _bar(bar, "trial")
+        return figure
+
+    def _contour(self) -> Figure:
+        keys = sorted(list(self.importances or self.varied)[:2])
+        figure, (axes,) = self._new(2.4, f"search value between {len(self.complete)} trials, interpolated")
+        x, y = (self._places(key) for key in keys)
+        scaled = [np.log(own) if self._is_log(key) else own for own, key in zip((x, y), keys, strict=True)]
+        between = Triangulation(x, y, Triangulation(*scaled).triangles)
+        areas = axes.tricontourf(between, self.values, 9, cmap="Blues")
+        axes.tricontour(between, self.values, list(areas.levels), colors="white", linewidths=0.3)
+        axes.scatter(x, y, s=9, c="black", linewidth=0.4, edgecolor="white", clip_on=False, zorder=3)
+        bar = figure.colorbar(areas, ax=axes, aspect=30, pad=0.02)
+        bar.ax.yaxis.set_major_locator(_steps(6))
+        _bar(bar, self._unit)
+        for which, key in zip("xy", keys, strict=True):
+            self._parameter_axis(axes, which, key, 36)
+        return figure
+
+    # -- axes ------------------------------------------------------------------------------------------------------
+
+    @property
+    def _unit(self) -> str:
+        return UNITS[self.objectives[main_objective(self.objectives)]]
+
+    @cached_property
+    def _names(self) -> dict[str, str]:
+        short = short_names(list(self.study.trials[0].distributions))
+        return {key: shortened([self.say(name)], NAME)[0] for key, name in short.items()}
+
+    def _new(self, height: float, words: str, panels: int = 1, across: int = 1) -> tuple[Figure, Sequence[Axes]]:
+        figure, every = new_figure(panels, height, across=across, share=False)
+        title = f"{self.name}: {words}" if self.name else words[0].upper() + words[1:]
+        figure.suptitle("\n".join(shortened([title], 54, 2)), x=0.01, ha="left", fontsize=7.5)
+        return figure, every
+
+    def _distribution(self, key: str) -> Any:
+        return self.study.trials[0].distributions[key]
+
+    def _is_log(self, key: str) -> bool:
+        return bool(getattr(self._distribution(key), "log", False))
+
+    def _places(self, key: str) -> list[float]:
+        """Where the complete trials lie on a parameter's axis: at its values, or at a choice's number."""
+        distribution, values = self._distribution(key), [trial.params[key] for trial in self.complete]
+        return list(map(distribution.to_internal_repr, values))
+
+    def _value_axis(self, axes: Axes, labelled: bool = True) -> None:
+        axes.set_ylabel(self._unit if labelled else "")
+        axes.tick_params(axis="y", labelleft=labelled)
+        axes.yaxis.set_major_locator(_steps(5))
+        axes.grid(axis="y", color=LIGHT, linewidth=0.4)
+
+    def _trials_axis(self, axes: Axes, ticks: int) -> None:
+        """Optuna counts a study's trials from 0, a sweep all rows' from 1: ticks say the sweep's."""
+        numbers = [str(trial.user_attrs["trial"]) for trial in self.study.get_trials(deepcopy=False)]
+
+        def say(value: float, _: int) -> str:
+            return numbers[int(value)] if value == int(value) and 0 <= value < len(numbers) else ""
+
+        axes.xaxis.set_major_locator(MaxNLocator(ticks, integer=True))
+        axes.xaxis.set_major_formatter(FuncFormatter(say))
+
+    def _parameter_axis(self, axes: Axes, which: str, key: str, room: int) -> bool:
+        """An axis's name, and ticks that have room: so many characters beside one another. Whether they slant."""
+        axis, distribution = axes.xaxis if which == "x" else axes.yaxis, self._distribution(key)
+        axis.set_label_text(self._names[key])
+        slanted = False
+        if isinstance(distribution, CategoricalDistribution):
+            labels = shortened([self.say(setting(choice)) for choice in distribution.choices], CHOICE)
+            slanted = which == "x" and max(map(len, labels)) * len(labels) > room
+            axis.set_ticks(range(len(labels)), labels)
+            if slanted:
+                axes.tick_params(axis="x", labelsize=6, pad=1)
+                for label in axes.get_xticklabels():
+                    label.set(rotation=40, ha="right", rotation_mode="anchor")
+        elif distribution.log:
+            axes.set(**{f"{which}scale": "log"})
+            decades = math.log10(distribution.high / distribution.low)
+            subs = (1,) if decades > 2.5 else (1, 3) if decades > 1.2 else (1, 2, 5)
+            axis.set_major_locator(LogLocator(subs=subs, numticks=5 if room > 30 else 4))
+            axis.set_major_formatter(FuncFormatter(_short))
+            axis.set_minor_formatter(NullFormatter())
+        else:
+            whole = isinstance(distribution, IntDistribution)
+            axis.set_major_locator(_steps(4 if whole else 3, whole))
+        return slanted
 
 
-def _value(place: int) -> Callable[[FrozenTrial], float]:
-    return lambda trial: trial.values[place]
+def _dots(axes: Axes, x: Any, y: Any, colours: Any, **options: Any) -> Any:
+    """Points, above the grid."""
+    return axes.scatter(x, y, s=11, c=colours, linewidth=0.3, clip_on=False, zorder=3, **options)
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Optuna draws through pyplot: no window opens for it, and no figure of its stays open there."""
-    if "matplotlib.pyplot" not in sys.modules:
-        matplotlib.use("agg")
-    from matplotlib import pyplot
-
-    before = set(pyplot.get_fignums())
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        warnings.filterwarnings("ignore", message=".*tight_layout.*")
-        try:
-            yield
-        finally:
-            for number in set(pyplot.get_fignums()) - before:
-                pyplot.close(number)
+def _key(axes: Axes, entries: dict[str, Artist]) -> None:
+    if len(entries) > 1:
+        place: Any = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.1}
+        axes.legend(entries.values(), entries.keys(), ncols=2, frameon=False, fontsize=6, handletextpad=0.3, **place)
 
 
-# -- each figure ---------------------------------------------------------------------------------------------------
-
-
-def _history(study: optuna.Study, target: Mapping[str, Any], row: str) -> Figure:
-    axes = optuna.visualization.matplotlib.plot_optimization_history(study, **target)
-    figure = _ours(axes.figure, 1.9, _title("search values in the order of trials", row))
-    _points(axes)
-    for line in axes.lines:
-        line.set(color=OKABE_ITO[1], alpha=1, linewidth=1.1, drawstyle="steps-post", label="best so far")
-    handles = [axes.collections[0], *axes.lines]
-    axes.collections[0].set_label("trial")
-    _legend(figure, axes, handles)
-    _trials_axis(axes, study)
-    return figure
-
-
-def _front(study: optuna.Study, objectives: Sequence[str], row: str) -> Figure:
-    names = [UNITS[objective] for objective in objectives]
-    axes = optuna.visualization.matplotlib.plot_pareto_front(study, target_names=names)
-    figure = _ours(axes.figure, 2.1, _title("trials by both objectives", row))
-    _points(axes)
-    labels = {"Trial": "trial", "Best Trial": "trial on the front: none is better in both"}
-    for dots in axes.collections:
-        best = dots.get_label() == "Best Trial"
-        dots.set(facecolor=OKABE_ITO[1] if best else "#9AA3AB", zorder=3 if best else 2)
-        dots.set_label(labels.get(str(dots.get_label()), str(dots.get_label())))
-    _legend(figure, axes, axes.collections)
-    for axis, objective in ((axes.xaxis, objectives[0]), (axes.yaxis, objectives[1])):
-        axis.set_major_locator(_steps(5))
-        if objective in ("parameters", "flops", "throughput"):
-            axis.set_major_formatter(FuncFormatter(_thousands))
-    return figure
-
-
-def _importances(
-    study: optuna.Study,
-    varied: Sequence[str],
-    names: Mapping[str, str],
-    target: Mapping[str, Any],
-    row: str,
-    foremost: list[str],
-) -> Figure:
-    """``foremost`` is put into the order that the figure shows."""
-    axes: Any = optuna.visualization.matplotlib.plot_param_importances(
-        study, evaluator=_fanova(), params=list(varied), **target
-    )
-    figure = _ours(
-        axes.figure,
-        0.75 + 0.2 * len(varied),
-        _title(f"what the {target['target_name'].partition(' (')[0]} depends on ({_complete(study)} trials)", row),
-    )
-    for bar in axes.patches:
-        bar.set_facecolor(OKABE_ITO[0])
-    for text in axes.texts:
-        text.set(text=f" {text.get_text().strip()}", fontsize=6, color=GREY)
-    keys = [text.get_text() for text in axes.get_yticklabels()]
-    foremost[:] = reversed(keys)
-    axes.set_yticks(axes.get_yticks(), [names[key] for key in keys])
-    axes.tick_params(axis="y", length=0)
-    axes.set_xlabel("share of variance (fANOVA)")
-    axes.set_ylabel("")
-    axes.set_xlim(0, max(1e-9, *(bar.get_width() for bar in axes.patches)) * 1.15)
-    return figure
-
-
-def _slices(
-    study: optuna.Study,
-    keys: Sequence[str],
-    names: Mapping[str, str],
-    target: Mapping[str, Any],
-    row: str,
-    say: Callable[[str], str],
-) -> Figure:
-    drawn = optuna.visualization.matplotlib.plot_slice(study, params=list(keys), **target)
-    every = [drawn] if isinstance(drawn, Axes) else list(drawn.flat)
-    across = 2 if len(every) > 1 else 1
-    down = math.ceil(len(every) / across)
-    figure = _ours(every[0].figure, 1, _title("search value by parameter", row))
-    if (bar := every[-1].collections[0].colorbar) is not None:
-        bar.remove()
-    grid = figure.add_gridspec(down, across)
-    for place, axes in enumerate(every):
-        axes.set_subplotspec(grid[place])
-        axes.set_title("")
-        key = str(axes.get_xlabel())
-        first = place % across == 0
-        axes.yaxis.set_tick_params(labelleft=first)
-        axes.set_ylabel(str(target["target_name"]) if first else "", fontsize=7)
-        _points(axes, recolour=False)
-        _parameter_axis(axes, "x", study, key, names, say, 44 // across)
-    slanted = {
-        place // across
-        for place, axes in enumerate(every)
-        if any(label.get_rotation() for label in axes.get_xticklabels())
-    }
-    figure.set_size_inches(WIDTH, 0.65 + 1.4 * down + 0.35 * len(slanted))
-    dots = every[0].collections[0]
-    bar = figure.colorbar(dots, ax=every, location="bottom", aspect=45, pad=0.02, fraction=0.04)
+def _bar(bar: Colorbar, label: str) -> None:
     bar.outline.set_visible(False)
-    bar.set_label("trial", color="black", fontsize=7)
-    bar.ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    bar.ax.xaxis.set_major_formatter(FuncFormatter(_trial_numbers(study)))
-    bar.ax.tick_params(colors="black", labelsize=6.5, length=2)
-    return figure
-
-
-def _contour(
-    study: optuna.Study,
-    keys: Sequence[str],
-    names: Mapping[str, str],
-    target: Mapping[str, Any],
-    row: str,
-    say: Callable[[str], str],
-) -> Figure:
-    axes: Any = optuna.visualization.matplotlib.plot_contour(study, params=list(keys), **target)
-    if not axes.collections:
-        raise ValueError("Optuna has drawn no contour")
-    figure = _ours(axes.figure, 2.4, _title(f"search value between {_complete(study)} trials, interpolated", row))
-    lines, areas, dots = axes.collections[:3]
-    lines.set(linewidth=0.3, edgecolor="white", facecolor="none")
-    dots.set(sizes=[9], linewidth=0.4, edgecolor="white", facecolor="black")
-    for spine in axes.spines.values():
-        spine.set_visible(True)
-    if areas.colorbar is not None:
-        areas.colorbar.remove()
-    bar = figure.colorbar(areas, ax=axes, aspect=30, pad=0.02)
-    bar.outline.set_visible(False)
-    bar.set_label(str(target["target_name"]), color="black", fontsize=7)
-    bar.ax.yaxis.set_major_locator(_steps(6))
-    bar.ax.tick_params(colors="black", labelsize=6.5, length=2)
-    for axis, label in (("x", axes.get_xlabel()), ("y", axes.get_ylabel())):
-        _parameter_axis(axes, axis, study, str(label), names, say, 36)
-    return figure
-
-
-def _fanova() -> Any:
-    return optuna.importance.FanovaImportanceEvaluator(seed=0)
-
-
-# -- our form ------------------------------------------------------------------------------------------------------
-
-
-def _complete(study: optuna.Study) -> int:
-    return len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
-
-
-def _title(words: str, row: str) -> str:
-    return f"{row}: {words}" if row else words[0].upper() + words[1:]
-
-
-def _ours(figure: Any, height: float, title: str) -> Figure:
-    """A figure that Optuna drew in ggplot's style, in ours."""
-    FigureCanvasAgg(figure)
-    figure.set_layout_engine("constrained")
-    figure.set(dpi=DPI, facecolor="white")
-    figure.set_size_inches(WIDTH, height)
-    for axes in figure.axes:
-        axes.set_facecolor("white")
-        axes.set_axisbelow(True)
-        for place in ("left", "center"):
-            axes.set_title("", loc=place)
-        axes.grid(False)
-        for side, spine in axes.spines.items():
-            spine.set(visible=side in ("left", "bottom"), color="black", linewidth=0.6)
-        axes.tick_params(which="both", colors="black", labelsize=6.5, width=0.6, length=2.5)
-        axes.tick_params(which="minor", length=1.5)
-        for label in (axes.xaxis.label, axes.yaxis.label):
-            label.set(color="black", fontsize=7)
-        if legend := axes.get_legend():
-            legend.remove()
-    figure.suptitle("\n".join(shortened([title], 54, 2)), x=0.01, ha="left", fontsize=7.5, color="black")
-    return figure
-
-
-def _points(axes: Axes, recolour: bool = True) -> None:
-    for dots in axes.collections:
-        dots.set(sizes=[11], edgecolor=GREY if not recolour else "none", linewidth=0.3, clip_on=False, zorder=3)
-        if recolour:
-            dots.set_facecolor(OKABE_ITO[0])
-    axes.grid(axis="y", color=LIGHT, linewidth=0.4)
-    axes.yaxis.set_major_locator(_steps(5))
+    bar.set_label(label, fontsize=7)
+    bar.ax.tick_params(labelsize=6.5, length=2)
 
 
 def _steps(most: int, whole: bool = False) -> MaxNLocator:
     return MaxNLocator(most, integer=whole, steps=[1, 2, 2.5, 5, 10])
-
-
-def _legend(figure: Figure, axes: Axes, handles: Sequence[Any]) -> None:
-    if len(handles) > 1:
-        axes.legend(
-            handles=handles,
-            loc="lower left",
-            bbox_to_anchor=(0, 1),
-            ncols=2,
-            frameon=False,
-            fontsize=6,
-            handletextpad=0.3,
-            columnspacing=1.4,
-            borderpad=0.2,
-            borderaxespad=0.1,
-        )
-
-
-def _trial_numbers(study: optuna.Study) -> Callable[[float, int], str]:
-    """Optuna counts a study's trials from 0, a sweep all rows' from 1: ticks say the sweep's."""
-    numbers = [trial.user_attrs["trial"] for trial in study.get_trials(deepcopy=False)]
-    return lambda value, _: str(numbers[int(value)]) if value == int(value) and 0 <= value < len(numbers) else ""
-
-
-def _trials_axis(axes: Axes, study: optuna.Study) -> None:
-    axes.set_xlabel("trial")
-    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
-    axes.xaxis.set_major_formatter(FuncFormatter(_trial_numbers(study)))
-
-
-def _parameter_axis(
-    axes: Axes,
-    which: str,
-    study: optuna.Study,
-    key: str,
-    names: Mapping[str, str],
-    say: Callable[[str], str],
-    room: int,
-) -> None:
-    """An axis's name, and ticks that have room: so many characters beside one another."""
-    axis = axes.xaxis if which == "x" else axes.yaxis
-    axis.set_label_text(names.get(key, key))
-    distribution: Any = study.get_trials(deepcopy=False)[0].distributions[key]
-    if isinstance(distribution, optuna.distributions.CategoricalDistribution):
-        _choices(axes, which, distribution.choices, say, room)
-    elif distribution.log:
-        decades = math.log10(distribution.high / distribution.low)
-        axis.set_major_locator(
-            LogLocator(
-                subs=(1,) if decades > 2.5 else (1, 3) if decades > 1.2 else (1, 2, 5), numticks=5 if room > 30 else 4
-            )
-        )
-        axis.set_major_formatter(FuncFormatter(_short))
-        axis.set_minor_formatter(NullFormatter())
-    else:
-        whole = isinstance(distribution, optuna.distributions.IntDistribution)
-        axis.set_major_locator(_steps(4 if whole else 3, whole))
-
-
-def _choices(axes: Axes, which: str, choices: Sequence[Any], say: Callable[[str], str], room: int) -> None:
-    """Ticks of choices: Optuna's own places (a contour's numbers are on a scale), texts that fit."""
-    axis = axes.xaxis if which == "x" else axes.yaxis
-    said = {form: setting(choice) for choice in choices for form in (repr(choice), str(choice))}
-    places = list(axis.get_majorticklocs())
-    written = [text.get_text() for text in axis.get_majorticklabels()]
-    if not set(written) <= set(said):
-        places, written = list(choices), [str(choice) for choice in choices]
-    labels = shortened([say(said[text]) for text in written], CHOICE)
-    if which == "y":
-        axes.set_yticks(places, labels)
-    elif max(map(len, labels), default=0) * len(labels) <= room:
-        axes.set_xticks(places, labels)
-    else:
-        axes.set_xticks(places, labels, rotation=40, ha="right", rotation_mode="anchor")
-        axes.tick_params(axis="x", labelsize=6, pad=1)
 
 
 def _short(value: float, _: int) -> str:

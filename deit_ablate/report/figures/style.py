@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -79,10 +80,14 @@ def save(figure: Figure, path: Path) -> None:
     files.replace(path, buffer.getvalue())
 
 
-def new_figure(panels: int, height: float) -> tuple[Figure, Sequence[Axes]]:
+def new_figure(panels: int, height: float, *, across: int = 1, share: bool = True) -> tuple[Figure, Sequence[Axes]]:
+    """A figure as wide as a column, its panels below one another or ``across`` in a line; ``share``: their x axis."""
     figure = Figure(figsize=(WIDTH, height), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
-    return figure, list(figure.subplots(panels, 1, sharex=True, squeeze=False)[:, 0])
+    every = list(figure.subplots(-(-panels // across), across, sharex=share, squeeze=False).flat)
+    for unused in every[panels:]:
+        unused.remove()
+    return figure, every[:panels]
 
 
 def nothing(words: str) -> Figure:
@@ -104,21 +109,26 @@ def row_axes(axes: Axes, labels: Sequence[str], limits: tuple[float, float], bin
     axes.spines["left"].set_visible(False)
 
 
+def limits(
+    values: Sequence[float], means: pd.Series[float], half_widths: pd.Series[float], room: float
+) -> tuple[float, float]:
+    """Room for every value, and for intervals as far as they reach no further than ``room`` beyond the values."""
+    ends = pd.concat([means - half_widths, means + half_widths]).clip(min(values) - room, max(values) + room).dropna()
+    return min([*values, *ends]), max([*values, *ends])
+
+
+def pitch(labels: Sequence[str], single: float = 0.24) -> float:
+    """Inches from row to row; ``single``: where no label has two lines."""
+    return 0.3 if any("\n" in label for label in labels) else single
+
+
 def seed_dots(axes: Axes, y: float, seeds: Mapping[int, float], colour: str, signed: bool = False) -> None:
     """The values of single seeds, small and below their row."""
     tips = (f"seed {seed}: {measure(value, math.nan, signed=signed)}" for seed, value in seeds.items())
     values = list(seeds.values())
-    axes.plot(
-        values,
-        [y + 0.24] * len(values),
-        "o",
-        color=colour,
-        alpha=0.45,
-        markersize=2.6,
-        markeredgewidth=0,
-        zorder=2,
-        gid=TIPS + "|".join(tips) if values else None,
-    )
+    dot: Any = {"alpha": 0.45, "markersize": 2.6, "markeredgewidth": 0}
+    gid = TIPS + "|".join(tips) if values else None
+    axes.plot(values, [y + 0.24] * len(values), "o", color=colour, zorder=2, gid=gid, **dot)
 
 
 def mean_dot(axes: Axes, x: float, y: float, colour: str) -> None:
@@ -135,16 +145,8 @@ def beside(axes: Axes, y: float, text: str, colour: str, size: float) -> None:
 
 def key(figure: Figure, entries: Mapping[str, Artist], columns: int, **options: float) -> None:
     """The legend, above all panels. ``options``: handlelength, handletextpad, columnspacing."""
-    spacing: Any = {"columnspacing": 1.4, "borderpad": 0.2, **options}
-    figure.legend(
-        list(entries.values()),
-        list(entries),
-        loc="outside upper center",
-        ncols=columns,
-        frameon=False,
-        fontsize=6,
-        **spacing,
-    )
+    form: Any = {"columnspacing": 1.4, "borderpad": 0.2, "frameon": False, "fontsize": 6, **options}
+    figure.legend(list(entries.values()), list(entries), loc="outside upper center", ncols=columns, **form)
 
 
 def whisker(
@@ -153,20 +155,11 @@ def whisker(
     """An interval as a line; an arrow where it goes on beyond the axis."""
     low, high = axes.get_xlim()
     ends = mean - half_width, mean + half_width
-    axes.plot(
-        [max(ends[0], low), min(ends[1], high)],
-        [y, y],
-        "-",
-        color=colour,
-        linewidth=linewidth,
-        solid_capstyle="butt",
-        zorder=3,
-    )
+    line: Any = {"color": colour, "zorder": 3}
+    axes.plot([max(ends[0], low), min(ends[1], high)], [y, y], linewidth=linewidth, solid_capstyle="butt", **line)
     for beyond, edge, marker in ((ends[0] < low, low, 4), (ends[1] > high, high, 5)):
         if beyond:
-            axes.plot(
-                [edge], [y], marker=marker, color=colour, markersize=arrow, markeredgewidth=0, clip_on=False, zorder=3
-            )
+            axes.plot([edge], [y], marker=marker, markersize=arrow, markeredgewidth=0, clip_on=False, **line)
 
 
 def shortened(names: Sequence[str], width: int, lines: int = 1) -> list[str]:

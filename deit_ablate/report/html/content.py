@@ -8,20 +8,21 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from deit_ablate import files
 from deit_ablate.errors import Damaged
 from deit_ablate.report.frame import rows
-from deit_ablate.report.html.embedded import Embedded, embedded
 from deit_ablate.report.html.markup import Say
 from deit_ablate.report.html.redaction import Redactor, user_names
-from deit_ablate.report.html.search import FIGURES
 from deit_ablate.report.summary import Summary
 from deit_ablate.report.tables.search import is_search
 from deit_ablate.report.tables.table import Table
 from deit_ablate.report.write import analysis, paper_analysis
 from deit_ablate.store import Store
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 LOG_LINES, LOG_BYTES = 30, 16_384
 LOGS = 40
@@ -40,20 +41,25 @@ class Ended:
 
 
 @dataclass(frozen=True)
+class Shown:
+    """What an analysis file shows: a table, and figures (name -> a picture that needs nothing outside the page)."""
+
+    table: Table
+    pictures: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class Content:
-    sweep: str
     summary: Summary
     table: Table
-    rows: list[dict[str, Any]]
-    """The summary's rows: one a variant."""
     cells: list[dict[str, Any]]
     """Every record of every stage, in the plan's order."""
     outcomes: Mapping[str, Mapping[str, Any]]
     ended: Mapping[str, Ended]
     say: Say
-    search: Embedded | None = None
+    search: Shown | None
     """Where the sweep is a search."""
-    paper: Embedded | None = None
+    paper: Shown | None
     """Where the paper has a table of it, and some run has finished."""
 
     @property
@@ -67,6 +73,10 @@ class Content:
     def states(self) -> Counter[str]:
         """State -> runs, each run once."""
         return Counter({cell["run"]: cell["state"] for cell in self.cells}.values())
+
+    def waiting(self) -> int:
+        """Runs that may still have a result; one that is paused is a trial that was pruned."""
+        return sum(count for state, count in self.states().items() if state not in ("done", "diverged", "paused"))
 
     def state_words(self) -> str:
         """``5 done, 1 failed``."""
@@ -88,28 +98,20 @@ def read(summary: Summary, *, redact: bool = False) -> Content:
     lost = [run for run, state in states.items() if state in ("failed", "diverged", "damaged")]
     ended = {run: _ended(store, run, shown=i < LOGS) for i, run in enumerate(lost)}
     say = Say(_redactor(store, summary.plan, cells, ended) if redact else None)
-    search = None
+    search, paper, beside = None, None, paper_analysis(summary)
     if is_search(summary.plan):
         module = analysis("search")
-        drawn = module.figures(replace(summary, say=say))
-        search = embedded(module.table(summary), drawn, "The best trials", FIGURES)
-    paper, beside = None, paper_analysis(summary)
+        search = Shown(module.table(summary), _pictures(module.figures(replace(summary, say=say))))
     if beside is not None and outcomes:
         # The names in its figures are not the page's to redact.
-        drawn = {} if redact else beside.figures(summary)
-        paper = embedded(beside.table(summary), drawn, "Ours beside the paper's", {})
-    return Content(
-        sweep=summary.sweep,
-        summary=summary,
-        table=analysis().table(summary),
-        rows=summary.rows,
-        cells=cells,
-        outcomes=outcomes,
-        ended=ended,
-        say=say,
-        search=search,
-        paper=paper,
-    )
+        paper = Shown(beside.table(summary), {} if redact else _pictures(beside.figures(summary)))
+    return Content(summary, analysis().table(summary), cells, outcomes, ended, say, search, paper)
+
+
+def _pictures(figures: Mapping[str, Figure]) -> dict[str, str]:
+    from deit_ablate.report.html.svg import data_address
+
+    return {name: data_address(figure) for name, figure in figures.items()}
 
 
 def _ended(store: Store, run: str, shown: bool) -> Ended:

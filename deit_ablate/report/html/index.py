@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote
+from typing import Any
 
 from deit_ablate import files
 from deit_ablate.errors import InputError
 from deit_ablate.report.frame import NoSweep
 from deit_ablate.report.fresh import is_current, made_from, note
-from deit_ablate.report.html import content, words
-from deit_ablate.report.html.markup import Cell, Grid, Say, render, stamp
+from deit_ablate.report.html import content
+from deit_ablate.report.html.findings import GROUPS, group
+from deit_ablate.report.html.markup import Say, render, stamp
 from deit_ablate.report.html.page import NAME, written
 from deit_ablate.report.html.redaction import Redactor
 from deit_ablate.report.summary import summarize
@@ -33,8 +34,7 @@ class Written:
 def write_index(store: Store, *, redact: bool = False) -> Written:
     """Write results/index.html, and report.html of every sweep where it is missing, made from other records than there
     are now, by another version, or with other things left out."""
-    lines: list[Sequence[str | Cell]] = []
-    pages, unreadable = [], {}
+    lines, pages, unreadable = [], [], {}
     say = Say(Redactor() if redact else None)
     for sweep in store.sweeps.names():
         try:
@@ -49,25 +49,23 @@ def write_index(store: Store, *, redact: bool = False) -> Written:
         except (NoSweep, InputError, OSError) as error:
             # One damaged sweep must not hide all others; the caller says it aloud.
             unreadable[sweep] = str(error)
-            lines.append([sweep, "", "", "", Cell(f"cannot be read: {say(unreadable[sweep])}", "warn")])
+            lines.append({"sweep": sweep, "unreadable": unreadable[sweep]})
     path = store.root / "index.html"
-    head = ("sweep", "profile", "rows", "runs", "against the baseline")
-    files.replace(path, render("index", say, sweeps=Grid("Sweeps", head, lines, (2,), "sortable main")).encode())
+    files.replace(path, render("index", say, sweeps=lines, page_name=NAME).encode())
     return Written(path, tuple(pages), unreadable)
 
 
-def _line(made: content.Content) -> Sequence[str | Cell]:
-    plan = made.plan
-    short = {"few": "too few runs", "failed": "did not train"}
-    verdicts = Counter(words.group(verdict) for verdict in made.summary.frame["verdict"])
-    chips = [(name, f"{verdicts[name]} {short.get(name, name)}") for name, _, _ in words.GROUPS if verdicts[name]]
-    return [
-        Cell(plan["title"] or made.sweep, href=f"{quote(made.sweep)}/{NAME}", small=made.sweep),
-        plan["profile"] or "–",
-        str(len(plan["variants"])),
-        made.state_words(),
-        "a search, not confirmed" if not has_rows(plan) else Cell(chips=chips) if plan["baseline"] else "no baseline",
-    ]
+def _line(made: content.Content) -> dict[str, Any]:
+    verdicts = Counter(map(group, made.summary.frame["verdict"]))
+    return {
+        "sweep": made.summary.sweep,
+        "unreadable": "",
+        "plan": {key: made.plan[key] for key in ("title", "profile", "baseline")},
+        "rows": len(made.plan["variants"]),
+        "runs": made.state_words(),
+        "judged": has_rows(made.plan),
+        "verdicts": [(name, verdicts[name]) for name, *_ in GROUPS if verdicts[name]],
+    }
 
 
 def _same_stamp(path: Path, redact: bool) -> bool:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deit_ablate import __version__
+from deit_ablate.report.html.findings import MARKS
 from deit_ablate.report.html.redaction import Redactor
-from deit_ablate.report.html.words import MARKS
 from deit_ablate.report.tables.render import plain
 
 if TYPE_CHECKING:
@@ -34,31 +32,6 @@ class Say:
         if self.redactor is not None:
             text = self.redactor(text)
         return text if len(text) <= longest else text[: longest - 1] + "…"
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A value that is more than text: verdicts before it, a link or an element around it, a line below it."""
-
-    text: str = ""
-    element: str = ""
-    """``code``, ``strong`` or ``warn``; empty for none."""
-    href: str = ""
-    small: str = ""
-    chips: Sequence[tuple[str, str]] = ()
-    """(class of a verdict, words)."""
-
-
-@dataclass(frozen=True)
-class Grid:
-    """A table; the template passes every cell through ``say``."""
-
-    caption: str
-    head: Sequence[str]
-    body: Sequence[Sequence[str | Cell]]
-    right: Collection[int] = ()
-    """Columns of numbers."""
-    class_: str = ""
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import re
 from collections.abc import Iterator
@@ -26,16 +27,27 @@ NAMED = ("panel-", "area-")
 """What the ids begin with that the page's script looks for."""
 
 
+def data_address(figure: Figure) -> str:
+    """The figure as an image's address that holds all of it. The same figure gives the same text."""
+    with style():
+        svg = _svg(figure)
+    return f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
+
+
+def _svg(figure: Figure, **options: bool) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="svg", metadata=METADATA["svg"], **options)
+    return buffer.getvalue()
+
+
 def inline(name: str, figure: Figure, title: str) -> Markup:
     """The ``<svg>`` element: text stays text, a ``title`` names it, ids begin with ``name`` (a page has several).
 
     Styles become attributes, as the policy of a page refuses inline styles. The same figure gives the same text.
     """
-    buffer = io.BytesIO()
     with style():
         rcParams["svg.fonttype"] = "none"
-        figure.savefig(buffer, format="svg", metadata=METADATA["svg"], transparent=True)
-    root = ElementTree.fromstring(buffer.getvalue())
+        root = ElementTree.fromstring(_svg(figure, transparent=True))
     for unwanted in ("metadata", "defs"):  # whose one content is a style element, which the policy refuses as well
         if (found := root.find(f"{{*}}{unwanted}")) is not None:
             root.remove(found)

@@ -40,6 +40,10 @@ class Cell:
     source: str
 
 
+NO_CELL = Cell(math.nan, "", "", "", "")
+NO_ROW = {"top1_mean": math.nan, "top1_half_width": math.nan, "diverged": 0, "seeds": 0, "seeds_planned": 0}
+
+
 def read_published(name: str) -> dict[tuple[str, str], Cell]:
     """(row, column) -> the cell, of ``analysis/paper/<name>.csv``, in its order. Raises FileNotFoundError."""
     path = shipped.folder("analysis") / "paper" / f"{name}.csv"
@@ -120,34 +124,31 @@ def _frame(
     for variant in next(iter(by_row.values())):
         line: dict[str, Any] = {"row": variant}
         for part in beside:
-            cell = published.get((variant, part.column))
-            own = by_row[part.stage][variant] if part.ours else None
-            mean = own["top1_mean"] if own else math.nan
-            value = cell.value if cell else math.nan
+            cell = published.get((variant, part.column), NO_CELL)
+            own = by_row[part.stage][variant] if part.ours else NO_ROW
+            off = own["top1_mean"] - cell.value
             line |= {
-                f"published_{part.column}": value,
-                f"published_text_{part.column}": cell.text if cell else "",
-                f"ours_{part.column}": mean,
-                f"half_width_{part.column}": own["top1_half_width"] if own else math.nan,
-                f"diverged_{part.column}": bool(own and own["diverged"] and own["diverged"] == own["seeds_planned"]),
-                f"some_diverged_{part.column}": bool(own and own["diverged"] and own["seeds"]),
-                f"off_{part.column}": mean - value,
-                f"verdict_{part.column}": _verdict(mean - value, own, comparable) if part.ours else NOT_RUN,
+                f"published_{part.column}": cell.value,
+                f"published_text_{part.column}": cell.text,
+                f"ours_{part.column}": own["top1_mean"],
+                f"half_width_{part.column}": own["top1_half_width"],
+                f"diverged_{part.column}": bool(own["diverged"] and own["diverged"] == own["seeds_planned"]),
+                f"some_diverged_{part.column}": bool(own["diverged"] and own["seeds"]),
+                f"off_{part.column}": off,
+                f"verdict_{part.column}": _verdict(off, comparable) if part.ours else NOT_RUN,
             }
-        line["hours"] = sum(
-            by_row[stage][variant]["hours"] for stage in dict.fromkeys(part.stage for part in beside if part.ours)
-        )
+        line["hours"] = sum(rows[variant]["hours"] for rows in by_row.values())
         made.append(line)
     return pd.DataFrame(made)
 
 
-def _verdict(off: float, own: Mapping[str, Any] | None, comparable: bool) -> str:
+def _verdict(off: float, comparable: bool) -> str:
     """What to make of one number beside another."""
     if not comparable:
         return "not comparable"
     if math.isnan(off):
         return NOTHING
-    if own is not None and abs(off) <= TOLERANCE:
+    if abs(off) <= TOLERANCE:
         return f"reproduced (±{TOLERANCE:g})"
     return f"off by {measure(off, math.nan, signed=True)}"
 
@@ -177,23 +178,16 @@ def _agreements(
     """How far the study agrees with the paper's, for each column that we run."""
     notes = []
     for part in beside:
-        summary = summaries[part.stage] if part.ours else None
-        baseline = summary.plan["baseline"] if summary else None
-        if summary is None or not baseline:
+        if not part.ours or not summaries[part.stage].plan["baseline"]:
             continue
+        summary = summaries[part.stage]
         values, images = summary.top1, summary.images
-        for own in dict.fromkeys((baselines or {}).values()) or [baseline]:
-            compared = [
-                name
-                for name in values
-                if name != own and (not baselines or baselines.get(name) == own) and values[name]
-            ]
-            theirs = {
-                name: published[name, part.column].value - published[own, part.column].value
-                for name in compared
-                if (name, part.column) in published and (own, part.column) in published
-            }
-            ours = {name: values[name] for name in compared if name in theirs}
+        column = {row: cell.value for (row, name), cell in published.items() if name == part.column}
+        for own in dict.fromkeys((baselines or {}).values()) or [summary.plan["baseline"]]:
+            compared = [name for name in values if name != own and (not baselines or baselines.get(name) == own)]
+            known = [name for name in compared if values[name] and name in column and own in column]
+            theirs = {name: column[name] - column[own] for name in known}
+            ours = {name: values[name] for name in known}
             if not ours or not values[own]:
                 continue
             margin, strict = summary.plan["margin"], summary.strict

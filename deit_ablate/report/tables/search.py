@@ -65,23 +65,28 @@ class Searched:
 
     plan: Mapping[str, Any]
     rows: list[Found]
-    confirmed: Mapping[int, list[tuple[float | None, ...]]]
-    """A winner's number -> its objectives' values on the sweep's own seeds, of the runs that are done."""
+    confirmed: Mapping[int, Interval]
+    """A winner's number -> its value on the sweep's own seeds, of the runs that are done."""
     test: Mapping[int, Interval]
     """A winner's number -> test top-1 in percent on those seeds."""
-    images: int | None = None
+    images: int | None
     """Of the validation part, where all records agree."""
-    hours: float | None = None
+    hours: float | None
     """Training of all trials and candidates."""
-
-    @property
-    def objectives(self) -> list[str]:
-        return self.plan["search"]["objectives"]
 
     @property
     def main(self) -> int:
         """The place of the objective that is confirmed."""
-        return main_objective(self.objectives)
+        return main_objective(self.plan["search"]["objectives"])
+
+    @property
+    def objective(self) -> str:
+        """The objective that is confirmed."""
+        return self.plan["search"]["objectives"][self.main]
+
+    def say(self, value: float) -> str:
+        """A value of that objective, with as many digits as it has."""
+        return f"{value:.{DIGITS.get(self.objective, 0)}f}"
 
 
 def main_objective(objectives: Sequence[str]) -> int:
@@ -129,43 +134,36 @@ def not_confirmed_words(plan: Mapping[str, Any]) -> str:
 
 def read_search(summary: Summary) -> Searched:
     """Raises ValueError where the sweep is no search."""
-    store, plan = summary.store, summary.plan
+    store, plan, final = summary.store, summary.plan, final_stage(summary.plan)
     if not is_search(plan):
         raise ValueError(f"{summary.sweep} is no search: its sweep file has no search block")
-    search, objectives = plan["search"], plan["search"]["objectives"]
-    trials, names = read_trials(store, plan), {number: name for name, number in search["winners"].items()}
-    main = main_objective(objectives)
+    search, names = plan["search"], {number: name for name, number in plan["search"]["winners"].items()}
+    trials, objectives, candidates = read_trials(store, plan), search["objectives"], search["candidates"]
+    main = objectives[main_objective(objectives)]
     found = []
     for row in search["spaces"]:
         own = [trial for trial in trials if trial.row == row]
         shown = best(own, objectives, SHOWN)
         winners = {trial.number: names[trial.number] for trial in own if trial.number in names}
         shown += [trial for trial in own if trial.number in winners and trial not in shown]
-        fresh = {
-            trial.number: _values(store, search["candidates"][str(trial.number)], objectives[main])
-            for trial in own
-            if str(trial.number) in search["candidates"]
-        }
+        tried = [(trial.number, candidates.get(str(trial.number))) for trial in own]
+        fresh = {number: _values(store, runs, main) for number, runs in tried if runs is not None}
         found.append(Found(row, own, shown, fresh, winners))
-    final = final_stage(plan)
-    confirmed = {}
-    for number, name in names.items():
-        runs = [run for variant, _, stage, run in plan["cells"] if variant == name and stage == final]
-        outcomes = [outcome for run in runs if (outcome := store.result(run)) and outcome["status"] == "done"]
-        confirmed[number] = [tuple(measured(outcome, name) for name in objectives) for outcome in outcomes]
-    found_rows = {row["variant"]: row for row in summary.rows}
-    test = {
-        number: Interval(row["top1_mean"], row["top1_half_width"], row["seeds"])
-        for number, name in names.items()
-        if (row := found_rows.get(name))
-    }
-    trained = {asked["run"] for asked in search["asked"]} | {
-        run for fresh in search["candidates"].values() for run in fresh
-    }
+    runs_of: dict[str, list[str]] = {}
+    for variant, _, stage, run in plan["cells"]:
+        if stage == final:
+            runs_of.setdefault(variant, []).append(run)
+    test = {row["variant"]: Interval(row["top1_mean"], row["top1_half_width"], row["seeds"]) for row in summary.rows}
+    trained = {asked["run"] for asked in search["asked"]} | {run for runs in candidates.values() for run in runs}
     images = {((store.result(run) or {}).get("data") or {}).get("validation") for run in trained} - {None}
     seconds = sum(line.get("seconds") or 0.0 for run in trained for line in store.sound_history(run))
     return Searched(
-        plan, found, confirmed, test, images.pop() if len(images) == 1 else None, seconds / 3600 if trained else None
+        plan,
+        found,
+        {number: mean_interval(_values(store, runs_of.get(name, ()), main)) for number, name in names.items()},
+        {number: test[name] for number, name in names.items() if name in test},
+        images.pop() if len(images) == 1 else None,
+        seconds / 3600 if trained else None,
     )
 
 
@@ -184,23 +182,18 @@ def search_table(summary: Summary) -> Table:
 
     Raises ValueError for a sweep that is no search.
     """
-    return table_of(read_search(summary))
-
-
-def table_of(searched: Searched) -> Table:
-    plan, objectives, main = searched.plan, searched.objectives, searched.main
-    keys = list(dict.fromkeys(key for space in plan["search"]["spaces"].values() for key in space))
+    searched = read_search(summary)
+    plan, spaces = searched.plan, searched.plan["search"]["spaces"]
+    objectives = plan["search"]["objectives"]
+    keys = list(dict.fromkeys(key for space in spaces.values() for key in space))
     short = short_names(keys)
-    lines = [_line(searched, found, trial, keys) for found in searched.rows for trial in found.shown]
-    names = ["row", "trial", "run", *keys, *(f"search_{name}" for name in objectives)]
-    names += [f"{part}_{what}" for part in ("fresh", "confirmed", "test_top1") for what in ("mean", "half_width", "n")]
+    numeric = {key for key in keys if all(own[key]["type"] != "categorical" for own in spaces.values() if key in own)}
+    params = {trial.number: trial.params for found in searched.rows for trial in found.shown}
     columns = [Column("row", lambda row: row["row"])] if len(searched.rows) > 1 else []
     columns.append(Column("trial", lambda row: str(row["trial"]), right=True))
-    params = {trial.number: trial.params for found in searched.rows for trial in found.shown}
-    columns += [Column(short[key], _setting(params, key), right=_numeric(plan, key)) for key in keys]
-    columns += [Column(UNITS[name], _searched(name), right=True) for name in objectives]
-    unit = f": {UNITS[objectives[main]]}" if len(objectives) > 1 else ""
-    digits = DIGITS.get(objectives[main], 0)
+    columns += [Column(short[key], _setting(params, key), right=key in numeric) for key in keys]
+    columns += [Column(UNITS[name], _value(f"search_{name}", DIGITS.get(name, 0)), right=True) for name in objectives]
+    unit, digits = f": {UNITS[searched.objective]}" if len(objectives) > 1 else "", DIGITS.get(searched.objective, 0)
     if any(found.fresh for found in searched.rows):
         columns.append(Column(f"on fresh seeds{unit}", _mean("fresh", digits), right=True))
     if searched.confirmed:
@@ -209,39 +202,31 @@ def table_of(searched: Searched) -> Table:
     what = "the Pareto front" if len(objectives) > 1 else "the best trials"
     profile = f", profile {plan['profile']}" if plan["profile"] else ""
     title = f"{plan['title'] or plan['sweep']}{profile}: {what} of the search"
-    return Table(
-        f"{plan['sweep']}-search",
-        title,
-        pd.DataFrame(lines, columns=names, dtype=object),
-        tuple(columns),
-        tuple(footnotes(searched)),
-    )
+    lines = [_line(searched, found, trial, keys) for found in searched.rows for trial in found.shown]
+    names = ["row", "trial", "run", *keys, *(f"search_{name}" for name in objectives)]
+    names += [f"{part}_{what}" for part in ("fresh", "confirmed", "test_top1") for what in ("mean", "half_width", "n")]
+    frame = pd.DataFrame(lines, columns=names, dtype=object)
+    return Table(f"{plan['sweep']}-search", title, frame, tuple(columns), tuple(footnotes(searched)))
 
 
 def _line(searched: Searched, found: Found, trial: Trial, keys: Sequence[str]) -> dict[str, Any]:
-    fresh = mean_interval(found.fresh.get(trial.number, ()))
-    confirmed = _confirmed(searched, trial.number, searched.main)
-    test = searched.test.get(trial.number) or mean_interval(())
+    none = mean_interval(())
     line = {"row": found.row, "trial": trial.number, "run": trial.run}
     line |= {key: _plain(trial.params[key]) if key in trial.params else math.nan for key in keys}
-    line |= {f"search_{name}": value for name, value in zip(searched.objectives, trial.values or (), strict=False)}
-    for part, own in (("fresh", fresh), ("confirmed", confirmed), ("test_top1", test)):
+    objectives = searched.plan["search"]["objectives"]
+    line |= {f"search_{name}": value for name, value in zip(objectives, trial.values or (), strict=False)}
+    for part, own in (
+        ("fresh", mean_interval(found.fresh.get(trial.number, ()))),
+        ("confirmed", searched.confirmed.get(trial.number, none)),
+        ("test_top1", searched.test.get(trial.number, none)),
+    ):
         line |= {f"{part}_mean": own.mean, f"{part}_half_width": own.half_width, f"{part}_n": own.n or math.nan}
     return line
-
-
-def _confirmed(searched: Searched, number: int, place: int) -> Interval:
-    values = [own[place] for own in searched.confirmed.get(number, ())]
-    return mean_interval(value for value in values if value is not None)
 
 
 def _plain(value: Any) -> Any:
     """What a cell of CSV holds: a number or text."""
     return canonical_json(value) if value is None or isinstance(value, (list, dict, bool)) else value
-
-
-def _numeric(plan: Mapping[str, Any], key: str) -> bool:
-    return all(space[key]["type"] != "categorical" for space in plan["search"]["spaces"].values() if key in space)
 
 
 def _setting(params: Mapping[int, Mapping[str, Any]], key: str) -> Callable[[Mapping[str, Any]], str]:
@@ -253,21 +238,16 @@ def setting(value: Any) -> str:
     return f"{value:.3g}".replace("-", "\N{MINUS SIGN}") if isinstance(value, float) else value_words(value)
 
 
-def _searched(objective: str) -> Callable[[Mapping[str, Any]], str]:
-    digits = DIGITS.get(objective, 0)
-    return lambda row: NOTHING if _missing(row[f"search_{objective}"]) else f"{row[f'search_{objective}']:,.{digits}f}"
+def _value(name: str, digits: int) -> Callable[[Mapping[str, Any]], str]:
+    return lambda row: NOTHING if pd.isna(row[name]) else f"{row[name]:,.{digits}f}"
 
 
 def _mean(part: str, digits: int) -> Callable[[Mapping[str, Any]], str]:
     def text(row: Mapping[str, Any]) -> str:
         words = measure(row[f"{part}_mean"], row[f"{part}_half_width"], digits=digits)
-        return words if _missing(row[f"{part}_n"]) else f"{words} (n = {row[f'{part}_n']})"
+        return words if pd.isna(row[f"{part}_n"]) else f"{words} (n = {row[f'{part}_n']})"
 
     return text
-
-
-def _missing(value: Any) -> bool:
-    return isinstance(value, float) and math.isnan(value)
 
 
 def short_names(keys: Sequence[str]) -> dict[str, str]:
@@ -286,16 +266,16 @@ def short_names(keys: Sequence[str]) -> dict[str, str]:
 
 def footnotes(searched: Searched) -> list[str]:
     """What a reader must know to take the table for what it is."""
-    search = searched.plan["search"]
+    search, trials = searched.plan["search"], [trial for found in searched.rows for trial in found.trials]
     notes = [
         "A search value is of one training, and the best of many: it is too good on average (selection bias). The "
-        "confirmed value is of new "
-        "seeds that chose nothing."
+        "confirmed value is of new seeds that chose nothing."
     ]
     if any(found.fresh or found.winners for found in searched.rows):
         notes.append("± is the half-width of a 95% t interval over n seeds.")
+    images = f" ({searched.images} images)" if searched.images else ""
     notes.append(
-        f"Trials (seed {search['seed']}) are measured on the validation part{_images(searched)}; they and the "
+        f"Trials (seed {search['seed']}) are measured on the validation part{images}; they and the "
         f"fresh seeds leave the test split alone."
     )
     if searched.hours is not None:
@@ -305,32 +285,26 @@ def footnotes(searched: Searched) -> list[str]:
     if search.get("aside"):
         notes.append(f"Not counted: {search['aside']} trials of earlier versions of the sweep file.")
     for found in searched.rows:
-        budget = search["budget"].get(found.row)
-        asked = len(found.trials)
+        budget, asked = search["budget"].get(found.row), len(found.trials)
         of = f"{asked} of {budget}" if budget and budget != asked else str(asked)
         notes.append(f"{found.row}: {of} trial{'s' * (max(asked, budget or 0) != 1)}: {found.outcomes()}.")
     for found in searched.rows:
         notes += _row_notes(searched, found)
     if not has_rows(searched.plan):
-        notes.append(not_confirmed_words(searched.plan) if not search["confirm"] else _confirming(searched))
+        if not search["confirm"]:
+            notes.append(not_confirmed_words(searched.plan))
+        elif any(trial.outcome == "open" for trial in trials):
+            notes.append("Nothing is confirmed yet: the best trials are confirmed once all have ended.")
+        elif not any(trial.values for trial in trials):
+            notes.append("Nothing can be confirmed: no trial has a value.")
+        else:
+            notes.append("Nothing is confirmed yet: no candidate is done on all fresh seeds.")
     return notes
-
-
-def _images(searched: Searched) -> str:
-    return f" ({searched.images} images)" if searched.images else ""
-
-
-def _confirming(searched: Searched) -> str:
-    if any(trial.outcome == "open" for found in searched.rows for trial in found.trials):
-        return "Nothing is confirmed yet: the best trials are confirmed once all have ended."
-    if not any(trial.values for found in searched.rows for trial in found.trials):
-        return "Nothing can be confirmed: no trial has a value."
-    return "Nothing is confirmed yet: no candidate is done on all fresh seeds."
 
 
 def _row_notes(searched: Searched, found: Found) -> list[str]:
     notes = []
-    complete = [trial for trial in found.trials if trial.values is not None]
+    complete = {trial.number: trial.values[searched.main] for trial in found.trials if trial.values is not None}
     if found.trials and not complete and all(trial.outcome != "open" for trial in found.trials):
         notes.append(f"{found.row}: no winner, for no trial has a value ({found.outcomes()}).")
     elif has_rows(searched.plan) and not found.winners:
@@ -338,33 +312,26 @@ def _row_notes(searched: Searched, found: Found) -> list[str]:
             f"{found.row}: no winner, for no candidate is done on all fresh seeds (one that diverged on one of "
             f"them is out)."
         )
-    for number, name in found.winners.items():
-        notes.append(_winner_note(searched, found, number, name))
+    planned = len(searched.plan["stages"][-1]["seeds"])
+    for number in found.winners:
+        which, confirmed = f"{found.row}, trial {number}", searched.confirmed[number]
+        if number not in complete or not confirmed.n:
+            notes.append(f"{which}: its confirmation on {planned} new seeds has no finished run yet.")
+            continue
+        digits = DIGITS.get(searched.objective, 0)
+        words = confirmed_words(complete[number], confirmed.mean, confirmed.n, digits=digits)
+        if (fresh := mean_interval(found.fresh.get(number, ()))).n:
+            words += f" (on the {fresh.n} fresh seeds by which it was chosen: {searched.say(fresh.mean)})"
+        lost = planned - confirmed.n
+        missing = f"; {lost} of its {planned} seeds have no value" if lost > 0 else ""
+        notes.append(f"{which}: {words}, in {UNITS[searched.objective]}{missing}.")
     if (expected := expected_optimism(searched, found)) is not None:
-        objective = searched.objectives[searched.main]
         notes.append(
-            f"{found.row}: of {len(complete)} trials like these the best is expected to look "
-            f"{expected:.{DIGITS.get(objective, 0)}f}"
-            f"{POINTS.get(objective, '')} better than it is, by chance alone (from their spread, and that of "
+            f"{found.row}: of {len(complete)} trials like these the best is expected to look {searched.say(expected)}"
+            f"{POINTS.get(searched.objective, '')} better than it is, by chance alone (from their spread, and that of "
             f"candidates over fresh seeds; rough)."
         )
     return notes
-
-
-def _winner_note(searched: Searched, found: Found, number: int, name: str) -> str:
-    objective, main = searched.objectives[searched.main], searched.main
-    trial = next(trial for trial in found.trials if trial.number == number)
-    confirmed = _confirmed(searched, number, main)
-    seeds = len(searched.plan["stages"][-1]["seeds"])
-    which = f"{found.row}, trial {number}"
-    if trial.values is None or not confirmed.n:
-        return f"{which}: its confirmation on {seeds} new seeds has no finished run yet."
-    digits = DIGITS.get(objective, 0)
-    words = confirmed_words(trial.values[main], confirmed.mean, confirmed.n, digits=digits)
-    if (fresh := mean_interval(found.fresh.get(number, ()))).n:
-        words += f" (on the {fresh.n} fresh seeds by which it was chosen: {fresh.mean:.{digits}f})"
-    missing = f"; {seeds - confirmed.n} of its {seeds} seeds have no value" if confirmed.n < seeds else ""
-    return f"{which}: {words}, in {UNITS[objective]}{missing}."
 
 
 def expected_optimism(searched: Searched, found: Found) -> float | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ import pandas as pd
 from deit_ablate import files, shipped
 from deit_ablate.errors import Damaged, InputError
 from deit_ablate.report.frame import final_stage
-from deit_ablate.report.tables.table import NOTHING, Column, Table
+from deit_ablate.report.tables.table import NOTHING, Column, Table, measure
 from deit_ablate.store import Store
 
 Array = npt.NDArray[Any]
@@ -211,17 +211,9 @@ def tokens_table(found: Similarities) -> Table:
     )
 
 
-def _cell(row: Similarity) -> Any:
-    mean, sd = row.mean, row.sd
-
-    def text(line: Mapping[str, Any]) -> str:
-        layer = line["layer"]
-        if layer >= len(mean):
-            return NOTHING
-        shown = f"{mean[layer]:.3f}" if math.isnan(sd[layer]) else f"{mean[layer]:.3f} ± {sd[layer]:.3f}"
-        return shown.replace("-", "\N{MINUS SIGN}")
-
-    return text
+def _cell(row: Similarity) -> Callable[[Mapping[str, Any]], str]:
+    cells = [measure(mean, sd, digits=3) for mean, sd in zip(row.mean, row.sd, strict=True)]
+    return lambda line: cells[line["layer"]] if line["layer"] < len(cells) else NOTHING
 
 
 def tokens_values(store: Store, found: Similarities) -> Table:

@@ -1,0 +1,168 @@
+"""What was found, in words: a sentence a row, for a reader who has never seen the project."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from deit_ablate.report.stats.moderated import holm, moderate
+from deit_ablate.report.stats.power import ALPHA, FEWEST
+from deit_ablate.report.stats.verdicts import Pairing, resolution
+from deit_ablate.report.summary import Summary
+from deit_ablate.report.tables.table import measure
+
+GROUPS: tuple[tuple[str, tuple[str, ...], str, str], ...] = (
+    ("better", ("better", "better_small"), "Better than the baseline", "better"),
+    ("worse", ("worse", "worse_small"), "Worse than the baseline", "worse"),
+    ("equivalent", ("equivalent",), "Equivalent to the baseline", "equivalent"),
+    ("undecided", ("undecided",), "Undecided: these runs cannot tell", "undecided"),
+    ("few", ("too_few", "one_seed", "none"), "Too few runs for a verdict", "with too few runs for a verdict"),
+    ("failed", ("did_not_train",), "Did not train", "that did not train"),
+)
+"""(class in the style sheet, verdicts, heading, words after a number of rows), in the order in which they are told."""
+MARKS = {"better": "▲", "worse": "▼", "equivalent": "=", "undecided": "?", "few": "…", "failed": "×"}
+MOST_COMPARED = 12
+"""Rows up to which any two are compared: 66 pairs."""
+
+
+def group(verdict: str) -> str:
+    """The class of a verdict; empty for the baseline and for rows without one."""
+    return next((name for name, verdicts, *_ in GROUPS if verdict in verdicts), "")
+
+
+@dataclass(frozen=True)
+class Findings:
+    lead: str
+    shared: Sequence[str]
+    """What differs in every row that is compared, as when the baseline alone was made by an older version."""
+    others: Mapping[str, Sequence[str]]
+    """Row -> its changes that it does not declare and that not all rows have; only of rows that have some."""
+    baseline: Mapping[str, Any] | None
+    groups: Sequence[tuple[str, str, Sequence[Mapping[str, Any]]]]
+    """(class in the style sheet, heading, rows of the summary)."""
+    ranked: Sequence[Mapping[str, Any]]
+    """Rows by their mean, where no baseline is named."""
+
+
+def findings(summary: Summary) -> Findings:
+    plan, rows = summary.plan, summary.rows
+    compared = {row["variant"] for row in rows if not row["baseline"]}
+    rows_of: dict[str, list[str]] = {}
+    for change in summary.undeclared:
+        rows_of.setdefault(str(change), []).append(change.row)
+    shared = [what for what, names in rows_of.items() if len(compared) > 1 and compared.issubset(names)]
+    others: dict[str, list[str]] = {}
+    for change in summary.undeclared:
+        if str(change) not in shared:
+            others.setdefault(change.row, []).append(str(change))
+    groups = []
+    for name, verdicts, heading, _ in GROUPS if plan["baseline"] else ():
+        found = [row for row in rows if row["verdict"] in verdicts and not row["baseline"]]
+        if name in ("better", "worse") and plan["kind"] != "cumulative":  # which keeps its own order
+            found.sort(key=lambda row: row["difference"], reverse=name == "better")
+        if found:
+            groups.append((name, heading, found))
+    ranked = [] if plan["baseline"] else [row for row in rows if row["seeds"]]
+    return Findings(
+        lead=_lead(summary),
+        shared=shared,
+        others=others,
+        baseline=next((row for row in rows if row["baseline"]), None),
+        groups=groups,
+        ranked=sorted(ranked, key=lambda row: -row["top1_mean"]),
+    )
+
+
+def _lead(summary: Summary) -> str:
+    """How many rows ended how, in one sentence without names."""
+    if not summary.plan["baseline"]:
+        return "This sweep names no baseline, so no row is judged against another by default."
+    verdicts = [verdict for verdict in summary.frame["verdict"] if verdict != "baseline"]
+    counted = [(sum(verdict in wanted for verdict in verdicts), told) for _, wanted, _, told in GROUPS]
+    parts = [f"{count} {told}" for count, told in counted if count]
+    if not parts:
+        return "There is no row to compare with the baseline."
+    rows = f"{len(verdicts)} {'row was' if len(verdicts) == 1 else 'rows were'} compared with the baseline"
+    return f"{rows}: {', '.join(parts[:-1])}{' and ' if len(parts) > 1 else ''}{parts[-1]}."
+
+
+# -- a row ---------------------------------------------------------------------------------------------------------
+
+
+def p_value(p: float) -> str:
+    """``p = 0.0004``; no more digits than mean something."""
+    if math.isnan(p):
+        return "not tested"
+    if p < 0.0001:
+        return "p < 0.0001"
+    if p > 0.99:
+        return "p > 0.99"
+    return f"p = {p:.1g}" if p < 0.001 else f"p = {p:.2g}" if p < 0.1 else f"p = {p:.2f}"
+
+
+def _signed(value: float) -> str:
+    return measure(value, math.nan, signed=True)
+
+
+def _evidence(row: Mapping[str, Any], p: str = "p_holm", what: str = "after Holm") -> str:
+    """`` (95% interval −1.98 to −1.28, p = 0.0004 after Holm, 5 pairs of runs)``, as far as there is any."""
+    mean, half_width, said = row["difference"], row["difference_half_width"], []
+    if not math.isnan(half_width):
+        said.append(f"95% interval {_signed(mean - half_width)} to {_signed(mean + half_width)}")
+    if not math.isnan(row[p]):
+        said.append(f"{p_value(row[p])} {what}")
+    if row["pairs"]:
+        said.append(f"{row['pairs']} {'pair' if row['pairs'] == 1 else 'pairs'} of runs")
+    return f" ({', '.join(said)})" if said else ""
+
+
+def sentence(row: Mapping[str, Any], margin: float | None) -> tuple[str, str]:
+    """What is known of a row: the words after its name; if the baseline's name follows, the words after that, or ""."""
+    verdict, difference = row["verdict"], row["difference"]
+    if verdict in ("better", "worse", "better_small", "worse_small"):
+        less = f", which is less than the margin of {margin:g}" if verdict.endswith("small") and margin else ""
+        size = measure(abs(difference), math.nan)
+        return f" is {verdict.partition('_')[0]} than ", f" by {size} points{less}{_evidence(row)}."
+    observed = "" if math.isnan(difference) else f" Observed: {_signed(difference)} points"
+    if verdict == "equivalent":
+        within = f" within ±{margin:g} points" if margin else ""
+        proof = _evidence(row, "p_equivalent_holm", "against a difference of that size, after Holm")
+        return " is equivalent to ", f"{within}.{observed}{proof}."
+    words = row["verdict_words"] or "no verdict"
+    if verdict == "undecided" and " seeds" in words:
+        words += " in all would be needed to tell"
+    return f": {words}.{observed}{_evidence(row) if observed else ''}{'.' if observed else ''}", ""
+
+
+# -- any two rows --------------------------------------------------------------------------------------------------
+
+
+def any_two(summary: Summary) -> list[dict[str, Any]]:
+    """All pairs of rows other than the baseline, by the test of the table, with Holm over all of these pairs: names
+    of the two, their difference (first - second, in points) with its half-width, p, pairs of runs, and the verdict.
+
+    Nothing where there are more than MOST_COMPARED rows: so many pairs leave no power for any of them.
+    """
+    values = {name: own for name, own in summary.top1.items() if name != summary.plan["baseline"] and len(own) > 1}
+    if not 2 <= len(values) <= MOST_COMPARED:
+        return []
+    import numpy as np
+
+    table = Pairing.of(values, {})
+    couples = list(itertools.combinations(range(len(table.names)), 2))
+    now = moderate(np.array([table.values[i] - table.values[j] for i, j in couples]), resolution(summary.images))
+    adjusted, half_width = holm(np.where(now.pairs >= FEWEST, now.p, np.nan)), now.half_width()
+    found: list[dict[str, Any]] = []
+    for k, (i, j) in enumerate(couples):
+        p, difference = float(adjusted[k]), float(now.difference[k])
+        better = "better" if difference > 0 else "worse"
+        kind, verdict = ("undecided", "undecided") if p > ALPHA else (better, f"first is {better}")
+        if math.isnan(p):
+            kind, verdict = "few", "too few" if now.pairs[k] < FEWEST else "not tested: no spread"
+        found.append({"first": table.names[i], "second": table.names[j], "pairs": int(now.pairs[k])})
+        found[-1] |= {"difference": difference, "half_width": float(half_width[k]), "p": p}
+        found[-1] |= {"kind": kind, "verdict": verdict}
+    return found
