@@ -141,11 +141,11 @@ def any_two(page: Content) -> Grid | None:
             measure(pair.difference, pair.half_width, signed=True),
             words.p_value(pair.p_holm).removeprefix("p = ").removeprefix("p "),
             Cell(chips=[(kinds.get(pair.verdict, "few"), pair.verdict)]),
-            str(pair.pairs),
+            pair.runs,
         ]
         for pair in words.any_two(page.summary)
     ]
-    head = ("pair", "difference", "p (Holm)", "verdict", "pairs of runs")
+    head = ("pair", "difference", "p (Holm)", "verdict", "runs")
     return Grid("Any two rows", head, body, (1, 2, 4), "sortable") if body else None
 
 

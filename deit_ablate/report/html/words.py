@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from deit_ablate.report.stats.moderated import holm, moderate
-from deit_ablate.report.stats.power import ALPHA, FEWEST
-from deit_ablate.report.stats.verdicts import Pairing, resolution
+from deit_ablate.report.stats.moderated import Comparisons, holm, moderate
+from deit_ablate.report.stats.power import ALPHA
+from deit_ablate.report.stats.verdicts import Figures, resolution
 from deit_ablate.report.summary import Summary
 from deit_ablate.report.tables.table import measure
 
@@ -58,8 +59,10 @@ def evidence(row: Mapping[str, Any], p: str = "p_holm", what: str = "after Holm"
     said = [part for part in (interval(row["difference"], row["difference_half_width"]),) if part]
     if not math.isnan(row[p]):
         said.append(f"{p_value(row[p])} {what}")
-    if row["pairs"]:
-        said.append(f"{row['pairs']} {'pair' if row['pairs'] == 1 else 'pairs'} of runs")
+    if row["paired"]:
+        said.append(f"{row['runs_compared']} pairs of runs")
+    elif row["runs_compared"]:
+        said.append(f"{row['runs_compared']} against {row['baseline_runs_compared']} runs")
     return f" ({', '.join(said)})" if said else ""
 
 
@@ -75,8 +78,6 @@ def sentence(row: Mapping[str, Any], margin: float | None) -> tuple[str, str]:
         proof = evidence(row, "p_equivalent_holm", "against a difference of that size, after Holm")
         return " is equivalent to ", f"{within}.{observed}{proof}."
     words = row["verdict_words"] or "no verdict"
-    if verdict == "undecided" and " seeds" in words:
-        words += " in all would be needed to tell"
     return f": {words}.{observed}{evidence(row) if observed else ''}{'.' if observed else ''}", ""
 
 
@@ -106,18 +107,19 @@ def short(summary: Summary) -> str:
 
 @dataclass(frozen=True)
 class Compared:
-    """``first`` - ``second`` over the seeds that both have, in points."""
+    """``first`` - ``second``, in points."""
 
     first: str
     second: str
-    pairs: int
+    runs: str
+    enough: bool
     difference: float
     half_width: float
     p_holm: float
 
     @property
     def verdict(self) -> str:
-        if self.pairs < FEWEST:
+        if not self.enough:
             return "too few"
         if math.isnan(self.p_holm):
             return "not tested: no spread"
@@ -134,16 +136,18 @@ def any_two(summary: Summary) -> list[Compared]:
         return []
     import numpy as np
 
-    table = Pairing.of(values, {})
-    couples = [(i, j) for i in range(len(table.names)) for j in range(i + 1, len(table.names))]
-    differences = np.array([table.values[i] - table.values[j] for i, j in couples])
-    now = moderate(differences, resolution(summary.images))
-    adjusted, half_width = holm(np.where(now.pairs >= FEWEST, now.p, np.nan)), now.half_width()
+    table = Figures.of(list(values.values()))
+    couples = list(itertools.combinations(range(len(values)), 2))
+    names = list(values)
+    paired = [k for k, (i, j) in enumerate(couples) if summary.lineages.paired(names[i], names[j])]
+    now = moderate(table.values, Comparisons.of(couples, paired), resolution(summary.images))
+    adjusted, half_width = holm(np.where(now.enough, now.p, np.nan)), now.half_width()
     return [
         Compared(
-            table.names[i],
-            table.names[j],
-            int(now.pairs[k]),
+            names[i],
+            names[j],
+            f"{now.runs[k]} pairs" if k in paired else f"{now.runs[k]}, {now.other_runs[k]}",
+            bool(now.enough[k]),
             float(now.difference[k]),
             float(half_width[k]),
             float(adjusted[k]),

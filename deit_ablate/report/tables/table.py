@@ -58,8 +58,7 @@ class Table:
 def sweep_table(summary: Summary) -> Table:
     """The default table of any sweep: rows are variants, in the plan's order.
 
-    Top-1 in percent with 95% t intervals over seeds, the difference from the baseline in points, paired by seed, and
-    the verdict on it.
+    Top-1 in percent with 95% t intervals over seeds, the difference from the baseline in points, and the verdict on it.
     """
     plan, frame = summary.plan, summary.frame
     unit, seconds = _time_unit(frame["train_seconds"])
@@ -151,8 +150,8 @@ def footnotes(summary: Summary, *, timed: bool = False) -> list[str]:
         notes.append("One seed gives no interval.")
     if summary.plan["kind"] == "cumulative":
         notes.append(
-            "Each row has the changes of those above; step: its difference from the row above, paired by seed, "
-            "with an interval of the same kind."
+            "Each row has the changes of those above; step: its difference from the row above, with an interval of the "
+            "same kind."
         )
     notes += _unfound(summary.plan)
     notes += _not_isolated(summary)
@@ -174,13 +173,18 @@ def footnotes(summary: Summary, *, timed: bool = False) -> list[str]:
 
 def _judged(summary: Summary, every: Sequence[Mapping[str, Any]]) -> list[str]:
     """How differences were taken and judged; nothing where none is."""
-    compared = [row for row in every if row["pairs"] > 1]
+    compared = [row for row in every if min(row["runs_compared"], row["baseline_runs_compared"]) > 1]
     if not compared:
         return []
     margin = summary.plan["margin"]
+    paired = [row["variant"] for row in compared if row["paired"]]
+    how = "by all runs of a row and all of the baseline's (Welch 1947)"
+    if paired:
+        pairs = "by pairs of runs that share a run or a parent at each seed"
+        how = pairs if len(paired) == len(compared) else f"{how}, of {_listed(paired)} {pairs}"
     notes = [
-        "Differences are paired by seed; their variance is moderated by that of the other rows "
-        "(Smyth 2004, with a fixed weight), and verdicts are adjusted over the table's rows (Holm 1979)."
+        f"Differences are judged {how}; variances are moderated by those of the other rows (after Smyth 2004), and "
+        "verdicts adjusted over the table's rows (Holm 1979)."
     ]
     if margin:
         notes.append(
@@ -322,7 +326,11 @@ def diverged_notes(summary: Summary) -> list[str]:
 
 
 def _fewer_pairs(every: Iterable[Mapping[str, Any]]) -> list[str]:
-    named = [f"{row['variant']} {row['pairs']}" for row in every if 0 < row["pairs"] < row["seeds"]]
+    named = [
+        f"{row['variant']} {row['runs_compared']}"
+        for row in every
+        if row["paired"] and 0 < row["runs_compared"] < row["seeds"]
+    ]
     return [f"Differences over fewer pairs than seeds: {_listed(named)}."] if named else []
 
 
