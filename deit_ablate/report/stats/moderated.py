@@ -21,7 +21,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from deit_ablate.report.stats.power import ALPHA, LENT_BY_EACH, PRIOR_DF, PRIOR_QUANTILE
+from deit_ablate.report.stats.power import ALPHA, FEWEST_LENDERS, LENT_BY_EACH, PRIOR_DF, PRIOR_QUANTILE
 from deit_ablate.sweep.comparisons import FEWEST
 
 Array = npt.NDArray[np.float64]
@@ -130,9 +130,9 @@ def moderate(values: Array, comparisons: Comparisons, resolution: float = 0.0) -
     paired, rounding = comparisons.paired, resolution**2 / 12
     first, second = comparisons.first, comparisons.second
     compared = np.unique(np.concatenate([first[~paired], second[~paired]]))
-    alone = _spread(values[..., compared, :], rounding)
+    alone = _spread(values[..., compared, :], rounding, paired=False)
     one, two = (np.searchsorted(compared, side[~paired]) for side in (first, second))
-    together = _spread(values[..., first[paired], :] - values[..., second[paired], :], 2 * rounding)
+    together = _spread(values[..., first[paired], :] - values[..., second[paired], :], 2 * rounding, paired=True)
 
     def merged(unpaired: npt.NDArray[Number], of_pairs: npt.NDArray[Number]) -> npt.NDArray[Number]:
         result = np.empty((*values.shape[:-2], len(paired)), dtype=unpaired.dtype)
@@ -167,8 +167,8 @@ def moderate(values: Array, comparisons: Comparisons, resolution: float = 0.0) -
     )
 
 
-def _spread(values: Array, rounding: float) -> Spread:
-    """Of (..., groups, seeds): each group's runs, mean and variances."""
+def _spread(values: Array, rounding: float, paired: bool) -> Spread:
+    """Of (..., groups, seeds), runs or ``paired`` differences: each group's number, mean and variances."""
     given = ~np.isnan(values)
     runs = given.sum(axis=-1)
     unknown = np.full(runs.shape, np.nan)
@@ -180,7 +180,8 @@ def _spread(values: Array, rounding: float) -> Spread:
     df = np.where(known, runs - 1.0, np.nan)
     typical = _upper(own / _median_of_chi_square(df))
     # What is lent is what the other groups know: one that has a variance alone is lent nothing.
-    lent = np.clip(LENT_BY_EACH * (known.sum(axis=-1, keepdims=True) - 1.0), 0, PRIOR_DF)
+    lenders = known.sum(axis=-1, keepdims=True)
+    lent = np.where(lenders < FEWEST_LENDERS[paired], 0, np.minimum(LENT_BY_EACH * (lenders - 1.0), PRIOR_DF))
     variance = np.maximum(own, (lent * np.nan_to_num(typical) + df * own) / (lent + df))
     floored = variance < rounding * (1 - 1e-9)
     variance = np.where(floored, rounding, variance)

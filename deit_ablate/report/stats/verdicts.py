@@ -254,7 +254,7 @@ class Judged:
         sides = Sides(
             (float(now.variance[row]), float(now.other_variance[row])),
             (int(now.runs[row]), int(now.other_runs[row])),
-            lent(groups),
+            lent(groups, bool(self.paired[row])),
         )
 
         def about(seeds: int | None) -> str:
