@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 FEWEST = 3
 """Runs of a row, and of the baseline, under which there is no verdict."""
@@ -16,6 +17,24 @@ def baseline_seeds(rows: int, seeds: int) -> int:
     3 seeds nothing is compared, and there are no more.
     """
     return math.isqrt(seeds * seeds * rows - 1) + 1 if rows > 1 and seeds >= FEWEST else seeds
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How the rows of a plan are compared with its baseline."""
+
+    paired: tuple[str, ...] = ()
+    """Rows that share a run or a parent with the baseline at each seed."""
+    with_baseline: tuple[str, ...] = ()
+    """The baseline, and the rows that are other figures of its very runs: they have its seeds."""
+    alone: int = 0
+    """How many rows are compared by all runs of both."""
+    fixed: int | None = None
+    """The baseline's seeds, where the sweep says them."""
+
+    def seeds(self, seeds: int) -> int:
+        """The baseline's seeds beside so many of a row."""
+        return max(seeds, self.fixed) if self.fixed is not None else baseline_seeds(self.alone, seeds)
 
 
 class Lineages:

@@ -15,7 +15,7 @@ from deit_ablate.errors import InputError, unknown_name
 from deit_ablate.identity import canonical, derived, difference, run_id
 from deit_ablate.names import fact
 from deit_ablate.recipe import Recipe, flatten
-from deit_ablate.sweep.comparisons import Lineages, baseline_seeds
+from deit_ablate.sweep.comparisons import Comparison, Lineages
 from deit_ablate.sweep.confounds import Undeclared, planned_undeclared
 from deit_ablate.sweep.names import Answers, check_names, modules
 from deit_ablate.sweep.overrides import check_keys, layer, to_recipe, weights_path
@@ -68,24 +68,6 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """How the rows of a plan are compared with its baseline."""
-
-    paired: tuple[str, ...] = ()
-    """Rows that share a run or a parent with the baseline at each seed."""
-    with_baseline: tuple[str, ...] = ()
-    """The baseline, and the rows that are other figures of its very runs: they have its seeds."""
-    alone: int = 0
-    """How many rows are compared by all runs of both."""
-    fixed: int | None = None
-    """The baseline's seeds, where the sweep says them."""
-
-    def seeds(self, seeds: int) -> int:
-        """The baseline's seeds beside so many of a row."""
-        return max(seeds, self.fixed) if self.fixed is not None else baseline_seeds(self.alone, seeds)
-
-
-@dataclass(frozen=True)
 class Plan:
     sweep: Sweep
     runs: dict[str, Run]
@@ -96,7 +78,7 @@ class Plan:
     """By run: where its recipe's values are written."""
     search: Mapping[str, Any] | None = None
     """The state of a search, as plan.json holds it."""
-    comparison: Comparison = Comparison()
+    comparison: Comparison = field(default_factory=Comparison)
 
     @property
     def parents(self) -> dict[str, list[str]]:
