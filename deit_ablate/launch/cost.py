@@ -77,7 +77,7 @@ class Costs:
     def learn(self, run: str) -> None:
         """Take a finished run into account."""
         outcome, stored = self._store.outcome(run), self._store.recipe(run)
-        if not outcome or not stored or "non-finite" in (outcome.get("reason") or ""):
+        if not outcome or not stored or outcome["status"] != "done":
             return  # not finished, or before its time
         seconds = outcome["cost"].get("wall_seconds_all_attempts", outcome["cost"]["wall_seconds"])
         recipe = stored["recipe"]

@@ -9,6 +9,8 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from deit_ablate.report.stats.power import ALPHA
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -68,6 +70,15 @@ def rate_words(k: int, n: int) -> str:
 def did_not_train_words(n: int) -> str:
     """As in "did not train (3 of 3; rate at least 29%)"."""
     return f"did not train ({n} of {n}; rate at least {_percent(rate(n, n)[0])}%)"
+
+
+def at_chance(top1: float, images: int, classes: int) -> bool:
+    """Whether a top-1 in percent over so many images is no evidence of having learnt: not above one in ``classes`` by
+    the exact binomial test at 5%. A statement about a value, which is kept and used."""
+    from scipy.special import bdtrc
+
+    right = round(top1 * images / 100)
+    return right == 0 or float(bdtrc(right - 1, images, 1 / classes)) > ALPHA
 
 
 def _percent(share: float) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from deit_ablate.report.frame import rows
+from deit_ablate.report.stats.exact import at_chance
 from deit_ablate.report.stats.verdicts import ADDED_AFTER_LOOKING
 from deit_ablate.report.summary import Summary
 
@@ -157,6 +158,7 @@ def footnotes(summary: Summary, *, timed: bool = False) -> list[str]:
     notes += _not_isolated(summary)
     notes += _of_rows(summary)
     notes += _after_looking(summary)
+    notes += _at_chance(summary)
     notes += _undecodable(final)
     notes += _data(final, timed)
     for figure, words in HEADS.items():
@@ -221,6 +223,20 @@ def _after_looking(summary: Summary) -> list[str]:
             only = " ".join(f'--only "{name}"' for name in (summary.plan["baseline"], *summary.looks.going_on))
             notes.append(f"Go on with: --seeds {len(summary.looks.next_seeds)} {only}")
     return notes
+
+
+def _at_chance(summary: Summary) -> list[str]:
+    """Runs whose figure is no evidence that they learnt anything: they count like any other."""
+    found: dict[tuple[int, int], dict[str, list[int]]] = {}
+    for record in summary.final:
+        sizes = (record["test_images"], record["test_classes"])
+        if not math.isnan(record["top1"]) and not any(map(pd.isna, sizes)) and at_chance(record["top1"], *sizes):
+            found.setdefault(sizes, {}).setdefault(record["variant"], []).append(record["seed"])
+    return [
+        f"At chance (top-1 not above 1 in {classes} over {images:,} images, exact binomial test at 5%): "
+        f"{_listed([f'{variant} {_seeds(seeds)}' for variant, seeds in rows_.items()])}."
+        for (images, classes), rows_ in found.items()
+    ]
 
 
 def _undecodable(final: Iterable[Mapping[str, Any]]) -> list[str]:

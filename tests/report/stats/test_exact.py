@@ -3,8 +3,9 @@
 import math
 
 import pytest
+from scipy import stats
 
-from deit_ablate.report.stats.exact import mean_interval, rate, rate_words
+from deit_ablate.report.stats.exact import at_chance, mean_interval, rate, rate_words
 
 # Two-sided 95% points of Student's t, from a printed table: 12.7062 (1 degree of freedom), 4.3027 (2), 2.7764 (4).
 
@@ -64,3 +65,12 @@ def test_rates_in_words():
     assert rate_words(0, 0) == "no run has ended"
     with pytest.raises(ValueError, match="4 of 3"):
         rate(4, 3)
+
+
+def test_chance_is_an_exact_statement():
+    # 25 of 600 images among 200 classes is eight times chance; 5 of 600, with 3 expected, is not (p = 0.18).
+    assert not at_chance(100 * 25 / 600, 600, 200)
+    assert at_chance(100 * 5 / 600, 600, 200)
+    expected = {k: stats.binomtest(k, 600, 1 / 200, alternative="greater").pvalue > 0.05 for k in range(12)}
+    assert {k: at_chance(100 * k / 600, 600, 200) for k in expected} == expected
+    assert len(set(expected.values())) == 2

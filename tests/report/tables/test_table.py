@@ -86,6 +86,14 @@ def test_runs_that_diverged_leave_fewer_to_compare(study):
     assert row["ema"]["paired"]
 
 
+def test_a_value_at_chance_is_used_and_said(study):
+    low = {"top1": 10.0, "test": {"classes": 10}}
+    table = sweep_table(study({"a": {0: {"top1": 90.0, "test": {"classes": 10}}, 1: low}}).summary())
+    assert body(table)["a"]["test top-1 (%)"].startswith("50.00 ±")
+    expected = "At chance (top-1 not above 1 in 10 over 599 images, exact binomial test at 5%): a seed 1."
+    assert expected in table.footnotes
+
+
 def test_rows_with_no_finished_run(study):
     table = sweep_table(
         study({"a": {0: "missing", 1: "missing"}, "b": {0: "running", 1: "failed"}}, baseline="a").summary()
