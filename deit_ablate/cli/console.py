@@ -216,7 +216,7 @@ def failures(report: Report, store: Store, labels: Mapping[str, str], again: str
         parent = report.states.get(state.detail) if state.name == "blocked" else None
         if known is None and parent is not None and parent.without_weights:
             parent_name = labels.get(state.detail, state.detail)
-            known = f"{parent_name} ended by a non-finite loss, which is a result: there are no weights to go on from"
+            known = f"{parent_name} diverged, which is a result: there are no weights to go on from"
         when = "" if run in report.started or state.name != "failed" else "earlier, and not tried now: "
         how = state if state.name in NOT_DONE else "failed"
         lines.append(f"{labels.get(run, run)} ({run}): {when}{how}{f' - {known}' if known else ''}")

@@ -81,7 +81,11 @@ def _plan_lines(made: Plan, runs: Mapping[str, Run], states: Mapping[str, State]
     if sweep.baseline and len(made.rows) <= MOST_JUDGED:
         from deit_ablate.report.stats.power import plan_words
 
-        lines += ["", plan_words(len(made.rows) - 1, len(sweep.stages[-1].seeds))]
+        seeds, comparison = len(sweep.stages[-1].seeds), made.comparison
+        lines += ["", plan_words(len(made.rows) - 1, seeds, comparison.seeds(seeds))]
+        if comparison.paired:
+            shared = "share a run or a parent with the baseline at each seed, and are compared with it by pairs"
+            lines.append(f"{', '.join(comparison.paired)}: {shared}")
     return lines
 
 

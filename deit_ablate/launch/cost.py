@@ -77,7 +77,7 @@ class Costs:
     def learn(self, run: str) -> None:
         """Take a finished run into account."""
         outcome = self._store.result(run)
-        if not outcome or "non-finite" in (outcome.get("reason") or ""):
+        if not outcome or outcome["status"] != "done":
             return  # not finished, or before its time
         cost, recipe = outcome["cost"], (self._store.recipe(run) or {})["recipe"]
         seconds = cost.get("wall_seconds_all_attempts", cost.get("wall_seconds"))

@@ -231,7 +231,7 @@ class SlurmLaunch(Launch):
                 continue
             if lost := [parent for parent in self.parents[run] if states[parent].without_weights]:
                 turn.put_off[run] = (
-                    f"{lost[0]}, on which it depends, ended by a non-finite loss: that is a result, which is not tried"
+                    f"{lost[0]}, on which it depends, diverged: that is a result, which is not tried"
                     " again, and there are no weights to go on from"
                 )
                 continue

@@ -36,6 +36,7 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "validation_top1": ("float64", "the same on the validation part, in percent"),
     "train_loss": ("float64", "mean training loss of the last epoch"),
     "test_images": ("Int64", "images of the test split"),
+    "test_classes": ("Int64", "classes among which the test split's images are told apart"),
     "test_loss": ("float64", "test loss; like all test_ columns also of runs that diverged, where recorded"),
     "test_top1": ("float64", "test top-1 in percent, raw weights, heads fused where there are two"),
     "test_top5": ("float64", "test top-5 in percent"),

@@ -12,10 +12,12 @@ from typing import Any
 import pandas as pd
 
 from deit_ablate.report.frame import COLUMNS, curves, final_stage, read_plan, recipes, records, rows
+from deit_ablate.report.stats import verdicts
 from deit_ablate.report.stats.exact import mean_interval
-from deit_ablate.report.stats.sequential import WEIGHTS, Sequential, sequential
-from deit_ablate.report.stats.verdicts import Effect, effects, untested
+from deit_ablate.report.stats.sequential import Schedule, Sequential, sequential
+from deit_ablate.report.stats.verdicts import Effect, judge, untested
 from deit_ablate.store import Store
+from deit_ablate.sweep.comparisons import Lineages
 from deit_ablate.sweep.confounds import RECORDED, Undeclared, recorded_undeclared, value_words
 
 STATISTICS: dict[str, str] = {
@@ -26,22 +28,22 @@ STATISTICS: dict[str, str] = {
     "leaks": "what else differs from the baseline, beside what the row declares",
     "top1_mean": "mean test top-1 in percent over the seeds that are done",
     "top1_half_width": "half-width of its 95% t interval, in points",
-    "difference": "mean difference from the baseline in points, paired by seed",
-    "difference_half_width": "half-width of its 95% interval, in points: moderated paired t, of this row alone",
+    "difference": "difference of the means from the baseline, in points",
+    "difference_half_width": "half-width of its 95% interval, in points: moderated variances, of this row alone",
     "difference_half_width_all": "the same for all rows of the table at once (Bonferroni)",
-    "p": "p of no difference, by the moderated paired t",
+    "p": "p of no difference, by the t test with moderated variances",
     "p_holm": "the same, adjusted over the table's rows by Holm",
     "p_equivalent_holm": "p of a difference of the margin or more (TOST), adjusted by Holm",
-    "p_paired": "p of the plain paired t test, unadjusted",
-    "p_sign_flip": "p of the sign-flip test, unadjusted; from 6 pairs on",
-    "correlation": "correlation of the row with the baseline over seeds",
-    "step": "mean difference from the row before in points, paired by seed; only of a cumulative sweep",
+    "p_plain": "p of Welch's t test (of the paired one, where paired), which borrows no variance; unadjusted",
+    "paired": "whether the row shares a run or a parent with the baseline at each seed, and is compared by pairs",
+    "runs_compared": "runs of the row that the difference is from; pairs, where paired",
+    "baseline_runs_compared": "runs of the baseline that it is from",
+    "step": "difference of the means from the row before, in points; only of a cumulative sweep",
     "step_half_width": "half-width of its 95% interval, in points, moderated as the differences are",
     "verdict": (
         "better, worse, better_small, worse_small, equivalent, undecided, too_few, one_seed, did_not_train or none"
     ),
     "verdict_words": "the verdict in words",
-    "pairs": "seeds at which both the row and the baseline are done",
     "train_seconds": "mean seconds of training of a run that is done",
     "hours": "GPU-hours of all the row's runs of this stage, CPU-hours where they ran on a CPU",
     "seeds": "runs that are done and show the figure",
@@ -55,10 +57,10 @@ OF_EFFECT = {
     "difference": "difference",
     "difference_half_width": "half_width",
     "difference_half_width_all": "half_width_simultaneous",
-    **{name: name for name in ("p", "p_holm", "p_equivalent_holm", "p_paired", "p_sign_flip", "correlation")},
-    "verdict": "verdict",
+    **{name: name for name in ("p", "p_holm", "p_equivalent_holm", "p_plain", "paired", "verdict")},
     "verdict_words": "words",
-    "pairs": "pairs",
+    "runs_compared": "runs",
+    "baseline_runs_compared": "other_runs",
 }
 """A statistic -> the field of ``Effect`` that it is."""
 
@@ -103,6 +105,11 @@ class Summary:
             if not math.isnan(record["top1"]):
                 values[record["variant"]][record["seed"]] = record["top1"]
         return values
+
+    @cached_property
+    def lineages(self) -> Lineages:
+        """Which rows are compared by pairs of runs."""
+        return Lineages(self.plan["cells"], self.plan["parents"], self.stage)
 
     @cached_property
     def curves(self) -> pd.DataFrame:
@@ -205,33 +212,30 @@ def _judge(
         return {name: untested("none") for name in runs}, None
     compared = {name: own for name, own in values.items() if name != baseline}
     how: dict[str, Any] = {"margin": plan["margin"], "test_images": read.images, "strict": read.strict}
+    how["paired"] = [name for name in compared if read.lineages.paired(name, baseline)]
     if looks:
         # What has diverged has ended without a figure; what has not ended is not there.
         lost = {name: {r["seed"]: math.nan for r in own if r["state"] == "diverged"} for name, own in runs.items()}
         given = {name: {**lost[name], **own} for name, own in values.items()}
-        weights = WEIGHTS if len(looks) == len(WEIGHTS) else [1 / len(looks)] * len(looks)
-        asked = {name: given[name] for name in compared}
-        step = sequential(asked, given[baseline], looks=looks, weights=weights, **how)
-        found = step.effects
+        schedule = Schedule.of(looks, plan.get("baseline_looks"))
+        step = sequential({name: given[name] for name in compared}, given[baseline], schedule=schedule, **how)
+        found, of_baseline = step.effects, step.baseline
     else:
         step = None
         states = {name: [record["state"] for record in runs[name]] for name in compared}
         ended = {
             name: (own.count("diverged"), own.count("diverged") + own.count("done")) for name, own in states.items()
         }
-        found = effects(compared, values[baseline], diverged=ended, **how)
-    return {name: untested("baseline") if name == baseline else found[name] for name in runs}, step
+        judged = judge(compared, values[baseline], **how)
+        found, of_baseline = judged.effects(ended), judged.baseline()
+    return {name: of_baseline if name == baseline else found[name] for name in runs}, step
 
 
 def _steps(read: Summary) -> dict[str, Effect]:
-    """Each row against the one before it, as if that were a table's rows against one baseline."""
-    values, names = read.top1, [row["name"] for row in read.plan["variants"]]
-    differences = {
-        name: {seed: values[name][seed] - values[before][seed] for seed in values[name].keys() & values[before].keys()}
-        for before, name in itertools.pairwise(names)
-    }
-    level = dict.fromkeys(sorted({seed for own in differences.values() for seed in own}), 0.0)
-    return effects(differences, level, margin=None, test_images=read.images) if level else {}
+    """Each row against the one before it."""
+    names = [row["name"] for row in read.plan["variants"]]
+    paired = [name for before, name in itertools.pairwise(names) if read.lineages.paired(name, before)]
+    return verdicts.steps({name: read.top1[name] for name in names}, paired=paired, test_images=read.images)
 
 
 def _undeclared(plan: Mapping[str, Any], runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Undeclared]:

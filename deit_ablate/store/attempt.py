@@ -19,6 +19,8 @@ KILLS = 2
 
 BUDGETS = {"out-of-memory": 1, "storage-full": 1}
 """Failures that may pass by themselves, with how often a run is tried again by itself."""
+AT_CHANCE = "is at chance"
+"""In the reason of runs that earlier versions called diverged because they ended there: they have weights."""
 HOLD_AFTER = 4
 """Runs that die of one error, before any has finished, until the sweep is held."""
 
@@ -48,7 +50,7 @@ class State:
     @property
     def without_weights(self) -> bool:
         """Finished, but without weights on which another run could stand."""
-        return self.name == "diverged" and "non-finite" in self.detail
+        return self.name == "diverged" and AT_CHANCE not in self.detail
 
     @property
     def stops_children(self) -> bool:

@@ -178,6 +178,9 @@ class SweepFile(_Kinds):
     execution: Execution = Execution()
     baseline: str | None = None
     """The variant that differences are taken from."""
+    baseline_seeds: Literal["auto"] | Annotated[int, Field(ge=1, le=1000)] = "auto"
+    """How many seeds of the baseline, with which every row is compared: by default √m times as many as of each of m
+    rows; never fewer."""
     search: SearchFile | None = None
     """Trials that Optuna asks for; beside `variants`, a search of its own for each row."""
     stages: dict[str, StageFile] | None = None

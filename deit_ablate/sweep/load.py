@@ -84,6 +84,7 @@ def load_sweep(
         margin=parsed.margin,
         looks=tuple(parsed.looks) if parsed.looks else None,
         baseline=baseline,
+        baseline_seeds=None if parsed.baseline_seeds == "auto" else parsed.baseline_seeds,
         execution=execution.model_copy(update=given),
         search=read_search(node, over.get("search"), rows, stages[-1].seeds),
         sets=given_sets,

@@ -7,7 +7,7 @@ up by the worker command, in one call, before anything is written.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from deit_ablate.errors import InputError, unknown_name
 from deit_ablate.identity import canonical, derived, difference, run_id
 from deit_ablate.names import fact
 from deit_ablate.recipe import Recipe, flatten
+from deit_ablate.sweep.comparisons import Comparison, Lineages
 from deit_ablate.sweep.confounds import Undeclared, planned_undeclared, refuse_idle_sets, without_effect
 from deit_ablate.sweep.names import Answers, check_names, modules
 from deit_ablate.sweep.overrides import check_layer, files_named, layer, to_recipe
@@ -77,6 +78,7 @@ class Plan:
     """By run: where its recipe's values are written."""
     search: Mapping[str, Any] | None = None
     """The state of a search, as plan.json holds it."""
+    comparison: Comparison = field(default_factory=Comparison)
 
     @property
     def parents(self) -> dict[str, list[str]]:
@@ -107,7 +109,8 @@ class Plan:
         return {stage.name: list(stage.seeds) for stage in self.sweep.stages}
 
     def only(self, variants: Sequence[str], seeds: int | None = None) -> dict[str, Run]:
-        """The runs of some rows (all where none is named) and of the first ``seeds`` seeds, with their parents.
+        """The runs of some rows (all where none is named) and of the first ``seeds`` seeds (of the baseline as many as
+        go with them), with their parents.
 
         Raises InputError for a row that does not exist.
         """
@@ -115,12 +118,13 @@ class Plan:
         for name in variants:
             if name not in known:
                 raise unknown_name("no row", name, known, where=("--only", 0, 0))
+        most = dict.fromkeys(self.comparison.with_baseline, self.comparison.seeds(seeds or 0))
         final = [
             cell.run
             for cell in self.cells
             if cell.stage == self.sweep.final.name
             and (cell.variant in variants or not variants)
-            and (seeds is None or cell.seed < seeds)
+            and (seeds is None or cell.seed < most.get(cell.variant, seeds))
         ]
         wanted = _with_parents(self.runs, final)
         return {id_: run for id_, run in self.runs.items() if id_ in wanted}
@@ -147,6 +151,7 @@ class Plan:
             "kind": self.sweep.kind,
             "margin": self.sweep.margin,
             "looks": list(self.sweep.looks) if self.sweep.looks else None,
+            "baseline_looks": [self.comparison.seeds(look) for look in self.sweep.looks] if self.sweep.looks else None,
             "baseline": self.sweep.baseline,
             "stages": [{"name": stage.name, "seeds": list(stage.seeds)} for stage in self.sweep.stages],
             "variants": [
@@ -175,30 +180,81 @@ def make_plan(sweep: Sweep, answers: Answers | None = None) -> Plan:
     refuse_idle_sets(sweep, recipes, nodes)
     sources = check_names(recipes, nodes, {} if answers is None else answers)
     _check_figures(sweep, recipes)
-    runs: dict[str, Run] = {}
-    written: dict[str, Node] = {}
-    cells: list[Cell] = []
+    made = _Enumeration(sweep, recipes, nodes, sources)
     for variant in sweep.variants:
-        made: dict[str, dict[int, Run]] = {}
-        for stage in sweep.stages:
-            recipe, node = recipes[variant.name, stage.name], nodes[variant.name][stage.name]
-            made[stage.name] = _runs_of_stage(stage, recipe, node, sources, made)
-            for run in made[stage.name].values():
-                runs.setdefault(run.id, run)
-                written.setdefault(run.id, node)
-        needed = _with_parents(runs, [run.id for run in made[sweep.final.name].values()])
-        cells += [
-            Cell(variant.name, seed, stage, run.id)
-            for stage, by_seed in made.items()
-            for seed, run in by_seed.items()
-            if run.id in needed
-        ]
+        made.add(variant, sweep.stages)
+    comparison = made.compare()
+    cells = made.cells()
     wanted = {cell.run for cell in cells}
     rows = tuple(_rows(sweep, recipes))
-    plan = Plan(sweep, {id_: run for id_, run in runs.items() if id_ in wanted}, tuple(cells), rows, written)
+    runs = {id_: run for id_, run in made.runs.items() if id_ in wanted}
+    plan = Plan(sweep, runs, tuple(cells), rows, made.written, comparison=comparison)
     if sweep.search is None:  # rows may differ in what is searched, and searches may find the same
         _check_effects(plan, recipes, nodes)
     return plan
+
+
+class _Enumeration:
+    """The runs of a sweep's rows."""
+
+    def __init__(
+        self,
+        sweep: Sweep,
+        recipes: Mapping[tuple[str, str], Recipe],
+        nodes: Mapping[str, Mapping[str, Node]],
+        sources: Mapping[str, str],
+    ) -> None:
+        self.runs: dict[str, Run] = {}
+        self.written: dict[str, Node] = {}
+        self._sweep, self._recipes, self._nodes, self._sources = sweep, recipes, nodes, sources
+        self._made: dict[str, dict[str, dict[int, Run]]] = {}
+
+    def add(self, variant: Variant, stages: Sequence[Stage]) -> None:
+        """A row's runs of all stages, at their seeds; once more, with other seeds, in place of the first."""
+        made: dict[str, dict[int, Run]] = {}
+        for stage in stages:
+            recipe, node = self._recipes[variant.name, stage.name], self._nodes[variant.name][stage.name]
+            made[stage.name] = _runs_of_stage(stage, recipe, node, self._sources, made)
+            for run in made[stage.name].values():
+                self.runs.setdefault(run.id, run)
+                self.written.setdefault(run.id, node)
+        self._made[variant.name] = made
+
+    def compare(self) -> Comparison:
+        """How rows are compared with the baseline, which gets the seeds that this takes."""
+        sweep, baseline = self._sweep, self._sweep.baseline
+        if not baseline or sweep.search is not None:
+            return Comparison()
+        lineages = Lineages(
+            [(cell.variant, cell.seed, cell.stage, cell.run) for cell in self.cells()],
+            {run.id: run.above for run in self.runs.values()},
+            sweep.final.name,
+        )
+        others = [variant.name for variant in sweep.variants if variant.name != baseline]
+        paired = tuple(name for name in others if lineages.paired(name, baseline))
+        same = (baseline, *(name for name in paired if lineages.same(name, baseline)))
+        comparison = Comparison(paired, same, len(others) - len(paired), sweep.baseline_seeds)
+        final = sweep.final.seeds
+        last, more = max(final), comparison.seeds(len(final)) - len(final)
+        added = tuple(range(last + 1, last + 1 + more))
+        for variant in sweep.variants if added else ():
+            if variant.name in same:
+                stages = (replace(s, seeds=s.seeds + added) if s.seeds == final else s for s in sweep.stages)
+                self.add(variant, tuple(stages))
+        return comparison
+
+    def cells(self) -> list[Cell]:
+        """The places of all runs that a row's last stage needs, row by row."""
+        cells = []
+        for variant, made in self._made.items():
+            needed = _with_parents(self.runs, [run.id for run in made[self._sweep.final.name].values()])
+            cells += [
+                Cell(variant, seed, stage, run.id)
+                for stage, by_seed in made.items()
+                for seed, run in by_seed.items()
+                if run.id in needed
+            ]
+        return cells
 
 
 def _with_parents(runs: Mapping[str, Run], final: Sequence[str]) -> set[str]:

@@ -42,6 +42,8 @@ class Sweep:
     margin: float | None = None
     looks: tuple[int, ...] | None = None
     baseline: str | None = None
+    baseline_seeds: int | None = None
+    """None: as many as its rows make worth while (``comparisons.baseline_seeds``)."""
     execution: Execution = field(default_factory=Execution)
     search: SearchSettings | None = None
     sets: tuple[Node, ...] = ()

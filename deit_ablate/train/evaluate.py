@@ -21,7 +21,7 @@ from deit_ablate.train.model import Heads, heads
 
 @dataclass(frozen=True)
 class Scores:
-    """``metrics``: images, loss, top1 (the headline), top5, top1_<head>, in percent; ``arrays``: per image."""
+    """``metrics``: images, classes, loss, top1 (the headline), top5, top1_<head>, in percent; ``arrays``: per image."""
 
     metrics: dict[str, Any]
     arrays: dict[str, Array]
@@ -79,6 +79,7 @@ def evaluate(model: nn.Module, batches: Iterable[Batch], device: torch.device, k
         raise TrainError("none of the images to evaluate on can be decoded")
     metrics: dict[str, Any] = {
         "images": count,
+        "classes": classes,
         "loss": loss / count if math.isfinite(loss) else None,
         "top1": 100 * correct[list(correct)[-1]] / count,
     }

@@ -151,9 +151,9 @@ def train(
 
             losses.add(at.step, chunks)
             if losses.due(last=at.step + 1 == (epoch + 1) * steps):
-                at.sums, bad = losses.read(at.sums)
-                if bad is not None:
-                    return examiner.non_finite(at, bad)
+                at.sums, diverged = losses.read(at.sums)
+                if diverged:
+                    return examiner.diverged(at, diverged)
             if recipe.optimizer.clip_grad is not None:
                 scaler.unscale_(optimizer)
                 nn.utils.clip_grad_norm_(model.parameters(), recipe.optimizer.clip_grad)
@@ -167,9 +167,9 @@ def train(
             journal.progress(epoch, at.step - epoch * steps, steps, losses.last)
             request = group.from_first("stop" if journal.stop() else "save" if journal.checkpoint_due() else "")
             if request:
-                at.sums, bad = losses.read(at.sums)
-                if bad is not None:
-                    return examiner.non_finite(at, bad)
+                at.sums, diverged = losses.read(at.sums)
+                if diverged:
+                    return examiner.diverged(at, diverged)
                 journal.checkpoint(to_state(at, data, model, ema, optimizer, scaler))
             if request == "stop":
                 return examiner.stopped(at)

@@ -12,6 +12,8 @@ from deit_ablate.train.distributed import Group
 
 READ_EVERY = 16
 """Steps between two readings on a GPU; on a CPU each step is read."""
+EXPLODED = 1e6
+"""A loss from which on a training is given up, as if it were no number: no recipe that learns comes near it."""
 
 
 class Losses:
@@ -34,16 +36,17 @@ class Losses:
         """Whether to read now; ``last``: this was the epoch's last step."""
         return last or len(self.waiting) >= self.every
 
-    def read(self, sums: dict[str, float]) -> tuple[dict[str, float], int | None]:
-        """The epoch's sums with the steps that waited; and the first step whose total is no number, or None."""
+    def read(self, sums: dict[str, float]) -> tuple[dict[str, float], str]:
+        """The epoch's sums with the steps that waited; and how the training diverged in one of them, or ""."""
         if not self.waiting:
-            return sums, None
+            return sums, ""
         rows = self.group.mean(torch.stack([losses for _, losses in self.waiting])).tolist()
         steps, self.waiting = [step for step, _ in self.waiting], []
         for step, row in zip(steps, rows, strict=True):
             named = dict(zip(self.names, row, strict=True))
-            if not math.isfinite(named["total"]):
-                return sums, step
+            if not abs(named["total"]) < EXPLODED:
+                exploding = math.isfinite(named["total"])
+                return sums, f"{'exploding' if exploding else 'non-finite'} loss at step {step + 1}"
             sums = {name: sums.get(name, 0.0) + value for name, value in named.items()}
             self.last = named["total"]
-        return sums, None
+        return sums, ""

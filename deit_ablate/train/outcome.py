@@ -39,11 +39,6 @@ class Outcome:
     weights_sha256: str
 
 
-def chance_threshold(classes: int) -> float:
-    """Top-1 in percent below which a finished run is called diverged: 1/K + 0.05 (1 - 1/K)."""
-    return 100 * (1 / classes + 0.05 * (1 - 1 / classes))
-
-
 class Examiner:
     """Scores the model on the validation part (any time) and on the test split (once), and writes the outcome."""
 
@@ -71,11 +66,6 @@ class Examiner:
         if not self.first:
             return self._outcome("done", None, at, None, {})
         test, arrays = self._tested() if self.recipe.data.test else (None, {})
-        split, scores = ("test", test) if test else ("validation", at.history[-1]["validation"])
-        top1, threshold = scores["top1"], chance_threshold(len(self.data.dataset.classes))
-        if top1 < threshold:
-            reason = f"{split} top-1 of {top1:.2f}% is at chance (under {threshold:.2f}%)"
-            return self._outcome("diverged", reason, at, test, arrays)
         return self._outcome("done", None, at, test, arrays)
 
     def _tested(self) -> tuple[dict[str, Any], dict[str, Array]]:
@@ -83,10 +73,9 @@ class Examiner:
         arrays = {key if key == "token_similarity" else f"test_{key}": array for key, array in test.arrays.items()}
         return test.metrics, arrays
 
-    def non_finite(self, at: Position, step: int) -> Outcome:
-        """The loss of this step (counted from 0) is no number: this ends the run."""
-        at.step = step
-        return self._outcome("diverged", f"non-finite loss at step {step + 1}", at, None, {})
+    def diverged(self, at: Position, how: str) -> Outcome:
+        """The loss is no number, or has exploded: this ends the run."""
+        return self._outcome("diverged", how, at, None, {})
 
     def stopped(self, at: Position) -> Outcome:
         return self._outcome("stopped", f"asked to stop after step {at.step}", at, None, {})

@@ -270,8 +270,7 @@ def _train(task: Task, attempt: Attempt) -> tuple[Outcome, dict[str, Any]]:
             deterministic=execution.deterministic,
         )
     leave()
-    trained = outcome.status != "stopped" and "non-finite" not in (outcome.reason or "")
-    if trained and journal.resumed_from and not attempt.checkpoint.exists():
+    if outcome.status == "done" and journal.resumed_from and not attempt.checkpoint.exists():
         # The attempt before was killed between its last checkpoint and its outcome: its weights are ours.
         os.link(journal.resumed_from, attempt.checkpoint)
     return outcome, journal.facts

@@ -50,11 +50,13 @@ def test_from_plan_to_table_and_on(cold_command: Command, sweep: Callable[..., P
 
     path.write_text(path.read_text().replace("seeds: 2", "seeds: 3") + "  no mixup: {augment.mixup: 0}\n")
     estimate = command("plan", "tiny.yaml").stdout
-    assert "to do: 5 runs" in estimate
+    assert "to do: 7 runs" in estimate, "of two rows the baseline has 3 √2 seeds, rounded up"
     assert "machine time unknown" not in estimate, "runs like them have finished"
     more = command("run", "tiny.yaml").stdout
     assert sorted(re.findall(r"^(.+): started", more, re.M)) == [
         "adamw:2",
+        "adamw:3",
+        "adamw:4",
         "lamb:2",
         "no mixup:0",
         "no mixup:1",

@@ -88,14 +88,14 @@ def test_a_cell_is_traced_to_its_runs(traced: Study, ask: Ask) -> None:
 
 def test_one_statistic_and_the_baseline_itself(traced: Study, ask: Ask) -> None:
     said = ask("explain", "study:a:b:difference")
-    assert "mean difference from the baseline in points, paired by seed" in said.out
+    assert "difference of the means from the baseline, in points" in said.out
     assert "top1_mean" not in said.out
     assert "against the baseline" not in ask("explain", "study:adamw").out
 
 
 def test_as_json(traced: Study, ask: Ask) -> None:
     told = json.loads(ask("explain", "study:a:b", "--json").out)
-    assert (told["row"], told["statistics"]["difference"], told["statistics"]["pairs"]) == ("a:b", -1.0, 3)
+    assert (told["row"], told["statistics"]["difference"], told["statistics"]["runs_compared"]) == ("a:b", -1.0, 3)
     assert [run["seed"] for run in told["runs"] if run["variant"] == "a:b"] == [0, 1, 2]
     assert told["statistics"]["step"] is None
     assert json.loads(ask("explain", "study:a:b:p_holm", "--json").out)["statistics"].keys() == {"p_holm"}

@@ -16,19 +16,20 @@ from deit_ablate.report.figures import style as drawing
 from deit_ablate.report.figures.style import BAND, GREY, MOST, OKABE_ITO, shortened
 from deit_ablate.report.stats.verdicts import DIFFERENT
 from deit_ablate.report.summary import Summary
-from deit_ablate.report.tables.table import NOTHING, measure, short_verdict
+from deit_ablate.report.tables.table import measure, short_verdict
 
 
 def forest_figure(summary: Summary) -> Figure:
-    """Each row's mean difference from the baseline (points of test top-1), paired by seed: thick its own 95% interval,
-    thin the one that holds for all rows at once, small dots the seeds; shaded the margin of equivalence. Blue where the
-    verdict is a difference, grey where there is none. Of more than MOST rows those that differ most are drawn.
+    """Each row's difference from the baseline (points of test top-1): thick its own 95% interval, thin the one that
+    holds for all rows at once, small dots its runs, less the baseline's mean (less the baseline's run of the same seed
+    where the two are paired); shaded the margin of equivalence. Blue where the verdict is a difference, grey where
+    there is none. Of more than MOST rows those that differ most are drawn.
     """
     baseline, margin = summary.plan["baseline"], summary.plan["margin"]
     every = [row for row in summary.rows if not row["baseline"]]
     with drawing.style():
-        if not baseline or not any(row["pairs"] for row in every):
-            return drawing.nothing("no finished pairs" if baseline else "no differences from a baseline")
+        if not baseline or not any(_compared(row) for row in every):
+            return drawing.nothing("no finished runs to compare" if baseline else "no differences from a baseline")
         shown, seeds = _largest(every), _differences(summary)
         labels = shortened([summary.say(row["variant"]) for row in shown], width=24, lines=2)
         figure, (axes,) = drawing.new_figure(1, drawing.pitch(labels) * len(shown) + 0.85)
@@ -48,18 +49,28 @@ def forest_figure(summary: Summary) -> Figure:
 def _largest(every: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     if len(every) <= MOST:
         return list(every)
-    ranked = sorted((row for row in every if row["pairs"]), key=lambda row: -abs(row["difference"]))
+    ranked = sorted((row for row in every if _compared(row)), key=lambda row: -abs(row["difference"]))
     kept = {row["variant"] for row in ranked[:MOST]}
     return [row for row in every if row["variant"] in kept]
 
 
 def _differences(summary: Summary) -> dict[str, dict[int, float]]:
-    """Row -> seed -> difference."""
+    """Row -> seed -> difference from the baseline's mean, or its run of that seed."""
     baseline = summary.top1[summary.plan["baseline"]]
+    mean = sum(baseline.values()) / max(1, len(baseline))
+    paired = {row["variant"] for row in summary.rows if row["paired"]}
     return {
-        name: {seed: own[seed] - baseline[seed] for seed in sorted(own.keys() & baseline.keys())}
+        name: {
+            seed: own[seed] - (baseline[seed] if name in paired else mean)
+            for seed in sorted(own)
+            if baseline and (name not in paired or seed in baseline)
+        }
         for name, own in summary.top1.items()
     }
+
+
+def _compared(row: Mapping[str, Any]) -> bool:
+    return not math.isnan(row["difference"])
 
 
 def _row(axes: Axes, y: int, row: Mapping[str, Any], seeds: Mapping[int, float]) -> None:
@@ -70,10 +81,10 @@ def _row(axes: Axes, y: int, row: Mapping[str, Any], seeds: Mapping[int, float])
             drawing.whisker(axes, y, row["difference"], half_width, colour, linewidth=linewidth, arrow=3.6)
     if not math.isnan(row["difference"]):
         drawing.mean_dot(axes, row["difference"], y, colour)
-    difference = measure(row["difference"], row["difference_half_width"], signed=True) if row["pairs"] else NOTHING
+    difference = measure(row["difference"], row["difference_half_width"], signed=True)
     # The verdict without what would be needed to reach one, which the table says.
     verdict = short_verdict(str(row["verdict_words"]).replace(", by less than ", ", < "))
-    drawing.beside(axes, y, f"{difference}  {verdict}", "black" if row["pairs"] else GREY, 6.2)
+    drawing.beside(axes, y, f"{difference}  {verdict}", "black" if _compared(row) else GREY, 6.2)
 
 
 def _limits(
@@ -93,7 +104,7 @@ def _key(figure: Figure, margin: float | None) -> None:
     entries = {
         "mean, 95% interval": Line2D([], [], linewidth=2.0, markersize=4.2, **dot),
         "all rows at once": Line2D([], [], linewidth=0.7, color=GREY),
-        "one seed": Line2D([], [], linewidth=0, markersize=2.6, alpha=0.45, **dot),
+        "one run": Line2D([], [], linewidth=0, markersize=2.6, alpha=0.45, **dot),
         **({f"±{margin:g}": Patch(color=BAND, linewidth=0)} if margin else {}),
     }
     drawing.key(figure, entries, 4, handlelength=1.8, columnspacing=1.1)

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from deit_ablate.report.stats.moderated import holm, moderate
-from deit_ablate.report.stats.power import ALPHA, FEWEST
-from deit_ablate.report.stats.verdicts import Pairing, resolution
+from deit_ablate.report.stats.moderated import Comparisons, holm, moderate
+from deit_ablate.report.stats.power import ALPHA
+from deit_ablate.report.stats.verdicts import Figures, resolution
 from deit_ablate.report.summary import Summary
 from deit_ablate.report.tables.table import measure
 
@@ -108,14 +108,16 @@ def _signed(value: float) -> str:
 
 
 def _evidence(row: Mapping[str, Any], p: str = "p_holm", what: str = "after Holm") -> str:
-    """`` (95% interval −1.98 to −1.28, p = 0.0004 after Holm, 5 pairs of runs)``, as far as there is any."""
+    """`` (95% interval −1.98 to −1.28, p = 0.0004 after Holm, 5 against 12 runs)``, as far as there is any."""
     mean, half_width, said = row["difference"], row["difference_half_width"], []
     if not math.isnan(half_width):
         said.append(f"95% interval {_signed(mean - half_width)} to {_signed(mean + half_width)}")
     if not math.isnan(row[p]):
         said.append(f"{p_value(row[p])} {what}")
-    if row["pairs"]:
-        said.append(f"{row['pairs']} {'pair' if row['pairs'] == 1 else 'pairs'} of runs")
+    if row["paired"]:
+        said.append(f"{row['runs_compared']} pairs of runs")
+    elif row["runs_compared"]:
+        said.append(f"{row['runs_compared']} against {row['baseline_runs_compared']} runs")
     return f" ({', '.join(said)})" if said else ""
 
 
@@ -132,8 +134,6 @@ def sentence(row: Mapping[str, Any], margin: float | None) -> tuple[str, str]:
         proof = _evidence(row, "p_equivalent_holm", "against a difference of that size, after Holm")
         return " is equivalent to ", f"{within}.{observed}{proof}."
     words = row["verdict_words"] or "no verdict"
-    if verdict == "undecided" and " seeds" in words:
-        words += " in all would be needed to tell"
     return f": {words}.{observed}{_evidence(row) if observed else ''}{'.' if observed else ''}", ""
 
 
@@ -142,7 +142,7 @@ def sentence(row: Mapping[str, Any], margin: float | None) -> tuple[str, str]:
 
 def any_two(summary: Summary) -> list[dict[str, Any]]:
     """All pairs of rows other than the baseline, by the test of the table, with Holm over all of these pairs: names
-    of the two, their difference (first - second, in points) with its half-width, p, pairs of runs, and the verdict.
+    of the two, their difference (first - second, in points) with its half-width, p, runs of both, and the verdict.
 
     Nothing where there are more than MOST_COMPARED rows: so many pairs leave no power for any of them.
     """
@@ -151,18 +151,20 @@ def any_two(summary: Summary) -> list[dict[str, Any]]:
         return []
     import numpy as np
 
-    table = Pairing.of(values, {})
-    couples = list(itertools.combinations(range(len(table.names)), 2))
-    now = moderate(np.array([table.values[i] - table.values[j] for i, j in couples]), resolution(summary.images))
-    adjusted, half_width = holm(np.where(now.pairs >= FEWEST, now.p, np.nan)), now.half_width()
+    names, couples = list(values), list(itertools.combinations(range(len(values)), 2))
+    paired = [k for k, (i, j) in enumerate(couples) if summary.lineages.paired(names[i], names[j])]
+    table = Figures.of(list(values.values())).values
+    now = moderate(table, Comparisons.of(couples, paired), resolution(summary.images))
+    adjusted, half_width = holm(np.where(now.enough, now.p, np.nan)), now.half_width()
     found: list[dict[str, Any]] = []
     for k, (i, j) in enumerate(couples):
         p, difference = float(adjusted[k]), float(now.difference[k])
         better = "better" if difference > 0 else "worse"
         kind, verdict = ("undecided", "undecided") if p > ALPHA else (better, f"first is {better}")
         if math.isnan(p):
-            kind, verdict = "few", "too few" if now.pairs[k] < FEWEST else "not tested: no spread"
-        found.append({"first": table.names[i], "second": table.names[j], "pairs": int(now.pairs[k])})
+            kind, verdict = "few", "not tested: no spread" if now.enough[k] else "too few"
+        runs = f"{now.runs[k]} pairs" if k in paired else f"{now.runs[k]}, {now.other_runs[k]}"
+        found.append({"first": names[i], "second": names[j], "runs": runs})
         found[-1] |= {"difference": difference, "half_width": float(half_width[k]), "p": p}
         found[-1] |= {"kind": kind, "verdict": verdict}
     return found

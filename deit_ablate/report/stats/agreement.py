@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from deit_ablate.report.stats.moderated import Array, holds, moderate
-from deit_ablate.report.stats.power import FEWEST
-from deit_ablate.report.stats.verdicts import DIFFERENT, Effect, Pairing, resolution
+from deit_ablate.report.stats.moderated import Array, Comparisons, holds, moderate
+from deit_ablate.report.stats.verdicts import DIFFERENT, Effect, Figures, resolution
 
 RESAMPLES = 2000
 NOT_AN_INTERVAL = "spread over seeds, not a confidence interval"
@@ -68,13 +68,15 @@ def agreement(
     published: Mapping[str, float],
     judged: Mapping[str, Effect],
     *,
+    paired: Callable[[str, str], bool] = lambda one, two: False,
     test_images: int | None = None,
     resamples: int = RESAMPLES,
 ) -> Agreement:
     """Compare with ``published``, row -> its difference from the baseline in points (those without one: left out).
 
     Rows and baseline are those of ``effects`` (seed -> top-1 in percent), ``judged`` its answer or ``sequential``'s, of
-    which the verdicts are taken. Pairs of rows are judged as rows against a baseline are, over the seeds they share.
+    which the verdicts are taken. Pairs of rows are judged as rows against a baseline are; ``paired`` says of which
+    ones the two share a run or a parent at each seed.
     The same input gives the same answer: seeds are resampled by a fixed stream. Raises ValueError for a published
     difference that is not finite or a row that isn't judged, and as ``effects`` does.
     """
@@ -86,11 +88,13 @@ def agreement(
     different = [name for name in names if judged[name].verdict in DIFFERENT]
     signed = [name for name in different if published[name] != 0]
     equivalent = sum(judged[name].verdict == "equivalent" for name in names)
-    table = Pairing.of({name: rows[name] for name in names}, baseline)
+    values = Figures.of([baseline, *(rows[name] for name in names)]).values
     theirs = np.array([published[name] for name in names], dtype=np.float64)
-    pairs, resolved, in_order = _pairs(table.values, theirs, resolution(test_images))
-    tau, low, high = _tau_over_seeds(table.differences, theirs, resamples)
-    with_both = int((~np.isnan(table.differences)).any(axis=1).sum())
+    couples = list(itertools.combinations(range(len(names)), 2))
+    together = [k for k, (i, j) in enumerate(couples) if paired(names[i], names[j])]
+    resolved, in_order = _pairs(values[1:], theirs, Comparisons.of(couples, together), resolution(test_images))
+    tau, low, high = _tau_over_seeds(values, theirs, resamples)
+    with_both = int((~np.isnan(values[1:])).any(axis=1).sum()) if (~np.isnan(values[0])).any() else 0
     return Agreement(
         rows=with_both,
         agree=sum(judged[name].difference * published[name] > 0 for name in signed),
@@ -98,7 +102,7 @@ def agreement(
         equivalent=equivalent,
         undecided=len(names) - len(different) - equivalent,
         unsigned=len(different) - len(signed),
-        pairs=pairs,
+        pairs=len(couples),
         resolved=resolved,
         in_order=in_order,
         tau=tau,
@@ -113,20 +117,20 @@ def _percent(share: float) -> str:
     return f"{float(f'{100 * share:.2g}'):g}%"
 
 
-def _pairs(values: Array, theirs: Array, step: float) -> tuple[int, int, int]:
-    """How many pairs of rows there are, are resolved, and are then in their order."""
-    one, two = np.triu_indices(len(values), k=1)
-    if not len(one):
-        return 0, 0, 0
-    now = moderate(values[one] - values[two], step)
-    differs = holds(np.where(now.pairs >= FEWEST, now.p, np.nan))
-    right = np.nan_to_num(now.difference) * (theirs[one] - theirs[two]) > 0
-    return len(one), int(differs.sum()), int((differs & right).sum())
+def _pairs(values: Array, theirs: Array, comparisons: Comparisons, step: float) -> tuple[int, int]:
+    """How many pairs of rows are resolved, and how many of these are in their order."""
+    if not len(comparisons.first):
+        return 0, 0
+    now = moderate(values, comparisons, step)
+    differs = holds(np.where(now.enough, now.p, np.nan))
+    right = np.nan_to_num(now.difference) * (theirs[comparisons.first] - theirs[comparisons.second]) > 0
+    return int(differs.sum()), int((differs & right).sum())
 
 
-def _tau_over_seeds(differences: Array, theirs: Array, resamples: int) -> tuple[float, float, float]:
-    """Tau of the rows' mean differences, and the middle 95% of it over seeds drawn anew, the same ones for all rows."""
-    seeds = differences.shape[1]
+def _tau_over_seeds(values: Array, theirs: Array, resamples: int) -> tuple[float, float, float]:
+    """Tau of the rows' mean differences from the baseline (the first group), and the middle 95% of it over runs drawn
+    anew: by seed, the same ones for all rows, as far as they have them."""
+    seeds = values.shape[1]
     if not seeds:
         return math.nan, math.nan, math.nan
     generator = np.random.Generator(np.random.PCG64(0))
@@ -134,9 +138,10 @@ def _tau_over_seeds(differences: Array, theirs: Array, resamples: int) -> tuple[
     # The same seeds are often drawn again: tau is computed once for each of the different draws.
     counts, drawn = np.unique(np.vstack([np.ones_like(counts[:1]), counts]), axis=0, return_inverse=True)
     weights = counts.astype(np.float64)
-    total = weights @ (~np.isnan(differences)).T.astype(np.float64)
-    means = np.divide(weights @ np.nan_to_num(differences).T, total, out=np.full(total.shape, np.nan), where=total > 0)
-    tau = np.array([kendall(mean, theirs) for mean in np.round(means, 9)])  # rounded: ties are ties also after a mean
+    total = weights @ (~np.isnan(values)).T.astype(np.float64)
+    means = np.divide(weights @ np.nan_to_num(values).T, total, out=np.full(total.shape, np.nan), where=total > 0)
+    differences = np.round(means[:, 1:] - means[:, :1], 9)  # rounded: ties are ties also after a mean
+    tau = np.array([kendall(difference, theirs) for difference in differences])
     observed, *resampled = tau[drawn.ravel()]
     known = [value for value in resampled if not math.isnan(value)]
     low, high = np.quantile(known, [0.025, 0.975]) if known else (math.nan, math.nan)

@@ -1,4 +1,4 @@
-"""What a few runs say by themselves: intervals of a mean and of a rate of divergence, and the sign-flip test.
+"""What a few runs say by themselves: intervals of a mean and of a rate of divergence.
 
 Imports numpy, and scipy when used: of a mean scipy.special, of a rate scipy.stats, which takes most of a second.
 """
@@ -6,13 +6,10 @@ Imports numpy, and scipy when used: of a mean scipy.special, of a rate scipy.sta
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-import numpy as np
-
-FEWEST_FLIPS, MOST_FLIPS = 6, 40
-"""Pairs under which a sign-flip p says nothing (2 of 2^5 patterns are 0.06), and above which it isn't enumerated."""
+from deit_ablate.report.stats.power import ALPHA
 
 
 @dataclass(frozen=True)
@@ -75,32 +72,13 @@ def did_not_train_words(n: int) -> str:
     return f"did not train ({n} of {n}; rate at least {_percent(rate(n, n)[0])}%)"
 
 
-def sign_flip(differences: Sequence[float]) -> float:
-    """Two-sided p of the mean's distance from 0 over all 2^n signs of n paired differences; NaN under 6 or over 40.
+def at_chance(top1: float, images: int, classes: int) -> bool:
+    """Whether a top-1 in percent over so many images is no evidence of having learnt: not above one in ``classes`` by
+    the exact binomial test at 5%. A statement about a value, which is kept and used."""
+    from scipy.special import bdtrc
 
-    It is at least 2^(1-n), so after Holm over 5 rows it needs 8 pairs to reach 0.05: to read beside the t test. Written
-    here because scipy's permutation test compares unrounded sums, and so miscounts ties.
-    """
-    n = len(differences)
-    if not FEWEST_FLIPS <= n <= MOST_FLIPS:
-        return math.nan
-    values = np.asarray(differences, dtype=np.float64)
-    # Sums of one half's signs are looked up among the sorted sums of the other's: 2^(n/2) look-ups, not 2^n sums.
-    half, other = (_signed_sums(part) for part in (values[: n // 2], values[n // 2 :]))
-    other.sort()
-    seen = abs(float(values.sum())) - 1e-9 * float(np.abs(values).sum())  # ties are ties also after rounding
-    if seen <= 0:
-        return 1.0
-    above = len(other) - np.searchsorted(other, seen - half, side="left")
-    below = np.searchsorted(other, -seen - half, side="right")
-    return float((above + below).sum()) / 2.0**n
-
-
-def _signed_sums(values: np.typing.NDArray[np.float64]) -> np.typing.NDArray[np.float64]:
-    sums = np.zeros(1)
-    for value in values:
-        sums = np.concatenate([sums + value, sums - value])
-    return sums
+    right = round(top1 * images / 100)
+    return right == 0 or float(bdtrc(right - 1, images, 1 / classes)) > ALPHA
 
 
 def _percent(share: float) -> str:

@@ -7,95 +7,119 @@ compared, without the baseline. Imports no numpy, and scipy.special (for Student
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from deit_ablate.sweep.comparisons import FEWEST
 
 ALPHA = 0.05
 """The share of tables with a false difference that is accepted; likewise of those with a false equivalence."""
 POWER = 0.8
-PRIOR_DF = 3
-"""How many degrees of freedom a row borrows from the others at most."""
-FEWEST = 3
-"""Pairs of seeds under which there is no verdict."""
+PRIOR_DF = 2.5
+"""How many degrees of freedom a group of runs borrows at most."""
+LENT_BY_EACH = 0.7
+"""How many of them each other group lends."""
+FEWEST_LENDERS = 2, 3
+"""How many groups, and how many paired differences, lend one another anything: of two differences, which share the
+baseline's noise, the smaller one's variance would only seem better known (7.9% of tables had a false difference)."""
+PRIOR_QUANTILE = 2 / 3
+"""Which quantile of the groups' variances is lent."""
 MOST = 50
 """Seeds above which a plan says "more than"."""
 
 
-def detectable(rows: int, seeds: int) -> float:
+def detectable(rows: int, seeds: int, baseline: int | None = None) -> float:
     """The difference from the baseline, in sd, that a table finds with a power of about 0.8; infinite under 3 seeds.
 
-    The variance is taken as if the rows lent exactly their 3 degrees of freedom, so that the true power is lower at few
-    seeds: 0.71 at 3 seeds and 5 rows. Raises ValueError for no rows.
+    ``baseline``: its seeds, by default as many as a row's. What the rows lend is taken at its usual size, so that the
+    true power is lower at few seeds of several rows. Raises ValueError for no rows.
     """
-    df = _df(rows, seeds)
-    return math.inf if seeds < FEWEST else _errors_to_differ(df, rows) * math.sqrt(2 / seeds)
+    return _in_sd(rows, seeds, baseline, _errors_to_differ)
 
 
-def provable_margin(rows: int, seeds: int) -> float:
+def provable_margin(rows: int, seeds: int, baseline: int | None = None) -> float:
     """The margin, in sd, within which a row without any difference is found equivalent with a power of about 0.8.
 
     Each of the two one-sided tests is given a power of 0.9. Infinite under 3 seeds; raises as ``detectable`` does.
     """
-    df = _df(rows, seeds)
-    return math.inf if seeds < FEWEST else _errors_to_be_equivalent(df, rows) * math.sqrt(2 / seeds)
+    return _in_sd(rows, seeds, baseline, _errors_to_be_equivalent)
 
 
-def power(effect: float, rows: int, seeds: int) -> float:
-    """The chance that the first step of Holm finds a difference of ``effect`` sd, by the noncentral t; 0 under 3 seeds.
-
-    Too high by 0.05 at 3 seeds of several rows, where the borrowed variance is itself uncertain. Raises as
-    ``detectable`` does.
-    """
-    df = _df(rows, seeds)
-    if seeds < FEWEST:
-        return 0.0
-    shift, threshold = effect / math.sqrt(2 / seeds), _quantile(df, 1 - ALPHA / 2 / rows)
-    # The noncentral t of scipy gives nan in its tails: average the normal's tails over the spread s instead, whose
-    # density in log s is proportional to exp(df (log s - s²/2)).
-    steps = 800
-    low, high = -8 / math.sqrt(df) - 12 / df, 1 + 6 / math.sqrt(2 * df)
-    total = found = 0.0
-    for step in range(steps + 1):
-        log_s = low + (high - low) * step / steps
-        s = math.exp(log_s)
-        weight = math.exp(df * (log_s - s * s / 2 + 0.5))
-        total += weight
-        found += weight * (_normal(shift - threshold * s) + _normal(-shift - threshold * s))
-    return found / total
+def _in_sd(rows: int, seeds: int, baseline: int | None, errors: Callable[[float, int], float]) -> float:
+    if rows < 1:
+        raise ValueError("a table without rows finds nothing")
+    baseline = seeds if baseline is None else baseline
+    if min(seeds, baseline) < FEWEST:
+        return math.inf
+    error, df = standard_error([_usual(rows, n) for n in (seeds, baseline)], [seeds, baseline], lent(rows + 1))
+    return errors(df, rows) * error
 
 
-def plan_words(rows: int, seeds: int) -> str:
+def lent(groups: int, paired: bool = False) -> float:
+    """The degrees of freedom that each of so many groups of runs (paired differences) borrows."""
+    return min(PRIOR_DF, LENT_BY_EACH * (groups - 1)) if groups >= FEWEST_LENDERS[paired] else 0.0
+
+
+def standard_error(variances: Sequence[float], runs: Sequence[int], borrowed: float) -> tuple[float, float]:
+    """Of a difference of two means: in the unit of the values, with its degrees of freedom (Welch & Satterthwaite)."""
+    shares = [variance / n for variance, n in zip(variances, runs, strict=True)]
+    parts = sum(share**2 / (borrowed + n - 1) for share, n in zip(shares, runs, strict=True))
+    return math.sqrt(sum(shares)), sum(shares) ** 2 / parts if parts else math.inf
+
+
+def _usual(rows: int, seeds: int) -> float:
+    """What the moderated variance of a group is where all of ``rows`` + 1 groups have variance 1."""
+    from scipy.special import chdtri
+
+    groups, df, borrowed = rows + 1, seeds - 1, lent(rows + 1)
+    place = max(0.0, min(PRIOR_QUANTILE * (groups - 1), groups - 2))
+    typical = float(chdtri(df, 1 - (place + 1) / (groups + 1)) / chdtri(df, 0.5))
+    return (borrowed * typical + df) / (borrowed + df)
+
+
+def plan_words(rows: int, seeds: int, baseline: int | None = None) -> str:
     """What a plan of so many rows (without the baseline) and seeds can find, in one line."""
     if rows == 0:
         return "no rows are compared"
+    baseline = seeds if baseline is None else baseline
     counted = f"{seeds} seed{'s' * (seeds != 1)}, {rows} row{'s' * (rows != 1)}"
+    counted += f", {baseline} seeds of the baseline" if baseline != seeds else ""
     if seeds < 2:
         return f"{counted}: cannot tell rows apart"
     if seeds < FEWEST:
         return f"{counted}: too few for a verdict, which takes {FEWEST}"
     real = "0.7" if seeds < 5 else "0.8"
     return (
-        f"{counted}: finds differences of about {detectable(rows, seeds):.1f} sd (power {real}), "
-        f"shows equivalence within about ±{provable_margin(rows, seeds):.1f} sd (sd: of one row from seed to seed)"
+        f"{counted}: finds differences of about {detectable(rows, seeds, baseline):.1f} sd (power {real}), shows "
+        f"equivalence within about ±{provable_margin(rows, seeds, baseline):.1f} sd (sd: of one row from seed to seed)"
     )
 
 
-def seeds_to_decide(
-    spread: float, prior_df: float, rows: int, done: int, margin: float | None = None, difference: float = 0.0
-) -> int | None:
-    """The fewest seeds, more than ``done``, at which a row would be decided with a power of 0.8; None above 50.
+@dataclass(frozen=True)
+class Sides:
+    """Two groups of runs that are compared: moderated variances (points squared) and numbers of runs, row first.
 
-    ``spread`` is the moderated sd of its differences in points, ``rows`` how many rows are undecided. With a ``margin``
-    (points) either verdict must be within reach of a difference of that size, or of none; without, the observed
-    ``difference`` (points) is taken to be the true one.
+    Of paired differences the second variance is 0. ``borrowed``: degrees of freedom that the variances were lent.
     """
-    for seeds in range(max(FEWEST, done + 1), MOST + 1):
-        df = prior_df + seeds - 1
-        needed = _errors_to_differ(df, rows)
-        if margin is not None:
-            needed = max(needed, _errors_to_be_equivalent(df, rows))
-        reach = abs(difference) if margin is None else margin
-        if reach > 0 and reach * math.sqrt(seeds) >= needed * spread:
-            return seeds
-    return None
+
+    variances: tuple[float, float]
+    runs: tuple[int, int]
+    borrowed: float
+
+    def seeds_to_decide(self, rows: int, *, difference: float = 0.0, margin: float | None = None) -> int | None:
+        """The fewest seeds of the row, more than it has, that decide it with a power of 0.8; None above 50.
+
+        The baseline grows with the row. ``rows``: how many are undecided. To find ``difference`` (points) if it is the
+        true one; with a ``margin``, to show that there is none beyond it.
+        """
+        reach, errors = (abs(difference), _errors_to_differ) if margin is None else (margin, _errors_to_be_equivalent)
+        row, baseline = self.runs
+        for seeds in range(max(FEWEST, row + 1), MOST + 1):
+            grown = (seeds, max(baseline, round(baseline * seeds / row)))
+            error, df = standard_error(self.variances, grown, self.borrowed)
+            if reach > 0 and reach >= errors(df, rows) * error:
+                return seeds
+        return None
 
 
 def expected_maximum(n: int) -> float:
@@ -126,13 +150,6 @@ def confirmed_words(searched: float, confirmed: float, seeds: int, digits: int =
         f"search value {searched:.{digits}f}, confirmed {confirmed:.{digits}f} "
         f"({seeds} new seed{'s' * (seeds != 1)}), difference {confirmed - searched:+.{digits}f}"
     )
-
-
-def _df(rows: int, seeds: int) -> int:
-    """Degrees of freedom of a row's moderated variance."""
-    if rows < 1:
-        raise ValueError("a table without rows finds nothing")
-    return min(PRIOR_DF, rows - 1) + seeds - 1
 
 
 def _errors_to_differ(df: float, rows: int) -> float:

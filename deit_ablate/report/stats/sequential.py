@@ -8,19 +8,50 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from deit_ablate.report.stats.moderated import Flags, Looks, holds, look_by_look, moderate
-from deit_ablate.report.stats.power import ALPHA, FEWEST
-from deit_ablate.report.stats.verdicts import DIFFERENT, Effect, Judged, Pairing, check_margin, resolution
+from deit_ablate.report.stats.moderated import Comparisons, Flags, Looks, holds, look_by_look, moderate, seen
+from deit_ablate.report.stats.power import ALPHA
+from deit_ablate.report.stats.verdicts import DIFFERENT, Effect, Figures, Judged, check_margin, plain_p, resolution
+from deit_ablate.sweep.comparisons import FEWEST
 
 LOOKS: tuple[int, ...] = (3, 6, 9, 12)
 """Seeds at each look."""
 WEIGHTS: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4)
 """Each look's share of the 5%: little at the first, where it would be wasted."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Planned looks: seeds of a row and of the baseline at each, and each one's share of the 5%."""
+
+    looks: tuple[int, ...] = LOOKS
+    baseline: tuple[int, ...] = LOOKS
+    weights: tuple[float, ...] = WEIGHTS
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for looks that don't grow from 3 or more, and weights that aren't shares of 1."""
+        for looks in (self.looks, self.baseline):
+            if not looks or looks[0] < FEWEST or any(b <= a for a, b in itertools.pairwise(looks)):
+                raise ValueError(f"looks are at growing numbers of seeds from {FEWEST} on, not at {list(looks)}")
+        every = (self.looks, self.baseline, self.weights)
+        if len(set(map(len, every))) > 1 or min(self.weights) <= 0 or math.fsum(self.weights) > 1 + 1e-9:
+            raise ValueError(
+                f"a weight a look, positive and together 1: not {self.weights} for {len(self.looks)} looks"
+            )
+
+    @classmethod
+    def of(cls, looks: Sequence[int], baseline: Sequence[int] | None = None) -> Schedule:
+        """With the default weights, which spend little at the first of four looks, where it would be wasted."""
+        weights = WEIGHTS if len(looks) == len(WEIGHTS) else tuple(1 / len(looks) for _ in looks)
+        return cls(tuple(looks), tuple(baseline or looks), weights)
+
+    @property
+    def both(self) -> list[tuple[int, int]]:
+        return list(zip(self.looks, self.baseline, strict=True))
 
 
 @dataclass(frozen=True)
@@ -31,15 +62,18 @@ class Sequential:
     p / weight over its looks, so that one compares them as ever, and the simultaneous interval is of the last look's
     share; ``half_width`` knows nothing of looking. ``stopped``: row -> seeds at the look that decided it.
     ``going_on``: the rows that need the seeds of the next look, and the baseline with them; ``next_seeds`` are all
-    those that this look sees. Both are empty after the last look, or when nothing is undecided.
+    those that this look sees, ``next_baseline_seeds`` the baseline's. All are empty after the last look, or when
+    nothing is undecided.
     """
 
     effects: dict[str, Effect]
+    baseline: Effect
     look: int
     looks: tuple[int, ...]
     stopped: dict[str, int]
     going_on: tuple[str, ...]
     next_seeds: tuple[int, ...]
+    next_baseline_seeds: tuple[int, ...]
     words: str
     notes: tuple[str, ...]
 
@@ -48,9 +82,8 @@ def sequential(
     rows: Mapping[str, Mapping[int, float]],
     baseline: Mapping[int, float],
     *,
-    seeds: Sequence[int] | None = None,
-    looks: Sequence[int] = LOOKS,
-    weights: Sequence[float] = WEIGHTS,
+    paired: Collection[str] = (),
+    schedule: Schedule = Schedule(),
     margin: float | None = None,
     test_images: int | None = None,
     strict: bool = False,
@@ -58,54 +91,51 @@ def sequential(
     """Judge rows by all the looks that the runs so far allow. Rows and baseline map a seed to top-1 in percent.
 
     A seed that is *absent* has not ended yet, one with NaN has ended without a figure: it diverged. A look is taken
-    when the baseline and every row that is still undecided have ended its first seeds of ``seeds`` (the planned ones in
-    order; 0, 1, 2, ... by default); a row that only ever diverged is not waited for. What is there beyond the look is
-    not used, so that the answer doesn't depend on when one asks. ``margin``, ``test_images``, ``strict``: see
-    ``effects``.
-
-    Raises ValueError for looks that don't grow from 3 or more, weights that aren't shares of 1, too few or repeated
-    seeds, and as ``effects`` does.
+    when the baseline and every row that is still undecided have ended its first seeds (0, 1, 2, ...); a row that only
+    ever diverged is not waited for. What is there beyond the look is not used, so that the answer doesn't depend on
+    when one asks. ``paired``, ``margin``, ``test_images``, ``strict``: see ``effects``, which also says what is raised.
     """
-    looks, weights = tuple(looks), tuple(weights)
-    planned = tuple(range(looks[-1]) if seeds is None and looks else seeds or ())
-    _check(looks, weights, planned)
+    looks, weights, both = schedule.looks, schedule.weights, schedule.both
     if margin is not None:
         check_margin(margin)
-    planned = planned[: looks[-1]]
-    table, step = Pairing.of(rows, baseline, planned), resolution(test_images)
+    planned = tuple(range(max(looks[-1], schedule.baseline[-1])))
+    table, step = Figures.of([baseline, *rows.values()], planned), resolution(test_images)
+    comparisons = Comparisons.with_baseline(len(rows), [i for i, name in enumerate(rows) if name in paired])
     ended = np.array([[seed in values for seed in planned] for values in rows.values()], dtype=bool)
     ended = ended.reshape(len(rows), len(planned))
-    diverged = ended & np.isnan(table.values)
+    diverged = ended & np.isnan(table.values[1:])
 
     def taken(look: int) -> Looks:
-        return look_by_look(table.differences, looks[:look], weights[:look], margin, step, strict)
+        return look_by_look(table.values, comparisons, both[:look], weights[:look], margin, step, strict)
 
     look, result = 0, taken(0)
     needed = _waited_for(result, ended, diverged, 0)
     while needed and look < len(looks):
-        first = looks[look]
-        if not (ended[needed, :first].all() and all(seed in baseline for seed in planned[:first])):
+        first, of_first = both[look]
+        if not (ended[needed, :first].all() and all(seed in baseline for seed in planned[:of_first])):
             break
         look += 1
         result = taken(look)
         needed = _waited_for(result, ended, diverged, looks[look - 1])
 
     last_look = np.minimum(result.last, max(look - 1, 0))
-    seen = np.arange(len(planned)) < np.array(looks)[last_look][:, None]
-    now = moderate(np.where(seen, table.differences, np.nan), step)
-    shown = replace(table, values=np.where(seen, table.values, np.nan))
+    shown = seen(table.values, both, last_look, max(look - 1, 0))
     judged = Judged(
-        shown,
-        now,
+        tuple(rows),
+        moderate(shown, comparisons, step),
+        comparisons.paired,
         result.p,
         result.p_equivalent,
+        plain_p(shown, comparisons),
         holds(result.p, strict),
         holds(result.p_equivalent, strict),
         margin,
+        strict,
         ALPHA * np.array(weights)[last_look],
     )
+    within = np.arange(len(planned)) < np.array(looks)[last_look][:, None]
     found = judged.effects(
-        {name: (int((diverged & seen)[i].sum()), int((ended & seen)[i].sum())) for i, name in enumerate(rows)},
+        {name: (int((diverged & within)[i].sum()), int((ended & within)[i].sum())) for i, name in enumerate(rows)},
         lambda row: _undecided(look, looks),
         f"goes on to {looks[look]} seeds" if look < len(looks) else "no look is left",
     )
@@ -113,11 +143,13 @@ def sequential(
     more = look < len(looks) and bool(needed)
     return Sequential(
         effects=found,
+        baseline=judged.baseline(),
         look=look,
         looks=looks,
         stopped=stopped,
-        going_on=tuple(table.names[i] for i in needed) if more else (),
+        going_on=tuple(judged.names[i] for i in needed) if more else (),
         next_seeds=planned[: looks[look]] if more else (),
+        next_baseline_seeds=planned[: schedule.baseline[look]] if more else (),
         words=f"look {look} of {len(looks)} ({looks[look - 1] if look else 0} of {looks[-1]} seeds)",
         notes=tuple(_notes(found, stopped, looks, set(planned), [baseline, *rows.values()])),
     )
@@ -155,12 +187,3 @@ def _notes(
             f"seeds outside the plan are not used ({listed}): with seeds added after looking 5% no longer holds"
         )
     return notes
-
-
-def _check(looks: Sequence[int], weights: Sequence[float], planned: Sequence[int]) -> None:
-    if not looks or looks[0] < FEWEST or any(b <= a for a, b in itertools.pairwise(looks)):
-        raise ValueError(f"looks are at growing numbers of seeds from {FEWEST} on, not at {list(looks)}")
-    if len(weights) != len(looks) or min(weights) <= 0 or math.fsum(weights) > 1 + 1e-9:
-        raise ValueError(f"a weight a look, positive and together 1: not {list(weights)} for {len(looks)} looks")
-    if len(planned) < looks[-1] or len(set(planned)) < len(planned):
-        raise ValueError(f"the last look needs {looks[-1]} different seeds, not {list(planned)}")

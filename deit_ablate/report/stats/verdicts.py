@@ -7,15 +7,16 @@ accounts for is the noise of training: the finite test set, which all rows share
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from deit_ablate.report.stats.exact import check_count, did_not_train_words, rate_words, sign_flip
-from deit_ablate.report.stats.moderated import Array, Flags, Moderated, holds, holm, moderate
-from deit_ablate.report.stats.power import ALPHA, FEWEST, MOST, seeds_to_decide
+from deit_ablate.report.stats.exact import check_count, did_not_train_words, rate_words
+from deit_ablate.report.stats.moderated import ROUNDING, Array, Comparisons, Flags, Moderated, holds, holm, moderate
+from deit_ablate.report.stats.power import ALPHA, MOST, Sides, lent
+from deit_ablate.sweep.comparisons import FEWEST
 
 Verdict: TypeAlias = Literal[
     "better",
@@ -30,7 +31,7 @@ Verdict: TypeAlias = Literal[
     "baseline",
     "none",
 ]
-"""``_small``: different, and by less than the margin. ``none``: there is nothing to compare, no pair or no baseline."""
+"""``_small``: different, and by less than the margin. ``none``: there is nothing to compare, no run or no baseline."""
 DIFFERENT: frozenset[Verdict] = frozenset({"better", "worse", "better_small", "worse_small"})
 
 LARGE_SCATTER = 3
@@ -41,15 +42,19 @@ ADDED_AFTER_LOOKING = "seeds were added after looking; 5% no longer holds"
 
 @dataclass(frozen=True)
 class Effect:
-    """A row against the baseline, over the seeds at which both have a figure. Points of top-1; NaN is unknown."""
+    """A row against the row that it is compared with. Points of top-1; NaN is unknown."""
 
-    pairs: int
+    runs: int
+    """Of the row that have a figure; ``other_runs`` of the other one. Where paired, the number of pairs is both."""
+    other_runs: int
+    paired: bool
+    """Whether the two share a run or a parent at each seed, and are compared seed by seed."""
     difference: float
-    """Mean of row - baseline."""
+    """Of the means, row - other."""
     own_variance: float
-    """Of its differences, in points squared; from 2 pairs on."""
+    """Of the row's runs (of the differences where paired), in points squared; from 2 on."""
     standard_error: float
-    """Of ``difference``, with the moderated variance."""
+    """Of ``difference``, with moderated variances."""
     df: float
     half_width: float
     """Of the 95% interval of this row alone (thick whisker)."""
@@ -61,12 +66,8 @@ class Effect:
     p_equivalent: float
     """Of "a difference of the margin or more"; NaN without a margin. ``p_equivalent_holm`` as above."""
     p_equivalent_holm: float
-    p_paired: float
-    """Of the plain paired t test, which borrows nothing."""
-    p_sign_flip: float
-    """Of the sign-flip test, unadjusted; from 6 pairs on."""
-    correlation: float
-    """Of the row with the baseline over seeds; from 3 pairs on."""
+    p_plain: float
+    """Of the plain test (Welch's, or the paired t), which borrows nothing."""
     verdict: Verdict
     words: str
     """The verdict for people."""
@@ -78,16 +79,17 @@ class Effect:
         return self.verdict in DIFFERENT or self.verdict == "equivalent"
 
 
-def untested(verdict: Literal["baseline", "none"], words: str = "") -> Effect:
+def untested(verdict: Literal["baseline", "none"], words: str = "", notes: tuple[str, ...] = ()) -> Effect:
     """What stands in the baseline's own row, or in every row of a sweep without one."""
     unknown: dict[str, Any] = {field.name: math.nan for field in fields(Effect) if field.type == "float"}
-    return Effect(pairs=0, **unknown, verdict=verdict, words=words)
+    return Effect(runs=0, other_runs=0, paired=False, **unknown, verdict=verdict, words=words, notes=notes)
 
 
 def effects(
     rows: Mapping[str, Mapping[int, float]],
     baseline: Mapping[int, float],
     *,
+    paired: Collection[str] = (),
     margin: float | None = None,
     test_images: int | None = None,
     diverged: Mapping[str, tuple[int, int]] = {},
@@ -95,57 +97,59 @@ def effects(
 ) -> dict[str, Effect]:
     """Judge each row of a table against the baseline. Both map a seed to top-1 in percent; NaN is a missing value.
 
-    ``margin``: points within which rows are called equivalent, declared before the sweep ran; without it no row is.
+    ``paired``: the rows that share a run or a parent with the baseline at each seed, known from the plan; the others
+    are compared by all runs of both. ``margin``: points within which rows are called equivalent; without it no row is.
     ``test_images``: their number, so that seeds that agree by the coarseness of the figure aren't taken for exact.
-    ``diverged``: row -> (diverged, ended) runs. At most 5% of tables have a false difference and 5% a false equivalence
-    (Holm 1979, over each); ``strict``: 5% have either (Bonferroni; ``p_holm`` stays Holm's).
+    ``diverged``: row -> (diverged, ended) runs. By Holm (1979) over each kind of verdict; ``strict``: by Bonferroni
+    (``p_holm`` stays Holm's).
 
-    Every row counts in the correction, also one that has no verdict for want of 3 pairs: it was asked about. Variance
+    Every row counts in the correction, also one that has no verdict for want of 3 runs: it was asked about. Variance
     is borrowed only from rows that have one. Raises ValueError for an infinite value, a margin or number of images
     that is not above 0, or an impossible count of diverged runs.
     """
-    table = Pairing.of(rows, baseline)
-    now = moderate(table.differences, resolution(test_images))
-    enough = now.pairs >= FEWEST
-    p, equal = now.p, np.full(len(rows), np.nan)
-    if margin is not None:
-        check_margin(margin)
-        equal = now.p_equivalent(margin)
-    differs, same = (holds(np.where(enough, one, np.nan), strict) for one in (p, equal))
-    open_rows = len(rows) if strict else int((~(differs | same)).sum())
+    return judge(rows, baseline, paired=paired, margin=margin, test_images=test_images, strict=strict).effects(diverged)
 
-    def undecided(row: int) -> str:
-        spread, pairs = float(now.standard_error[row]) * math.sqrt(now.pairs[row]), int(now.pairs[row])
-        return undecided_words(spread, float(now.prior_df[0]), open_rows, pairs, margin, float(now.difference[row]))
 
-    return Judged(table, now, p, equal, differs, same, margin).effects(diverged, undecided)
+def judge(
+    rows: Mapping[str, Mapping[int, float]],
+    baseline: Mapping[int, float],
+    *,
+    paired: Collection[str] = (),
+    margin: float | None = None,
+    test_images: int | None = None,
+    strict: bool = False,
+) -> Judged:
+    """See ``effects``, which words what this finds."""
+    table = Figures.of([baseline, *rows.values()])
+    comparisons = Comparisons.with_baseline(len(rows), [i for i, name in enumerate(rows) if name in paired])
+    return Judged.of(tuple(rows), table, comparisons, margin, test_images, strict)
+
+
+def steps(
+    rows: Mapping[str, Mapping[int, float]], *, paired: Collection[str] = (), test_images: int | None = None
+) -> dict[str, Effect]:
+    """Judge each row, from the second on, against the one before it; arguments as of ``effects``."""
+    names, table = tuple(rows)[1:], Figures.of(list(rows.values()))
+    pairs = [(i + 1, i) for i in range(len(names))]
+    comparisons = Comparisons.of(pairs, [i for i, name in enumerate(names) if name in paired])
+    return Judged.of(names, table, comparisons, None, test_images, False).effects({})
 
 
 @dataclass(frozen=True)
-class Pairing:
-    """Rows and baseline side by side: ``values`` (rows, seeds) and ``baseline`` (seeds,), NaN where missing."""
+class Figures:
+    """Groups of runs side by side: ``values`` (groups, seeds), NaN where missing."""
 
-    names: tuple[str, ...]
     seeds: tuple[int, ...]
     values: Array
-    baseline: Array
 
     @classmethod
-    def of(
-        cls, rows: Mapping[str, Mapping[int, float]], baseline: Mapping[int, float], seeds: Sequence[int] | None = None
-    ) -> Pairing:
+    def of(cls, groups: Sequence[Mapping[int, float]], seeds: Sequence[int] | None = None) -> Figures:
         """With these seeds in this order, or all there are. Raises ValueError for an infinite value."""
-        every = [baseline, *rows.values()]
-        if any(math.isinf(value) for values in every for value in values.values()):
+        if any(math.isinf(value) for values in groups for value in values.values()):
             raise ValueError("a difference of infinite values is not defined")
-        chosen = sorted({seed for values in every for seed in values}) if seeds is None else list(seeds)
-        filled = np.array([[values.get(seed, math.nan) for seed in chosen] for values in every], dtype=np.float64)
-        filled = filled.reshape(len(every), len(chosen))
-        return cls(tuple(rows), tuple(chosen), filled[1:], filled[0])
-
-    @property
-    def differences(self) -> Array:
-        return self.values - self.baseline
+        chosen = sorted({seed for values in groups for seed in values}) if seeds is None else list(seeds)
+        filled = np.array([[values.get(seed, math.nan) for seed in chosen] for values in groups], dtype=np.float64)
+        return cls(tuple(chosen), filled.reshape(len(groups), len(chosen)))
 
 
 @dataclass(frozen=True)
@@ -153,125 +157,193 @@ class Judged:
     """A table that has been judged: p values (rows,), and whether each row differs, or is the same, as flags (rows,).
 
     ``alpha`` is the level of the intervals that hold for all rows at once, one for the table or one for each row.
+    ``plain``: p values of the test that borrows nothing.
     """
 
-    table: Pairing
+    names: tuple[str, ...]
     now: Moderated
+    paired: Flags
     p: Array
     p_equivalent: Array
+    plain: Array
     differs: Flags
     same: Flags
     margin: float | None
+    strict: bool
     alpha: float | Array = ALPHA
 
+    @classmethod
+    def of(
+        cls,
+        names: tuple[str, ...],
+        table: Figures,
+        comparisons: Comparisons,
+        margin: float | None,
+        test_images: int | None,
+        strict: bool,
+    ) -> Judged:
+        now = moderate(table.values, comparisons, resolution(test_images))
+        p, equal = now.p, np.full(len(names), np.nan)
+        if margin is not None:
+            check_margin(margin)
+            equal = now.p_equivalent(margin)
+        differs, same = (holds(np.where(now.enough, one, np.nan), strict) for one in (p, equal))
+        plain = plain_p(table.values, comparisons)
+        return cls(names, now, comparisons.paired, p, equal, plain, differs, same, margin, strict)
+
     def effects(
-        self, diverged: Mapping[str, tuple[int, int]], undecided: Callable[[int], str], more: str = ""
+        self,
+        diverged: Mapping[str, tuple[int, int]],
+        undecided: Callable[[int], str] | None = None,
+        more: str = "",
     ) -> dict[str, Effect]:
-        """``undecided`` words the verdict of a row, by its number, that has pairs enough and was not decided; ``more``
+        """``undecided`` words the verdict of a row, by its number, that has runs enough and was not decided; ``more``
         says what becomes of one that has too few because runs diverged (by default: add seeds)."""
-        table, now = self.table, self.now
-        enough = now.pairs >= FEWEST
+        now = self.now
         columns = {
             "difference": now.difference,
-            "own_variance": now.own_variance,
+            "own_variance": now.own,
             "standard_error": now.standard_error,
             "df": now.df,
             "half_width": now.half_width(),
-            "half_width_simultaneous": now.half_width(np.asarray(self.alpha) / max(1, len(table.names))),
+            "half_width_simultaneous": now.half_width(np.asarray(self.alpha) / max(1, len(self.names))),
             "p": self.p,
-            "p_holm": holm(np.where(enough, self.p, np.nan)),
+            "p_holm": holm(np.where(now.enough, self.p, np.nan)),
             "p_equivalent": self.p_equivalent,
-            "p_equivalent_holm": holm(np.where(enough, self.p_equivalent, np.nan)),
-            "p_paired": moderate(table.differences[:, None, :]).p[:, 0],  # of a table of one row: the plain paired t
+            "p_equivalent_holm": holm(np.where(now.enough, self.p_equivalent, np.nan)),
+            "p_plain": self.plain,
         }
         found = {}
-        for i, name in enumerate(table.names):
-            paired, pairs = ~np.isnan(table.differences[i]), int(now.pairs[i])
+        for i, name in enumerate(self.names):
             k, ended = diverged.get(name, (0, 0))
             check_count(k, ended)
-            verdict = _verdict(pairs, float(now.difference[i]), bool(self.differs[i]), bool(self.same[i]), k, ended)
+            fewest = min(int(now.runs[i]), int(now.other_runs[i]))
+            verdict = _verdict(fewest, float(now.difference[i]), bool(self.differs[i]), bool(self.same[i]), k, ended)
+            words = (
+                (undecided or self.undecided)(i) if verdict == "undecided" else self._words(verdict, i, k, ended, more)
+            )
             found[name] = Effect(
-                pairs=pairs,
+                runs=int(now.runs[i]),
+                other_runs=int(now.other_runs[i]),
+                paired=bool(self.paired[i]),
                 **{column: float(values[i]) for column, values in columns.items()},
-                p_sign_flip=sign_flip(table.differences[i, paired].tolist()),
-                correlation=_correlation(table.values[i, paired], table.baseline[paired]),
                 verdict=verdict,
-                words=undecided(i) if verdict == "undecided" else _words(verdict, pairs, self.margin, k, ended, more),
-                notes=tuple(_notes(now, i, k, ended)),
+                words=words,
+                notes=tuple(self._notes(i, k, ended)),
             )
         return found
 
+    def baseline(self) -> Effect:
+        """What stands in the baseline's own row."""
+        unpaired = np.flatnonzero(~self.paired)
+        if not len(unpaired):
+            return untested("baseline")
+        now, one = self.now, unpaired[0]
+        large = large_scatter(float(now.other_own[one]), float(now.typical[one]))
+        note = f"its runs, the baseline's, scatter {large}: every interval against it is too short"
+        return untested("baseline", notes=(note,) if large else ())
 
-def _verdict(pairs: int, difference: float, differs: bool, same: bool, k: int, ended: int) -> Verdict:
-    if ended and k == ended and not pairs:
+    def undecided(self, row: int) -> str:
+        """What would decide a row, as in "undecided; about 7 seeds if it is as large as it looks; to show equivalence,
+        more than 50"."""
+        now = self.now
+        if now.standard_error[row] == 0:
+            return "undecided: no spread to test with"
+        open_rows = len(self.names) if self.strict else int((~(self.differs | self.same)).sum())
+        groups = int(self.paired.sum()) if self.paired[row] else len(self.names) + 1 - int(self.paired.sum())
+        sides = Sides(
+            (float(now.variance[row]), float(now.other_variance[row])),
+            (int(now.runs[row]), int(now.other_runs[row])),
+            lent(groups, bool(self.paired[row])),
+        )
+
+        def about(seeds: int | None) -> str:
+            return f"more than {MOST}" if seeds is None else f"about {seeds}"
+
+        needed = about(sides.seeds_to_decide(open_rows, difference=float(now.difference[row])))
+        words = f"undecided; {needed} seeds if it is as large as it looks"
+        if self.margin is None:
+            return words
+        equal = about(sides.seeds_to_decide(open_rows, margin=self.margin))
+        return f"{words}; to show equivalence, {equal}"
+
+    def _words(self, verdict: Verdict, row: int, k: int, ended: int, more: str) -> str:
+        runs, others = int(self.now.runs[row]), int(self.now.other_runs[row])
+        what, fewest, margin = "pair" if self.paired[row] else "run", min(runs, others), self.margin
+        if verdict == "did_not_train":
+            return did_not_train_words(ended)
+        if runs < FEWEST and k:
+            have = {0: f"no {what} is left", 1: f"1 {what} is too few", 2: f"2 {what}s are too few"}[runs]
+            more = more or ("add a seed" if runs == FEWEST - 1 else f"add {FEWEST - runs} seeds")
+            return f"undecided: {rate_words(k, ended)}; {have}; {more}"
+        of_baseline = "" if runs <= others else " of the baseline"
+        return {
+            "none": "no pair of seeds with the baseline" if self.paired[row] else f"no run{of_baseline} to compare",
+            "one_seed": f"one seed{of_baseline}: cannot tell",
+            "too_few": f"{fewest} {what}s{of_baseline}: too few for a verdict",
+            "equivalent": f"equivalent (within ±{margin:g})" if margin else "",
+            "better_small": f"better, by less than {margin:g}" if margin else "",
+            "worse_small": f"worse, by less than {margin:g}" if margin else "",
+        }.get(verdict, verdict)
+
+    def _notes(self, row: int, k: int, ended: int) -> list[str]:
+        now, notes = self.now, []
+        runs = int(now.runs[row])
+        if large := large_scatter(float(now.own[row]), float(now.typical[row])):
+            of = "its differences" if self.paired[row] else "its runs"
+            notes.append(f"{of} scatter {large}: its own interval is too short at n={runs}")
+        if now.standard_error[row] == 0:
+            notes.append("the figure is the same at every seed: without the number of test images nothing is tested")
+        elif now.floored[row]:
+            notes.append("its seeds agree within one test image: the scatter of a rounded figure is assumed")
+        if k and runs:
+            notes.append(
+                f"{rate_words(k, ended)}: the difference is that of runs that converge, "
+                "about 0.4 sd too good if it is the worst fifth of runs that diverges"
+            )
+        return notes
+
+
+def plain_p(values: Array, comparisons: Comparisons) -> Array:
+    """p of each comparison as if it were the only one: Welch's test or the paired t, without any moderation."""
+    from scipy.special import stdtr
+
+    found = []
+    for first, second, paired in zip(comparisons.first, comparisons.second, comparisons.paired, strict=True):
+        one, two = values[first], values[second]
+        parts = [one - two] if paired else [one, two]
+        parts = [part[~np.isnan(part)] for part in parts]
+        if any(len(part) < 2 for part in parts):
+            found.append(math.nan)
+            continue
+        shares = [float(part.var(ddof=1)) / len(part) for part in parts]
+        squared, weights = sum(shares), sum(v * v / (len(part) - 1) for v, part in zip(shares, parts, strict=True))
+        if squared * len(parts[0]) < ROUNDING:
+            found.append(math.nan)
+            continue
+        difference = float(parts[0].mean() - (0 if paired else parts[1].mean()))
+        found.append(min(1.0, 2 * float(stdtr(squared**2 / weights, -abs(difference) / math.sqrt(squared)))))
+    return np.array(found, dtype=np.float64)
+
+
+def large_scatter(own: float, typical: float) -> str:
+    """As in "4.2 times as much as is typical here"; empty where it is not that large, or not known."""
+    if not own > LARGE_SCATTER**2 * typical:
+        return ""
+    return f"{math.sqrt(own / typical):.1f} times as much as is typical here" if typical > 0 else "as no other's do"
+
+
+def _verdict(fewest: int, difference: float, differs: bool, same: bool, k: int, ended: int) -> Verdict:
+    if ended and k == ended:
         return "did_not_train"
-    if pairs < FEWEST:
+    if fewest < FEWEST:
         few: tuple[Verdict, ...] = ("none", "one_seed", "too_few")
-        return few[pairs]
+        return few[fewest]
     if differs and same:
         return "better_small" if difference > 0 else "worse_small"
     if differs:
         return "better" if difference > 0 else "worse"
     return "equivalent" if same else "undecided"
-
-
-def _words(verdict: Verdict, pairs: int, margin: float | None, k: int, ended: int, more: str) -> str:
-    if verdict == "did_not_train":
-        return did_not_train_words(ended)
-    if pairs < FEWEST and k:
-        have = {0: "no pair is left", 1: "1 pair is too few", 2: "2 pairs are too few"}[pairs]
-        more = more or ("add a seed" if pairs == FEWEST - 1 else f"add {FEWEST - pairs} seeds")
-        return f"undecided: {rate_words(k, ended)}; {have}; {more}"
-    return {
-        "none": "no pair of seeds with the baseline",
-        "one_seed": "one seed: cannot tell",
-        "too_few": f"{pairs} pairs: too few for a verdict",
-        "equivalent": f"equivalent (within ±{margin:g})" if margin else "",
-        "better_small": f"better, by less than {margin:g}" if margin else "",
-        "worse_small": f"worse, by less than {margin:g}" if margin else "",
-    }.get(verdict, verdict)
-
-
-def undecided_words(
-    spread: float, prior_df: float, rows: int, pairs: int, margin: float | None, difference: float
-) -> str:
-    """What would decide a row, as in "undecided; about 9 seeds (5 to 18)"; arguments as of ``seeds_to_decide``."""
-    if spread == 0:
-        return "undecided: no spread to test with"
-    seeds = seeds_to_decide(spread, prior_df, rows, pairs, margin, difference)
-    many = f"more than {MOST} seeds"
-    if margin is None:
-        about = many if seeds is None else f"about {seeds} seeds (order of magnitude)"
-        return f"undecided; if the effect is as observed, {about}"
-    if seeds is None:
-        return f"undecided; {many}"
-    return f"undecided; about {seeds} seeds ({max(pairs + 1, math.ceil(seeds / 2))} to {2 * seeds})"
-
-
-def _notes(now: Moderated, row: int, k: int, ended: int) -> list[str]:
-    notes = []
-    own, typical, pairs = float(now.own_variance[row]), float(now.prior_variance[0]), int(now.pairs[row])
-    if pairs >= 2 and own > LARGE_SCATTER**2 * typical:
-        many = f" ({math.sqrt(own / typical):.1f} times the typical row's)" if typical > 0 else ""
-        notes.append(f"its scatter is larger than the other rows'{many}: its own interval is too short at n={pairs}")
-    error = float(now.standard_error[row])
-    if error == 0:
-        notes.append("the difference is the same at every seed: without the number of test images nothing is tested")
-    elif pairs >= 2 and error**2 * pairs > _unfloored(now, row) * (1 + 1e-9):
-        notes.append("its seeds agree within one test image: the scatter of a rounded figure is assumed")
-    if k and pairs:
-        notes.append(
-            f"{rate_words(k, ended)}: the difference is that of runs that converge, "
-            "about 0.4 sd too good if it is the worst fifth of runs that diverges"
-        )
-    return notes
-
-
-def _unfloored(now: Moderated, row: int) -> float:
-    """The moderated variance before it is kept from falling under that of a rounded figure."""
-    prior_df, df = float(now.prior_df[0]), float(now.df[row])
-    lent = prior_df * float(now.prior_variance[0]) if prior_df else 0.0
-    return (lent + (df - prior_df) * float(now.own_variance[row])) / df
 
 
 def resolution(test_images: int | None) -> float:
@@ -287,11 +359,3 @@ def check_margin(margin: float) -> None:
     """Raises ValueError for a margin within which nothing, or everything, is equivalent."""
     if not 0 < margin < math.inf:
         raise ValueError(f"a margin of equivalence is a number of points above 0, not {margin}")
-
-
-def _correlation(one: Array, two: Array) -> float:
-    if len(one) < FEWEST:
-        return math.nan
-    one, two = one - one.mean(), two - two.mean()
-    scale = math.sqrt(float(one @ one) * float(two @ two))
-    return min(1.0, max(-1.0, float(one @ two) / scale)) if scale > 1e-12 else math.nan

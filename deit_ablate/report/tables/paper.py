@@ -191,8 +191,10 @@ def _agreements(
             if not ours or not values[own]:
                 continue
             margin, strict = summary.plan["margin"], summary.strict
-            judged = effects(ours, values[own], margin=margin, test_images=images, strict=strict)
-            said = agreement(ours, values[own], theirs, judged, test_images=images)
+            alike = summary.lineages.paired
+            paired = [name for name in ours if alike(name, own)]
+            judged = effects(ours, values[own], paired=paired, margin=margin, test_images=images, strict=strict)
+            said = agreement(ours, values[own], theirs, judged, paired=alike, test_images=images)
             label = f"{part.header}, against {own}" if baselines else part.header
             notes.append(f"Agreement with the paper's study, {label}: {'; '.join(said.words)}.")
     return notes

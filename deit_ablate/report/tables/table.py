@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from deit_ablate.report.frame import rows
+from deit_ablate.report.stats.exact import at_chance
 from deit_ablate.report.stats.verdicts import ADDED_AFTER_LOOKING
 from deit_ablate.report.summary import Summary
 
@@ -58,8 +59,7 @@ class Table:
 def sweep_table(summary: Summary) -> Table:
     """The default table of any sweep: rows are variants, in the plan's order.
 
-    Top-1 in percent with 95% t intervals over seeds, the difference from the baseline in points, paired by seed, and
-    the verdict on it.
+    Top-1 in percent with 95% t intervals over seeds, the difference from the baseline in points, and the verdict on it.
     """
     plan, frame = summary.plan, summary.frame
     unit, seconds = _time_unit(frame["train_seconds"])
@@ -151,13 +151,14 @@ def footnotes(summary: Summary, *, timed: bool = False) -> list[str]:
         notes.append("One seed gives no interval.")
     if summary.plan["kind"] == "cumulative":
         notes.append(
-            "Each row has the changes of those above; step: its difference from the row above, paired by seed, "
-            "with an interval of the same kind."
+            "Each row has the changes of those above; step: its difference from the row above, with an interval of the "
+            "same kind."
         )
     notes += _unfound(summary.plan)
     notes += _not_isolated(summary)
     notes += _of_rows(summary)
     notes += _after_looking(summary)
+    notes += _at_chance(summary)
     notes += _undecodable(final)
     notes += _data(final, timed)
     for figure, words in HEADS.items():
@@ -174,13 +175,18 @@ def footnotes(summary: Summary, *, timed: bool = False) -> list[str]:
 
 def _judged(summary: Summary, every: Sequence[Mapping[str, Any]]) -> list[str]:
     """How differences were taken and judged; nothing where none is."""
-    compared = [row for row in every if row["pairs"] > 1]
+    compared = [row for row in every if min(row["runs_compared"], row["baseline_runs_compared"]) > 1]
     if not compared:
         return []
     margin = summary.plan["margin"]
+    paired = [row["variant"] for row in compared if row["paired"]]
+    how = "by all runs of a row and all of the baseline's (Welch 1947)"
+    if paired:
+        pairs = "by pairs of runs that share a run or a parent at each seed"
+        how = pairs if len(paired) == len(compared) else f"{how}, of {_listed(paired)} {pairs}"
     notes = [
-        "Differences are paired by seed; their variance is moderated by that of the other rows "
-        "(Smyth 2004, with a fixed weight), and verdicts are adjusted over the table's rows (Holm 1979)."
+        f"Differences are judged {how}; variances are moderated by those of the other rows (after Smyth 2004), and "
+        "verdicts adjusted over the table's rows (Holm 1979)."
     ]
     if margin:
         notes.append(
@@ -217,6 +223,20 @@ def _after_looking(summary: Summary) -> list[str]:
             only = " ".join(f'--only "{name}"' for name in (summary.plan["baseline"], *summary.looks.going_on))
             notes.append(f"Go on with: --seeds {len(summary.looks.next_seeds)} {only}")
     return notes
+
+
+def _at_chance(summary: Summary) -> list[str]:
+    """Runs whose figure is no evidence that they learnt anything: they count like any other."""
+    found: dict[tuple[int, int], dict[str, list[int]]] = {}
+    for record in summary.final:
+        sizes = (record["test_images"], record["test_classes"])
+        if not math.isnan(record["top1"]) and not any(map(pd.isna, sizes)) and at_chance(record["top1"], *sizes):
+            found.setdefault(sizes, {}).setdefault(record["variant"], []).append(record["seed"])
+    return [
+        f"At chance (top-1 not above 1 in {classes} over {images:,} images, exact binomial test at 5%): "
+        f"{_listed([f'{variant} {_seeds(seeds)}' for variant, seeds in rows_.items()])}."
+        for (images, classes), rows_ in found.items()
+    ]
 
 
 def _undecodable(final: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -322,7 +342,11 @@ def diverged_notes(summary: Summary) -> list[str]:
 
 
 def _fewer_pairs(every: Iterable[Mapping[str, Any]]) -> list[str]:
-    named = [f"{row['variant']} {row['pairs']}" for row in every if 0 < row["pairs"] < row["seeds"]]
+    named = [
+        f"{row['variant']} {row['runs_compared']}"
+        for row in every
+        if row["paired"] and 0 < row["runs_compared"] < row["seeds"]
+    ]
     return [f"Differences over fewer pairs than seeds: {_listed(named)}."] if named else []
 
 

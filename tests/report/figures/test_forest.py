@@ -73,7 +73,7 @@ def test_it_says_what_the_table_says(study: Callable[..., Study]) -> None:
     assert "±0.5" in found
     assert "−70.00" in found
     assert "did not train" in found
-    assert "–  no pair of seeds" in found
+    assert "–  no run to compare" in found
     assert "one seed" in found
 
 
@@ -86,12 +86,12 @@ def test_of_very_many_rows_those_that_differ_most_are_drawn(study: Callable[...,
     assert f"the {MOST} of 100 rows that differ most" in "\n".join(texts(figure))
 
 
-def test_without_a_baseline_and_without_pairs_it_says_so(study: Callable[..., Study]) -> None:
+def test_without_a_baseline_and_without_runs_it_says_so(study: Callable[..., Study]) -> None:
     assert texts(forest_figure(study({"a": row(90)}, name="none").summary())) == ["no differences from a baseline"]
     made = study({"base": row(90), "a": {0: "missing"}}, name="early", baseline="base")
-    assert texts(forest_figure(made.summary())) == ["no finished pairs"]
+    assert texts(forest_figure(made.summary())) == ["no finished runs to compare"]
     made = study({"base": row(90)}, name="alone", baseline="base")
-    assert texts(forest_figure(made.summary())) == ["no finished pairs"]
+    assert texts(forest_figure(made.summary())) == ["no finished runs to compare"]
 
 
 @pytest.mark.parametrize("suffix", ["png", "pdf", "svg"])

@@ -83,7 +83,7 @@ def test_findings_are_sentences(judged: Any) -> None:
     assert "2 rows were compared with the baseline: 1 worse and 1 undecided." in said
     # differences −2.0, −1.9, −1.9, −2.2, −1.9: mean −1.98
     assert re.search(
-        r"low is worse than base by 1\.98 points \(95% interval −[\d.]+ to −[\d.]+, p [=<] [\d.]+ after Holm, 5 pairs of runs\)\.",
+        r"low is worse than base by 1\.98 points \(95% interval −[\d.]+ to −[\d.]+, p [=<] [\d.]+ after Holm, 5 against 5 runs\)\.",
         said,
     )
     assert re.search(r"same: undecided; (about|more than) \d+ seeds", said)

@@ -1,12 +1,11 @@
-"""Intervals of a mean and of a rate, and the sign-flip test: by hand, from printed tables and against scipy."""
+"""Intervals of a mean and of a rate: by hand and from printed tables."""
 
 import math
-import random
 
 import pytest
 from scipy import stats
 
-from deit_ablate.report.stats.exact import mean_interval, rate, rate_words, sign_flip
+from deit_ablate.report.stats.exact import at_chance, mean_interval, rate, rate_words
 
 # Two-sided 95% points of Student's t, from a printed table: 12.7062 (1 degree of freedom), 4.3027 (2), 2.7764 (4).
 
@@ -68,18 +67,10 @@ def test_rates_in_words():
         rate(4, 3)
 
 
-@pytest.mark.parametrize("n", [6, 7, 9])
-def test_sign_flip_is_scipys_permutation_test(n):
-    draw = random.Random(n)
-    differences = [round(draw.gauss(0.4, 1), 1) for _ in range(n)]  # rounded: with ties
-    expected = stats.permutation_test(
-        (differences,), lambda x: sum(x) / n, permutation_type="samples", n_resamples=math.inf, vectorized=False
-    ).pvalue
-    assert sign_flip(differences) == pytest.approx(expected)
-
-
-def test_sign_flip_at_its_ends():
-    assert sign_flip([0.3] * 12) == 2 / 2**12
-    assert sign_flip([0.0] * 6) == 1
-    assert math.isnan(sign_flip([1.0] * 5))
-    assert math.isnan(sign_flip([1.0] * 41))
+def test_chance_is_an_exact_statement():
+    # 25 of 600 images among 200 classes is eight times chance; 5 of 600, with 3 expected, is not (p = 0.18).
+    assert not at_chance(100 * 25 / 600, 600, 200)
+    assert at_chance(100 * 5 / 600, 600, 200)
+    expected = {k: stats.binomtest(k, 600, 1 / 200, alternative="greater").pvalue > 0.05 for k in range(12)}
+    assert {k: at_chance(100 * k / 600, 600, 200) for k in expected} == expected
+    assert len(set(expected.values())) == 2

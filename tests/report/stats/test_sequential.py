@@ -3,11 +3,9 @@
 import math
 import random
 
-import numpy as np
 import pytest
 
-from deit_ablate.report.stats.moderated import look_by_look
-from deit_ablate.report.stats.sequential import LOOKS, WEIGHTS, sequential
+from deit_ablate.report.stats.sequential import LOOKS, Schedule, sequential
 from deit_ablate.report.stats.verdicts import effects
 
 
@@ -62,8 +60,8 @@ def test_runs_beyond_a_look_and_seeds_of_stopped_rows_change_nothing():
     at_six = sequential(rows, baseline)
     more, longer = table(8, far=-60.0, near=0.0)
     assert repr(sequential(more, longer)) == repr(at_six)  # in words, as NaN is not equal to itself
-    assert at_six.effects["far"].pairs == 3
-    assert at_six.effects["near"].pairs == 6
+    assert at_six.effects["far"].runs == 3
+    assert at_six.effects["near"].runs == 6
 
 
 def test_the_last_look_ends_it():
@@ -96,7 +94,8 @@ def test_a_decision_stands():
     later["far"] = {s: v + (120 if s >= 3 else 0) for s, v in later["far"].items()}
     before, after = sequential(rows, baseline), sequential(later, longer)
     assert after.effects["far"].verdict == before.effects["far"].verdict == "worse"
-    assert after.effects["far"].difference == before.effects["far"].difference
+    assert after.effects["far"].p == before.effects["far"].p
+    assert after.effects["far"].runs == 3  # what came after its last look is not in the figure that is shown
 
 
 def test_diverged_runs_have_ended_and_a_row_that_never_trains_is_not_waited_for():
@@ -105,51 +104,49 @@ def test_diverged_runs_have_ended_and_a_row_that_never_trains_is_not_waited_for(
     rows["never"] = dict.fromkeys(range(3), math.nan)
     first = sequential({name: {s: v for s, v in row.items() if s < 3} for name, row in rows.items()}, baseline)
     assert first.effects["never"].words == "did not train (3 of 3; rate at least 29%)"
-    expected = "undecided: 1 of 3 diverged (0.8–91%); 2 pairs are too few; goes on to 6 seeds"
+    expected = "undecided: 1 of 3 diverged (0.8–91%); 2 runs are too few; goes on to 6 seeds"
     assert first.effects["shaky"].words == expected
     assert first.going_on == ("near", "shaky")
     second = sequential(rows, baseline)
     assert second.look == 2
-    assert second.effects["shaky"].pairs == 5
+    assert second.effects["shaky"].runs == 5
 
 
-def test_planned_seeds_need_not_count_from_zero_and_others_are_not_used():
+def test_seeds_outside_the_plan_are_not_used():
     rows, baseline = table(12, near=0.0)
-    renamed = ({"near": {s + 100: v for s, v in rows["near"].items()}}, {s + 100: v for s, v in baseline.items()})
-    again = sequential(*renamed, seeds=range(100, 112))
-    assert repr(again.effects) == repr(sequential(rows, baseline).effects)
     rows["near"][77] = baseline[77] = 90.0
     outside = sequential(rows, baseline)
-    assert outside.effects["near"].pairs == 12
+    assert outside.effects["near"].runs == 12
     assert outside.notes == (
         "seeds outside the plan are not used (77): with seeds added after looking 5% no longer holds",
     )
 
 
+def test_the_baseline_has_looks_of_its_own():
+    rows, _ = table(6, far=-60.0, near=0.0)
+    schedule = Schedule.of(LOOKS, (5, 9, 13, 17))
+    assert sequential(rows, draws(8, 0), schedule=schedule).look == 1
+    second = sequential(rows, draws(9, 0), schedule=schedule)
+    assert second.look == 2
+    assert (second.effects["near"].runs, second.effects["near"].other_runs) == (6, 9)
+    assert second.effects["far"].other_runs == 9  # judged at the first look, shown with what the baseline has now
+    assert (second.next_seeds, second.next_baseline_seeds) == (tuple(range(9)), tuple(range(13)))
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"looks": (2, 4), "weights": (0.5, 0.5)}, "from 3 on"),
-        ({"looks": (3, 3), "weights": (0.5, 0.5)}, "growing"),
-        ({"looks": (), "weights": ()}, "growing"),
+        ({"looks": (2, 4), "baseline": (3, 4), "weights": (0.5, 0.5)}, "from 3 on"),
+        ({"looks": (3, 3), "baseline": (3, 4), "weights": (0.5, 0.5)}, "growing"),
+        ({"looks": (3, 4), "baseline": (3, 3), "weights": (0.5, 0.5)}, "growing"),
+        ({"looks": (), "baseline": (), "weights": ()}, "growing"),
+        ({"looks": (3, 6)}, "weight"),
         ({"weights": (0.5, 0.5)}, "weight"),
         ({"weights": (0.4, 0.4, 0.4, 0.4)}, "weight"),
-        ({"seeds": (0, 1, 2)}, "12 different seeds"),
-        ({"seeds": [0] * 12}, "12 different seeds"),
-        ({"margin": -1}, "margin"),
     ],
 )
 def test_senseless_plans_are_refused(given, message):
     with pytest.raises(ValueError, match=message):
-        sequential(*table(3, a=0.0), **given)
-
-
-def test_looking_four_times_keeps_the_five_percent():
-    """A part of the protocol's T8 (m=5: 0.031 by weights, 0.109 without), at 4 standard errors of 3,000 tables."""
-    draw = np.random.default_rng(3)
-    noise = draw.normal(size=(3000, 6, 12))
-    differences = noise[:, 1:] - noise[:, :1]
-    weighted = look_by_look(differences, LOOKS, WEIGHTS).decided.any(axis=-1).mean()
-    naive = look_by_look(differences, LOOKS, (1, 1, 1, 1)).decided.any(axis=-1).mean()
-    assert weighted < 0.045
-    assert 0.085 < naive < 0.135
+        Schedule(**given)
+    with pytest.raises(ValueError, match="margin"):
+        sequential(*table(3, a=0.0), margin=-1)

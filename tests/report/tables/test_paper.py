@@ -103,8 +103,8 @@ def test_table8_at_the_papers_scale(shipped_sweep: Callable[..., Shipped]) -> No
     assert any(note.startswith("† The paper's remark: did not train well") for note in table.footnotes)
     agreed = [note for note in table.footnotes if note.startswith("Agreement with the paper's study, ")]
     assert [note.split(":")[0].rsplit(", ", 1)[1] for note in agreed] == ["pre-trained", "fine-tuned"]
-    # Of 12 rows SGD fine-tuning (no difference) and EMA (+0.1) are within the margin, the others 0.5 and more off.
-    assert "signs agree in 10 of 10 decided rows (0 undecided, 2 equivalent)" in agreed[0]
+    # Of 12 rows SGD fine-tuning has no difference; EMA, paired with the runs it is of, is better by 0.1 at each seed.
+    assert "signs agree in 11 of 11 decided rows (0 undecided, 1 equivalent)" in agreed[0]
     assert "Kendall's tau-b with the published differences 1.00" in agreed[0]
     assert any("Reproduced: within ±0.2 points" in note for note in table.footnotes)
 
@@ -189,7 +189,9 @@ def test_rows_of_which_runs_diverged(shipped_sweep: Callable[..., Shipped]) -> N
 
 
 def test_table2_trained_here_and_pretrained(shipped_sweep: Callable[..., Shipped]) -> None:
-    table = shown(shipped_sweep("table2", lambda cell: 95.0 if cell.stage == "teacher" else 96.0 + WIGGLE[cell.seed]))
+    table = shown(
+        shipped_sweep("table2", lambda cell: 95.0 if cell.stage == "teacher" else 96.0 + WIGGLE[cell.seed % 3])
+    )
     row = body(table)["convnet 54"]
     assert (row["teacher paper"], row["teacher ours"]) == ("82.9", "95.00")
     assert (row["student paper"], row["student ours"]) == ("83.1", "96.00 ± 0.25")
@@ -238,7 +240,7 @@ def test_table4_has_the_papers_shares_in_brackets(shipped_sweep: Callable[..., S
 def test_table5_has_speed_and_size(shipped_sweep: Callable[..., Shipped]) -> None:
     def fate(cell: Cell) -> Any:
         return {
-            "top1": 95.0 + WIGGLE[cell.seed],
+            "top1": 95.0 + WIGGLE[cell.seed % 3],
             "cost": {"parameters": 1234000, "inference_images_per_second": 5000.4},
         }
 
@@ -246,7 +248,7 @@ def test_table5_has_speed_and_size(shipped_sweep: Callable[..., Shipped]) -> Non
     row = body(shown(made))["DeiT-S"]
     assert (row["million parameters paper"], row["ours"]) == ("22", "1.234")
     assert (row["images/s paper"], row["ours*"]) == ("940.4", "5000")
-    assert (row["top-1 paper"], row["top-1 ours"]) == ("79.8", "95.00 ± 0.25")
+    assert (row["top-1 paper"], row["top-1 ours"]) == ("79.8", "94.99 ± 0.06")
     assert (row["ReaL paper"], row["ReaL ours"], row["V2 ours"]) == ("85.7", "not run", "not run")
     assert any(path.name == "paper_trade_off.png" for path in write.write_paper(made.summary()))
 
@@ -260,10 +262,10 @@ def test_table10_has_resolutions(shipped_sweep: Callable[..., Shipped]) -> None:
 
 
 def test_strict_verdicts_are_those_that_agreement_counts(shipped_sweep: Callable[..., Shipped]) -> None:
-    means = {"as trained": 90.0, "smaller": 89.65, "larger": 90.35, "largest": 90.7}
+    means = {"as trained": 90.0, "smaller": 89.6, "larger": 90.4, "largest": 90.7}
 
     def fate(cell: Cell) -> Any:
-        return means[cell.variant] + 1.5 * WIGGLE[cell.seed] * (cell.variant != "as trained")
+        return means[cell.variant] + 1.5 * WIGGLE[cell.seed % 3] * (cell.variant != "as trained")
 
     made = shipped_sweep("table10", fate)
     for strict, signs in ((False, "3 of 3 decided rows (0 undecided)"), (True, "1 of 1 decided rows (2 undecided)")):
@@ -306,7 +308,7 @@ def test_a_sweep_of_ones_own_has_no_table_in_the_paper(optimizers: Any) -> None:
 
 
 def test_a_thousand_runs_make_a_table(shipped_sweep: Callable[..., Shipped]) -> None:
-    made = shipped_sweep("optimizers", like_the_paper("table8", {}), seeds=335)
+    made = shipped_sweep("optimizers", like_the_paper("table8", {}), seeds=293)
     table = sweep_table(made.summary())
-    assert len(made.plan.runs) == 1005
-    assert [row[-1] for row in table.rows()] == ["335"] * 3
+    assert len(made.plan.runs) == 1001
+    assert [row[-1] for row in table.rows()] == ["415", "293", "293"]

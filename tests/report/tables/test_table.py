@@ -11,23 +11,23 @@ def body(table):
 
 
 def test_the_example_by_hand(optimizers):
-    # t(2) = 4.3027, t(1) = 12.7062. adamw 97 98 99: 98 ± 4.3027/√3. sgd 95 97: 96 ± 12.7062·1, differences -2 -1.
-    # lamb 98 99.5: 98.75 ± 12.7062·0.75, differences 1 1.5. Their variances 0.5 and 0.125 are drawn halfway (1 degree
-    # of
-    # freedom each) to the typical one, the median 0.3125 over 0.45494, the median of chi-square(1): 0.6869.
-    # sgd: ± 4.3027·√((0.6869 + 0.5)/2/2), lamb: ± 4.3027·√((0.6869 + 0.125)/2/2).
+    # t(2) = 4.3027, t(1) = 12.7062. adamw 97 98 99: 98 ± 4.3027/√3. sgd 95 97: 96 ± 12.7062·1. lamb 98 99.5: 98.75 ±
+    # 12.7062·0.75. Their variances 1, 2 and 1.125 over the medians of a chi-square, 0.69315 of 2 degrees of freedom and
+    # 0.45494 of 1, are 1.4427, 4.3962 and 2.4729, of which the middle one is lent with 1.4 degrees of freedom: adamw
+    # (1.4·2.4729 + 2)/3.4 = 1.6065, sgd (1.4·2.4729 + 2)/2.4 = 2.2758, lamb (1.4·2.4729 + 1.125)/2.4 = 1.9113.
+    # sgd: ±√(2.2758/2 + 1.6065/3) · t(4.49), lamb: ±√(1.9113/2 + 1.6065/3) · t(4.64), degrees by Satterthwaite.
     rows = body(sweep_table(optimizers.summary()))
     assert list(rows) == ["adamw (baseline)", "sgd", "lamb"]
     assert [row["test top-1 (%)"] for row in rows.values()] == ["98.00 ± 2.48", "96.00 ± 12.71*", "98.75 ± 9.53"]
-    assert [row["difference"] for row in rows.values()] == ["–", "−1.50 ± 2.34", "+1.25 ± 1.94"]
+    assert [row["difference"] for row in rows.values()] == ["–", "−2.00 ± 3.44", "+0.75 ± 3.18"]
     assert [row["seeds"] for row in rows.values()] == ["3", "2 of 3", "2 of 3"]
     assert [row["time (s)"] for row in rows.values()] == ["30.0"] * 3
     # 3 runs of 30 s, the diverged one among them; of lamb two, as what a failed run took is not recorded.
     assert [row["CPU-hours"] for row in rows.values()] == ["0.025", "0.025", "0.017"]
     assert [row["verdict"] for row in rows.values()] == [
         "–",
-        "undecided: 1 of 3 diverged (0.8–91%); 2 pairs are too few; add a seed",
-        "2 pairs: too few for a verdict",
+        "undecided: 1 of 3 diverged (0.8–91%); 2 runs are too few; add a seed",
+        "2 runs: too few for a verdict",
     ]
     assert rows["sgd"]["differs in"] == "optimizer: adamw → sgd; base_lr 0.03 → 0.8; momentum none → 0.9"
 
@@ -37,9 +37,8 @@ def test_the_example_says_what_it_stands_on(optimizers):
     assert table.title == "Optimizer ablation, profile digits"
     assert table.footnotes == (
         "± is the half-width of a 95% t interval over seeds.",
-        "Differences are paired by seed; their variance is moderated by that of the other rows (Smyth 2004, "
-        "with a fixed "
-        "weight), and verdicts are adjusted over the table's rows (Holm 1979).",
+        "Differences are judged by all runs of a row and all of the baseline's (Welch 1947); variances are moderated "
+        "by those of the other rows (after Smyth 2004), and verdicts adjusted over the table's rows (Holm 1979).",
         "The sweep declares no margin, so no row is called equivalent.",
         "Intervals and verdicts cover training noise only, not the finite test set that all rows share.",
         "sgd: 1 of 3 diverged (0.8–91%): the difference is that of runs that converge, about 0.4 sd too good if "
@@ -56,7 +55,9 @@ def test_raw_values_have_a_column_each(optimizers):
     frame = sweep_table(optimizers.summary()).frame
     assert list(frame) == list(STATISTICS)
     assert frame["top1_half_width"][0] == pytest.approx(4.302653 / math.sqrt(3), abs=1e-6)
-    assert list(frame["pairs"]) == [0, 2, 2]
+    assert list(frame["runs_compared"]) == [0, 2, 2]
+    assert list(frame["baseline_runs_compared"]) == [0, 3, 3]
+    assert list(frame["paired"]) == [False] * 3
     assert list(frame["diverged"]) == [0, 1, 0]
 
 
@@ -75,11 +76,22 @@ def test_diverged_runs_are_never_averaged_in(study):
     assert "Running: c seed 1." in table.footnotes
 
 
-def test_a_diverged_baseline_seed_leaves_fewer_pairs(study):
-    rows = {"base": {0: 90.0, 1: {"status": "diverged", "reason": "non-finite loss"}}, "a": {0: 91.0, 1: 92.0}}
-    table = sweep_table(study(rows, baseline="base").summary())
-    assert body(table)["a"]["difference"] == "+1.00"
-    assert "Differences over fewer pairs than seeds: a 1." in table.footnotes
+def test_runs_that_diverged_leave_fewer_to_compare(study):
+    lost = {"status": "diverged", "reason": "non-finite loss"}
+    rows = {"base": {0: 90.0, 1: lost, 2: 90.5}, "a": {0: 91.0, 1: 92.0, 2: 91.5}, "ema": {0: 90.0, 1: lost, 2: 90.5}}
+    made = study(rows, baseline="base", same={"ema": "base"}, shows={"ema": "ema"})
+    assert body(sweep_table(made.summary()))["a"]["difference"].startswith("+1.25")  # 91.5 less 90.25
+    row = {entry["variant"]: entry for entry in made.summary().rows}
+    assert (row["a"]["runs_compared"], row["a"]["baseline_runs_compared"], row["a"]["paired"]) == (3, 2, False)
+    assert row["ema"]["paired"]
+
+
+def test_a_value_at_chance_is_used_and_said(study):
+    low = {"top1": 10.0, "test": {"classes": 10}}
+    table = sweep_table(study({"a": {0: {"top1": 90.0, "test": {"classes": 10}}, 1: low}}).summary())
+    assert body(table)["a"]["test top-1 (%)"].startswith("50.00 ±")
+    expected = "At chance (top-1 not above 1 in 10 over 599 images, exact binomial test at 5%): a seed 1."
+    assert expected in table.footnotes
 
 
 def test_rows_with_no_finished_run(study):

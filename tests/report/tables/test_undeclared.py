@@ -101,8 +101,9 @@ def test_a_road_step_by_step(study: Callable[..., Study]) -> None:
     )
     table = sweep_table(made.summary())
     found = body(table)
-    # Steps without any scatter still have one test image's: (100 / 599) / √6 / √3 × t(0.975, 2 + 2) = 0.11.
-    assert [row["step"] for row in found.values()] == ["–", "+1.00 ± 0.11", "+2.00 ± 0.11", "−0.50 ± 0.11"]
+    # Four groups of variance 0.01: 0.01 / ln 2 is lent with 2.1 degrees of freedom: 0.012267 each, so steps are
+    # known to √(2 × 0.012267 / 3) × t(0.975, 2 × 4.1) = 0.21.
+    assert [row["step"] for row in found.values()] == ["–", "+1.00 ± 0.21", "+2.00 ± 0.21", "−0.50 ± 0.21"]
     assert [row["difference"].split()[0] for row in found.values()] == ["–", "+1.00", "+3.00", "+2.50"]
     assert [row["differs in"] for row in found.values()] == [
         "–",
