@@ -1,0 +1,143 @@
+"""The runs that the rows of a sweep need, at all seeds and stages. A run that two rows share has one id."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from deit_ablate.identity import canonical, run_id
+from deit_ablate.recipe import Recipe
+from deit_ablate.sweep.comparisons import Comparison, Lineages
+from deit_ablate.sweep.names import modules
+from deit_ablate.sweep.overrides import files_named
+from deit_ablate.sweep.stages import Stage
+from deit_ablate.sweep.sweep import Sweep, Variant
+from deit_ablate.sweep.yaml import Node
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training: canonical recipe, parents by role ({"run": id, "weights": "last" | "ema"}), custom sources."""
+
+    id: str
+    recipe: dict[str, Any]
+    parents: dict[str, dict[str, str]] = field(default_factory=dict)
+    sources: dict[str, str] = field(default_factory=dict)
+    """Module of the user's own code -> hash of its normalised code."""
+    weights: dict[str, Path] = field(default_factory=dict, compare=False)
+    """Files that the recipe names by their content, where their paths were given: content -> path."""
+
+    @property
+    def above(self) -> list[str]:
+        return [parent["run"] for parent in self.parents.values()]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The place of a run in its sweep."""
+
+    variant: str
+    seed: int
+    stage: str
+    run: str
+
+
+class Enumeration:
+    """The runs of a sweep's rows."""
+
+    def __init__(
+        self,
+        sweep: Sweep,
+        recipes: Mapping[tuple[str, str], Recipe],
+        nodes: Mapping[str, Mapping[str, Node]],
+        sources: Mapping[str, Mapping[str, str]],
+    ) -> None:
+        self.runs: dict[str, Run] = {}
+        self.written: dict[str, Node] = {}
+        self._sweep, self._recipes, self._nodes, self._sources = sweep, recipes, nodes, sources
+        self._made: dict[str, dict[str, dict[int, Run]]] = {}
+
+    def add(self, variant: Variant, stages: Sequence[Stage]) -> None:
+        """A row's runs of all stages, at their seeds; once more, with other seeds, in place of the first."""
+        made: dict[str, dict[int, Run]] = {}
+        for stage in stages:
+            recipe, node = self._recipes[variant.name, stage.name], self._nodes[variant.name][stage.name]
+            made[stage.name] = _runs_of_stage(stage, recipe, node, self._sources, made)
+            for run in made[stage.name].values():
+                self.runs.setdefault(run.id, run)
+                self.written.setdefault(run.id, node)
+        self._made[variant.name] = made
+
+    def compare(self) -> Comparison:
+        """How rows are compared with the baseline, which gets the seeds that this takes."""
+        sweep, baseline = self._sweep, self._sweep.baseline
+        if not baseline or sweep.search is not None:
+            return Comparison()
+        lineages = Lineages(
+            [(cell.variant, cell.seed, cell.stage, cell.run) for cell in self.cells()],
+            {run.id: run.above for run in self.runs.values()},
+            sweep.final.name,
+        )
+        others = [variant.name for variant in sweep.variants if variant.name != baseline]
+        paired = tuple(name for name in others if lineages.paired(name, baseline))
+        same = (baseline, *(name for name in paired if lineages.same(name, baseline)))
+        comparison = Comparison(paired, same, len(others) - len(paired), sweep.baseline_seeds)
+        final = sweep.final.seeds
+        last, more = max(final), comparison.seeds(len(final)) - len(final)
+        added = tuple(range(last + 1, last + 1 + more))
+        for variant in sweep.variants if added else ():
+            if variant.name in same:
+                stages = (replace(s, seeds=s.seeds + added) if s.seeds == final else s for s in sweep.stages)
+                self.add(variant, tuple(stages))
+        return comparison
+
+    def cells(self) -> list[Cell]:
+        """The places of all runs that a row's last stage needs, row by row."""
+        cells = []
+        for variant, made in self._made.items():
+            needed = with_parents(self.runs, [run.id for run in made[self._sweep.final.name].values()])
+            cells += [
+                Cell(variant, seed, stage, run.id)
+                for stage, by_seed in made.items()
+                for seed, run in by_seed.items()
+                if run.id in needed
+            ]
+        return cells
+
+
+def with_parents(runs: Mapping[str, Run], final: Sequence[str]) -> set[str]:
+    found: set[str] = set()
+    waiting = list(final)
+    while waiting:
+        run = waiting.pop()
+        if run not in found:
+            found.add(run)
+            waiting += runs[run].above
+    return found
+
+
+def _runs_of_stage(
+    stage: Stage,
+    recipe: Recipe,
+    node: Node,
+    sources: Mapping[str, Mapping[str, str]],
+    made: Mapping[str, Mapping[int, Run]],
+) -> dict[int, Run]:
+    """One run a seed; ``made``: the runs of the stages before, by stage and seed."""
+    resolved = canonical(recipe)
+    custom = {module: sha256 for name in modules(recipe) for module, sha256 in sources.get(name, {}).items()}
+    weights = files_named(node)
+    roles = {"teacher": stage.teacher if recipe.needs_teacher else None, "from": stage.start}
+    runs = {}
+    for seed in stage.seeds:
+        parents = {}
+        for role, parent in roles.items():
+            if parent is not None:
+                of_parent = made[parent]
+                shared = of_parent.get(seed) or next(iter(of_parent.values()))
+                parents[role] = {"run": shared.id, "weights": stage.weights}
+        seeded = {**resolved, "seed": seed}
+        runs[seed] = Run(run_id(seeded, parents, custom), seeded, parents, custom, weights)
+    return runs
