@@ -165,7 +165,7 @@ def kept_answer(about: Any) -> dict[str, Any] | None:
     try:
         kept = files.read_json(_answer_path(about))
         return kept if isinstance(kept, dict) and kept.get("ok") is True and isinstance(kept["sources"], dict) else None
-    except (OSError, ValueError, KeyError):
+    except (OSError, Damaged, KeyError):
         return None  # damaged, or not ours to read: the worker is asked again
 
 

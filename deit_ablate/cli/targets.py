@@ -150,7 +150,7 @@ def by_name(target: str, store: Store) -> str:
     if given is None:
         return target
     path, names = Path(given[1]), store.sweeps.names()
-    sources = {name: _source(store, store.sweeps.plan(name) or {}) for name in names}
+    sources = {name: _source(store, store.sweeps.sound_plan(name) or {}) for name in names}
     made = [name for name in names if path.exists() and sources[name].exists() and sources[name].samefile(path)]
     if path.stem in names and not sources[path.stem].exists():
         made = [path.stem]  # of a file that has moved since

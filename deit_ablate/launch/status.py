@@ -176,7 +176,7 @@ def runs_here(store: Store, run: str) -> bool:
 def why_missing(store: Store, plan: Plan, missing: Collection[str]) -> dict[str, list[str]]:
     """Reason -> missing runs, for those whose place in this sweep had a finished run of the same recipe when the sweep
     was last run: what differs is code, the content of a file, or SEMANTICS, in the run or in those above it."""
-    cells = (store.sweeps.plan(plan.sweep.name) or {}).get("cells", [])
+    cells = (store.sweeps.sound_plan(plan.sweep.name) or {}).get("cells", [])
     before = {(variant, seed, stage): run for variant, seed, stage, run in cells}
     found: dict[str, list[str]] = {}
     for cell in plan.cells:

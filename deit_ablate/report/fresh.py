@@ -60,7 +60,7 @@ def note(store: Store, sweep: str, name: str, now: Mapping[str, Any] | None) -> 
 def _noted(store: Store, sweep: str) -> dict[str, Any]:
     try:
         noted = files.read_json(store.sweeps.folder(sweep) / MADE_FROM)
-    except ValueError:
+    except Damaged:
         noted = None  # damaged: all is written anew
     return noted if isinstance(noted, dict) and noted.get("schema") == SCHEMA else {}
 

@@ -52,7 +52,7 @@ def test_a_failed_teacher_blocks_its_students_until_it_is_retried(
     assert str(names["soft", "teacher"]).startswith("failed (")
     assert names["soft", "student"].name == names["token", "student"].name == "blocked"
     assert names["soft", "student"].detail == teacher
-    (tmp_path / "ready").touch()
+    (tmp_path / "ready").mkdir()  # (a file that options name would be part of the id)
     report = launch(path, retry=frozenset({teacher}))
     assert all(state.finished for state in report.states.values())
     assert len(report.started) == 1 + 4

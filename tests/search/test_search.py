@@ -433,7 +433,7 @@ def test_a_row_without_a_winner_is_named(
     path = sweep(
         "search: {trials: 2, pruner: none, candidates: 1, candidate_seeds: 1, "
         "space: {regularize.drop_path: [0, 0.1]}}\n"
-        "seeds: 1\nvariants: {a: {}, b: {optimizer.base_lr: 1.0e-9}}\n"
+        "seeds: 1\nvariants: {a: {}, b: {optimizer.base_lr: 1.0e+25}}\n"
     )
     run_search(path, confirm=True)
     assert set((store.sweeps.plan("tiny") or {})["search"]["winners"]) == {"a"}

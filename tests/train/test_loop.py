@@ -44,7 +44,7 @@ def test_what_a_training_reports() -> None:
     assert outcome.metrics["validation"] == journal.lines[-1]["validation"]
     assert outcome.metrics["train_loss"] == journal.lines[-1]["train_loss"]
     test = outcome.metrics["test"]
-    assert set(test) == {"images", "loss", "top1", "top5", "top1_class", "top1_ema"}
+    assert set(test) == {"images", "classes", "loss", "top1", "top5", "top1_class", "top1_ema"}
     right = outcome.arrays["test_pred_class"] == outcome.arrays["test_targets"]
     assert test["top1"] == test["top1_class"] == pytest.approx(100 * right.mean())
     assert outcome.arrays["test_confidence_class"].dtype == np.float16

@@ -43,7 +43,7 @@ search:
   {trials: 5, sampler: random, pruner: none, candidates: 2, candidate_seeds: 2,
    space: {optimizer.base_lr: {low: 0.2, high: 0.4, log: true}, regularize.drop_path: {low: 0, high: 0.1},
            augment.color_jitter: [0, 0.3]},
-   spaces: {stuck: {optimizer: {base_lr: {low: 1.0e-9, high: 1.0e-8, log: true}}}}}
+   spaces: {stuck: {optimizer: {base_lr: {low: 1.0e+25, high: 1.0e+26, log: true}}}}}
 variants: {adamw: {}, stuck: {optimizer.weight_decay: 0.01}}
 """
 TWO = """
