@@ -210,15 +210,15 @@ def failures(report: Report, store: Store, labels: Mapping[str, str], again: str
     lines: list[str] = []
     shown: dict[str, str] = {}
     for run, state in report.failed().items():
-        if state.name == "held" and (why := failure(store.attempts(run))):
-            state = State("failed", why, state.attempt)  # those that were never started are held, and no more
         known = report.problems.get(run) or damaged(store, run, state) or None
         parent = report.states.get(state.detail) if state.name == "blocked" else None
         if known is None and parent is not None and parent.without_weights:
             parent_name = labels.get(state.detail, state.detail)
             known = f"{parent_name} diverged, which is a result: there are no weights to go on from"
         when = "" if run in report.started or state.name != "failed" else "earlier, and not tried now: "
-        how = state if state.name in NOT_DONE else "failed"
+        how: State | str = state if state.name in NOT_DONE else "failed"
+        if state.name == "held" and (why := failure(store.attempts(run))):
+            how = State("failed", why)  # only what was never started is held, and no more; why, is said below
         lines.append(f"{labels.get(run, run)} ({run}): {when}{how}{f' - {known}' if known else ''}")
         if state.name == "failed":
             tail = log_tail(store, run)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from deit_ablate import __version__, files
+from deit_ablate.errors import Damaged
 from deit_ablate.identity import canonical_json
 from deit_ablate.launch import status
 from deit_ablate.store import Store
