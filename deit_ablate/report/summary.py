@@ -41,7 +41,8 @@ STATISTICS: dict[str, str] = {
     "step": "difference of the means from the row before, in points; only of a cumulative sweep",
     "step_half_width": "half-width of its 95% interval, in points, moderated as the differences are",
     "verdict": (
-        "better, worse, better_small, worse_small, equivalent, undecided, too_few, one_seed, did_not_train or none"
+        "better, worse, better_small, worse_small, equivalent, undecided, too_few, one_seed, did_not_train, no_effect "
+        "or none"
     ),
     "verdict_words": "the verdict in words",
     "train_seconds": "mean seconds of training of a run that is done",
@@ -152,6 +153,7 @@ def _summary(read: Summary, stage: str) -> Summary:
     for record in read.final:
         runs[record["variant"]].append(record)
     judged, looks = _judge(read, runs)
+    judged |= _without_effect(read, runs, judged)
     undeclared = _undeclared(plan, runs)
     statistics = []
     cumulative = plan["kind"] == "cumulative"
@@ -229,6 +231,31 @@ def _judge(
         judged = judge(compared, values[baseline], **how)
         found, of_baseline = judged.effects(ended), judged.baseline()
     return {name: of_baseline if name == baseline else found[name] for name in runs}, step
+
+
+def _without_effect(
+    read: Summary, runs: Mapping[str, Sequence[Mapping[str, Any]]], judged: Mapping[str, Effect]
+) -> dict[str, Effect]:
+    """Rows whose trainings ended, at every seed, with the weights of the baseline's: what they change has no effect.
+
+    Not rows that are other figures of the baseline's runs, whose weights are the same by intention.
+    """
+    baseline = read.plan["baseline"]
+    if not baseline:
+        return {}
+    weights = {
+        name: {r["seed"]: r["weights_sha256"] for r in own if r["state"] == "done" and r["weights_sha256"]}
+        for name, own in runs.items()
+    }
+    words = "changed nothing (weights identical at all seeds)"
+    return {
+        name: replace(judged[name], verdict="no_effect", words=words)
+        for name, own in weights.items()
+        if (both := own.keys() & weights[baseline].keys())
+        and not read.lineages.same(name, baseline)
+        and all(own[seed] == weights[baseline][seed] for seed in both)
+        and name != baseline
+    }
 
 
 def _steps(read: Summary) -> dict[str, Effect]:
