@@ -83,8 +83,8 @@ class Summary:
     effects: Mapping[str, Effect]
     looks: Sequential | None
     """Where a sweep that declares its looks stands."""
-    added_after_looking: bool
-    """Whether seeds were added to the study when some of its runs had finished."""
+    declared: Sequence[Mapping[str, Any]]
+    """What was declared at the first launch and at each change (``Sweeps.declared``)."""
     say: Callable[[str], str] = str
     """What figures make of names that users gave: a page may have to leave something out."""
 
@@ -142,7 +142,7 @@ def summarize(store: Store, sweep: str, *, stage: str | None = None, strict: boo
     """Read a sweep's records, average them over seeds and judge each row against the baseline, at the final stage or
     at another. ``strict``: 5% of tables have any false verdict, rather than 5% of either kind. Raises NoSweep."""
     plan = read_plan(store, sweep)
-    empty = Summary(store, sweep, plan, records(store, plan), "", strict, pd.DataFrame(), (), {}, None, False)
+    empty = Summary(store, sweep, plan, records(store, plan), "", strict, pd.DataFrame(), (), {}, None, ())
     return _summary(empty, final_stage(plan) if stage is None else stage)
 
 
@@ -189,20 +189,8 @@ def _summary(read: Summary, stage: str) -> Summary:
         undeclared=tuple(undeclared),
         effects=judged,
         looks=looks,
-        added_after_looking=_added_after_looking(read.store.sweeps.planned_seeds(read.sweep), stage),
+        declared=read.store.sweeps.declared(read.sweep),
     )
-
-
-def _added_after_looking(planned: Sequence[Mapping[str, Any]], stage: str) -> bool:
-    """Whether a later plan has seeds that the plans before (and the looks of the first) lacked, made when runs had
-    finished."""
-    known = set(range((planned[0].get("looks") or [0])[-1])) if planned else set()
-    for position, plan in enumerate(planned):
-        seeds = set(plan.get("seeds", {}).get(stage, ()))
-        if position and seeds - known and plan.get("finished_runs_then"):
-            return True
-        known |= seeds
-    return False
 
 
 def _judge(

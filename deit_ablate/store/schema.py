@@ -282,9 +282,13 @@ class Manifest(File):
     files: dict[str, Listed]
 
 
-class PlannedSeeds(File):
+class Declared(File):
     seeds: dict[str, list[Count]]
     looks: list[Number] | None = None
+    margin: Amount | None = None
+    baseline: str | None = None
+    baseline_seeds: Count | None = None
+    rows: list[str] | None = None
     finished_runs_then: Count = 0
 
 
