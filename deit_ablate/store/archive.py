@@ -20,7 +20,7 @@ from typing import Any
 
 from deit_ablate import files
 from deit_ablate.errors import InputError
-from deit_ablate.identity import run_id
+from deit_ablate.identity import belongs
 from deit_ablate.store import Attempt, Store, owner
 
 _ABSOLUTE = re.compile(r"(?<![^\s='\"])/[^\s'\"]*/(?=[^\s/])")
@@ -160,5 +160,5 @@ def _copy_run(source: Path, folder: Path) -> None:
 
 
 def _check(run: str, stored: dict[str, Any], where: tuple[str, int, int]) -> None:
-    if run_id(stored["recipe"], stored["parents"], stored["sources"]) != run:
+    if not belongs(run, stored):
         raise InputError(f"the recipe of {run} does not give this id", where=where)
