@@ -179,7 +179,7 @@ class SweepFile(_Kinds):
     title: str = ""
     description: str = ""
     profile: str | None = None
-    """The base recipe: digits, fashion-mnist, imagenet, or a file of your own in profiles/."""
+    """The base recipe: digits, fashion-mnist-small, fashion-mnist, imagenet, or a file of your own in profiles/."""
     seeds: Seeds = 3
     """How many seeds (0, 1, ...), or a list of them. Of a search (5): the seeds on which its winners are confirmed."""
     margin: Annotated[float, Field(gt=0)] | None = None
