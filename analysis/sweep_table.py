@@ -11,7 +11,7 @@ from deit_ablate.report.write import run_as_script
 
 
 def table(summary):
-    """A variant a row: test top-1 with its 95% interval, the difference paired by seed, the verdict, cost, seeds."""
+    """A variant a row: test top-1 with its 95% interval, the difference from the baseline, the verdict, cost, seeds."""
     return sweep_table(summary)
 
 
