@@ -67,6 +67,10 @@ class TrainError(ValueError):
     """The recipe, the data or the machine does not allow this training; the message says what to change."""
 
 
+class DataError(TrainError):
+    """The data set does not allow any training: a missing folder, damaged files, other data than before."""
+
+
 class StoreGone(Exception):
     """The results folder has been removed or renamed while its runs were going; the command exits with code 1."""
 

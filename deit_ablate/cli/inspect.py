@@ -174,7 +174,7 @@ def show(
         place = owner.get("message") or f"on {owner.get('host')}, pid {owner.get('pid')}"
         how = f"{ended.get('class', 'under way')} {ended.get('message', '')}".rstrip()
         lines.append(f"  {attempt['number']}: {place}: {how}")
-    for part in ("metrics", "cost", "provenance"):
+    for part in ("metrics", "data", "cost", "provenance"):
         if part in outcome:
             lines += ["", f"{part}:"]
             lines += [

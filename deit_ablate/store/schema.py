@@ -157,6 +157,9 @@ class Provenance(File):
 
 class DataFacts(File):
     fingerprint: str
+    fingerprint_of: str | None = None
+    """None in files of versions that took names and sizes of files for the fingerprint of an image folder."""
+    listing: str | None = None
     validation: Count | None = None
     test: Count | None = None
 

@@ -340,6 +340,19 @@ class Store:
         files.publish(path, files.to_json({"schema": SCHEMA, **facts}))
         return schema.read(path, schema.DataFacts) or {}
 
+    def has_used_data(self, data_id: str, fingerprint: str) -> bool:
+        """Whether a finished run is of these data: a pin of which none is, holds nobody to it."""
+        for run in self.runs():
+            data = (self.sound_recipe(run) or {"recipe": {}})["recipe"].get("data") or {}
+            if data_id == (data.get("id") or data.get("name")) and (outcome := self.result(run)):
+                used = outcome.get("data")
+                if used is None or used["fingerprint"] == fingerprint:
+                    return True
+        return False
+
+    def unpin_data(self, data_id: str) -> None:
+        (self.root / "data" / f"{data_id}.json").unlink(missing_ok=True)
+
     def data_facts(self, data_id: str) -> dict[str, Any] | None:
         """What is pinned under a data set's id, or None. Raises Damaged."""
         return schema.read(self.root / "data" / f"{data_id}.json", schema.DataFacts)

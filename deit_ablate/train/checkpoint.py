@@ -14,7 +14,7 @@ from torch import nn
 from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
-from deit_ablate.errors import TrainError
+from deit_ablate.errors import DataError, TrainError
 from deit_ablate.files import sync_folder, temporary_beside
 from deit_ablate.train.data.sets import Splits
 from deit_ablate.train.optim import Ema
@@ -62,8 +62,11 @@ def restore(
     state: dict[str, Any], data: Splits, model: nn.Module, ema: Ema | None, optimizer: Optimizer, scaler: GradScaler
 ) -> Position:
     """Put a checkpoint's content back. Raises TrainError where it is of other data or of another model."""
-    if state["data"] != data.dataset.fingerprint:
-        raise TrainError("the data are not those that the checkpoint was trained on (their fingerprints differ)")
+    if not data.dataset.has(state["data"]):
+        raise DataError(
+            "the data are not those that the checkpoint was trained on (their fingerprints differ): restore them, or "
+            "start anew with `deit-ablate retry`"
+        )
     try:
         model.load_state_dict(state["model"])
         if ema:

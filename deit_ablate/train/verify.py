@@ -108,7 +108,7 @@ def _evaluated(
 ) -> tuple[Scores, str]:
     """Scores of a checkpoint's weights on the test split (as ``outcome.Examiner`` has them), and the weights' hash."""
     data, state = load_data(recipe, data_dir), checkpoint.load(path)
-    if state["data"] != data.dataset.fingerprint:
+    if not data.dataset.has(state["data"]):
         raise TrainError(f"the data are not those of {path}: their fingerprints differ")
 
     def scored(weights: dict[str, Any], keep: bool) -> tuple[Scores, str]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deit_ablate import files
-from deit_ablate.errors import TrainError
+from deit_ablate.errors import DataError
 from deit_ablate.recipe import Recipe
 from deit_ablate.store import Attempt, Overtaken
 from deit_ablate.train import checkpoint as checkpoints
@@ -38,21 +38,50 @@ class FileJournal(Journal):
         self.resumed_from: Path | None = None
         self.facts: dict[str, Any] = {}
         """Of the data set: its fingerprint, counts and the like."""
+        self._fingerprints: tuple[str | None, ...] = ()
+        """Those that a checkpoint of these data may have."""
 
     def data(self, facts: dict[str, Any]) -> None:
-        pinned = self._store.pin_data(self._data_id, facts)
-        if pinned["fingerprint"] != facts["fingerprint"]:
-            raise TrainError(
-                f"the data called {self._data_id!r} is not what earlier runs in this store used; give other data"
-                " another data.id"
+        ignored = {what: facts.get(f"ignored_{what}", 0) for what in ("hidden", "other")}
+        if any(ignored.values()):
+            print(
+                f"no part of the data: {ignored['hidden']} hidden files or folders, {ignored['other']} files that are "
+                "no pictures by their extensions",
+                flush=True,
             )
+        self._fingerprints = (facts["fingerprint"], facts.get("listing"))
         self.facts = facts
+        self._check_pin()
+
+    def _check_pin(self) -> bool:
+        """Whether these data are pinned. Raises DataError where others are, which a finished run has used."""
+        pinned = (self._store.data_facts(self._data_id) or {}).get("fingerprint")
+        if pinned is None or pinned == self.facts["fingerprint"]:
+            return pinned is not None
+        if pinned == self.facts.get("listing"):  # an earlier version's: all runs of this store keep to that kind
+            self.facts = {**self.facts, "fingerprint": pinned, "fingerprint_of": "listing"}
+            return True
+        if self._store.has_used_data(self._data_id, pinned):
+            raise DataError(
+                f"the data called {self._data_id!r} are not those of the finished runs in this store: give other data "
+                "another data.id, restore the files, or `deit-ablate forget` those runs, to train them on these"
+            )
+        return False
+
+    def finished(self) -> None:
+        """Pin the data, of which there is a result now. Raises DataError where another run has pinned others."""
+        if not self._check_pin():
+            self._store.unpin_data(self._data_id)
+            self._store.pin_data(self._data_id, self.facts)
 
     def resume(self) -> dict[str, Any] | None:
         found = checkpoints.newest(self._store.checkpoints(self._run))
         for damaged in found.skipped:
             print(f"passed over: {damaged}", flush=True)
         state, self.resumed_from = found.state, found.path
+        if state and state["data"] not in self._fingerprints and self._attempt.owner.get("retry"):
+            print("passed over: the checkpoint is of other data than these", flush=True)
+            state = self.resumed_from = None
         history = state["history"] if state else []
         print(f"goes on after step {state['step']}" if state else "starts", flush=True)
         files.replace(self._attempt.metrics, b"".join(json.dumps(line).encode() + b"\n" for line in history))

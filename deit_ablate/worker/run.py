@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deit_ablate import __version__, files
-from deit_ablate.errors import Damaged, TrainError
+from deit_ablate.errors import Damaged, DataError, TrainError
 from deit_ablate.execution import FIXED, SAVED, Execution
 from deit_ablate.identity import run_id, source_sha256
 from deit_ablate.recipe import Recipe, with_files
@@ -192,6 +192,8 @@ def _class_of_os_error(error: OSError) -> str:
 def _class_of(error: Exception) -> str:
     from deit_ablate.train.distributed import lost_a_rank
 
+    if isinstance(error, DataError):
+        return "bad-data"
     if isinstance(error, TrainError):
         return "bad-recipe"
     if isinstance(error, Damaged):
@@ -206,7 +208,7 @@ def _class_of(error: Exception) -> str:
 
 def _fail(task: Task, attempt: Attempt, error: Exception) -> int:
     how = _class_of(error)
-    if how != "bad-recipe" or error.__cause__ is not None:  # else the message says it all
+    if how != "bad-data" and (how != "bad-recipe" or error.__cause__ is not None):  # else the message says it all
         traceback.print_exc()
     message = f"{type(error).__name__}: {error}" if how in ("crash", "killed") else str(error) or how
     print(f"failed ({how}): {message}", flush=True)
@@ -270,6 +272,8 @@ def _train(task: Task, attempt: Attempt) -> tuple[Outcome, dict[str, Any]]:
             deterministic=execution.deterministic,
         )
     leave()
+    if group.first and outcome.status != "stopped":
+        journal.finished()
     if outcome.status == "done" and journal.resumed_from and not attempt.checkpoint.exists():
         # The attempt before was killed between its last checkpoint and its outcome: its weights are ours.
         os.link(journal.resumed_from, attempt.checkpoint)

@@ -11,6 +11,7 @@ import hashlib
 import io
 import os
 import stat
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from deit_ablate.errors import TrainError
+from deit_ablate.errors import DataError
 
 Array = npt.NDArray[Any]
 EXTENSIONS = (b".jpg", b".jpeg", b".png", b".ppm", b".bmp", b".pgm", b".tif", b".tiff", b".webp")
@@ -28,10 +29,10 @@ EXTENSIONS = (b".jpg", b".jpeg", b".png", b".ppm", b".bmp", b".pgm", b".tif", b"
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000")
 """That a file may hold, whatever its extension. Not all that Pillow knows: it reads EPS by running Ghostscript."""
 LISTERS = 8
-"""Threads that list and copy: on a network file system the time goes by waiting."""
+"""Threads that list, copy and check: on a network file system the time goes by waiting."""
 
 
-class Undecodable(TrainError):
+class Undecodable(DataError):
     """A file holds no picture, or half of one. Custom data sets may raise it too: see ``data.corrupt``."""
 
     def __init__(self, message: str) -> None:
@@ -91,11 +92,18 @@ class FileImages:
         return self.names[self.bounds[place] : self.bounds[place + 1]]
 
     def __getitem__(self, index: int) -> Image.Image:
+        return self._decoded(index)
+
+    def check(self, index: int) -> None:
+        """Raises what reading the picture would, in less time."""
+        self._decoded(index, coarse=True)
+
+    def _decoded(self, index: int, coarse: bool = False) -> Image.Image:
         path = os.path.join(self.root, self.name(index))
         with open(path, "rb") as file:
             content = file.read()
         try:
-            return decode(content)
+            return decode(content, coarse=coarse)
         except MemoryError:
             raise
         except Exception as error:  # of a damaged file Pillow makes SyntaxError, struct.error, OverflowError, ...
@@ -116,13 +124,16 @@ ORIENTATIONS = {
 """What turns a picture upright, by its EXIF orientation: that of PIL.ImageOps.exif_transpose."""
 
 
-def decode(content: bytes) -> Image.Image:
+def decode(content: bytes, *, coarse: bool = False) -> Image.Image:
     """An encoded picture of any mode as RGB, upright. Raises whatever Pillow does.
 
     16 bits are scaled to 8 (65535 is 255), where Pillow would cut off above 255. Transparency is dropped, as
-    torchvision does. 32-bit numbers are refused: what is white among them, no file says.
+    torchvision does. 32-bit numbers are refused: what is white among them, no file says. ``coarse`` reads a JPEG whole
+    but makes a small picture of it: faster, where only damage is looked for.
     """
     image: Image.Image = Image.open(io.BytesIO(content), formats=FORMATS)
+    if coarse:
+        image.draft(None, (1, 1))
     image.load()
     orientation = _orientation(image)
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
@@ -168,10 +179,15 @@ Listed = list[tuple[bytes, list[tuple[bytes, int]]]]
 """Folders in the order of their paths: (path relative to the top, its files' (name, size) in order)."""
 
 
-def list_tree(top: bytes, wanted: Callable[[bytes], bool] = lambda name: True) -> Listed:
-    """All folders at and below ``top`` and their files of ``wanted`` names; links are followed.
+def list_tree(
+    top: bytes,
+    wanted: Callable[[bytes], bool] = lambda name: True,
+    entered: Callable[[bytes], bool] = lambda name: True,
+) -> Listed:
+    """All folders at and below ``top`` whose names are ``entered``, and their files of ``wanted`` names; links are
+    followed.
 
-    The order is torchvision's (folders by path, then files by name). Raises TrainError naming what cannot be read,
+    The order is torchvision's (folders by path, then files by name). Raises DataError naming what cannot be read,
     is no regular file, or is a link to nothing or to a folder above it.
     """
     found: Listed = []
@@ -184,16 +200,17 @@ def list_tree(top: bytes, wanted: Callable[[bytes], bool] = lambda name: True) -
             status = os.stat(path)
             identity = (status.st_dev, status.st_ino)
             if identity in above:
-                raise TrainError(f"{shown(path)} is a link to a folder that holds it: the tree has no end")
+                raise DataError(f"{shown(path)} is a link to a folder that holds it: the tree has no end")
             with os.scandir(path) as entries:
                 for entry in entries:
                     at = entry.path
                     if entry.is_dir():
-                        waiting.append((os.path.join(relative, entry.name), (*above, identity)))
+                        if entered(entry.name):
+                            waiting.append((os.path.join(relative, entry.name), (*above, identity)))
                     elif wanted(entry.name):
                         status = entry.stat()
                         if not stat.S_ISREG(status.st_mode):
-                            raise TrainError(f"{shown(at)} is not a regular file")
+                            raise DataError(f"{shown(at)} is not a regular file")
                         files.append((entry.name, status.st_size))
         except OSError as error:
             _tell(at, error)
@@ -203,9 +220,9 @@ def list_tree(top: bytes, wanted: Callable[[bytes], bool] = lambda name: True) -
 
 
 def _tell(path: bytes, error: OSError) -> None:
-    """Raises a TrainError that names the path for what the user can mend; the rest is the storage's."""
+    """Raises a DataError that names the path for what the user can mend; the rest is the storage's."""
     if what := _MENDABLE.get(error.errno or 0):
-        raise TrainError(f"{shown(path)} {what}") from error
+        raise DataError(f"{shown(path)} {what}") from error
 
 
 _MENDABLE = {
@@ -216,61 +233,84 @@ _MENDABLE = {
 }
 
 
+class Ignored(Counter[str]):
+    """How many entries of an image folder are no part of the data: ``hidden`` files and folders, and files whose
+    extension is ``other`` than those of pictures."""
+
+    def is_shown(self, name: bytes) -> bool:
+        """Whether an entry is no system's own file: .DS_Store, ._1.jpg, .ipynb_checkpoints/, Thumbs.db and the like."""
+        hidden = name.startswith(b".") or name.lower() in (b"thumbs.db", b"desktop.ini", b"__macosx")
+        self["hidden"] += hidden
+        return not hidden
+
+    def is_picture(self, name: bytes) -> bool:
+        if not self.is_shown(name):
+            return False
+        picture = name.lower().endswith(EXTENSIONS)
+        self["other"] += not picture
+        return picture
+
+
 @dataclass(frozen=True, eq=False)
 class Part:
     """One split of an image folder: its pictures, and their ``sizes`` in bytes (N,) int64."""
 
     images: FileImages
     sizes: Array
+    ignored: Ignored
 
 
-def class_names(folder: bytes) -> list[str]:
-    """The folders in it, in order. Raises TrainError where there is none, or one cannot be read."""
+def class_names(folder: bytes, ignored: Ignored) -> list[str]:
+    """The folders in it, in order. Raises DataError where there is none, or one cannot be read."""
+    names = []
     try:
         with os.scandir(folder) as entries:
-            names = sorted(entry.name for entry in entries if entry.is_dir())
+            for entry in entries:
+                shows = ignored.is_shown(entry.name)
+                if shows and entry.is_dir():
+                    names.append(entry.name)
+                ignored["other"] += shows and not entry.is_dir()
     except OSError as error:
         _tell(folder, error)
         raise
     if not names:
-        raise TrainError(f"{shown(folder)} has no folders: expected one a class, with pictures in it")
+        raise DataError(f"{shown(folder)} has no folders: expected one a class, with pictures in it")
     decoded = []
-    for name in names:
+    for name in sorted(names):
         try:
             decoded.append(name.decode())
         except UnicodeDecodeError:
-            raise TrainError(f"{shown(os.path.join(folder, name))}: the name of this class is not UTF-8") from None
+            raise DataError(f"{shown(os.path.join(folder, name))}: the name of this class is not UTF-8") from None
     return decoded
 
 
 def list_part(root: os.PathLike[str], part: str, classes: Sequence[str]) -> Part:
-    """The pictures in ``root/part/<class>/**``, class by class. Raises TrainError, also for a class without any."""
+    """The pictures in ``root/part/<class>/**``, class by class. Raises DataError, also for a class without any."""
     top = os.path.join(os.fsencode(root), part.encode())
 
-    def listed(label: str) -> tuple[list[bytes], list[int]]:
+    def listed(label: str) -> tuple[list[bytes], list[int], Ignored]:
         folder = os.path.join(top, label.encode())
         inside = os.path.join(part.encode(), label.encode())
-        names, sizes = [], []
-        for relative, files in list_tree(folder, _is_picture):
+        names, sizes, ignored = [], [], Ignored()
+        for relative, files in list_tree(folder, ignored.is_picture, ignored.is_shown):
             below = os.path.join(inside, relative) if relative else inside
             names += [os.path.join(below, name) for name, _ in files]
             sizes += [size for _, size in files]
         if not names:
-            raise TrainError(
+            raise DataError(
                 f"{shown(folder)} holds no pictures ({', '.join(each.decode() for each in EXTENSIONS)}): "
                 "fill the folder or remove it"
             )
-        return names, sizes
+        return names, sizes, ignored
 
     with ThreadPoolExecutor(LISTERS) as pool:
         found = list(pool.map(listed, classes))
-    targets = np.repeat(np.arange(len(classes)), [len(names) for names, _ in found])
-    images = FileImages.of(root, [name for names, _ in found for name in names], targets)
-    return Part(images, np.array([size for _, sizes in found for size in sizes], dtype=np.int64))
-
-
-def _is_picture(name: bytes) -> bool:
-    return name.lower().endswith(EXTENSIONS)
+    targets = np.repeat(np.arange(len(classes)), [len(names) for names, _, _ in found])
+    images = FileImages.of(root, [name for names, _, _ in found for name in names], targets)
+    ignored = Ignored()
+    for _, _, each in found:
+        ignored.update(each)
+    return Part(images, np.array([size for _, sizes, _ in found for size in sizes], dtype=np.int64), ignored)
 
 
 def files_sha256(files: Iterable[tuple[bytes, int]]) -> str:

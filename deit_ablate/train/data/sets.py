@@ -11,7 +11,7 @@ import hashlib
 import os
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,13 @@ import numpy as np
 from PIL import Image
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
-from deit_ablate.errors import TrainError
+from deit_ablate.errors import DataError, TrainError
 from deit_ablate.recipe import Data, Recipe, split_sizes
+from deit_ablate.train.data.check import check_pictures, content_sha256
 from deit_ablate.train.data.images import (
     Array,
     ArrayImages,
+    Ignored,
     Images,
     class_names,
     files_sha256,
@@ -49,6 +51,16 @@ class Dataset:
     train: Images
     test: Images
     fingerprint: str
+    fingerprint_of: str = "content"
+    """What was hashed: "content" (all of it), or "sample" (of a large image folder, see ``check.content_sha256``)."""
+    listing: str = ""
+    """Of an image folder: the SHA-256 of its files' names and sizes, which earlier versions took as fingerprint."""
+    ignored: dict[str, int] = field(default_factory=dict)
+    """Of an image folder: how many entries are no part of the data (``images.Ignored``)."""
+
+    def has(self, fingerprint: str) -> bool:
+        """Whether these are the data that were once given this fingerprint."""
+        return fingerprint in (self.fingerprint, self.listing or self.fingerprint)
 
 
 # -- the data sets --------------------------------------------------------------------------------------------------
@@ -105,9 +117,9 @@ def fashion_mnist(data: Data, folder: Path | None) -> Dataset:
     folder = folder or FASHION_DEBIAN
     pixels, targets, test_pixels, test_targets = (_idx(folder, name) for name in FASHION_FILES)
     if len(pixels) != len(targets) or len(test_pixels) != len(test_targets):
-        raise TrainError(f"{folder}: images and labels differ in number; a file is damaged or of another data set")
+        raise DataError(f"{folder}: images and labels differ in number; a file is damaged or of another data set")
     if max(targets.max(initial=0), test_targets.max(initial=0)) >= len(FASHION_CLASSES):
-        raise TrainError(f"{folder}: a label is above 9; a file is damaged or of another data set")
+        raise DataError(f"{folder}: a label is above 9; a file is damaged or of another data set")
     return Dataset(
         name="fashion-mnist",
         classes=FASHION_CLASSES,
@@ -185,26 +197,24 @@ def _cifar(name: str, folder: Path | None) -> Dataset:
     kind = CIFAR[name]
     place = f"the folder {kind.folder} out of {kind.archive} (the binary version), or the folder that holds it"
     if folder is None:
-        raise TrainError(f"{name} needs a data folder (--data-dir, DEIT_ABLATE_DATA): {place}")
+        raise DataError(f"{name} needs a data folder (--data-dir, DEIT_ABLATE_DATA): {place}")
     files = (*kind.train, kind.test, kind.names)
     held = {place: sum((place / file).is_file() for file in files) for place in (folder, folder / kind.folder)}
     inside = max(held, key=lambda place: held[place])
     if not held[inside]:
-        raise TrainError(f"no {kind.train[0]} in {folder} or in {folder / kind.folder}: give {place}")
+        raise DataError(f"no {kind.train[0]} in {folder} or in {folder / kind.folder}: give {place}")
     parts = [_cifar_file(inside / file, kind) for file in (*kind.train, kind.test)]
     pixels, targets = (np.concatenate(arrays) for arrays in zip(*parts[:-1], strict=True))
     test_pixels, test_targets = parts[-1]
     if len(pixels) != 5 * len(test_pixels) or len({len(each) for each, _ in parts[:-1]}) != 1:
         counts = ", ".join(f"{file}: {len(each)}" for file, (each, _) in zip(files, parts, strict=False))
-        raise TrainError(
+        raise DataError(
             f"{inside}: a file is cut short, for a whole copy has 5 training images a test image ({counts})"
         )
     lines = _there(inside / kind.names).read_text("utf-8", "replace").splitlines()
     classes = tuple(line.strip() for line in lines if line.strip())
     if len(classes) != kind.classes:
-        raise TrainError(
-            f"{inside / kind.names} is damaged: it has {len(classes)} names of classes, not {kind.classes}"
-        )
+        raise DataError(f"{inside / kind.names} is damaged: it has {len(classes)} names of classes, not {kind.classes}")
     return Dataset(
         name=name,
         classes=classes,
@@ -220,19 +230,25 @@ def _cifar(name: str, folder: Path | None) -> Dataset:
 def imagefolder(data: Data, folder: Path | None) -> Dataset:
     """Any tree of ``train/<class>/*`` and ``val/<class>/*`` pictures; they are read as RGB; ``val`` is the test split.
 
-    The fingerprint is over the sorted (relative path, size) pairs, not over the pixels.
+    Hidden files and folders are no part of it. Raises DataError for what the user can mend.
     """
     if folder is None:
-        raise TrainError(f"{data.name} needs a data folder with train/ and val/ in it (--data-dir, DEIT_ABLATE_DATA)")
+        raise DataError(f"{data.name} needs a data folder with train/ and val/ in it (--data-dir, DEIT_ABLATE_DATA)")
     for part in ("train", "val"):
         if not os.path.isdir(folder / part):
-            raise TrainError(f"{folder} has no folder {part}/ (expected {part}/<class>/<pictures>)")
-    classes, tested = (class_names(os.fsencode(folder / part)) for part in ("train", "val"))
+            raise DataError(f"{folder} has no folder {part}/ (expected {part}/<class>/<pictures>)")
+    ignored = Ignored(hidden=0, other=0)
+    classes, tested = (class_names(os.fsencode(folder / part), ignored) for part in ("train", "val"))
     if classes != tested:
         alone = {"train": sorted({*classes} - {*tested}), "val": sorted({*tested} - {*classes})}
         where = "; ".join(f"only in {part}/: {_few(names)}" for part, names in alone.items() if names)
-        raise TrainError(f"{folder}: train/ and val/ hold different classes ({where})")
+        raise DataError(f"{folder}: train/ and val/ hold different classes ({where})")
+    if len(classes) == 1:
+        raise DataError(f"{folder} holds one class only ({_few(classes)}): expected two or more folders in train/")
     train, test = (list_part(folder, part, classes) for part in ("train", "val"))
+    for each in (train, test):
+        ignored.update(each.ignored)
+    fingerprint, hashed = content_sha256((train, test))
     return Dataset(
         name=data.name,
         classes=tuple(classes),
@@ -241,16 +257,19 @@ def imagefolder(data: Data, folder: Path | None) -> Dataset:
         std=IMAGENET_DEFAULT_STD,
         train=train.images,
         test=test.images,
-        fingerprint=files_sha256(names_and_sizes((train, test))),
+        fingerprint=fingerprint,
+        fingerprint_of=hashed,
+        listing=files_sha256(names_and_sizes((train, test))),
+        ignored=dict(ignored),
     )
 
 
 def imagenet(data: Data, folder: Path | None) -> Dataset:
-    """ImageNet-1k (ILSVRC 2012) as an image folder. Raises TrainError where it is not whole."""
+    """ImageNet-1k (ILSVRC 2012) as an image folder. Raises DataError where it is not whole."""
     dataset = imagefolder(data, folder)
     found = (len(dataset.classes), len(dataset.train), len(dataset.test))
     if found != (1000, 1_281_167, 50_000):
-        raise TrainError(
+        raise DataError(
             f"{folder} is not the whole ImageNet-1k: it has {found[0]} classes, {found[1]} training and {found[2]} "
             "validation images, not 1000, 1281167 and 50000 (for a part of it use `name: imagefolder` with an id)"
         )
@@ -308,6 +327,9 @@ class Splits:
         return {
             "name": self.dataset.name,
             "fingerprint": self.dataset.fingerprint,
+            "fingerprint_of": self.dataset.fingerprint_of,
+            **({"listing": self.dataset.listing} if self.dataset.listing else {}),
+            **{f"ignored_{what}": count for what, count in self.dataset.ignored.items()},
             "classes": list(self.dataset.classes),
             "channels": self.dataset.channels,
             "train": len(self.train),
@@ -319,7 +341,7 @@ class Splits:
 def load_data(recipe: Recipe, data_dir: Path | None) -> Splits:
     """The recipe's data set, split. Raises TrainError for what the user can mend (folder, files, sizes)."""
     if data_dir is not None and not os.path.isdir(data_dir):
-        raise TrainError(f"the data folder {data_dir} does not exist, or is not a folder")
+        raise DataError(f"the data folder {data_dir} does not exist, or is not a folder")
     entry = lookup("data set", recipe.data.name, DATASETS)
     dataset = (entry.load if isinstance(entry, DatasetEntry) else entry)(recipe.data, data_dir)
     training, validation = split_sizes(len(dataset.train), recipe.data)
@@ -329,6 +351,8 @@ def load_data(recipe: Recipe, data_dir: Path | None) -> Splits:
     kept = rest[stratified(targets[rest], training, stream(SPLIT_SEED, "train_images"))]
     if len(kept) < recipe.schedule.batch_size:
         raise TrainError(f"a batch of {recipe.schedule.batch_size} is more than the {len(kept)} training images")
+    if recipe.data.corrupt == "fail":
+        check_pictures(dataset.test if recipe.data.test else None, dataset.train, held, kept)
     return Splits(dataset, kept, held)
 
 
@@ -361,7 +385,7 @@ def _idx(folder: Path, name: str) -> Array:
     """One IDX file of bytes (http://yann.lecun.com/exdb/mnist): a magic number, big-endian sizes, the values."""
     path = next((path for path in (folder / f"{name}.gz", folder / name) if path.is_file()), None)
     if path is None:
-        raise TrainError(
+        raise DataError(
             f"no {name}.gz in {folder}: give the folder that holds Fashion-MNIST's four IDX files (--data-dir, "
             f"DEIT_ABLATE_DATA), or install Debian's package dataset-fashion-mnist, which puts them in {FASHION_DEBIAN}"
         )
@@ -373,25 +397,25 @@ def _idx(folder: Path, name: str) -> Array:
             raise ValueError("not an IDX file of bytes, or of another kind")
         return np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions).reshape(shape)
     except (ValueError, IndexError, EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise TrainError(f"{path} is damaged: {error}") from error
+        raise DataError(f"{path} is damaged: {error}") from error
 
 
 def _cifar_file(path: Path, kind: Cifar) -> tuple[Array, Array]:
     """Records of label bytes and 3,072 bytes of pixels, the red plane first: (N, 32, 32, 3) uint8, (N,) int64."""
     content = np.frombuffer(_there(path).read_bytes(), np.uint8)
     if not len(content) or len(content) % kind.record:
-        raise TrainError(f"{path} is damaged: {len(content)} bytes are no whole number of records of {kind.record}")
+        raise DataError(f"{path} is damaged: {len(content)} bytes are no whole number of records of {kind.record}")
     records = content.reshape(-1, kind.record)
     targets = records[:, kind.labels - 1].astype(np.int64)
     if targets.max() >= kind.classes:
-        raise TrainError(f"{path} is damaged: it has a label of {targets.max()} among {kind.classes} classes")
+        raise DataError(f"{path} is damaged: it has a label of {targets.max()} among {kind.classes} classes")
     pixels = records[:, kind.labels :].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
     return np.ascontiguousarray(pixels), targets
 
 
 def _there(path: Path) -> Path:
     if not path.is_file():
-        raise TrainError(f"there is no file {path}: the copy is not whole")
+        raise DataError(f"there is no file {path}: the copy is not whole")
     return path
 
 

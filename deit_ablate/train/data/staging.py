@@ -22,7 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from deit_ablate.errors import Damaged, TrainError
+from deit_ablate.errors import Damaged, DataError
 from deit_ablate.files import read_json
 from deit_ablate.train.data.images import LISTERS, Listed, files_sha256, list_tree, shown
 
@@ -37,16 +37,16 @@ def stage(source: Path, target: Path) -> Path:
 
     Its name is the source's with a hash of the source's absolute path. A copy is used while its files have the names
     and sizes of the source's; where they differ it is made anew, so a source must not change under running
-    trainings. What a killed process left is removed. Raises TrainError for a source that cannot be copied, OSError
+    trainings. What a killed process left is removed. Raises DataError for a source that cannot be copied, OSError
     (disk full, storage) with the partial copy removed.
     """
     source = source.resolve()
     if not source.is_dir():
-        raise TrainError(f"the data folder {source} does not exist, or is not a folder")
+        raise DataError(f"the data folder {source} does not exist, or is not a folder")
     target.mkdir(mode=0o700, parents=True, exist_ok=True)
     target = target.resolve()
     if target.is_relative_to(source):
-        raise TrainError(f"{target}, where data is to be copied, is inside the data folder {source}")
+        raise DataError(f"{target}, where data is to be copied, is inside the data folder {source}")
     listed = _listed(source)
     facts = _facts(listed)
     name = (
@@ -81,7 +81,7 @@ def _whole(copy: Path, facts: dict[str, Any]) -> bool:
     except FileNotFoundError:
         return False
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
-        raise TrainError(f"{copy} is not a folder of this user's: remove it, or choose another place to copy data to")
+        raise DataError(f"{copy} is not a folder of this user's: remove it, or choose another place to copy data to")
     try:
         return bool(read_json(copy / MARKER) == facts and _facts(_listed(copy)) == facts)
     except (FileNotFoundError, ValueError, Damaged):  # a ValueError too where a part of the copy cannot be listed
@@ -125,7 +125,7 @@ def _copy(source: Path, target: Path, listed: Listed) -> None:
                 here, there = os.path.join(source, path), os.path.join(target, path)
                 shutil.copyfile(here, there)
                 if os.stat(there).st_size != size:
-                    raise TrainError(f"{shown(os.fsencode(here))} changed while it was copied")
+                    raise DataError(f"{shown(os.fsencode(here))} changed while it was copied")
         except BaseException:
             failed.set()
             raise

@@ -23,7 +23,7 @@ from tiny import tiny
 from torch._utils import ExceptionWrapper
 from torchvision.datasets import ImageFolder
 
-from deit_ablate.errors import TrainError
+from deit_ablate.errors import DataError, TrainError
 from deit_ablate.recipe import Recipe
 from deit_ablate.train.augment import Augmenter
 from deit_ablate.train.data import images as files
@@ -55,7 +55,8 @@ def tree(folder: Path, *paths: str) -> None:
 
 
 def load(folder: Path, **data: Any) -> Splits:
-    return load_data(recipe(**data), folder)
+    """The data, whose files are not checked unless asked for."""
+    return load_data(recipe(**{"corrupt": "skip", **data}), folder)
 
 
 def recipe(**data: Any) -> Recipe:
@@ -224,7 +225,31 @@ def test_a_tree_has_the_images_of_torchvision_in_its_order_and_the_old_fingerpri
     assert len(every) == 13 + 12 + 4
     entries = sorted((Path(path).relative_to(tmp_path).as_posix(), Path(path).stat().st_size) for path in every)
     lines = "".join(f"{name}\0{size}\n" for name, size in entries)
-    assert dataset.fingerprint == hashlib.sha256(f"{len(entries)}\n{lines}".encode()).hexdigest()
+    assert dataset.listing == hashlib.sha256(f"{len(entries)}\n{lines}".encode()).hexdigest()
+
+
+def test_hidden_entries_are_no_part_of_the_data_and_counted(tmp_path: Path) -> None:
+    tree(tmp_path, "cat/0.png", "dog/0.png")
+    plain = load(tmp_path).dataset
+    tree(tmp_path, ".ipynb_checkpoints/0.png", "cat/.ipynb_checkpoints/0.png", "cat/._0.png", "dog/Thumbs.db.png")
+    for part in ("train", "val"):
+        (tmp_path / part / ".DS_Store").write_bytes(b"")
+        (tmp_path / part / "cat" / "Thumbs.db").write_bytes(b"")
+        (tmp_path / part / "dog" / "notes.TXT").write_text("no picture")
+        (tmp_path / part / "dog" / "Thumbs.db.png").unlink()
+        (tmp_path / part / "labels.csv").write_text("neither")
+    found = load(tmp_path)
+    assert found.dataset.classes == ("cat", "dog")
+    assert len(found.dataset.train) == len(found.dataset.test) == 2
+    assert (found.dataset.fingerprint, found.dataset.listing) == (plain.fingerprint, plain.listing)
+    facts = found.facts()
+    assert (facts["ignored_hidden"], facts["ignored_other"]) == (10, 4)
+
+
+def test_one_class_is_refused(tmp_path: Path) -> None:
+    tree(tmp_path, "cat/0.png", ".ipynb_checkpoints/0.png")
+    with pytest.raises(DataError, match="holds one class only \\(cat\\): expected two or more"):
+        load(tmp_path)
 
 
 def test_files_are_two_objects_however_many_they_are() -> None:
