@@ -11,6 +11,7 @@ import contextlib
 import errno
 import hashlib
 import io
+import itertools
 import json
 import os
 import secrets
@@ -136,6 +137,52 @@ def append_line(path: Path, line: str) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def must_be_file(path: Path) -> Path:
+    """The path itself. Raises Damaged where there is no regular file, be it that there is a link to one."""
+    try:
+        kind = path.lstat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        raise Damaged(path, "missing") from None
+    if stat.S_ISLNK(kind):
+        raise Damaged(path, "a link, which is not followed", expected="the file itself")
+    if not stat.S_ISREG(kind):
+        raise Damaged(path, "no regular file")
+    return path
+
+
+def listed(folder: Path, most: int) -> list[Path]:
+    """What a folder holds, by name. Raises Damaged where it is none, is a link to one, or holds more than ``most``."""
+    if folder.is_symlink():
+        raise Damaged(folder, "a link, which is not followed", expected="the folder itself")
+    try:
+        with os.scandir(folder) as entries:
+            names = [entry.name for entry in itertools.islice(entries, most + 1)]
+    except OSError as error:
+        raise Damaged(folder, f"no folder that can be read ({error.strerror})") from None
+    if len(names) > most:
+        raise Damaged(folder, f"more than {most:,} entries")
+    return [folder / name for name in sorted(names)]
+
+
+def below(folder: Path) -> Iterator[Path]:
+    """Every file below a folder, links as themselves: none is followed, nor is the folder where it is one."""
+    if folder.is_symlink():
+        return
+    for inside, folders, names in os.walk(folder):
+        links = [name for name in folders if os.path.islink(os.path.join(inside, name))]
+        yield from (Path(inside, name) for name in [*names, *links])
+
+
+def copy_file(path: Path, target: Path) -> None:
+    """Copy a regular file's content. Raises OSError for what has become a link meanwhile."""
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(handle, "rb") as source, open(target, "xb") as copy:
+        must_be_file(path)
+        shutil.copyfileobj(source, copy, 1 << 20)
+        copy.flush()
+        os.fsync(copy.fileno())
 
 
 def to_json(value: Any) -> bytes:

@@ -84,7 +84,7 @@ class Off:
 
 class Data(Block):
     name: Name = "imagenet"
-    """The data set: digits, fashion-mnist, imagenet, imagefolder, or a custom one as module:function."""
+    """The data set: digits, fashion-mnist, cifar10, cifar100, imagenet, imagefolder, or a custom module:function."""
     id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._:-]*$", max_length=200)] | None = None
     """The name under which the data's fingerprint is pinned; needed by imagefolder, else the data set's name."""
     resolution: Annotated[Whole, Field(ge=4, le=4096)] = 224
@@ -164,7 +164,7 @@ class Augment(Block):
     repeats: Annotated[Whole, Field(ge=1, le=100), Off(1)] = 3
     """Repeated augmentation: views of one image in a global batch; 1 switches it off."""
     custom: Annotated[list[Custom], Off([])] = Field(default=[])
-    """Custom augmentations, after those above: module:function, or {name: module:function, options: {...}}."""
+    """Custom augmentations of images, before erasing, or of tensors, after it: module:function, or {name, options}."""
 
     @property
     def mixup_or_cutmix(self) -> bool:

@@ -125,6 +125,8 @@ def gc(
     if keep not in ("final", "none", "all"):
         raise InputError(f"got {keep!r}", where=("--keep", 0, 0), expected="final, none or all")
     store = Store(results)
+    if not dry_run:
+        store.trash()  # what cannot be emptied is said before anything is removed
     trash = cleanup.trash(store)
     freed, count = sum(path.lstat().st_size for path in trash), len(trash)
     for run in sorted(store.runs()):
@@ -144,7 +146,10 @@ def keep(
     ] = None,
     results: Results = DEFAULT_RESULTS,
 ) -> None:
-    """Write a sweep's records, curves and predictions (no checkpoints), its table and its figures, to be kept."""
+    """Write a sweep's records, curves and predictions (no checkpoints) to be kept, with a manifest of their hashes.
+
+    Copies of the table and the figures that its folder has are put beside them; `table` and `figure` write those.
+    """
     store = Store(results)
     sweep = known_sweep(store, sweep)
     folder = to or store.root / "reference" / sweep
@@ -155,6 +160,9 @@ def import_(
     folder: Annotated[Path, typer.Argument(help="A results folder, or one that `keep` wrote.")],
     results: Results = DEFAULT_RESULTS,
 ) -> None:
-    """Merge another store, or kept records, into this one; what stands is never changed."""
+    """Merge another store, or kept records, into this one: whole or, where anything in it is damaged, not at all.
+
+    What stands is never changed, and links are not followed.
+    """
     new, known = import_records(folder, Store(results))
     print(f"{new} runs imported, {known} were here already")

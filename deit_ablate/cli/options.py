@@ -18,7 +18,10 @@ SweepArgument = Annotated[
 ]
 KnownSweep = Annotated[str, typer.Argument(help="A sweep's name under the results folder, or its file.")]
 Profile = Annotated[
-    str | None, typer.Option("--profile", help="Run the study at another scale: digits, fashion-mnist, imagenet.")
+    str | None,
+    typer.Option(
+        "--profile", help="Run the study at another scale: digits, fashion-mnist-small, fashion-mnist, imagenet."
+    ),
 ]
 Sets = Annotated[
     list[str] | None,

@@ -121,7 +121,7 @@ def run(
     store.sweeps.save_plan(file.name, chosen.document(plan, store))
     if search:
         search.show()
-    store.sweeps.plan_seeds(file.name, plan.seeds(), sum(state.finished for state in states.values()), file.looks)
+    store.sweeps.declare(file.name, plan.declared(), sum(state.finished for state in states.values()))
     report = _launch(work, chosen_executor, wait=wait, json_=json_)
     if search is not None and search.ignored:
         print(f"{search.ignored} trials of an earlier version of the sweep file are not counted", file=_out(json_))

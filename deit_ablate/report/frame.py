@@ -68,6 +68,7 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "gpu": ("string", "the GPU's name"),
     "cpu": ("string", "the CPU's name"),
     "host": ("string", "the machine's name"),
+    "weights_sha256": ("string", "SHA-256 of the weights at the end"),
     "data_fingerprint": ("string", "SHA-256 of the data set, as its function defines it"),
     "data_test": ("Int64", "images in the test split, those that could not be decoded among them"),
     "command": ("string", "the command that asked for it"),

@@ -36,7 +36,7 @@ def made_from(store: Store, sweep: str) -> dict[str, Any] | None:
         if any(state.name == "running" for state in states.values()):
             return None
         outcomes = {run: found or f"{states[run]}, attempt {states[run].attempt}" for run, found in outcomes.items()}
-    planned = store.sweeps.planned_seeds(sweep)
+    planned = store.sweeps.declared(sweep)
     hashes = {"plan": _hash(canonical_json(plan).encode()), "planned": _hash(canonical_json(planned).encode())}
     return {"version": __version__, **hashes, "outcomes": outcomes}
 

@@ -21,7 +21,7 @@ from deit_ablate.identity import canonical_json
 from deit_ablate.recipe import flatten
 from deit_ablate.store import Attempt, State, Store
 
-SCHEMA = 2
+SCHEMA = 3
 WORTH_AN_INDEX = 200
 """Finished runs that are not in the index until it is written anew."""
 
@@ -124,6 +124,7 @@ def _record(store: Store, run: str, state: State) -> dict[str, Any]:
         "test": test,
         "validation": metrics.get("validation") or {},
         "train_loss": metrics.get("train_loss"),
+        "weights_sha256": outcome.get("weights_sha256"),
         **{f"test_{name}": value for name, value in test.items()},
         **{name: cost.get(name) for name in COST},
         "epochs": _epochs(attempts, outcome.get("attempt")),

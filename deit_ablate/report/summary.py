@@ -41,7 +41,8 @@ STATISTICS: dict[str, str] = {
     "step": "difference of the means from the row before, in points; only of a cumulative sweep",
     "step_half_width": "half-width of its 95% interval, in points, moderated as the differences are",
     "verdict": (
-        "better, worse, better_small, worse_small, equivalent, undecided, too_few, one_seed, did_not_train or none"
+        "better, worse, better_small, worse_small, equivalent, undecided, too_few, one_seed, did_not_train, no_effect "
+        "or none"
     ),
     "verdict_words": "the verdict in words",
     "train_seconds": "mean seconds of training of a run that is done",
@@ -82,8 +83,8 @@ class Summary:
     effects: Mapping[str, Effect]
     looks: Sequential | None
     """Where a sweep that declares its looks stands."""
-    added_after_looking: bool
-    """Whether seeds were added to the study when some of its runs had finished."""
+    declared: Sequence[Mapping[str, Any]]
+    """What was declared at the first launch and at each change (``Sweeps.declared``)."""
     say: Callable[[str], str] = str
     """What figures make of names that users gave: a page may have to leave something out."""
 
@@ -141,7 +142,7 @@ def summarize(store: Store, sweep: str, *, stage: str | None = None, strict: boo
     """Read a sweep's records, average them over seeds and judge each row against the baseline, at the final stage or
     at another. ``strict``: 5% of tables have any false verdict, rather than 5% of either kind. Raises NoSweep."""
     plan = read_plan(store, sweep)
-    empty = Summary(store, sweep, plan, records(store, plan), "", strict, pd.DataFrame(), (), {}, None, False)
+    empty = Summary(store, sweep, plan, records(store, plan), "", strict, pd.DataFrame(), (), {}, None, ())
     return _summary(empty, final_stage(plan) if stage is None else stage)
 
 
@@ -152,6 +153,7 @@ def _summary(read: Summary, stage: str) -> Summary:
     for record in read.final:
         runs[record["variant"]].append(record)
     judged, looks = _judge(read, runs)
+    judged |= _without_effect(read, runs, judged)
     undeclared = _undeclared(plan, runs)
     statistics = []
     cumulative = plan["kind"] == "cumulative"
@@ -187,20 +189,8 @@ def _summary(read: Summary, stage: str) -> Summary:
         undeclared=tuple(undeclared),
         effects=judged,
         looks=looks,
-        added_after_looking=_added_after_looking(read.store.sweeps.planned_seeds(read.sweep), stage),
+        declared=read.store.sweeps.declared(read.sweep),
     )
-
-
-def _added_after_looking(planned: Sequence[Mapping[str, Any]], stage: str) -> bool:
-    """Whether a later plan has seeds that the plans before (and the looks of the first) lacked, made when runs had
-    finished."""
-    known = set(range((planned[0].get("looks") or [0])[-1])) if planned else set()
-    for position, plan in enumerate(planned):
-        seeds = set(plan.get("seeds", {}).get(stage, ()))
-        if position and seeds - known and plan.get("finished_runs_then"):
-            return True
-        known |= seeds
-    return False
 
 
 def _judge(
@@ -229,6 +219,31 @@ def _judge(
         judged = judge(compared, values[baseline], **how)
         found, of_baseline = judged.effects(ended), judged.baseline()
     return {name: of_baseline if name == baseline else found[name] for name in runs}, step
+
+
+def _without_effect(
+    read: Summary, runs: Mapping[str, Sequence[Mapping[str, Any]]], judged: Mapping[str, Effect]
+) -> dict[str, Effect]:
+    """Rows whose trainings ended, at every seed, with the weights of the baseline's: what they change has no effect.
+
+    Not rows that are other figures of the baseline's runs, whose weights are the same by intention.
+    """
+    baseline = read.plan["baseline"]
+    if not baseline:
+        return {}
+    weights = {
+        name: {r["seed"]: r["weights_sha256"] for r in own if r["state"] == "done" and r["weights_sha256"]}
+        for name, own in runs.items()
+    }
+    words = "changed nothing (weights identical at all seeds)"
+    return {
+        name: replace(judged[name], verdict="no_effect", words=words)
+        for name, own in weights.items()
+        if (both := own.keys() & weights[baseline].keys())
+        and not read.lineages.same(name, baseline)
+        and all(own[seed] == weights[baseline][seed] for seed in both)
+        and name != baseline
+    }
 
 
 def _steps(read: Summary) -> dict[str, Effect]:

@@ -1,5 +1,6 @@
 """Archives: a sweep's runs in a few files without checkpoints, read back into a store; and stores merged.
 
+<folder>/manifest.json   schema, number of runs, and of every file that ``import`` reads its bytes and SHA-256
 <folder>/records.jsonl   a line a run: id, recipe, parents, sources, outcome (null: paused), the attempt that made it
 <folder>/curves.jsonl    a line a run and epoch
 <folder>/arrays.zip      <run>.npz: test predictions per head and token similarities, as recorded
@@ -8,25 +9,31 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
-import shutil
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from deit_ablate import files
-from deit_ablate.errors import InputError
-from deit_ablate.identity import run_id
-from deit_ablate.store import Attempt, Store, owner
+from deit_ablate.errors import Damaged, InputError
+from deit_ablate.store import Attempt, Store, owner, schema
+from deit_ablate.sweep.fields import is_sweep_name
 
 _ABSOLUTE = re.compile(r"(?<![^\s='\"])/[^\s'\"]*/(?=[^\s/])")
 """The folders of an absolute path: what is kept is shown to others."""
-MOST_ARRAYS = 1 << 28
-"""Bytes that one run's arrays may have when unpacked."""
+_NUMBERED = re.compile(r"[1-9][0-9]{0,5}\.json")
+_REQUESTS: dict[str, type[schema.File]] = {"seeds": schema.Declared, "trials": schema.TrialRequest}
+"""What belongs to a sweep's plan: planned seeds, and the trials that a search has requested."""
+MOST_TEXT, MOST_LINE, MOST_RUNS = 1 << 30, 1 << 24, 100_000
+"""Bytes of records.jsonl or curves.jsonl, bytes of one line of them, and runs that one import may bring."""
+MOST_FILES = 10_000
+"""Files of one run of another store."""
 
 
 def keep(store: Store, sweep: str, folder: Path) -> int:
@@ -40,6 +47,7 @@ def keep(store: Store, sweep: str, folder: Path) -> int:
     runs = sorted({run for *_, run in plan["cells"]})
     records, curves = [], []
     files.make_folder(folder)
+    (folder / "manifest.json").unlink(missing_ok=True)  # what is cut off here is no archive
     with files.temporary_beside(folder / "arrays.zip") as temporary:
         with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
             for run in runs:
@@ -70,7 +78,34 @@ def keep(store: Store, sweep: str, folder: Path) -> int:
     for path in shown:
         target = folder / path.relative_to(store.sweeps.folder(sweep))
         files.replace(files.make_folder(target.parent) / target.name, path.read_bytes())
+    write_manifest(folder)
     return len(records)
+
+
+def write_manifest(folder: Path) -> None:
+    """Say what a folder of kept records holds, so that ``import`` can tell whether it is all there."""
+    runs = (folder / "records.jsonl").read_bytes().count(b"\n")
+    listed = {name: {"bytes": path.stat().st_size, "sha256": files.sha256(path)} for name, path in _read(folder)}
+    content = {"schema": schema.SCHEMA, "runs": runs, "files": listed}
+    files.replace(folder / "manifest.json", files.to_json(content))
+
+
+def _read(folder: Path) -> Iterator[tuple[str, Path]]:
+    """The files that ``import`` reads beside the manifest, by name. Raises Damaged for a link, or no file or folder."""
+    for name in ("records.jsonl", "curves.jsonl", "arrays.zip", "plan.json"):
+        yield name, files.must_be_file(folder / name)
+    for kind in _REQUESTS:
+        yield from ((f"{kind}/{path.name}", path) for path in _requests(folder, kind))
+
+
+def _requests(folder: Path, kind: str) -> list[Path]:
+    if not os.path.lexists(folder / kind):
+        return []
+    paths = [path for path in sorted(files.listed(folder / kind, MOST_FILES)) if path.suffix == ".json"]
+    for path in paths:
+        if not _NUMBERED.fullmatch(path.name):
+            raise Damaged(path, "not named by a number", expected="1.json and so on")
+    return [files.must_be_file(path) for path in paths]
 
 
 def _settled(store: Store, run: str) -> Attempt | None:
@@ -82,83 +117,236 @@ def _settled(store: Store, run: str) -> Attempt | None:
     return attempts[-1] if paused else None
 
 
+# -- import ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Incoming:
+    """What is to be brought, all of it checked: what writes a run into an empty folder, and the files of sweeps."""
+
+    runs: dict[str, Callable[[Path], object]] = field(default_factory=dict)
+    sweeps: dict[str, dict[str, bytes]] = field(default_factory=dict)
+
+
 def import_records(folder: Path, store: Store) -> tuple[int, int]:
     """Merge a folder of kept records, or another store, into this one: (runs brought, runs that it had already).
 
-    What stands is never changed. Raises InputError where the folder is neither, or holds a record that does not
-    belong to its id.
+    What stands is never changed. Everything is checked before anything is written. Raises InputError where the folder
+    is neither, or where anything in it is damaged, a link, or not what its manifest, its name or its id says.
     """
-    if (folder / "records.jsonl").exists():
-        answers = list(_unpacked(folder, store))
-    elif (folder / "runs").is_dir():
-        answers = list(_copied(Store(folder), store))
+    if os.path.lexists(folder / "records.jsonl"):
+        incoming = _kept(folder)
+    elif os.path.lexists(folder / "runs"):
+        incoming = _stored(folder)
     else:
         raise InputError(
             "no records here",
             where=(str(folder), 0, 0),
             expected="a results folder, or one that `deit-ablate keep` wrote",
         )
-    return sum(answers), len(answers) - sum(answers)
+    known = {name.lower(): name for name in store.sweeps.names()}
+    for sweep in incoming.sweeps:
+        if known.setdefault(sweep.lower(), sweep) != sweep:
+            why = f"the sweep {sweep!r} differs from {known[sweep.lower()]!r} in capitals alone"
+            raise InputError(why, where=(str(folder), 0, 0), expected="names that are two folders on every system")
+    brought = store.adopt(incoming.runs)
+    for sweep, content in incoming.sweeps.items():
+        if not os.path.lexists(store.sweeps.folder(sweep) / "plan.json"):
+            for name, written in sorted(content.items(), key=lambda item: item[0] == "plan.json"):
+                path = store.sweeps.folder(sweep) / name
+                files.publish(files.make_folder(path.parent) / path.name, written)
+    return len(brought), len(incoming.runs) - len(brought)
 
 
-def _unpacked(folder: Path, store: Store) -> Iterator[bool]:
-    curves: dict[str, list[bytes]] = {}
-    for line in files.read_lines(folder / "curves.jsonl"):
-        curves.setdefault(line.pop("run"), []).append(json.dumps(line).encode() + b"\n")
-    with zipfile.ZipFile(folder / "arrays.zip") as archive:
-        for number, record in enumerate(files.read_lines(folder / "records.jsonl"), start=1):
-            run, outcome = record["run"], record["outcome"]
-            _check(run, record["recipe"], (str(folder / "records.jsonl"), number, 1))
-            content = {
-                "recipe.json": files.to_json(record["recipe"]),
-                "owner.json": files.to_json({"nonce": owner.KEPT, "job": None, **record["owner"]}),
-                "metrics.jsonl": b"".join(curves.get(run, [])),
-            }
-            if outcome is None:
-                content["exit.json"] = files.to_json({"class": "paused", "message": "kept as it was"})
-            else:
-                entry = archive.getinfo(f"{run}.npz")
-                if entry.file_size > MOST_ARRAYS:
-                    raise InputError(f"the arrays of {run} are too large", where=(str(folder / "arrays.zip"), 0, 0))
-                content |= {"outcome.json": files.to_json(outcome), "arrays.npz": archive.read(entry)}
-            number = record["attempt"] if outcome is None else outcome["attempt"]
-            yield store.adopt(run, partial(_write_run, content, store.attempt(run, number).path.name))
-    plan = files.read_json(folder / "plan.json")
-    if plan and store.sweeps.plan(plan["sweep"]) is None:
-        store.sweeps.save_plan(plan["sweep"], {**plan, "asked": {}})
-        _copy_requests(folder, store.sweeps.folder(plan["sweep"]))
+def _kept(folder: Path) -> _Incoming:
+    here = dict(_read(folder))
+    incoming, records = _Incoming(), here["records.jsonl"]
+    plan, requests = _plan(folder)
+    if plan["source"] != Path(plan["source"]).name or plan["source"] in ("", ".."):
+        raise Damaged(folder / "plan.json", f"source: {plan['source']!r} is a path", expected="the name of a file")
+    incoming.sweeps[plan["sweep"]] = {**requests, "plan.json": files.to_json({**plan, "asked": {}})}
+    planned = {run for *_, run in plan["cells"]}
+    contents: dict[str, dict[str, bytes]] = {}
+    known: dict[str, tuple[str, str | None] | None] = {}
+    for number, line in _lines(records):
+        run, attempt, content, outcome = _record(records, number, line)
+        if run in contents:
+            raise Damaged(records, f"the run {run} is there twice", number)
+        if run not in planned:
+            raise Damaged(records, f"the run {run} is not one of its plan", number)
+        contents[run] = content
+        known[run] = (f"{run}.npz", outcome.get("arrays_sha256")) if outcome is not None else None
+        incoming.runs[run] = partial(_write_run, content, f"a{attempt:04d}", here["arrays.zip"], known[run])
+    _read_curves(folder / "curves.jsonl", contents)
+    _check_arrays(here["arrays.zip"], dict(filter(None, known.values())))
+    _check_manifest(folder / "manifest.json", here, len(contents))  # last: the checks before it name lines
+    return incoming
 
 
-def _write_run(content: dict[str, bytes], attempt: str, folder: Path) -> None:
+def _check_manifest(path: Path, here: dict[str, Path], runs: int) -> None:
+    """Folders that earlier versions kept have no manifest."""
+    if not os.path.lexists(path):
+        return
+    manifest = schema.read(files.must_be_file(path), schema.Manifest) or {}
+    if odd := sorted(here.keys() ^ manifest["files"].keys()):
+        told = "is not listed" if odd[0] in here else "is listed, and missing"
+        raise Damaged(path, f"{odd[0]} {told}")
+    if runs != manifest["runs"]:
+        raise Damaged(here["records.jsonl"], f"{runs} runs", expected=f"{manifest['runs']}, as manifest.json says")
+    for name, listed in manifest["files"].items():
+        found = here[name].stat().st_size
+        if found != listed["bytes"]:
+            raise Damaged(here[name], f"{found:,} bytes", expected=f"{listed['bytes']:,}, as manifest.json says")
+        if files.sha256(here[name]) != listed["sha256"]:
+            raise Damaged(here[name], "its content is not the one that manifest.json names")
+
+
+def _plan(folder: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """A sweep's checked plan, and its planned seeds and trials by file name."""
+    path = files.must_be_file(folder / "plan.json")
+    plan = schema.read(path, schema.Plan)
+    assert plan is not None
+    if not is_sweep_name(plan["sweep"]):
+        raise Damaged(path, f"sweep: {plan['sweep'][:200]!r} cannot name a folder of results")
+    requests = {}
+    for kind, model in _REQUESTS.items():
+        for each in _requests(folder, kind):
+            requests[f"{kind}/{each.name}"] = files.to_json(schema.read(each, model))
+    return plan, requests
+
+
+def _lines(path: Path) -> Iterator[tuple[int, Any]]:
+    """The JSON lines of a file that is whole, with their numbers. Raises Damaged."""
+    if path.stat().st_size > MOST_TEXT:
+        raise Damaged(path, f"more than {MOST_TEXT:,} bytes")
+    with open(path, "rb") as handle:
+        number = 0
+        while line := handle.readline(MOST_LINE + 1):
+            number += 1
+            if len(line) > MOST_LINE:
+                raise Damaged(path, f"a line of more than {MOST_LINE:,} bytes", number)
+            if not line.endswith(b"\n"):
+                raise Damaged(path, "its last line is cut short", number)
+            yield number, files.parse_json(path, line, number)
+
+
+def _record(path: Path, number: int, line: Any) -> tuple[str, int, dict[str, bytes], dict[str, Any] | None]:
+    """One line of records.jsonl: its run, attempt, files and outcome. Raises Damaged."""
+    if number > MOST_RUNS:
+        raise Damaged(path, f"more than {MOST_RUNS:,} runs", number)
+    record = schema.checked(path, line, schema.Record, number)
+    run, outcome = record["run"], record["outcome"]
+    schema.must_belong(path, record["recipe"], run, number)
+    own = {key: record["owner"].get(key) for key in ("schema", "time", "execution", "retry")}
+    own = {"nonce": owner.KEPT, "job": None, **own}
+    schema.checked(path, own, schema.Owner, number)
+    content = {"recipe.json": files.to_json(record["recipe"]), "owner.json": files.to_json(own)}
+    if outcome is None:
+        content["exit.json"] = files.to_json({"class": "paused", "message": "kept as it was"})
+        if record.get("attempt") is None:
+            raise Damaged(path, "attempt: missing, and there is no outcome to name one", number)
+        return run, record["attempt"], content, None
+    if outcome["run"] != run:
+        raise Damaged(path, f"the run {run} has the outcome of the run {outcome['run']}", number)
+    if record.get("attempt") not in (None, outcome["attempt"]):
+        raise Damaged(path, f"attempt {record['attempt']} has the outcome of attempt {outcome['attempt']}", number)
+    content["outcome.json"] = files.to_json(outcome)
+    return run, outcome["attempt"], content, outcome
+
+
+def _read_curves(path: Path, contents: dict[str, dict[str, bytes]]) -> None:
+    """Add the epochs of each run to its files. Raises Damaged."""
+    curves: dict[str, list[bytes]] = {run: [] for run in contents}
+    last = dict.fromkeys(contents, -1)
+    for number, line in _lines(path):
+        epoch = schema.checked(path, line, schema.Epoch, number)
+        run = epoch.pop("run", None)
+        if not isinstance(run, str) or run not in curves:
+            raise Damaged(path, f"run: {str(run)[:40]!r} has no record", number)
+        if epoch["epoch"] <= last[run]:
+            raise Damaged(path, f"epoch {epoch['epoch']} of {run} comes after epoch {last[run]}", number)
+        last[run] = epoch["epoch"]
+        curves[run].append(json.dumps(epoch).encode() + b"\n")
+    for run, content in contents.items():
+        content["metrics.jsonl"] = b"".join(curves[run])
+
+
+def _check_arrays(path: Path, known: dict[str, str | None]) -> None:
+    """Raises Damaged where the archive holds others than these, by name and SHA-256."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names, wanted = sorted(entry.filename for entry in archive.infolist()), sorted(known)
+            if names != wanted:
+                odd = next((name for name in names if names.count(name) > wanted.count(name)), None)
+                missing = next((name for name in wanted if name not in names), None)
+                raise Damaged(path, f"{missing} is missing" if missing else f"{odd!r:.200} is of no record, or twice")
+            for name, sha256 in known.items():
+                _arrays(archive, path, name, sha256)
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError) as error:
+        raise Damaged(path, f"no sound zip archive ({error})") from None
+
+
+def _arrays(archive: zipfile.ZipFile, path: Path, name: str, sha256: str | None) -> bytes:
+    import zlib
+
+    entry = archive.getinfo(name)
+    if entry.file_size > files.MOST_ARRAYS:
+        raise Damaged(path, f"{name} has more than {files.MOST_ARRAYS:,} bytes when unpacked")
+    try:
+        content = archive.read(entry)  # no more than the size above, whatever it unpacks to
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise Damaged(path, f"{name}: {error}") from None
+    if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
+        raise Damaged(path, f"{name} is not what the run wrote")
+    return content
+
+
+def _write_run(
+    content: dict[str, bytes], attempt: str, arrays: Path, entry: tuple[str, str | None] | None, folder: Path
+) -> None:
     own = files.make_folder(folder / attempt)
     for name, written in content.items():
         files.replace((folder if name in ("recipe.json", "outcome.json") else own) / name, written)
+    if entry is not None:
+        with zipfile.ZipFile(arrays) as archive:
+            files.replace(own / "arrays.npz", _arrays(archive, arrays, *entry))
 
 
-def _copied(other: Store, store: Store) -> Iterator[bool]:
+def _stored(folder: Path) -> _Incoming:
+    """The finished and paused runs of another store, and its sweeps."""
+    other, incoming = Store(folder), _Incoming()
+    files.listed(folder / "runs", MOST_RUNS)
     for run in sorted(other.runs()):
-        stored = other.recipe(run)
-        if stored is None or _settled(other, run) is None:
+        found = _files_of(other.run(run))
+        if not found or other.recipe(run) is None or (attempt := _settled(other, run)) is None:
             continue
-        _check(run, stored, (str(other.run(run) / "recipe.json"), 0, 0))
-        yield store.adopt(run, partial(_copy_run, other.run(run)))
-    for sweep in other.sweeps.names():
-        if store.sweeps.plan(sweep) is None:
-            store.sweeps.save_plan(sweep, other.sweeps.plan(sweep) or {})
-            _copy_requests(other.sweeps.folder(sweep), store.sweeps.folder(sweep))
+        for each in other.attempts(run):
+            each.check()
+        other.history(run)
+        sha256 = (other.outcome(run) or {}).get("arrays_sha256")
+        if sha256 is not None and (not attempt.arrays.exists() or files.sha256(attempt.arrays) != sha256):
+            raise Damaged(attempt.arrays, "not what the run wrote")
+        incoming.runs[run] = partial(_copy_run, found, other.run(run))
+    for name in other.sweeps.names():
+        files.listed(other.sweeps.folder(name), MOST_FILES)
+        plan, requests = _plan(other.sweeps.folder(name))
+        if plan["sweep"] != name:
+            raise Damaged(other.sweeps.folder(name) / "plan.json", f"sweep: {plan['sweep']!r}", expected=repr(name))
+        incoming.sweeps[name] = {**requests, "plan.json": files.to_json(plan)}
+    return incoming
 
 
-def _copy_requests(source: Path, target: Path) -> None:
-    """Planned seeds, and the trials that a search has requested."""
-    for kind in ("seeds", "trials"):
-        for path in source.glob(f"{kind}/[0-9]*.json"):
-            files.publish(files.make_folder(target / kind) / path.name, path.read_bytes())
+def _files_of(run: Path) -> list[Path]:
+    """All of a run's files, and those of its attempts. Raises Damaged for what a store has not made: links, and folders
+    in folders."""
+    found: list[Path] = []
+    for path in files.listed(run, MOST_FILES):
+        inside = files.listed(path, MOST_FILES) if path.is_dir() and not path.is_symlink() else [path]
+        found += [files.must_be_file(each) for each in inside if not each.name.startswith((files.TEMPORARY, "beat"))]
+    return found
 
 
-def _copy_run(source: Path, folder: Path) -> None:
-    shutil.copytree(source, folder, dirs_exist_ok=True)
-
-
-def _check(run: str, stored: dict[str, Any], where: tuple[str, int, int]) -> None:
-    if run_id(stored["recipe"], stored["parents"], stored["sources"]) != run:
-        raise InputError(f"the recipe of {run} does not give this id", where=where)
+def _copy_run(found: list[Path], source: Path, folder: Path) -> None:
+    for path in found:
+        target = folder / path.relative_to(source)
+        files.copy_file(path, files.make_folder(target.parent) / target.name)

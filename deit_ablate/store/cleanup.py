@@ -40,17 +40,15 @@ def forget(store: Store, run: str) -> None:
     """Move a run to the trash. Raises Refused while an attempt at it may be alive."""
     if not proven_over(store, run):
         raise Refused("an attempt at it may still be alive")
-    trash = files.make_folder(store.root / "trash")
-    os.rename(store.run(run), trash / f"{run}-{secrets.token_hex(4)}")
+    os.rename(store.run(run), store.trash() / f"{run}-{secrets.token_hex(4)}")
 
 
 def size(store: Store, run: str) -> tuple[int, int]:
     """(bytes, files) under a run's folder."""
     total = count = 0
-    for folder, _, names in os.walk(store.run(run)):
-        for name in names:
-            with contextlib.suppress(OSError):
-                total, count = total + os.lstat(os.path.join(folder, name)).st_size, count + 1
+    for path in files.below(store.run(run)):
+        with contextlib.suppress(OSError):
+            total, count = total + path.lstat().st_size, count + 1
     return total, count
 
 
@@ -60,15 +58,22 @@ def disposable(store: Store, run: str, keep: str) -> Iterator[Path]:
     if not outcome or keep == "all" or not proven_over(store, run):
         return
     final = store.weights(run) if keep == "final" else None
-    yield from (path for path in store.checkpoints(run) if path != final)
-    yield from store.run(run).rglob(f"{files.TEMPORARY}*")
+    checkpoints = {path for path in store.checkpoints(run) if path != final}
+    # No link is followed: what it leads to is not the store's.
+    for path in files.below(store.run(run)):
+        if path in checkpoints or path.name.startswith(files.TEMPORARY):
+            yield path
 
 
 def trash(store: Store) -> list[Path]:
     """The files of forgotten runs."""
-    return [path for path in (store.root / "trash").rglob("*") if path.is_file()]
+    return list(files.below(store.root / "trash"))
 
 
 def empty_trash(store: Store) -> None:
-    for folder in (store.root / "trash").glob("*"):
-        shutil.rmtree(folder, ignore_errors=True)
+    """Raises Damaged where the trash is a link."""
+    for path in store.trash().iterdir():
+        if path.is_symlink() or not path.is_dir():
+            path.unlink(missing_ok=True)
+        else:
+            shutil.rmtree(path, ignore_errors=True)

@@ -262,9 +262,33 @@ class Plan(File):
             graphlib.TopologicalSorter(self.parents).prepare()  # a CycleError is a ValueError
 
 
-class PlannedSeeds(File):
+class Record(File):
+    """A line of an archive's records.jsonl."""
+
+    run: RunId
+    recipe: Recipe
+    owner: dict[str, Any]
+    outcome: Outcome | None
+    attempt: Number | None = None
+
+
+class Listed(File):
+    bytes: Count
+    sha256: str
+
+
+class Manifest(File):
+    runs: Count
+    files: dict[str, Listed]
+
+
+class Declared(File):
     seeds: dict[str, list[Count]]
     looks: list[Number] | None = None
+    margin: Amount | None = None
+    baseline: str | None = None
+    baseline_seeds: Count | None = None
+    rows: list[str] | None = None
     finished_runs_then: Count = 0
 
 
@@ -340,9 +364,15 @@ def read_recipe(path: Path, run: str) -> dict[str, Any] | None:
     stored = read(path, Recipe)
     if stored is None:
         return None
-    if not belongs(run, stored):
-        raise Damaged(path, "its recipe does not give this run's id")
+    must_belong(path, stored, run)
     return stored
+
+
+def must_belong(path: Path, stored: dict[str, Any], run: str, line: int = 0) -> None:
+    """Raises Damaged where a recipe, with its parents and sources, is not the one of this run."""
+    if not belongs(run, stored) or stored.get("run", run) != run:
+        which = f"this id ({run})" if line else "this run's id"
+        raise Damaged(path, f"its recipe does not give {which}", line)
 
 
 def read_outcome(path: Path, run: str) -> dict[str, Any] | None:

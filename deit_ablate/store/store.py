@@ -7,6 +7,7 @@ import errno
 import os
 import re
 import secrets
+import shutil
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -67,15 +68,32 @@ class Store:
             content = {"schema": SCHEMA, "run": run, "semantics": SEMANTICS, "recipe": recipe, "parents": parents}
             files.publish(path, files.to_json({**content, "sources": sources}))
 
-    def adopt(self, run: str, write: Callable[[Path], object]) -> bool:
-        """Take in a finished run from elsewhere, whole or not at all; False where there is one of that id."""
-        if self.run(run).exists():
-            return False
-        folder = files.make_folder(self.root / "trash") / f"{run}-{secrets.token_hex(4)}"
-        write(files.make_folder(folder))
-        files.make_folder(self.run(run).parent)
+    def trash(self) -> Path:
+        """Where forgotten runs go, and runs from elsewhere are made. Raises Damaged where it is a link."""
+        folder = self.root / "trash"
+        if folder.is_symlink():
+            raise Damaged(folder, "a link, which is not followed", expected="a folder of the store")
+        return files.make_folder(folder)
+
+    def adopt(self, runs: Mapping[str, Callable[[Path], object]]) -> list[str]:
+        """Take in finished runs from elsewhere, each written into an empty folder: whole, and none before all have been
+        written. Returns those that were not here."""
+        made = {run: self.root / "trash" / f"{run}-{secrets.token_hex(4)}" for run in runs}
+        made = {run: folder for run, folder in made.items() if not os.path.lexists(self.run(run))}
         try:
-            os.rename(folder, self.run(run))
+            for run, folder in made.items():
+                self.trash()
+                runs[run](files.make_folder(folder))
+        except BaseException:
+            for folder in made.values():
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
+        return [run for run, folder in made.items() if self._appear(folder, self.run(run))]
+
+    def _appear(self, folder: Path, run: Path) -> bool:
+        files.make_folder(run.parent)
+        try:
+            os.rename(folder, run)
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise

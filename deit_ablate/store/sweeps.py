@@ -71,30 +71,23 @@ class Sweeps:
                 return
         files.replace(path, content)
 
-    def planned_seeds(self, name: str) -> list[dict[str, Any]]:
-        """What was planned, and how much was known by then, first plan first."""
+    def declared(self, name: str) -> list[dict[str, Any]]:
+        """What was declared at the first launch and at each change, and how many runs had finished by then: seeds by
+        stage, looks, and (not in stores of earlier versions) margin, baseline, its seeds, and the names of rows."""
         # By digits: another launcher's temporary file may stand there for a moment.
         paths = (self.folder(name) / "seeds").glob("[0-9]*.json")
         ordered = sorted((path for path in paths if path.stem.isdigit()), key=lambda path: int(path.stem))
-        return [schema.read(path, schema.PlannedSeeds) or {} for path in ordered]
+        return [schema.read(path, schema.Declared) or {} for path in ordered]
 
-    def plan_seeds(
-        self, name: str, seeds: Mapping[str, Sequence[int]], finished: int, looks: Sequence[int] | None = None
-    ) -> None:
-        """Record planned seeds and looks, a new file only where they differ from the last plan's."""
-        content = {
-            "schema": SCHEMA,
-            "seeds": {stage: list(values) for stage, values in seeds.items()},
-            "looks": list(looks) if looks else None,
-        }
+    def declare(self, name: str, declared: Mapping[str, Any], finished: int) -> None:
+        """Record what a launch declares, in a new file only where it differs from what the last one did."""
         while True:
-            planned = self.planned_seeds(name)
-            if planned and all(
-                canonical_json(planned[-1].get(key)) == canonical_json(content[key]) for key in ("seeds", "looks")
-            ):
+            before = self.declared(name)
+            if before and all(canonical_json(before[-1].get(key)) == canonical_json(declared[key]) for key in declared):
                 return
-            path = files.make_folder(self.folder(name) / "seeds") / f"{len(planned) + 1}.json"
-            if files.publish(path, files.to_json({**content, "time": time.time(), "finished_runs_then": finished})):
+            path = files.make_folder(self.folder(name) / "seeds") / f"{len(before) + 1}.json"
+            when = {"time": time.time(), "finished_runs_then": finished}
+            if files.publish(path, files.to_json({"schema": SCHEMA, **declared, **when})):
                 return
 
     # -- holding ------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -14,7 +15,20 @@ from deit_ablate.sweep.rows import KINDS
 
 RESERVED = frozenset({"runs", "reference", "submissions", "code", "data", "weights", "trash"})
 """Folders of the store, which no sweep may be called after."""
+_STEM = r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}"
 NAME = r"^[A-Za-z0-9+][A-Za-z0-9 ._+=,-]{0,199}$"
+
+
+def is_stem(name: str) -> bool:
+    """Whether a sweep may have this name, the profile and the hash of ``--set`` left out."""
+    return bool(re.fullmatch(_STEM, name)) and name.lower() not in RESERVED
+
+
+def is_sweep_name(name: str) -> bool:
+    """Whether a sweep's folder may be called so: ``<stem>[@profile][+hash]``. Whatever name a file holds is one of
+    these before it becomes a path."""
+    found = re.fullmatch(rf"({_STEM})(?:@[A-Za-z0-9][A-Za-z0-9._-]*)?(?:\+[0-9a-f]{{6}})?", name)
+    return found is not None and len(name) <= 200 and is_stem(found[1])
 
 
 def _sound_seeds(value: Any) -> Any:
@@ -165,7 +179,7 @@ class SweepFile(_Kinds):
     title: str = ""
     description: str = ""
     profile: str | None = None
-    """The base recipe: digits, fashion-mnist, imagenet, or a file of your own in profiles/."""
+    """The base recipe: digits, fashion-mnist-small, fashion-mnist, imagenet, or a file of your own in profiles/."""
     seeds: Seeds = 3
     """How many seeds (0, 1, ...), or a list of them. Of a search (5): the seeds on which its winners are confirmed."""
     margin: Annotated[float, Field(gt=0)] | None = None

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from deit_ablate.errors import InputError, unknown_name
 from deit_ablate.execution import Execution
-from deit_ablate.sweep.fields import NAME, RESERVED, SweepFile
+from deit_ablate.sweep.fields import NAME, RESERVED, SweepFile, is_stem
 from deit_ablate.sweep.overrides import check_layer, layer, validate
 from deit_ablate.sweep.profiles import check_by_profile, load_profile, read_by_profile, split_stages
 from deit_ablate.sweep.rows import KINDS, Row
@@ -94,12 +94,12 @@ def load_sweep(
 def _stem(path: Path, name: str | None) -> str:
     stem = name or path.stem
     where = ("--name", 0, 0) if name else (str(path), 0, 0)
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}", stem):
+    if stem.lower() in RESERVED:
+        raise InputError(f"{stem!r} is a folder of the store itself", where=where, expected="another name (--name)")
+    if not is_stem(stem):
         raise InputError(
             f"{stem!r} cannot name a folder of results", where=where, expected="letters, digits, '.', '_' and '-'"
         )
-    if stem in RESERVED:
-        raise InputError(f"{stem!r} is a folder of the store itself", where=where, expected="another name (--name)")
     return stem
 
 

@@ -81,8 +81,17 @@ class Plan:
             result[run] = ":".join(parts if cell.stage else parts[:2])
         return result
 
-    def seeds(self) -> dict[str, list[int]]:
-        return {stage.name: list(stage.seeds) for stage in self.sweep.stages}
+    def declared(self) -> dict[str, Any]:
+        """What is to be declared before the first run: seeds by stage, looks, margin, baseline, its seeds, and rows."""
+        sweep = self.sweep
+        return {
+            "seeds": {stage.name: list(stage.seeds) for stage in sweep.stages},
+            "looks": list(sweep.looks) if sweep.looks else None,
+            "margin": sweep.margin,
+            "baseline": sweep.baseline,
+            "baseline_seeds": self.comparison.seeds(len(sweep.final.seeds)) if sweep.baseline else None,
+            "rows": [row.name for row in self.rows],
+        }
 
     def only(self, variants: Sequence[str], seeds: int | None = None) -> dict[str, Run]:
         """The runs of some rows (all where none is named) and of the first ``seeds`` seeds (of the baseline as many as

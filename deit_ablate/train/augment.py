@@ -5,8 +5,8 @@ an entry in ``AUGMENTATIONS`` (on PIL images, in order) or ``TENSOR_AUGMENTATION
 
     "noise": Augmentation(noise, AddedField("Standard deviation of noise, in grey levels.", type="NonNegative")),
 
-With that ``augment: {noise: 8}`` works in sweep files, their schema and ``leave_one_out``. A custom one, in the user's
-own package, is a function that ``Custom`` describes, and needs no entry.
+With that, and after ``make names``, ``augment: {noise: 8}`` works in sweep files, their schema and ``leave_one_out``.
+A custom one, in the user's own package, is a function that ``Custom`` describes, and needs no entry.
 """
 
 from __future__ import annotations
@@ -119,13 +119,14 @@ def operations(registry: Mapping[str, Augmentation], recipe: Recipe, dataset: Da
 
 @dataclass(frozen=True)
 class Custom:
-    """A custom augmentation, ``module:function`` in ``augment.custom``: after the built-in ones, in the recipe's order.
+    """A custom augmentation, ``module:function`` in ``augment.custom``. Those of images come after the built-in ones of
+    images, those of tensors after normalisation and erasing; each kind in the recipe's order.
 
     ``function(image, rng, **options)`` is given a PIL image of the recipe's resolution (mode L or RGB) and returns one
     of the same size and mode; ``function(tensor, rng, **options)``, by the name of its first parameter, a normalised
-    (C, H, W) float32 tensor, and returns one of that shape. ``rng`` is a ``numpy.random.RandomState``, seeded by run,
-    epoch, image and repeat, and by the function's name: to add one leaves the draws of the others as they were. The
-    global generators (random, numpy, torch) are seeded alike, for library code that draws from them.
+    (C, H, W) float32 tensor, and returns one of that shape. ``rng`` is a ``numpy.random.RandomState``, seeded by the
+    recipe's seed, epoch, image and repeat, and by the function's name: to add one leaves the draws of the others as
+    they were. The global generators (random, numpy, torch) are seeded alike, for library code that draws from them.
     """
 
     name: str

@@ -175,7 +175,9 @@ def distillation_loss(
     smoothing_over: Literal["all", "others"] = "all",
     normalisation: Literal["batch", "element"] = "batch",
 ) -> dict[str, Tensor]:
-    """The loss of one batch, from images: {"total", "base", "distillation"}, scalars; call ``backward`` on the total.
+    """The loss of one batch, from images: {"total", "base"} and its parts, scalars; call ``backward`` on the total.
+
+    The part of a type with a teacher is "distillation", those of two-class-tokens are "class" and "second".
 
         loss = distillation_loss(images, targets, student, teacher, type="soft-token", alpha=0.5)["total"]
 

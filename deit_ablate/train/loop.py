@@ -31,7 +31,7 @@ from deit_ablate.train.model import load_weights
 from deit_ablate.train.optim import Ema, build_optimizer, build_schedule
 from deit_ablate.train.outcome import Examiner, Outcome
 from deit_ablate.train.precision import HeadsOf, autocast, build_scaler, set_up
-from deit_ablate.train.streams import seed_generators, stream
+from deit_ablate.train.streams import ModelDraws, seed_generators, stream
 from deit_ablate.train.teachers import Parent, build_teacher, parent_weights
 
 __all__ = ["Journal", "Outcome", "Parent", "TrainError", "train"]
@@ -125,6 +125,7 @@ def train(
 
     saved = group.from_first(journal.resume())
     at = restore(saved, data, model, ema, optimizer, scaler) if saved is not None else Position()
+    draws = ModelDraws(model, recipe.seed, where, apart=not compile)
     student: Any = torch.compile(HeadsOf(model)) if compile else HeadsOf(model)
     student = group.wrap(student, where)
     batches = training_batches(recipe, data, at.step, loaders, where.type == "cuda", share)
@@ -139,11 +140,9 @@ def train(
             optimizer.zero_grad()
             chunks = []
             for part, (images, targets) in enumerate(zip(*batch, strict=True)):
-                seed_generators(stream(recipe.seed, "mix", at.step))
-                images, targets = mix(images, targets)
+                images, targets = mix(images, targets, at.step)
                 images = images.contiguous(memory_format=torch.channels_last) if channels_last else images
-                seed_generators(stream(recipe.seed, "model", *share.position(at.step, part)), where)
-                with half():
+                with half(), draws.at(share.position(at.step, part)):
                     outputs, answers = student(images), teacher(images) if teacher else None
                 chunks.append(loss_of(outputs, targets, answers))
                 with group.accumulating(student, more=part + 1 < accumulation):

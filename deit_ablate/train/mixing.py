@@ -12,14 +12,31 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from timm.data.mixup import Mixup
+import numpy as np
+from timm.data import mixup as timm_mixup
 from torch import Tensor
 
 from deit_ablate.errors import TrainError
 from deit_ablate.recipe import AddedField, Recipe, Regularize
+from deit_ablate.train.streams import seed_generators, stream
 
 Mixing = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """Images (B, C, H, W), changed in place, and targets (B,) to images and targets (B,) or (B, K)."""
+
+
+class Mixup(timm_mixup.Mixup):
+    """Timm's, whose decisions do not shift one another: whether a batch is mixed, by which of the two, mixup's share,
+    CutMix's share and the place of its box each begin with a number of their own from numpy's generator."""
+
+    def _params_per_batch(self) -> tuple[float, bool]:
+        mixup, cutmix, box = np.random.randint(2**32, size=3, dtype=np.uint64)
+        mixed, cut = np.random.rand(2)
+        both = self.mixup_alpha > 0 and self.cutmix_alpha > 0
+        use_cutmix = cut < self.switch_prob if both else self.cutmix_alpha > 0
+        alpha = self.cutmix_alpha if use_cutmix else self.mixup_alpha
+        share = np.random.RandomState(cutmix if use_cutmix else mixup).beta(alpha, alpha)
+        np.random.seed(box)  # timm draws the box next
+        return (float(share), bool(use_cutmix)) if mixed < self.mix_prob else (1.0, False)
 
 
 def mixup_cutmix(value: None, recipe: Recipe, classes: int) -> Mixing | None:
@@ -75,17 +92,19 @@ MIXINGS: dict[str, Mixer] = {
 }
 
 
-def build_mixing(recipe: Recipe, classes: int) -> Mixing:
-    """All that the recipe has on, in order; images and targets as they are where it has none."""
-    operations = []
+def build_mixing(recipe: Recipe, classes: int) -> Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]]:
+    """All that the recipe has on, in order: mix(images, targets, step), each operation in its own stream of the step.
+    Images and targets are as they are where it has none."""
+    operations: dict[str, Mixing] = {}
     for name, entry in MIXINGS.items():
         value = getattr(recipe.augment, name, entry.field.off) if entry.field else None
         on = entry.field is None or value != entry.field.off
         if on and (operation := entry.build(value, recipe, classes)) is not None:
-            operations.append(operation)
+            operations[name] = operation
 
-    def mix(images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        for operation in operations:
+    def mix(images: Tensor, targets: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        for name, operation in operations.items():
+            seed_generators(stream(recipe.seed, f"mix/{name}", step))
             images, targets = operation(images, targets)
         return images, targets
 

@@ -54,13 +54,14 @@ def deit(
 
     As in the reference code (timm 0.3.2), dropout acts on the embeddings and on each block's projections, not on
     the head, and the class token too starts from a truncated normal of 0.02 (today's timm has 1e-6).
+    What the models with and without the distillation token have in common starts from the same values.
     """
     if shape.resolution % patch_size:
         raise TrainError(f"a resolution of {shape.resolution} is not a multiple of the patch size {patch_size}")
     if embed_dim % num_heads:
         raise TrainError(f"embed_dim {embed_dim} is not a multiple of num_heads {num_heads}")
-    family = VisionTransformerDistilled if shape.heads == 2 else VisionTransformer
-    model = family(
+    build = partial(
+        _with_class_token,
         img_size=shape.resolution,
         in_chans=shape.channels,
         num_classes=shape.classes,
@@ -75,8 +76,23 @@ def deit(
         proj_drop_rate=shape.dropout,
         norm_layer=partial(nn.LayerNorm, eps=1e-6),
     )
-    trunc_normal_(model.cls_token, std=0.02)
+    model = build(VisionTransformer)
+    return _start_alike(build(VisionTransformerDistilled), model) if shape.heads == 2 else model
+
+
+def _with_class_token(family: Callable[..., VisionTransformer], **arguments: Any) -> VisionTransformer:
+    model = family(**arguments)
+    trunc_normal_(model.cls_token, std=0.02)  # as in the reference code; today's timm has 1e-6
     return model
+
+
+def _start_alike(two: VisionTransformer, one: VisionTransformer) -> VisionTransformer:
+    """The distilled model with the initial values of the plain one, but for its second token and head."""
+    values = one.state_dict()
+    place, own = values["pos_embed"], two.state_dict()["pos_embed"]
+    values["pos_embed"] = torch.cat([place[:, :1], own[:, 1:2], place[:, 1:]], dim=1)
+    two.load_state_dict(values, strict=False)
+    return two
 
 
 def deit_tiny(

@@ -62,7 +62,7 @@ def test_from_plan_to_table_and_on(cold_command: Command, sweep: Callable[..., P
         "no mixup:1",
         "no mixup:2",
     ]
-    assert [plan["seeds"] for plan in store.sweeps.planned_seeds("tiny")] == [{"": [0, 1]}, {"": [0, 1, 2]}]
+    assert [plan["seeds"] for plan in store.sweeps.declared("tiny")] == [{"": [0, 1]}, {"": [0, 1, 2]}]
 
     table = (folder / "table.md").read_text()
     fewer = command("run", "tiny.yaml", "--seeds", "1", "--only", "adamw").stdout

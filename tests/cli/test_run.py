@@ -39,9 +39,9 @@ def test_seeds_and_looks_are_kept_as_they_were_planned(
     assert late not in command("run", "tiny.yaml").stdout
     sweep("looks: [3, 6, 9, 12]\n" + rows, name="looked")
     assert "look 0 of 4 (0 of 12 seeds)" in command("run", "looked.yaml").stdout, "its runs are those of the other one"
-    assert [plan["looks"] for plan in store.sweeps.planned_seeds("looked")] == [[3, 6, 9, 12]]
+    assert [plan["looks"] for plan in store.sweeps.declared("looked")] == [[3, 6, 9, 12]]
     assert late in command("run", "tiny.yaml", "--seeds", "2").stdout
-    assert [plan["seeds"] for plan in store.sweeps.planned_seeds("tiny")] == [{"": [0]}, {"": [0, 1]}]
+    assert [plan["seeds"] for plan in store.sweeps.declared("tiny")] == [{"": [0]}, {"": [0, 1]}]
     assert late not in command("run", "looked.yaml", "--seeds", "2").stdout, "the looks had announced them"
 
 

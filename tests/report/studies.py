@@ -130,7 +130,7 @@ def end(
     if status == "failed":
         attempt.close(told.get("reason", "crash"), "it fell over")
     elif status in ("done", "diverged"):
-        store.finish(run, attempt, outcome(told))
+        store.finish(run, attempt, {"weights_sha256": hashlib.sha256(run.encode()).hexdigest(), **outcome(told)})
 
 
 def history(told: Mapping[str, Any], epochs: int) -> Sequence[dict[str, Any]]:
@@ -171,7 +171,6 @@ def outcome(told: Mapping[str, Any]) -> dict[str, Any]:
             **told.get("cost", {}),
         },
         "execution": told.get("execution", {"ranks": 1, "accumulation": 1}),
-        "weights_sha256": "0" * 64,
         "arrays_sha256": "0" * 64,
         "data": told.get("data"),
         "provenance": {"version": "0.1.0", "git": None, "hardware": {}, "packages": {}, **told.get("provenance", {})},

@@ -45,7 +45,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "study.yaml").write_text(SWEEP)
     store, plan = Store(folder / "results"), planned(folder / "study.yaml")
     store.sweeps.save_plan("study", {**plan.document("../study.yaml"), "asked": {}})
-    store.sweeps.plan_seeds("study", plan.seeds(), 0)
+    store.sweeps.declare("study", plan.declared(), 0)
     store.pin_data("digits", {"fingerprint": "f" * 64, "train": 1, "validation": 1, "test": IMAGES})
     rng = np.random.default_rng(0)
     for number, run in enumerate(plan.runs.values()):

@@ -178,9 +178,8 @@ def test_smoothing_is_for_the_labels_not_for_the_teacher(over: str) -> None:
 )
 def test_mixed_targets_hold_the_smoothing(over: str, right: float, wrong: float) -> None:
     recipe = tiny(augment={"cutmix": 0.0}, regularize={"label_smoothing": 0.3, "smoothing_over": over})
-    images, seed = torch.arange(2.0).view(2, 1, 1, 1).repeat(1, 1, 4, 4), 3
-    seed_generators(seed)
-    mixed, targets = build_mixing(recipe, 3)(images, torch.tensor([1, 2]))
+    images = torch.arange(2.0).view(2, 1, 1, 1).repeat(1, 1, 4, 4)
+    mixed, targets = build_mixing(recipe, 3)(images, torch.tensor([1, 2]), 3)
     share = 1 - mixed[0, 0, 0, 0].item()  # of the first image, which is 0, in the pair with the second, which is 1
     assert 0 < share < 1
     expected = [wrong, share * right + (1 - share) * wrong, share * wrong + (1 - share) * right]
@@ -198,8 +197,7 @@ def test_over_all_classes_is_timms_to_the_bit() -> None:
     assert build_loss(recipe)((logits, None), targets, None)["total"] == LabelSmoothingCrossEntropy(0.1)(
         logits, targets
     )
-    seed_generators(1)
-    _, mixed = build_mixing(tiny(augment={"mix_prob": 1e-9}), 10)(torch.zeros(16, 1, 4, 4), targets)
+    _, mixed = build_mixing(tiny(augment={"mix_prob": 1e-9}), 10)(torch.zeros(16, 1, 4, 4), targets, 1)
     assert torch.equal(mixed, mixup_target(targets, 10, 1.0, 0.1))
 
 

@@ -67,8 +67,7 @@ def scored(recipe: Recipe, data: Splits) -> Any:
 def mixed(recipe: Recipe, data: Splits) -> Any:
     mix, found = build_mixing(recipe, 10), []
     for step in range(8):
-        seed_generators(stream(recipe.seed, "mix", step))
-        found.append(mix(torch.arange(4.0).view(4, 1, 1, 1).repeat(1, 1, 8, 8), torch.arange(4)))
+        found.append(mix(torch.arange(4.0).view(4, 1, 1, 1).repeat(1, 1, 8, 8), torch.arange(4), step))
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -9,7 +10,6 @@ import torch
 from tiny import tiny
 
 from deit_ablate.train.mixing import MIXINGS, build_mixing
-from deit_ablate.train.streams import seed_generators, stream
 
 OFF = {"mixup": 0.0, "cutmix": 0.0}
 ON: dict[str, dict[str, Any]] = {"mixup-cutmix": {"mixup": 0.8, "cutmix": 1.0}}
@@ -19,8 +19,7 @@ ON |= {name: {name: 1} for name, entry in MIXINGS.items() if entry.field is not 
 def mixed(step: int = 0, **changes: Any) -> tuple[torch.Tensor, torch.Tensor]:
     images = torch.arange(4.0).view(4, 1, 1, 1).expand(4, 1, 8, 8).clone()
     recipe = tiny(augment={**OFF, **changes}, regularize={"label_smoothing": 0.0})
-    seed_generators(stream(0, "mix", step))
-    return build_mixing(recipe, 4)(images, torch.arange(4))
+    return build_mixing(recipe, 4)(images, torch.arange(4), step)
 
 
 @pytest.mark.parametrize("name", list(MIXINGS))
@@ -52,13 +51,43 @@ def test_off_leaves_images_and_labels_alone() -> None:
 
 
 def test_mix_prob_and_switch() -> None:
-    def kind(images: torch.Tensor) -> str:
-        found = images[0].unique()
-        return "none" if found.tolist() == [0.0] else "cutmix" if set(found.tolist()) <= {0.0, 3.0} else "mixup"
-
     def kinds(**changes: Any) -> list[str]:
         return [kind(mixed(step, mixup=0.8, cutmix=1.0, **changes)[0]) for step in range(40)]
 
     assert set(kinds(mix_switch=0.0)) == {"mixup"}
     assert set(kinds(mix_switch=1.0)) <= {"cutmix", "none"}  # a box can be empty
     assert 5 < kinds(mix_prob=0.5).count("none") < 35
+
+
+SWITCHES: dict[str, dict[str, Any]] = {
+    "mixup": {"mixup": 0.0},
+    "cutmix": {"cutmix": 0.0},
+    "switch to CutMix": {"mix_switch": 1.0},
+    "switch to mixup": {"mix_switch": 0.0},
+    "a batch may stay as it is": {"mix_prob": 1.0},
+    "another strength of mixup": {"mixup": 0.3},
+}
+
+
+@pytest.mark.parametrize(("first", "second"), list(itertools.combinations(SWITCHES, 2)))
+def test_what_is_switched_changes_no_other_decision(first: str, second: str) -> None:
+    """With two of the switches thrown too, a batch that is mixed by the same method is mixed to the same bits."""
+    everything = {"mixup": 0.8, "cutmix": 1.0, "mix_prob": 0.7}
+    kept = dict.fromkeys(("none", "mixup", "cutmix"), 0)
+    for changes in (SWITCHES[first], {**SWITCHES[first], **SWITCHES[second]}):
+        if changes.get("mixup") == changes.get("cutmix") == 0.0:
+            continue
+        for step in range(24):
+            before, after = mixed(step, **everything), mixed(step, **{**everything, **changes})
+            if (kind(before[0]) == kind(after[0])) and not (kind(after[0]) == "mixup" and changes.get("mixup") == 0.3):
+                assert torch.equal(before[0], after[0])
+                assert torch.equal(before[1], after[1])
+                kept[kind(after[0])] += 1
+            elif kind(before[0]) == "none":
+                assert changes.get("mix_prob") == 1.0, "the batches that stay as they are stay so"
+    assert sum(kept.values()) > 6, kept
+
+
+def kind(images: torch.Tensor) -> str:
+    found = images[0].unique()
+    return "none" if found.tolist() == [0.0] else "cutmix" if set(found.tolist()) <= {0.0, 3.0} else "mixup"

@@ -74,6 +74,21 @@ def test_initial_weights_are_the_seeds_alone() -> None:
     assert model.pos_embed.std().item() == pytest.approx(0.02, rel=0.1)
 
 
+def test_students_with_and_without_the_second_token_start_alike() -> None:
+    recipe = tiny()
+    data = load_data(recipe, None)
+    one, two = (
+        initial_model(tiny(distill={"type": type}), data, None).state_dict() for type in ("none", "two-class-tokens")
+    )
+    assert two.keys() - one.keys() == {"dist_token", "head_dist.weight", "head_dist.bias"}
+    for name, values in one.items():
+        shared = torch.cat([two[name][:, :1], two[name][:, 2:]], dim=1) if name == "pos_embed" else two[name]
+        assert torch.equal(values, shared), name
+    assert not torch.equal(two["head.weight"], two["head_dist.weight"])
+    assert not torch.equal(two["cls_token"], two["dist_token"])
+    assert two["pos_embed"][:, 1].std().item() == pytest.approx(0.02, rel=0.6)
+
+
 def test_timm_models_by_name_and_what_they_cannot_honour() -> None:
     assert heads(build_model("resnet10t", {}, Shape(32, 1, 5, 1, 0.1, 0.1)), torch.rand(2, 1, 32, 32))[0].shape == (
         2,

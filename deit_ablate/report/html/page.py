@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deit_ablate import files
+from deit_ablate.report.declared import before_running
 from deit_ablate.report.frame import rows
 from deit_ablate.report.html import content, findings, provenance
 from deit_ablate.report.html.markup import render
@@ -43,6 +44,7 @@ def written(made: content.Content) -> str:
         made.say,
         page=made,
         plan=plan,
+        declared_before=before_running(summary.declared, "margin"),
         found=findings.findings(summary) if judged else None,
         not_confirmed=None if judged else not_confirmed_words(plan),
         kinds=[findings.group(str(row.get("verdict", ""))) for row in rows(made.table.frame)],

@@ -28,10 +28,12 @@ Verdict: TypeAlias = Literal[
     "too_few",
     "one_seed",
     "did_not_train",
+    "no_effect",
     "baseline",
     "none",
 ]
-"""``_small``: different, and by less than the margin. ``none``: there is nothing to compare, no run or no baseline."""
+"""``_small``: different, and by less than the margin. ``none``: there is nothing to compare, no run or no baseline.
+``no_effect``: the row's weights are the baseline's."""
 DIFFERENT: frozenset[Verdict] = frozenset({"better", "worse", "better_small", "worse_small"})
 
 LARGE_SCATTER = 3

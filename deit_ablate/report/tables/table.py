@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from deit_ablate.report.declared import before_running, changes, seeds_added_after_looking
 from deit_ablate.report.frame import rows
 from deit_ablate.report.stats.exact import at_chance
 from deit_ablate.report.stats.verdicts import ADDED_AFTER_LOOKING
@@ -190,11 +191,16 @@ def _judged(summary: Summary, every: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
     if margin:
         notes.append(
-            f"Equivalent: within the margin that the sweep declares, ±{margin:g} points (two one-sided tests)."
+            f"Equivalent: within the margin that the sweep declares{_declared(summary)}, ±{margin:g} points (two "
+            "one-sided tests)."
         )
     else:
         notes.append("The sweep declares no margin, so no row is called equivalent.")
     return notes
+
+
+def _declared(summary: Summary) -> str:
+    return " (since before its first run)" if before_running(summary.declared, "margin") else ""
 
 
 def _not_isolated(summary: Summary) -> list[str]:
@@ -215,7 +221,10 @@ def _of_rows(summary: Summary) -> list[str]:
 
 
 def _after_looking(summary: Summary) -> list[str]:
-    notes = [f"{ADDED_AFTER_LOOKING[0].upper()}{ADDED_AFTER_LOOKING[1:]}."] if summary.added_after_looking else []
+    late = seeds_added_after_looking(summary.declared, summary.stage)
+    notes = [f"{ADDED_AFTER_LOOKING[0].upper()}{ADDED_AFTER_LOOKING[1:]}."] if late else []
+    if changed := changes(summary.declared):
+        notes.append(f"Changed with results at hand: {_listed(changed, '; ')}.")
     if summary.looks is not None:
         notes.append(f"Looked at as planned before the first run: {summary.looks.words}.")
         notes += [f"{note[0].upper()}{note[1:]}." for note in summary.looks.notes]

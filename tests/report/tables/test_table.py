@@ -1,7 +1,9 @@
+import json
 import math
 
 import pytest
 
+from deit_ablate import files
 from deit_ablate.report.summary import STATISTICS, differs_in
 from deit_ablate.report.tables.table import measure, sweep_table
 
@@ -92,6 +94,18 @@ def test_a_value_at_chance_is_used_and_said(study):
     assert body(table)["a"]["test top-1 (%)"].startswith("50.00 ±")
     expected = "At chance (top-1 not above 1 in 10 over 599 images, exact binomial test at 5%): a seed 1."
     assert expected in table.footnotes
+
+
+def test_a_row_whose_weights_are_the_baselines_changed_nothing(study):
+    rows = {name: {seed: 90.0 + seed for seed in range(3)} for name in ("base", "idle", "other", "ema")}
+    made = study(rows, baseline="base", margin=2, same={"ema": "base"}, shows={"ema": "ema"})
+    for seed in range(3):
+        run = made.store.run(made.runs["idle", seed]) / "outcome.json"
+        its = made.store.outcome(made.runs["base", seed])["weights_sha256"]
+        files.replace(run, files.to_json({**json.loads(run.read_text()), "weights_sha256": its}))
+    rows = body(sweep_table(made.summary()))
+    assert rows["idle"]["verdict"] == "changed nothing (weights identical at all seeds)"
+    assert not any(rows[name]["verdict"].startswith("changed nothing") for name in ("other", "ema"))
 
 
 def test_rows_with_no_finished_run(study):

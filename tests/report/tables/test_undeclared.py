@@ -7,6 +7,7 @@ from typing import Any
 
 from studies import Study
 
+from deit_ablate.report.declared import seeds_added_after_looking
 from deit_ablate.report.summary import since
 from deit_ablate.report.tables.table import Table, sweep_table
 from deit_ablate.store import Store
@@ -137,8 +138,8 @@ def six_seeds(gap: float) -> dict[str, dict[int, float]]:
 def test_declared_looks_are_kept_count_in_the_table_and_name_the_next_step(study: Callable[..., Study]) -> None:
     rows = {name: {seed: own[seed] for seed in range(3)} for name, own in six_seeds(1.0).items()}
     made = study(rows, baseline="base", margin=0.5, looks=[3, 6, 9, 12])
-    made.store.sweeps.plan_seeds("study", {"": [0, 1, 2]}, 0, (3, 6, 9, 12))
-    assert [plan["looks"] for plan in made.store.sweeps.planned_seeds("study")] == [[3, 6, 9, 12]]
+    made.store.sweeps.declare("study", {"seeds": {"": [0, 1, 2]}, "looks": [3, 6, 9, 12]}, 0)
+    assert [plan["looks"] for plan in made.store.sweeps.declared("study")] == [[3, 6, 9, 12]]
     table = sweep_table(made.summary())
     notes = "\n".join(table.footnotes)
     assert "Looked at as planned before the first run: look 1 of 4 (3 of 12 seeds)." in notes
@@ -146,10 +147,10 @@ def test_declared_looks_are_kept_count_in_the_table_and_name_the_next_step(study
     assert 'Go on with: --seeds 6 --only "base" --only "unclear"' in notes
     assert body(table)["unclear"]["verdict"] == "undecided at look 1 of 4; goes on to 6 seeds"
     assert "added after looking" not in notes
-    made.store.sweeps.plan_seeds("study", {"": list(range(6))}, 9, (3, 6, 9, 12))
-    assert not made.summary().added_after_looking, "the next look's seeds were planned"
-    made.store.sweeps.plan_seeds("study", {"": list(range(13))}, 12, (3, 6, 9, 12))
-    assert made.summary().added_after_looking, "13 is more than was planned"
+    made.store.sweeps.declare("study", {"seeds": {"": list(range(6))}, "looks": [3, 6, 9, 12]}, 9)
+    assert not seeds_added_after_looking(made.summary().declared, ""), "the next look's seeds were planned"
+    made.store.sweeps.declare("study", {"seeds": {"": list(range(13))}, "looks": [3, 6, 9, 12]}, 12)
+    assert seeds_added_after_looking(made.summary().declared, ""), "13 is more than was planned"
 
 
 def test_a_look_waits_until_all_of_it_has_ended(study: Callable[..., Study]) -> None:
@@ -164,7 +165,7 @@ def test_a_look_waits_until_all_of_it_has_ended(study: Callable[..., Study]) -> 
 def planned_then(made: Study, *plans: tuple[int, int]) -> list[str]:
     """The footnotes on late seeds after plans of (seeds, runs that had finished then)."""
     for seeds, finished in plans:
-        Store(made.root).sweeps.plan_seeds("study", {"": list(range(seeds))}, finished)
+        Store(made.root).sweeps.declare("study", {"seeds": {"": list(range(seeds))}}, finished)
     return [note for note in sweep_table(made.summary()).footnotes if "added after looking" in note]
 
 
