@@ -56,6 +56,7 @@ _FIELDS = {block: type(Recipe.model_fields[block].default).model_fields for bloc
 
 UNREAD = (
     Unread("data.corrupt", ("name",), lambda data: not fact("datasets", data["name"], "files", True)),
+    Unread("data.train_images", ("name", "validation"), lambda data: _takes_all_images(data)),
     *(
         Unread(f"augment.{name}", ("crop",), lambda augment: augment["crop"] != "random-resized")
         for name in ("crop_scale", "crop_ratio")
@@ -85,6 +86,13 @@ UNREAD = (
     ),
 )
 """In this order: a key that is not read any more may switch off a later one."""
+
+
+def _takes_all_images(data: Mapping[str, Any]) -> bool:
+    """Whether ``train_images`` is as many as there are, in a data set that no folder of the user's can make larger."""
+    all_images = known_train_images(Data.model_construct(**{**data, "train_images": None}))
+    fixed = not fact("datasets", data["name"], "files", True)
+    return bool(fixed and all_images and (data["train_images"] or 0) >= all_images)
 
 
 def _both(augment: Mapping[str, Any]) -> bool:

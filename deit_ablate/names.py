@@ -68,8 +68,8 @@ KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "null": ("null", lambda value: value is None),
 }
 """What an option may be, by its function's signature (``train.registry.option_kinds``) -> in words, and its test. An
-option's kind is one of them, ``list[number]`` and the like, ``=text`` for a text of a few, several joined by ``|``, or
-``unknown``."""
+option's kind is one of them, ``list[number]`` and the like, ``list[number,number]`` for a list of that many, ``=text``
+for a text of a few, several joined by ``|``, or ``unknown``."""
 
 
 def misfit(kind: str, value: Any) -> str:
@@ -100,13 +100,18 @@ def _fits(kind: str, value: Any) -> bool:
     outer, _, inner = kind.removesuffix("]").partition("[")
     if outer not in KINDS or not KINDS[outer][1](value):
         return False
-    return outer != "list" or not any(misfit(inner or "unknown", part) for part in value)
+    if outer != "list":
+        return True
+    kinds = inner.split(",") if "," in inner else [inner or "unknown"] * len(value)
+    return len(kinds) == len(value) and not any(map(misfit, kinds, value))
 
 
 def _words(kind: str) -> str:
     outer, _, inner = kind.removesuffix("]").partition("[")
     words = kind[1:] if kind.startswith("=") else KINDS[outer][0]
-    return f"{words}, each {KINDS[inner][0]}" if inner else words
+    kinds = inner.split(",") if inner else []
+    words += f" of {len(kinds)}" if len(kinds) > 1 else ""
+    return f"{words}, each {KINDS[kinds[0]][0]}" if len({*kinds}) == 1 and kinds[0] in KINDS else words
 
 
 def _meant(text: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from deit_ablate.errors import InputError, TrainError, did_you_mean, unknown_name
 from deit_ablate.execution import worker_answers
 from deit_ablate.identity import code_of
-from deit_ablate.names import installed_timm, keep_answer, kept_answer, misfit, names
+from deit_ablate.names import fact, installed_timm, keep_answer, kept_answer, misfit, names
 from deit_ablate.recipe import Recipe, with_files
 from deit_ablate.sweep.overrides import dotted, files_named
 from deit_ablate.sweep.yaml import Node
@@ -21,6 +21,12 @@ Answers = dict[str, dict[str, Any]]
 
 
 NOUNS = {"models": "model", "optimizers": "optimizer", "distillations": "distillation type", "datasets": "data set"}
+PLACES: dict[str, tuple[str, str]] = {
+    "models": ("model", "name"),
+    "optimizers": ("optimizer", "name"),
+    "distillations": ("distill", "type"),
+    "datasets": ("data", "name"),
+}
 FEW = 12
 """Names up to which an error lists them all."""
 
@@ -40,10 +46,9 @@ class Named(NamedTuple):
 
 
 def _named(recipe: Recipe) -> Iterator[Named]:
-    yield Named("models", ("model", "name"), recipe.model.name, recipe.model.options)
-    yield Named("optimizers", ("optimizer", "name"), recipe.optimizer.name, recipe.optimizer.options)
-    yield Named("distillations", ("distill", "type"), recipe.distill.type)
-    yield Named("datasets", ("data", "name"), recipe.data.name)
+    for kind, (block, field) in PLACES.items():
+        part = getattr(recipe, block)
+        yield Named(kind, (block, field), getattr(part, field), getattr(part, "options", {}))
     for place, custom in enumerate(recipe.augment.custom):
         yield Named("augmentations", ("augment", "custom", place), custom.name, custom.options)
     if recipe.distill.teacher:
@@ -88,6 +93,24 @@ def check_names(
             raise InputError(answer["error"], where=node.locate(place), key=dotted(place), expected=expected)
         sources[named.name] = answer["sources"]
     return sources
+
+
+def check_layer_names(layer: Node, prefix: str) -> None:
+    """Refuse, in one layer by itself, names that do not exist and options that do not suit what the layer names.
+
+    Only by names.json: the worker is asked about whole recipes. Raises InputError with ``prefix`` before its key.
+    """
+    for kind, key in PLACES.items():
+        block = layer.get(key[0]) or Node({}, layer.where)
+        name, options = block.get(key[1]), block.get("options")
+        named = Named(kind, key, str(name.value) if name else "", options.plain() if options else {})
+        try:
+            if name and named.name not in names()[kind]:
+                _refuse_unknown(named, layer)
+            _check_options(named, fact(kind, named.name, "options", {"**": "unknown"}), layer)
+        except InputError as error:
+            key_there = prefix + error.key
+            raise InputError(error.problem, where=error.where, key=key_there, expected=error.expected) from None
 
 
 def _ask(unknown: list[str], questions: Mapping[str, tuple[Named, Node]], answers: Answers) -> None:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from deit_ablate import files
 from deit_ablate.errors import InputError, did_you_mean, unknown_name
-from deit_ablate.names import fact, misfit, names
+from deit_ablate.names import fact, names
 from deit_ablate.recipe import BLOCKS, RESETS, Block, Recipe, fields_of
 from deit_ablate.sweep.yaml import Node, merge, placed
 
@@ -208,19 +208,6 @@ def _without_path(block: Node) -> Node:
     if weights_path(Node({"distill": block}, block.where)) is None:
         return block
     return Node({key: child for key, child in block.items() if key != "teacher_weights"}, block.where, block.keys)
-
-
-def check_options(layer: Node, prefix: str) -> None:
-    """Refuse options of a layer by themselves: of what it names those of another kind, else text that reads as a number
-    or a truth value."""
-    for block in ("model", "optimizer"):
-        given = layer.get(block) or Node({}, layer.where)
-        name, options = given.get("name"), given.get("options")
-        kinds = fact(f"{block}s", str(name.value), "options", {}) if name else {}
-        for option, value in options.items() if options else ():
-            if expected := misfit(kinds.get(option, "unknown"), value.plain()):
-                key = f"{prefix}{block}.options.{option}"
-                raise InputError(f"got {_show(value.plain())}", where=value.where, key=key, expected=expected)
 
 
 def _check_mapping(node: Node, known: list[str], prefix: str) -> None:

@@ -10,7 +10,8 @@ from deit_ablate import shipped
 from deit_ablate.errors import Position, unknown_name
 from deit_ablate.execution import Execution
 from deit_ablate.sweep.fields import ProfileFile, SearchFile
-from deit_ablate.sweep.overrides import PROFILES, check_layer, check_options, validate
+from deit_ablate.sweep.names import check_layer_names
+from deit_ablate.sweep.overrides import PROFILES, check_layer, validate
 from deit_ablate.sweep.yaml import Node, expand_dotted, load
 
 ByProfile = dict[str, Node]
@@ -56,7 +57,7 @@ def check_by_profile(by_profile: ByProfile, rows: Sequence[str], stages: Sequenc
             whole, by_stage = split_stages(part, stages if name in rows else ())
             for layer, prefix in [(whole, ""), *((child, f"{stage}.") for stage, child in by_stage.items())]:
                 check_layer(layer, prefix=f"by_profile.{profile}.{name}.{prefix}")
-                check_options(layer, prefix=f"by_profile.{profile}.{name}.{prefix}")
+                check_layer_names(layer, prefix=f"by_profile.{profile}.{name}.{prefix}")
 
 
 def split_stages(row: Node, stages: Sequence[str]) -> tuple[Node, Mapping[str, Node]]:

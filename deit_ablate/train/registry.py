@@ -91,8 +91,14 @@ def _of_type(annotation: Any) -> Iterator[str]:
     elif inspect.isclass(origin) and issubclass(origin, Mapping):
         yield "dict"
     elif inspect.isclass(origin) and issubclass(origin, Sequence):
-        inner = {kind for each in arguments if each is not ... for kind in _of_type(each)}
-        yield f"list[{inner.pop()}]" if len(inner) == 1 and inner <= set(_KIND_OF.values()) - {"unknown"} else "list"
+        items = [_of_item(each) for each in arguments if each is not ...]
+        yield f"list[{','.join(items)}]" if items not in ([], ["unknown"]) else "list"
+
+
+def _of_item(annotation: Any) -> str:
+    """The kind of a list's items: one that is not of several and no list in turn, else ``unknown``."""
+    found = {*_of_type(annotation)}
+    return found.pop() if len(found) == 1 and found <= {*_KIND_OF.values()} else "unknown"
 
 
 class OptionError(TrainError):

@@ -134,6 +134,21 @@ BAD = {
         ":4:48",
         'by_profile.imagenet.a.optimizer.base_lr: got "abc"; expected a valid number',
     ),
+    "a name that is none for another profile": (
+        "variants: {a: {}}\nby_profile: {imagenet: {a: {model.name: deit_tinny}}}",
+        ":4:41",
+        "by_profile.imagenet.a.model.name: no model is called 'deit_tinny'; did you mean 'deit_tiny'?",
+    ),
+    "an option of another optimizer for another profile": (
+        "variants: {a: {}}\nby_profile: {imagenet: {recipe: {optimizer: {name: lamb, options: {x: 1}}}}}",
+        ":4:68",
+        "by_profile.imagenet.recipe.optimizer.options.x: lamb has no option 'x'",
+    ),
+    "betas of another length": (
+        "variants: {a: {optimizer.options: {betas: [0.9]}}}",
+        ":3:43",
+        "optimizer.options.betas: got [0.9]; expected a list of 2, each a number",
+    ),
     "a wrong option under another profile": (
         "variants: {a: {}}\nby_profile: {imagenet: {a: {optimizer: {name: lion, options: {caution: 3}}}}}",
         ":4:72",
@@ -190,7 +205,7 @@ BAD = {
     "a number in quotes": (
         'variants: {a: {optimizer.options: {betas: [0.9, "0.999"]}}}',
         ":3:43",
-        "expected a list, each a number (write it without quotes)",
+        "expected a list of 2, each a number (write it without quotes)",
     ),
     "a truth value for a number": ("variants: {a: {optimizer.options.eps: true}}", ":3:39", "expected a number"),
     "a fraction for a whole number": ("variants: {a: {model.options.depth: 2.5}}", ":3:37", "expected a whole number"),

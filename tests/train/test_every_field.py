@@ -217,6 +217,7 @@ ROWS = [
     Row("data.eval_crop", 0.5, "scored"),
     Row("data.validation", 0.2, "splits order"),
     Row("data.train_images", 112, "splits order rates"),
+    Row("data.train_images", 5000, "", {"data": {"train_images": None}}),
     Row("model.name", "small_convnet", "model forward", {"model": {"options": {}}}),
     Row("model.options", {"patch_size": 4, "embed_dim": 16, "depth": 2, "num_heads": 2}, "model forward"),
     Row("model.options", {"width": 8}, "model forward", CONVNET),
