@@ -34,7 +34,15 @@ def seed_generators(value: int, device: torch.device | None = None) -> None:
     np.random.seed(value & 0xFFFFFFFF)
     torch.default_generator.manual_seed(value)  # torch.manual_seed also visits all devices, at 50 times the cost
     if device is not None and device.type == "cuda":
-        torch.cuda.manual_seed(value)
+        torch_generator(device).manual_seed(value)
+
+
+def torch_generator(device: torch.device) -> torch.Generator:
+    """The one that layers on this device draw from."""
+    if device.type != "cuda":
+        return torch.default_generator
+    torch.cuda.init()
+    return torch.cuda.default_generators[torch.cuda.current_device() if device.index is None else device.index]
 
 
 def generator(value: int) -> np.random.RandomState:
@@ -52,8 +60,7 @@ class ModelDraws:
 
     def __init__(self, model: nn.Module, seed: int, device: torch.device, apart: bool = True) -> None:
         self.seed, self.device = seed, device
-        cuda = device.type == "cuda"
-        self.generator = torch.cuda.default_generators[torch.cuda.current_device()] if cuda else torch.default_generator
+        self.generator = torch_generator(device)
         self.position: tuple[int, ...] = ()
         self.calls: Counter[str] = Counter()
         self.backward = False
