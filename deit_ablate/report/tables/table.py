@@ -227,6 +227,8 @@ def _after_looking(summary: Summary) -> list[str]:
         notes.append(f"Changed with results at hand: {_listed(changed, '; ')}.")
     if summary.looks is not None:
         notes.append(f"Looked at as planned before the first run: {summary.looks.words}.")
+        if summary.looks.look > 1 or summary.looks.stopped:
+            notes.append("The ± of a difference knows nothing of looking: after several looks it covers 92 to 96%.")
         notes += [f"{note[0].upper()}{note[1:]}." for note in summary.looks.notes]
         if summary.looks.going_on:
             only = " ".join(f'--only "{name}"' for name in (summary.plan["baseline"], *summary.looks.going_on))
