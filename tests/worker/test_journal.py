@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from support import INTERRUPTED, result
+from PIL import Image
+from support import INTERRUPTED, Command, result
 
 from deit_ablate.launch.jobs import Report
 from deit_ablate.store import Store
@@ -27,3 +28,62 @@ def test_damaged_checkpoints_and_torn_lines_are_survived(
         assert "passed over" in log
         assert "ckpt.pt" in log
     assert result(store, run) == undisturbed["result"]
+
+
+FOLDER = """
+seeds: 1
+recipe:
+  data: {name: imagefolder, id: pets, resolution: 16, eval_crop: 1.0, validation: 0.2}
+  model: {name: deit, options: {patch_size: 8, embed_dim: 16, depth: 1, num_heads: 2, mlp_ratio: 2}}
+  augment: {crop: none, auto_augment: null, color_jitter: 0, erasing: 0, repeats: 1}
+  optimizer: {base_lr: 0.02}
+  schedule: {epochs: 1, batch_size: 4, warmup_epochs: 0}
+variants: {a: {}}
+"""
+
+
+def test_finished_runs_pin_the_data_and_nothing_else_does(command: Command) -> None:
+    for part in ("train", "val"):
+        for red, label in enumerate(("cat", "dog", ".ipynb_checkpoints")):
+            (command.folder / "pets" / part / label).mkdir(parents=True)
+            for number in range(5):
+                Image.new("RGB", (16, 16), (200 * red, number, 0)).save(
+                    command.folder / "pets" / part / label / f"{number}.bmp"
+                )
+    (command.folder / "pets.yaml").write_text(FOLDER)
+    store = Store(command.folder / "results")
+    store.pin_data("pets", {"fingerprint": "f" * 64})  # of a run that failed, in an earlier version
+    arguments = ("pets.yaml", "--data-dir", "pets", "--device", "cpu")
+    command("run", *arguments)
+    (run,) = store.runs()
+    pin, outcome = store.data_facts("pets"), store.outcome(run)
+    assert pin
+    assert outcome
+    assert (pin["fingerprint"], pin["fingerprint_of"]) == (outcome["data"]["fingerprint"], "content")
+    assert "2 hidden files or folders, 0 files" in command("logs", run).stdout
+    assert "ignored_hidden: 2" in command("show", run).stdout
+
+    picture = command.folder / "pets" / "val" / "dog" / "3.bmp"
+    whole = picture.read_bytes()
+    picture.write_bytes(whole[:-1] + b"\7")  # of the same size
+    failed = command("run", *arguments, "--seeds", "2", code=1).stdout
+    assert "failed (bad-data)" in failed
+    assert "another data.id, restore the files, or `deit-ablate forget` those runs" in failed
+    picture.write_bytes(whole)
+    command("retry", *arguments)
+    assert store.data_facts("pets") == pin
+
+    picture.write_bytes(whole[:-1] + b"\7")
+    for each in store.runs():
+        command("forget", each, "--yes")
+    command("run", *arguments)
+    assert (store.data_facts("pets") or {})["fingerprint"] != pin["fingerprint"], "what is forgotten pins nothing"
+
+    picture.write_bytes(whole)
+    (run,) = store.runs()
+    command("forget", run, "--yes")
+    store.unpin_data("pets")
+    store.pin_data("pets", {"fingerprint": pin["listing"]})  # as earlier versions did
+    command("run", *arguments)
+    assert (store.data_facts("pets") or {})["fingerprint"] == pin["listing"]
+    assert (store.outcome(run) or {})["data"]["fingerprint"] == pin["listing"]
