@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 from support import INTERRUPTED, Command, result
 
+from deit_ablate.execution import Execution
+from deit_ablate.identity import run_id
 from deit_ablate.launch.jobs import Report
+from deit_ablate.recipe import Recipe
 from deit_ablate.store import Store
+from deit_ablate.train import checkpoint as checkpoints
+from deit_ablate.worker.journal import FileJournal
+from deit_ablate.worker.run import Task
 
 
 def test_damaged_checkpoints_and_torn_lines_are_survived(
@@ -87,3 +94,20 @@ def test_finished_runs_pin_the_data_and_nothing_else_does(command: Command) -> N
     command("run", *arguments)
     assert (store.data_facts("pets") or {})["fingerprint"] == pin["listing"]
     assert (store.outcome(run) or {})["data"]["fingerprint"] == pin["listing"]
+
+
+def test_a_retry_starts_anew_where_the_checkpoint_is_of_other_data(store: Store, tmp_path: Path, capsys: Any) -> None:
+    recipe = Recipe.model_validate({"data": {"name": "imagefolder", "id": "pets"}})
+    values = recipe.model_dump(mode="json")
+    run = run_id(values, {})
+    store.register(run, values, {}, {})
+    first = store.claim(run)
+    checkpoints.save(first.checkpoint, {"data": "old", "step": 3, "history": []})
+    first.close("bad-data", "a picture is damaged")
+    for retry, step in ((False, 3), (True, None)):
+        attempt = store.claim(run, retry=retry)
+        journal = FileJournal(Task(store, run, Execution()), recipe, attempt)
+        journal.data({"fingerprint": "new"})
+        assert (journal.resume() or {}).get("step") == step, "unasked, the trainer refuses it"
+        attempt.close("bad-data")
+    assert "passed over: the checkpoint is of other data than these" in capsys.readouterr().out
