@@ -6,10 +6,12 @@ import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 
 from deit_ablate.errors import DataError
+from deit_ablate.files import sha256
 from deit_ablate.train.data.images import LISTERS, Array, FileImages, Images, Part, Undecodable
 from deit_ablate.train.streams import generator, stream
 
@@ -52,9 +54,9 @@ def content_sha256(parts: Sequence[Part]) -> tuple[str, str]:
 
 
 def _file_sha256(path: bytes, size: int, ends: bool) -> bytes:
+    if not ends or size <= 2 * END:
+        return sha256(Path(os.fsdecode(path))).encode()
     with open(path, "rb") as file:
-        if not ends or size <= 2 * END:
-            return hashlib.file_digest(file, "sha256").hexdigest().encode()
         digest = hashlib.sha256(file.read(END))
         file.seek(size - END)
         digest.update(file.read(END))
