@@ -175,7 +175,7 @@ def show(
         how = f"{ended.get('class', 'under way')} {ended.get('message', '')}".rstrip()
         lines.append(f"  {attempt['number']}: {place}: {how}")
     for part in ("metrics", "data", "cost", "provenance"):
-        if part in outcome:
+        if outcome.get(part):  # imported records may have no data's facts
             lines += ["", f"{part}:"]
             lines += [
                 f"  {key}: {console.show_value(value)}" for key, value in flatten(outcome[part]) if key != "git.diff"
