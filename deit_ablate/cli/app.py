@@ -76,7 +76,9 @@ def _spelled_out(arguments: list[str]) -> list[str]:
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    print(f"warning: {message}", file=sys.stderr)
+    from deit_ablate.cli.console import plain
+
+    print(f"warning: {plain(str(message))}", file=sys.stderr)
 
 
 class App(typer.Typer):
@@ -93,12 +95,16 @@ class App(typer.Typer):
             print(f"error: {plain(str(error))}", file=sys.stderr)
             raise SystemExit(2) from None
         except StoreGone as error:
-            print(f"error: {error}", file=sys.stderr)
+            from deit_ablate.cli.console import plain
+
+            print(f"error: {plain(str(error))}", file=sys.stderr)
             raise SystemExit(1) from None
         except BrokenPipeError:
             raise SystemExit(141) from None
         except OSError as error:
-            print(f"error: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
+            from deit_ablate.cli.console import plain
+
+            print(plain(f"error: {error.filename or ''}: {error.strerror or error}"), file=sys.stderr)
             raise SystemExit(1 if error.errno in (errno.ENOSPC, errno.EDQUOT) else 2) from None
 
 

@@ -19,12 +19,14 @@ from deit_ablate.store.attempt import failure
 from deit_ablate.sweep.plan import Run
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+_UNSEEN = re.compile(r"[\u00ad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
+"""What turns text around, or hides in it; not the joiners, which scripts and emoji need."""
 PLAIN_EVERY = 30.0
 
 
 def plain(text: str) -> str:
-    """Text without terminal control characters."""
-    return _CONTROL.sub("", text)
+    """Text without terminal control characters, and with a mark where it would be turned around or hide something."""
+    return _UNSEEN.sub("\N{REPLACEMENT CHARACTER}", _CONTROL.sub("", text))
 
 
 def duration(seconds: float | None) -> str:

@@ -13,9 +13,11 @@ from deit_ablate.store import Store
 def test_a_hostile_log_cannot_drive_the_terminal(command: Command, alone: tuple[Store, str]) -> None:
     store, run = alone
     attempt = store.claim(run)
-    attempt.log.write_bytes(b"\x1b]0;owned\x07\x1b[2Jred\x9b31m\nnext \xff line\n")
+    turned = "abc\u202edcba\u2066 \u200bé \U0001f468\u200d\U0001f469\n".encode()
+    attempt.log.write_bytes(b"\x1b]0;owned\x07\x1b[2Jred\x9b31m\nnext \xff line\n" + turned)
     attempt.close("crash")
     out = command("logs", run).stdout
+    assert "abc\ufffddcba\ufffd \ufffdé \U0001f468\u200d\U0001f469" in out
     assert not any(ord(character) < 32 and character != "\n" for character in out)
     assert "next" in out
 
