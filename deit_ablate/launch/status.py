@@ -181,7 +181,7 @@ def why_missing(store: Store, plan: Plan, missing: Collection[str]) -> dict[str,
     found: dict[str, list[str]] = {}
     for cell in plan.cells:
         earlier = before.get((cell.variant, cell.seed, cell.stage))
-        if cell.run in missing and earlier not in (None, cell.run) and store.outcome(str(earlier)) is not None:
+        if cell.run in missing and earlier not in (None, cell.run) and store.result(str(earlier)) is not None:
             for reason in _reasons(store, plan.runs, cell.run, str(earlier)):
                 if cell.run not in found.setdefault(reason, []):
                     found[reason].append(cell.run)
@@ -190,7 +190,7 @@ def why_missing(store: Store, plan: Plan, missing: Collection[str]) -> dict[str,
 
 def _reasons(store: Store, runs: Mapping[str, Run], run: str, earlier: str) -> list[str]:
     """Empty where the recipes differ in anything else, which the sweep file says."""
-    now, stored = runs[run], store.recipe(earlier)
+    now, stored = runs[run], store.sound_recipe(earlier)
     if stored is None or stored["parents"].keys() != now.parents.keys():
         return []
     changed = difference(now.recipe, stored["recipe"])

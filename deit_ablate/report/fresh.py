@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Mapping
 from typing import Any
@@ -25,12 +26,11 @@ def made_from(store: Store, sweep: str) -> dict[str, Any] | None:
     """
     plan = store.sweeps.plan(sweep) or {}
     parents = status.parents_first(plan)
-    outcomes: dict[str, str | None] = {}
+    outcomes: dict[str, str | None] = dict.fromkeys(parents)
     for run in parents:
-        try:
-            outcomes[run] = _hash((store.run(run) / "outcome.json").read_bytes())
-        except OSError:
-            outcomes[run] = None
+        with contextlib.suppress(Damaged):  # which its state says
+            content = files.read_regular(store.run(run) / "outcome.json")
+            outcomes[run] = None if content is None else _hash(content)
     if None in outcomes.values():
         states = status.states(store, parents, sweep)
         if any(state.name == "running" for state in states.values()):

@@ -67,7 +67,7 @@ def keep(store: Store, sweep: str, folder: Path) -> int:
                 if outcome is None:
                     continue
                 entry = zipfile.ZipInfo(f"{run}.npz", (1980, 1, 1, 0, 0, 0))
-                archive.writestr(entry, attempt.arrays.read_bytes())
+                archive.writestr(entry, _content(attempt.arrays, files.MOST_ARRAYS))
         os.replace(temporary, folder / "arrays.zip")
     kept = {**plan, "source": Path(plan["source"]).name}
     for name, lines in (("records.jsonl", records), ("curves.jsonl", curves)):
@@ -77,9 +77,16 @@ def keep(store: Store, sweep: str, folder: Path) -> int:
     shown = (path for pattern in patterns for path in store.sweeps.folder(sweep).glob(pattern))
     for path in shown:
         target = folder / path.relative_to(store.sweeps.folder(sweep))
-        files.replace(files.make_folder(target.parent) / target.name, path.read_bytes())
+        files.replace(files.make_folder(target.parent) / target.name, _content(path))
     write_manifest(folder)
     return len(records)
+
+
+def _content(path: Path, most: int = files.MOST_BYTES) -> bytes:
+    """What is copied into an archive. Raises Damaged, also where it is missing."""
+    if (content := files.read_regular(path, most)) is None:
+        raise Damaged(path, "missing")
+    return content
 
 
 def write_manifest(folder: Path) -> None:

@@ -27,6 +27,10 @@ Amount = Annotated[float, Field(ge=0, le=1e15, allow_inf_nan=False)]
 RunId = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 
 
+LEAST = {"images": 0, "classes": 1}
+"""Scores that are counts, with the least that they may be."""
+
+
 def _sound_scores(scores: dict[str, Any]) -> dict[str, Any]:
     """A loss may be any number, for that is how a run diverges; a share of images may not."""
     for name, value in scores.items():
@@ -37,8 +41,8 @@ def _sound_scores(scores: dict[str, Any]) -> dict[str, Any]:
             raise ValueError(f"{name} is no number of this kind")
         if name.startswith("top") and not 0 <= value <= 100:
             raise ValueError(f"{name} is no percentage")
-        if name == "images" and not (whole and value >= 0):
-            raise ValueError("images is no count")
+        if name in LEAST and not (whole and value >= LEAST[name]):
+            raise ValueError(f"{name} is no count")
     return scores
 
 
@@ -247,6 +251,7 @@ class Plan(File):
     kind: str
     margin: Amount | None = None
     looks: list[Number] | None = None
+    baseline_looks: list[Number] | None = None
     baseline: str | None = None
     stages: Annotated[list[Stage], Field(min_length=1)]
     variants: list[Row]

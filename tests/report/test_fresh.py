@@ -59,3 +59,14 @@ def test_a_page_of_what_was_imported_is_written_anew(
     assert page not in command("report", "--all").stdout, "nothing has changed"
     command("import", "older")
     assert page in command("report", "--all").stdout
+
+
+def test_a_damaged_record_is_no_obstacle(command: Command, sweep: Callable[..., Path], store: Store) -> None:
+    sweep(ROWS)
+    command("run", "tiny.yaml")
+    run = store.run(sorted(store.runs())[0]) / "outcome.json"
+    run.unlink()
+    os.mkfifo(run)  # to open it would be to wait for ever
+    found = made_from(store, "tiny")
+    assert found is not None
+    assert found["outcomes"][run.parent.name].startswith("damaged (outcome.json)")

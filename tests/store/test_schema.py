@@ -392,6 +392,7 @@ def _anothers(name: str) -> Callable[[Store, str], Any]:
         (_changed(metrics__test__top1=100.5), "top1 is no percentage"),
         (_changed(metrics__test__top1_class=float("nan")), "top1_class is no percentage"),
         (_changed(metrics__test__images=-1), "images is no count"),
+        (_changed(metrics__test__classes=0), "classes is no count"),
         (_changed(cost__train_seconds=float("inf")), "cost.train_seconds: "),
         (_changed(cost__parameters=10**30), "cost.parameters: "),
     ],
