@@ -75,36 +75,30 @@ def _spelled_out(arguments: list[str]) -> list[str]:
     return result
 
 
-def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+def _say(kind: str, what: object) -> None:
     from deit_ablate.cli.console import plain
 
-    print(f"warning: {plain(str(message))}", file=sys.stderr)
+    print(plain(f"{kind}: {what}"), file=sys.stderr)
 
 
 class App(typer.Typer):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         from deit_ablate.errors import InputError, StoreGone, print_anything
 
-        warnings.showwarning = _show_warning
+        warnings.showwarning = lambda message, *_, **__: _say("warning", message)
         print_anything()
         try:
             return super().__call__(*args, **{"prog_name": "deit-ablate", "args": _spelled_out(sys.argv[1:]), **kwargs})
         except InputError as error:
-            from deit_ablate.cli.console import plain
-
-            print(f"error: {plain(str(error))}", file=sys.stderr)
+            _say("error", error)
             raise SystemExit(2) from None
         except StoreGone as error:
-            from deit_ablate.cli.console import plain
-
-            print(f"error: {plain(str(error))}", file=sys.stderr)
+            _say("error", error)
             raise SystemExit(1) from None
         except BrokenPipeError:
             raise SystemExit(141) from None
         except OSError as error:
-            from deit_ablate.cli.console import plain
-
-            print(plain(f"error: {error.filename or ''}: {error.strerror or error}"), file=sys.stderr)
+            _say("error", f"{error.filename or ''}: {error.strerror or error}")
             raise SystemExit(1 if error.errno in (errno.ENOSPC, errno.EDQUOT) else 2) from None
 
 

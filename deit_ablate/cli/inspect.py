@@ -63,7 +63,7 @@ def status(
         if states[run].name == "running":
             more = console.glance(store, run, (store.recipe(run) or {})["recipe"]["schedule"]["epochs"])
         elif states[run].name == "done":
-            more = console.score(store.result(run))
+            more = console.score(store.outcome(run))  # whose recipe was checked with its state
         table.append((label, run, str(states[run]), more))
     print("\n".join(console.columns(table)))
     print(console.counts(states))

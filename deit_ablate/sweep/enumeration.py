@@ -75,11 +75,9 @@ class Enumeration:
         sweep, baseline = self._sweep, self._sweep.baseline
         if not baseline or sweep.search is not None:
             return Comparison()
-        lineages = Lineages(
-            [(cell.variant, cell.seed, cell.stage, cell.run) for cell in self.cells()],
-            {run.id: run.above for run in self.runs.values()},
-            sweep.final.name,
-        )
+        stage = sweep.final.name
+        cells = [(name, seed, stage, run.id) for name, made in self._made.items() for seed, run in made[stage].items()]
+        lineages = Lineages(cells, {run.id: run.above for run in self.runs.values()}, stage)
         others = [variant.name for variant in sweep.variants if variant.name != baseline]
         paired = tuple(name for name in others if lineages.paired(name, baseline))
         same = (baseline, *(name for name in paired if lineages.same(name, baseline)))
