@@ -1,7 +1,8 @@
-"""Augmentation per image: timm's and torchvision's operations and custom ones, each seeded from a stream of its own.
+"""Augmentation per image: timm's and torchvision's operations and custom ones, each with a stream of its own.
 
 To add one, write a function of its field's value, the recipe and the data set that returns the operation, and give it
-an entry in ``AUGMENTATIONS`` (on PIL images, in order) or ``TENSOR_AUGMENTATIONS`` (in place, on normalised tensors)::
+an entry in ``AUGMENTATIONS`` (on PIL images, in order) or ``TENSOR_AUGMENTATIONS`` (in place, on normalised images, of
+which there are many at once: ``batched.Together``)::
 
     "noise": Augmentation(noise, AddedField("Standard deviation of noise, in grey levels.", type="NonNegative")),
 
@@ -14,7 +15,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,16 +23,18 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 from timm.data.auto_augment import auto_augment_transform, rand_augment_transform
-from timm.data.random_erasing import RandomErasing
 from timm.data.transforms import RandomResizedCropAndInterpolation
 from torch import Tensor
 from torchvision import transforms
 
 from deit_ablate.errors import TrainError
 from deit_ablate.recipe import AddedField, Recipe, switches
+from deit_ablate.train import batched
+from deit_ablate.train.batched import Together
+from deit_ablate.train.data.images import Array
 from deit_ablate.train.data.sets import Dataset
 from deit_ablate.train.registry import check_options, load, option_kinds
-from deit_ablate.train.streams import generator, seed_generators, stream
+from deit_ablate.train.streams import Draws, generator, seed_generators, stream
 
 Operation = Callable[[Any], Any]
 
@@ -45,8 +48,19 @@ def crop(kind: str, recipe: Recipe, dataset: Dataset) -> Operation:
         )
     if kind == "none":
         return _resize(side)
-    padded = transforms.RandomCrop(side, padding=max(1, side // 8))
-    return transforms.Compose([_resize(side), padded])
+    return transforms.Compose([_resize(side), transforms.RandomCrop(side, padding=_padding(side))])
+
+
+def crop_together(kind: str, recipe: Recipe, dataset: Dataset) -> Together:
+    """The same, of pictures in memory."""
+    augment, side = recipe.augment, recipe.data.resolution
+    if kind == "random-resized":
+        return batched.crop_resized(side, augment.crop_scale, augment.crop_ratio)
+    return batched.resize(side) if kind == "none" else batched.crop_padded(side, _padding(side))
+
+
+def _padding(side: int) -> int:
+    return max(1, side // 8)
 
 
 def flip(probability: float, recipe: Recipe, dataset: Dataset) -> Operation:
@@ -78,34 +92,44 @@ def jitter(strength: float, recipe: Recipe, dataset: Dataset) -> Operation | Non
     return None if recipe.augment.auto_augment is not None else transforms.ColorJitter(strength, strength, strength)
 
 
-def erasing(probability: float, recipe: Recipe, dataset: Dataset) -> Operation:
-    """Random erasing: one box of normal noise, in place on a normalised (C, H, W) tensor."""
-    operation: Operation = RandomErasing(probability, mode="pixel", max_count=1, device="cpu")
-    return operation
+def erasing(probability: float, recipe: Recipe, dataset: Dataset) -> Together:
+    """Random erasing: one box of normal noise."""
+    return batched.erase(probability)
 
 
 @dataclass(frozen=True)
 class Augmentation:
     """``build(value, recipe, dataset)`` gives the operation, or None where another field switches it off. ``field`` is
-    the one of ``augment`` whose value that is: a field of ``recipe.Augment``, or one that comes with the entry."""
+    the one of ``augment`` whose value that is: a field of ``recipe.Augment``, or one that comes with the entry.
 
-    build: Callable[[Any, Recipe, Dataset], Operation | None]
+    ``together``, likewise, gives what does the same for many pictures in memory at once; without it, or where it gives
+    None, these too go through ``build``'s operation one by one.
+    """
+
+    build: Callable[[Any, Recipe, Dataset], Any]
     field: str | AddedField
+    together: Callable[[Any, Recipe, Dataset], Together | None] = lambda value, recipe, dataset: None
 
 
 AUGMENTATIONS: dict[str, Augmentation] = {
-    "crop": Augmentation(crop, "crop"),
-    "flip": Augmentation(flip, "hflip"),
-    "policy": Augmentation(policy, "auto_augment"),
-    "jitter": Augmentation(jitter, "color_jitter"),
+    "crop": Augmentation(crop, "crop", crop_together),
+    "flip": Augmentation(flip, "hflip", lambda value, recipe, dataset: batched.flip(value)),
+    "policy": Augmentation(
+        policy,
+        "auto_augment",
+        lambda value, recipe, dataset: batched.policy(policy(value, recipe, dataset), recipe.data.resolution),
+    ),
+    "jitter": Augmentation(jitter, "color_jitter", lambda value, recipe, dataset: batched.jitter(value)),
 }
 TENSOR_AUGMENTATIONS: dict[str, Augmentation] = {
     "erasing": Augmentation(erasing, "erasing"),
 }
 
 
-def operations(registry: Mapping[str, Augmentation], recipe: Recipe, dataset: Dataset) -> dict[str, Operation]:
-    """The registry's operations that the recipe has on, in the registry's order."""
+def operations(
+    registry: Mapping[str, Augmentation], recipe: Recipe, dataset: Dataset
+) -> dict[str, tuple[Any, Together | None]]:
+    """The registry's operations that the recipe has on, in the registry's order: of one picture, and of many."""
     found = {}
     for name, entry in registry.items():
         if isinstance(entry.field, AddedField):
@@ -113,7 +137,7 @@ def operations(registry: Mapping[str, Augmentation], recipe: Recipe, dataset: Da
         else:
             value, off = getattr(recipe.augment, entry.field), switches().get(f"augment.{entry.field}", ...)
         if value != off and (operation := entry.build(value, recipe, dataset)) is not None:
-            found[name] = operation
+            found[name] = (operation, entry.together(value, recipe, dataset))
     return found
 
 
@@ -187,45 +211,70 @@ class Augmenter:
         self.tensor_operations = operations(TENSOR_AUGMENTATIONS, recipe, dataset)
         self.custom_on_tensors = {name: each for name, each in custom.items() if each.takes == "tensor"}
 
-    def __call__(self, pictures: Sequence[Image.Image], views: Sequence[tuple[int, int, int]]) -> Tensor:
-        """Pictures, each with its (epoch, index, repeat), to normalised images: (B, C, H, W) float32."""
-        arrays = []
-        for picture, view in zip(pictures, views, strict=True):
-            for name, operation in self.operations.items():
-                self._seed(name, view)
-                picture = operation(picture)
-            if self.custom:
-                picture = picture.copy()  # they may draw on it, and the repeats of an image share one picture
-            for name, custom in self.custom.items():
-                picture = custom(picture, generator(self._seed(name, view)))
-            arrays.append(np.asarray(picture))
-        images = self.normalise(arrays)
-        for name, operation in self.tensor_operations.items():
-            for image, view in zip(images, views, strict=True):
-                self._seed(name, view)
-                operation(image)
+    def __call__(self, pictures: Sequence[Image.Image] | Tensor, views: Sequence[Sequence[int]] | Array) -> Tensor:
+        """Pictures (decoded files, or uint8 (B, C, H, W) of pictures in memory), each with its (epoch, index, repeat)
+        of ``views``, to normalised images: (B, C, H, W) float32. The two kinds of pictures have draws of their own."""
+        positions = torch.as_tensor(np.asarray(views, dtype=np.int64))
+        for name, (operation, together) in self.operations.items():
+            if together and isinstance(pictures, Tensor):
+                pictures = together(pictures, self._draws(name, positions))
+            else:
+                pictures = [operation(picture) for picture in self._seeded(name, to_pictures(pictures), views)]
+        if self.custom:  # they may draw on it, and the repeats of an image share one picture
+            pictures = [picture.copy() for picture in to_pictures(pictures)]
+        for name, custom in self.custom.items():
+            pictures = [
+                custom(picture, generator(self._seed(name, view)))
+                for picture, view in zip(to_pictures(pictures), views, strict=True)
+            ]
+        images = self.normalise(pictures if isinstance(pictures, Tensor) else to_pixels(map(np.asarray, pictures)))
+        for name, (operation, _) in self.tensor_operations.items():
+            images = operation(images, self._draws(name, positions))
         for name, custom in self.custom_on_tensors.items():
             for place, view in enumerate(views):
                 images[place] = custom(images[place], generator(self._seed(name, view)))
         return images
 
-    def _seed(self, name: str, view: tuple[int, int, int]) -> int:
+    def _seeded(
+        self, name: str, pictures: Sequence[Image.Image], views: Sequence[Sequence[int]] | Array
+    ) -> Iterator[Image.Image]:
+        """The pictures one by one, with the global generators seeded for each."""
+        for picture, view in zip(pictures, views, strict=True):
+            self._seed(name, view)
+            yield picture
+
+    def _draws(self, name: str, positions: Tensor) -> Draws:
+        return Draws(self.seed, f"augment/{name}", positions)
+
+    def _seed(self, name: str, view: Sequence[int]) -> int:
         seed = stream(self.seed, f"augment/{name}", *view)
         seed_generators(seed)
         return seed
 
 
+def to_pixels(arrays: Iterable[Array]) -> Tensor:
+    """Pictures uint8, each (H, W) or (H, W, C) and all of one size, as (B, C, H, W)."""
+    given = torch.from_numpy(arrays if isinstance(arrays, np.ndarray) else np.stack(list(arrays)))
+    return given.unsqueeze(1) if given.ndim == 3 else given.permute(0, 3, 1, 2)
+
+
+def to_pictures(pixels: Tensor | Sequence[Image.Image]) -> Sequence[Image.Image]:
+    """The other way."""
+    if not isinstance(pixels, Tensor):
+        return pixels
+    arrays = pixels[:, 0] if pixels.shape[1] == 1 else pixels.permute(0, 2, 3, 1)
+    return [Image.fromarray(each) for each in arrays.contiguous().numpy()]
+
+
 class Normalise:
-    """uint8 pictures (H, W) or (H, W, C), all of one size, to (B, C, H, W) float32 of mean 0 and deviation 1."""
+    """Pixels uint8 (B, C, H, W) to float32 of mean 0 and deviation 1."""
 
     def __init__(self, dataset: Dataset) -> None:
         self.mean = torch.tensor(dataset.mean).mul(255).view(1, -1, 1, 1)
         self.factor = torch.tensor(dataset.std).mul(255).reciprocal().view(1, -1, 1, 1)
 
-    def __call__(self, arrays: Sequence[np.ndarray[Any, Any]]) -> Tensor:
-        batch = torch.from_numpy(np.stack(arrays))
-        batch = batch.unsqueeze(1) if batch.ndim == 3 else batch.permute(0, 3, 1, 2)
-        return batch.to(torch.float32, memory_format=torch.contiguous_format).sub_(self.mean).mul_(self.factor)
+    def __call__(self, pixels: Tensor) -> Tensor:
+        return pixels.to(torch.float32, memory_format=torch.contiguous_format).sub_(self.mean).mul_(self.factor)
 
 
 def evaluation(recipe: Recipe) -> Operation:

@@ -7,7 +7,9 @@ mix/<op>, model/<layer>, init): switching one off leaves the draws of the others
 
 from __future__ import annotations
 
+import copy
 import hashlib
+import math
 import random
 from collections import Counter
 from collections.abc import Iterator
@@ -48,6 +50,61 @@ def torch_generator(device: torch.device) -> torch.Generator:
 def generator(value: int) -> np.random.RandomState:
     """An independent generator. RandomState because numpy guarantees its stream across versions."""
     return np.random.RandomState([value & 0xFFFFFFFF, value >> 32])
+
+
+GOLDEN = 0x9E3779B97F4A7C15
+"""2**64 over the golden ratio: what SplitMix64 adds from one number to the next."""
+
+
+def _signed(value: int) -> int:
+    return value - 2**64 if value >= 2**63 else value
+
+
+def _mixed(words: Tensor) -> Tensor:
+    """SplitMix64's finaliser (Steele, Lea and Flood, OOPSLA 2014), on int64 whose bits are taken for unsigned ones."""
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        words = (words ^ ((words >> shift) & ((1 << (64 - shift)) - 1))) * _signed(factor)
+    return words ^ ((words >> 31) & ((1 << 33) - 1))
+
+
+class Draws:
+    """Random numbers for many views at once, each a function of seed, purpose, its own position and its place alone.
+
+    A counter-based generator (Salmon et al., SC 2011): no state, so that no draw depends on what was drawn before, or
+    on which views are drawn for together. ``positions`` is (B, P) int64.
+    """
+
+    def __init__(self, seed: int, purpose: str, positions: Tensor) -> None:
+        state = torch.full((len(positions),), _signed(stream(seed, purpose)), device=positions.device)
+        for column in positions.unbind(1):
+            state = _mixed(state + (column + 1) * _signed(GOLDEN))
+        self.state = state
+
+    def uniform(self, *shape: int) -> Tensor:
+        """(B, *shape) float64 in [0, 1); the first of them, whatever the shape."""
+        places = torch.arange(1, math.prod(shape) + 1, device=self.state.device)
+        bits = _mixed(self.state[:, None] + places * _signed(GOLDEN)) >> 11
+        return ((bits & (2**53 - 1)).double() * 2**-53).view(len(self.state), *shape)
+
+    def normal(self, *shape: int) -> Tensor:
+        """(B, *shape) float64 of mean 0 and deviation 1 (Box and Muller, 1958)."""
+        count = math.prod(shape)
+        radius, angle = self.uniform(2, (count + 1) // 2).unbind(1)
+        radius, angle = (-2 * torch.log1p(-radius)).sqrt(), 2 * math.pi * angle
+        pairs = torch.cat((radius * angle.cos(), radius * angle.sin()), dim=1)
+        return pairs[:, :count].view(len(self.state), *shape)
+
+    def of(self, rows: Tensor) -> Draws:
+        """The draws of some of the views: their numbers, or a mask."""
+        some = copy.copy(self)
+        some.state = self.state[rows]
+        return some
+
+    def apart(self, purpose: str) -> Draws:
+        """Other draws for the same views."""
+        other = copy.copy(self)
+        other.state = _mixed(self.state ^ _signed(stream(0, purpose)))
+        return other
 
 
 class ModelDraws:

@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 import torch
+from scipy import stats
 from timm.layers import DropPath, PatchDropout
 from timm.models import VisionTransformer
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from deit_ablate.errors import TrainError
-from deit_ablate.train.streams import ModelDraws, stream
+from deit_ablate.train.streams import Draws, ModelDraws, stream
 
 
 def test_streams_differ_by_every_argument_and_are_fixed() -> None:
@@ -151,3 +152,39 @@ def test_layers_do_what_they_did() -> None:
     before = torch.get_rng_state()
     assert torch.equal(model.eval().pos_drop(ones), ones)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+# -- numbers for many views at once ---------------------------------------------------------------------------------
+
+
+def test_numbers_are_a_function_of_the_view_alone() -> None:
+    positions = torch.tensor([[0, 3, 0], [0, 3, 1], [1, 3, 0], [0, 4, 0]])
+    draws = Draws(7, "augment/flip", positions)
+    numbers = draws.uniform(5)
+    assert torch.equal(Draws(7, "augment/flip", positions[2:3]).uniform(5), numbers[2:3])
+    assert torch.equal(draws.of(torch.tensor([3, 1])).uniform(5), numbers[[3, 1]])
+    assert torch.equal(draws.uniform(3), numbers[:, :3]), "more numbers leave the first ones as they are"
+    others = [Draws(8, "augment/flip", positions), Draws(7, "augment/crop", positions), draws.apart("box")]
+    every = torch.cat([numbers, *(each.uniform(5) for each in others)])
+    assert len(every.flatten().unique()) == every.numel()
+
+
+def test_numbers_are_uniform_normal_and_independent() -> None:
+    positions = torch.cartesian_prod(torch.arange(4), torch.arange(5000), torch.arange(3))
+    draws = Draws(0, "augment/erasing", positions)
+    uniform, normal = draws.uniform(6), draws.normal(2, 3)
+    for column in range(6):
+        assert stats.kstest(uniform[:, column].numpy(), "uniform").pvalue > 0.001
+        assert stats.kstest(normal.flatten(1)[:, column].numpy(), "norm").pvalue > 0.001
+    neighbours = torch.cat([uniform[:-1], uniform[1:], Draws(1, "augment/erasing", positions).uniform(6)[1:]], dim=1)
+    correlations = torch.corrcoef(neighbours.T) - torch.eye(18)
+    assert float(correlations.abs().max()) < 5 / len(positions) ** 0.5
+    assert (float(uniform.min()) >= 0, float(uniform.max()) < 1) == (True, True)
+
+
+def test_the_generator_is_splitmix64() -> None:
+    """The first numbers that its authors' program gives for the state 1234567 (Vigna, splitmix64.c)."""
+    draws = Draws(0, "", torch.zeros(1, 0, dtype=torch.int64))
+    draws.state = torch.tensor([1234567])
+    expected = [6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431]
+    assert draws.uniform(4)[0].tolist() == [(number >> 11) * 2.0**-53 for number in expected]

@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from deit_ablate.recipe import Recipe
-from deit_ablate.train.augment import Augmenter, Normalise, evaluation
+from deit_ablate.train.augment import Augmenter, Normalise, evaluation, to_pixels
 from deit_ablate.train.data.images import Array, ArrayImages, Images, Undecodable, tell_skipped
 from deit_ablate.train.data.sets import Dataset, Splits
 from deit_ablate.train.distributed import Share
 from deit_ablate.train.streams import generator, stream
 
-View = tuple[int, int, int]
-"""(epoch, index of the image, repeat): what a training image is a function of, beside the seed."""
+Views = npt.NDArray[np.int64]
+"""(B, 3), each (epoch, index of the image, repeat): what a training image is a function of, beside the seed."""
 Batch = tuple[Tensor, Tensor]
 """Images (B, C, H, W) float32 and classes (B,) int64."""
 EVALUATION_BATCH = 128
 """Fixed, because the size of a batch can change the last bit of a logit."""
+BLOCK_PIXELS = 2**19
+"""Pictures in memory are augmented by blocks of batches with about so many pixels: an operation on a few pictures takes
+hardly less time than on many, while these still fit a processor's cache."""
 
 
 def epoch_order(indices: Array, seed: int, epoch: int, repeats: int = 1) -> tuple[Array, Array]:
@@ -38,12 +41,11 @@ def epoch_order(indices: Array, seed: int, epoch: int, repeats: int = 1) -> tupl
     return np.repeat(drawn, repeats)[:count], np.tile(np.arange(repeats), count)[:count]
 
 
-def epoch_views(indices: Array, seed: int, epoch: int, repeats: int, batch_size: int) -> Iterator[list[View]]:
-    """An epoch's batches, whole ones only, each made when it is asked for."""
+def epoch_views(indices: Array, seed: int, epoch: int, repeats: int, batch_size: int) -> list[Views]:
+    """An epoch's batches, whole ones only."""
     images, numbers = epoch_order(indices, seed, epoch, repeats)
-    for start in range(0, len(images) - batch_size + 1, batch_size):
-        chosen = slice(start, start + batch_size)
-        yield [(epoch, *view) for view in zip(images[chosen].tolist(), numbers[chosen].tolist(), strict=True)]
+    views = np.stack([np.full(len(images), epoch), images, numbers], axis=1)
+    return [views[start : start + batch_size] for start in range(0, len(images) - batch_size + 1, batch_size)]
 
 
 def training_batches(
@@ -54,17 +56,20 @@ def training_batches(
 
     ``loaders`` processes work ahead, also across epochs; with 0 the caller's own does.
     """
-    steps, share = steps_per_epoch(recipe, data), share or Share()
+    steps, share, images = steps_per_epoch(recipe, data), share or Share(), data.dataset.train
+    mine = share.of(range(recipe.schedule.batch_size))
+    together = max(1, BLOCK_PIXELS // (len(mine) * recipe.data.resolution**2)) if isinstance(images, ArrayImages) else 1
 
-    def views() -> Iterator[list[View]]:
+    def blocks() -> Iterator[Views]:
         for epoch in range(start // steps, recipe.schedule.epochs):
-            batches = epoch_views(data.train, recipe.seed, epoch, recipe.augment.repeats, recipe.schedule.batch_size)
-            for batch in itertools.islice(batches, max(0, start - epoch * steps), None):
-                yield share.of(batch)
+            views = epoch_views(data.train, recipe.seed, epoch, recipe.augment.repeats, recipe.schedule.batch_size)
+            for first in range(max(0, start - epoch * steps), len(views), together):
+                yield np.concatenate([batch[mine] for batch in views[first : first + together]])
 
     may_stand_in = data.train if recipe.data.corrupt == "skip" else None
-    source = _Training(data.dataset.train, Augmenter(recipe, data.dataset), may_stand_in)
-    yield from _loader(source, _Lazy(views), loaders, pin)
+    source = _Training(images, Augmenter(recipe, data.dataset), may_stand_in)
+    for block in _loader(source, _Lazy(blocks), loaders, pin):
+        yield from zip(*(part.split(len(mine)) for part in block), strict=True)
 
 
 def steps_per_epoch(recipe: Recipe, data: Splits) -> int:
@@ -125,11 +130,16 @@ class _Training:
     """Indices, ascending, of the images that may stand in for one that cannot be decoded; None: it ends the run."""
     undecodable: set[int] = field(default_factory=set)
 
-    def __getitems__(self, views: Sequence[View]) -> Batch:
+    def __getitems__(self, views: Views | Sequence[tuple[int, int, int]]) -> Batch:
+        views = np.asarray(views)
+        if isinstance(self.images, ArrayImages):
+            pixels, targets = self.images.pixels[views[:, 1]], self.images.targets[views[:, 1]]
+            return self.augment(to_pixels(pixels), views), torch.from_numpy(targets)
         # The repeats of an image are in one batch: decoded once. No operation changes its picture in place.
-        found = {index: self._found(index) for index in dict.fromkeys(index for _, index, _ in views)}
-        pictures = [found[index][0] for _, index, _ in views]
-        targets = self.images.targets[[found[index][1] for _, index, _ in views]]
+        chosen = views[:, 1].tolist()
+        found = {index: self._found(index) for index in dict.fromkeys(chosen)}
+        pictures = [found[index][0] for index in chosen]
+        targets = self.images.targets[[found[index][1] for index in chosen]]
         return self.augment(pictures, views), torch.from_numpy(targets)
 
     def _found(self, index: int) -> tuple[Image.Image, int]:
@@ -160,6 +170,10 @@ class _Evaluation:
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
         """The images of these indices, less those that cannot be decoded where the recipe skips them (maybe all)."""
+        if self.transform is None and isinstance(self.images, ArrayImages):
+            return self.normalise(to_pixels(self.images.pixels[indices])), torch.from_numpy(
+                self.images.targets[indices]
+            )
         kept, arrays = [], []
         for index in indices:
             try:
@@ -171,7 +185,7 @@ class _Evaluation:
                 continue
             kept.append(index)
             arrays.append(np.asarray(self.transform(picture) if self.transform else picture))
-        return self.normalise(arrays) if kept else self.empty, torch.from_numpy(self.images.targets[kept])
+        return self.normalise(to_pixels(arrays)) if kept else self.empty, torch.from_numpy(self.images.targets[kept])
 
 
 def _as_is(batch: Any) -> Any:
