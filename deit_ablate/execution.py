@@ -274,6 +274,9 @@ class Execution(Part):
     """torch.compile the model."""
     channels_last: bool = False
     """Keep images and convolutions in the channels-last layout."""
+    evaluate_every: Annotated[int, Field(ge=1)] | None = None
+    """Epochs between two scores on the validation part, beside the last one; by default as many as keep them at 3% of
+    the training, and each where a search prunes by them."""
     deterministic: bool = False
     """Only algorithms that give the same bits each time (on a GPU; a CPU does so anyway)."""
 
@@ -292,5 +295,5 @@ class Execution(Part):
 
 OF_THE_LAUNCHER = ("executor", "slurm", "parallel")
 """Options that decide where and when a run is executed; its worker is not told them."""
-FIXED = ("threads", "compile", "channels_last", "deterministic")
-"""Options that change the bits of a result: a run's first attempt decides them for its life."""
+FIXED = ("threads", "compile", "channels_last", "deterministic", "evaluate_every")
+"""Options that change the bits of a record: a run's first attempt decides them for its life."""

@@ -73,7 +73,7 @@ def glance(store: Store, run: str, epochs: int) -> str:
         return str(damage)
     if not history:
         return f"epoch 0/{epochs}"
-    validation = history[-1].get("validation") or {}
+    validation: Mapping[str, Any] = next((line["validation"] for line in history[::-1] if line.get("validation")), {})
     shown = f", validation {validation['top1']:.1f}%" if validation.get("top1") is not None else ""
     return f"epoch {history[-1]['epoch'] + 1}/{epochs}{shown}"
 

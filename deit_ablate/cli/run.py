@@ -109,6 +109,7 @@ def run(
     runs = search.runs if search else plan.only(only or [], seeds)
     given = {"executor": executor, "parallel": parallel, "device": device, "data_dir": data_dir, "loaders": loaders}
     how = execution_for(chosen, file.execution, execution, **given)
+    how = search.execution(how) if search else how
     states = status.states(store, {run.id: run.above for run in runs.values()}, file.name)
     labels = search.labels if search else plan.labels()
     work = Work(store, file.name, runs, labels, states, how, _command(), written=plan.written, source=search)

@@ -15,6 +15,7 @@ from typing import Any
 
 from deit_ablate import files
 from deit_ablate.errors import InputError
+from deit_ablate.execution import Execution
 from deit_ablate.launch import status
 from deit_ablate.search.candidates import Configurations, cells_of, final_runs, joined
 from deit_ablate.search.sampler import Studies, grid_size
@@ -200,6 +201,11 @@ class Search:
         return [self._examples[row] for row in self._examples for _ in range(self._left(row))]
 
     # -- one turn ----------------------------------------------------------------------------------------------
+
+    def execution(self, given: Execution) -> Execution:
+        """How trials are executed: a pruner needs each epoch's score."""
+        pruned = self.settings.pruner != "none" and len(self.settings.objective) == 1
+        return given.model_copy(update={"evaluate_every": given.evaluate_every or 1}) if pruned else given
 
     def begin(self) -> None:
         """Make Optuna's studies, from the trials so far. Raises InputError for options that it does not take."""

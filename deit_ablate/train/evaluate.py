@@ -43,15 +43,23 @@ def classifiers(outputs: Heads) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, batches: Iterable[Batch], device: torch.device, keep: bool = False) -> Scores:
+def evaluate(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    device: torch.device,
+    keep: bool = False,
+    average: nn.Module | None = None,
+) -> Scores:
     """Top-1 (and top-5 of more than 5 classes) in percent and the cross-entropy on labels, over all the batches.
 
     The headline ``top1``, ``top5`` and ``loss`` are of the fused softmaxes where there are two heads, else of the
-    class head. With ``keep``, each classifier's predictions (int) and their probability (float16) per image, and
-    ``token_similarity`` where there are two tokens.
+    class head; ``top1_ema`` is that of ``average``, where there is one, in the same pass over the images. With
+    ``keep``, each classifier's predictions (int) and their probability (float16) per image, and ``token_similarity``
+    where there are two tokens.
     """
     training = model.training
     model.eval()
+    of_average = 0
     truth: list[Tensor] = []
     decided: dict[str, list[Tensor]] = {}
     confident: dict[str, list[Tensor]] = {}
@@ -59,8 +67,11 @@ def evaluate(model: nn.Module, batches: Iterable[Batch], device: torch.device, k
     classes = 0
     with token_similarity(model, keep) as similarities:
         for images, targets in batches:
-            found = classifiers(heads(model, images.to(device)))
-            targets = targets.to(device)
+            images, targets = images.to(device), targets.to(device)
+            found = classifiers(heads(model, images))
+            if average is not None:
+                decision = list(classifiers(heads(average, images)).values())[-1].argmax(dim=1)
+                of_average += int((decision == targets).sum())
             truth.append(targets.cpu())
             for name, log_probabilities in found.items():
                 best = log_probabilities.max(dim=1)
@@ -86,6 +97,8 @@ def evaluate(model: nn.Module, batches: Iterable[Batch], device: torch.device, k
     if classes > 5:
         metrics["top5"] = 100 * top5 / count
     metrics |= {f"top1_{name}": 100 * number / count for name, number in correct.items()}
+    if average is not None:
+        metrics["top1_ema"] = 100 * of_average / count
     if not keep:
         return Scores(metrics, {})
     arrays = {

@@ -90,12 +90,14 @@ def train(
     compile: bool = False,
     channels_last: bool = False,
     deterministic: bool = False,
+    evaluate_every: int | None = None,
 ) -> Outcome:
     """Train by the recipe, from the journal's checkpoint where it has one, and evaluate on the test split once.
 
     ``parents``: "teacher" for a distillation type that has one, "from" to start from a run's weights.
     ``teacher_weights``: the checkpoint file of a teacher that the recipe names. ``data_dir``, ``device`` and
-    ``loaders`` (processes that prepare batches) change nothing in the result on a CPU; the rest of the execution (and
+    ``loaders`` (processes that prepare batches) change nothing in the result on a CPU, and ``evaluate_every`` (see
+    ``Examiner``) only which epochs have scores on the validation part; the rest of the execution (and
     the number of torch threads, which is the caller's) changes bits. ``group``: the ranks that train together.
     Raises TrainError for what the user can put right.
     """
@@ -120,7 +122,7 @@ def train(
     set_lr = build_schedule(recipe, optimizer, steps)
     mix = build_mixing(recipe, len(data.dataset.classes))
     loss_of = build_loss(recipe)
-    examiner = Examiner(recipe, data, model, ema, where, loaders, group)
+    examiner = Examiner(recipe, data, model, ema, where, loaders, group, evaluate_every)
     half = autocast(recipe, where)
 
     saved = group.from_first(journal.resume())
@@ -180,7 +182,7 @@ def train(
             "lr": set_lr(at.step - 1),
             "train_loss": means.pop("total"),
             "loss_parts": means,
-            "validation": examiner.validate(),
+            "validation": examiner.validate(epoch),
             "seconds": at.seconds,
             "images_per_second": steps * recipe.schedule.batch_size / at.seconds,
         }

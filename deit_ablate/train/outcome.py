@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -39,6 +40,17 @@ class Outcome:
     weights_sha256: str
 
 
+EVALUATION_SHARE = 0.03
+"""Of the time of training, which scores on the validation part may take unless the execution says how often."""
+FORWARD_SHARE = 1 / 3
+"""Of a training step, which a forward pass takes: the backward pass is about twice as much."""
+
+
+def epochs_between(training: int, validation: int, models: int) -> int:
+    """Epochs between two scores of so many models on ``validation`` images, by EVALUATION_SHARE."""
+    return max(1, math.ceil(models * FORWARD_SHARE * validation / training / EVALUATION_SHARE))
+
+
 class Examiner:
     """Scores the model on the validation part (any time) and on the test split (once), and writes the outcome."""
 
@@ -51,13 +63,18 @@ class Examiner:
         device: torch.device,
         loaders: int,
         group: Group,
+        every: int | None = None,
     ) -> None:
+        """``every``: epochs between two scores on the validation part; None for as many as keep them cheap."""
         self.recipe, self.data, self.model, self.ema = recipe, data, model, ema
         self.device, self.loaders, self.first = device, loaders, group.first
+        self.every = every or epochs_between(len(data.train), len(data.validation), 2 if ema else 1)
 
-    def validate(self) -> dict[str, Any] | None:
-        """Scores of the raw weights (and top1_ema) on the validation part, or None where there is none."""
-        if not self.first or not len(self.data.validation):
+    def validate(self, epoch: int) -> dict[str, Any] | None:
+        """Scores of the raw weights (and top1_ema) on the validation part after an epoch (from 0), or None where none
+        are due, or there is no such part."""
+        last = epoch + 1 == self.recipe.schedule.epochs
+        if not self.first or not len(self.data.validation) or not (last or (epoch + 1) % self.every == 0):
             return None
         return self._score(self.data.dataset.train, self.data.validation, keep=False).metrics
 
@@ -81,14 +98,8 @@ class Examiner:
         return self._outcome("stopped", f"asked to stop after step {at.step}", at, None, {})
 
     def _score(self, images: Images, indices: Array | None, keep: bool) -> Scores:
-        def run(model: nn.Module, keep: bool) -> Scores:
-            batches = evaluation_batches(self.recipe, self.data.dataset, images, indices, self.loaders)
-            return evaluate(model, batches, self.device, keep)
-
-        scores = run(self.model, keep)
-        if self.ema:
-            scores.metrics["top1_ema"] = run(self.ema.model, keep=False).metrics["top1"]
-        return scores
+        batches = evaluation_batches(self.recipe, self.data.dataset, images, indices, self.loaders)
+        return evaluate(self.model, batches, self.device, keep, self.ema.model if self.ema else None)
 
     def _outcome(
         self,

@@ -18,6 +18,7 @@ import sys
 if __name__ == "__main__" and not getattr(sys.flags, "safe_path", False):
     sys.path.pop(0)  # `python -m` looks into the current folder first: see execution.CLEAN_PATH
 import argparse
+import contextlib
 import itertools
 import json
 import os
@@ -43,11 +44,27 @@ def _serve(answers: IO[bytes]) -> int:
     from deit_ablate.train import loop, preflight, provenance  # noqa: F401  (the imports are the point)
     from deit_ablate.worker import forkserver
 
-    def check() -> None:
+    def prepare(argv: list[str]) -> None:
         assert not torch.cuda.is_initialized(), "CUDA must not be touched before a fork"
+        if argv[0] == "run":
+            with contextlib.suppress(Exception):  # whatever is wrong, the child meets it too, and can say so
+                _hold_data(parsed(argv))
 
     provenance.provenance(), checkout()  # once for all children, and as of now: what they run is what was imported
-    return forkserver.serve(main, check, answers)
+    return forkserver.serve(main, prepare, answers)
+
+
+def _hold_data(given: argparse.Namespace) -> None:
+    """Load the data of a run before the fork of its process, once for all runs that follow."""
+    from deit_ablate.execution import Execution
+    from deit_ablate.recipe import Data
+    from deit_ablate.store import Store
+    from deit_ablate.train.data.sets import hold
+
+    execution, stored = Execution.from_json(given.execution), Store(given.results).recipe(given.run)
+    if stored and not execution.stage_data:
+        folder = Path(execution.data_dir) if execution.data_dir else None
+        hold(Data.model_validate_json(json.dumps(stored["recipe"]["data"])), folder)
 
 
 def _names(questions: Any) -> Iterable[Any]:
@@ -110,6 +127,20 @@ def _preflight(question: Path) -> int:
     return 0
 
 
+def parsed(argv: list[str]) -> argparse.Namespace:
+    """What a process that executes a run is told."""
+    parser = argparse.ArgumentParser(prog="python -m deit_ablate.worker")
+    parser.add_argument("mode", choices=["run"])
+    parser.add_argument("results")
+    parser.add_argument("run")
+    parser.add_argument("--execution", default="{}", help="JSON of execution.Execution")
+    parser.add_argument("--sweep")
+    parser.add_argument("--command", default="")
+    parser.add_argument("--retry", action="store_true")
+    parser.add_argument("--foreground", action="store_true")
+    return parser.parse_args(argv)
+
+
 def main(argv: list[str]) -> int:
     from deit_ablate.errors import print_anything
 
@@ -120,20 +151,11 @@ def main(argv: list[str]) -> int:
         return _answer(argv[0], _take_standard_output())
     if argv and argv[0] == "preflight":
         return _preflight(Path(argv[1]))
-    parser = argparse.ArgumentParser(prog="python -m deit_ablate.worker")
-    parser.add_argument("mode", choices=["run"])
-    parser.add_argument("results")
-    parser.add_argument("run")
-    parser.add_argument("--execution", default="{}", help="JSON of execution.Execution")
-    parser.add_argument("--sweep")
-    parser.add_argument("--command", default="")
-    parser.add_argument("--retry", action="store_true")
-    parser.add_argument("--foreground", action="store_true")
     from deit_ablate.execution import Execution
     from deit_ablate.store import Store
     from deit_ablate.worker.run import Task, execute
 
-    given = parser.parse_args(argv)
+    given = parsed(argv)
     execution = Execution.from_json(given.execution)
     return execute(
         Task(Store(given.results), given.run, execution, given.retry, given.sweep, given.command, given.foreground)

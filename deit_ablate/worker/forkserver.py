@@ -24,8 +24,9 @@ HELD = frozenset({signal.SIGTERM, signal.SIGINT})
 """Signals that a child starts with blocked: its ``main`` unblocks them once it has handlers."""
 
 
-def serve(main: Callable[[list[str]], int], check: Callable[[], None], answers: IO[bytes]) -> int:
-    """Serve until stdin closes. ``main`` is what a child runs; ``check`` is called before each fork."""
+def serve(main: Callable[[list[str]], int], prepare: Callable[[list[str]], None], answers: IO[bytes]) -> int:
+    """Serve until stdin closes. ``main`` is what a child runs; ``prepare`` is called before each fork, with the same
+    arguments."""
     gc.collect()
     gc.freeze()  # children share these pages instead of copying them at their first collection
     reader, writer = os.pipe()
@@ -57,7 +58,7 @@ def serve(main: Callable[[list[str]], int], check: Callable[[], None], answers: 
                 return 0
             *lines, partial = (partial + chunk).split(b"\n")
             for request in map(json.loads, lines):
-                check()
+                prepare(request["argv"])
                 # Held back until the child can answer them: a signal in its first moments must not just kill it.
                 signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
                 pid = os.fork()

@@ -293,7 +293,8 @@ class DatasetEntry:
     resolution: int | None = None
     """Side of an image as it comes, in pixels."""
     files: bool = False
-    """Whether an image is a file, which may turn out to be no picture: what ``data.corrupt`` is for."""
+    """Whether an image is a file, which may turn out to be no picture: what ``data.corrupt`` is for. All others lie in
+    memory."""
 
 
 DATASETS: dict[str, DatasetEntry] = {
@@ -308,6 +309,29 @@ DATASETS: dict[str, DatasetEntry] = {
     ),
     "imagefolder": DatasetEntry(imagefolder, channels=3, files=True),
 }
+
+
+_held: dict[tuple[str, Path | None], Dataset] = {}
+
+
+def hold(data: Data, folder: Path | None) -> None:
+    """Load a data set that lies in memory, and keep it for the ``load_data`` of this process and of those that it
+    forks, which share its pages. One at a time; custom ones and image folders are not held."""
+    entry = DATASETS.get(data.name)
+    if entry and not entry.files and (key := _key(data, folder)) not in _held:
+        loaded = entry.load(data, folder)
+        _held.clear()
+        _held[key] = loaded
+
+
+def _key(data: Data, folder: Path | None) -> tuple[str, Path | None]:
+    return data.model_dump_json(), folder
+
+
+def _loaded(data: Data, folder: Path | None) -> Dataset:
+    entry = lookup("data set", data.name, DATASETS)
+    held = _held.get(_key(data, folder))
+    return held or (entry.load if isinstance(entry, DatasetEntry) else entry)(data, folder)
 
 
 # -- one run's view of a data set -----------------------------------------------------------------------------------
@@ -342,8 +366,7 @@ def load_data(recipe: Recipe, data_dir: Path | None) -> Splits:
     """The recipe's data set, split. Raises TrainError for what the user can mend (folder, files, sizes)."""
     if data_dir is not None and not os.path.isdir(data_dir):
         raise DataError(f"the data folder {data_dir} does not exist, or is not a folder")
-    entry = lookup("data set", recipe.data.name, DATASETS)
-    dataset = (entry.load if isinstance(entry, DatasetEntry) else entry)(recipe.data, data_dir)
+    dataset = _loaded(recipe.data, data_dir)
     training, validation = split_sizes(len(dataset.train), recipe.data)
     targets = dataset.train.targets
     held = stratified(targets, validation, stream(SPLIT_SEED, "validation"))
