@@ -21,7 +21,7 @@ ONE: dict[str, Any] = {"schedule": {"epochs": 1, "warmup_epochs": 0.5, "batch_si
 
 def test_what_a_training_reports() -> None:
     journal = Recording()
-    outcome = train(tiny(), journal=journal)
+    outcome = train(tiny(), journal=journal, evaluate_every=1)
     assert journal.facts["train"] == 96
     assert journal.facts["validation"] == 120
     assert journal.facts["test"] == 599
