@@ -188,7 +188,7 @@ def _variant(kind: str, row: Row, stages: Sequence[str], over: Node | None) -> V
         if shows.value not in ("class", "distillation", "ema"):
             expected = "class, distillation or ema"
             raise InputError(f"got {shows.value!r}", where=shows.where, key=f"{key}.shows", expected=expected)
-        whole = Node({name: part for name, part in whole.items() if name != "shows"}, whole.where, whole.keys)
+        whole = whole.without("shows")
     check_layer(whole, prefix=f"{key}.")
     for stage, part in by_stage.items():
         check_layer(part, prefix=f"{key}.{stage}.")

@@ -44,6 +44,12 @@ class Node:
     def items(self) -> Iterator[tuple[str, Node]]:
         yield from (self.value or {}).items()
 
+    def without(self, *keys: str) -> Node:
+        """The mapping less these keys; itself where it has none of them."""
+        if not any(self.get(key) for key in keys):
+            return self
+        return Node({key: child for key, child in self.items() if key not in keys}, self.where, self.keys)
+
     def has(self, path: Sequence[str]) -> bool:
         """Whether a value is written at ``path``."""
         node: Node | None = self
