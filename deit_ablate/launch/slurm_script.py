@@ -51,16 +51,10 @@ def script(
         f'export PYTHONPATH={shlex.quote(str(code))}"${{PYTHONPATH:+:$PYTHONPATH}}"',
         f"ln -sf {PICKLE} {link}",
     ]
+    begin = f"{CLEAN_PATH}from submitit.core.submission import submitit_main; submitit_main()"
+    reservation = {"reservation": slurm.reservation} if slurm.reservation else {}
     text = _make_sbatch_string(
-        command=shlex.join(
-            [
-                python,
-                "-u",
-                "-c",
-                f"{CLEAN_PATH}from submitit.core.submission import submitit_main; submitit_main()",
-                str(folder),
-            ]
-        ),
+        command=shlex.join([python, "-u", "-c", begin, str(folder)]),
         folder=folder,
         job_name=name,
         partition=slurm.partition,
@@ -80,11 +74,7 @@ def script(
         map_count=count,
         stderr_to_stdout=True,
         setup=setup,
-        additional_parameters={
-            "requeue": True,
-            **({"reservation": slurm.reservation} if slurm.reservation else {}),
-            **slurm.extra,
-        },
+        additional_parameters={"requeue": True, **reservation, **slurm.extra},
     )
     return str(text)
 
@@ -133,7 +123,8 @@ class Element:
         # SLURM signals every process of a step: submitit's signal is for this one, which passes it on as SIGTERM.
         self._worker = subprocess.Popen(worker_command(*arguments), env=environment, preexec_fn=_ignore_the_warning)
         ended = self._wait()
-        if ended in (SAVED, -signal.SIGTERM) and not self._saving and self._first and _runs_still():
+        first = os.environ.get("SLURM_PROCID", "0") == "0"
+        if ended in (SAVED, -signal.SIGTERM) and not self._saving and first and _runs_still():
             # Told to save by SIGTERM, which submitit passes over; where SLURM itself requeues, the job runs no more.
             subprocess.run(["scontrol", "requeue", _job()], timeout=60, check=False)
         return ended
@@ -157,10 +148,6 @@ class Element:
         while (code := self._worker.poll()) is None:
             time.sleep(0.1)
         return code
-
-    @property
-    def _first(self) -> bool:
-        return os.environ.get("SLURM_PROCID", "0") == "0"
 
     def _meeting(self) -> Mapping[str, str]:
         """Where several ranks meet, by torch's names."""
