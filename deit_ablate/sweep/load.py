@@ -172,8 +172,7 @@ def _rows(kind: str, node: Node) -> Iterator[Row]:
     try:
         yield from KINDS[kind].rows(node)
     except InputError as error:
-        key = f"{kind}.{error.key}" if error.key else kind
-        raise InputError(error.problem, where=error.where, key=key, expected=error.expected) from None
+        raise error.under(f"{kind}." if error.key else kind) from None
 
 
 def _variant(kind: str, row: Row, stages: Sequence[str], over: Node | None) -> Variant:

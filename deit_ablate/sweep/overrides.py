@@ -15,16 +15,12 @@ from deit_ablate import files
 from deit_ablate.errors import InputError, did_you_mean, unknown_name
 from deit_ablate.names import fact, names
 from deit_ablate.recipe import BLOCKS, RESETS, Block, Recipe, fields_of
-from deit_ablate.sweep.yaml import Node, merge, placed
+from deit_ablate.sweep.yaml import Node, dotted, merge, placed
 
 PROFILES = "profiles"
 """The folder of profiles, beside a sweep file and in the package."""
 TEACHER_WEIGHTS = ("distill", "teacher_weights")
 Model = TypeVar("Model", bound=BaseModel)
-
-
-def dotted(path: Iterable[str | int]) -> str:
-    return ".".join(str(step) for step in path)
 
 
 def _input_error(
@@ -257,10 +253,6 @@ def _with_default_rate(node: Node) -> Node:
     rate = fact("optimizers", text, "base_lr")
     if rate is None:
         hint = "" if text in known or ":" in text else did_you_mean(text, known)
-        raise InputError(
-            f"{name.value!r} has no default learning rate, and another optimizer's is not used for it{hint}",
-            where=name.where,
-            key="optimizer.base_lr",
-            expected="base_lr beside the name",
-        )
+        problem = f"{name.value!r} has no default learning rate, and another optimizer's is not used for it{hint}"
+        raise InputError(problem, where=name.where, key="optimizer.base_lr", expected="base_lr beside the name")
     return merge(node, placed({"optimizer": {"base_lr": rate}}, name.where))
