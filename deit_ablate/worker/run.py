@@ -6,7 +6,6 @@ import contextlib
 import errno
 import hashlib
 import io
-import json
 import os
 import signal
 import sys
@@ -21,7 +20,7 @@ from deit_ablate import __version__, files
 from deit_ablate.errors import Damaged, DataError, TrainError
 from deit_ablate.execution import FIXED, SAVED, Execution
 from deit_ablate.identity import run_id, source_sha256
-from deit_ablate.recipe import Recipe, with_files
+from deit_ablate.recipe import Recipe
 from deit_ablate.store import Attempt, Overtaken, Refused, Store
 from deit_ablate.store.checkout import checkout
 from deit_ablate.worker.forkserver import HELD
@@ -119,28 +118,21 @@ def _join() -> Group | None:
 
 def _claim(task: Task) -> Attempt | int:
     """Become the run's owner, or the exit code with which to leave."""
-    try:
-        return _claim_sound(task)
-    except Damaged as damage:
-        print(f"{task.run}: {damage}", file=sys.stderr)
-        return 2
-
-
-def _claim_sound(task: Task) -> Attempt | int:
-    """Raises Damaged for a file of the run, or of one that it depends on."""
     store, run = task.store, task.run
-    stored = store.recipe(run)
-    if stored is None:
-        print(f"{run} has no recipe in {store.root}", file=sys.stderr)
-        return 2
-    if store.sweeps.held(task.sweep):
-        print(f"{run}: the sweep {task.sweep} is held", file=sys.stderr)
-        return 0
-    if any(store.weights(parent["run"]) is None for parent in stored["parents"].values()):
-        print(f"{run} waits for its parents", file=sys.stderr)
-        return 0
     try:
+        stored = store.recipe(run)
+        if stored is None:
+            print(f"{run} has no recipe in {store.root}", file=sys.stderr)
+            return 2
+        if store.sweeps.held(task.sweep):
+            raise Refused(f"the sweep {task.sweep} is held")
+        if any(store.weights(parent["run"]) is None for parent in stored["parents"].values()):
+            print(f"{run} waits for its parents", file=sys.stderr)
+            return 0
         return store.claim(run, retry=task.retry, execution={**_execution(task).record(), "version": __version__})
+    except Damaged as damage:  # of the run, or of one that it depends on
+        print(f"{run}: {damage}", file=sys.stderr)
+        return 2
     except Refused as refusal:
         print(f"{run}: {refusal}", file=sys.stderr)
         return 0
@@ -243,7 +235,8 @@ def _train(task: Task, attempt: Attempt) -> tuple[Outcome, dict[str, Any]]:
     for name, sha256 in stored["sources"].items():
         if source_sha256(name) != sha256:
             raise TrainError(f"the source of {name} has changed since this run was planned: it is another run now")
-    recipe = _recipe(stored, store)
+    find = store.teacher_weights.find
+    recipe = Recipe.of_record(stored["recipe"], find)
     torch.set_num_threads(execution.threads)
     device, data_dir = device_of(execution.device), _data_dir(execution)
     parents = {}
@@ -253,7 +246,7 @@ def _train(task: Task, attempt: Attempt) -> tuple[Outcome, dict[str, Any]]:
             raise TrainError(
                 f"the weights of {parent['run']} are gone; `deit-ablate forget {parent['run']}` trains it again"
             )
-        parents[role] = loop.Parent(_recipe(above, store), weights, parent["weights"])
+        parents[role] = loop.Parent(Recipe.of_record(above["recipe"], find), weights, parent["weights"])
     teacher = group.from_first(teachers.teacher_file(recipe, store.teacher_weights) if group.first else None)
     journal = FileJournal(task, recipe, attempt)
     with journal.beating() if group.first else contextlib.nullcontext():
@@ -290,10 +283,6 @@ def _data_dir(execution: Execution) -> Path | None:
     from deit_ablate.train.data.staging import stage
 
     return stage(Path(execution.data_dir), Path(local))
-
-
-def _recipe(stored: dict[str, Any], store: Store) -> Recipe:
-    return Recipe.model_validate_json(json.dumps(with_files(stored["recipe"], store.teacher_weights.find)))
 
 
 def device_of(wanted: str) -> str:
