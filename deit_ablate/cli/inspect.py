@@ -62,7 +62,7 @@ def status(
     print("\n".join(console.columns(table)))
     print(console.counts(states))
     notes = [f"{run}: {what}" for run, state in states.items() if (what := console.damaged(store, run, state))]
-    for line in [*notes, *map(str, Submissions(store).read_damaged())]:
+    for line in [*notes, *map(str, Submissions(store).read()[1])]:
         print(console.plain(line))
 
 

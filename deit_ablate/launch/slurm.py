@@ -224,7 +224,8 @@ class SlurmLaunch(Launch):
         states = self.states
         for run in self.runs:
             state = states[run]
-            if state.name == "submitted" or self._job_runs(run, known, answer):
+            # Or a living job executes it. (Children of a run of another launcher would leave at once.)
+            if state.name == "submitted" or answer.runs(self._open_element(run, known) or ""):
                 going.add(run)
             ready = all(states[parent].finished or parent in going for parent in self.parents[run])
             if not self.may_start(run) or not ready:
@@ -243,11 +244,6 @@ class SlurmLaunch(Launch):
         for runs in chosen.values():
             for start in range(0, len(runs), self.largest):
                 yield runs[start : start + self.largest]
-
-    def _job_runs(self, run: str, known: Known, answer: Answer) -> bool:
-        """Whether a living job executes the run. (Children of a run of another launcher would leave at once.)"""
-        element = self._open_element(run, known)
-        return element is not None and answer.runs(element)
 
     def _open_element(self, run: str, known: Known) -> str | None:
         """The job of the attempt at a run that is open."""

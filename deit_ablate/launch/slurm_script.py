@@ -13,8 +13,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +122,8 @@ class Element:
             "DEIT_ABLATE_DEADLINE": str(time.monotonic() + self.seconds - 2 * self.signal_delay),
         }
         # SLURM signals every process of a step: submitit's signal is for this one, which passes it on as SIGTERM.
-        self._worker = subprocess.Popen(worker_command(*arguments), env=environment, preexec_fn=_ignore_the_warning)
+        ignore: Callable[[], object] = partial(signal.signal, signal.SIGUSR2, signal.SIG_IGN)
+        self._worker = subprocess.Popen(worker_command(*arguments), env=environment, preexec_fn=ignore)
         ended = self._wait()
         first = os.environ.get("SLURM_PROCID", "0") == "0"
         if ended in (SAVED, -signal.SIGTERM) and not self._saving and first and _runs_still():
@@ -164,10 +166,6 @@ class Element:
             "MASTER_ADDR": JobEnvironment().hostnames[0],
             "MASTER_PORT": str(port),
         }
-
-
-def _ignore_the_warning() -> None:
-    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
 
 
 def _job() -> str:

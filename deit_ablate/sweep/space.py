@@ -124,13 +124,13 @@ def read_space(node: Node, prefix: str) -> dict[str, Parameter]:
     for path, child, place in _leaves(expand_dotted(node), ()):
         key = dotted(path)
         whole = f"{prefix}.{key}"
-        inner = [f"{key}.{leaf}" for choice in _mappings(child) for leaf, _ in flatten(choice)]
+        choices = child.plain() if isinstance(child.value, list) else []
+        inner = [f"{key}.{leaf}" for choice in choices if isinstance(choice, dict) for leaf, _ in flatten(choice)]
         if any(name in FIXED for name in (key, *inner)):
             raise InputError(
                 "a search cannot vary this", where=place, key=whole, expected="a key other than " + ", ".join(FIXED)
             )
         if isinstance(child.value, list):
-            choices = child.plain()
             if len({_spelling(choice, child, whole) for choice in choices}) < max(len(choices), 2):
                 problem = "there is nothing to choose from"
                 raise InputError(problem, where=child.where, key=whole, expected="two or more different values")
@@ -142,10 +142,6 @@ def read_space(node: Node, prefix: str) -> dict[str, Parameter]:
             found[key] = Parameter(key, place, validate(Range, child, tuple(whole.split("."))))
         check_layer(found[key].override(found[key].values()[0]), prefix=f"{prefix}.")
     return found
-
-
-def _mappings(node: Node) -> list[dict[str, Any]]:
-    return [choice for choice in node.plain() if isinstance(choice, dict)] if isinstance(node.value, list) else []
 
 
 def _spelling(choice: Any, node: Node, key: str) -> str:
