@@ -6,8 +6,8 @@ import contextlib
 import itertools
 import json
 import os
+import secrets
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -262,17 +262,14 @@ class ProcessPool(Pool):
 
 
 def _meeting_place(ranks: int) -> dict[str, str]:
-    """Where the ranks of one job on this machine find each other, by torch's names; nothing for a single one."""
+    """Where the ranks of one job on this machine meet (``train.distributed.join``); nothing for a single one."""
     if ranks == 1:
         return {}
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     loopback = "lo0" if sys.platform == "darwin" else "lo"
     return {
         "WORLD_SIZE": str(ranks),
         "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
+        "DEIT_ABLATE_MEETING": os.path.join(tempfile.gettempdir(), f"deit-ablate-{secrets.token_hex(8)}"),
         "GLOO_SOCKET_IFNAME": loopback,
     }
 

@@ -152,19 +152,19 @@ class Element:
         return code
 
     def _meeting(self) -> Mapping[str, str]:
-        """Where several ranks meet, by torch's names."""
+        """Where several ranks meet (``train.distributed.join``): in a file of this job's start alone."""
         ranks = os.environ.get("SLURM_NTASKS", "1")
         if ranks == "1":
             return {}
         from submitit import JobEnvironment
 
-        port = 20000 + int(os.environ["SLURM_JOB_ID"]) % 20000
+        attempt = f"{os.environ['SLURM_JOB_ID']}-{os.environ.get('SLURM_RESTART_COUNT', '0')}"
         return {
             "RANK": os.environ["SLURM_PROCID"],
             "WORLD_SIZE": ranks,
             "LOCAL_RANK": os.environ["SLURM_LOCALID"],
             "MASTER_ADDR": JobEnvironment().hostnames[0],
-            "MASTER_PORT": str(port),
+            "DEIT_ABLATE_MEETING": f"{Path(self.results).absolute()}/submissions/{self.submission}/meeting-{attempt}",
         }
 
 

@@ -62,7 +62,11 @@ class Task:
 
 def execute(task: Task) -> int:
     """Claim, train and record one run; returns the exit code. Of several ranks only the first claims and records."""
-    task.group = _join()
+    try:
+        task.group = _join()
+    except Exception as error:
+        print(f"crash: {task.run}: {type(error).__name__}: {error}", file=sys.stderr)
+        return 1
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, (lambda *_: task.stop.set()) if task.first else signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD)
