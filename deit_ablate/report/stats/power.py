@@ -95,6 +95,17 @@ def plan_words(rows: int, seeds: int, baseline: int | None = None) -> str:
     )
 
 
+def effects_words(effects: int, rows: int, seeds: int) -> str:
+    """What a factorial of so many rows, seeds of each, and effects that are judged can find, in one line."""
+    if seeds < FEWEST:
+        return f"effects: too few seeds for a verdict, which takes {FEWEST}"
+    found = _errors_to_differ(rows * (seeds - 1), effects) * 2 / math.sqrt(rows * seeds)
+    return (
+        f"{effects} effects, each from all rows: finds main effects of about {found:.1f} sd, and interactions of "
+        f"{2 * found:.1f} (the difference that one factor makes to what the other adds); power 0.8"
+    )
+
+
 @dataclass(frozen=True)
 class Sides:
     """Two groups of runs that are compared: moderated variances (points squared) and numbers of runs, row first.
