@@ -29,6 +29,7 @@ def estimate(values: Array, coefficients: Array, rounding: float | Array = 0.0, 
         coefficients, used = np.eye(len(used)), np.eye(len(used), dtype=bool)
     given = ~np.isnan(values)
     runs = given.sum(axis=-1)
+    fewest = np.where(used, runs[..., None, :], values.shape[-1]).min(axis=-1)
     with np.errstate(divide="ignore", invalid="ignore"):  # without a run there is no mean, with one no variance
         mean = np.where(given, values, 0).sum(axis=-1) / runs
         own = (np.where(given, values - mean[..., None], 0) ** 2).sum(axis=-1) / (runs - 1)
@@ -38,7 +39,6 @@ def estimate(values: Array, coefficients: Array, rounding: float | Array = 0.0, 
         squared = share.sum(axis=-1)
         df = squared**2 / np.where(used, share**2 / (runs - 1)[..., None, :], 0).sum(axis=-1)
         difference = np.where(used, coefficients * mean[..., None, :], 0).sum(axis=-1)
-    fewest = np.where(used, runs[..., None, :], values.shape[-1]).min(axis=-1)
     nothing = np.zeros_like(squared)
     return Moderated(
         runs=fewest,
@@ -47,7 +47,7 @@ def estimate(values: Array, coefficients: Array, rounding: float | Array = 0.0, 
         own=nothing,
         other_own=nothing,
         typical=nothing,
-        variance=squared * fewest,
+        variance=np.where(fewest > 0, squared, 0) * fewest,
         other_variance=nothing,
         standard_error=np.sqrt(squared),
         df=df,
