@@ -13,7 +13,7 @@ $(VENV)/ready: pyproject.toml constraints.txt
 demo: $(VENV)/ready  ## the main job: three optimizers on scikit-learn's digits, a table and two figures
 	$(BIN)/deit-ablate run sweeps/optimizers.yaml
 
-STUDIES := table8 table8_as_run table2 table3 table5 table10 figure3 tokens roadmap optimizers distillation regularization augmentation
+STUDIES := table8 table8_as_run table2 table3 table5 table10 figure3 tokens roadmap optimizers distillation regularization augmentation interactions
 gallery: $(VENV)/ready  ## every shipped study on digits (an hour or more of two cores), and docs/gallery.md from them
 	for study in $(STUDIES); do $(BIN)/deit-ablate run sweeps/$$study.yaml --yes || exit 1; done
 	for study in search optimizers_tuned; do $(BIN)/deit-ablate run sweeps/$$study.yaml --confirm --yes || exit 1; done

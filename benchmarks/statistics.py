@@ -23,11 +23,13 @@ import numpy.typing as npt
 from seeds import s1, s2, s3
 from simulation import KINDS, Array, Figure, Noise, Sample, against_baseline, false_difference, named
 
+from deit_ablate.report.stats.contrasts import estimate
 from deit_ablate.report.stats.exact import rate
 from deit_ablate.report.stats.moderated import holds, look_by_look, moderate
-from deit_ablate.report.stats.power import detectable, optimism
+from deit_ablate.report.stats.power import detectable, detectable_effect, optimism
 from deit_ablate.report.stats.sequential import LOOKS, WEIGHTS
 from deit_ablate.sweep.comparisons import baseline_seeds
+from deit_ablate.sweep.designs import factorial
 
 
 def t1(quick: bool) -> Iterator[Figure]:
@@ -294,6 +296,49 @@ def t12(quick: bool) -> Iterator[Figure]:
         yield Figure("T12", label, figure, sample.tolerance(0.02), bias)
 
 
+def t13(quick: bool) -> Iterator[Figure]:
+    """Effects of a factorial: share of tables with a false one, none being there; coverage of their intervals; power of
+    a main effect of the size that a plan says it finds."""
+    sample = Sample("T13", quick)
+    expected = {
+        (2, None, 3): (0.0188, 0.0251, 0.0398, 0.0387, 0.0236, 0.0407, 0.0371, 0.0144, 0.0066),
+        (3, None, 3): (0.0178, 0.0221, 0.0366, 0.0422, 0.0209, 0.0364, 0.0263, 0.0121, 0.0022),
+        (3, None, 5): (0.0281, 0.0305, 0.0354, 0.0244, 0.0302, 0.0361, 0.0298, 0.0246, 0.0056),
+        (4, "1/2", 3): (0.0166, 0.0214, 0.0370, 0.0395, 0.0202, 0.0369, 0.0243, 0.0118, 0.0021),
+    }
+    powers = {(2, None, 3): 0.643, (3, None, 3): 0.690, (3, None, 5): 0.782, (4, "1/2", 3): 0.680}
+    for (factors, fraction, seeds), rates in expected.items():
+        effects = factorial([f"no {letter}" for letter in "abcd"[:factors]], fraction, ("", 0, 0)).effects()
+        signs = np.array([effect.signs for effect in effects], dtype=np.float64)
+        rows = signs.shape[1]
+        weights = signs * np.array([[2 * len(effect.effect) / rows] for effect in effects])
+        size, label = (rows - 1, seeds, seeds), f"{rows} of {2**factors} rows, n={seeds}"
+
+        def found_effects(x: Array, weights: Array = weights) -> npt.NDArray[np.bool_]:
+            return holds(estimate(x, weights).p)
+
+        for (kind, noise), figure in zip(KINDS.items(), rates, strict=True):
+            found = sample.mean(sample.tables(20_000, size, noise=noise), lambda x: found_effects(x).any(axis=-1))
+            yield Figure("T13", f"{label} {kind}", figure, sample.tolerance(0.007), float(found))
+        planned = detectable_effect(len(effects), rows, seeds)
+
+        def power(x: Array, added: Array = planned / 2 * signs[0]) -> npt.NDArray[np.bool_]:
+            return np.asarray(found_effects(x + added[:, None])[:, 0])
+
+        found = sample.mean(sample.tables(5000, size), power)
+        label = f"{label}: power of an effect of {planned:.2f} sd"
+        yield Figure("T13", label, powers[factors, fraction, seeds], sample.tolerance(0.02), float(found))
+    for kind, figure in {"equal scatter": 0.969, "one row of 4 sd": 0.948, "one row of 10 sd": 0.929}.items():
+        weights = np.array([[1.0, 1, 1, 1, -1, -1, -1, -1]]) / 4
+
+        def covers(x: Array, weights: Array = weights) -> npt.NDArray[np.bool_]:
+            now = estimate(x, weights)
+            return np.asarray(np.abs(now.difference) <= now.half_width())
+
+        found = sample.mean(sample.tables(20_000, (7, 3, 3), noise=KINDS[kind]), covers)
+        yield Figure("T13", f"8 of 8 rows, n=3 {kind}: coverage", figure, sample.tolerance(0.007), float(found.mean()))
+
+
 TABLES: dict[str, Callable[[bool], Iterator[Figure]]] = {
     "T1": t1,
     "T2": t2,
@@ -308,6 +353,7 @@ TABLES: dict[str, Callable[[bool], Iterator[Figure]]] = {
     "S1": s1,
     "S2": s2,
     "S3": s3,
+    "T13": t13,
 }
 
 

@@ -73,16 +73,19 @@ def _plan_lines(made: Plan, runs: Mapping[str, Run], states: Mapping[str, State]
         *(_search_lines(search) if search else []),
         "",
     ]
+    lines += [*sweep.design.words(), ""] if sweep.design else []
     labels = made.labels()
     table = [("run", "name", "state")] + [(run, labels[run], str(states[run])) for run in list(runs)[:MOST_ROWS]]
     lines += console.columns(table) if runs else []
     if len(runs) > MOST_ROWS:
         lines.append(f"... and {len(runs) - MOST_ROWS} more runs (--json lists all)")
     if sweep.baseline and len(made.rows) <= MOST_JUDGED:
-        from deit_ablate.report.stats.power import plan_words
+        from deit_ablate.report.stats.power import effects_words, plan_words
 
         seeds, comparison = len(sweep.stages[-1].seeds), made.comparison
         lines += ["", plan_words(len(made.rows) - 1, seeds, comparison.seeds(seeds))]
+        if sweep.kind == "factorial" and sweep.design:
+            lines.append(effects_words(len(sweep.design.effects()), len(made.rows), seeds))
         if comparison.paired:
             shared = "share a run or a parent with the baseline at each seed, and are compared with it by pairs"
             lines.append(f"{', '.join(comparison.paired)}: {shared}")

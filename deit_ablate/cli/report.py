@@ -34,6 +34,13 @@ def table(
     search: Annotated[
         bool, typer.Option("--search", help="The best trials of a search alone; md shows them before its table.")
     ] = False,
+    interactions: Annotated[
+        bool,
+        typer.Option(
+            "--interactions",
+            help="Effects of a factorial, or steps in several orders, alone; md shows them after the table.",
+        ),
+    ] = False,
 ) -> None:
     """Print a sweep's table, made from its records."""
     store = Store(results)
@@ -47,10 +54,14 @@ def table(
     summary = summarize(store, name, strict=strict)
     if search and not is_search(summary.plan):
         raise InputError(f"{name} is no search", where=("--search", 0, 0), expected="a sweep with a search block")
-    module = paper_analysis(summary) if paper else analysis("search") if search else analysis()
+    if interactions and not summary.design:
+        expected = "a factorial, or a cumulative sweep with orders"
+        raise InputError(f"{name} combines no changes", where=("--interactions", 0, 0), expected=expected)
+    alone = "search" if search else "interactions" if interactions else "sweep_table"
+    module = paper_analysis(summary) if paper else analysis(alone)
     if module is None:
         raise InputError(f"{name} is no table of the paper", where=("--paper", 0, 0), expected="a sweep that is one")
-    if format_ == "md" and not paper and not search:
+    if format_ == "md" and not paper and alone == "sweep_table":
         print(markdown(summary), end="")
     else:
         print(RENDERERS[format_](module.table(summary)), end="")
@@ -73,10 +84,10 @@ def figure(
     if unknown := [form for form in formats if form not in ("png", "pdf", "svg")]:
         raise InputError(f"got {unknown[0]!r}", where=("--format", 0, 0), expected="png, pdf or svg")
     from deit_ablate.report.summary import summarize
-    from deit_ablate.report.write import write_figures, write_paper, write_search
+    from deit_ablate.report.write import write_figures, write_interactions, write_paper, write_search
 
     summary = summarize(store, name)
-    for write in (write_search, write_figures, write_paper):
+    for write in (write_search, write_figures, write_interactions, write_paper):
         for path in write(summary, formats):
             print(path)
 

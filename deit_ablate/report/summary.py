@@ -19,6 +19,7 @@ from deit_ablate.report.stats.verdicts import Effect, judge, untested
 from deit_ablate.store import Store
 from deit_ablate.sweep.comparisons import Lineages
 from deit_ablate.sweep.confounds import RECORDED, Undeclared, recorded_undeclared, value_words
+from deit_ablate.sweep.designs import Design
 
 STATISTICS: dict[str, str] = {
     "variant": "the row of the ablation",
@@ -113,6 +114,11 @@ class Summary:
         return Lineages(self.plan["cells"], self.plan["parents"], self.stage)
 
     @cached_property
+    def design(self) -> Design | None:
+        """Which changes rows combine, of a factorial or a cumulative sweep of several orders."""
+        return Design.of(self.plan["design"]) if self.plan.get("design") else None
+
+    @cached_property
     def curves(self) -> pd.DataFrame:
         """As ``frame.load_curves`` has them; read when first used."""
         return curves(self.store, self.plan, dict(zip(self.records["run"], self.records["state"], strict=True)))
@@ -160,8 +166,9 @@ def _summary(read: Summary, stage: str) -> Summary:
     before: Mapping[str, Any] = {"name": "", "differs": {}}
     steps = _steps(read) if cumulative else {}
     for row in plan["variants"]:
-        name, differs = row["name"], since(row["differs"], before["differs"]) if cumulative else row["differs"]
-        before, step = row, steps.get(name)
+        name, step = row["name"], steps.get(row["name"])
+        differs = since(row["differs"], before["differs"]) if step else row["differs"]
+        before = row
         mean = mean_interval(values[name].values())
         seconds = mean_interval(record["train_seconds"] for record in runs[name] if record["state"] == "done")
         statistics.append(
@@ -249,6 +256,7 @@ def _without_effect(
 def _steps(read: Summary) -> dict[str, Effect]:
     """Each row against the one before it."""
     names = [row["name"] for row in read.plan["variants"]]
+    names = names[: len(read.design.changes) + 1] if read.design else names  # other orders' rows come after
     paired = [name for before, name in itertools.pairwise(names) if read.lineages.paired(name, before)]
     return verdicts.steps({name: read.top1[name] for name in names}, paired=paired, test_images=read.images)
 

@@ -234,6 +234,18 @@ class Again(File):
     name: str | None = None
 
 
+class Designed(File):
+    """What ``sweep.designs.Design`` writes."""
+
+    changes: Annotated[list[str], Field(min_length=1)]
+    rows: dict[str, list[Count]]
+    orders: list[list[Count]]
+
+    def model_post_init(self, _: Any) -> None:
+        if any(not 0 <= number < len(self.changes) for own in (*self.rows.values(), *self.orders) for number in own):
+            raise ValueError("design: a change that there is not")
+
+
 def _sound_cells(cells: list[Any]) -> list[Any]:
     for cell in cells:
         variant, seed, stage, run = cell
@@ -258,6 +270,7 @@ class Plan(File):
     parents: dict[str, list[RunId]]
     cells: Annotated[list[Annotated[list[Any], Field(min_length=4, max_length=4)]], AfterValidator(_sound_cells)]
     search: Searched | None = None
+    design: Designed | None = None
     asked: Again | None = None
 
     def model_post_init(self, _: Any) -> None:
@@ -266,6 +279,8 @@ class Plan(File):
             raise ValueError("baseline: no row of this name")
         if self.search is None and not all(cell[0] in rows and cell[2] in stages for cell in self.cells):
             raise ValueError("cells: of a row or a stage that there is not")
+        if self.design is not None and set(self.design.rows) != rows:
+            raise ValueError("design: not of these rows")
         if self.parents:
             graphlib.TopologicalSorter(self.parents).prepare()  # a CycleError is a ValueError
 

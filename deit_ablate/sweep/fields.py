@@ -76,6 +76,20 @@ def _grows(looks: list[int]) -> list[int]:
 Looks = Annotated[list[Annotated[int, Field(ge=1, le=1000)]], Field(min_length=1, max_length=4), AfterValidator(_grows)]
 
 
+def _sound_orders(value: Any) -> Any:
+    listed = isinstance(value, list) and 1 <= len(value) <= 23
+    if (type(value) is int and 1 <= value <= 24) or (
+        listed and all(isinstance(order, list) and all(isinstance(step, str) for step in order) for order in value)
+    ):
+        return value
+    raise ValueError("how many orders (1 to 24), or a list of orders, each a list of all steps")
+
+
+_ORDER = {"type": "array", "items": {"type": "string"}, "minItems": 1}
+_ORDERS_SCHEMA = {"anyOf": [{"type": "integer", "minimum": 1, "maximum": 24}, {"type": "array", "items": _ORDER}]}
+Orders = Annotated[Any, AfterValidator(_sound_orders), WithJsonSchema(_ORDERS_SCHEMA)]
+
+
 SAMPLERS = {
     "tpe": "TPESampler",
     "random": "RandomSampler",
@@ -195,6 +209,11 @@ class SweepFile(_Kinds):
     baseline_seeds: Literal["auto"] | Annotated[int, Field(ge=1, le=1000)] = "auto"
     """How many seeds of the baseline, with which every row is compared: by default √m times as many as of each of m
     rows; never fewer."""
+    fraction: Literal["1/2", "1/4", "1/8", "1/16"] | None = None
+    """Of a factorial: the part of all combinations that is trained; `plan` says which effects it cannot tell apart."""
+    orders: Orders | None = None
+    """Of a cumulative sweep: in how many orders its steps are taken (as they stand, in reverse, then by lot), or the
+    orders beside the one in which they stand."""
     search: SearchFile | None = None
     """Trials that Optuna asks for; beside `variants`, a search of its own for each row."""
     stages: dict[str, StageFile] | None = None

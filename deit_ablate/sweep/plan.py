@@ -152,6 +152,7 @@ class Plan:
             "parents": {run.id: run.above for run in self.runs.values() if run.above},
             "cells": [[cell.variant, cell.seed, cell.stage, cell.run] for cell in self.cells],
             **({"search": dict(self.search)} if self.search is not None else {}),
+            **({"design": self.sweep.design.document()} if self.sweep.design else {}),
         }
 
 

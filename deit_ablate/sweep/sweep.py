@@ -8,6 +8,7 @@ from pathlib import Path
 
 from deit_ablate.errors import Position
 from deit_ablate.execution import Execution
+from deit_ablate.sweep.designs import Design
 from deit_ablate.sweep.space import SearchSettings
 from deit_ablate.sweep.stages import Stage
 from deit_ablate.sweep.yaml import Node
@@ -44,6 +45,8 @@ class Sweep:
     baseline: str | None = None
     baseline_seeds: int | None = None
     """None: as many as its rows make worth while (``comparisons.baseline_seeds``)."""
+    design: Design | None = None
+    """Of a kind whose rows combine changes."""
     execution: Execution = field(default_factory=Execution)
     search: SearchSettings | None = None
     sets: tuple[Node, ...] = ()

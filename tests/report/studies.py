@@ -178,22 +178,22 @@ def outcome(told: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class Shipped:
-    """A shipped sweep in a store, with the rows, stages and run ids of its real plan; ``fate`` says how a cell's run
-    ends (of a run that several cells share, the first one's)."""
+    """A shipped sweep (or one of a file) in a store, with the rows, stages and run ids of its real plan; ``fate`` says
+    how a cell's run ends (of a run that several cells share, the first one's)."""
 
     def __init__(
         self,
         root: Path,
-        sweep: str,
+        sweep: str | Path,
         fate: Callable[[Cell], Fate],
         *,
         profile: str | None = None,
         seeds: int | None = None,
     ):
-        path = shipped.folder("sweeps") / f"{sweep}.yaml"
+        path = sweep if isinstance(sweep, Path) else shipped.folder("sweeps") / f"{sweep}.yaml"
         self.plan = planned(path, profile=profile, seeds=seeds)
         self.root, self.name, self.store = root, self.plan.sweep.name, Store(root)
-        self.store.sweeps.save_plan(self.name, self.plan.document(f"sweeps/{sweep}.yaml"))
+        self.store.sweeps.save_plan(self.name, self.plan.document(f"sweeps/{path.name}"))
         self.runs: dict[tuple[str, int, str], str] = {}
         for cell in self.plan.cells:
             run = self.plan.runs[cell.run]

@@ -88,11 +88,34 @@ def plan_words(rows: int, seeds: int, baseline: int | None = None) -> str:
         return f"{counted}: cannot tell rows apart"
     if seeds < FEWEST:
         return f"{counted}: too few for a verdict, which takes {FEWEST}"
-    real = "0.7" if seeds < 5 else "0.8"
+    real = _real_power(seeds)
     return (
         f"{counted}: finds differences of about {detectable(rows, seeds, baseline):.1f} sd (power {real}), shows "
         f"equivalence within about ±{provable_margin(rows, seeds, baseline):.1f} sd (sd: of one row from seed to seed)"
     )
+
+
+def detectable_effect(effects: int, rows: int, seeds: int) -> float:
+    """The main effect, in sd, that a factorial of so many rows and effects finds with a power of about 0.8 (0.7 at few
+    seeds, as the degrees of freedom are estimated). Infinite under 3 seeds."""
+    if seeds < FEWEST:
+        return math.inf
+    return _errors_to_differ(rows * (seeds - 1), effects) * 2 / math.sqrt(rows * seeds)
+
+
+def effects_words(effects: int, rows: int, seeds: int) -> str:
+    """What a factorial of so many rows, seeds of each, and effects that are judged can find, in one line."""
+    found = detectable_effect(effects, rows, seeds)
+    if math.isinf(found):
+        return f"effects: too few seeds for a verdict, which takes {FEWEST}"
+    return (
+        f"{effects} effects, each from all rows: finds main effects of about {found:.1f} sd, and interactions of "
+        f"{2 * found:.1f} sd (what one factor makes of what the other adds); power {_real_power(seeds)}"
+    )
+
+
+def _real_power(seeds: int) -> str:
+    return "0.7" if seeds < 5 else "0.8"
 
 
 @dataclass(frozen=True)

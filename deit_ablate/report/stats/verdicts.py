@@ -259,15 +259,7 @@ class Judged:
             lent(groups, bool(self.paired[row])),
         )
 
-        def about(seeds: int | None) -> str:
-            return f"more than {MOST}" if seeds is None else f"about {seeds}"
-
-        needed = about(sides.seeds_to_decide(open_rows, difference=float(now.difference[row])))
-        words = f"undecided; {needed} seeds if it is as large as it looks"
-        if self.margin is None:
-            return words
-        equal = about(sides.seeds_to_decide(open_rows, margin=self.margin))
-        return f"{words}; to show equivalence, {equal}"
+        return undecided_words(sides, open_rows, float(now.difference[row]), self.margin)
 
     def _words(self, verdict: Verdict, row: int, k: int, ended: int, more: str) -> str:
         runs, others = int(self.now.runs[row]), int(self.now.other_runs[row])
@@ -304,6 +296,19 @@ class Judged:
                 "about 0.4 sd too good if it is the worst fifth of runs that diverges"
             )
         return notes
+
+
+def undecided_words(sides: Sides, open_rows: int, difference: float, margin: float | None) -> str:
+    """How many seeds would decide what so many rows leave undecided."""
+
+    def about(seeds: int | None) -> str:
+        return f"more than {MOST}" if seeds is None else f"about {seeds}"
+
+    needed = about(sides.seeds_to_decide(open_rows, difference=difference))
+    words = f"undecided; {needed} seeds if it is as large as it looks"
+    if margin is None:
+        return words
+    return f"{words}; to show equivalence, {about(sides.seeds_to_decide(open_rows, margin=margin))}"
 
 
 def plain_p(values: Array, comparisons: Comparisons) -> Array:

@@ -153,7 +153,7 @@ def footnotes(summary: Summary, *, timed: bool = False) -> list[str]:
     if summary.plan["kind"] == "cumulative":
         notes.append(
             "Each row has the changes of those above; step: its difference from the row above, with an interval of the "
-            "same kind."
+            "same kind." + (" Rows named baseline + … are of other orders of the steps." if summary.design else "")
         )
     notes += _unfound(summary.plan)
     notes += _not_isolated(summary)
@@ -165,7 +165,7 @@ def footnotes(summary: Summary, *, timed: bool = False) -> list[str]:
     for figure, words in HEADS.items():
         named = [row["variant"] for row in every if row["shows"] == figure]
         if named:
-            notes.append(f"Shows {words}: {_listed(named)}.")
+            notes.append(f"Shows {words}: {listed(named)}.")
     notes += _chunks(final)
     notes += _shared_parents(summary)
     notes += diverged_notes(summary)
@@ -184,7 +184,7 @@ def _judged(summary: Summary, every: Sequence[Mapping[str, Any]]) -> list[str]:
     how = "by all runs of a row and all of the baseline's (Welch 1947)"
     if paired:
         pairs = "by pairs of runs that share a run or a parent at each seed"
-        how = pairs if len(paired) == len(compared) else f"{how}, of {_listed(paired)} {pairs}"
+        how = pairs if len(paired) == len(compared) else f"{how}, of {listed(paired)} {pairs}"
     notes = [
         f"Differences are judged {how}; variances are moderated by those of the other rows (after Smyth 2004), and "
         "verdicts adjusted over the table's rows (Holm 1979)."
@@ -210,9 +210,9 @@ def _not_isolated(summary: Summary) -> list[str]:
         rows_of.setdefault(str(change), []).append(change.row)
     compared = len(summary.frame) - 1
     named = [
-        f"{_listed(names) if len(names) < max(2, compared) else 'all rows'}: {what}" for what, names in rows_of.items()
+        f"{listed(names) if len(names) < max(2, compared) else 'all rows'}: {what}" for what, names in rows_of.items()
     ]
-    return [f"Not isolated, differs along with what is declared: {_listed(named, '; ')}."] if named else []
+    return [f"Not isolated, differs along with what is declared: {listed(named, '; ')}."] if named else []
 
 
 def _of_rows(summary: Summary) -> list[str]:
@@ -224,7 +224,7 @@ def _after_looking(summary: Summary) -> list[str]:
     late = seeds_added_after_looking(summary.declared, summary.stage)
     notes = [f"{ADDED_AFTER_LOOKING[0].upper()}{ADDED_AFTER_LOOKING[1:]}."] if late else []
     if changed := changes(summary.declared):
-        notes.append(f"Changed with results at hand: {_listed(changed, '; ')}.")
+        notes.append(f"Changed with results at hand: {listed(changed, '; ')}.")
     if summary.looks is not None:
         notes.append(f"Looked at as planned before the first run: {summary.looks.words}.")
         if summary.looks.look > 1 or summary.looks.stopped:
@@ -245,7 +245,7 @@ def _at_chance(summary: Summary) -> list[str]:
             found.setdefault(sizes, {}).setdefault(record["variant"], []).append(record["seed"])
     return [
         f"At chance (top-1 not above 1 in {classes} over {images:,} images, exact binomial test at 5%): "
-        f"{_listed([f'{variant} {_seeds(seeds)}' for variant, seeds in rows_.items()])}."
+        f"{listed([f'{variant} {_seeds(seeds)}' for variant, seeds in rows_.items()])}."
         for (images, classes), rows_ in found.items()
     ]
 
@@ -259,9 +259,7 @@ def _undecodable(final: Iterable[Mapping[str, Any]]) -> list[str]:
     } - {0}
     if not missing:
         return []
-    return [
-        f"Left out because their files cannot be decoded: {_listed([str(n) for n in sorted(missing)])} test images."
-    ]
+    return [f"Left out because their files cannot be decoded: {listed([str(n) for n in sorted(missing)])} test images."]
 
 
 def _data(final: Iterable[Mapping[str, Any]], timed: bool) -> list[str]:
@@ -289,7 +287,7 @@ def _chunks(final: Iterable[Mapping[str, Any]]) -> list[str]:
             names += [record["variant"]] if record["variant"] not in names else []
     if len(by_number) < 2:
         return []
-    parts = [f"{_listed(names)} {number}" for number, names in sorted(by_number.items())]
+    parts = [f"{listed(names)} {number}" for number, names in sorted(by_number.items())]
     return [f"Batches were cut into different numbers of chunks (ranks x accumulation): {'; '.join(parts)}."]
 
 
@@ -315,7 +313,7 @@ def _shared_parents(summary: Summary) -> list[str]:
                 if len(different) == 1
                 else f"seed {seed}, a run of its own for each row"
             )
-            rows_ = "" if len(shared) == len(summary.frame) else f": {_listed(list(shared))}"
+            rows_ = "" if len(shared) == len(summary.frame) else f": {listed(list(shared))}"
             notes.append(f"Conditional on one {stage} ({which}), which all seeds of a row share{rows_}.")
     return notes
 
@@ -328,7 +326,7 @@ def _unfound(plan: Mapping[str, Any]) -> list[str]:
     rows_ = {asked["number"]: asked["row"] for asked in search["asked"]}
     found = {rows_.get(number) for number in search["winners"].values()}
     lost = [row for row in search["spaces"] if row not in found]
-    return [f"Without a row here, for their searches found no winner: {_listed(lost)}."] if lost else []
+    return [f"Without a row here, for their searches found no winner: {listed(lost)}."] if lost else []
 
 
 def diverged_notes(summary: Summary) -> list[str]:
@@ -345,11 +343,11 @@ def diverged_notes(summary: Summary) -> list[str]:
         if row["diverged"]:
             text = (
                 f"{row['variant']}: {row['diverged']} of {row['seeds_planned']} diverged "
-                f"({_listed(why[row['variant']])})"
+                f"({listed(why[row['variant']])})"
             )
             (some if row["seeds"] else none).append(text)
-    notes = [f"* Mean over the runs that converged. {_listed(some, '; ')}."] if some else []
-    return notes + ([f"No mean: {_listed(none, '; ')}."] if none else [])
+    notes = [f"* Mean over the runs that converged. {listed(some, '; ')}."] if some else []
+    return notes + ([f"No mean: {listed(none, '; ')}."] if none else [])
 
 
 def _fewer_pairs(every: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -358,7 +356,7 @@ def _fewer_pairs(every: Iterable[Mapping[str, Any]]) -> list[str]:
         for row in every
         if row["paired"] and 0 < row["runs_compared"] < row["seeds"]
     ]
-    return [f"Differences over fewer pairs than seeds: {_listed(named)}."] if named else []
+    return [f"Differences over fewer pairs than seeds: {listed(named)}."] if named else []
 
 
 def _absent(summary: Summary, final: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -380,15 +378,15 @@ def _absent(summary: Summary, final: Iterable[Mapping[str, Any]]) -> list[str]:
             f"{variant} {_seeds(seeds)}" + (f" ({reason})" if reason else "")
             for (variant, reason), seeds in found.items()
         ]
-        notes.append(f"{state.capitalize()}: {_listed(named, '; ')}.")
+        notes.append(f"{state.capitalize()}: {listed(named, '; ')}.")
     return notes
 
 
 def _seeds(seeds: list[int]) -> str:
-    return ("seed " if len(seeds) == 1 else "seeds ") + _listed([str(seed) for seed in seeds])
+    return ("seed " if len(seeds) == 1 else "seeds ") + listed([str(seed) for seed in seeds])
 
 
-def _listed(words: list[str], separator: str = ", ") -> str:
+def listed(words: list[str], separator: str = ", ") -> str:
     if any(", " in word for word in words):
         separator = "; "  # names of rows may have commas of their own
     more = len(words) - NAMED
