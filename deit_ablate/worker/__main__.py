@@ -4,6 +4,7 @@
     python -m deit_ablate.worker --serve                   fork one child a run (JSON lines on stdin)
     python -m deit_ablate.worker names | offered           answer questions about names; say what names.json should hold
     python -m deit_ablate.worker fetch | verify            bring weights and data, or evaluate anew
+    python -m deit_ablate.worker measure                   say what trainings take, by their first steps
     python -m deit_ablate.worker preflight FILE            say what the runs that FILE names would be refused for
 
 Answers go to standard output, marked (``execution.worker_answers`` reads them); a request is JSON on standard input.
@@ -78,11 +79,18 @@ def _verify(request: Any) -> Iterable[Any]:
     return verify.verify_all(Store(request["results"]), request["runs"], data_dir, device_of(request["device"]))
 
 
+def _measure(request: Any) -> Iterable[Any]:
+    from deit_ablate.worker.run import measured
+
+    return map(measured, request)
+
+
 ANSWERS: dict[str, Callable[[Any], Iterable[Any]]] = {
     "names": _names,
     "offered": _offered,
     "fetch": _fetch,
     "verify": _verify,
+    "measure": _measure,
 }
 """Modes that answer one request, which is JSON on standard input, as ``execution.worker_answers`` reads it."""
 
