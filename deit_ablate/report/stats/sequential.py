@@ -159,7 +159,7 @@ def sequential(
     )
     stopped = {name: looks[result.last[i]] for i, name in enumerate(rows) if result.decided[i]}
     going_on, following = [i for i in needed if taken[i] < len(looks)], min(look, len(looks) - 1)
-    chances = _chances(now, schedule, taken, len(rows) - len(stopped), margin)
+    chances = chances_of(now, schedule, taken, len(rows) - len(stopped), margin)
     return Sequential(
         effects=found,
         baseline=judged.baseline(),
@@ -189,7 +189,9 @@ def _waited_for(result: Looks, ended: Flags, diverged: Flags, seen: Counts) -> l
     return np.flatnonzero(~result.decided & ~lost).tolist()
 
 
-def _chances(now: Moderated, schedule: Schedule, taken: Counts, undecided: int, margin: float | None) -> Array:
+def chances_of(
+    now: Moderated, schedule: Schedule, taken: Counts, undecided: int | Counts, margin: float | None = None
+) -> Array:
     """The probability that each row is decided at its next look, if its difference and variances are those of ``now``;
     1 before its first look, which every row needs, and 1/2 where nothing is known. By the normal distribution around
     the first step of Holm."""
@@ -198,7 +200,7 @@ def _chances(now: Moderated, schedule: Schedule, taken: Counts, undecided: int, 
     nth = np.minimum(taken, len(schedule.looks) - 1)
     seeds, of_baseline = np.asarray(schedule.looks)[nth], np.asarray(schedule.baseline)[nth]
     error = np.sqrt(now.variance / seeds + now.other_variance / of_baseline)
-    alpha = ALPHA * np.asarray(schedule.weights)[nth] / max(1, undecided)
+    alpha = ALPHA * np.asarray(schedule.weights)[nth] / np.maximum(1, undecided)
     df, away = now.df + np.maximum(seeds - now.runs, 0), np.abs(now.difference)
     with np.errstate(divide="ignore", invalid="ignore"):
         chance = ndtr(away / error - stdtrit(df, 1 - alpha / 2))
