@@ -16,7 +16,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -25,9 +25,9 @@ from simulation import KINDS, Array, Figure, Noise, Sample, against_baseline, fa
 
 from deit_ablate.report.stats.contrasts import estimate
 from deit_ablate.report.stats.exact import rate
-from deit_ablate.report.stats.moderated import holds, look_by_look, moderate
+from deit_ablate.report.stats.moderated import holds, look_by_look, moderate, seen
 from deit_ablate.report.stats.power import detectable, detectable_effect, optimism
-from deit_ablate.report.stats.sequential import LOOKS, WEIGHTS
+from deit_ablate.report.stats.sequential import LOOKS, WEIGHTS, Schedule, chances_of
 from deit_ablate.sweep.comparisons import baseline_seeds
 from deit_ablate.sweep.designs import factorial
 
@@ -339,6 +339,75 @@ def t13(quick: bool) -> Iterator[Figure]:
         yield Figure("T13", f"8 of 8 rows, n=3 {kind}: coverage", figure, sample.tolerance(0.007), float(found.mean()))
 
 
+@dataclass(frozen=True)
+class Added:
+    """Tables whose seeds were added by themselves. All (tables, rows), but ``runs`` (tables)."""
+
+    ever: npt.NDArray[np.bool_]
+    """Whether a row was decided at any time, however it stands at the end."""
+    decided: npt.NDArray[np.bool_]
+    runs: Array
+
+
+def added(x: Array, budget: float = math.inf) -> Added:
+    """Rows take their looks one at a time, where a run is most likely to bring a decision, while whole looks fit."""
+    tables, rows = x.shape[0], x.shape[1] - 1
+    steps, against = looked(LOOKS, rows), against_baseline(x)
+    schedule = Schedule(LOOKS, tuple(baseline for _, baseline in steps), WEIGHTS, together=False)
+    of_rows, of_baseline = np.array([0, *LOOKS]), np.array([0, *schedule.baseline])
+    taken = np.zeros((tables, rows), dtype=np.intp)
+    ever, decided, chances = np.zeros(taken.shape, bool), np.zeros(taken.shape, bool), np.ones(taken.shape)
+    while True:
+        runs, following = of_rows[taken].sum(1) + of_baseline[taken.max(1)], np.minimum(taken + 1, len(LOOKS))
+        of_both = np.maximum(0, of_baseline[following] - of_baseline[taken.max(1)][:, None])
+        cost = of_rows[following] - of_rows[taken] + of_both
+        may = (taken < len(LOOKS)) & ~decided & (runs[:, None] + cost <= budget)
+        if not may.any():
+            return Added(ever, decided, runs)
+        which = np.flatnonzero(may.any(axis=1))
+        taken[which, np.where(may, chances / np.maximum(cost, 1), -1).argmax(axis=1)[which]] += 1
+        ready = np.arange(1, len(LOOKS) + 1)[:, None, None] <= taken
+        found = look_by_look(x, against, steps, WEIGHTS, ready=ready)
+        decided, ever = found.decided, ever | found.decided
+        now = seen(x, steps, found.last, 0)
+        there = np.arange(x.shape[2]) < of_baseline[taken.max(1)][:, None]
+        now[:, 0] = np.where(there, x[:, 0], np.nan)
+        chances = chances_of(moderate(now, against), schedule, taken, (~decided).sum(1)[:, None])
+
+
+def t15(quick: bool) -> Iterator[Figure]:
+    """Seeds that are added by themselves: false differences at any time, and runs. Expected: an earlier run of this."""
+    sample = Sample("T15", quick)
+    for rows, kind, figure in (
+        (1, "equal scatter", 0.0385),
+        (5, "equal scatter", 0.0302),
+        (5, "one row of 10 sd", 0.0557),
+        (5, "rows of 1/4 to 4 sd", 0.0490),
+        (5, "baseline of 4 sd", 0.0222),
+        (5, "log-normal 0.4", 0.0262),
+    ):
+        size = (rows, 12, baseline_seeds(rows, 12))
+        noise = replace(KINDS[kind], correlation=0)
+        found = sample.mean(sample.tables(1500, size, noise=noise), lambda x: added(x).ever.any(axis=-1))
+        label = f"m={rows} a false difference at any time, {kind}"
+        yield Figure("T15", label, figure, sample.tolerance(0.016), float(found))
+    for effects, budget, power, runs in (
+        ((1.5, 2, 3, 4, 6, 8), math.inf, 0.993, 51.3),
+        ((0, 0, 2, 2, 6, 6), math.inf, 0.996, 75.0),
+        ((0, 0, 2, 2, 6, 6), 65, 0.982, 62.7),
+    ):
+        size, real = (6, 12, baseline_seeds(6, 12)), np.array(effects) != 0
+
+        def outcome(x: Array, budget: float = budget, real: npt.NDArray[np.bool_] = real) -> Array:
+            end = added(x, budget)
+            return np.stack([end.decided[:, real].mean(axis=-1), end.runs], 1)
+
+        means = sample.mean(sample.tables(600, size, effects, Noise(correlation=0)), outcome)
+        label = f"m=6 effects {'/'.join(map(str, effects))}" + (f", {budget} runs" if budget < math.inf else "")
+        yield Figure("T15", f"{label}: power", power, sample.tolerance(0.02), float(means[0]))
+        yield Figure("T15", f"{label}: runs", runs, sample.tolerance(2.0), float(means[1]))
+
+
 TABLES: dict[str, Callable[[bool], Iterator[Figure]]] = {
     "T1": t1,
     "T2": t2,
@@ -350,10 +419,11 @@ TABLES: dict[str, Callable[[bool], Iterator[Figure]]] = {
     "T9": t9,
     "T10": t10,
     "T12": t12,
+    "T13": t13,
+    "T15": t15,
     "S1": s1,
     "S2": s2,
     "S3": s3,
-    "T13": t13,
 }
 
 

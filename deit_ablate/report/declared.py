@@ -6,6 +6,10 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from deit_ablate.errors import InputError
+from deit_ablate.store import Store
+from deit_ablate.sweep.plan import Plan
+
 WORDS = {"margin": "margin", "baseline": "baseline", "baseline_seeds": "seeds of the baseline"}
 """Declared keys of one value each, in words."""
 
@@ -55,3 +59,26 @@ def seeds_added_after_looking(declared: Sequence[Mapping[str, Any]], stage: str)
             return True
         known |= seeds
     return False
+
+
+def refuse_other_looks(plan: Plan, store: Store) -> None:
+    """Raises InputError where runs of this study have ended under other looks than the plan's: what was looked at
+    without them has spent the 5% already."""
+    sweep = plan.sweep
+    declared = store.sweeps.declared(sweep.name)
+    before = declared[-1].get("looks") if declared else None
+    now = list(sweep.looks) if sweep.looks else None
+    changed = declared and before != now and (sweep.until_decided or (before and not now))
+    if not changed or not any(store.result(cell[3]) for cell in (store.sweeps.sound_plan(sweep.name) or {})["cells"]):
+        return
+    if before is None:
+        problem = "its seeds were run without looks, which may not be added after looking"
+        expected = (
+            "`--seeds N` for more seeds, which the table says; of a new study, --until-decided from its first run"
+        )
+    else:
+        problem = f"it was run with looks at {before} seeds, and now there are {f'looks at {now}' if now else 'none'}"
+        expected = (
+            "--until-decided or --budget, as at its first run" if now is None else f"`looks: {before}` in the file"
+        )
+    raise InputError(problem, where=(str(sweep.file), 0, 0), key="looks", expected=expected)

@@ -144,10 +144,18 @@ class Summary:
         return recipes(self.records, stage)
 
 
-def summarize(store: Store, sweep: str, *, stage: str | None = None, strict: bool = False) -> Summary:
+def summarize(
+    store: Store,
+    sweep: str,
+    *,
+    stage: str | None = None,
+    strict: bool = False,
+    plan: Mapping[str, Any] | None = None,
+) -> Summary:
     """Read a sweep's records, average them over seeds and judge each row against the baseline, at the final stage or
-    at another. ``strict``: 5% of tables have any false verdict, rather than 5% of either kind. Raises NoSweep."""
-    plan = read_plan(store, sweep)
+    at another. ``strict``: 5% of tables have any false verdict, rather than 5% of either kind. ``plan``: another than
+    the store's. Raises NoSweep."""
+    plan = plan or read_plan(store, sweep)
     empty = Summary(store, sweep, plan, records(store, plan), "", strict, pd.DataFrame(), (), {}, None, ())
     return _summary(empty, final_stage(plan) if stage is None else stage)
 
@@ -214,7 +222,7 @@ def _judge(
         # What has diverged has ended without a figure; what has not ended is not there.
         lost = {name: {r["seed"]: math.nan for r in own if r["state"] == "diverged"} for name, own in runs.items()}
         given = {name: {**lost[name], **own} for name, own in values.items()}
-        schedule = Schedule.of(looks, plan.get("baseline_looks"))
+        schedule = Schedule.of(looks, plan.get("baseline_looks"), together=not plan.get("until_decided"))
         step = sequential({name: given[name] for name in compared}, given[baseline], schedule=schedule, **how)
         found, of_baseline = step.effects, step.baseline
     else:

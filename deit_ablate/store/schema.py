@@ -264,6 +264,7 @@ class Plan(File):
     margin: Amount | None = None
     looks: list[Number] | None = None
     baseline_looks: list[Number] | None = None
+    until_decided: bool = False
     baseline: str | None = None
     stages: Annotated[list[Stage], Field(min_length=1)]
     variants: list[Row]

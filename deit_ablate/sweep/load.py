@@ -14,10 +14,12 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 from deit_ablate.errors import InputError, Position, unknown_name
 from deit_ablate.execution import Execution
 from deit_ablate.recipe import flatten
+from deit_ablate.sweep.comparisons import LOOKS
 from deit_ablate.sweep.designs import Design, cumulative, factorial
 from deit_ablate.sweep.fields import NAME, RESERVED, SweepFile, is_stem
 from deit_ablate.sweep.overrides import check_layer, layer, validate
@@ -39,8 +41,12 @@ def load_sweep(
     sets: Sequence[str] = (),
     seeds: int | None = None,
     name: str | None = None,
+    until_decided: bool = False,
 ) -> Sweep:
-    """Read a sweep file. Raises InputError with the place of the first thing that is wrong."""
+    """Read a sweep file. Raises InputError with the place of the first thing that is wrong.
+
+    ``until_decided``: with the seeds of all looks, the usual ones (``comparisons.LOOKS``) where the file has none.
+    """
     node = load(path)
     stem = _stem(path, name)
     parsed = validate(SweepFile, node)
@@ -58,7 +64,11 @@ def load_sweep(
         base = layer(base, recipe)
     base = layer(base, over.get("recipe"))
     default_seeds = CONFIRMED_SEEDS if parsed.search and "seeds" not in parsed.model_fields_set else parsed.seeds
-    all_seeds = tuple(sorted({*seed_list(default_seeds), *range(seeds or 0)}))
+    looks = parsed.looks or (list(LOOKS) if until_decided else None)
+    if until_decided:
+        _must_have_looks(node, parsed)
+    planned = range(looks[-1]) if until_decided and looks else {*seed_list(default_seeds), *range(seeds or 0)}
+    all_seeds = tuple(sorted(planned))
     stages = read_stages(node, parsed.stages, all_seeds, over.value)
     given_sets = tuple(map(assignment, sets))
     for given_set in given_sets:
@@ -76,6 +86,8 @@ def load_sweep(
         raise unknown_name("no row", baseline, rows, where=node.locate(("baseline",)), key="baseline")
     for other in by_profile.values():
         read_search(node, other.get("search"), rows, stages[-1].seeds)
+    if until_decided and (baseline is None or stages[-1].seeds != all_seeds):
+        _refuse_until_decided(node, stages[-1].name if baseline else None)
     given = {key: getattr(parsed.execution, key) for key in parsed.execution.model_fields_set}
     return Sweep(
         name=name or _folder(stem, profile if profile != parsed.profile else None, sets),
@@ -87,7 +99,8 @@ def load_sweep(
         title=parsed.title or stem,
         profile=chosen,
         margin=parsed.margin,
-        looks=tuple(parsed.looks) if parsed.looks else None,
+        looks=tuple(looks) if looks else None,
+        until_decided=until_decided,
         baseline=baseline,
         # Each effect of a factorial takes all rows alike: more seeds of one of them would buy little.
         baseline_seeds=(1 if kind == "factorial" else None)
@@ -97,6 +110,37 @@ def load_sweep(
         execution=execution.model_copy(update=given),
         search=read_search(node, over.get("search"), rows, stages[-1].seeds),
         sets=given_sets,
+    )
+
+
+def _must_have_looks(node: Node, parsed: SweepFile) -> None:
+    """Raises InputError for a sweep that cannot be looked at."""
+    if parsed.search is not None:
+        raise InputError(
+            "a search is not run until its rows are decided",
+            where=node.keys["search"],
+            key="search",
+            expected="no --until-decided or --budget (a search has `trials` and `timeout`)",
+        )
+    if seed_list(parsed.seeds) != tuple(range(len(seed_list(parsed.seeds)))):
+        problem, expected = f"looks are at the seeds 0, 1, 2, ..., not at {parsed.seeds}", "a number of seeds"
+        raise InputError(problem, where=node.locate(("seeds",)), key="seeds", expected=expected)
+
+
+def _refuse_until_decided(node: Node, stage: str | None) -> NoReturn:
+    """Raise InputError: no baseline (``stage`` None), or seeds of the last stage's own."""
+    if stage is None:
+        raise InputError(
+            "no row is compared with a baseline, so none is ever decided",
+            where=node.where,
+            key="baseline",
+            expected="the name of a row, or no --until-decided or --budget",
+        )
+    raise InputError(
+        "the last stage has seeds of its own, and looks have theirs",
+        where=node.locate(("stages", stage, "seeds")),
+        key=f"stages.{stage}.seeds",
+        expected="no `seeds` in this stage",
     )
 
 

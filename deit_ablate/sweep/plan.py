@@ -137,6 +137,7 @@ class Plan:
             "margin": self.sweep.margin,
             "looks": list(self.sweep.looks) if self.sweep.looks else None,
             "baseline_looks": [self.comparison.seeds(look) for look in self.sweep.looks] if self.sweep.looks else None,
+            **({"until_decided": True} if self.sweep.until_decided else {}),
             "baseline": self.sweep.baseline,
             "stages": [{"name": stage.name, "seeds": list(stage.seeds)} for stage in self.sweep.stages],
             "variants": [

@@ -42,6 +42,8 @@ class Sweep:
     profile: str | None = None
     margin: float | None = None
     looks: tuple[int, ...] | None = None
+    until_decided: bool = False
+    """Whether its seeds are added look by look, to rows that are undecided."""
     baseline: str | None = None
     baseline_seeds: int | None = None
     """None: as many as its rows make worth while (``comparisons.baseline_seeds``)."""

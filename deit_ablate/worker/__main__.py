@@ -4,6 +4,7 @@
     python -m deit_ablate.worker --serve                   fork one child a run (JSON lines on stdin)
     python -m deit_ablate.worker names | offered           answer questions about names; say what names.json should hold
     python -m deit_ablate.worker fetch | verify            bring weights and data, or evaluate anew
+    python -m deit_ablate.worker measure                   say what trainings take, by their first steps
     python -m deit_ablate.worker preflight FILE            say what the runs that FILE names would be refused for
 
 Answers go to standard output, marked (``execution.worker_answers`` reads them); a request is JSON on standard input.
@@ -50,7 +51,7 @@ def _serve(answers: IO[bytes]) -> int:
     return forkserver.serve(main, check, answers)
 
 
-ANSWERED = ("names", "offered", "fetch", "verify")
+ANSWERED = ("names", "offered", "fetch", "verify", "measure")
 """Modes that answer one request, which is JSON on standard input, as ``execution.worker_answers`` reads it."""
 
 
@@ -62,6 +63,10 @@ def _answers(mode: str, request: Any) -> Iterable[Any]:
         return [names.ask(request)]
     if mode == "offered":
         return [names.offered()]
+    if mode == "measure":
+        from deit_ablate.worker.run import measured
+
+        return map(measured, request)
     store = Store(request["results"])
     if mode == "fetch":
         return teachers.fetch(request["requests"], store.teacher_weights)

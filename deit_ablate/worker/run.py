@@ -9,9 +9,11 @@ import io
 import os
 import signal
 import sys
+import tempfile
 import threading
 import time
 import traceback
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -287,6 +289,52 @@ def _data_dir(execution: Execution) -> Path | None:
     from deit_ablate.train.data.staging import stage
 
     return stage(Path(execution.data_dir), Path(local))
+
+
+def measured(request: Mapping[str, Any]) -> dict[str, Any]:
+    """What one training takes: {"run", "seconds", "steps", "step_seconds", "device"}, or {"run", "error"}.
+
+    ``request``: {"run", "recipe" (canonical, with paths), "parents" (role -> {"recipe", "path" or None, "weights"}),
+    "teacher" (the path of its weights file, or None), "execution" (its JSON)}.
+    """
+    import torch
+
+    from deit_ablate.train import probe
+
+    execution = Execution.from_json(request["execution"])
+
+    def find(sha256: str) -> None:  # its paths stand in it already
+        return None
+
+    torch.set_num_threads(execution.threads)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            parents, data_dir = {}, _data_dir(execution)
+            for role, parent in request["parents"].items():
+                recipe = Recipe.of_record(parent["recipe"], find)
+                parents[role] = (
+                    probe.Parent(recipe, Path(parent["path"]), parent["weights"])
+                    if parent["path"]
+                    else probe.untrained(recipe, data_dir, Path(folder), parent)
+                )
+            found = probe.measure(
+                Recipe.of_record(request["recipe"], find),
+                device=device_of(execution.device),
+                ranks=execution.ranks,
+                accumulation=execution.accumulation,
+                data_dir=data_dir,
+                loaders=execution.loaders,
+                parents=parents,
+                teacher_weights=Path(request["teacher"]) if request["teacher"] else None,
+                compile=execution.compile,
+                channels_last=execution.channels_last,
+                deterministic=execution.deterministic,
+            )
+    except (TrainError, OSError) as error:
+        return {"run": request["run"], "error": str(error)}
+    except Exception as error:  # out of memory, a user's own code, ...
+        return {"run": request["run"], "error": f"{type(error).__name__}: {error}"}
+    return {"run": request["run"], **vars(found)}
 
 
 def device_of(wanted: str) -> str:

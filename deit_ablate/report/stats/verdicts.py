@@ -186,8 +186,8 @@ class Judged:
     ) -> Judged:
         now = moderate(table.values, comparisons, resolution(test_images))
         p, equal = now.p, np.full(len(names), np.nan)
+        check_margin(margin)
         if margin is not None:
-            check_margin(margin)
             equal = now.p_equivalent(margin)
         differs, same = (holds(np.where(now.enough, one, np.nan), strict) for one in (p, equal))
         plain = plain_p(table.values, comparisons)
@@ -362,7 +362,7 @@ def resolution(test_images: int | None) -> float:
     return 100 / test_images
 
 
-def check_margin(margin: float) -> None:
+def check_margin(margin: float | None) -> None:
     """Raises ValueError for a margin within which nothing, or everything, is equivalent."""
-    if not 0 < margin < math.inf:
+    if margin is not None and not 0 < margin < math.inf:
         raise ValueError(f"a margin of equivalence is a number of points above 0, not {margin}")

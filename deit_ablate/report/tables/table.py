@@ -230,7 +230,9 @@ def _after_looking(summary: Summary) -> list[str]:
         if summary.looks.look > 1 or summary.looks.stopped:
             notes.append("The ± of a difference knows nothing of looking: after several looks it covers 92 to 96%.")
         notes += [f"{note[0].upper()}{note[1:]}." for note in summary.looks.notes]
-        if summary.looks.going_on:
+        if summary.looks.going_on and summary.plan.get("until_decided"):
+            notes.append(f"Go on with: --until-decided ({listed(list(summary.looks.going_on))}).")
+        elif summary.looks.going_on:
             only = " ".join(f'--only "{name}"' for name in (summary.plan["baseline"], *summary.looks.going_on))
             notes.append(f"Go on with: --seeds {len(summary.looks.next_seeds)} {only}")
     return notes
