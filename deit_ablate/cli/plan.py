@@ -12,6 +12,7 @@ from deit_ablate.cli.targets import DEFAULT_RESULTS, Results, study
 from deit_ablate.launch import status
 from deit_ablate.launch.cost import Costs, Estimate
 from deit_ablate.store import State, Store
+from deit_ablate.sweep.metrics import TOP1
 from deit_ablate.sweep.plan import Plan, Run, make_plan
 
 if TYPE_CHECKING:
@@ -83,6 +84,9 @@ def _plan_lines(made: Plan, runs: Mapping[str, Run], states: Mapping[str, State]
 
         seeds, comparison = len(sweep.stages[-1].seeds), made.comparison
         lines += ["", plan_words(len(made.rows) - 1, seeds, comparison.seeds(seeds))]
+        if sweep.metric.name != TOP1.name:
+            margin = f"margin ±{sweep.metric.amount(sweep.margin)}" if sweep.margin else "no margin"
+            lines.append(f"of {sweep.metric.words}, {sweep.metric.better} is better; {margin}")
         if comparison.paired:
             shared = "share a run or a parent with the baseline at each seed, and are compared with it by pairs"
             lines.append(f"{', '.join(comparison.paired)}: {shared}")

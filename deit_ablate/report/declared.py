@@ -6,8 +6,13 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-WORDS = {"margin": "margin", "baseline": "baseline", "baseline_seeds": "seeds of the baseline"}
-"""Declared keys of one value each, in words."""
+WORDS = {
+    "metric": ("metric", "top1"),
+    "margin": ("margin", "none"),
+    "baseline": ("baseline", "none"),
+    "baseline_seeds": ("seeds of the baseline", "none"),
+}
+"""Declared keys of one value each, in words, and what stands for null."""
 
 
 def changes(declared: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -24,9 +29,10 @@ def changes(declared: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
-    for key, words in WORDS.items():
-        if key in before and before[key] != after.get(key):
-            old, new = ("none" if value is None else value for value in (before[key], after.get(key)))
+    for key, (words, null) in WORDS.items():
+        # Versions that did not declare a metric had top-1.
+        if (key in before or key == "metric") and before.get(key) != after.get(key):
+            old, new = (null if value is None else value for value in (before.get(key), after.get(key)))
             yield f"{words} changed from {old} to {new}"
     if "rows" in before:
         rows, now = before["rows"], after.get("rows") or []

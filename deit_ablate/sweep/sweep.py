@@ -8,6 +8,7 @@ from pathlib import Path
 
 from deit_ablate.errors import Position
 from deit_ablate.execution import Execution
+from deit_ablate.sweep.metrics import TOP1, Metric
 from deit_ablate.sweep.space import SearchSettings
 from deit_ablate.sweep.stages import Stage
 from deit_ablate.sweep.yaml import Node
@@ -39,6 +40,10 @@ class Sweep:
     kind: str = "variants"
     title: str = ""
     profile: str | None = None
+    metric: Metric = TOP1
+    """Of which verdicts and margin are."""
+    metrics: tuple[Metric, ...] = ()
+    """Further columns."""
     margin: float | None = None
     looks: tuple[int, ...] | None = None
     baseline: str | None = None

@@ -17,6 +17,7 @@ from deit_ablate.report.stats.moderated import Comparisons, Flags, Looks, holds,
 from deit_ablate.report.stats.power import ALPHA
 from deit_ablate.report.stats.verdicts import DIFFERENT, Effect, Figures, Judged, check_margin, plain_p, resolution
 from deit_ablate.sweep.comparisons import FEWEST
+from deit_ablate.sweep.metrics import Better
 
 LOOKS: tuple[int, ...] = (3, 6, 9, 12)
 """Seeds at each look."""
@@ -87,13 +88,15 @@ def sequential(
     margin: float | None = None,
     test_images: int | None = None,
     strict: bool = False,
+    better: Better = "higher",
 ) -> Sequential:
-    """Judge rows by all the looks that the runs so far allow. Rows and baseline map a seed to top-1 in percent.
+    """Judge rows by all the looks that the runs so far allow. Rows and baseline map a seed to a figure.
 
     A seed that is *absent* has not ended yet, one with NaN has ended without a figure: it diverged. A look is taken
     when the baseline and every row that is still undecided have ended its first seeds (0, 1, 2, ...); a row that only
     ever diverged is not waited for. What is there beyond the look is not used, so that the answer doesn't depend on
-    when one asks. ``paired``, ``margin``, ``test_images``, ``strict``: see ``effects``, which also says what is raised.
+    when one asks. ``paired``, ``margin``, ``test_images``, ``strict``: see ``effects``, which also says what is raised;
+    ``better``: see ``judge``.
     """
     looks, weights, both = schedule.looks, schedule.weights, schedule.both
     if margin is not None:
@@ -132,6 +135,7 @@ def sequential(
         margin,
         strict,
         ALPHA * np.array(weights)[last_look],
+        better,
     )
     within = np.arange(len(planned)) < np.array(looks)[last_look][:, None]
     found = judged.effects(
