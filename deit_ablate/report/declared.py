@@ -45,10 +45,10 @@ def _changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[st
 
 
 def before_running(declared: Sequence[Mapping[str, Any]], key: str) -> bool:
-    """Whether the first run found this declared as it is now."""
+    """Whether the first run found this declared as it is now, and the metric, whose unit a margin is in."""
     if not declared or key not in declared[0] or declared[0].get("finished_runs_then"):
         return False
-    return all(each.get(key) == declared[0][key] for each in declared)
+    return all(each.get(name) == declared[0].get(name) for each in declared for name in (key, "metric"))
 
 
 def seeds_added_after_looking(declared: Sequence[Mapping[str, Any]], stage: str) -> bool:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from deit_ablate.errors import InputError
+from deit_ablate.errors import InputError, Position
 from deit_ablate.report.records import arrays, number
 from deit_ablate.report.stats.moderated import Array
 from deit_ablate.store import Store
@@ -33,44 +35,51 @@ def own_columns(store: Store, plan: Mapping[str, Any], cells: Sequence[dict[str,
     at the line of a function that is not there, fails, or returns no number.
     """
     shows = {row["name"]: row["shows"] for row in plan["variants"]}
-    metrics = dict(_named(plan))
-    for key, metric in metrics.items():
-        function, known = _function(plan, key, metric), dict[tuple[str, str | None], float]()
+    metrics = list(_named(store, plan))
+    for own in metrics:
+        function, known = own.function(), dict[tuple[str, str | None], float]()
         for cell in cells:
             which = cell["run"], shows.get(cell["variant"])
-            if cell["state"] == "done" and metric.shown(which[1]) and which not in known:
+            if cell["state"] == "done" and own.metric.shown(which[1]) and which not in known:
                 kept = arrays(store, which[0], store.result(which[0]) or {})
                 try:
                     known[which] = _result(function, _given(kept, which[1]))
                 except Exception as error:  # it is the user's code
-                    raise _error(plan, key, metric, error, f", of run {which[0]}") from error
-            cell[metric.name] = known.get(which)
-    return [metric.name for metric in metrics.values()]
+                    raise own.error(error, f", of run {which[0]}") from error
+            cell[own.metric.name] = known.get(which)
+    return [own.metric.name for own in metrics]
 
 
-def _named(plan: Mapping[str, Any]) -> Iterator[tuple[str, Metric]]:
+@dataclass(frozen=True)
+class Named:
+    """A function of one's own, and where the sweep file names it."""
+
+    metric: Metric
+    key: str
+    where: Position
+
+    def function(self) -> Callable[[Any], Any]:
+        module, _, name = self.metric.name.partition(":")
+        try:
+            return getattr(importlib.import_module(module), name)
+        except Exception as error:  # whatever the module does when it is imported
+            raise self.error(error) from error
+
+    def error(self, error: Exception, of: str = "") -> InputError:
+        why = str(error) if isinstance(error, NoNumber) else f"fails, {type(error).__name__}: {error}"
+        expected = "a function of a run's arrays that returns a number, or a number for each test image"
+        return InputError(f"{self.metric.name} {why}{of}", where=self.where, key=self.key, expected=expected)
+
+
+def _named(store: Store, plan: Mapping[str, Any]) -> Iterator[Named]:
+    file = os.path.relpath(store.root.resolve() / plan["source"])
     for place, metric in enumerate(planned_metrics(plan)):
         if not metric.figure:
-            yield (f"metrics.{place - 1}" if place else "metric"), metric
-
-
-def _error(plan: Mapping[str, Any], key: str, metric: Metric, error: Exception, of: str = "") -> InputError:
-    why = str(error) if isinstance(error, NoNumber) else f"{type(error).__name__}: {error}"
-    expected = "a function of a run's arrays that returns a number, or a number for each test image"
-    where = (plan["source"], *metric.place)
-    return InputError(f"{metric.name} {why}{of}", where=where, key=key, expected=expected)
+            yield Named(metric, "metrics" if place else "metric", (file, *metric.place))
 
 
 class NoNumber(ValueError):
     """What a function has returned is no figure of a run."""
-
-
-def _function(plan: Mapping[str, Any], key: str, metric: Metric) -> Callable[[Any], Any]:
-    module, _, name = metric.name.partition(":")
-    try:
-        return getattr(importlib.import_module(module), name)
-    except Exception as error:  # whatever the module does when it is imported
-        raise _error(plan, key, metric, error) from error
 
 
 def _given(kept: Mapping[str, Array], shows: str | None) -> dict[str, Array]:

@@ -12,12 +12,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from deit_ablate.errors import InputError, Position, TrainError, unknown_name
 from deit_ablate.execution import Part
 from deit_ablate.identity import code_of, defines
-from deit_ablate.sweep.overrides import validate
+from deit_ablate.sweep.overrides import dotted, validate
 from deit_ablate.sweep.yaml import Node
 
 Better: TypeAlias = Literal["higher", "lower"]
@@ -119,12 +119,18 @@ TWO_HEADS = ("distillation", "fused_softmax", "fused_logits")
 """Metrics that a run has where its model has two heads."""
 
 
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("text of printable characters")
+    return text
+
+
 class MetricFile(Part):
     name: str
     """top1, top5, loss, ema, a head, or a function of your own, `module:function`."""
     better: Better | None = None
     """Which way is better: higher or lower. Of a function of your own; the others' is known."""
-    unit: Annotated[str, Field(pattern=r"^[^\s\x00-\x1f]{0,20}$")] | None = None
+    unit: Annotated[str, Field(max_length=20), AfterValidator(_printable)] | None = None
     """Of its values and of the margin; likewise."""
     digits: Annotated[int, Field(ge=0, le=9)] | None = None
     """After the point, in tables; by default 3; likewise."""
@@ -144,10 +150,10 @@ def read_metric(node: Node | None) -> Metric:
     metric = _read(node, ("metric",))
     if metric.better is None:
         raise InputError(
-            f"which way is {metric.name} better?",
+            f"nothing says which way {metric.name} is better",
             where=node.where,
             key="metric",
-            expected=f"`metric: {{name: {metric.name}, better: higher}}`, or lower",
+            expected=f"{{name: {metric.name}, better: higher}}, or lower",
         )
     return metric
 
@@ -169,16 +175,19 @@ def read_metrics(node: Node | None, judged: Metric) -> tuple[Metric, ...]:
 
 def _read(node: Node, key: tuple[str | int, ...]) -> Metric:
     short = isinstance(node.value, str)
+    if not short and not isinstance(node.value, dict):
+        expected = "a name, or a mapping of name, better, unit and digits"
+        raise InputError(f"got {node.plain()!r}", where=node.where, key=dotted(key), expected=expected)
     given = MetricFile(name=node.value) if short else validate(MetricFile, node, key)
     where = node.where if short else node.locate(("name",))
-    said = ".".join(map(str, key if short else (*key, "name")))
+    said = dotted(key if short else (*key, "name"))
     if given.name not in METRICS and not CUSTOM.fullmatch(given.name):
         raise unknown_name("no metric is called", given.name, [*METRICS, "module:function"], where=where, key=said)
     metric = from_document(given.model_dump() | {"place": where[1:]})
     for field in ("better", "unit", "digits") if metric.figure else ():
         own, known = getattr(given, field), getattr(metric, field)
         if own not in (None, known):
-            place, named = node.locate((field,)), ".".join(map(str, (*key, field)))
+            place, named = node.locate((field,)), dotted((*key, field))
             expected = f"{known!r}, as {metric.name} has, or nothing"
             raise InputError(f"got {own!r}", where=place, key=named, expected=expected)
     if not metric.figure:

@@ -286,11 +286,12 @@ def _check_figures(sweep: Sweep, recipes: Mapping[tuple[str, str], Recipe]) -> N
         # The class head is all of a model that has one; that one row shows it by itself is a mistake.
         if heads == 1 and (variant.shows or metric.name) in (*TWO_HEADS, *(() if metric.shows else ("class",))):
             which = f"the {variant.shows} head" if variant.shows else "both heads"
+            other = "another metric" if key == "metric" else "no `shows`"
             raise InputError(
                 f"{row} shows {which} of a model that has one head",
                 where=where,
                 key=key,
-                expected="a distillation type with a token, or no `shows`",
+                expected=f"a distillation type with a token, or {other}",
             )
         for stage in sweep.stages:
             for parent in stage.parents:

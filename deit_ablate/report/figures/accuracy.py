@@ -49,7 +49,7 @@ def sweep_figure(summary: Summary) -> Figure:
         note = "\n* mean of the runs that converged" if any(row["diverged"] and row["seeds"] for row in every) else ""
         if len(every) < len(summary.frame):
             note += f"\nhighest and lowest {len(every)} of {len(summary.frame)} rows"
-        axes.set_xlabel(f"{metric.header}{note}")
+        axes.set_xlabel(f"{shortened([metric.header], width=48)[0]}{note}")
         _key(figure, every)
         return figure
 

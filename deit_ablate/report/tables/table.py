@@ -151,6 +151,7 @@ def footnotes(summary: Summary, *, timed: bool = False) -> list[str]:
         notes.append("Intervals and verdicts cover training noise only, not the finite test set that all rows share.")
     if any(row["seeds"] == 1 for row in every):
         notes.append("One seed gives no interval.")
+    notes += _of_metrics(summary)
     if summary.plan["kind"] == "cumulative":
         notes.append(
             "Each row has the changes of those above; step: its difference from the row above, with an interval of the "
@@ -163,7 +164,6 @@ def footnotes(summary: Summary, *, timed: bool = False) -> list[str]:
     notes += _at_chance(summary)
     notes += _undecodable(final)
     notes += _data(summary, timed)
-    notes += _of_metrics(summary)
     for figure, words in HEADS.items():
         named = [row["variant"] for row in every if row["shows"] == figure]
         if named:
