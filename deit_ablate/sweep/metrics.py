@@ -1,7 +1,6 @@
 """What a sweep measures: metrics by name, which way each is better, its unit, and where in a record it is.
 
-``metric:`` is what the verdicts are of, ``metrics:`` are further columns. To add one that records have: a line in
-METRICS.
+``metric:`` is what the verdicts are of, ``metrics:`` are further columns.
 """
 
 from __future__ import annotations
@@ -97,23 +96,22 @@ class Metric:
         return f"{self.name} ({self.better} is better, code {code_hash(self.name)[:8]})"
 
 
-def _top1(name: str, words: str, figure: str, shows: str | None = None) -> Metric:
+def _share(name: str, words: str, figure: str, shows: str | None = None) -> Metric:
     return Metric(name, words, "higher", figure, "%", "points", 2, shows)
 
 
-METRICS: dict[str, Metric] = {
-    metric.name: metric
-    for metric in (
-        _top1("top1", "test top-1", "top1"),
-        _top1("top5", "test top-5", "top5"),
-        Metric("loss", "test loss", "lower", "loss", "nats", "nats"),
-        _top1("ema", "test top-1, EMA", "top1_ema", "ema"),
-        _top1("class", "test top-1, class head", "top1_class", "class"),
-        _top1("distillation", "test top-1, distillation head", "top1_distillation", "distillation"),
-        _top1("fused_softmax", "test top-1, summed softmaxes", "top1_fused_softmax"),
-        _top1("fused_logits", "test top-1, summed logits", "top1_fused_logits"),
-    )
-}
+RECORDED = (
+    _share("top1", "test top-1", "top1"),
+    _share("top5", "test top-5", "top5"),
+    Metric("loss", "test loss", "lower", "loss", "nats", "nats"),
+    _share("ema", "test top-1, EMA", "top1_ema", "ema"),
+    _share("class", "test top-1, class head", "top1_class", "class"),
+    _share("distillation", "test top-1, distillation head", "top1_distillation", "distillation"),
+    _share("fused_softmax", "test top-1, summed softmaxes", "top1_fused_softmax"),
+    _share("fused_logits", "test top-1, summed logits", "top1_fused_logits"),
+)
+"""What records have. To add one: a line here, for a column that ``frame.COLUMNS`` has."""
+METRICS: dict[str, Metric] = {metric.name: metric for metric in RECORDED}
 TOP1 = METRICS["top1"]
 TWO_HEADS = ("distillation", "fused_softmax", "fused_logits")
 """Metrics that a run has where its model has two heads."""

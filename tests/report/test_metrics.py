@@ -13,14 +13,19 @@ from studies import Study, arrays_of, record
 
 from deit_ablate.errors import InputError
 from deit_ablate.report.figures.accuracy import sweep_figure
+from deit_ablate.report.figures.curves import curves_figure
 from deit_ablate.report.figures.forest import forest_figure
-from deit_ablate.report.frame import load
+from deit_ablate.report.frame import COLUMNS, load
 from deit_ablate.report.fresh import made_from
 from deit_ablate.report.html import page
 from deit_ablate.report.stats.exact import signal_to_noise
-from deit_ablate.report.summary import Summary
+from deit_ablate.report.summary import Summary, summarize
 from deit_ablate.report.tables.table import sweep_table
+from deit_ablate.store import Store
+from deit_ablate.store.archive import import_records
+from deit_ablate.sweep.metrics import METRICS
 
+ROOT = Path(__file__).parents[2]
 LOSS = {"name": "loss", "place": [3, 9]}
 TOP1 = {"name": "top1", "place": [4, 11]}
 
@@ -43,6 +48,10 @@ def lower(study: Callable[..., Study]) -> Study:
 def body(summary: Summary) -> dict[str, dict[str, str]]:
     table = sweep_table(summary)
     return {row[0]: dict(zip([column.header for column in table.columns], row, strict=True)) for row in table.rows()}
+
+
+def test_every_metric_that_records_have_is_a_column() -> None:
+    assert {metric.column for metric in METRICS.values()} <= COLUMNS.keys()
 
 
 def test_of_a_loss_the_lower_is_better(lower: Study) -> None:
@@ -82,6 +91,7 @@ def test_figures_and_page_speak_of_the_metric(lower: Study) -> None:
     (axes,) = sweep_figure(summary).axes
     assert axes.get_xlabel() == "test loss (nats)"
     assert axes.get_xlim()[0] > 0.3
+    assert [axes.get_ylabel() for axes in curves_figure(summary).axes] == ["validation loss (nats)", "training loss"]
     said = page(summary)
     for words in ("±0.05 nats of loss", "by 0.200 nats", "mean cross-entropy", "test loss 0.510 ± 0.025 nats"):
         assert words in said
@@ -115,6 +125,15 @@ def test_signal_to_noise_by_hand() -> None:
     assert signal_to_noise([one, {**one, "c": {}}]) == [pytest.approx(math.sqrt(2 / 2.5))] * 2
     assert math.isnan(signal_to_noise([{"a": {0: 1.0, 1: 1.0}, "b": {0: 2.0, 1: 2.0}}])[0])
     assert math.isnan(signal_to_noise([{"a": {0: 1.0, 1: 2.0}}])[0])
+
+
+@pytest.mark.parametrize(("sweep", "top1", "loss"), [("distillation", 0.6, 5.2), ("regularization", 1.2, 4.2)])
+def test_the_reference_studies_tell_more_apart_by_loss(tmp_path: Path, sweep: str, top1: float, loss: float) -> None:
+    store, name = Store(tmp_path), f"{sweep}@fashion-mnist-small"
+    import_records(ROOT / "results" / "reference" / name, store)
+    store.sweeps.save_plan(name, {**(store.sweeps.plan(name) or {}), "metrics": [LOSS]})
+    said = " ".join(sweep_table(summarize(store, name)).footnotes)
+    assert f"test top-1 {top1}, test loss {loss}; chance alone" in said
 
 
 # -- metrics of one's own --------------------------------------------------------------------------------------------
