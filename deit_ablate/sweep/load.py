@@ -17,7 +17,7 @@ from pathlib import Path
 from deit_ablate.errors import InputError, unknown_name
 from deit_ablate.execution import Execution
 from deit_ablate.sweep.fields import NAME, RESERVED, SweepFile, is_stem
-from deit_ablate.sweep.metrics import Metric, read_metric, read_metrics
+from deit_ablate.sweep.metrics import read_metric, read_metrics
 from deit_ablate.sweep.overrides import check_layer, layer, validate
 from deit_ablate.sweep.profiles import check_by_profile, load_profile, read_by_profile, split_stages
 from deit_ablate.sweep.rows import KINDS, Row
@@ -65,7 +65,15 @@ def load_sweep(
     kind = _kind(node)
     names = [stage.name for stage in stages if stage.name]
     metric = read_metric(node.get("metric"))
-    variants = tuple(_shown(variant, kind, metric) for variant in _variants(node, kind, names, over))
+    variants = _variants(node, kind, names, over)
+    for variant in variants:
+        if not metric.fits(variant.shows):
+            raise InputError(
+                f"the row shows another figure ({variant.shows}) than `metric: {metric.name}`",
+                where=variant.where,
+                key=f"{kind}.{variant.name}.shows",
+                expected="`metric: top1` beside rows with `shows`, or rows without",
+            )
     rows = [variant.name for variant in variants]
     baseline = parsed.baseline or ("baseline" if kind in KINDS and KINDS[kind].from_baseline else None)
     if baseline is not None and baseline not in rows:
@@ -200,20 +208,6 @@ def _variant(kind: str, row: Row, stages: Sequence[str], over: Node | None) -> V
         over, above = split_stages(over, stages)
         by_stage = _over_stages(by_stage, above)
     return Variant(name, where, whole, over, by_stage, shows.value if shows else None)
-
-
-def _shown(variant: Variant, kind: str, metric: Metric) -> Variant:
-    """The row with the figure that the metric makes all rows show. Raises InputError where it shows another one."""
-    if metric.name == "top1":
-        return variant
-    if variant.shows and variant.shows != metric.shows and (metric.figure or not metric.shown(variant.shows)):
-        raise InputError(
-            f"the row shows another figure ({variant.shows}) than `metric: {metric.name}`",
-            where=variant.where,
-            key=f"{kind}.{variant.name}.shows",
-            expected="`metric: top1` beside rows with `shows`, or rows without",
-        )
-    return replace(variant, shows=metric.shows or variant.shows)
 
 
 def _over_stages(lower: Mapping[str, Node], upper: Mapping[str, Node]) -> dict[str, Node]:

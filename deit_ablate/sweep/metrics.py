@@ -42,8 +42,6 @@ class Metric:
     """What a difference, an interval and the margin are counted in: of shares in percent "points", else the unit."""
     digits: int = 3
     """After the point."""
-    shows: str | None = None
-    """The figure that all rows then show; see ``shows:`` of a row."""
     place: tuple[int, int] = (0, 0)
     """Line and column in the sweep file."""
 
@@ -84,6 +82,12 @@ class Metric:
         alone, and no predictions of the moving average."""
         return not shows or self.figure.startswith("top1") or (not self.figure and shows != "ema")
 
+    def fits(self, shows: str | None) -> bool:
+        """Whether this and what a row shows are no two figures."""
+        if self.figure in ("", "top1"):
+            return self.shown(shows)
+        return not shows or self.figure == f"top1_{shows}"
+
     def document(self) -> dict[str, Any]:
         """What plan.json holds of it."""
         own = {} if self.figure else {"better": self.better, "unit": self.unit, "digits": self.digits}
@@ -96,17 +100,17 @@ class Metric:
         return f"{self.name} ({self.better} is better, code {code_hash(self.name)[:8]})"
 
 
-def _share(name: str, words: str, figure: str, shows: str | None = None) -> Metric:
-    return Metric(name, words, "higher", figure, "%", "points", 2, shows)
+def _share(name: str, words: str, figure: str) -> Metric:
+    return Metric(name, words, "higher", figure, "%", "points", 2)
 
 
 RECORDED = (
     _share("top1", "test top-1", "top1"),
     _share("top5", "test top-5", "top5"),
     Metric("loss", "test loss", "lower", "loss", "nats", "nats"),
-    _share("ema", "test top-1, EMA", "top1_ema", "ema"),
-    _share("class", "test top-1, class head", "top1_class", "class"),
-    _share("distillation", "test top-1, distillation head", "top1_distillation", "distillation"),
+    _share("ema", "test top-1, EMA", "top1_ema"),
+    _share("class", "test top-1, class head", "top1_class"),
+    _share("distillation", "test top-1, distillation head", "top1_distillation"),
     _share("fused_softmax", "test top-1, summed softmaxes", "top1_fused_softmax"),
     _share("fused_logits", "test top-1, summed logits", "top1_fused_logits"),
 )

@@ -269,14 +269,14 @@ def _declares(variant: Variant) -> Iterator[str]:
 
 def _check_figures(sweep: Sweep, recipes: Mapping[tuple[str, str], Recipe]) -> None:
     """Refuse a row that shows, and a stage that starts from, what its runs will not have."""
-    metric = sweep.metric
+    metric = sweep.metric.name
     for variant in sweep.variants:
         recipe = recipes[variant.name, sweep.final.name]
         heads = fact("distillations", recipe.distill.type, "heads", 2)
         where, key, row = variant.where, f"{variant.name}.shows", "the row"
-        if metric.shows or metric.name in TWO_HEADS:
-            where, key, row = (str(sweep.file), *metric.place), "metric", f"the row {variant.name!r}"
-        if variant.shows == "ema" and recipe.regularize.ema_decay is None:
+        if not variant.shows:
+            where, key, row = (str(sweep.file), *sweep.metric.place), "metric", f"the row {variant.name!r}"
+        if (variant.shows or metric) == "ema" and recipe.regularize.ema_decay is None:
             raise InputError(
                 f"{row} shows a moving average that its recipe has off",
                 where=where,
@@ -284,14 +284,13 @@ def _check_figures(sweep: Sweep, recipes: Mapping[tuple[str, str], Recipe]) -> N
                 expected="regularize.ema_decay",
             )
         # The class head is all of a model that has one; that one row shows it by itself is a mistake.
-        if heads == 1 and (variant.shows or metric.name) in (*TWO_HEADS, *(() if metric.shows else ("class",))):
-            which = f"the {variant.shows} head" if variant.shows else "both heads"
-            other = "another metric" if key == "metric" else "no `shows`"
+        if heads == 1 and (variant.shows in ("class", "distillation") or metric in TWO_HEADS):
+            which = "both heads" if metric.startswith("fused") else f"the {variant.shows or metric} head"
             raise InputError(
                 f"{row} shows {which} of a model that has one head",
                 where=where,
                 key=key,
-                expected=f"a distillation type with a token, or {other}",
+                expected=f"a distillation type with a token, or {'no `shows`' if variant.shows else 'another metric'}",
             )
         for stage in sweep.stages:
             for parent in stage.parents:
@@ -316,7 +315,7 @@ def _check_effects(
         before = seen.setdefault((first[variant.name], variant.shows), variant)
         problem = "" if before is variant else f"the row {variant.name!r} is the same training as {before.name!r}"
         unread: dict[str, str] = {}
-        nothing = not problem and variant.shows == sweep.metric.shows
+        nothing = not problem and variant.shows is None
         for row in (variant, before) if problem else (variant,):
             for stage, keys in _sets(sweep, row).items():
                 found = without_effect(recipes[row.name, stage], nodes[row.name][stage], keys)

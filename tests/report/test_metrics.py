@@ -117,6 +117,17 @@ def test_further_columns_leave_the_verdicts_alone(study: Callable[..., Study], l
     assert body(more)["ema"]["test loss (nats)"] == "–", "records have the loss of the headline alone"
 
 
+def test_the_moving_average_of_all_rows_leaves_other_columns_to_the_raw_weights(lower: Study) -> None:
+    plan = lower.store.sweeps.plan("study") or {}
+    lower.store.sweeps.save_plan("study", plan | {"metric": {**TOP1, "name": "ema"}, "metrics": [TOP1, LOSS]})
+    row = body(lower.summary())["bad"]
+    assert row["test top-1, EMA (%)"].startswith("50.71 ± ")
+    assert row["test top-1 (%)"].startswith("90.71 ± ")
+    assert row["test loss (nats)"].startswith("0.710 ± ")
+    notes = sweep_table(lower.summary()).footnotes
+    assert "Top-1 on the test split (599 images) at the last epoch, the moving average of the weights (EMA)." in notes
+
+
 def test_signal_to_noise_by_hand() -> None:
     # Means 2, 4, 6: sd 2. Variances 1, 4 and 4: the root of their mean is √3.
     one = {"a": {0: 1.0, 1: 2.0, 2: 3.0}, "b": {0: 2.0, 1: 4.0, 2: 6.0}, "c": {0: 4.0, 1: 6.0, 2: 8.0}}

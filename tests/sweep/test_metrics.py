@@ -70,10 +70,8 @@ def test_a_function_is_known_by_its_source_alone(tmp_path: Path, lab: Path) -> N
     assert plan.declared()["metric"] != declared
 
 
-def test_a_metric_of_one_figure_is_what_all_rows_show(tmp_path: Path) -> None:
-    plan = plan_of(tmp_path, f"metric: ema\n{ROWS}")
-    assert [row.shows for row in plan.rows] == ["ema", "ema"]
-    assert [row.shows for row in plan_of(tmp_path, f"metric: class\n{ROWS}").rows] == ["class", "class"]
+def test_a_figure_of_all_rows_is_no_difference_between_them(tmp_path: Path) -> None:
+    assert plan_of(tmp_path, f"metric: class\n{ROWS}").sweep.metric.header == "test top-1, class head (%)"
     with pytest.raises(InputError, match="the row 'b' changes nothing"):
         plan_of(tmp_path, "metric: ema\nvariants: {a: {augment.mixup: 0}, b: {augment.color_jitter: 0.3}}")
 

@@ -266,7 +266,8 @@ def _at_chance(summary: Summary) -> list[str]:
     found: dict[tuple[int, int], dict[str, list[int]]] = {}
     for record in summary.final:
         sizes = (record["test_images"], record["test_classes"])
-        if not math.isnan(record["top1"]) and not any(map(pd.isna, sizes)) and at_chance(record["top1"], *sizes):
+        top1 = summary.figure(record) if summary.metric.figure.startswith("top1") else record["top1"]
+        if not math.isnan(top1) and not any(map(pd.isna, sizes)) and at_chance(top1, *sizes):
             found.setdefault(sizes, {}).setdefault(record["variant"], []).append(record["seed"])
     return [
         f"At chance (top-1 not above 1 in {classes} over {images:,} images, exact binomial test at 5%): "
@@ -301,10 +302,11 @@ def _data(summary: Summary, timed: bool) -> list[str]:
     images = f" ({sizes[0]:,} images)" if len(sizes) == 1 else ""
     heads = (
         ", heads fused where there are two"
-        if any(not math.isnan(record["test_top1_distillation"]) for record in done)
+        if summary.metric.name not in HEADS and any(not math.isnan(record["test_top1_distillation"]) for record in done)
         else ""
     )
-    notes = [f"{what} on the test split{images} at the last epoch, raw weights{heads}."]
+    weights = HEADS["ema"] if summary.metric.name == "ema" else "raw weights"
+    notes = [f"{what} on the test split{images} at the last epoch, {weights}{heads}."]
     return notes + (["Time is the mean training time of the runs that are done."] if timed else [])
 
 
