@@ -31,6 +31,7 @@ from deit_ablate.launch.cost import Costs, Estimate
 from deit_ablate.launch.preflight import must_have
 from deit_ablate.store import State, Store
 from deit_ablate.sweep.comparisons import LOOKS
+from deit_ablate.sweep.metrics import TOP1
 from deit_ablate.sweep.plan import Plan, Run, make_plan
 
 if TYPE_CHECKING:
@@ -175,6 +176,9 @@ def _plan_lines(made: Plan, runs: Mapping[str, Run], states: Mapping[str, State]
         lines += ["", plan_words(len(made.rows) - 1, seeds, comparison.seeds(seeds))]
         if sweep.kind == "factorial" and sweep.design:
             lines.append(effects_words(len(sweep.design.effects()), len(made.rows), seeds))
+        if sweep.metric.name != TOP1.name:
+            margin = f"margin ±{sweep.metric.amount(sweep.margin)}" if sweep.margin else "no margin"
+            lines.append(f"of {sweep.metric.words}, {sweep.metric.better} is better; {margin}")
         if comparison.paired:
             shared = "share a run or a parent with the baseline at each seed, and are compared with it by pairs"
             lines.append(f"{', '.join(comparison.paired)}: {shared}")

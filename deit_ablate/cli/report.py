@@ -214,13 +214,15 @@ def explain(
         staged = [name for name in stages if name]
         expected = "one of " + ", ".join(staged) if staged else "no --stage: this sweep has none"
         raise InputError(f"no stage {stage!r}", where=("--stage", 0, 0), expected=expected)
-    from deit_ablate.report.summary import STATISTICS, summarize
+    from deit_ablate.report.summary import meanings, summarize
+    from deit_ablate.sweep.metrics import planned_metrics
 
-    if column and column not in STATISTICS:
+    known = meanings(planned_metrics(plan))
+    if column and column not in known:
         raise InputError(
-            f"no column {column!r}{did_you_mean(column, STATISTICS)}",
+            f"no column {column!r}{did_you_mean(column, known)}",
             where=(cell, 0, 0),
-            expected="one of " + ", ".join(STATISTICS),
+            expected="one of " + ", ".join(known),
         )
     summary = summarize(store, sweep, stage=stage)
     found = next(own for own in summary.rows if own["variant"] == row)
@@ -232,14 +234,14 @@ def explain(
         return
     lines = [f"{sweep}: {row}" + (f", stage {summary.stage}" if summary.stage else ""), ""]
     shown = {key: value for key, value in found.items() if key != "variant" and (not column or key == column)}
-    lines += console.columns([(key, _text(value), STATISTICS[key]) for key, value in shown.items()], indent="  ")
+    lines += console.columns([(key, _text(statistic), known[key]) for key, statistic in shown.items()], indent="  ")
     own = [record for record in records if record["variant"] == row]
     against = [record for record in records if record["variant"] == plan["baseline"] != row]
     for title, part in (("from the runs", own), (f"against the baseline {plan['baseline']!r}", against)):
         if part:
             lines += ["", f"{title}:"]
-            table = [("seed", "run", "state", "top-1", "commit", "command")]
-            table += [_run(record) for record in part]
+            table = [("seed", "run", "state", summary.metric.words.removeprefix("test "), "commit", "command")]
+            table += [_run(record, summary.figure(record), summary.metric.digits) for record in part]
             lines += console.columns(table, indent="  ")
     lines += [
         "",
@@ -249,10 +251,10 @@ def explain(
     print("\n".join(console.plain(line) for line in lines))
 
 
-def _run(record: Mapping[str, Any]) -> tuple[str, str, str, str, str, str]:
-    top1 = "" if math.isnan(record["top1"]) else f"{record['top1']:.2f}"
+def _run(record: Mapping[str, Any], value: float, digits: int) -> tuple[str, str, str, str, str, str]:
+    figure = "" if math.isnan(value) else f"{value:.{digits}f}"
     commit = str(record["commit"])[:10] or "-"
-    return str(record["seed"]), record["run"], record["state"], top1, commit, str(record["command"] or "")
+    return str(record["seed"]), record["run"], record["state"], figure, commit, str(record["command"] or "")
 
 
 def _text(value: Any) -> str:

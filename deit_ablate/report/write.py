@@ -16,6 +16,7 @@ from deit_ablate.report.tables.render import RENDERERS
 from deit_ablate.report.tables.search import has_rows, is_search
 from deit_ablate.report.tables.table import Table
 from deit_ablate.store import Store
+from deit_ablate.sweep.metrics import TOP1
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -37,7 +38,9 @@ def analysis(name: str = "sweep_table") -> ModuleType:
 
 def paper_analysis(summary: Summary) -> ModuleType | None:
     """The analysis that sets this sweep beside the paper: the one whose ``SWEEPS`` name its file. None where none
-    does."""
+    does, and of a sweep that measures something else than the paper's tables do."""
+    if summary.metric.name != TOP1.name:
+        return None
     stem = Path(summary.plan.get("source") or summary.sweep).stem
     for path in sorted(shipped.folder("analysis").glob("*.py")):
         if path.stem != "sweep_table":

@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from deit_ablate import files
 from deit_ablate.errors import Damaged
 from deit_ablate.identity import belongs
+from deit_ablate.sweep.metrics import CUSTOM, METRICS, Better
 
 SCHEMA = 1
 """Of every file of a store. Raised when a key comes to mean something else; older files stay readable."""
@@ -246,6 +247,18 @@ class Designed(File):
             raise ValueError("design: a change that there is not")
 
 
+class Metric(File):
+    name: str
+    better: Better | None = None
+    unit: str | None = None
+    digits: Annotated[int, Field(ge=0, le=9)] | None = None
+    place: Annotated[list[Count], Field(min_length=2, max_length=2)]
+
+    def model_post_init(self, _: Any) -> None:
+        if self.name not in METRICS and not CUSTOM.fullmatch(self.name):
+            raise ValueError("name: no metric is called so")
+
+
 def _sound_cells(cells: list[Any]) -> list[Any]:
     for cell in cells:
         variant, seed, stage, run = cell
@@ -261,6 +274,8 @@ class Plan(File):
     profile: str | None = None
     source: str
     kind: str
+    metric: Metric | None = None
+    metrics: list[Metric] = []
     margin: Amount | None = None
     looks: list[Number] | None = None
     baseline_looks: list[Number] | None = None
@@ -309,6 +324,7 @@ class Manifest(File):
 class Declared(File):
     seeds: dict[str, list[Count]]
     looks: list[Number] | None = None
+    metric: str | None = None
     margin: Amount | None = None
     baseline: str | None = None
     baseline_seeds: Count | None = None

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, cre
 
 from deit_ablate.execution import Execution, Part
 from deit_ablate.names import misfit
+from deit_ablate.sweep.metrics import metrics_schema
 from deit_ablate.sweep.rows import KINDS
 
 RESERVED = frozenset({"runs", "reference", "submissions", "code", "data", "weights", "trash"})
@@ -197,7 +198,13 @@ class SweepFile(_Kinds):
     seeds: Seeds = 3
     """How many seeds (0, 1, ...), or a list of them. Of a search (5): the seeds on which its winners are confirmed."""
     margin: Annotated[float, Field(gt=0)] | None = None
-    """Points of top-1 below which rows count as equivalent; to be declared before the sweep is run."""
+    """The difference, in the metric's unit (of top-1 points), below which rows count as equivalent; to be declared
+    before the sweep is run."""
+    metric: Annotated[Any, WithJsonSchema(metrics_schema())] = None
+    """What the verdicts are of: top1 (the default), top5, loss, ema, a head, or a function of your own
+    (`module:function`) of what a run has predicted; to be declared before the sweep is run."""
+    metrics: Annotated[Any, WithJsonSchema({"type": "array", "items": metrics_schema()})] = None
+    """Further metrics, a column each."""
     looks: Looks | None = None
     """Seeds after which rows are looked at, and those that are decided stop, such as [3, 6, 9, 12]; to be declared
     before the sweep is run."""

@@ -22,6 +22,7 @@ from deit_ablate.recipe import flatten
 from deit_ablate.sweep.comparisons import LOOKS
 from deit_ablate.sweep.designs import Design, cumulative, factorial
 from deit_ablate.sweep.fields import NAME, RESERVED, SweepFile, is_stem
+from deit_ablate.sweep.metrics import read_metric, read_metrics
 from deit_ablate.sweep.overrides import check_layer, layer, validate
 from deit_ablate.sweep.profiles import check_by_profile, load_profile, read_by_profile, split_stages
 from deit_ablate.sweep.rows import KINDS, Row
@@ -76,10 +77,19 @@ def load_sweep(
 
     kind = _kind(node)
     names = [stage.name for stage in stages if stage.name]
+    metric = read_metric(node.get("metric"))
     changes = _variants(node, kind, names, over)
     check_by_profile(by_profile, [variant.name for variant in changes], names, parsed.search is not None)
     design = _design(node, kind, changes, parsed)
     variants = changes if design is None else _combined(changes, design, node.keys[kind])
+    for variant in variants:
+        if not metric.fits(variant.shows):
+            raise InputError(
+                f"the row shows another figure ({variant.shows}) than `metric: {metric.name}`",
+                where=variant.where,
+                key=f"{kind}.{variant.name}.shows",
+                expected="`metric: top1` beside rows with `shows`, or rows without",
+            )
     rows = [variant.name for variant in variants]
     baseline = parsed.baseline or ("baseline" if kind in KINDS and KINDS[kind].from_baseline else None)
     if baseline is not None and baseline not in rows:
@@ -98,6 +108,8 @@ def load_sweep(
         kind=kind,
         title=parsed.title or stem,
         profile=chosen,
+        metric=metric,
+        metrics=read_metrics(node.get("metrics"), metric),
         margin=parsed.margin,
         looks=tuple(looks) if looks else None,
         until_decided=until_decided,

@@ -9,6 +9,7 @@ from pathlib import Path
 from deit_ablate.errors import Position
 from deit_ablate.execution import Execution
 from deit_ablate.sweep.designs import Design
+from deit_ablate.sweep.metrics import TOP1, Metric
 from deit_ablate.sweep.space import SearchSettings
 from deit_ablate.sweep.stages import Stage
 from deit_ablate.sweep.yaml import Node
@@ -40,6 +41,10 @@ class Sweep:
     kind: str = "variants"
     title: str = ""
     profile: str | None = None
+    metric: Metric = TOP1
+    """Of which verdicts and margin are."""
+    metrics: tuple[Metric, ...] = ()
+    """Further columns."""
     margin: float | None = None
     looks: tuple[int, ...] | None = None
     until_decided: bool = False

@@ -29,7 +29,7 @@ def interactions_figure(summary: Summary) -> Figure:
     design = summary.design
     assert design is not None
     with drawing.style():
-        if not all(summary.top1.values()):
+        if not all(summary.values.values()):
             return drawing.nothing("not all rows have finished runs")
         return _steps(summary, design) if design.orders else _pairs(summary, design)
 

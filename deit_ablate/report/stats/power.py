@@ -1,6 +1,6 @@
 """What a planned table can find, before it runs, and the optimism (selection bias) of a search's winner.
 
-Effects are in sd: how much the top-1 of one row's trainings scatters from seed to seed. ``rows`` counts those that are
+Effects are in sd: how much the metric of one row's trainings scatters from seed to seed. ``rows`` counts those that are
 compared, without the baseline. Imports no numpy, and scipy.special (for Student's quantiles) only when used.
 """
 
@@ -120,7 +120,7 @@ def _real_power(seeds: int) -> str:
 
 @dataclass(frozen=True)
 class Sides:
-    """Two groups of runs that are compared: moderated variances (points squared) and numbers of runs, row first.
+    """Two groups of runs that are compared: moderated variances and numbers of runs, row first.
 
     Of paired differences the second variance is 0. ``borrowed``: degrees of freedom that the variances were lent.
     """
@@ -132,7 +132,7 @@ class Sides:
     def seeds_to_decide(self, rows: int, *, difference: float = 0.0, margin: float | None = None) -> int | None:
         """The fewest seeds of the row, more than it has, that decide it with a power of 0.8; None above 50.
 
-        The baseline grows with the row. ``rows``: how many are undecided. To find ``difference`` (points) if it is the
+        The baseline grows with the row. ``rows``: how many are undecided. To find ``difference`` if it is the
         true one; with a ``margin``, to show that there is none beyond it.
         """
         reach, errors = (abs(difference), _errors_to_differ) if margin is None else (margin, _errors_to_be_equivalent)

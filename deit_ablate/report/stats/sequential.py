@@ -29,6 +29,7 @@ from deit_ablate.report.stats.power import ALPHA
 from deit_ablate.report.stats.verdicts import DIFFERENT, Effect, Figures, Judged, check_margin, plain_p, resolution
 from deit_ablate.sweep.comparisons import FEWEST
 from deit_ablate.sweep.comparisons import LOOKS as LOOKS
+from deit_ablate.sweep.metrics import Better
 
 WEIGHTS: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4)
 """Each look's share of the 5%: little at the first, where it would be wasted."""
@@ -103,14 +104,15 @@ def sequential(
     margin: float | None = None,
     test_images: int | None = None,
     strict: bool = False,
+    better: Better = "higher",
 ) -> Sequential:
-    """Judge rows by all the looks that the runs so far allow. Rows and baseline map a seed to top-1 in percent.
+    """Judge rows by all the looks that the runs so far allow. Rows and baseline map a seed to a figure.
 
     A seed that is *absent* has not ended yet, one with NaN has ended without a figure: it diverged. A look is taken
     when the baseline and every row that is still undecided (by a schedule that is not ``together``: any such row, which
     it then sees alone) have ended its first seeds (0, 1, 2, ...); a row that only ever diverged is not waited for. What
     is there beyond the look is not used, so that the answer doesn't depend on when one asks. ``paired``, ``margin``,
-    ``test_images``, ``strict``: see ``effects``, which also says what is raised.
+    ``test_images``, ``strict``: see ``effects``, which also says what is raised; ``better``: see ``judge``.
     """
     looks, weights, both = schedule.looks, schedule.weights, schedule.both
     check_margin(margin)
@@ -150,6 +152,7 @@ def sequential(
         margin,
         strict,
         ALPHA * np.array(weights)[last_look],
+        better,
     )
     within = np.arange(len(planned)) < np.array(looks)[last_look][:, None]
     found = judged.effects(

@@ -78,12 +78,12 @@ def _coefficients(design: Design, found: Estimate) -> Coefficients:
 
 def _judged(summary: Summary, contrasts: Mapping[str, Coefficients]) -> dict[str, Effect]:
     how: Any = {"margin": summary.plan["margin"], "test_images": summary.images, "strict": summary.strict}
-    return effects(summary.top1, contrasts, by_seed=_by_seed(summary), **how) if contrasts else {}
+    return effects(summary.values, contrasts, by_seed=_by_seed(summary), **how) if contrasts else {}
 
 
 def _by_seed(summary: Summary) -> bool:
     """Whether rows share runs or parents at each seed, which the plan knows."""
-    return any(summary.lineages.paired(*pair) for pair in itertools.combinations(summary.top1, 2))
+    return any(summary.lineages.paired(*pair) for pair in itertools.combinations(summary.values, 2))
 
 
 def level_means(
@@ -228,7 +228,7 @@ class Steps:
         design = summary.design
         assert design is not None
         orders, numbers = steps_by_order(design), range(len(design.changes))
-        means = {row: sum(own.values()) / len(own) for row, own in summary.top1.items() if own}
+        means = {row: sum(own.values()) / len(own) for row, own in summary.values.items() if own}
         each = [
             {i: means.get(after, math.nan) - means.get(before, math.nan) for i, (before, after) in order.items()}
             for order in orders
@@ -310,5 +310,5 @@ def _ordinal(place: int) -> str:
 
 
 def _lacking(summary: Summary) -> list[str]:
-    lacking = [row for row, own in summary.top1.items() if not own]
+    lacking = [row for row, own in summary.values.items() if not own]
     return [f"Without any figure, so that nothing is known of what takes them: {listed(lacking)}."] if lacking else []
