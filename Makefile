@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo docs gallery test test-slurm test-slurm-full lint names clean
+.PHONY: bench-statistics demo docs gallery test test-slurm test-slurm-full lint names clean
 
 $(VENV)/ready: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -13,7 +13,7 @@ $(VENV)/ready: pyproject.toml constraints.txt
 demo: $(VENV)/ready  ## the main job: three optimizers on scikit-learn's digits, a table and two figures
 	$(BIN)/deit-ablate run sweeps/optimizers.yaml
 
-STUDIES := table8 table8_as_run table2 table3 table5 table10 figure3 tokens roadmap optimizers distillation regularization augmentation
+STUDIES := table8 table8_as_run table2 table3 table5 table10 figure3 tokens roadmap optimizers distillation regularization augmentation interactions
 gallery: $(VENV)/ready  ## every shipped study on digits (an hour or more of two cores), and docs/gallery.md from them
 	for study in $(STUDIES); do $(BIN)/deit-ablate run sweeps/$$study.yaml --yes || exit 1; done
 	for study in search optimizers_tuned; do $(BIN)/deit-ablate run sweeps/$$study.yaml --confirm --yes || exit 1; done
@@ -27,6 +27,10 @@ test-slurm: $(VENV)/ready  ## the suite on a real SLURM cluster, which it instal
 
 test-slurm-full: $(VENV)/ready  ## the same, minutes of random failures, and a cluster with accounting
 	$(BIN)/python -m pytest tests/slurm -m 'storm or not storm'
+
+bench-statistics: $(VENV)/ready  ## simulated error rates, power and cost of verdicts, and of whole stores (half an hour)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/statistics.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/end_to_end.py
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .

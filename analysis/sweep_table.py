@@ -11,17 +11,18 @@ from deit_ablate.report.write import run_as_script
 
 
 def table(summary):
-    """A variant a row: test top-1 with its 95% interval, the difference from the baseline, the verdict, cost, seeds."""
+    """A variant a row: the metric with its 95% interval, the difference from the baseline, the verdict, cost, seeds."""
     return sweep_table(summary)
 
 
 def figures(summary):
-    """Differences from the baseline (a forest plot); accuracies with intervals and seeds; learning curves."""
+    """Differences from the baseline (a forest plot); values of the metric with intervals and seeds; learning curves."""
     from deit_ablate.report.figures.accuracy import sweep_figure
     from deit_ablate.report.figures.curves import curves_figure
     from deit_ablate.report.figures.forest import forest_figure
 
-    return {"effects": forest_figure(summary), "top1": sweep_figure(summary), "curves": curves_figure(summary)}
+    values = "top1" if summary.metric.name == "top1" else "values"
+    return {"effects": forest_figure(summary), values: sweep_figure(summary), "curves": curves_figure(summary)}
 
 
 if __name__ == "__main__":

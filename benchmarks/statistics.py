@@ -1,14 +1,12 @@
 """Do the verdicts have the error rates that they claim? Simulate thousands of tables and compare with what is expected.
 
-    python benchmarks/statistics.py            all figures; under a minute on one core
+    python benchmarks/statistics.py            all figures; two minutes on one core
     python benchmarks/statistics.py --quick    small samples with wider tolerances; seconds
     python benchmarks/statistics.py --only T8 T9
 
-Judged by the package's own formulas (``deit_ablate.report.stats.moderated``). The unit is the sd of a run over seeds; m
-rows of n seeds share their baseline's n0 runs, and runs at equal seeds correlate by 0.1, as in our reference studies.
-Prints each figure beside the expected one and its tolerance; exits with 1 where one is outside. Random streams are
-fixed, so that a run is repeatable. The expected figures were found by another program, written for this alone;
-benchmarks/README.md has the outcome.
+Judged by the package's own formulas (``deit_ablate.report.stats.moderated``); S1 to S3, of the rules that were tried,
+by ``seeds.py``. Prints each figure beside the expected one and its tolerance; exits with 1 where one is outside. The
+expected figures were found by another program, written for this alone; benchmarks/README.md has the outcome.
 """
 
 from __future__ import annotations
@@ -22,130 +20,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
+from seeds import s1, s2, s3
+from simulation import KINDS, Array, Figure, Noise, Sample, against_baseline, false_difference, named
 
+from deit_ablate.report.stats.contrasts import estimate
 from deit_ablate.report.stats.exact import rate
-from deit_ablate.report.stats.moderated import Comparisons, holds, look_by_look, moderate
-from deit_ablate.report.stats.power import detectable, optimism
-from deit_ablate.report.stats.sequential import LOOKS, WEIGHTS
+from deit_ablate.report.stats.moderated import holds, look_by_look, moderate, seen
+from deit_ablate.report.stats.power import detectable, detectable_effect, optimism
+from deit_ablate.report.stats.sequential import LOOKS, WEIGHTS, Schedule, chances_of
 from deit_ablate.sweep.comparisons import baseline_seeds
-
-Array = npt.NDArray[np.float64]
-BLOCK = 2500
-"""Tables at a time: what fits the processor's cache is faster than what doesn't."""
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One figure of table ``table``: what is expected of ``label``, how far off it may be, what was found."""
-
-    table: str
-    label: str
-    expected: float
-    tolerance: float
-    found: float
-
-    @property
-    def agrees(self) -> bool:
-        return abs(self.found - self.expected) <= self.tolerance + 1e-12
-
-    def __str__(self) -> str:
-        mark = "" if self.agrees else "   OUTSIDE"
-        return f"{self.table:4} {self.label:56} {self.expected:8.3f} ±{self.tolerance:.4f} {self.found:9.4f}{mark}"
-
-
-@dataclass(frozen=True)
-class Noise:
-    """How runs scatter."""
-
-    correlation: float = 0.1
-    """Of runs at equal seeds."""
-    first: float = 1.0
-    """The sd of the first row; ``baseline`` that of the baseline. Other rows' is 1."""
-    baseline: float = 1.0
-    logarithmic: float = 0.0
-    """Every group's sd times exp of a normal of this sd."""
-    geometric: bool = False
-    """The rows' sd from 1/4 to 4, in equal ratios."""
-    heavy: bool = False
-    """Student's t with 3 degrees of freedom, scaled to sd 1."""
-    low: float = 0.0
-    """Share of runs that end 20 sd lower."""
-
-
-KINDS = {
-    "equal scatter": Noise(),
-    "log-normal 0.4": Noise(logarithmic=0.4),
-    "one row of 4 sd": Noise(first=4),
-    "one row of 10 sd": Noise(first=10),
-    "baseline of 2 sd": Noise(baseline=2),
-    "baseline of 4 sd": Noise(baseline=4),
-    "rows of 1/4 to 4 sd": Noise(geometric=True),
-    "t(3)": Noise(heavy=True, correlation=0),
-    "10% of runs 20 sd lower": Noise(low=0.1),
-}
-
-
-class Sample:
-    """A stream of simulated tables of one kind; ``many`` of them in the full run, a tenth in the quick one."""
-
-    def __init__(self, table: str, quick: bool) -> None:
-        self.generator = np.random.Generator(
-            np.random.PCG64(sum(ord(letter) << 8 * i for i, letter in enumerate(table)))
-        )
-        self.share = 0.1 if quick else 1.0
-
-    def tolerance(self, full: float) -> float:
-        """Of a simulated figure, given that of the full run."""
-        return full / math.sqrt(self.share)
-
-    def count(self, many: int) -> int:
-        return int(many * self.share)
-
-    def tables(
-        self,
-        many: int,
-        size: tuple[int, int, int],
-        effects: Sequence[float] = (),
-        noise: Noise = KINDS["equal scatter"],
-    ) -> Iterator[Array]:
-        """Blocks (tables, 1 + rows, seeds) of the baseline's runs and the rows', NaN beyond a group's seeds. ``size``:
-        rows, seeds of a row, seeds of the baseline."""
-        (rows, seeds, baseline), draw = size, self.generator
-        left = self.count(many)
-        while left > 0:
-            shape = (min(left, BLOCK), rows + 1, max(seeds, baseline))
-            left -= shape[0]
-            runs = draw.standard_t(3, shape) / math.sqrt(3) if noise.heavy else draw.standard_normal(shape)
-            if noise.correlation:
-                common = draw.standard_normal((shape[0], 1, shape[2]))
-                runs = math.sqrt(noise.correlation) * common + math.sqrt(1 - noise.correlation) * runs
-            if noise.logarithmic:
-                runs *= np.exp(noise.logarithmic * draw.standard_normal((*shape[:2], 1)))
-            runs[:, 0] *= noise.baseline
-            runs[:, 1] *= noise.first
-            if noise.geometric:
-                runs[:, 1:] *= np.geomspace(0.25, 4, rows)[:, None] if rows > 1 else 4
-            if noise.low:
-                runs -= 20 * (draw.random(shape) < noise.low)
-            if len(effects):
-                runs[:, 1:] += np.asarray(effects)[:, None]
-            runs[:, 1:, seeds:] = np.nan
-            runs[:, 0, baseline:] = np.nan
-            yield runs
-
-    def mean(self, blocks: Iterator[Array], statistic: Callable[[Array], npt.NDArray[np.generic]]) -> Array:
-        """The mean over tables of a statistic (tables, ...)."""
-        every = np.concatenate([np.asarray(statistic(block), dtype=np.float64) for block in blocks])
-        return np.asarray(every.mean(axis=0), dtype=np.float64)
-
-
-def against_baseline(runs: Array, paired: bool = False) -> Comparisons:
-    rows = runs.shape[1] - 1
-    return Comparisons.with_baseline(rows, range(rows) if paired else ())
-
-
-def false_difference(runs: Array, paired: bool = False) -> npt.NDArray[np.bool_]:
-    return np.asarray(holds(moderate(runs, against_baseline(runs, paired)).p).any(axis=-1))
+from deit_ablate.sweep.designs import factorial
 
 
 def t1(quick: bool) -> Iterator[Figure]:
@@ -169,10 +53,6 @@ def t1(quick: bool) -> Iterator[Figure]:
         for (kind, noise), figure in zip(KINDS.items(), rates, strict=True):
             found = sample.mean(sample.tables(20_000, size, noise=noise), false_difference)
             yield Figure("T1", f"{named(size)} {kind}", figure, sample.tolerance(0.007), float(found))
-
-
-def named(size: tuple[int, int, int]) -> str:
-    return "m={} n={} n0={}".format(*size)
 
 
 def t2(quick: bool) -> Iterator[Figure]:
@@ -416,6 +296,118 @@ def t12(quick: bool) -> Iterator[Figure]:
         yield Figure("T12", label, figure, sample.tolerance(0.02), bias)
 
 
+def t13(quick: bool) -> Iterator[Figure]:
+    """Effects of a factorial: share of tables with a false one, none being there; coverage of their intervals; power of
+    a main effect of the size that a plan says it finds."""
+    sample = Sample("T13", quick)
+    expected = {
+        (2, None, 3): (0.0188, 0.0251, 0.0398, 0.0387, 0.0236, 0.0407, 0.0371, 0.0144, 0.0066),
+        (3, None, 3): (0.0178, 0.0221, 0.0366, 0.0422, 0.0209, 0.0364, 0.0263, 0.0121, 0.0022),
+        (3, None, 5): (0.0281, 0.0305, 0.0354, 0.0244, 0.0302, 0.0361, 0.0298, 0.0246, 0.0056),
+        (4, "1/2", 3): (0.0166, 0.0214, 0.0370, 0.0395, 0.0202, 0.0369, 0.0243, 0.0118, 0.0021),
+    }
+    powers = {(2, None, 3): 0.643, (3, None, 3): 0.690, (3, None, 5): 0.782, (4, "1/2", 3): 0.680}
+    for (factors, fraction, seeds), rates in expected.items():
+        effects = factorial([f"no {letter}" for letter in "abcd"[:factors]], fraction, ("", 0, 0)).effects()
+        signs = np.array([effect.signs for effect in effects], dtype=np.float64)
+        rows = signs.shape[1]
+        weights = signs * np.array([[2 * len(effect.effect) / rows] for effect in effects])
+        size, label = (rows - 1, seeds, seeds), f"{rows} of {2**factors} rows, n={seeds}"
+
+        def found_effects(x: Array, weights: Array = weights) -> npt.NDArray[np.bool_]:
+            return holds(estimate(x, weights).p)
+
+        for (kind, noise), figure in zip(KINDS.items(), rates, strict=True):
+            found = sample.mean(sample.tables(20_000, size, noise=noise), lambda x: found_effects(x).any(axis=-1))
+            yield Figure("T13", f"{label} {kind}", figure, sample.tolerance(0.007), float(found))
+        planned = detectable_effect(len(effects), rows, seeds)
+
+        def power(x: Array, added: Array = planned / 2 * signs[0]) -> npt.NDArray[np.bool_]:
+            return np.asarray(found_effects(x + added[:, None])[:, 0])
+
+        found = sample.mean(sample.tables(5000, size), power)
+        label = f"{label}: power of an effect of {planned:.2f} sd"
+        yield Figure("T13", label, powers[factors, fraction, seeds], sample.tolerance(0.02), float(found))
+    for kind, figure in {"equal scatter": 0.969, "one row of 4 sd": 0.948, "one row of 10 sd": 0.929}.items():
+        weights = np.array([[1.0, 1, 1, 1, -1, -1, -1, -1]]) / 4
+
+        def covers(x: Array, weights: Array = weights) -> npt.NDArray[np.bool_]:
+            now = estimate(x, weights)
+            return np.asarray(np.abs(now.difference) <= now.half_width())
+
+        found = sample.mean(sample.tables(20_000, (7, 3, 3), noise=KINDS[kind]), covers)
+        yield Figure("T13", f"8 of 8 rows, n=3 {kind}: coverage", figure, sample.tolerance(0.007), float(found.mean()))
+
+
+@dataclass(frozen=True)
+class Added:
+    """Tables whose seeds were added by themselves. All (tables, rows), but ``runs`` (tables)."""
+
+    ever: npt.NDArray[np.bool_]
+    """Whether a row was decided at any time, however it stands at the end."""
+    decided: npt.NDArray[np.bool_]
+    runs: Array
+
+
+def added(x: Array, budget: float = math.inf) -> Added:
+    """Rows take their looks one at a time, where a run is most likely to bring a decision, while whole looks fit."""
+    tables, rows = x.shape[0], x.shape[1] - 1
+    steps, against = looked(LOOKS, rows), against_baseline(x)
+    schedule = Schedule(LOOKS, tuple(baseline for _, baseline in steps), WEIGHTS, together=False)
+    of_rows, of_baseline = np.array([0, *LOOKS]), np.array([0, *schedule.baseline])
+    taken = np.zeros((tables, rows), dtype=np.intp)
+    ever, decided, chances = np.zeros(taken.shape, bool), np.zeros(taken.shape, bool), np.ones(taken.shape)
+    while True:
+        runs, following = of_rows[taken].sum(1) + of_baseline[taken.max(1)], np.minimum(taken + 1, len(LOOKS))
+        of_both = np.maximum(0, of_baseline[following] - of_baseline[taken.max(1)][:, None])
+        cost = of_rows[following] - of_rows[taken] + of_both
+        may = (taken < len(LOOKS)) & ~decided & (runs[:, None] + cost <= budget)
+        if not may.any():
+            return Added(ever, decided, runs)
+        which = np.flatnonzero(may.any(axis=1))
+        taken[which, np.where(may, chances / np.maximum(cost, 1), -1).argmax(axis=1)[which]] += 1
+        ready = np.arange(1, len(LOOKS) + 1)[:, None, None] <= taken
+        found = look_by_look(x, against, steps, WEIGHTS, ready=ready)
+        decided, ever = found.decided, ever | found.decided
+        now = seen(x, steps, found.last, 0)
+        there = np.arange(x.shape[2]) < of_baseline[taken.max(1)][:, None]
+        now[:, 0] = np.where(there, x[:, 0], np.nan)
+        chances = chances_of(moderate(now, against), schedule, taken, (~decided).sum(1)[:, None])
+
+
+def t15(quick: bool) -> Iterator[Figure]:
+    """Seeds that are added by themselves: false differences at any time, and runs. Expected: an earlier run of this."""
+    sample = Sample("T15", quick)
+    for rows, kind, figure in (
+        (1, "equal scatter", 0.0385),
+        (5, "equal scatter", 0.0302),
+        (5, "one row of 10 sd", 0.0557),
+        (5, "rows of 1/4 to 4 sd", 0.0490),
+        (5, "baseline of 4 sd", 0.0222),
+        (5, "log-normal 0.4", 0.0262),
+    ):
+        size = (rows, 12, baseline_seeds(rows, 12))
+        noise = replace(KINDS[kind], correlation=0)
+        found = sample.mean(sample.tables(1500, size, noise=noise), lambda x: added(x).ever.any(axis=-1))
+        label = f"m={rows} a false difference at any time, {kind}"
+        yield Figure("T15", label, figure, sample.tolerance(0.016), float(found))
+    for effects, budget, power, runs in (
+        ((1.5, 2, 3, 4, 6, 8), math.inf, 0.993, 51.3),
+        ((0, 0, 2, 2, 6, 6), math.inf, 0.996, 75.0),
+        ((0, 0, 2, 2, 6, 6), 65, 0.982, 62.7),
+    ):
+        size, real = (6, 12, baseline_seeds(6, 12)), np.array(effects) != 0
+
+        def outcome(x: Array, budget: float = budget, real: npt.NDArray[np.bool_] = real) -> Array:
+            end = added(x, budget)
+            return np.stack([end.decided[:, real].mean(axis=-1), end.runs], 1)
+
+        means = sample.mean(sample.tables(600, size, effects, Noise(correlation=0)), outcome)
+        label = f"m=6 effects {'/'.join(map(str, effects))}" + (f", {budget} runs" if budget < math.inf else "")
+        yield Figure("T15", f"{label}: power", power, sample.tolerance(0.02), float(means[0]))
+        yield Figure("T15", f"{label}: runs", runs, sample.tolerance(2.0), float(means[1]))
+
+
 TABLES: dict[str, Callable[[bool], Iterator[Figure]]] = {
     "T1": t1,
     "T2": t2,
@@ -427,6 +419,11 @@ TABLES: dict[str, Callable[[bool], Iterator[Figure]]] = {
     "T9": t9,
     "T10": t10,
     "T12": t12,
+    "T13": t13,
+    "T15": t15,
+    "S1": s1,
+    "S2": s2,
+    "S3": s3,
 }
 
 

@@ -27,6 +27,10 @@ class InputError(Exception):
         file, line, column = self.where or ("", 0, 0)
         return f"{file}:{line}:{column}" if line else file
 
+    def under(self, prefix: str) -> InputError:
+        """The same error, its key below ``prefix``."""
+        return InputError(self.problem, where=self.where, key=prefix + self.key, expected=self.expected)
+
     def __str__(self) -> str:
         parts = [self.place] if self.where else []
         if self.key:

@@ -291,6 +291,31 @@ def code_of(name: str) -> dict[str, str]:
     return {module: found[module][0] for module in sorted(found)}
 
 
+def defines(name: str) -> bool:
+    """Whether the module of a ``module:function`` binds that name at its top; by its source, which is not executed.
+
+    Raises TrainError as ``code_of`` does.
+    """
+    code_of(name)
+    module, _, wanted = name.partition(":")
+    file = _file(module)
+    if file is None or not file[0].endswith(".py"):
+        return True
+    waiting: list[ast.AST] = [*ast.parse(Path(file[0]).read_bytes(), file[0]).body]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            bound = {node.name}  # what is within is not the module's
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            bound = {alias.asname or alias.name for alias in node.names}
+        else:
+            bound = {node.id} if isinstance(node, ast.Name) else set()
+            waiting += ast.iter_child_nodes(node)
+        if wanted in bound or "*" in bound:
+            return True
+    return False
+
+
 def source_sha256(name: str) -> str:
     """The hash of a module's code as ``sources`` has it; for ``module:function``, that of the file, which earlier
     versions stored. Raises TrainError where there is no such source."""

@@ -77,17 +77,13 @@ def misfit(kind: str, value: Any) -> str:
 
     A text that reads as a truth value or a number will do only where texts are taken: to Python "no" is true.
     """
-    texts = [] if isinstance(value, dict) else [part for part in _parts(value) if isinstance(part, str)]
+    texts = [part for part in (value if isinstance(value, list) else [value]) if isinstance(part, str)]
     hint = next(filter(None, map(_meant, texts)), "")
     parts = kind.split("|")
     if any(_fits(part, value) for part in parts) or ("unknown" in parts and not hint):
         return ""
     words = [_words(part) for part in parts if part != "unknown"] or ["true, false or a number"]
     return " or ".join(words) + (f" ({hint})" if hint else "")
-
-
-def _parts(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
 
 
 def _number(value: Any) -> bool:

@@ -7,6 +7,7 @@ code where the paper is silent. A recipe holds no path and no machine: those are
 from __future__ import annotations
 
 import functools
+import json
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -283,6 +284,14 @@ class Recipe(Block):
     precision: Literal["fp32", "fp16", "bf16"] = "fp32"
     """Precision of the forward and backward pass."""
     seed: Annotated[Whole, Field(ge=0, lt=2**32)] = 0
+
+    @classmethod
+    def of_record(cls, values: Mapping[str, Any], find: Callable[[str], Path | None]) -> Recipe:
+        """A recipe as it was stored, with the files that it names by content at the paths that ``find`` gives.
+
+        Raises TrainError where it gives none.
+        """
+        return cls.model_validate_json(json.dumps(with_files(values, find)))
 
     def check(self) -> Iterator[tuple[tuple[str, ...], str, str]]:
         """What no single field can know: (dotted keys that do not go together, problem, expected), none for a sound

@@ -27,6 +27,7 @@ STUDIES = {
     "distillation": ["effects"],
     "regularization": ["effects"],
     "augmentation": ["effects"],
+    "interactions": ["interactions"],
     "search": ["search-history", "search-importances", "search-slices", "search-contour"],
     "optimizers_tuned": ["effects", "search-history-sgd"],
 }

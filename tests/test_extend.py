@@ -92,6 +92,7 @@ def _doubled(node: Node) -> Iterator[Row]:
     return _switches(node, lambda key, where: 2 * table9[key.partition(".")[0]][key.partition(".")[2]], "2x ")
 """,
     ),
+    "sweep/metrics.py": ("RECORDED = (", '    Metric("pictures", "test pictures", "higher", "images", digits=0),', ""),
     "sweep/fields.py": ("SAMPLERS = {", '    "brute": "BruteForceSampler",', ""),
 }
 """By file: the registry's first line, the line that is put below it, and what is put above."""
@@ -215,6 +216,7 @@ def test_every_row_on_a_copy(tmp_path: Path) -> None:
     a_new_field_is_a_switch_and_a_new_kind_of_sweep_is_a_key(copy, command)
     a_new_sampler_asks(copy, command)
     a_new_table_is_a_new_file(copy, command)
+    a_new_metric_is_a_column(copy, command)
 
 
 def has_its_facts(trained: Store) -> None:
@@ -260,6 +262,11 @@ def a_new_sampler_asks(copy: Path, command: Command) -> None:
     plan = json.loads((copy / "results" / "brute" / "plan.json").read_text())
     rates = [trial["params"]["optimizer.base_lr"] for trial in plan["search"]["asked"]]
     assert sorted(rates) == [0.01, 0.02]
+
+
+def a_new_metric_is_a_column(copy: Path, command: Command) -> None:
+    (copy / "built_in.yaml").write_text(f"{TINY}{STAGES}{BUILT_IN}metrics: [pictures]\n")
+    assert "test pictures" in command("run", "built_in.yaml", "--yes").stdout
 
 
 def a_new_table_is_a_new_file(copy: Path, command: Command) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from deit_ablate import files
 from deit_ablate.errors import Damaged
+from deit_ablate.launch.cost import duration as duration
 from deit_ablate.launch.cost import size as size
 from deit_ablate.launch.jobs import NOT_DONE, RETRYABLE, Progress, Report
 from deit_ablate.store import State, Store
@@ -27,16 +28,6 @@ PLAIN_EVERY = 30.0
 def plain(text: str) -> str:
     """Text without terminal control characters, and with a mark where it would be turned around or hide something."""
     return _UNSEEN.sub("\N{REPLACEMENT CHARACTER}", _CONTROL.sub("", text))
-
-
-def duration(seconds: float | None) -> str:
-    if seconds is None:
-        return "unknown"
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
 
 
 def show_value(value: Any) -> str:

@@ -17,7 +17,7 @@ from deit_ablate.identity import difference
 from deit_ablate.launch import status as statuses
 from deit_ablate.launch.slurm import job_output, waits
 from deit_ablate.recipe import flatten
-from deit_ablate.store import Attempt, Store, owner
+from deit_ablate.store import Attempt, State, Store, owner
 from deit_ablate.store.submissions import Submissions
 
 RunArgument = Annotated[
@@ -47,14 +47,8 @@ def status(
     plan = store.sweeps.plan(name) or {}
     states = _states(store, name)
     if json_:
-        print(
-            json.dumps(
-                {
-                    run: {"state": state.name, "detail": state.detail, "attempt": state.attempt}
-                    for run, state in states.items()
-                }
-            )
-        )
+        shown = {run: {"state": s.name, "detail": s.detail, "attempt": s.attempt} for run, s in states.items()}
+        print(json.dumps(shown))
         return
     table = [("name", "run", "state", "")]
     for variant, seed, stage, run in plan["cells"]:
@@ -68,7 +62,7 @@ def status(
     print("\n".join(console.columns(table)))
     print(console.counts(states))
     notes = [f"{run}: {what}" for run, state in states.items() if (what := console.damaged(store, run, state))]
-    for line in [*notes, *map(str, Submissions(store).read_damaged())]:
+    for line in [*notes, *map(str, Submissions(store).read()[1])]:
         print(console.plain(line))
 
 
@@ -79,7 +73,7 @@ def _counts(store: Store, sweep: str) -> str:
         return str(damage)
 
 
-def _states(store: Store, sweep: str) -> dict[str, statuses.State]:
+def _states(store: Store, sweep: str) -> dict[str, State]:
     plan = store.sweeps.plan(sweep) or {"cells": [], "parents": {}}
     states = statuses.states(store, statuses.parents_first(plan), sweep)
     return {cell[3]: states[cell[3]] for cell in plan["cells"]}
@@ -132,9 +126,14 @@ def show(
     """Show a run: its names, state, recipe, attempts, metrics and where its result comes from."""
     store = Store(results)
     found = one_run(run, store)
-    damage = store.damage(found)
-    if damage is not None:
-        _show_damaged(store, found, damage, json_)
+    names = names_of(found, store)
+    if (damage := store.damage(found)) is not None:
+        state = store.state(found, {})
+        if json_:
+            print(json.dumps({**_told(found, names, state), "damage": str(damage)}))
+        else:
+            print(console.plain(f"{found}  {', '.join(names)}\nstate: {state}\n"))
+            print(console.plain(f"{damage}; `deit-ablate forget {found}` clears it"))
         return
     stored, outcome = store.recipe(found), store.outcome(found) or {}
     if stored is None:
@@ -148,21 +147,9 @@ def show(
         for a in store.attempts(found)
     ]
     if json_:
-        print(
-            json.dumps(
-                {
-                    "run": found,
-                    "names": names_of(found, store),
-                    "state": state.name,
-                    "detail": state.detail,
-                    **stored,
-                    "outcome": outcome,
-                    "attempts": attempts,
-                }
-            )
-        )
+        print(json.dumps({**_told(found, names, state), **stored, "outcome": outcome, "attempts": attempts}))
         return
-    lines = [f"{found}  {', '.join(names_of(found, store))}", f"state: {state}", "", "recipe:"]
+    lines = [f"{found}  {', '.join(names)}", f"state: {state}", "", "recipe:"]
     lines += [f"  {key}: {console.show_value(value)}" for key, value in flatten(stored["recipe"])]
     lines += [
         f"parent ({role}): {parent['run']}, {parent['weights']} weights" for role, parent in stored["parents"].items()
@@ -183,14 +170,8 @@ def show(
     print("\n".join(map(console.plain, lines)))
 
 
-def _show_damaged(store: Store, run: str, damage: Damaged, json_: bool) -> None:
-    state = store.state(run, {})
-    if json_:
-        told = {"run": run, "names": names_of(run, store), "state": state.name, "detail": state.detail}
-        print(json.dumps({**told, "damage": str(damage)}))
-        return
-    print(console.plain(f"{run}  {', '.join(names_of(run, store))}\nstate: {state}\n"))
-    print(console.plain(f"{damage}; `deit-ablate forget {run}` clears it"))
+def _told(run: str, names: list[str], state: State) -> dict[str, Any]:
+    return {"run": run, "names": names, "state": state.name, "detail": state.detail}
 
 
 def _readable(attempt: Attempt, part: str) -> Any:

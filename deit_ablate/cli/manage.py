@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated
 
@@ -89,28 +90,18 @@ def du(results: Results = DEFAULT_RESULTS) -> None:
     store = Store(results)
     sizes = {run: cleanup.size(store, run) for run in store.runs()}
     rows = [("sweep", "runs", "size", "files")]
+
+    def add(name: str, runs: Collection[str]) -> None:
+        size, count = (sum(sizes[run][part] for run in runs) for part in (0, 1))
+        rows.append((name, str(len(runs)), console.size(size), str(count)))
+
     for sweep in store.sweeps.names():
         plan = store.sweeps.sound_plan(sweep)
         if plan is None:
             rows.append((sweep, "damaged plan.json", "", ""))
-            continue
-        own = {cell[3] for cell in plan["cells"]} & sizes.keys()
-        rows.append(
-            (
-                sweep,
-                str(len(own)),
-                console.size(sum(sizes[run][0] for run in own)),
-                str(sum(sizes[run][1] for run in own)),
-            )
-        )
-    rows.append(
-        (
-            "all runs",
-            str(len(sizes)),
-            console.size(sum(s for s, _ in sizes.values())),
-            str(sum(n for _, n in sizes.values())),
-        )
-    )
+        else:
+            add(sweep, {cell[3] for cell in plan["cells"]} & sizes.keys())
+    add("all runs", sizes)
     trash = sum(path.lstat().st_size for path in cleanup.trash(store))
     rows.append(("trash", "", console.size(trash), ""))
     print("\n".join(console.columns(rows)))

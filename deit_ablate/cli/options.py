@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -52,6 +53,23 @@ Confirm = Annotated[
         help="After a search: its best trials on fresh seeds, then the best of these on new ones, for the table.",
     ),
 ]
+UntilDecided = Annotated[
+    bool,
+    typer.Option(
+        "--until-decided",
+        help="Look at the rows as planned (looks:, by default at 3, 6, 9 and 12 seeds), stop those that are decided, "
+        "and go on with the others.",
+    ),
+]
+Budget = Annotated[
+    str | None,
+    typer.Option(
+        "--budget",
+        metavar="TIME",
+        help="Machine time for this command, such as 90m, 2h or 1.5d: the time of its runs, added up over those that "
+        "go on at once.",
+    ),
+]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask for confirmation.")]
 Strict = Annotated[
     bool, typer.Option("--strict", help="Refuse a sweep whose rows differ from the baseline in more than they declare.")
@@ -88,6 +106,21 @@ ExecutionSets = Annotated[
         help="Any key of `execution:`, such as ranks=2, accumulation=4, compile=true (may be given several times).",
     ),
 ]
+
+
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+"""Units of a time on the command line, in seconds."""
+
+
+def seconds(text: str | None, option: str = "--budget") -> float | None:
+    """A time as users give it, in seconds; None for none. Raises InputError."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)([smhd])", text.strip())
+    if found is None or not 0 < (value := float(found[1]) * UNITS[found[2]]) < 1e10:
+        expected = "a number above 0 and a unit, s, m, h or d, such as 90m or 2h"
+        raise InputError(f"got {text!r}", where=(option, 0, 0), expected=expected)
+    return value
 
 
 def with_options(execution: Execution, sets: Sequence[str] | None, **given: Any) -> Execution:

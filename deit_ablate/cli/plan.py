@@ -3,21 +3,44 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from deit_ablate.cli import console
-from deit_ablate.cli.options import Json, Name, Only, Profile, Seeds, Sets, Strict, SweepArgument
-from deit_ablate.cli.targets import DEFAULT_RESULTS, Results, study
+from deit_ablate.cli.options import (
+    Budget,
+    DataDir,
+    Device,
+    ExecutionSets,
+    Json,
+    Name,
+    Only,
+    Profile,
+    Seeds,
+    Sets,
+    Strict,
+    SweepArgument,
+    seconds,
+)
+from deit_ablate.cli.targets import DEFAULT_RESULTS, Results, Study, execution_for, study
+from deit_ablate.errors import InputError
+from deit_ablate.execution import Execution
 from deit_ablate.launch import status
 from deit_ablate.launch.cost import Costs, Estimate
+from deit_ablate.launch.preflight import must_have
 from deit_ablate.store import State, Store
+from deit_ablate.sweep.comparisons import LOOKS
+from deit_ablate.sweep.metrics import TOP1
 from deit_ablate.sweep.plan import Plan, Run, make_plan
 
 if TYPE_CHECKING:
+    from deit_ablate.report.proposals import Proposal
     from deit_ablate.search.search import Search
 
 MOST_ROWS = 60
+MOST_SEEDS = 20
+"""Seeds up to which a budget is thought of."""
 MOST_JUDGED = 100
 """Rows up to which a plan says what it can find: above, importing scipy for it is not worth the time."""
 
@@ -31,10 +54,23 @@ def plan(
     name: Name = None,
     results: Results = DEFAULT_RESULTS,
     strict: Strict = False,
+    budget: Budget = None,
+    device: Device = None,
+    data_dir: DataDir = None,
+    execution: ExecutionSets = None,
     json_: Json = False,
 ) -> None:
-    """Show what a sweep would run: rows, what they change, run ids, states, expected time and disk. Writes nothing."""
-    store = Store(results)
+    """Show what a sweep would run: rows, what they change, run ids, states, expected time and disk. Writes nothing.
+
+    With --budget: how many seeds of which rows a machine time buys, and what they find. Where no run like them has
+    finished, their first steps are timed here.
+    """
+    store, limit = Store(results), seconds(budget)
+    if limit is not None:
+        chosen = study(sweep, store, profile=profile, sets=set_ or (), seeds=MOST_SEEDS, name=name)
+        how = execution_for(chosen, chosen.sweep().execution, execution, device=device, data_dir=data_dir)
+        _proposals(chosen, store, how, limit, only or [])
+        return
     chosen = study(sweep, store, profile=profile, sets=set_ or (), seeds=seeds, name=name)
     file = chosen.sweep()
     search = chosen.search(file, store, only=only or ())
@@ -62,6 +98,60 @@ def plan(
     print("\n".join(map(console.plain, lines)))
 
 
+def _proposals(chosen: Study, store: Store, execution: Execution, budget: float, only: Sequence[str]) -> None:
+    """Print what a budget buys. Raises InputError for a sweep without a baseline, and for a search."""
+    from deit_ablate.report import proposals
+
+    file = replace(chosen, until_decided=False).sweep()
+    if file.search is not None or file.baseline is None:
+        where, expected = ("--budget", 0, 0), "a sweep with a baseline, which is no search"
+        raise InputError("no row is compared with a baseline", where=where, expected=expected)
+    made = make_plan(file)
+    made.only(only)
+    costs = Costs(store, made.runs)
+    states = status.states(store, made.parents)
+    if execution.executor == "local":
+        must_have(execution, list(made.runs.values()))
+        for line in costs.measure(made.runs, execution):
+            print(line, flush=True)
+    found = [proposals.propose(made, costs, states, seeds, only) for seeds in proposals.SEEDS]
+    if found[0].rows == 0:
+        print("no rows are compared")
+        return
+    sd = proposals.scatter(made, store)
+    print("\n".join(map(console.plain, _proposal_lines(found, budget, sd))))
+    if not found[0].fits(budget) and found[0].seconds is not None:
+        dropped, left = proposals.leave_out(made, costs, states, budget)
+        if len(dropped) == found[0].rows:
+            print("not even one row fits: a smaller profile, or fewer epochs")
+        else:
+            what = f"{left.runs} runs, machine time {console.duration(left.seconds)}"
+            print(console.plain(f"leave out {', '.join(dropped)}: {_finds(left, sd)} with {left.seeds} seeds ({what})"))
+
+
+def _proposal_lines(found: Sequence[Proposal], budget: float, sd: float | None) -> list[str]:
+    table = [("seeds", "of the baseline", "runs to do", "machine time", "finds (power 0.8)", "")]
+    for each in found:
+        fits = "" if each.fits(budget) else "unknown" if each.seconds is None else "too much"
+        time, runs = console.duration(each.seconds), str(each.runs)
+        table.append((str(each.seeds), str(each.baseline), runs, time, _finds(each, sd), fits))
+    lines = [f"{found[0].rows} rows beside the baseline, budget {console.duration(budget)} of machine time", ""]
+    lines += console.columns(table)
+    source = f"1 sd is {sd:.2f} points here" if sd else "sd: of one row from seed to seed"
+    lines += ["", f"{source}; runs that are done are not counted"]
+    if fitting := [each for each in found if each.fits(budget)]:
+        best = fitting[-1]
+        lines.append(f"within the budget: {best.seeds} seeds, {best.baseline} of the baseline: `--seeds {best.seeds}`")
+    first, last = (next(each for each in found if each.seeds == LOOKS[i]) for i in (0, -1))
+    least, most = console.duration(first.seconds), console.duration(last.seconds)
+    lines.append(f"`--until-decided` (3 to 12 seeds): from {least} to {most}, by how soon rows are decided")
+    return lines
+
+
+def _finds(each: Proposal, sd: float | None) -> str:
+    return f"{each.finds:.1f} sd" + (f" ({each.finds * sd:.2f} points)" if sd else "")
+
+
 def _plan_lines(made: Plan, runs: Mapping[str, Run], states: Mapping[str, State], search: Search | None) -> list[str]:
     sweep = made.sweep
     lines = [
@@ -73,16 +163,22 @@ def _plan_lines(made: Plan, runs: Mapping[str, Run], states: Mapping[str, State]
         *(_search_lines(search) if search else []),
         "",
     ]
+    lines += [*sweep.design.words(), ""] if sweep.design else []
     labels = made.labels()
     table = [("run", "name", "state")] + [(run, labels[run], str(states[run])) for run in list(runs)[:MOST_ROWS]]
     lines += console.columns(table) if runs else []
     if len(runs) > MOST_ROWS:
         lines.append(f"... and {len(runs) - MOST_ROWS} more runs (--json lists all)")
     if sweep.baseline and len(made.rows) <= MOST_JUDGED:
-        from deit_ablate.report.stats.power import plan_words
+        from deit_ablate.report.stats.power import effects_words, plan_words
 
         seeds, comparison = len(sweep.stages[-1].seeds), made.comparison
         lines += ["", plan_words(len(made.rows) - 1, seeds, comparison.seeds(seeds))]
+        if sweep.kind == "factorial" and sweep.design:
+            lines.append(effects_words(len(sweep.design.effects()), len(made.rows), seeds))
+        if sweep.metric.name != TOP1.name:
+            margin = f"margin ±{sweep.metric.amount(sweep.margin)}" if sweep.margin else "no margin"
+            lines.append(f"of {sweep.metric.words}, {sweep.metric.better} is better; {margin}")
         if comparison.paired:
             shared = "share a run or a parent with the baseline at each seed, and are compared with it by pairs"
             lines.append(f"{', '.join(comparison.paired)}: {shared}")

@@ -34,6 +34,13 @@ def table(
     search: Annotated[
         bool, typer.Option("--search", help="The best trials of a search alone; md shows them before its table.")
     ] = False,
+    interactions: Annotated[
+        bool,
+        typer.Option(
+            "--interactions",
+            help="Effects of a factorial, or steps in several orders, alone; md shows them after the table.",
+        ),
+    ] = False,
 ) -> None:
     """Print a sweep's table, made from its records."""
     store = Store(results)
@@ -47,10 +54,14 @@ def table(
     summary = summarize(store, name, strict=strict)
     if search and not is_search(summary.plan):
         raise InputError(f"{name} is no search", where=("--search", 0, 0), expected="a sweep with a search block")
-    module = paper_analysis(summary) if paper else analysis("search") if search else analysis()
+    if interactions and not summary.design:
+        expected = "a factorial, or a cumulative sweep with orders"
+        raise InputError(f"{name} combines no changes", where=("--interactions", 0, 0), expected=expected)
+    alone = "search" if search else "interactions" if interactions else "sweep_table"
+    module = paper_analysis(summary) if paper else analysis(alone)
     if module is None:
         raise InputError(f"{name} is no table of the paper", where=("--paper", 0, 0), expected="a sweep that is one")
-    if format_ == "md" and not paper and not search:
+    if format_ == "md" and not paper and alone == "sweep_table":
         print(markdown(summary), end="")
     else:
         print(RENDERERS[format_](module.table(summary)), end="")
@@ -73,10 +84,10 @@ def figure(
     if unknown := [form for form in formats if form not in ("png", "pdf", "svg")]:
         raise InputError(f"got {unknown[0]!r}", where=("--format", 0, 0), expected="png, pdf or svg")
     from deit_ablate.report.summary import summarize
-    from deit_ablate.report.write import write_figures, write_paper, write_search
+    from deit_ablate.report.write import write_figures, write_interactions, write_paper, write_search
 
     summary = summarize(store, name)
-    for write in (write_search, write_figures, write_paper):
+    for write in (write_search, write_figures, write_interactions, write_paper):
         for path in write(summary, formats):
             print(path)
 
@@ -203,13 +214,15 @@ def explain(
         staged = [name for name in stages if name]
         expected = "one of " + ", ".join(staged) if staged else "no --stage: this sweep has none"
         raise InputError(f"no stage {stage!r}", where=("--stage", 0, 0), expected=expected)
-    from deit_ablate.report.summary import STATISTICS, summarize
+    from deit_ablate.report.summary import meanings, summarize
+    from deit_ablate.sweep.metrics import planned_metrics
 
-    if column and column not in STATISTICS:
+    known = meanings(planned_metrics(plan))
+    if column and column not in known:
         raise InputError(
-            f"no column {column!r}{did_you_mean(column, STATISTICS)}",
+            f"no column {column!r}{did_you_mean(column, known)}",
             where=(cell, 0, 0),
-            expected="one of " + ", ".join(STATISTICS),
+            expected="one of " + ", ".join(known),
         )
     summary = summarize(store, sweep, stage=stage)
     found = next(own for own in summary.rows if own["variant"] == row)
@@ -221,14 +234,14 @@ def explain(
         return
     lines = [f"{sweep}: {row}" + (f", stage {summary.stage}" if summary.stage else ""), ""]
     shown = {key: value for key, value in found.items() if key != "variant" and (not column or key == column)}
-    lines += console.columns([(key, _text(value), STATISTICS[key]) for key, value in shown.items()], indent="  ")
+    lines += console.columns([(key, _text(statistic), known[key]) for key, statistic in shown.items()], indent="  ")
     own = [record for record in records if record["variant"] == row]
     against = [record for record in records if record["variant"] == plan["baseline"] != row]
     for title, part in (("from the runs", own), (f"against the baseline {plan['baseline']!r}", against)):
         if part:
             lines += ["", f"{title}:"]
-            table = [("seed", "run", "state", "top-1", "commit", "command")]
-            table += [_run(record) for record in part]
+            table = [("seed", "run", "state", summary.metric.words.removeprefix("test "), "commit", "command")]
+            table += [_run(record, summary.figure(record), summary.metric.digits) for record in part]
             lines += console.columns(table, indent="  ")
     lines += [
         "",
@@ -238,10 +251,10 @@ def explain(
     print("\n".join(console.plain(line) for line in lines))
 
 
-def _run(record: Mapping[str, Any]) -> tuple[str, str, str, str, str, str]:
-    top1 = "" if math.isnan(record["top1"]) else f"{record['top1']:.2f}"
+def _run(record: Mapping[str, Any], value: float, digits: int) -> tuple[str, str, str, str, str, str]:
+    figure = "" if math.isnan(value) else f"{value:.{digits}f}"
     commit = str(record["commit"])[:10] or "-"
-    return str(record["seed"]), record["run"], record["state"], top1, commit, str(record["command"] or "")
+    return str(record["seed"]), record["run"], record["state"], figure, commit, str(record["command"] or "")
 
 
 def _text(value: Any) -> str:

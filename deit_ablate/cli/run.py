@@ -6,14 +6,15 @@ import json
 import re
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from deit_ablate.cli import console
 from deit_ablate.cli.options import (
+    Budget,
     Confirm,
     DataDir,
     Device,
@@ -31,8 +32,10 @@ from deit_ablate.cli.options import (
     SweepArgument,
     Target,
     Trials,
+    UntilDecided,
     Wait,
     Yes,
+    seconds,
     with_options,
 )
 from deit_ablate.cli.targets import (
@@ -56,10 +59,16 @@ from deit_ablate.launch.jobs import RETRYABLE, Job, Report, Work
 from deit_ablate.launch.policy import must_be_there, refuse_lost_weights
 from deit_ablate.launch.pool import foreground
 from deit_ablate.launch.preflight import keep_weights
+from deit_ablate.report.declared import refuse_other_looks
 from deit_ablate.report.fresh import current_table
 from deit_ablate.store import Store
 from deit_ablate.sweep.plan import Run, make_plan, single_run
+from deit_ablate.sweep.sweep import Sweep
 from deit_ablate.sweep.yaml import Node
+
+if TYPE_CHECKING:
+    from deit_ablate.report.adding import AddedSeeds
+    from deit_ablate.search.search import Search
 
 
 def run(
@@ -76,6 +85,8 @@ def run(
     execution: ExecutionSets = None,
     executor: Executor = None,
     wait: Wait = False,
+    until_decided: UntilDecided = False,
+    budget: Budget = None,
     trials: Trials = None,
     confirm: Confirm = False,
     results: Results = DEFAULT_RESULTS,
@@ -84,51 +95,73 @@ def run(
     json_: Json = False,
 ) -> None:
     """Run a sweep: train what is missing, then write its table and figures."""
-    store = Store(results)
-    chosen = study(sweep, store, profile=profile, sets=set_ or (), seeds=seeds, name=name)
+    store, limit = Store(results), seconds(budget)
+    adding = until_decided or limit is not None
+    chosen = study(sweep, store, profile=profile, sets=set_ or (), seeds=seeds, name=name, until_decided=adding)
+    if chosen.until_decided and seeds:
+        raise InputError("looks say how many seeds there are", where=("--seeds", 0, 0), expected="`looks:` in the file")
     file = chosen.sweep()
     search = chosen.search(file, store, trials=trials, confirm=confirm, only=only or ())
+    _refuse_of_search(search, file, trials, confirm, seeds)
+    if search:
+        search.begin()
+    plan = search.plan() if search else make_plan(file)
+    refuse_other_file(store, plan, chosen.file)
+    refuse_other_looks(plan, store)
+    if strict:
+        plan.refuse_undeclared()
+    added = chosen.added(plan, store, only=only or (), budget=limit) if file.until_decided else None
+    source = search or added
+    runs = source.runs if source else plan.only(only or [], seeds)
+    given = {"executor": executor, "parallel": parallel, "device": device, "data_dir": data_dir, "loaders": loaders}
+    how = execution_for(chosen, file.execution, execution, **given)
+    how = search.execution(how) if search else how
+    states = status.states(store, {run.id: run.above for run in runs.values()}, file.name)
+    labels = search.labels if search else plan.labels()
+    work = Work(store, file.name, runs, labels, states, how, _command(), written=plan.written, source=source)
+    refuse_lost_weights(runs, labels, states, store)
+    chosen_executor = executor_for(work)
+    if chosen_executor:
+        chosen_executor.preflight()
+        if added and limit and how.executor == "local":
+            for line in added.measure(how):
+                print(line, file=_out(json_), flush=True)
+        _confirm_if_large(work, yes or limit is not None)
+    keep_weights(work.to_come(), store)
+    store.sweeps.save_plan(file.name, chosen.document(added.plan() if added else plan, store))
+    if search:
+        search.show()
+    store.sweeps.declare(file.name, plan.declared(), sum(state.finished for state in states.values()))
+    report = _launch(work, chosen_executor, wait=wait or bool(added), json_=json_)
+    for line in _left_words(search, added, report):
+        print(line, file=_out(json_))
+    _report(work, report, chosen_executor, json_=json_)
+
+
+def _refuse_of_search(search: Search | None, file: Sweep, trials: int | None, confirm: bool, seeds: int | None) -> None:
+    """Raises InputError for options that are of searches alone, or not of these."""
     if search is None and (trials or confirm):
         raise InputError(
             "this sweep has no search",
             where=("--confirm" if confirm else "--trials", 0, 0),
             expected="a sweep with a `search:` block",
         )
-    if search:
-        if seeds and seeds < len(file.stages[-1].seeds):
-            raise InputError(
-                "the winners of a search are trained on all seeds of the file",
-                where=("--seeds", 0, 0),
-                expected="more seeds, or fewer in `seeds:`",
-            )
-        search.begin()
-    plan = search.plan() if search else make_plan(file)
-    refuse_other_file(store, plan, chosen.file)
-    if strict:
-        plan.refuse_undeclared()
-    runs = search.runs if search else plan.only(only or [], seeds)
-    given = {"executor": executor, "parallel": parallel, "device": device, "data_dir": data_dir, "loaders": loaders}
-    how = execution_for(chosen, file.execution, execution, **given)
-    how = search.execution(how) if search else how
-    states = status.states(store, {run.id: run.above for run in runs.values()}, file.name)
-    labels = search.labels if search else plan.labels()
-    work = Work(store, file.name, runs, labels, states, how, _command(), written=plan.written, source=search)
-    refuse_lost_weights(runs, labels, states, store)
-    chosen_executor = executor_for(work)
-    if chosen_executor:
-        chosen_executor.preflight()
-        _confirm_if_large(work, yes)
-    keep_weights(work.to_come(), store)
-    store.sweeps.save_plan(file.name, chosen.document(plan, store))
-    if search:
-        search.show()
-    store.sweeps.declare(file.name, plan.declared(), sum(state.finished for state in states.values()))
-    report = _launch(work, chosen_executor, wait=wait, json_=json_)
+    if search and seeds and seeds < len(file.stages[-1].seeds):
+        raise InputError(
+            "the winners of a search are trained on all seeds of the file",
+            where=("--seeds", 0, 0),
+            expected="more seeds, or fewer in `seeds:`",
+        )
+
+
+def _left_words(search: Search | None, added: AddedSeeds | None, report: Report) -> Iterator[str]:
+    """What the source of runs has left, a line each."""
     if search is not None and search.ignored:
-        print(f"{search.ignored} trials of an earlier version of the sweep file are not counted", file=_out(json_))
+        yield f"{search.ignored} trials of an earlier version of the sweep file are not counted"
     if search is not None and search.late and search.to_ask:
-        print(f"the search's time is over: {search.to_ask} trials were not requested; `run` goes on", file=_out(json_))
-    _report(work, report, chosen_executor, json_=json_)
+        yield f"the search's time is over: {search.to_ask} trials were not requested; `run` goes on"
+    if added is not None and not report.interrupted:
+        yield added.words()
 
 
 def retry(

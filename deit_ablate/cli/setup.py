@@ -40,7 +40,10 @@ def fetch(
     file = chosen.sweep()
     search = chosen.search(file, store)
     runs = {**search.runs, **{run.id: run for run in search.examples()}} if search else make_plan(file).runs
-    requests = [*_teachers(runs), *_data(runs, data_dir)]
+    wanted = [run.recipe["distill"] for run in runs.values()]
+    # A teacher with a file of weights needs nothing from the hub.
+    teachers = dict.fromkeys(part["teacher"] for part in wanted if part["teacher"] and not part["teacher_weights"])
+    requests = [*({"kind": "teacher", "name": name} for name in teachers), *_data(runs, data_dir)]
     for sha256, path in keep_weights(runs.values(), store).items():
         print(f"teacher {sha256[:14]}: in {path}")
     failed = False
@@ -49,13 +52,6 @@ def fetch(
         print(console.plain(f"{answer['kind']} {answer['name']}: {answer['error'] or files}"), flush=True)
         failed = failed or answer["error"] is not None
     raise typer.Exit(1 if failed else 0)
-
-
-def _teachers(runs: Mapping[str, Run]) -> Iterator[dict[str, str]]:
-    """A request for each hub model that teaches in these runs (those with a file of weights need none)."""
-    wanted = [run.recipe["distill"] for run in runs.values()]
-    for name in dict.fromkeys(part["teacher"] for part in wanted if part["teacher"] and not part["teacher_weights"]):
-        yield {"kind": "teacher", "name": name}
 
 
 def _data(runs: Mapping[str, Run], folder: Path | None) -> Iterator[dict[str, str]]:

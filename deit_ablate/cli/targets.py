@@ -6,7 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,6 +24,7 @@ from deit_ablate.sweep.sweep import Sweep
 from deit_ablate.sweep.yaml import load
 
 if TYPE_CHECKING:
+    from deit_ablate.report.adding import AddedSeeds
     from deit_ablate.search.search import Search
 
 Results = Annotated[Path, typer.Option("--results", help="Folder of the run store.", envvar="DEIT_ABLATE_RESULTS")]
@@ -39,16 +40,32 @@ class Study:
     sets: tuple[str, ...] = ()
     seeds: int | None = None
     name: str | None = None
-    extra: dict[str, Any] = field(default_factory=dict)
+    until_decided: bool = False
 
     def sweep(self) -> Sweep:
-        return load_sweep(self.file, profile=self.profile, sets=self.sets, seeds=self.seeds, name=self.name)
+        return load_sweep(
+            self.file,
+            profile=self.profile,
+            sets=self.sets,
+            seeds=self.seeds,
+            name=self.name,
+            until_decided=self.until_decided,
+        )
 
     def plan(self, store: Store) -> Plan:
-        """All runs of the sweep; of a search those that it has requested so far. Raises InputError."""
+        """All runs of the sweep; of a search, or of one that is run until its rows are decided, those that it has
+        requested so far. Raises InputError."""
         sweep = self.sweep()
-        search = self.search(sweep, store)
-        return search.plan() if search else make_plan(sweep)
+        source = self.search(sweep, store) or (self.added(make_plan(sweep), store) if self.until_decided else None)
+        return source.plan() if source else make_plan(sweep)
+
+    def added(self, plan: Plan, store: Store, **options: Any) -> AddedSeeds:
+        """The seeds that are added to a sweep that is run until its rows are decided; it keeps plan.json up to date."""
+        from deit_ablate.report.adding import AddedSeeds
+
+        return AddedSeeds(
+            plan, store, lambda part: store.sweeps.save_plan(part.sweep.name, self.document(part, store)), **options
+        )
 
     def search(self, sweep: Sweep, store: Store, **options: Any) -> Search | None:
         """The sweep's search, which keeps plan.json up to date; None for a sweep without one."""
@@ -75,6 +92,7 @@ def study(
     sets: Sequence[str] = (),
     seeds: int | None = None,
     name: str | None = None,
+    until_decided: bool = False,
 ) -> Study:
     """The study behind a path, a name under results, or the name of a shipped sweep. Raises InputError."""
     path = Path(sweep)
@@ -85,7 +103,7 @@ def study(
                 where=(sweep, 0, 0),
                 expected=f"a sweep file; `deit-ablate init` writes {path.name} and the others that are shipped",
             )
-        return Study(path, profile, tuple(sets), seeds, name)
+        return Study(path, profile, tuple(sets), seeds, name, until_decided)
     known = store.sweeps.plan(sweep) if re.match(r"[A-Za-z0-9]", sweep) and "/" not in sweep else None
     if known is not None:
         before = known.get("asked", {})
@@ -103,10 +121,11 @@ def study(
             tuple(sets) or tuple(before.get("sets", ())),
             seeds or before.get("seeds"),
             name or before.get("name"),
+            until_decided or bool(known.get("until_decided")),
         )
     built_in = shipped.folder("sweeps") / f"{sweep}.yaml"
     if "/" not in sweep and built_in.exists():
-        return Study(built_in, profile, tuple(sets), seeds, name)
+        return Study(built_in, profile, tuple(sets), seeds, name, until_decided)
     names = [*store.sweeps.names(), *(path.stem for path in shipped.folder("sweeps").glob("*.yaml"))]
     raise InputError(
         f"no sweep {sweep!r}{did_you_mean(sweep, names)}", expected="a sweep file, or a name under the results folder"

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from deit_ablate.execution import Execution, WorkerFailed, worker_answers
+from deit_ablate.recipe import with_files
 from deit_ablate.store import Store, cleanup
 from deit_ablate.sweep.plan import Run
 
@@ -27,6 +30,17 @@ def size(count: float | None) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:.1f} TB"
+
+
+def duration(seconds: float | None) -> str:
+    """A time for people."""
+    if seconds is None:
+        return "unknown"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
 
 
 @dataclass(frozen=True)
@@ -54,7 +68,7 @@ class Estimate:
         return None
 
 
-def _workload(recipe: Mapping[str, Any], *, whole: bool) -> str:
+def workload(recipe: Mapping[str, Any], *, whole: bool) -> str:
     """What makes two runs cost alike: the same data, model and teacher; ``whole`` asks for the same schedule too."""
     data = {key: value for key, value in recipe["data"].items() if key != "validation"}
     heads = recipe["distill"]["type"] != "none"
@@ -83,18 +97,70 @@ class Costs:
         seconds = cost.get("wall_seconds_all_attempts", cost.get("wall_seconds"))
         if seconds is None:
             return
-        self._seconds.setdefault(_workload(recipe, whole=True), []).append(seconds)
-        self._per_epoch.setdefault(_workload(recipe, whole=False), []).append(seconds / recipe["schedule"]["epochs"])
+        self._take(recipe, seconds)
         if len(self._sizes) < 20:
             self._sizes.append(cleanup.size(self._store, run))
+
+    def _take(self, recipe: Mapping[str, Any], seconds: float) -> None:
+        self._seconds.setdefault(workload(recipe, whole=True), []).append(seconds)
+        self._per_epoch.setdefault(workload(recipe, whole=False), []).append(seconds / recipe["schedule"]["epochs"])
+
+    def measure(self, runs: Mapping[str, Run], execution: Execution) -> Iterator[str]:
+        """Where nothing like one of the runs has finished, let a worker time the first steps of one, here; and say what
+        was found, a line each. ``runs``: with those that they depend on. What cannot be timed stays unknown."""
+        unknown: dict[str, Run] = {}
+        for run in runs.values():
+            if self.seconds(run.recipe) is None or workload(run.recipe, whole=False) not in self._per_epoch:
+                unknown.setdefault(workload(run.recipe, whole=False), run)
+        requests = [self._request(run, runs, execution) for run in unknown.values()]
+        try:
+            for found in worker_answers("measure", requests) if requests else ():
+                if "error" in found:
+                    yield f"the cost of a run like {found['run']} could not be measured: {found['error']}"
+                    continue
+                self._take(runs[found["run"]].recipe, found["seconds"])
+                steps, each = found["steps"], 1000 * found["step_seconds"]
+                yield (
+                    f"measured: {steps} steps of {each:.3g} ms on {found['device']}; a run like {found['run']} takes "
+                    f"about {duration(found['seconds'])}"
+                )
+        except WorkerFailed as failure:
+            yield f"the cost of a run could not be measured: {failure}"
+
+    def _request(self, run: Run, runs: Mapping[str, Run], execution: Execution) -> dict[str, Any]:
+        sha256 = run.recipe["distill"]["teacher_weights"]
+        teacher = (run.weights.get(sha256) or self._store.teacher_weights.find(sha256)) if sha256 else None
+        return {
+            "run": run.id,
+            "recipe": self._with_paths(run),
+            "parents": {
+                role: {
+                    "recipe": self._with_paths(runs[parent["run"]]),
+                    "path": str(path) if (path := self._store.weights(parent["run"])) else None,
+                    "weights": parent["weights"],
+                }
+                for role, parent in run.parents.items()
+            },
+            "teacher": str(teacher) if teacher else None,
+            "execution": execution.to_json(),
+        }
+
+    def _with_paths(self, run: Run) -> dict[str, Any]:
+        """The recipe, with paths for the files that it names by content (and the content, of one that is not there)."""
+
+        def path(content: str) -> Path:
+            return run.weights.get(content) or self._store.teacher_weights.find(content) or Path(content)
+
+        found: dict[str, Any] = with_files(run.recipe, path)
+        return found
 
     def seconds(self, recipe: Mapping[str, Any]) -> float | None:
         """Expected wall seconds of one run of this recipe."""
         if not self._seconds:
             return None
-        if alike := self._seconds.get(_workload(recipe, whole=True)):
+        if alike := self._seconds.get(workload(recipe, whole=True)):
             return sum(alike) / len(alike)
-        if alike := self._per_epoch.get(_workload(recipe, whole=False)):
+        if alike := self._per_epoch.get(workload(recipe, whole=False)):
             return sum(alike) / len(alike) * recipe["schedule"]["epochs"]
         return None
 

@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from deit_ablate.execution import SAVED, WorkerFailed
@@ -116,7 +116,7 @@ class JobLaunch(Launch):
             started, self._newly_started = self._newly_started, []
             watch(
                 Progress(
-                    len(self.runs) + len(self.to_come()),
+                    len(self.runs) + len(self.examples()),
                     self.states,
                     list(self.here),
                     list(self.elsewhere),
@@ -269,12 +269,12 @@ class JobLaunch(Launch):
     def _seconds_left(self) -> float | None:
         """Machine time that is left, over the slots that work on it; None until a run like them has finished."""
         now, left = time.monotonic(), 0.0
-        to_come: Sequence[Any] = self.to_come()
-        for run in [*(self.runs[run] for run in self.queue), *to_come]:
+        runs = [*(self.runs[run] for run in self.queue), *self.examples()]
+        for run in runs:
             if run.id not in self.expected:
                 self.expected[run.id] = self.costs.seconds(run.recipe)
             whole = self.expected[run.id]
             if whole is None and run.id in self.runs:
                 return None
             left += max(0.0, (whole or 0.0) - (now - self.here.get(run.id, now)))
-        return left / max(1, min(self.pool.slots, len(self.queue) + len(to_come)))
+        return left / max(1, min(self.pool.slots, len(runs)))

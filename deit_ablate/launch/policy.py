@@ -41,7 +41,8 @@ class Launch:
         source = self.work.source
         return self.add(source(self.states, max(0, free))) if source is not None else []
 
-    def to_come(self) -> Sequence[Run]:
+    def examples(self) -> Sequence[Run]:
+        """Runs like those that a search has yet to request."""
         return self.work.source.examples() if self.work.source is not None else ()
 
     def may_start(self, run: str) -> bool:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
+import secrets
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import IO
+from typing import IO, Any
 
 from deit_ablate.execution import (
     SAVED,
@@ -121,21 +122,16 @@ class ProcessPool(Pool):
         self._running: dict[int, _Started] = {}
         self._requests: dict[int, int | None] = {}
         """Of worker commands that are no jobs: number -> exit code, None while it runs."""
-        self._number = 0
+        self._numbers = itertools.count(1)
         self._partial = b""
 
     def ask(self, *arguments: str) -> int:
         """A worker command, forked like any job. Raises WorkerFailed where the server that forks cannot be started."""
-        server = self._serve()
-        self._number += 1
-        number = self._number
+        self._serve()
+        number = next(self._numbers)
         self._requests[number] = None
-        assert server.stdin
         with contextlib.suppress(OSError):  # a server that is gone is found out below, with what it printed
-            server.stdin.write(
-                json.dumps({"token": [number, 0], "argv": arguments, "environment": {}}).encode() + b"\n"
-            )
-            server.stdin.flush()
+            self._send({"token": [number, 0], "argv": arguments, "environment": {}})
         while (code := self._requests[number]) is None:
             if self._failed is not None:
                 raise self._failed
@@ -145,20 +141,19 @@ class ProcessPool(Pool):
 
     def submit(self, job: Job) -> None:
         """Start a job. Raises WorkerFailed where the server that forks cannot be started."""
-        server = self._serve()
-        self._number += 1
+        self._serve()
+        number = next(self._numbers)
         used = [gpu for started in self._running.values() for gpu in started.gpus]
         by_use = sorted(self._gpus, key=used.count)
         gpus = [by_use[rank % len(by_use)] for rank in range(job.execution.ranks)] if by_use else []
-        self._running[self._number] = _Started(job, gpus)
-        assert server.stdin
+        self._running[number] = _Started(job, gpus)
+        environments = enumerate(_environments(job, gpus))
         try:
-            for rank, environment in enumerate(_environments(job, gpus)):
-                request = {"token": [self._number, rank], "argv": job.arguments(), "environment": environment}
-                server.stdin.write(json.dumps(request).encode() + b"\n")
-            server.stdin.flush()
+            self._send(
+                *({"token": [number, rank], "argv": job.arguments(), "environment": e} for rank, e in environments)
+            )
         except OSError:
-            del self._running[self._number]
+            del self._running[number]
             assert self._errors
             raise WorkerFailed("is gone", last_printed(self._errors)) from None
 
@@ -240,7 +235,14 @@ class ProcessPool(Pool):
             self._errors.close()
             self._errors = None
 
-    def _serve(self) -> subprocess.Popen[bytes]:
+    def _send(self, *requests: dict[str, Any]) -> None:
+        """Raises OSError where the server is gone."""
+        assert self._server
+        assert self._server.stdin
+        self._server.stdin.write(b"".join(json.dumps(request).encode() + b"\n" for request in requests))
+        self._server.stdin.flush()
+
+    def _serve(self) -> None:
         if self._server is None:
             if self._errors is None:
                 self._errors = tempfile.TemporaryFile("a+b")  # noqa: SIM115 (it lives as long as the pool)
@@ -257,21 +259,17 @@ class ProcessPool(Pool):
                 )
             except OSError as error:
                 raise WorkerFailed(f"cannot be started: {error}") from None
-        return self._server
 
 
 def _meeting_place(ranks: int) -> dict[str, str]:
-    """Where the ranks of one job on this machine find each other, by torch's names; nothing for a single one."""
+    """Where the ranks of one job on this machine meet (``train.distributed.join``); nothing for a single one."""
     if ranks == 1:
         return {}
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     loopback = "lo0" if sys.platform == "darwin" else "lo"
     return {
         "WORLD_SIZE": str(ranks),
         "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
+        "DEIT_ABLATE_MEETING": os.path.join(tempfile.gettempdir(), f"deit-ablate-{secrets.token_hex(8)}"),
         "GLOO_SOCKET_IFNAME": loopback,
     }
 

@@ -6,6 +6,7 @@ Nothing is kept but files: a launcher killed at any moment leaves an announcemen
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -87,7 +88,6 @@ class SlurmLaunch(Launch):
         self.execution = work.execution
         self.submissions = Submissions(self.store)
         self.full = False
-        self._snapshot: tuple[str, Path] | None = None
         try:
             config = slurm_commands.settings()
         except SchedulerError as error:
@@ -224,7 +224,8 @@ class SlurmLaunch(Launch):
         states = self.states
         for run in self.runs:
             state = states[run]
-            if state.name == "submitted" or self._job_runs(run, known, answer):
+            # Or a living job executes it. (Children of a run of another launcher would leave at once.)
+            if state.name == "submitted" or answer.runs(self._open_element(run, known) or ""):
                 going.add(run)
             ready = all(states[parent].finished or parent in going for parent in self.parents[run])
             if not self.may_start(run) or not ready:
@@ -243,11 +244,6 @@ class SlurmLaunch(Launch):
         for runs in chosen.values():
             for start in range(0, len(runs), self.largest):
                 yield runs[start : start + self.largest]
-
-    def _job_runs(self, run: str, known: Known, answer: Answer) -> bool:
-        """Whether a living job executes the run. (Children of a run of another launcher would leave at once.)"""
-        element = self._open_element(run, known)
-        return element is not None and answer.runs(element)
 
     def _open_element(self, run: str, known: Known) -> str | None:
         """The job of the attempt at a run that is open."""
@@ -270,7 +266,7 @@ class SlurmLaunch(Launch):
     def _submit(self, number: int, group: Sequence[str], known: Known, answer: Answer, turn: Submitted) -> bool:
         """Announce, sbatch, record. False where the number was taken."""
         folder = self.submissions.folder(number).resolve()
-        code, path = self._code()
+        code, path = self._snapshot
         name = f"deit-ablate-{number}-{owner.identify()['nonce']}"
         after = self._jobs_of({parent for run in group for parent in self.parents[run]}, known, answer, turn)
         text = slurm_script.script(
@@ -361,10 +357,9 @@ class SlurmLaunch(Launch):
                     lost[host] = lost.get(host, 0) + 1
         return sorted(host for host, times in lost.items() if host and times >= NODE_FAILURES)
 
-    def _code(self) -> tuple[str, Path]:
-        if self._snapshot is None:
-            self._snapshot = self.submissions.snapshot(Path(__file__).parent.parent, checkout() or {})
-        return self._snapshot
+    @functools.cached_property
+    def _snapshot(self) -> tuple[str, Path]:
+        return self.submissions.snapshot(Path(__file__).parent.parent, checkout() or {})
 
 
 def _refusal(error: Rejected) -> InputError:

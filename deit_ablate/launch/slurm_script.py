@@ -13,8 +13,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,16 +52,10 @@ def script(
         f'export PYTHONPATH={shlex.quote(str(code))}"${{PYTHONPATH:+:$PYTHONPATH}}"',
         f"ln -sf {PICKLE} {link}",
     ]
+    begin = f"{CLEAN_PATH}from submitit.core.submission import submitit_main; submitit_main()"
+    reservation = {"reservation": slurm.reservation} if slurm.reservation else {}
     text = _make_sbatch_string(
-        command=shlex.join(
-            [
-                python,
-                "-u",
-                "-c",
-                f"{CLEAN_PATH}from submitit.core.submission import submitit_main; submitit_main()",
-                str(folder),
-            ]
-        ),
+        command=shlex.join([python, "-u", "-c", begin, str(folder)]),
         folder=folder,
         job_name=name,
         partition=slurm.partition,
@@ -80,11 +75,7 @@ def script(
         map_count=count,
         stderr_to_stdout=True,
         setup=setup,
-        additional_parameters={
-            "requeue": True,
-            **({"reservation": slurm.reservation} if slurm.reservation else {}),
-            **slurm.extra,
-        },
+        additional_parameters={"requeue": True, **reservation, **slurm.extra},
     )
     return str(text)
 
@@ -131,9 +122,11 @@ class Element:
             "DEIT_ABLATE_DEADLINE": str(time.monotonic() + self.seconds - 2 * self.signal_delay),
         }
         # SLURM signals every process of a step: submitit's signal is for this one, which passes it on as SIGTERM.
-        self._worker = subprocess.Popen(worker_command(*arguments), env=environment, preexec_fn=_ignore_the_warning)
+        ignore: Callable[[], object] = partial(signal.signal, signal.SIGUSR2, signal.SIG_IGN)
+        self._worker = subprocess.Popen(worker_command(*arguments), env=environment, preexec_fn=ignore)
         ended = self._wait()
-        if ended in (SAVED, -signal.SIGTERM) and not self._saving and self._first and _runs_still():
+        first = os.environ.get("SLURM_PROCID", "0") == "0"
+        if ended in (SAVED, -signal.SIGTERM) and not self._saving and first and _runs_still():
             # Told to save by SIGTERM, which submitit passes over; where SLURM itself requeues, the job runs no more.
             subprocess.run(["scontrol", "requeue", _job()], timeout=60, check=False)
         return ended
@@ -158,29 +151,21 @@ class Element:
             time.sleep(0.1)
         return code
 
-    @property
-    def _first(self) -> bool:
-        return os.environ.get("SLURM_PROCID", "0") == "0"
-
     def _meeting(self) -> Mapping[str, str]:
-        """Where several ranks meet, by torch's names."""
+        """Where several ranks meet (``train.distributed.join``): in a file of this job's start alone."""
         ranks = os.environ.get("SLURM_NTASKS", "1")
         if ranks == "1":
             return {}
         from submitit import JobEnvironment
 
-        port = 20000 + int(os.environ["SLURM_JOB_ID"]) % 20000
+        attempt = f"{os.environ['SLURM_JOB_ID']}-{os.environ.get('SLURM_RESTART_COUNT', '0')}"
         return {
             "RANK": os.environ["SLURM_PROCID"],
             "WORLD_SIZE": ranks,
             "LOCAL_RANK": os.environ["SLURM_LOCALID"],
             "MASTER_ADDR": JobEnvironment().hostnames[0],
-            "MASTER_PORT": str(port),
+            "DEIT_ABLATE_MEETING": f"{Path(self.results).absolute()}/submissions/{self.submission}/meeting-{attempt}",
         }
-
-
-def _ignore_the_warning() -> None:
-    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
 
 
 def _job() -> str:

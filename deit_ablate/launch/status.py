@@ -72,8 +72,7 @@ class Known:
     ) -> None:
         self.store, self.parents = store, parents
         self.held = store.sweeps.held(sweep) is not None
-        submissions = Submissions(store)
-        self.submissions, self.damaged = submissions.read(), submissions.damaged
+        self.submissions, self.damaged = Submissions(store).read()
         self.tickets = tickets_by_run(self.submissions)
         self.by_files = store.states(parents, held=self.held, known=finished)
         self.open = [run for run in parents if not self.by_files[run].finished]

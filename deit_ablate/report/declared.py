@@ -6,8 +6,17 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-WORDS = {"margin": "margin", "baseline": "baseline", "baseline_seeds": "seeds of the baseline"}
-"""Declared keys of one value each, in words."""
+from deit_ablate.errors import InputError
+from deit_ablate.store import Store
+from deit_ablate.sweep.plan import Plan
+
+WORDS = {
+    "metric": ("metric", "top1"),
+    "margin": ("margin", "none"),
+    "baseline": ("baseline", "none"),
+    "baseline_seeds": ("seeds of the baseline", "none"),
+}
+"""Declared keys of one value each, in words, and what stands for null."""
 
 
 def changes(declared: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -24,9 +33,10 @@ def changes(declared: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
-    for key, words in WORDS.items():
-        if key in before and before[key] != after.get(key):
-            old, new = ("none" if value is None else value for value in (before[key], after.get(key)))
+    for key, (words, null) in WORDS.items():
+        # Versions that did not declare a metric had top-1.
+        if (key in before or key == "metric") and before.get(key) != after.get(key):
+            old, new = (null if value is None else value for value in (before.get(key), after.get(key)))
             yield f"{words} changed from {old} to {new}"
     if "rows" in before:
         rows, now = before["rows"], after.get("rows") or []
@@ -39,10 +49,10 @@ def _changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[st
 
 
 def before_running(declared: Sequence[Mapping[str, Any]], key: str) -> bool:
-    """Whether the first run found this declared as it is now."""
+    """Whether the first run found this declared as it is now, and the metric, whose unit a margin is in."""
     if not declared or key not in declared[0] or declared[0].get("finished_runs_then"):
         return False
-    return all(each.get(key) == declared[0][key] for each in declared)
+    return all(each.get(name) == declared[0].get(name) for each in declared for name in (key, "metric"))
 
 
 def seeds_added_after_looking(declared: Sequence[Mapping[str, Any]], stage: str) -> bool:
@@ -55,3 +65,26 @@ def seeds_added_after_looking(declared: Sequence[Mapping[str, Any]], stage: str)
             return True
         known |= seeds
     return False
+
+
+def refuse_other_looks(plan: Plan, store: Store) -> None:
+    """Raises InputError where runs of this study have ended under other looks than the plan's: what was looked at
+    without them has spent the 5% already."""
+    sweep = plan.sweep
+    declared = store.sweeps.declared(sweep.name)
+    before = declared[-1].get("looks") if declared else None
+    now = list(sweep.looks) if sweep.looks else None
+    changed = declared and before != now and (sweep.until_decided or (before and not now))
+    if not changed or not any(store.result(cell[3]) for cell in (store.sweeps.sound_plan(sweep.name) or {})["cells"]):
+        return
+    if before is None:
+        problem = "its seeds were run without looks, which may not be added after looking"
+        expected = (
+            "`--seeds N` for more seeds, which the table says; of a new study, --until-decided from its first run"
+        )
+    else:
+        problem = f"it was run with looks at {before} seeds, and now there are {f'looks at {now}' if now else 'none'}"
+        expected = (
+            "--until-decided or --budget, as at its first run" if now is None else f"`looks: {before}` in the file"
+        )
+    raise InputError(problem, where=(str(sweep.file), 0, 0), key="looks", expected=expected)

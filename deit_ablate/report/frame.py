@@ -12,6 +12,7 @@ import pandas as pd
 
 from deit_ablate.identity import canonical_json
 from deit_ablate.launch import status
+from deit_ablate.report.metrics import own_columns
 from deit_ablate.report.records import Records, number
 from deit_ablate.store import State, Store
 
@@ -96,8 +97,8 @@ class NoSweep(LookupError):
 def load(results: Path | str, sweep: str) -> pd.DataFrame:
     """One row a cell of the sweep (variant, seed, stage), in the plan's order, whatever its run's state.
 
-    Columns are those of COLUMNS, then the recipe's dotted keys, those that vary within the sweep first; lists
-    are JSON text. What is not recorded is missing. Raises NoSweep.
+    Columns are those of COLUMNS, then metrics of one's own (``module:function``), then the recipe's dotted keys, those
+    that vary within the sweep first; lists are JSON text. What is not recorded is missing. Raises NoSweep.
     """
     store = Store(results)
     return records(store, read_plan(store, sweep))
@@ -131,7 +132,9 @@ def records(store: Store, plan: Mapping[str, Any]) -> pd.DataFrame:
         row["top1"] = number(record["test"].get(figure)) if record["state"] == "done" else math.nan
         row["validation_top1"] = number(record["validation"].get(figure)) if record["state"] == "done" else math.nan
         cells.append(row)
-    columns = {name: _column([cell.get(name) for cell in cells], dtype) for name, (dtype, _) in COLUMNS.items()}
+    own = dict.fromkeys(own_columns(store, plan, cells), "float64")
+    dtypes = {name: dtype for name, (dtype, _) in COLUMNS.items()} | own
+    columns = {name: _column([cell.get(name) for cell in cells], dtype) for name, dtype in dtypes.items()}
     columns |= {
         key: _inferred([recipe_of[cell["run"]].get(key) for cell in cells])
         for key in _varying_first(recipe_of.values())
@@ -168,7 +171,7 @@ def curves(store: Store, plan: Mapping[str, Any], states: Mapping[str, str]) -> 
 def recipes(records: pd.DataFrame, stage: str) -> dict[str, dict[str, Any]]:
     """Variant -> dotted key -> value of its recipe at a stage, of what ``load`` returned. A key whose value is null is
     left out, and so is a variant of which no run was started yet."""
-    keys = [str(name) for name in records if str(name) not in COLUMNS]
+    keys = [str(name) for name in records if str(name) not in COLUMNS and ":" not in str(name)]
     found: dict[str, dict[str, Any]] = {}
     for row in rows(records[records["stage"] == stage]):
         own = {key: row[key] for key in keys if not pd.isna(row[key])}

@@ -13,6 +13,7 @@ from deit_ablate.identity import canonical_json
 from deit_ablate.launch import status
 from deit_ablate.store import Store
 from deit_ablate.store.attempt import SCHEMA
+from deit_ablate.sweep.metrics import code_hashes, planned_metrics
 
 MADE_FROM = "made_from.json"
 """Beside plan.json: what each file that is written of the sweep was made from."""
@@ -38,6 +39,8 @@ def made_from(store: Store, sweep: str) -> dict[str, Any] | None:
         outcomes = {run: found or f"{states[run]}, attempt {states[run].attempt}" for run, found in outcomes.items()}
     planned = store.sweeps.declared(sweep)
     hashes = {"plan": _hash(canonical_json(plan).encode()), "planned": _hash(canonical_json(planned).encode())}
+    if code := code_hashes(planned_metrics(plan)):
+        hashes["metrics"] = _hash(canonical_json(code).encode())
     return {"version": __version__, **hashes, "outcomes": outcomes}
 
 

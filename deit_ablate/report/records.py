@@ -11,15 +11,18 @@ import json
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
 
 from deit_ablate import files
-from deit_ablate.errors import Damaged
+from deit_ablate.errors import Damaged, InputError
 from deit_ablate.identity import canonical_json
 from deit_ablate.recipe import flatten
 from deit_ablate.store import Attempt, State, Store
+
+if TYPE_CHECKING:
+    import numpy as np
 
 SCHEMA = 3
 WORTH_AN_INDEX = 200
@@ -166,3 +169,19 @@ def _recipe(store: Store, run: str) -> dict[str, Any]:
     registered: Mapping[str, Any] = store.sound_recipe(run) or {"recipe": {}}
     leaves = ((key, value) for key, value in flatten(registered["recipe"]) if key != "seed" and value != {})
     return {key: canonical_json(value) if isinstance(value, (list, dict)) else value for key, value in leaves}
+
+
+def arrays(store: Store, run: str, outcome: Mapping[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
+    """The arrays of the attempt that the outcome names: per test image, and of layers.
+
+    Raises InputError where they are gone, and Damaged where they are not those that the outcome was written with.
+    """
+    path = next((attempt.arrays for attempt in store.attempts(run) if attempt.number == outcome["attempt"]), None)
+    found = files.read_arrays(path, outcome.get("arrays_sha256")) if path else None
+    if path is None or found is None:
+        raise InputError(f"the arrays of run {run} are gone", expected="its arrays.npz, as the run wrote it")
+    tests = [array for name, array in found.items() if name.startswith("test_")]
+    classes = [array for name, array in found.items() if name == "test_targets" or name.startswith("test_pred_")]
+    if len({len(array) for array in tests}) > 1 or any(array.dtype.kind == "f" for array in classes):
+        raise Damaged(path, "its arrays are not classes of the same images")
+    return found

@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from deit_ablate.report.frame import COLUMNS, curves, final_stage, read_plan, recipes, records, rows
+from deit_ablate.report.metrics import value
 from deit_ablate.report.stats import verdicts
 from deit_ablate.report.stats.exact import mean_interval
 from deit_ablate.report.stats.sequential import Schedule, Sequential, sequential
@@ -19,6 +20,8 @@ from deit_ablate.report.stats.verdicts import Effect, judge, untested
 from deit_ablate.store import Store
 from deit_ablate.sweep.comparisons import Lineages
 from deit_ablate.sweep.confounds import RECORDED, Undeclared, recorded_undeclared, value_words
+from deit_ablate.sweep.designs import Design
+from deit_ablate.sweep.metrics import TOP1, Metric, planned_metrics
 
 STATISTICS: dict[str, str] = {
     "variant": "the row of the ablation",
@@ -28,8 +31,8 @@ STATISTICS: dict[str, str] = {
     "leaks": "what else differs from the baseline, beside what the row declares",
     "top1_mean": "mean test top-1 in percent over the seeds that are done",
     "top1_half_width": "half-width of its 95% t interval, in points",
-    "difference": "difference of the means from the baseline, in points",
-    "difference_half_width": "half-width of its 95% interval, in points: moderated variances, of this row alone",
+    "difference": "difference of the means from the baseline, in {points}",
+    "difference_half_width": "half-width of its 95% interval, in {points}: moderated variances, of this row alone",
     "difference_half_width_all": "the same for all rows of the table at once (Bonferroni)",
     "p": "p of no difference, by the t test with moderated variances",
     "p_holm": "the same, adjusted over the table's rows by Holm",
@@ -38,8 +41,8 @@ STATISTICS: dict[str, str] = {
     "paired": "whether the row shares a run or a parent with the baseline at each seed, and is compared by pairs",
     "runs_compared": "runs of the row that the difference is from; pairs, where paired",
     "baseline_runs_compared": "runs of the baseline that it is from",
-    "step": "difference of the means from the row before, in points; only of a cumulative sweep",
-    "step_half_width": "half-width of its 95% interval, in points, moderated as the differences are",
+    "step": "difference of the means from the row before, in {points}; only of a cumulative sweep",
+    "step_half_width": "half-width of its 95% interval, in {points}, moderated as the differences are",
     "verdict": (
         "better, worse, better_small, worse_small, equivalent, undecided, too_few, one_seed, did_not_train, no_effect "
         "or none"
@@ -51,7 +54,19 @@ STATISTICS: dict[str, str] = {
     "seeds_planned": "runs planned",
     "diverged": "runs that diverged: in no mean",
 }
-"""Name -> meaning of ``Summary.frame``'s columns: one statistic each."""
+"""Name -> meaning of ``Summary.frame``'s columns: one statistic each. Those of other metrics follow (``meanings``);
+``{points}`` is what the metric's differences are counted in."""
+
+
+def meanings(metrics: Sequence[Metric]) -> dict[str, str]:
+    """Name -> meaning of the columns of a summary's frame, whose verdicts are of the first metric."""
+    points = metrics[0].counted_in or "its unit"
+    found = {name: meaning.format(points=points) for name, meaning in STATISTICS.items()}
+    for metric in metrics:
+        if metric.name != TOP1.name:
+            found[metric.mean] = f"mean {metric.header} over the seeds that are done"
+            found[metric.half_width] = "half-width of its 95% t interval"
+    return found
 
 
 OF_EFFECT = {
@@ -96,21 +111,54 @@ class Summary:
     @cached_property
     def final(self) -> list[dict[str, Any]]:
         """The records of this stage, in the plan's order."""
-        return rows(self.records.loc[self.records["stage"] == self.stage, list(COLUMNS)])
+        own = [metric.name for metric in self.metrics if not metric.figure]
+        return rows(self.records.loc[self.records["stage"] == self.stage, [*COLUMNS, *own]])
+
+    @cached_property
+    def metrics(self) -> tuple[Metric, ...]:
+        """That of the verdicts, and those of further columns."""
+        return planned_metrics(self.plan)
+
+    @property
+    def metric(self) -> Metric:
+        """Of which the verdicts are."""
+        return self.metrics[0]
+
+    def figure(self, record: Mapping[str, Any], metric: Metric | None = None) -> float:
+        """A metric (by default that of the verdicts) of a record's run, as the record's row shows it; NaN: none."""
+        return value(metric or self.metric, record, self._shows.get(record["variant"]))
+
+    @cached_property
+    def _shows(self) -> dict[str, str | None]:
+        return {row["name"]: row["shows"] for row in self.plan["variants"]}
+
+    def values_of(self, metric: Metric) -> dict[str, dict[int, float]]:
+        """Row -> seed -> the metric, of the runs of this stage that are done and have one."""
+        values: dict[str, dict[int, float]] = {row["name"]: {} for row in self.plan["variants"]}
+        for record in self.final:
+            if not math.isnan(found := self.figure(record, metric)):
+                values[record["variant"]][record["seed"]] = found
+        return values
+
+    @cached_property
+    def values(self) -> dict[str, dict[int, float]]:
+        """The same of the metric of the verdicts."""
+        return self.values_of(self.metric)
 
     @cached_property
     def top1(self) -> dict[str, dict[int, float]]:
-        """Row -> seed -> test top-1 in percent, of the runs of this stage that are done and have one."""
-        values: dict[str, dict[int, float]] = {row["name"]: {} for row in self.plan["variants"]}
-        for record in self.final:
-            if not math.isnan(record["top1"]):
-                values[record["variant"]][record["seed"]] = record["top1"]
-        return values
+        """The same of test top-1 in percent, of the figure that a row shows."""
+        return self.values_of(TOP1)
 
     @cached_property
     def lineages(self) -> Lineages:
         """Which rows are compared by pairs of runs."""
         return Lineages(self.plan["cells"], self.plan["parents"], self.stage)
+
+    @cached_property
+    def design(self) -> Design | None:
+        """Which changes rows combine, of a factorial or a cumulative sweep of several orders."""
+        return Design.of(self.plan["design"]) if self.plan.get("design") else None
 
     @cached_property
     def curves(self) -> pd.DataFrame:
@@ -119,7 +167,10 @@ class Summary:
 
     @cached_property
     def images(self) -> int | None:
-        """How many test images the figures are of; None where that is not recorded, or differs."""
+        """How many test images the figures are shares of; None where that is not recorded, or differs, or where they
+        are no shares."""
+        if not self.metric.share:
+            return None
         found = {int(record["test_images"]) for record in self.final if not pd.isna(record["test_images"])}
         return found.pop() if len(found) == 1 else None
 
@@ -138,17 +189,26 @@ class Summary:
         return recipes(self.records, stage)
 
 
-def summarize(store: Store, sweep: str, *, stage: str | None = None, strict: bool = False) -> Summary:
+def summarize(
+    store: Store,
+    sweep: str,
+    *,
+    stage: str | None = None,
+    strict: bool = False,
+    plan: Mapping[str, Any] | None = None,
+) -> Summary:
     """Read a sweep's records, average them over seeds and judge each row against the baseline, at the final stage or
-    at another. ``strict``: 5% of tables have any false verdict, rather than 5% of either kind. Raises NoSweep."""
-    plan = read_plan(store, sweep)
+    at another. ``strict``: 5% of tables have any false verdict, rather than 5% of either kind. ``plan``: another than
+    the store's. Raises NoSweep."""
+    plan = plan or read_plan(store, sweep)
     empty = Summary(store, sweep, plan, records(store, plan), "", strict, pd.DataFrame(), (), {}, None, ())
     return _summary(empty, final_stage(plan) if stage is None else stage)
 
 
 def _summary(read: Summary, stage: str) -> Summary:
     read = replace(read, stage=stage)
-    plan, values = read.plan, read.top1
+    plan, values, of_top1 = read.plan, read.values, read.top1
+    others = {metric: read.values_of(metric) for metric in read.metrics if metric.name != TOP1.name}
     runs: dict[str, list[dict[str, Any]]] = {row["name"]: [] for row in plan["variants"]}
     for record in read.final:
         runs[record["variant"]].append(record)
@@ -160,9 +220,10 @@ def _summary(read: Summary, stage: str) -> Summary:
     before: Mapping[str, Any] = {"name": "", "differs": {}}
     steps = _steps(read) if cumulative else {}
     for row in plan["variants"]:
-        name, differs = row["name"], since(row["differs"], before["differs"]) if cumulative else row["differs"]
-        before, step = row, steps.get(name)
-        mean = mean_interval(values[name].values())
+        name, step = row["name"], steps.get(row["name"])
+        differs = since(row["differs"], before["differs"]) if step else row["differs"]
+        before = row
+        top1 = mean_interval(of_top1[name].values())
         seconds = mean_interval(record["train_seconds"] for record in runs[name] if record["state"] == "done")
         statistics.append(
             {
@@ -171,21 +232,24 @@ def _summary(read: Summary, stage: str) -> Summary:
                 "shows": row["shows"] or "",
                 "differs_in": differs_in(differs),
                 "leaks": "; ".join(str(change) for change in undeclared if change.row == name),
-                "top1_mean": mean.mean,
-                "top1_half_width": mean.half_width,
+                "top1_mean": top1.mean,
+                "top1_half_width": top1.half_width,
                 **{column: getattr(judged[name], field) for column, field in OF_EFFECT.items()},
                 "step": step.difference if step else math.nan,
                 "step_half_width": step.half_width if step else math.nan,
                 "train_seconds": seconds.mean,
                 "hours": sum(_seconds(record) for record in runs[name]) / 3600,
-                "seeds": mean.n,
+                "seeds": len(values[name]),
                 "seeds_planned": len(runs[name]),
                 "diverged": sum(record["state"] == "diverged" for record in runs[name]),
             }
         )
+        for metric, of_rows in others.items():
+            mean = mean_interval(of_rows[name].values())
+            statistics[-1] |= {metric.mean: mean.mean, metric.half_width: mean.half_width}
     return replace(
         read,
-        frame=pd.DataFrame(statistics, columns=list(STATISTICS)),
+        frame=pd.DataFrame(statistics, columns=list(meanings(read.metrics))),
         undeclared=tuple(undeclared),
         effects=judged,
         looks=looks,
@@ -196,18 +260,19 @@ def _summary(read: Summary, stage: str) -> Summary:
 def _judge(
     read: Summary, runs: Mapping[str, Sequence[Mapping[str, Any]]]
 ) -> tuple[dict[str, Effect], Sequential | None]:
-    plan, values = read.plan, read.top1
+    plan, values = read.plan, read.values
     baseline, looks = plan["baseline"], plan.get("looks")
     if not baseline:
         return {name: untested("none") for name in runs}, None
     compared = {name: own for name, own in values.items() if name != baseline}
     how: dict[str, Any] = {"margin": plan["margin"], "test_images": read.images, "strict": read.strict}
+    how["better"] = read.metric.better
     how["paired"] = [name for name in compared if read.lineages.paired(name, baseline)]
     if looks:
         # What has diverged has ended without a figure; what has not ended is not there.
         lost = {name: {r["seed"]: math.nan for r in own if r["state"] == "diverged"} for name, own in runs.items()}
         given = {name: {**lost[name], **own} for name, own in values.items()}
-        schedule = Schedule.of(looks, plan.get("baseline_looks"))
+        schedule = Schedule.of(looks, plan.get("baseline_looks"), together=not plan.get("until_decided"))
         step = sequential({name: given[name] for name in compared}, given[baseline], schedule=schedule, **how)
         found, of_baseline = step.effects, step.baseline
     else:
@@ -249,8 +314,9 @@ def _without_effect(
 def _steps(read: Summary) -> dict[str, Effect]:
     """Each row against the one before it."""
     names = [row["name"] for row in read.plan["variants"]]
+    names = names[: len(read.design.changes) + 1] if read.design else names  # other orders' rows come after
     paired = [name for before, name in itertools.pairwise(names) if read.lineages.paired(name, before)]
-    return verdicts.steps({name: read.top1[name] for name in names}, paired=paired, test_images=read.images)
+    return verdicts.steps({name: read.values[name] for name in names}, paired=paired, test_images=read.images)
 
 
 def _undeclared(plan: Mapping[str, Any], runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Undeclared]:

@@ -16,6 +16,7 @@ from deit_ablate.report.tables.render import RENDERERS
 from deit_ablate.report.tables.search import has_rows, is_search
 from deit_ablate.report.tables.table import Table
 from deit_ablate.store import Store
+from deit_ablate.sweep.metrics import TOP1
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -37,7 +38,9 @@ def analysis(name: str = "sweep_table") -> ModuleType:
 
 def paper_analysis(summary: Summary) -> ModuleType | None:
     """The analysis that sets this sweep beside the paper: the one whose ``SWEEPS`` name its file. None where none
-    does."""
+    does, and of a sweep that measures something else than the paper's tables do."""
+    if summary.metric.name != TOP1.name:
+        return None
     stem = Path(summary.plan.get("source") or summary.sweep).stem
     for path in sorted(shipped.folder("analysis").glob("*.py")):
         if path.stem != "sweep_table":
@@ -61,7 +64,8 @@ def run_as_script(table: Callable[[Summary], Table]) -> None:
 
 def write_report(summary: Summary) -> list[Path]:
     """Write a sweep's tables and figures; returns their paths."""
-    return write_table(summary) + write_search(summary) + write_figures(summary) + write_paper(summary)
+    written = write_table(summary) + write_search(summary) + write_figures(summary)
+    return written + write_interactions(summary) + write_paper(summary)
 
 
 def write_table(summary: Summary) -> list[Path]:
@@ -71,10 +75,11 @@ def write_table(summary: Summary) -> list[Path]:
 
 
 def markdown(summary: Summary, table: Table | None = None) -> str:
-    """What table.md holds: the sweep's table; of a search the best trials before it, and alone until one is
-    confirmed."""
+    """What table.md holds: the sweep's table, and that of interactions after it; of a search the best trials before
+    it, and alone until one is confirmed."""
     tables = [analysis("search").table(summary)] if is_search(summary.plan) else []
     tables += [table or analysis().table(summary)] if has_rows(summary.plan) else []
+    tables += [analysis("interactions").table(summary)] if summary.design else []
     return "\n".join(RENDERERS["md"](table) for table in tables)
 
 
@@ -109,6 +114,16 @@ def write_search(summary: Summary, formats: Sequence[str] = ("png",)) -> list[Pa
         return []
     module = analysis("search")
     paths = _save_table(module.table(summary), _folder(summary) / "search")
+    return paths + _save_figures(module.figures(summary), summary, formats)
+
+
+def write_interactions(summary: Summary, formats: Sequence[str] = ("png",)) -> list[Path]:
+    """Write interactions.md, .csv, .tex and .html of a factorial, or of a cumulative sweep of several orders, and its
+    figure; returns their paths. Nothing for any other sweep. Imports matplotlib."""
+    if not summary.design:
+        return []
+    module = analysis("interactions")
+    paths = _save_table(module.table(summary), _folder(summary) / "interactions")
     return paths + _save_figures(module.figures(summary), summary, formats)
 
 

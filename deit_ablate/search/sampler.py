@@ -155,7 +155,7 @@ class Studies:
         study, distributions = self._studies[row], self.distributions[row]
         template = optuna.trial.create_trial(
             state=TrialState.RUNNING,
-            params={key: to_optuna(self.spaces[row][key], params[key]) for key in distributions},
+            params={key: to_optuna(params[key]) for key in distributions},
             distributions=distributions,
             user_attrs={"trial": number},
             system_attrs=dict(memory.get("trial") or {}),
@@ -221,7 +221,7 @@ def recorded_studies(store: Store, plan: Mapping[str, Any]) -> dict[str, optuna.
                     optuna.trial.create_trial(
                         state=STATES[trial.outcome],
                         values=trial.values,
-                        params={key: to_optuna(space[key], value) for key, value in trial.params.items()},
+                        params={key: to_optuna(value) for key, value in trial.params.items()},
                         distributions={key: distribution(parameter) for key, parameter in space.items()},
                         intermediate_values={e: value for e, value in enumerate(trial.reports, 1) if value is not None},
                         user_attrs={"trial": trial.number, "run": trial.run},
@@ -237,26 +237,26 @@ def _seed(*identity: Any) -> int:
 def distribution(parameter: Parameter) -> BaseDistribution:
     within = parameter.range
     if within is None:
-        return CategoricalDistribution([to_optuna(parameter, choice) for choice in parameter.choices])
+        return CategoricalDistribution([to_optuna(choice) for choice in parameter.choices])
     if within.type == "int":
         return IntDistribution(int(within.low), int(within.high), log=within.log, step=within.spacing)
     return FloatDistribution(within.low, within.high, log=within.log, step=within.step)
 
 
-def to_optuna(parameter: Parameter, value: Any) -> Any:
+def to_optuna(value: Any) -> Any:
     """Optuna's choices are plain scalars: a list or a mapping goes by its text."""
     return canonical_json(value) if isinstance(value, (list, dict)) else value
 
 
 def from_optuna(parameter: Parameter, value: Any) -> Any:
-    return next((choice for choice in parameter.choices if to_optuna(parameter, choice) == value), value)
+    return next((choice for choice in parameter.choices if to_optuna(choice) == value), value)
 
 
 def grid_values(parameter: Parameter) -> list[Any]:
     """The points of a grid: choices, whole numbers, or the steps of a range. Raises ValueError for a range without."""
     count, within = _points(parameter), parameter.range
     if within is None:
-        return [to_optuna(parameter, choice) for choice in parameter.choices]
+        return [to_optuna(choice) for choice in parameter.choices]
     values = [within.low + place * within.spacing for place in range(count)]
     return values if within.type == "int" else [min(within.high, round(value, 12)) for value in values]
 

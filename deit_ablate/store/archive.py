@@ -57,11 +57,9 @@ def keep(store: Store, sweep: str, folder: Path) -> int:
                 own = {key: attempt.owner.get(key) for key in ("schema", "time", "execution", "retry")}
                 record = {"run": run, "recipe": stored, "owner": own, "outcome": None, "attempt": attempt.number}
                 if outcome is not None:
-                    command = _ABSOLUTE.sub(".../", (outcome.get("provenance") or {}).get("command") or "")
-                    record["outcome"] = {
-                        **outcome,
-                        "provenance": {**(outcome.get("provenance") or {}), "command": command},
-                    }
+                    provenance = outcome.get("provenance") or {}
+                    command = _ABSOLUTE.sub(".../", provenance.get("command") or "")
+                    record["outcome"] = {**outcome, "provenance": {**provenance, "command": command}}
                 records.append(record)
                 curves += [{"run": run, **line} for line in store.history(run)]
                 if outcome is None:

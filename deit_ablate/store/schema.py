@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from deit_ablate import files
 from deit_ablate.errors import Damaged
 from deit_ablate.identity import belongs
+from deit_ablate.sweep.metrics import CUSTOM, METRICS, Better
 
 SCHEMA = 1
 """Of every file of a store. Raised when a key comes to mean something else; older files stay readable."""
@@ -234,6 +235,30 @@ class Again(File):
     name: str | None = None
 
 
+class Designed(File):
+    """What ``sweep.designs.Design`` writes."""
+
+    changes: Annotated[list[str], Field(min_length=1)]
+    rows: dict[str, list[Count]]
+    orders: list[list[Count]]
+
+    def model_post_init(self, _: Any) -> None:
+        if any(not 0 <= number < len(self.changes) for own in (*self.rows.values(), *self.orders) for number in own):
+            raise ValueError("design: a change that there is not")
+
+
+class Metric(File):
+    name: str
+    better: Better | None = None
+    unit: str | None = None
+    digits: Annotated[int, Field(ge=0, le=9)] | None = None
+    place: Annotated[list[Count], Field(min_length=2, max_length=2)]
+
+    def model_post_init(self, _: Any) -> None:
+        if self.name not in METRICS and not CUSTOM.fullmatch(self.name):
+            raise ValueError("name: no metric is called so")
+
+
 def _sound_cells(cells: list[Any]) -> list[Any]:
     for cell in cells:
         variant, seed, stage, run = cell
@@ -249,15 +274,19 @@ class Plan(File):
     profile: str | None = None
     source: str
     kind: str
+    metric: Metric | None = None
+    metrics: list[Metric] = []
     margin: Amount | None = None
     looks: list[Number] | None = None
     baseline_looks: list[Number] | None = None
+    until_decided: bool = False
     baseline: str | None = None
     stages: Annotated[list[Stage], Field(min_length=1)]
     variants: list[Row]
     parents: dict[str, list[RunId]]
     cells: Annotated[list[Annotated[list[Any], Field(min_length=4, max_length=4)]], AfterValidator(_sound_cells)]
     search: Searched | None = None
+    design: Designed | None = None
     asked: Again | None = None
 
     def model_post_init(self, _: Any) -> None:
@@ -266,6 +295,8 @@ class Plan(File):
             raise ValueError("baseline: no row of this name")
         if self.search is None and not all(cell[0] in rows and cell[2] in stages for cell in self.cells):
             raise ValueError("cells: of a row or a stage that there is not")
+        if self.design is not None and set(self.design.rows) != rows:
+            raise ValueError("design: not of these rows")
         if self.parents:
             graphlib.TopologicalSorter(self.parents).prepare()  # a CycleError is a ValueError
 
@@ -293,6 +324,7 @@ class Manifest(File):
 class Declared(File):
     seeds: dict[str, list[Count]]
     looks: list[Number] | None = None
+    metric: str | None = None
     margin: Amount | None = None
     baseline: str | None = None
     baseline_seeds: Count | None = None

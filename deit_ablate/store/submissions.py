@@ -69,33 +69,28 @@ class Submissions:
     def __init__(self, store: Store) -> None:
         self.store = store
         self.root = store.root / "submissions"
-        self.damaged: list[Damaged] = []
-        """Files that ``read`` has left out. What they submitted is not known: who submits more must not go on."""
 
-    def read(self) -> list[Submission]:
-        """All submissions, lowest number first. What is missing beside one is looked at after the listing."""
+    def read(self) -> tuple[list[Submission], list[Damaged]]:
+        """All submissions, lowest number first, and the files that are damaged: what these submitted is not known, and
+        who submits more must not go on. What is missing beside one is looked at after the listing."""
+        found: list[Submission] = []
+        damaged: list[Damaged] = []
         try:
             names = os.listdir(self.root)
         except FileNotFoundError:
-            return []
-        found, self.damaged = [], []
+            return found, damaged
         for number in sorted(int(name[:-5]) for name in names if name.endswith(".json") and name[:-5].isdigit()):
             try:
                 content = schema.read(self.root / f"{number}.json", schema.Submission) or {"runs": [], "name": ""}
                 job = schema.read(self.root / f"{number}.job", schema.SubmittedJob)
             except Damaged as damage:
-                self.damaged.append(damage)
+                damaged.append(damage)
                 continue
             over = (self.root / f"{number}.over").exists()
             own = (name.split(".") for name in names if name.startswith(f"{number}.") and name.endswith(".over"))
             indices = frozenset(int(parts[1]) for parts in own if len(parts) == 3)
             found.append(Submission(number, content, job["job"] if job else None, over, indices))
-        return found
-
-    def read_damaged(self) -> list[Damaged]:
-        """What ``read`` leaves out."""
-        self.read()
-        return self.damaged
+        return found, damaged
 
     def announce(self, number: int, content: Mapping[str, Any]) -> bool:
         """Link the intent to submit; False where another launcher has taken the number."""
@@ -144,9 +139,7 @@ def tickets_by_run(submissions: Sequence[Submission]) -> dict[str, list[Ticket]]
     """The tickets that still count as far as files say."""
     found: dict[str, list[Ticket]] = {}
     for submission in submissions:
-        if not submission.over:
-            for ticket in submission.tickets():
-                if ticket.index in submission.over_at:
-                    continue
+        for ticket in () if submission.over else submission.tickets():
+            if ticket.index not in submission.over_at:
                 found.setdefault(ticket.run, []).append(ticket)
     return found

@@ -73,7 +73,7 @@ class Sweeps:
 
     def declared(self, name: str) -> list[dict[str, Any]]:
         """What was declared at the first launch and at each change, and how many runs had finished by then: seeds by
-        stage, looks, and (not in stores of earlier versions) margin, baseline, its seeds, and the names of rows."""
+        stage, looks, and (not in stores of earlier versions) metric, margin, baseline, its seeds, and names of rows."""
         # By digits: another launcher's temporary file may stand there for a moment.
         paths = (self.folder(name) / "seeds").glob("[0-9]*.json")
         ordered = sorted((path for path in paths if path.stem.isdigit()), key=lambda path: int(path.stem))

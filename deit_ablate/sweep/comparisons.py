@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 FEWEST = 3
 """Runs of a row, and of the baseline, under which there is no verdict."""
+LOOKS: tuple[int, ...] = (3, 6, 9, 12)
+"""Seeds at each look, where a sweep that is run until its rows are decided declares none."""
 
 
 def baseline_seeds(rows: int, seeds: int) -> int:

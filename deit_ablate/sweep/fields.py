@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, cre
 
 from deit_ablate.execution import Execution, Part
 from deit_ablate.names import misfit
+from deit_ablate.sweep.metrics import metrics_schema
 from deit_ablate.sweep.rows import KINDS
 
 RESERVED = frozenset({"runs", "reference", "submissions", "code", "data", "weights", "trash"})
@@ -74,6 +75,20 @@ def _grows(looks: list[int]) -> list[int]:
 
 
 Looks = Annotated[list[Annotated[int, Field(ge=1, le=1000)]], Field(min_length=1, max_length=4), AfterValidator(_grows)]
+
+
+def _sound_orders(value: Any) -> Any:
+    listed = isinstance(value, list) and 1 <= len(value) <= 23
+    if (type(value) is int and 1 <= value <= 24) or (
+        listed and all(isinstance(order, list) and all(isinstance(step, str) for step in order) for order in value)
+    ):
+        return value
+    raise ValueError("how many orders (1 to 24), or a list of orders, each a list of all steps")
+
+
+_ORDER = {"type": "array", "items": {"type": "string"}, "minItems": 1}
+_ORDERS_SCHEMA = {"anyOf": [{"type": "integer", "minimum": 1, "maximum": 24}, {"type": "array", "items": _ORDER}]}
+Orders = Annotated[Any, AfterValidator(_sound_orders), WithJsonSchema(_ORDERS_SCHEMA)]
 
 
 SAMPLERS = {
@@ -183,7 +198,13 @@ class SweepFile(_Kinds):
     seeds: Seeds = 3
     """How many seeds (0, 1, ...), or a list of them. Of a search (5): the seeds on which its winners are confirmed."""
     margin: Annotated[float, Field(gt=0)] | None = None
-    """Points of top-1 below which rows count as equivalent; to be declared before the sweep is run."""
+    """The difference, in the metric's unit (of top-1 points), below which rows count as equivalent; to be declared
+    before the sweep is run."""
+    metric: Annotated[Any, WithJsonSchema(metrics_schema())] = None
+    """What the verdicts are of: top1 (the default), top5, loss, ema, a head, or a function of your own
+    (`module:function`) of what a run has predicted; to be declared before the sweep is run."""
+    metrics: Annotated[Any, WithJsonSchema({"type": "array", "items": metrics_schema()})] = None
+    """Further metrics, a column each."""
     looks: Looks | None = None
     """Seeds after which rows are looked at, and those that are decided stop, such as [3, 6, 9, 12]; to be declared
     before the sweep is run."""
@@ -195,6 +216,11 @@ class SweepFile(_Kinds):
     baseline_seeds: Literal["auto"] | Annotated[int, Field(ge=1, le=1000)] = "auto"
     """How many seeds of the baseline, with which every row is compared: by default √m times as many as of each of m
     rows; never fewer."""
+    fraction: Literal["1/2", "1/4", "1/8", "1/16"] | None = None
+    """Of a factorial: the part of all combinations that is trained; `plan` says which effects it cannot tell apart."""
+    orders: Orders | None = None
+    """Of a cumulative sweep: in how many orders its steps are taken (as they stand, in reverse, then by lot), or the
+    orders beside the one in which they stand."""
     search: SearchFile | None = None
     """Trials that Optuna asks for; beside `variants`, a search of its own for each row."""
     stages: dict[str, StageFile] | None = None

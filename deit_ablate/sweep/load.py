@@ -8,15 +8,21 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
-from deit_ablate.errors import InputError, unknown_name
+from deit_ablate.errors import InputError, Position, unknown_name
 from deit_ablate.execution import Execution
+from deit_ablate.recipe import flatten
+from deit_ablate.sweep.comparisons import LOOKS
+from deit_ablate.sweep.designs import Design, cumulative, factorial
 from deit_ablate.sweep.fields import NAME, RESERVED, SweepFile, is_stem
+from deit_ablate.sweep.metrics import read_metric, read_metrics
 from deit_ablate.sweep.overrides import check_layer, layer, validate
 from deit_ablate.sweep.profiles import check_by_profile, load_profile, read_by_profile, split_stages
 from deit_ablate.sweep.rows import KINDS, Row
@@ -36,8 +42,12 @@ def load_sweep(
     sets: Sequence[str] = (),
     seeds: int | None = None,
     name: str | None = None,
+    until_decided: bool = False,
 ) -> Sweep:
-    """Read a sweep file. Raises InputError with the place of the first thing that is wrong."""
+    """Read a sweep file. Raises InputError with the place of the first thing that is wrong.
+
+    ``until_decided``: with the seeds of all looks, the usual ones (``comparisons.LOOKS``) where the file has none.
+    """
     node = load(path)
     stem = _stem(path, name)
     parsed = validate(SweepFile, node)
@@ -55,7 +65,11 @@ def load_sweep(
         base = layer(base, recipe)
     base = layer(base, over.get("recipe"))
     default_seeds = CONFIRMED_SEEDS if parsed.search and "seeds" not in parsed.model_fields_set else parsed.seeds
-    all_seeds = tuple(sorted({*seed_list(default_seeds), *range(seeds or 0)}))
+    looks = parsed.looks or (list(LOOKS) if until_decided else None)
+    if until_decided:
+        _must_have_looks(node, parsed)
+    planned = range(looks[-1]) if until_decided and looks else {*seed_list(default_seeds), *range(seeds or 0)}
+    all_seeds = tuple(sorted(planned))
     stages = read_stages(node, parsed.stages, all_seeds, over.value)
     given_sets = tuple(map(assignment, sets))
     for given_set in given_sets:
@@ -63,31 +77,82 @@ def load_sweep(
 
     kind = _kind(node)
     names = [stage.name for stage in stages if stage.name]
-    variants = _variants(node, kind, names, over)
+    metric = read_metric(node.get("metric"))
+    changes = _variants(node, kind, names, over)
+    check_by_profile(by_profile, [variant.name for variant in changes], names, parsed.search is not None)
+    design = _design(node, kind, changes, parsed)
+    variants = changes if design is None else _combined(changes, design, node.keys[kind])
+    for variant in variants:
+        if not metric.fits(variant.shows):
+            raise InputError(
+                f"the row shows another figure ({variant.shows}) than `metric: {metric.name}`",
+                where=variant.where,
+                key=f"{kind}.{variant.name}.shows",
+                expected="`metric: top1` beside rows with `shows`, or rows without",
+            )
     rows = [variant.name for variant in variants]
     baseline = parsed.baseline or ("baseline" if kind in KINDS and KINDS[kind].from_baseline else None)
     if baseline is not None and baseline not in rows:
         raise unknown_name("no row", baseline, rows, where=node.locate(("baseline",)), key="baseline")
-    check_by_profile(by_profile, rows, names, parsed.search is not None)
     for other in by_profile.values():
         read_search(node, other.get("search"), rows, stages[-1].seeds)
+    if until_decided and (baseline is None or stages[-1].seeds != all_seeds):
+        _refuse_until_decided(node, stages[-1].name if baseline else None)
     given = {key: getattr(parsed.execution, key) for key in parsed.execution.model_fields_set}
     return Sweep(
         name=name or _folder(stem, profile if profile != parsed.profile else None, sets),
         file=path,
         base=base,
         stages=stages,
-        variants=_accumulated(variants) if kind in KINDS and KINDS[kind].accumulates else variants,
+        variants=variants,
         kind=kind,
         title=parsed.title or stem,
         profile=chosen,
+        metric=metric,
+        metrics=read_metrics(node.get("metrics"), metric),
         margin=parsed.margin,
-        looks=tuple(parsed.looks) if parsed.looks else None,
+        looks=tuple(looks) if looks else None,
+        until_decided=until_decided,
         baseline=baseline,
-        baseline_seeds=None if parsed.baseline_seeds == "auto" else parsed.baseline_seeds,
+        # Each effect of a factorial takes all rows alike: more seeds of one of them would buy little.
+        baseline_seeds=(1 if kind == "factorial" else None)
+        if parsed.baseline_seeds == "auto"
+        else parsed.baseline_seeds,
+        design=design if kind == "factorial" or (design and design.orders) else None,
         execution=execution.model_copy(update=given),
         search=read_search(node, over.get("search"), rows, stages[-1].seeds),
         sets=given_sets,
+    )
+
+
+def _must_have_looks(node: Node, parsed: SweepFile) -> None:
+    """Raises InputError for a sweep that cannot be looked at."""
+    if parsed.search is not None:
+        raise InputError(
+            "a search is not run until its rows are decided",
+            where=node.keys["search"],
+            key="search",
+            expected="no --until-decided or --budget (a search has `trials` and `timeout`)",
+        )
+    if seed_list(parsed.seeds) != tuple(range(len(seed_list(parsed.seeds)))):
+        problem, expected = f"looks are at the seeds 0, 1, 2, ..., not at {parsed.seeds}", "a number of seeds"
+        raise InputError(problem, where=node.locate(("seeds",)), key="seeds", expected=expected)
+
+
+def _refuse_until_decided(node: Node, stage: str | None) -> NoReturn:
+    """Raise InputError: no baseline (``stage`` None), or seeds of the last stage's own."""
+    if stage is None:
+        raise InputError(
+            "no row is compared with a baseline, so none is ever decided",
+            where=node.where,
+            key="baseline",
+            expected="the name of a row, or no --until-decided or --budget",
+        )
+    raise InputError(
+        "the last stage has seeds of its own, and looks have theirs",
+        where=node.locate(("stages", stage, "seeds")),
+        key=f"stages.{stage}.seeds",
+        expected="no `seeds` in this stage",
     )
 
 
@@ -172,15 +237,14 @@ def _rows(kind: str, node: Node) -> Iterator[Row]:
     try:
         yield from KINDS[kind].rows(node)
     except InputError as error:
-        key = f"{kind}.{error.key}" if error.key else kind
-        raise InputError(error.problem, where=error.where, key=key, expected=error.expected) from None
+        raise error.under(f"{kind}." if error.key else kind) from None
 
 
 def _variant(kind: str, row: Row, stages: Sequence[str], over: Node | None) -> Variant:
     name, overrides, where = row
     key = f"{kind}.{name}"
     if not isinstance(overrides.value, dict):
-        problem = f"got {overrides.value!r}"
+        problem = f"got {overrides.plain()!r}"
         raise InputError(problem, where=overrides.where, key=key, expected="a mapping of overrides, or {}")
     whole, by_stage = split_stages(expand_dotted(overrides), stages)
     shows = whole.get("shows")
@@ -188,7 +252,7 @@ def _variant(kind: str, row: Row, stages: Sequence[str], over: Node | None) -> V
         if shows.value not in ("class", "distillation", "ema"):
             expected = "class, distillation or ema"
             raise InputError(f"got {shows.value!r}", where=shows.where, key=f"{key}.shows", expected=expected)
-        whole = Node({name: part for name, part in whole.items() if name != "shows"}, whole.where, whole.keys)
+        whole = whole.without("shows")
     check_layer(whole, prefix=f"{key}.")
     for stage, part in by_stage.items():
         check_layer(part, prefix=f"{key}.{stage}.")
@@ -202,14 +266,56 @@ def _over_stages(lower: Mapping[str, Node], upper: Mapping[str, Node]) -> dict[s
     return {**lower, **{stage: layer(lower.get(stage, Node({}, part.where)), part) for stage, part in upper.items()}}
 
 
-def _accumulated(variants: Sequence[Variant]) -> tuple[Variant, ...]:
-    """Each row on top of those before, with what the profile makes of them."""
-    made: list[Variant] = []
-    for variant in variants:
-        overrides = layer(variant.overrides, variant.by_profile)
-        if made:
-            below = made[-1]
-            overrides = layer(below.overrides, overrides)
-            variant = replace(variant, by_stage=_over_stages(below.by_stage, variant.by_stage))
-        made.append(replace(variant, overrides=overrides, by_profile=None))
+def _design(node: Node, kind: str, changes: Sequence[Variant], parsed: SweepFile) -> Design | None:
+    """Which rows combine which changes (all but the baseline, the first). Raises InputError for what goes with none."""
+    combines = KINDS[kind].combines if kind in KINDS else None
+    for key, of in (("fraction", "factorial"), ("orders", "cumulative")):
+        if key != combines and node.get(key) is not None and node.value[key].value is not None:
+            raise InputError(f"got {key} beside {kind}", where=node.keys[key], key=key, expected=f"{of}, or no {key}")
+    if combines is None:
+        return None
+    names = [change.name for change in changes[1:]]
+    key = combines if node.get(combines) is not None else kind
+    where = node.keys[key]
+    try:
+        if combines == "orders":
+            design = cumulative(names, parsed.orders, where)
+        else:
+            design = factorial(names, parsed.fraction, where)
+    except InputError as error:
+        raise InputError(error.problem, where=error.where, key=key, expected=error.expected) from None
+    if combines == "fraction" and parsed.looks:
+        expected = "no looks: each effect takes all rows"
+        raise InputError("looks at a factorial", where=node.keys["looks"], key="looks", expected=expected)
+    if design.orders or combines == "fraction":
+        for one, other in itertools.combinations(changes[1:], 2):
+            keys = {key for key, _ in _given(_over(one, other)) ^ _given(_over(other, one))}
+            if keys:
+                problem = f"{one.name!r} and {other.name!r} both change {min(keys)}, and differently"
+                raise InputError(problem, where=other.where, key=kind, expected="changes that combine in any order")
+    return design
+
+
+def _given(variant: Variant) -> set[tuple[str, str]]:
+    """What a row sets: (key, value in words)."""
+    parts = {"": variant.overrides, **{f"{stage}.": part for stage, part in variant.by_stage.items()}}
+    given = {(stage + key, repr(value)) for stage, part in parts.items() for key, value in flatten(part.plain())}
+    return given | {("shows", repr(variant.shows))}
+
+
+def _over(lower: Variant, upper: Variant) -> Variant:
+    """A change on top of another, each with what the profile makes of it."""
+    below, above = (layer(change.overrides, change.by_profile) for change in (lower, upper))
+    by_stage = _over_stages(lower.by_stage, upper.by_stage)
+    shows = upper.shows or lower.shows
+    return replace(upper, overrides=layer(below, above), by_profile=None, by_stage=by_stage, shows=shows)
+
+
+def _combined(changes: Sequence[Variant], design: Design, where: Position) -> tuple[Variant, ...]:
+    made = []
+    for name, numbers in design.rows.items():
+        if not re.fullmatch(NAME, name):
+            raise InputError(f"a row would be called {name!r}", where=where, expected="names that are 200 together")
+        row = functools.reduce(_over, (changes[1 + number] for number in numbers), changes[0])
+        made.append(replace(row, name=name))
     return tuple(made)

@@ -13,8 +13,8 @@ from deit_ablate.execution import worker_answers
 from deit_ablate.identity import code_of
 from deit_ablate.names import fact, installed_timm, keep_answer, kept_answer, misfit, names
 from deit_ablate.recipe import Recipe, with_files
-from deit_ablate.sweep.overrides import dotted, files_named
-from deit_ablate.sweep.yaml import Node
+from deit_ablate.sweep.overrides import files_named
+from deit_ablate.sweep.yaml import Node, dotted
 
 Answers = dict[str, dict[str, Any]]
 """What the worker has answered about names, by question."""
@@ -80,8 +80,7 @@ def check_names(
                 try:
                     questions.setdefault(_question(named, recipe, files_named(node)), (named, node))
                 except TrainError as error:
-                    where, key = node.locate(named.key), dotted(named.key)
-                    raise InputError(str(error), where=where, key=key, expected="the file's path") from None
+                    raise node.error(named.key, str(error), "the file's path") from None
     unknown = [question for question in questions if question not in answers]
     _ask(unknown, questions, answers)
     sources: dict[str, dict[str, str]] = {}
@@ -89,8 +88,7 @@ def check_names(
         answer = answers[question]
         if not answer["ok"]:
             place = named.place(answer["option"]) if answer.get("option") else named.key
-            expected = answer.get("expected") or ""
-            raise InputError(answer["error"], where=node.locate(place), key=dotted(place), expected=expected)
+            raise node.error(place, answer["error"], answer.get("expected") or "")
         sources[named.name] = answer["sources"]
     return sources
 
@@ -109,8 +107,7 @@ def check_layer_names(layer: Node, prefix: str) -> None:
                 _refuse_unknown(named, layer)
             _check_options(named, fact(kind, named.name, "options", {"**": "unknown"}), layer)
         except InputError as error:
-            key_there = prefix + error.key
-            raise InputError(error.problem, where=error.where, key=key_there, expected=error.expected) from None
+            raise error.under(prefix) from None
 
 
 def _ask(unknown: list[str], questions: Mapping[str, tuple[Named, Node]], answers: Answers) -> None:
@@ -147,20 +144,15 @@ def _known(named: Named, recipe: Recipe, node: Node) -> bool:
     that it does not."""
     if named.key == ("distill", "teacher"):
         if ":" in named.name or named.name in names()["models"]:
-            raise InputError(
-                f"{named.name!r} is no pretrained model of timm's",
-                where=node.locate(named.key),
-                key=dotted(named.key),
-                expected="a name such as regnety_160.deit_in1k (a custom model teaches as a stage)",
-            )
+            expected = "a name such as regnety_160.deit_in1k (a custom model teaches as a stage)"
+            raise node.error(named.key, f"{named.name!r} is no pretrained model of timm's", expected)
         if recipe.distill.teacher_resolution is None and named.name in _timm("timm_pretrained"):
             return True
     if named.kind == "models" and ":" not in named.name and named.options.get("pretrained"):
-        raise InputError(
+        raise node.error(
+            ("model", "options", "pretrained"),
             f"{named.name} would take pretrained weights from a hub, where their content is not known",
-            where=node.locate(("model", "options", "pretrained")),
-            key=dotted(("model", "options", "pretrained")),
-            expected="options: {checkpoint_path: FILE}, which is in the run's id by its content",
+            "options: {checkpoint_path: FILE}, which is in the run's id by its content",
         )
     known = names().get(named.kind, {}).get(named.name)
     if known is None:
@@ -178,8 +170,7 @@ def _check_options(named: Named, kinds: Mapping[str, str], node: Node) -> None:
             place, problem = node.locate(path, at_key=True), f"{named.name} has no option"
             raise unknown_name(problem, option, list(kinds), where=place, key=dotted(path))
         if expected := misfit(kind, value):
-            place = node.locate(path)
-            raise InputError(f"got {json.dumps(value)}", where=place, key=dotted(path), expected=expected)
+            raise node.error(path, f"got {json.dumps(value)}", expected)
 
 
 def _refuse_unknown(named: Named, node: Node) -> None:
@@ -191,10 +182,8 @@ def _refuse_unknown(named: Named, node: Node) -> None:
         return
     if named.kind == "optimizers" and name.startswith(("fused", "bnb")):
         return  # timm's, of packages that are not needed here: the worker says which
-    problem = f"no {NOUNS[named.kind]} is called {named.name!r}"
-    expected = f"one of {', '.join(listed)}" if len(listed) <= FEW else ""
-    where, key = node.locate(named.key), dotted(named.key)
-    raise InputError(problem + did_you_mean(named.name, listed), where=where, key=key, expected=expected)
+    problem = f"no {NOUNS[named.kind]} is called {named.name!r}{did_you_mean(named.name, listed)}"
+    raise node.error(named.key, problem, f"one of {', '.join(listed)}" if len(listed) <= FEW else "")
 
 
 @functools.cache

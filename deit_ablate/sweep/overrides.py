@@ -15,15 +15,12 @@ from deit_ablate import files
 from deit_ablate.errors import InputError, did_you_mean, unknown_name
 from deit_ablate.names import fact, names
 from deit_ablate.recipe import BLOCKS, RESETS, Block, Recipe, fields_of
-from deit_ablate.sweep.yaml import Node, merge, placed
+from deit_ablate.sweep.yaml import Node, dotted, merge, placed
 
 PROFILES = "profiles"
 """The folder of profiles, beside a sweep file and in the package."""
+TEACHER_WEIGHTS = ("distill", "teacher_weights")
 Model = TypeVar("Model", bound=BaseModel)
-
-
-def dotted(path: Iterable[str | int]) -> str:
-    return ".".join(str(step) for step in path)
 
 
 def _input_error(
@@ -90,8 +87,7 @@ def _block(name: str, node: Node | None) -> Block:
     if node is None:
         return _DEFAULTS[name]
     if id(node) not in _by_node:
-        given = _with_weights_by_content(node) if name == "distill" else _options_by_content(node)
-        _by_node[id(node)] = (node, _validated(name, given, (name,)))
+        _by_node[id(node)] = (node, _validated(name, _hashed(node, (name,), {}), (name,)))
     return _by_node[id(node)][1]
 
 
@@ -102,68 +98,49 @@ def _validated(name: str, node: Node, prefix: tuple[str, ...]) -> Block:
     return _by_content[key]
 
 
-def weights_path(node: Node) -> Path | None:
-    """The teacher's weights file that a recipe gives by its path; None where it gives a content or nothing.
-
-    A path is relative to the folder of the YAML file in which it is written; of ``--set``, to the working folder.
-    """
-    given = node.get("distill") and node.value["distill"].get("teacher_weights")
-    if not given or not isinstance(given.value, str) or given.value.startswith("sha256:"):
-        return None
-    return _path(given)
+def files_named(node: Node) -> dict[str, Path]:
+    """The files that a recipe names by path, a teacher's weights and in options: content ("sha256:<hex>") -> path."""
+    found: dict[str, Path] = {}
+    _hashed(node, (), found)
+    return found
 
 
-def _path(node: Node) -> Path:
-    written_in, line, _ = node.where
-    return (Path(written_in).parent if line else Path()) / Path(node.value).expanduser()
-
-
-def _option_file(node: Node) -> Path | None:
-    """The file that the value of an option names: a text that looks like a path, and is one of a file."""
-    if not isinstance(node.value, str) or not re.search(r"[./~]", node.value) or "\0" in node.value:
-        return None
-    try:
-        return path if (path := _path(node)).is_file() else None
-    except (OSError, RuntimeError):  # longer than a path can be, or the home of a user who is none
-        return None
-
-
-def _options_by_content(node: Node, inside: bool = False) -> Node:
-    """The block with the files that its options name by path replaced by their hashes; ``inside`` of options."""
+def _hashed(node: Node, above: tuple[str, ...], found: dict[str, Path]) -> Node:
+    """The values below the recipe's keys ``above``, with the files that they name by path replaced by their hashes,
+    for where a file lies is no part of a recipe; each is noted in ``found``. Raises InputError where one is missing or
+    cannot be read."""
     if isinstance(node.value, dict):
-        items = {key: _options_by_content(child, inside or key == "options") for key, child in node.items()}
+        items = {key: _hashed(child, (*above, key), found) for key, child in node.items()}
         return Node(items, node.where, node.keys)
     if isinstance(node.value, list):
-        return Node([_options_by_content(child, inside) for child in node.value], node.where)
-    path = _option_file(node) if inside else None
-    return node if path is None else Node(_content_of(path, node, "options"), node.where)
-
-
-def files_named(node: Node, inside: bool = False) -> dict[str, Path]:
-    """The files that a recipe names by path, teachers' weights and in options: content ("sha256:<hex>") -> path."""
-    if isinstance(node.value, dict):
-        weights = None if inside else weights_path(node)
-        found = {_content_of(weights, node, "distill.teacher_weights"): weights} if weights else {}
-        for key, child in node.items():
-            found |= files_named(child, inside or key == "options")
-        return found
-    if isinstance(node.value, list):
-        return {content: path for child in node.value for content, path in files_named(child, inside).items()}
-    path = _option_file(node) if inside else None
-    return {_content_of(path, node, "options"): path} if path else {}
-
-
-def _with_weights_by_content(distill: Node) -> Node:
-    """The block with ``teacher_weights: <path>`` replaced by the file's hash: where it lies is no part of a recipe.
-
-    Raises InputError where there is no such file, or it cannot be read.
-    """
-    path = weights_path(Node({"distill": distill}, distill.where))
+        return Node([_hashed(child, above, found) for child in node.value], node.where)
+    path = named_path(node, above)
     if path is None:
-        return distill
-    given = distill.value["teacher_weights"]
-    sha256 = Node(_content_of(path, given, "distill.teacher_weights"), given.where)
-    return Node({**distill.value, "teacher_weights": sha256}, distill.where, distill.keys)
+        return node
+    content = _content_of(path, node, "options" if "options" in above else dotted(above))
+    found[content] = path
+    return Node(content, node.where)
+
+
+def named_path(node: Node, above: tuple[str, ...]) -> Path | None:
+    """The path that the value at the recipe's keys ``above`` is, or None: a teacher's weights are one unless they are
+    named by content; of options a text that looks like a path, and is one of a file.
+
+    It is relative to the folder of the YAML file in which it is written; of ``--set``, to the working folder.
+    """
+    text = node.value
+    if not isinstance(text, str):
+        return None
+    written_in, line, _ = node.where
+    folder = Path(written_in).parent if line else Path()
+    if above == TEACHER_WEIGHTS:
+        return None if text.startswith("sha256:") else folder / Path(text).expanduser()
+    if "options" not in above or not re.search(r"[./~]", text) or "\0" in text:
+        return None
+    try:
+        return path if (path := folder / Path(text).expanduser()).is_file() else None
+    except (OSError, RuntimeError):  # longer than a path can be, or the home of a user who is none
+        return None
 
 
 def _content_of(path: Path, node: Node, key: str) -> str:
@@ -198,16 +175,12 @@ def check_layer(node: Node, extra: Iterable[str] = (), prefix: str = "") -> None
     for block, child in node.items():
         if block in BLOCKS:
             _check_mapping(child, list(fields_of(block)), f"{prefix}{block}.")
-            _validated(block, _without_path(child), (*prefix.split(".")[:-1], block))
+            weights = child.get(TEACHER_WEIGHTS[1]) if block == TEACHER_WEIGHTS[0] else None
+            if weights is not None and named_path(weights, TEACHER_WEIGHTS):  # a file that need not be on this machine
+                child = child.without(TEACHER_WEIGHTS[1])
+            _validated(block, child, (*prefix.split(".")[:-1], block))
         else:
             validate(Recipe, Node({block: child}, node.where, node.keys), tuple(prefix.split(".")[:-1]))
-
-
-def _without_path(block: Node) -> Node:
-    """The block without the path of a teacher's weights, a file that need not be on this machine."""
-    if weights_path(Node({"distill": block}, block.where)) is None:
-        return block
-    return Node({key: child for key, child in block.items() if key != "teacher_weights"}, block.where, block.keys)
 
 
 def _check_mapping(node: Node, known: list[str], prefix: str) -> None:
@@ -232,8 +205,7 @@ def layer(lower: Node, upper: Node | None) -> Node:
         default = _DEFAULTS[block].model_dump()["name"]
         before = below.get("name")
         if name.value != (before.value if before else default):
-            kept = {key: child for key, child in below.items() if key not in resets}
-            lower = Node({**lower.value, block: Node(kept, below.where, below.keys)}, lower.where, lower.keys)
+            lower = Node({**lower.value, block: below.without(*resets)}, lower.where, lower.keys)
     return merge(lower, upper)
 
 
@@ -281,10 +253,6 @@ def _with_default_rate(node: Node) -> Node:
     rate = fact("optimizers", text, "base_lr")
     if rate is None:
         hint = "" if text in known or ":" in text else did_you_mean(text, known)
-        raise InputError(
-            f"{name.value!r} has no default learning rate, and another optimizer's is not used for it{hint}",
-            where=name.where,
-            key="optimizer.base_lr",
-            expected="base_lr beside the name",
-        )
+        problem = f"{name.value!r} has no default learning rate, and another optimizer's is not used for it{hint}"
+        raise InputError(problem, where=name.where, key="optimizer.base_lr", expected="base_lr beside the name")
     return merge(node, placed({"optimizer": {"base_lr": rate}}, name.where))

@@ -20,6 +20,7 @@ from deit_ablate.sweep.confounds import Undeclared, planned_undeclared, refuse_i
 from deit_ablate.sweep.enumeration import Cell as Cell
 from deit_ablate.sweep.enumeration import Enumeration, with_parents
 from deit_ablate.sweep.enumeration import Run as Run
+from deit_ablate.sweep.metrics import TOP1, TWO_HEADS
 from deit_ablate.sweep.names import Answers, check_names
 from deit_ablate.sweep.overrides import check_layer, layer, to_recipe
 from deit_ablate.sweep.profiles import load_profile
@@ -82,11 +83,13 @@ class Plan:
         return result
 
     def declared(self) -> dict[str, Any]:
-        """What is to be declared before the first run: seeds by stage, looks, margin, baseline, its seeds, and rows."""
+        """What is to be declared before the first run: seeds by stage, looks, metric (None: top-1), margin, baseline,
+        its seeds, and rows."""
         sweep = self.sweep
         return {
             "seeds": {stage.name: list(stage.seeds) for stage in sweep.stages},
             "looks": list(sweep.looks) if sweep.looks else None,
+            "metric": None if sweep.metric.name == TOP1.name else sweep.metric.declared(),
             "margin": sweep.margin,
             "baseline": sweep.baseline,
             "baseline_seeds": self.comparison.seeds(len(sweep.final.seeds)) if sweep.baseline else None,
@@ -134,9 +137,12 @@ class Plan:
             "profile": self.sweep.profile,
             "source": source,
             "kind": self.sweep.kind,
+            **({} if self.sweep.metric.name == TOP1.name else {"metric": self.sweep.metric.document()}),
+            **({"metrics": [metric.document() for metric in self.sweep.metrics]} if self.sweep.metrics else {}),
             "margin": self.sweep.margin,
             "looks": list(self.sweep.looks) if self.sweep.looks else None,
             "baseline_looks": [self.comparison.seeds(look) for look in self.sweep.looks] if self.sweep.looks else None,
+            **({"until_decided": True} if self.sweep.until_decided else {}),
             "baseline": self.sweep.baseline,
             "stages": [{"name": stage.name, "seeds": list(stage.seeds)} for stage in self.sweep.stages],
             "variants": [
@@ -152,6 +158,7 @@ class Plan:
             "parents": {run.id: run.above for run in self.runs.values() if run.above},
             "cells": [[cell.variant, cell.seed, cell.stage, cell.run] for cell in self.cells],
             **({"search": dict(self.search)} if self.search is not None else {}),
+            **({"design": self.sweep.design.document()} if self.sweep.design else {}),
         }
 
 
@@ -264,22 +271,28 @@ def _declares(variant: Variant) -> Iterator[str]:
 
 def _check_figures(sweep: Sweep, recipes: Mapping[tuple[str, str], Recipe]) -> None:
     """Refuse a row that shows, and a stage that starts from, what its runs will not have."""
+    metric = sweep.metric.name
     for variant in sweep.variants:
         recipe = recipes[variant.name, sweep.final.name]
         heads = fact("distillations", recipe.distill.type, "heads", 2)
-        if variant.shows == "ema" and recipe.regularize.ema_decay is None:
+        where, key, row = variant.where, f"{variant.name}.shows", "the row"
+        if not variant.shows:
+            where, key, row = (str(sweep.file), *sweep.metric.place), "metric", f"the row {variant.name!r}"
+        if (variant.shows or metric) == "ema" and recipe.regularize.ema_decay is None:
             raise InputError(
-                "the row shows a moving average that its recipe has off",
-                where=variant.where,
-                key=f"{variant.name}.shows",
+                f"{row} shows a moving average that its recipe has off",
+                where=where,
+                key=key,
                 expected="regularize.ema_decay",
             )
-        if variant.shows in ("class", "distillation") and heads == 1:
+        # The class head is all of a model that has one; that one row shows it by itself is a mistake.
+        if heads == 1 and (variant.shows in ("class", "distillation") or metric in TWO_HEADS):
+            which = "both heads" if metric.startswith("fused") else f"the {variant.shows or metric} head"
             raise InputError(
-                f"the row shows the {variant.shows} head of a model that has one head",
-                where=variant.where,
-                key=f"{variant.name}.shows",
-                expected="a distillation type with a token, or no `shows`",
+                f"{row} shows {which} of a model that has one head",
+                where=where,
+                key=key,
+                expected=f"a distillation type with a token, or {'no `shows`' if variant.shows else 'another metric'}",
             )
         for stage in sweep.stages:
             for parent in stage.parents:

@@ -63,6 +63,4 @@ def check_by_profile(by_profile: ByProfile, rows: Sequence[str], stages: Sequenc
 def split_stages(row: Node, stages: Sequence[str]) -> tuple[Node, Mapping[str, Node]]:
     """A row's overrides, and those of its single stages."""
     by_stage = {stage: child for stage in stages if (child := row.get(stage)) is not None}
-    if not by_stage:
-        return row, by_stage
-    return Node({key: part for key, part in row.items() if key not in by_stage}, row.where, row.keys), by_stage
+    return row.without(*by_stage), by_stage

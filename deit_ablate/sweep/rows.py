@@ -138,6 +138,12 @@ def _add_one(node: Node) -> Iterator[Row]:
     return _switches(node, on, "+")
 
 
+def _factorial(node: Node) -> Iterator[Row]:
+    """Each factor by its own change; ``load`` combines them."""
+    for name, overrides, place in _leave_one_out(node):
+        yield name.removeprefix("no ") if name.startswith("no +") else name, overrides, place
+
+
 def _cumulative(node: Node) -> Iterator[Row]:
     """Each row by its own change; ``load`` puts it on top of those before, with what a profile makes of them."""
     yield "baseline", Node({}, node.where), node.where
@@ -156,8 +162,8 @@ class Kind:
     """What the part looks like: names with overrides (or a list of keys), or keys with lists of values."""
     from_baseline: bool = False
     """Whether its first row is the baseline."""
-    accumulates: bool = False
-    """Whether each row's change comes on top of those of the rows before."""
+    combines: Literal["fraction", "orders"] | None = None
+    """Whether these are changes that rows have several of (``designs``): the key of sweep files that says how."""
 
 
 KINDS: dict[str, Kind] = {
@@ -180,6 +186,14 @@ KINDS: dict[str, Kind] = {
         _cumulative,
         "From the baseline, one change after the other, each on top of those before: names with overrides.",
         from_baseline=True,
-        accumulates=True,
+        combines="orders",
+    ),
+    "factorial": Kind(
+        _factorial,
+        "All combinations of factors, or a `fraction` of them, each factor as it is in the baseline or changed: names "
+        "with overrides, or keys that have an off value. A name says what the change takes out, after + what it adds.",
+        "rows or keys",
+        from_baseline=True,
+        combines="fraction",
     ),
 }

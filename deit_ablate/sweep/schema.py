@@ -56,16 +56,8 @@ def _with_recipes(schema: dict[str, Any]) -> dict[str, Any]:
     return {**schema, "$schema": DIALECT, "$defs": definitions}
 
 
-def sweep_schema() -> dict[str, Any]:
-    return _with_recipes(SweepFile.model_json_schema(by_alias=True))
-
-
-def profile_schema() -> dict[str, Any]:
-    return _with_recipes(ProfileFile.model_json_schema(by_alias=True))
-
-
 SCHEMAS: dict[str, Callable[[], dict[str, Any]]] = {
-    "sweep": sweep_schema,
-    "profile": profile_schema,
+    "sweep": lambda: _with_recipes(SweepFile.model_json_schema(by_alias=True)),
+    "profile": lambda: _with_recipes(ProfileFile.model_json_schema(by_alias=True)),
     "recipe": recipe_schema,
 }

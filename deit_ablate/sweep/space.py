@@ -14,9 +14,9 @@ from deit_ablate.execution import Part
 from deit_ablate.identity import canonical_json, normal
 from deit_ablate.recipe import BLOCKS, fields_of, flatten
 from deit_ablate.sweep.fields import SearchFile
-from deit_ablate.sweep.overrides import check_layer, dotted, validate
+from deit_ablate.sweep.overrides import check_layer, validate
 from deit_ablate.sweep.rows import nested
-from deit_ablate.sweep.yaml import Node, expand_dotted, merge, placed
+from deit_ablate.sweep.yaml import Node, dotted, expand_dotted, merge, placed
 
 FIXED = ("seed", "data.name", "data.id", "data.validation", "data.train_images", "data.test")
 """What a search may not vary: its trials would be scored on different images."""
@@ -124,13 +124,13 @@ def read_space(node: Node, prefix: str) -> dict[str, Parameter]:
     for path, child, place in _leaves(expand_dotted(node), ()):
         key = dotted(path)
         whole = f"{prefix}.{key}"
-        inner = [f"{key}.{leaf}" for choice in _mappings(child) for leaf, _ in flatten(choice)]
+        choices = child.plain() if isinstance(child.value, list) else []
+        inner = [f"{key}.{leaf}" for choice in choices if isinstance(choice, dict) for leaf, _ in flatten(choice)]
         if any(name in FIXED for name in (key, *inner)):
             raise InputError(
                 "a search cannot vary this", where=place, key=whole, expected="a key other than " + ", ".join(FIXED)
             )
         if isinstance(child.value, list):
-            choices = child.plain()
             if len({_spelling(choice, child, whole) for choice in choices}) < max(len(choices), 2):
                 problem = "there is nothing to choose from"
                 raise InputError(problem, where=child.where, key=whole, expected="two or more different values")
@@ -142,10 +142,6 @@ def read_space(node: Node, prefix: str) -> dict[str, Parameter]:
             found[key] = Parameter(key, place, validate(Range, child, tuple(whole.split("."))))
         check_layer(found[key].override(found[key].values()[0]), prefix=f"{prefix}.")
     return found
-
-
-def _mappings(node: Node) -> list[dict[str, Any]]:
-    return [choice for choice in node.plain() if isinstance(choice, dict)] if isinstance(node.value, list) else []
 
 
 def _spelling(choice: Any, node: Node, key: str) -> str:
@@ -173,12 +169,8 @@ def _leaves(node: Node, above: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...
         elif isinstance(child.value, dict) and child.value:
             yield from _leaves(child, path)
         else:
-            raise InputError(
-                "neither a range nor choices",
-                where=place,
-                key=dotted(path),
-                expected="{low: ..., high: ...} or a list of values",
-            )
+            expected = "{low: ..., high: ...} or a list of values"
+            raise InputError("neither a range nor choices", where=place, key=dotted(path), expected=expected)
 
 
 @dataclass(frozen=True)
@@ -221,21 +213,14 @@ def read_search(node: Node, over: Node | None, rows: Sequence[str], seeds: Seque
     spaces = {name: shared | read_space(by_row.get(name) or empty, f"search.spaces.{name}") for name in rows}
     for name, space in spaces.items():
         if not space:
-            raise InputError(
-                f"nothing is varied in {name!r}",
-                where=where,
-                key="search",
-                expected="`space:`, with recipe keys and their ranges or choices",
-            )
+            expected = "`space:`, with recipe keys and their ranges or choices"
+            raise InputError(f"nothing is varied in {name!r}", where=where, key="search", expected=expected)
     search = SearchSettings(validate(SearchFile, block, ("search",)), spaces, where)
     selecting = (search.file.seed, *search.candidate_seeds)
     if used := set(seeds) & set(selecting):
-        raise InputError(
-            f"the search selects by seed {min(used)}, which is one of `seeds:`",
-            where=block.locate(("seed",)),
-            key="search.seed",
-            expected=f"none of {selecting[0]} to {selecting[-1]} in `seeds:`, or another first seed here",
-        )
+        problem = f"the search selects by seed {min(used)}, which is one of `seeds:`"
+        expected = f"none of {selecting[0]} to {selecting[-1]} in `seeds:`, or another first seed here"
+        raise InputError(problem, where=block.locate(("seed",)), key="search.seed", expected=expected)
     return search
 
 

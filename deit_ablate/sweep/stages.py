@@ -69,12 +69,8 @@ def read_stages(
 
 def _check_name(name: str, place: Position) -> None:
     if not re.fullmatch(r"[a-z][a-z0-9_-]{0,39}", name) or name in (*BLOCKS, "precision", "recipe", "shows"):
-        raise InputError(
-            f"{name!r} cannot name a stage",
-            where=place,
-            key="stages",
-            expected="lower-case letters, digits, - and _; not a recipe's block",
-        )
+        expected = "lower-case letters, digits, - and _; not a recipe's block"
+        raise InputError(f"{name!r} cannot name a stage", where=place, key="stages", expected=expected)
 
 
 def _in_order(stages: Mapping[str, Stage], place: Position) -> list[Stage]:
@@ -82,21 +78,13 @@ def _in_order(stages: Mapping[str, Stage], place: Position) -> list[Stage]:
     try:
         order = list(graphlib.TopologicalSorter({name: stage.parents for name, stage in stages.items()}).static_order())
     except graphlib.CycleError as error:
-        cycle = " -> ".join(error.args[1])
-        raise InputError(
-            f"the stages depend on one another in a circle: {cycle}",
-            where=place,
-            key="stages",
-            expected="stages of which none depends on itself",
-        ) from None
+        problem = f"the stages depend on one another in a circle: {' -> '.join(error.args[1])}"
+        expected = "stages of which none depends on itself"
+        raise InputError(problem, where=place, key="stages", expected=expected) from None
     final = [name for name in stages if not any(name in stage.parents for stage in stages.values())]
     if len(final) != 1:
-        raise InputError(
-            "the stages end in " + " and ".join(final),
-            where=place,
-            key="stages",
-            expected="one last stage, which the table shows",
-        )
+        problem = "the stages end in " + " and ".join(final)
+        raise InputError(problem, where=place, key="stages", expected="one last stage, which the table shows")
     return [stages[name] for name in (*(name for name in order if name != final[0]), final[0])]
 
 
@@ -105,9 +93,5 @@ def _check_seeds(stage: Stage, stages: Mapping[str, Stage], whole: Node) -> None
         seeds = stages[parent].seeds
         missing = [seed for seed in stage.seeds if len(seeds) > 1 and seed not in seeds]
         if missing:
-            raise InputError(
-                f"seed {missing[0]} of {stage.name} has no run of {parent}",
-                where=whole.keys[parent],
-                key=f"stages.{parent}.seeds",
-                expected="one seed, or the same ones",
-            )
+            problem, key = f"seed {missing[0]} of {stage.name} has no run of {parent}", f"stages.{parent}.seeds"
+            raise InputError(problem, where=whole.keys[parent], key=key, expected="one seed, or the same ones")

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from deit_ablate.errors import Position
 from deit_ablate.execution import Execution
+from deit_ablate.sweep.designs import Design
+from deit_ablate.sweep.metrics import TOP1, Metric
 from deit_ablate.sweep.space import SearchSettings
 from deit_ablate.sweep.stages import Stage
 from deit_ablate.sweep.yaml import Node
@@ -39,11 +41,19 @@ class Sweep:
     kind: str = "variants"
     title: str = ""
     profile: str | None = None
+    metric: Metric = TOP1
+    """Of which verdicts and margin are."""
+    metrics: tuple[Metric, ...] = ()
+    """Further columns."""
     margin: float | None = None
     looks: tuple[int, ...] | None = None
+    until_decided: bool = False
+    """Whether its seeds are added look by look, to rows that are undecided."""
     baseline: str | None = None
     baseline_seeds: int | None = None
     """None: as many as its rows make worth while (``comparisons.baseline_seeds``)."""
+    design: Design | None = None
+    """Of a kind whose rows combine changes."""
     execution: Execution = field(default_factory=Execution)
     search: SearchSettings | None = None
     sets: tuple[Node, ...] = ()

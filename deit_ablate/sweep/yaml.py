@@ -9,7 +9,7 @@ used) are bounded, so that a hostile file costs no more than a long one.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,12 @@ class Node:
     def items(self) -> Iterator[tuple[str, Node]]:
         yield from (self.value or {}).items()
 
+    def without(self, *keys: str) -> Node:
+        """The mapping less these keys; itself where it has none of them."""
+        if not any(self.get(key) for key in keys):
+            return self
+        return Node({key: child for key, child in self.items() if key not in keys}, self.where, self.keys)
+
     def has(self, path: Sequence[str]) -> bool:
         """Whether a value is written at ``path``."""
         node: Node | None = self
@@ -65,6 +71,14 @@ class Node:
             else:
                 break
         return node.where
+
+    def error(self, path: Sequence[str | int], problem: str, expected: str = "") -> InputError:
+        """An error at the value at ``path``, which the message names."""
+        return InputError(problem, where=self.locate(path), key=dotted(path), expected=expected)
+
+
+def dotted(path: Iterable[str | int]) -> str:
+    return ".".join(map(str, path))
 
 
 def placed(value: Any, where: Position) -> Node:

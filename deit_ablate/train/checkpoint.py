@@ -165,17 +165,13 @@ def load(path: Path) -> dict[str, Any]:
 
 def newest(paths: Iterable[Path]) -> Newest:
     """The furthest of these checkpoints; files that do not exist are passed over, damaged ones are named."""
-    best: dict[str, Any] | None = None
-    best_path: Path | None = None
-    skipped: list[str] = []
-    for path in paths:
-        if not path.exists():
-            continue
+    best = Newest(None, None, [])
+    for path in filter(Path.exists, paths):
         try:
             state = load(path)
         except CheckpointError as error:
-            skipped.append(str(error))
+            best.skipped.append(str(error))
             continue
-        if best is None or state["step"] > best["step"]:
-            best, best_path = state, path
-    return Newest(best, best_path, skipped)
+        if best.state is None or state["step"] > best.state["step"]:
+            best = Newest(state, path, best.skipped)
+    return best

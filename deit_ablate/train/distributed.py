@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import os
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -16,11 +19,18 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from deit_ablate import files
 from deit_ablate.errors import TrainError
 
 Item = TypeVar("Item")
 PATIENCE = datetime.timedelta(hours=2)
 """How long ranks wait for each other: rank 0 evaluates alone. A rank that dies is seen at once."""
+MEETING = datetime.timedelta(minutes=10)
+"""How long ranks wait for all of them to begin: on a cluster, imports over a network take minutes."""
+
+
+class NotMet(Exception):
+    """The ranks of a run have not found one another."""
 
 
 @dataclass(frozen=True)
@@ -62,10 +72,39 @@ class Group:
 
 
 def join() -> Group:
-    """Meet the other ranks, as RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT say (torch's names)."""
+    """Meet the other ranks, as RANK, WORLD_SIZE and MASTER_ADDR say (torch's names). Raises NotMet.
+
+    Rank 0 listens on a port that the system chooses, which nobody else can have, and publishes it in the file that
+    DEIT_ABLATE_MEETING names: one that only these ranks know, on a file system that all of them see.
+    """
+    rank, ranks, file = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), Path(os.environ["DEIT_ABLATE_MEETING"])
+    address, first = os.environ["MASTER_ADDR"], rank == 0
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    dist.init_process_group(backend, timeout=PATIENCE)
-    return Group(dist.get_rank(), dist.get_world_size())
+    try:
+        port = 0 if first else _published(file)
+        store = dist.TCPStore(address, port, None, first, MEETING, wait_for_workers=False)
+        if first:
+            files.replace(file, str(store.port).encode())
+        store.set(f"here/{rank}", "")
+        store.wait([f"here/{other}" for other in range(ranks)], MEETING)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=ranks, timeout=PATIENCE)
+    except dist.DistError as error:
+        what = str(error).partition("\n")[0]
+        raise NotMet(f"rank {rank} has not met all {ranks} ranks at {address} in {MEETING}: {what}") from error
+    finally:
+        if first:
+            file.unlink(missing_ok=True)
+    return Group(rank, ranks)
+
+
+def _published(file: Path) -> int:
+    """The port that rank 0 has written there, once it has."""
+    end = time.monotonic() + MEETING.total_seconds()
+    while time.monotonic() < end:
+        with contextlib.suppress(FileNotFoundError):
+            return int(file.read_text())
+        time.sleep(0.05)
+    raise NotMet(f"rank 0 has not begun in {MEETING}: {file} has not appeared")
 
 
 def leave() -> None:

@@ -36,6 +36,8 @@ from deit_ablate.train.registry import OptionError, check_options, load, option_
 Facts = dict[str, Any]
 SOURCES = (augment, distill, mixing, model, optim, registry, sets, sys.modules[__name__])
 """The modules that hold the registries, and those that say what is known of their entries."""
+BUILDS = ("load", "term")
+"""Fields of registry entries that are functions."""
 
 
 def offered() -> Facts:
@@ -49,8 +51,8 @@ def offered() -> Facts:
         "timm_distilled": sorted(name for name in timm.list_models("*distilled*") if _has_token(name)),
         "timm_pretrained": sorted(timm.list_models(pretrained=True)),
         "optimizers": {name: _optimizer_facts(name) for name in sorted(KINDS["optimizers"].known())},
-        "distillations": {name: _distillation_facts(kind) for name, kind in DISTILLATIONS.items()},
-        "datasets": {name: _dataset_facts(entry) for name, entry in DATASETS.items()},
+        "distillations": {name: _entry_facts(kind) for name, kind in DISTILLATIONS.items()},
+        "datasets": {name: _entry_facts(entry) for name, entry in DATASETS.items()},
         "fields": dict(_fields()),
     }
 
@@ -144,28 +146,21 @@ def _optimizer_facts(name: str) -> Facts:
     return {"options": optimizer_options(name), "base_lr": entry.base_lr if entry else None}
 
 
-def _distillation(request: dict[str, Any]) -> Facts:
-    return _distillation_facts(distillation_of(request["name"]))
-
-
-def _distillation_facts(kind: Distillation) -> Facts:
-    return {"heads": kind.heads, "teacher": kind.teacher, "alpha": kind.alpha, "tau": kind.tau}
+def _entry_facts(entry: Distillation | DatasetEntry) -> Facts:
+    """What an entry says, less the function that it is of."""
+    return {field.name: getattr(entry, field.name) for field in dataclasses.fields(entry) if field.name not in BUILDS}
 
 
 def _dataset(request: dict[str, Any]) -> Facts:
     name = request["name"]
     if name in DATASETS:
-        return _dataset_facts(DATASETS[name])
+        return _entry_facts(DATASETS[name])
     if ":" not in name:
         raise TrainError(f"no data set is called {name!r}")
     function = load(name)
     if not callable(function) or len(inspect.signature(function).parameters) != 2:
         raise TrainError(f"{name} is not a function of (the recipe's data block, the data folder)")
     return {}
-
-
-def _dataset_facts(entry: DatasetEntry) -> Facts:
-    return {field.name: getattr(entry, field.name) for field in dataclasses.fields(entry) if field.name != "load"}
 
 
 def _augmentation(request: dict[str, Any]) -> Facts:
@@ -182,7 +177,7 @@ class Kind(NamedTuple):
 KINDS: dict[str, Kind] = {
     "models": Kind(lambda: [*MODELS, *timm.list_models()], _model),
     "optimizers": Kind(lambda: list(dict.fromkeys([*OPTIMIZERS, *timm_optimizers()])), _optimizer),
-    "distillations": Kind(lambda: list(DISTILLATIONS), _distillation),
+    "distillations": Kind(lambda: list(DISTILLATIONS), lambda request: _entry_facts(distillation_of(request["name"]))),
     "datasets": Kind(lambda: list(DATASETS), _dataset),
     "augmentations": Kind(list, _augmentation),  # by name only custom ones: the others have fields of the recipe
 }

@@ -80,15 +80,11 @@ class Examiner:
 
     def finished(self, at: Position) -> Outcome:
         """The last epoch is done: the test split, for the first and only time (rank 0 does it for all)."""
-        if not self.first:
+        if not self.first or not self.recipe.data.test:
             return self._outcome("done", None, at, None, {})
-        test, arrays = self._tested() if self.recipe.data.test else (None, {})
-        return self._outcome("done", None, at, test, arrays)
-
-    def _tested(self) -> tuple[dict[str, Any], dict[str, Array]]:
         test = self._score(self.data.dataset.test, None, keep=True)
         arrays = {key if key == "token_similarity" else f"test_{key}": array for key, array in test.arrays.items()}
-        return test.metrics, arrays
+        return self._outcome("done", None, at, test.metrics, arrays)
 
     def diverged(self, at: Position, how: str) -> Outcome:
         """The loss is no number, or has exploded: this ends the run."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,7 +12,7 @@ from torch import nn
 from deit_ablate import files
 from deit_ablate.errors import Damaged, TrainError
 from deit_ablate.identity import belongs, source_sha256
-from deit_ablate.recipe import Recipe, with_files
+from deit_ablate.recipe import Recipe
 from deit_ablate.train import checkpoint, cost
 from deit_ablate.train.data.images import Array
 from deit_ablate.train.data.loader import evaluation_batches
@@ -70,7 +69,7 @@ def verify(store: Records, run: str, data_dir: Path | None, device: str) -> dict
     for name, sha256 in stored["sources"].items():
         if source_sha256(name) != sha256:
             raise TrainError(f"the source of {name} is not that of {run}: it would be another model")
-    recipe = Recipe.model_validate_json(json.dumps(with_files(stored["recipe"], store.teacher_weights.find)))
+    recipe = Recipe.of_record(stored["recipe"], store.teacher_weights.find)
     execution = outcome.get("execution") or {}
     torch.set_num_threads(int(execution.get("threads") or outcome["provenance"]["hardware"]["threads"]))
     set_up(torch.device(device), bool(execution.get("deterministic")))

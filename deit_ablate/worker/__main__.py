@@ -4,6 +4,7 @@
     python -m deit_ablate.worker --serve                   fork one child a run (JSON lines on stdin)
     python -m deit_ablate.worker names | offered           answer questions about names; say what names.json should hold
     python -m deit_ablate.worker fetch | verify            bring weights and data, or evaluate anew
+    python -m deit_ablate.worker measure                   say what trainings take, by their first steps
     python -m deit_ablate.worker preflight FILE            say what the runs that FILE names would be refused for
 
 Answers go to standard output, marked (``execution.worker_answers`` reads them); a request is JSON on standard input.
@@ -22,7 +23,7 @@ import contextlib
 import itertools
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any
 
@@ -67,47 +68,36 @@ def _hold_data(given: argparse.Namespace) -> None:
         hold(Data.model_validate_json(json.dumps(stored["recipe"]["data"])), folder)
 
 
-def _names(questions: Any) -> Iterable[Any]:
-    from deit_ablate.train import names
-
-    return [names.ask(questions)]
+ANSWERED = ("names", "offered", "fetch", "verify", "measure")
+"""Modes that answer one request, which is JSON on standard input, as ``execution.worker_answers`` reads it."""
 
 
-def _offered(_: Any) -> Iterable[Any]:
-    from deit_ablate.train import names
-
-    return [names.offered()]
-
-
-def _fetch(request: Any) -> Iterable[Any]:
+def _answers(mode: str, request: Any) -> Iterable[Any]:
     from deit_ablate.store import Store
-    from deit_ablate.train import teachers
+    from deit_ablate.train import names, teachers
 
-    return teachers.fetch(request["requests"], Store(request["results"]).teacher_weights)
+    if mode == "names":
+        return [names.ask(request)]
+    if mode == "offered":
+        return [names.offered()]
+    if mode == "measure":
+        from deit_ablate.worker.run import measured
 
-
-def _verify(request: Any) -> Iterable[Any]:
-    from deit_ablate.store import Store
+        return map(measured, request)
+    store = Store(request["results"])
+    if mode == "fetch":
+        return teachers.fetch(request["requests"], store.teacher_weights)
     from deit_ablate.train import verify
     from deit_ablate.worker.run import device_of
 
     data_dir = Path(request["data_dir"]) if request["data_dir"] else None
-    return verify.verify_all(Store(request["results"]), request["runs"], data_dir, device_of(request["device"]))
-
-
-ANSWERS: dict[str, Callable[[Any], Iterable[Any]]] = {
-    "names": _names,
-    "offered": _offered,
-    "fetch": _fetch,
-    "verify": _verify,
-}
-"""Modes that answer one request, which is JSON on standard input, as ``execution.worker_answers`` reads it."""
+    return verify.verify_all(store, request["runs"], data_dir, device_of(request["device"]))
 
 
 def _answer(mode: str, answers: IO[bytes]) -> int:
     from deit_ablate.execution import answer_line
 
-    for answer in itertools.chain(ANSWERS[mode](json.load(sys.stdin)), [None]):
+    for answer in itertools.chain(_answers(mode, json.load(sys.stdin)), [None]):
         answers.write(answer_line(answer))
         answers.flush()
     return 0
@@ -147,7 +137,7 @@ def main(argv: list[str]) -> int:
     print_anything()
     if argv == ["--serve"]:
         return _serve(_take_standard_output())
-    if argv and argv[0] in ANSWERS:
+    if argv and argv[0] in ANSWERED:
         return _answer(argv[0], _take_standard_output())
     if argv and argv[0] == "preflight":
         return _preflight(Path(argv[1]))

@@ -6,13 +6,14 @@ import contextlib
 import errno
 import hashlib
 import io
-import json
 import os
 import signal
 import sys
+import tempfile
 import threading
 import time
 import traceback
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ from deit_ablate import __version__, files
 from deit_ablate.errors import Damaged, DataError, TrainError
 from deit_ablate.execution import FIXED, SAVED, Execution
 from deit_ablate.identity import run_id, source_sha256
-from deit_ablate.recipe import Recipe, with_files
+from deit_ablate.recipe import Recipe
 from deit_ablate.store import Attempt, Overtaken, Refused, Store
 from deit_ablate.store.checkout import checkout
 from deit_ablate.worker.forkserver import HELD
@@ -63,7 +64,11 @@ class Task:
 
 def execute(task: Task) -> int:
     """Claim, train and record one run; returns the exit code. Of several ranks only the first claims and records."""
-    task.group = _join()
+    try:
+        task.group = _join()
+    except Exception as error:
+        print(f"crash: {task.run}: {type(error).__name__}: {error}", file=sys.stderr)
+        return 1
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, (lambda *_: task.stop.set()) if task.first else signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD)
@@ -119,28 +124,21 @@ def _join() -> Group | None:
 
 def _claim(task: Task) -> Attempt | int:
     """Become the run's owner, or the exit code with which to leave."""
-    try:
-        return _claim_sound(task)
-    except Damaged as damage:
-        print(f"{task.run}: {damage}", file=sys.stderr)
-        return 2
-
-
-def _claim_sound(task: Task) -> Attempt | int:
-    """Raises Damaged for a file of the run, or of one that it depends on."""
     store, run = task.store, task.run
-    stored = store.recipe(run)
-    if stored is None:
-        print(f"{run} has no recipe in {store.root}", file=sys.stderr)
-        return 2
-    if store.sweeps.held(task.sweep):
-        print(f"{run}: the sweep {task.sweep} is held", file=sys.stderr)
-        return 0
-    if any(store.weights(parent["run"]) is None for parent in stored["parents"].values()):
-        print(f"{run} waits for its parents", file=sys.stderr)
-        return 0
     try:
+        stored = store.recipe(run)
+        if stored is None:
+            print(f"{run} has no recipe in {store.root}", file=sys.stderr)
+            return 2
+        if store.sweeps.held(task.sweep):
+            raise Refused(f"the sweep {task.sweep} is held")
+        if any(store.weights(parent["run"]) is None for parent in stored["parents"].values()):
+            print(f"{run} waits for its parents", file=sys.stderr)
+            return 0
         return store.claim(run, retry=task.retry, execution={**_execution(task).record(), "version": __version__})
+    except Damaged as damage:  # of the run, or of one that it depends on
+        print(f"{run}: {damage}", file=sys.stderr)
+        return 2
     except Refused as refusal:
         print(f"{run}: {refusal}", file=sys.stderr)
         return 0
@@ -243,7 +241,8 @@ def _train(task: Task, attempt: Attempt) -> tuple[Outcome, dict[str, Any]]:
     for name, sha256 in stored["sources"].items():
         if source_sha256(name) != sha256:
             raise TrainError(f"the source of {name} has changed since this run was planned: it is another run now")
-    recipe = _recipe(stored, store)
+    find = store.teacher_weights.find
+    recipe = Recipe.of_record(stored["recipe"], find)
     torch.set_num_threads(execution.threads)
     device, data_dir = device_of(execution.device), _data_dir(execution)
     parents = {}
@@ -253,7 +252,7 @@ def _train(task: Task, attempt: Attempt) -> tuple[Outcome, dict[str, Any]]:
             raise TrainError(
                 f"the weights of {parent['run']} are gone; `deit-ablate forget {parent['run']}` trains it again"
             )
-        parents[role] = loop.Parent(_recipe(above, store), weights, parent["weights"])
+        parents[role] = loop.Parent(Recipe.of_record(above["recipe"], find), weights, parent["weights"])
     teacher = group.from_first(teachers.teacher_file(recipe, store.teacher_weights) if group.first else None)
     journal = FileJournal(task, recipe, attempt)
     with journal.beating() if group.first else contextlib.nullcontext():
@@ -293,8 +292,50 @@ def _data_dir(execution: Execution) -> Path | None:
     return stage(Path(execution.data_dir), Path(local))
 
 
-def _recipe(stored: dict[str, Any], store: Store) -> Recipe:
-    return Recipe.model_validate_json(json.dumps(with_files(stored["recipe"], store.teacher_weights.find)))
+def measured(request: Mapping[str, Any]) -> dict[str, Any]:
+    """What one training takes: {"run", "seconds", "steps", "step_seconds", "device"}, or {"run", "error"}.
+
+    ``request``: {"run", "recipe" (canonical, with paths), "parents" (role -> {"recipe", "path" or None, "weights"}),
+    "teacher" (the path of its weights file, or None), "execution" (its JSON)}.
+    """
+    import torch
+
+    from deit_ablate.train import probe
+
+    execution = Execution.from_json(request["execution"])
+
+    def find(sha256: str) -> None:  # its paths stand in it already
+        return None
+
+    torch.set_num_threads(execution.threads)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            parents, data_dir = {}, _data_dir(execution)
+            for role, parent in request["parents"].items():
+                recipe = Recipe.of_record(parent["recipe"], find)
+                parents[role] = (
+                    probe.Parent(recipe, Path(parent["path"]), parent["weights"])
+                    if parent["path"]
+                    else probe.untrained(recipe, data_dir, Path(folder), parent)
+                )
+            found = probe.measure(
+                Recipe.of_record(request["recipe"], find),
+                device=device_of(execution.device),
+                ranks=execution.ranks,
+                accumulation=execution.accumulation,
+                data_dir=data_dir,
+                loaders=execution.loaders,
+                parents=parents,
+                teacher_weights=Path(request["teacher"]) if request["teacher"] else None,
+                compile=execution.compile,
+                channels_last=execution.channels_last,
+                deterministic=execution.deterministic,
+            )
+    except (TrainError, OSError) as error:
+        return {"run": request["run"], "error": str(error)}
+    except Exception as error:  # out of memory, a user's own code, ...
+        return {"run": request["run"], "error": f"{type(error).__name__}: {error}"}
+    return {"run": request["run"], **vars(found)}
 
 
 def device_of(wanted: str) -> str:

@@ -41,7 +41,7 @@ TRAINED = {
 """Page -> the sweep whose ``run`` is really run there (None: every sweep). Elsewhere ``run`` is parsed, and planned."""
 STARTED = {"README.md", "docs/guide/first-study.md", "docs/guide/troubleshooting.md"}
 """Pages whose store has the optimizer sweep already, trained once for all of them."""
-ROWS = {"variants", "grid", "zip", "leave_one_out", "add_one", "cumulative", "search"}
+ROWS = {"variants", "grid", "zip", "leave_one_out", "add_one", "cumulative", "factorial", "search"}
 
 
 @dataclass(frozen=True)

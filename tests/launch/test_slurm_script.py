@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
+import pytest
 from support import JOB
 
 from deit_ablate.execution import Execution, Slurm
@@ -71,3 +73,23 @@ def test_the_batch_script_asks_for_what_a_run_needs_and_quotes_what_users_wrote(
     )
     assert said.stdout.strip() == "/x/code y:mine"
     assert os.readlink(tmp_path / "with $HOME space" / "7_0_submitted.pkl") == slurm_script.PICKLE
+
+
+RANK = {"SUBMITIT_EXECUTOR": "slurm", "SLURM_PROCID": "1", "SLURM_LOCALID": "0", "SLURM_NTASKS": "2"}
+NODES = {"SLURM_JOB_NODELIST": "n1,n2", "SLURM_JOB_NUM_NODES": "2", "SLURM_NODEID": "1"}
+"""The environment of the second of two ranks, on the second of two nodes."""
+
+
+def test_ranks_meet_in_a_file_of_their_jobs_start_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not at a port that follows from the job's number, which two clusters and whatever else listens may share."""
+
+    def meeting(results: str, restart: int) -> Mapping[str, str]:
+        for name, value in {**JOB, "SLURM_RESTART_COUNT": str(restart), **RANK, **NODES}.items():
+            monkeypatch.setenv(name, value)
+        return slurm_script.Element(str(tmp_path / results), 3, 600, 90)._meeting()
+
+    started = [meeting("one", 0), meeting("two", 0), meeting("one", 1)]
+    assert len({each["DEIT_ABLATE_MEETING"] for each in started}) == 3
+    for each in started:
+        assert (each["RANK"], each["WORLD_SIZE"], each["MASTER_ADDR"]) == ("1", "2", "n1")
+        assert Path(each["DEIT_ABLATE_MEETING"]).parent.name == "3", "beside the submission's other files"

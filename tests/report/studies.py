@@ -37,6 +37,8 @@ class Study:
         same: Mapping[str, str] | None = None,
         margin: float | None = None,
         looks: Sequence[int] | None = None,
+        metric: Mapping[str, Any] | None = None,
+        metrics: Sequence[Mapping[str, Any]] = (),
         kind: str = "variants",
         teacher: Fate | None = None,
         epochs: int = 4,
@@ -79,6 +81,8 @@ class Study:
                 "profile": "digits",
                 "source": f"{name}.yaml",
                 "kind": kind,
+                "metric": metric,
+                "metrics": list(metrics),
                 "margin": margin,
                 "looks": list(looks) if looks else None,
                 "baseline": baseline,
@@ -178,22 +182,22 @@ def outcome(told: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class Shipped:
-    """A shipped sweep in a store, with the rows, stages and run ids of its real plan; ``fate`` says how a cell's run
-    ends (of a run that several cells share, the first one's)."""
+    """A shipped sweep (or one of a file) in a store, with the rows, stages and run ids of its real plan; ``fate`` says
+    how a cell's run ends (of a run that several cells share, the first one's)."""
 
     def __init__(
         self,
         root: Path,
-        sweep: str,
+        sweep: str | Path,
         fate: Callable[[Cell], Fate],
         *,
         profile: str | None = None,
         seeds: int | None = None,
     ):
-        path = shipped.folder("sweeps") / f"{sweep}.yaml"
+        path = sweep if isinstance(sweep, Path) else shipped.folder("sweeps") / f"{sweep}.yaml"
         self.plan = planned(path, profile=profile, seeds=seeds)
         self.root, self.name, self.store = root, self.plan.sweep.name, Store(root)
-        self.store.sweeps.save_plan(self.name, self.plan.document(f"sweeps/{sweep}.yaml"))
+        self.store.sweeps.save_plan(self.name, self.plan.document(f"sweeps/{path.name}"))
         self.runs: dict[tuple[str, int, str], str] = {}
         for cell in self.plan.cells:
             run = self.plan.runs[cell.run]

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from studies import Study
+from studies import Shipped, Study
 
 import deit_ablate
 from deit_ablate.cli.app import app
@@ -258,3 +258,19 @@ def test_a_strict_table_with_rows_that_are_not_isolated_is_an_error(
     shipped_sweep("table8", lambda cell: 97.0)
     said = ask("table", "table8", *paper, "--strict")
     assert (said.code, said.err) == (0, "")
+
+
+def test_the_table_of_interactions_alone(ask: Ask, shipped_sweep: Callable[..., Shipped], study: Callable[..., Study]):
+    shipped_sweep("interactions", lambda cell: 90 + cell.seed / 10)
+    both, alone = ask("table", "interactions"), ask("table", "interactions", "--interactions")
+    assert both.out.endswith("\n\n" + alone.out)
+    assert "| RandAugment × mixup " in alone.out
+    values = ask("table", "interactions", "--interactions", "--format", "csv").out
+    assert values.startswith("effect,factors,estimate,half_width,half_width_all,p,")
+    assert "figures/interactions.svg" in ask("figure", "interactions", "--format", "svg").out
+    study({"a": {0: 90.0}}, baseline="a")
+    refused = ask("table", "study", "--interactions")
+    assert refused.code == 2
+    assert refused.err == (
+        "error: --interactions: study combines no changes; expected a factorial, or a cumulative sweep with orders\n"
+    )

@@ -38,3 +38,15 @@ def test_stores_of_earlier_versions_say_nothing_of_what_they_did_not_record() ->
     before = {"seeds": {"": [0]}, "looks": None, "finished_runs_then": 0}
     assert changes([before, {**FIRST, "finished_runs_then": 3}]) == []
     assert not before_running([before], "margin")
+
+
+def test_another_metric_is_told_and_takes_the_margin_with_it() -> None:
+    first = {**FIRST, "metric": None, "finished_runs_then": 0}
+    told = ["metric changed from top1 to loss after 9 runs were done"]
+    assert changes([first, {**first, "metric": "loss", "finished_runs_then": 9}]) == told
+    assert changes([{**FIRST, "finished_runs_then": 0}, {**first, "metric": "loss", "finished_runs_then": 9}]) == told
+    assert changes([{**FIRST, "finished_runs_then": 0}, {**first, "finished_runs_then": 9}]) == []
+    changed = [first, {**first, "metric": "loss", "finished_runs_then": 9}]
+    assert not before_running(changed, "metric")
+    assert not before_running(changed, "margin")
+    assert before_running([first, {**first, "rows": ["base"]}], "margin")

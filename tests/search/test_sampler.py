@@ -169,4 +169,4 @@ def test_two_objectives() -> None:
 def test_choices_that_are_no_scalars_come_back_as_they_are() -> None:
     parameter = SPACE["policy"]
     for choice in parameter.choices:
-        assert from_optuna(parameter, to_optuna(parameter, choice)) == choice
+        assert from_optuna(parameter, to_optuna(choice)) == choice

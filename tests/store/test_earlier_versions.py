@@ -45,7 +45,7 @@ def test_its_runs_count_and_its_table_is_the_same_to_the_byte(earlier: Store, co
 
 
 def test_a_submission_is_read_and_its_queued_job_still_loads(earlier: Store) -> None:
-    (submission,) = Submissions(earlier).read()
+    (submission,), _ = Submissions(earlier).read()
     assert [ticket.element for ticket in submission.tickets()] == ["7_0"]
     # As its batch script does: the snapshot comes first, so the job runs the code that it was submitted with.
     code = earlier.root / "code" / submission.content["code"]

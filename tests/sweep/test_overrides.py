@@ -15,7 +15,7 @@ from support import NAMED, planned, run_of
 from deit_ablate import files
 from deit_ablate.errors import InputError
 from deit_ablate.sweep import names
-from deit_ablate.sweep.overrides import check_layer, layer, to_recipe, weights_path
+from deit_ablate.sweep.overrides import check_layer, files_named, layer, to_recipe
 from deit_ablate.sweep.plan import single_run
 from deit_ablate.sweep.yaml import Node, assignment, parse
 
@@ -68,12 +68,13 @@ def test_weights_are_named_by_their_content(tmp_path: Path) -> None:
     file.write_bytes(b"weights")
     text = "distill: {type: soft, teacher: test_vit, teacher_weights: teacher.pth}"
     node = parse(text, str(tmp_path / "x.yaml"))
-    assert weights_path(node) == file, "beside the YAML file"
     sha256 = f"sha256:{files.sha256(file)}"
+    assert files_named(node) == {sha256: file}, "beside the YAML file"
     assert to_recipe(node).distill.teacher_weights == sha256
-    assert weights_path(parse(text.replace("teacher.pth", f"'{sha256}'"), "x.yaml")) is None
-    assert weights_path(assignment("distill.teacher_weights=a/b.pth")) == Path("a/b.pth"), "from the working folder"
-    assert weights_path(Node({}, ("x.yaml", 1, 1))) is None
+    assert files_named(parse(text.replace("teacher.pth", f"'{sha256}'"), "x.yaml")) == {}
+    with pytest.raises(InputError, match=r"no such file: a/b\.pth"):
+        files_named(assignment("distill.teacher_weights=a/b.pth"))  # from the working folder
+    assert files_named(Node({}, ("x.yaml", 1, 1))) == {}
     file.write_bytes(b"other weights")
     assert to_recipe(parse(text, str(tmp_path / "x.yaml"))).distill.teacher_weights != sha256
     file.unlink()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import itertools
 import os
 import random
@@ -19,11 +20,13 @@ from support import INTERRUPTED, TINY, planned, result, wait_for
 
 from deit_ablate.errors import TrainError
 from deit_ablate.execution import Execution
+from deit_ablate.launch import pool as pool_module
 from deit_ablate.launch import status
 from deit_ablate.launch.jobs import Ended, Job
 from deit_ablate.launch.pool import ProcessPool
 from deit_ablate.store import Store
-from deit_ablate.train.distributed import Group, Share
+from deit_ablate.train import distributed
+from deit_ablate.train.distributed import Group, NotMet, Share
 
 CALM = "seeds: 1\nvariants: {a: {regularize: {drop_path: 0, dropout: 0}}}\n"
 """Mixup, CutMix and repeated augmentation on; only what the model itself draws is off."""
@@ -164,6 +167,33 @@ def test_a_signal_to_all_ranks_stops_them_at_one_step_and_another_number_of_rank
     assert [attempt.owner["execution"]["accumulation"] for attempt in run.store.attempts(run.run)] == [2, 1]
     curves = [line["train_loss"] for line in run.store.history(run.run)]
     assert curves == pytest.approx([line["train_loss"] for line in on_two["result"]["curves"]], rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("rank", "expected"), [(0, "rank 0 has not met all 2 ranks at 127.0.0.1"), (1, "rank 0 has not begun in 0:00:01")]
+)
+def test_a_rank_that_stays_alone_ends_soon_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rank: int, expected: str
+) -> None:
+    monkeypatch.setattr(distributed, "MEETING", datetime.timedelta(seconds=1))
+    meeting = {"MASTER_ADDR": "127.0.0.1", "DEIT_ABLATE_MEETING": str(tmp_path / "meeting")}
+    for name, value in {"RANK": str(rank), "WORLD_SIZE": "2", **meeting}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(NotMet, match=expected):
+        distributed.join()
+    assert not list(tmp_path.iterdir())
+
+
+def test_ranks_that_find_nobody_where_they_were_to_meet_end_before_an_attempt(
+    executed: Callable[..., Executed], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Real processes whose rank 0 dies at once: its meeting's file cannot be written."""
+    monkeypatch.setattr(pool_module.tempfile, "gettempdir", lambda: str(tmp_path / "nowhere"))
+    monkeypatch.setattr(pool_module, "GRACE_SECONDS", 0.5)
+    run = executed(CALM)
+    run.start(ranks=2)
+    assert run.ended() == 1
+    assert not run.attempt_exits()
 
 
 def test_ranks_that_cannot_share_a_runs_chunks_leave_without_a_claim(executed: Callable[..., Executed]) -> None:

@@ -1,4 +1,4 @@
-"""The accuracies of any sweep, with intervals. Imports matplotlib (not pyplot).
+"""The accuracies of any sweep, or what else its metric is, with intervals. Imports matplotlib (not pyplot).
 
 Figures are matplotlib Figures at a paper's column width; ``save`` writes them without dates or versions, so the
 same records give the same bytes. Whatever users wrote is shown as it is, never read as mathematics.
@@ -17,63 +17,69 @@ from deit_ablate.report.figures import style as drawing
 from deit_ablate.report.figures.style import GREY, MOST, OKABE_ITO, shortened
 from deit_ablate.report.summary import Summary
 from deit_ablate.report.tables.table import measure
+from deit_ablate.sweep.metrics import Metric
 
 
 def sweep_figure(summary: Summary) -> Figure:
-    """Each variant's mean test top-1 (%) with its 95% t interval and its seeds; the baseline as a line.
+    """Each variant's mean of the metric with its 95% t interval and its seeds; the baseline as a line.
 
     Of more than MOST variants only the baseline, the highest and the lowest are drawn, and the axis says so.
     """
-    every = _extremes(summary.rows)
-    seeds = {row["variant"]: summary.top1[row["variant"]] for row in every}
+    metric = summary.metric
+    every = _extremes(summary.rows, metric)
+    seeds = {row["variant"]: summary.values[row["variant"]] for row in every}
     with drawing.style():
         if not any(seeds.values()):
             return drawing.nothing("no finished runs")
         labels = shortened([summary.say(row["variant"]) for row in every], width=22, lines=2)
         pitch = drawing.pitch(labels, 0.24 if len(labels) <= 12 else 0.2)
         figure, (axes,) = drawing.new_figure(1, pitch * len(every) + 0.75)
-        digits = 1 if any(row["top1_half_width"] >= 10 for row in every) else 2
+        digits = 1 if metric.share and any(row[metric.half_width] >= 10 for row in every) else metric.digits
         drawing.row_axes(axes, labels, _limits(summary, every), bins=6)
         for y, row in enumerate(every):
             colour = GREY if row["baseline"] else OKABE_ITO[0]
             if row["baseline"] and row["seeds"]:
-                axes.axvline(row["top1_mean"], color=GREY, linewidth=0.7, dashes=(4, 2.5), zorder=1)
-            drawing.seed_dots(axes, y, seeds[row["variant"]], colour)
+                axes.axvline(row[metric.mean], color=GREY, linewidth=0.7, dashes=(4, 2.5), zorder=1)
+            drawing.seed_dots(axes, y, seeds[row["variant"]], colour, metric.digits)
             if row["seeds"] > 1:
-                drawing.whisker(axes, y, row["top1_mean"], row["top1_half_width"], colour)
+                drawing.whisker(axes, y, row[metric.mean], row[metric.half_width], colour)
             if row["seeds"]:
-                drawing.mean_dot(axes, row["top1_mean"], y, colour)
-            drawing.beside(axes, y, _text(row, digits), "black" if row["seeds"] else GREY, 6.5)
+                drawing.mean_dot(axes, row[metric.mean], y, colour)
+            drawing.beside(axes, y, _text(row, metric, digits), "black" if row["seeds"] else GREY, 6.5)
         note = "\n* mean of the runs that converged" if any(row["diverged"] and row["seeds"] for row in every) else ""
         if len(every) < len(summary.frame):
             note += f"\nhighest and lowest {len(every)} of {len(summary.frame)} rows"
-        axes.set_xlabel(f"test top-1 (%){note}")
+        axes.set_xlabel(f"{shortened([metric.header], width=48)[0]}{note}")
         _key(figure, every)
         return figure
 
 
-def _extremes(every: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _extremes(every: list[dict[str, Any]], metric: Metric) -> list[dict[str, Any]]:
     if len(every) <= MOST:
         return every
-    ranked = sorted((row for row in every if row["seeds"]), key=lambda row: row["top1_mean"])
+    ranked = sorted((row for row in every if row["seeds"]), key=lambda row: row[metric.mean])
     kept = {row["variant"] for row in [*ranked[-MOST // 2 :], *ranked[: MOST // 2 - 1]]}
     return [row for row in every if row["variant"] in kept or row["baseline"]]
 
 
-def _text(row: Mapping[str, Any], digits: int) -> str:
+def _text(row: Mapping[str, Any], metric: Metric, digits: int) -> str:
     if row["diverged"] and row["diverged"] == row["seeds_planned"]:
         return "did not train"
     star = "*" if row["diverged"] and row["seeds"] else ""
-    return measure(row["top1_mean"], row["top1_half_width"], digits=digits) + star
+    return measure(row[metric.mean], row[metric.half_width], digits=digits) + star
 
 
 def _limits(summary: Summary, every: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
     """Room for every seed, and for intervals as far as they are no longer than that again on either side."""
-    values = [value for row in every for value in summary.top1[row["variant"]].values()]
+    metric = summary.metric
+    values = [value for row in every for value in summary.values[row["variant"]].values()]
     shown = pd.DataFrame(every)
     shown = shown[shown["seeds"] > 1]
-    room = max(max(values) - min(values), 1.0)
-    low, high = drawing.limits(values, shown["top1_mean"], shown["top1_half_width"], room)
+    room = max(max(values) - min(values), 1.0 if metric.share else 10.0**-metric.digits)
+    low, high = drawing.limits(values, shown[metric.mean], shown[metric.half_width], room)
+    if not metric.share:
+        space = 0.06 * (high - low) or room
+        return low - space, high + space
     margin = max(0.06 * (high - low), 1 - (high - low) / 2)
     return max(low - margin, -0.5), min(high + margin, 100.5)
 

@@ -16,6 +16,8 @@ from deit_ablate.report.figures.style import GREY, OKABE_ITO, PALE, new_figure, 
 from deit_ablate.report.summary import Summary
 
 PANELS = (("validation_top1", "validation top-1 (%)"), ("train_loss", "training loss"))
+OF_LOSS = (("validation_loss", "validation loss (nats)"), PANELS[1])
+"""The panels of a sweep whose metric is the loss: what else may be one is not recorded epoch by epoch."""
 SHORT = 6
 """Epochs up to which the whole of a training is shown, its beginning too."""
 
@@ -50,20 +52,24 @@ class Reading:
     values: Mapping[int, tuple[float | None, ...]]
 
 
+def _panels(summary: Summary) -> tuple[tuple[str, str], ...]:
+    return OF_LOSS if summary.metric.figure == "loss" else PANELS
+
+
 def curves_figure(summary: Summary) -> Figure:
-    """Validation top-1 (%) and training loss by epoch.
+    """Validation top-1 (%), or the validation loss where that is the metric, and training loss by epoch.
 
     A line is the mean over a variant's finished runs, its band their range; runs that are not finished or diverged
     are thin lines. With more than seven variants only the baseline and those that end highest and lowest have a
     colour and a label.
     """
-    curves = _curves(summary)
+    curves, metrics = _curves(summary), _panels(summary)
     with style():
         if not curves:
             return nothing("no finished epochs")
         colours = _colours(curves)
-        figure, panels = new_figure(len(PANELS), 3.6)
-        for axes, (metric, words) in zip(panels, PANELS, strict=True):
+        figure, panels = new_figure(len(metrics), 3.6)
+        for axes, (metric, words) in zip(panels, metrics, strict=True):
             axes.set_ylabel(words)
             drawn = [_draw(axes, curve, metric, colours.get(curve.variant)) for curve in curves]
             if not any(drawn):
@@ -86,10 +92,10 @@ def readings(summary: Summary, figure: Figure) -> list[Reading]:
     """What can be read off a figure by the script of a page: nothing of one that ``curves_figure`` did not draw."""
     panels = {axes.get_gid(): axes for axes in figure.axes}
     found: list[Reading] = []
-    curves = _curves(summary) if any(f"panel-{metric}" in panels for metric, _ in PANELS) else []
+    curves = _curves(summary) if any(f"panel-{metric}" in panels for metric, _ in _panels(summary)) else []
     colours = _colours(curves)
     shown = sorted((curve for curve in curves if curve.variant in colours), key=lambda curve: not curve.baseline)
-    for metric, title in PANELS:
+    for metric, title in _panels(summary):
         if (axes := panels.get(f"panel-{metric}")) is None:
             continue
         tables = [curve.mean(metric) for curve in shown]
@@ -125,8 +131,8 @@ def _curves(summary: Summary) -> list[Curve]:
         own = lines[lines["variant"] == row["name"]]
         done = own["state"] == "done"
         # The mean of other runs at each epoch would jump: it is taken where all have a value.
-        finished = {metric: _by_epoch(own[done], metric).dropna() for metric, _ in PANELS}
-        others = {metric: _by_epoch(own[~done], metric) for metric, _ in PANELS}
+        finished = {metric: _by_epoch(own[done], metric).dropna() for metric, _ in _panels(summary)}
+        others = {metric: _by_epoch(own[~done], metric) for metric, _ in _panels(summary)}
         if any(len(table) for table in (*finished.values(), *others.values())):
             name = row["name"]
             found.append(Curve(name, summary.say(name), name == summary.plan["baseline"], finished, others))
@@ -145,7 +151,7 @@ def _colours(curves: Sequence[Curve]) -> dict[str, str]:
     palette = OKABE_ITO[:-1]
     if len(others) > len(palette):
         ends: dict[str, float] = {}
-        for metric, _ in PANELS:
+        for metric in others[0].finished:
             ended = {curve.variant: curve.finished[metric].mean(axis=1) for curve in others}
             ends = ends or {name: float(mean.iloc[-1]) for name, mean in ended.items() if len(mean)}
         ranked = sorted((curve for curve in others if curve.variant in ends), key=lambda curve: ends[curve.variant])
@@ -212,18 +218,8 @@ def _name_lines(axes: Axes, curves: Sequence[Curve], metric: str, colours: dict[
 
 
 def _apart(places: Sequence[float], gap: float) -> list[float]:
-    """Ascending places, moved as little as makes neighbours ``gap`` apart: blocks that touch share one centre."""
-    blocks: list[list[float]] = []
-    for place in places:
-        blocks.append([place])
-        while (
-            len(blocks) > 1
-            and _centre(blocks[-1]) - _centre(blocks[-2]) < gap * (len(blocks[-1]) + len(blocks[-2])) / 2
-        ):
-            last = blocks.pop()
-            blocks[-1] += last
-    return [_centre(block) + gap * (i - (len(block) - 1) / 2) for block in blocks for i in range(len(block))]
+    """Ascending places, moved as little as makes neighbours ``gap`` apart."""
+    from scipy.optimize import isotonic_regression
 
-
-def _centre(block: Sequence[float]) -> float:
-    return sum(block) / len(block)
+    steps = gap * np.arange(len(places))
+    return list(isotonic_regression(places - steps).x + steps) if len(places) else []

@@ -17,15 +17,16 @@ from deit_ablate.report.figures.style import BAND, GREY, MOST, OKABE_ITO, shorte
 from deit_ablate.report.stats.verdicts import DIFFERENT
 from deit_ablate.report.summary import Summary
 from deit_ablate.report.tables.table import measure, short_verdict
+from deit_ablate.sweep.metrics import Metric
 
 
 def forest_figure(summary: Summary) -> Figure:
-    """Each row's difference from the baseline (points of test top-1): thick its own 95% interval, thin the one that
+    """Each row's difference from the baseline, in the metric's unit: thick its own 95% interval, thin the one that
     holds for all rows at once, small dots its runs, less the baseline's mean (less the baseline's run of the same seed
     where the two are paired); shaded the margin of equivalence. Blue where the verdict is a difference, grey where
     there is none. Of more than MOST rows those that differ most are drawn.
     """
-    baseline, margin = summary.plan["baseline"], summary.plan["margin"]
+    baseline, margin, metric = summary.plan["baseline"], summary.plan["margin"], summary.metric
     every = [row for row in summary.rows if not row["baseline"]]
     with drawing.style():
         if not baseline or not any(_compared(row) for row in every):
@@ -33,15 +34,18 @@ def forest_figure(summary: Summary) -> Figure:
         shown, seeds = _largest(every), _differences(summary)
         labels = shortened([summary.say(row["variant"]) for row in shown], width=24, lines=2)
         figure, (axes,) = drawing.new_figure(1, drawing.pitch(labels) * len(shown) + 0.85)
-        drawing.row_axes(axes, labels, _limits(shown, seeds, margin), bins=4)
+        drawing.row_axes(axes, labels, _limits(shown, seeds, margin, metric), bins=4)
         if margin:
             axes.axvspan(-margin, margin, color=BAND, linewidth=0, zorder=0)
         axes.axvline(0, color=GREY, linewidth=0.7, dashes=(4, 2.5), zorder=1)
         for y, row in enumerate(shown):
-            _row(axes, y, row, seeds.get(row["variant"], {}))
+            _row(axes, y, row, seeds.get(row["variant"], {}), metric.digits)
         more = "" if len(shown) == len(every) else f"\nthe {len(shown)} of {len(every)} rows that differ most"
         name = shortened([summary.say(baseline)], width=24)[0]
-        axes.set_xlabel(f"difference from {name} in test top-1 (points){more}")
+        of = shortened([metric.words + (f" ({metric.counted_in})" if metric.counted_in else "")], width=40)[0]
+        also = "\nlower is better" if metric.better == "lower" else ""
+        between = " " if len(name) + len(of) < 48 else "\n"  # what fits for top-1 and the longest name
+        axes.set_xlabel(f"difference from {name}{between}in {of}{also}{more}")
         _key(figure, margin)
         return figure
 
@@ -56,7 +60,7 @@ def _largest(every: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _differences(summary: Summary) -> dict[str, dict[int, float]]:
     """Row -> seed -> difference from the baseline's mean, or its run of that seed."""
-    baseline = summary.top1[summary.plan["baseline"]]
+    baseline = summary.values[summary.plan["baseline"]]
     mean = sum(baseline.values()) / max(1, len(baseline))
     paired = {row["variant"] for row in summary.rows if row["paired"]}
     return {
@@ -65,7 +69,7 @@ def _differences(summary: Summary) -> dict[str, dict[int, float]]:
             for seed in sorted(own)
             if baseline and (name not in paired or seed in baseline)
         }
-        for name, own in summary.top1.items()
+        for name, own in summary.values.items()
     }
 
 
@@ -73,27 +77,32 @@ def _compared(row: Mapping[str, Any]) -> bool:
     return not math.isnan(row["difference"])
 
 
-def _row(axes: Axes, y: int, row: Mapping[str, Any], seeds: Mapping[int, float]) -> None:
+def _row(axes: Axes, y: int, row: Mapping[str, Any], seeds: Mapping[int, float], digits: int) -> None:
     colour = OKABE_ITO[0] if row["verdict"] in DIFFERENT else GREY
-    drawing.seed_dots(axes, y, seeds, colour, signed=True)
+    drawing.seed_dots(axes, y, seeds, colour, digits, signed=True)
     for half_width, linewidth in ((row["difference_half_width_all"], 0.7), (row["difference_half_width"], 2.0)):
         if not math.isnan(half_width):
             drawing.whisker(axes, y, row["difference"], half_width, colour, linewidth=linewidth, arrow=3.6)
     if not math.isnan(row["difference"]):
         drawing.mean_dot(axes, row["difference"], y, colour)
-    difference = measure(row["difference"], row["difference_half_width"], signed=True)
+    difference = measure(row["difference"], row["difference_half_width"], signed=True, digits=digits)
     # The verdict without what would be needed to reach one, which the table says.
     verdict = short_verdict(str(row["verdict_words"]).replace(", by less than ", ", < "))
     drawing.beside(axes, y, f"{difference}  {verdict}", "black" if _compared(row) else GREY, 6.2)
 
 
 def _limits(
-    every: Sequence[Mapping[str, Any]], seeds: Mapping[str, Mapping[int, float]], margin: float | None
+    every: Sequence[Mapping[str, Any]],
+    seeds: Mapping[str, Mapping[int, float]],
+    margin: float | None,
+    metric: Metric,
 ) -> tuple[float, float]:
     """Room for zero, the margin and every seed, and for intervals as far as they are no longer than that again."""
     values = [0.0, *(value for row in every for value in seeds.get(row["variant"], {}).values())]
-    values += [-margin * 1.4, margin * 1.4] if margin and margin < 20 else []
-    shown, room = pd.DataFrame(every), max(max(values) - min(values), 0.5) / 2
+    most = 20 if metric.share else 3 * max(map(abs, values)) or math.inf
+    values += [-margin * 1.4, margin * 1.4] if margin and margin < most else []
+    least = 0.5 if metric.share else 10.0**-metric.digits
+    shown, room = pd.DataFrame(every), max(max(values) - min(values), least) / 2
     low, high = drawing.limits(values, shown["difference"], shown["difference_half_width_all"], room)
     space = 0.04 * (high - low)
     return low - space, high + space

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import product
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -56,16 +57,9 @@ def lines_figure(panels: Mapping[str, Mapping[str, Sequence[Point]]], x: str, y:
             axes.set_title(title, loc="left")
             for name, points in lines.items():
                 number = names.index(name)
-                ordered = sorted(points)
-                axes.plot(
-                    [point[0] for point in ordered],
-                    [point[1] for point in ordered],
-                    "-",
-                    color=OKABE_ITO[number],
-                    linewidth=1.0,
-                    zorder=2,
-                )
-                _points(axes, ordered, number, name)
+                x_values, y_values, _ = zip(*sorted(points), strict=True)
+                axes.plot(x_values, y_values, "-", color=OKABE_ITO[number], linewidth=1.0, zorder=2)
+                _points(axes, sorted(points), number, name)
             axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
             axes.set_xlabel(x)
             axes.set_ylabel(y)
@@ -77,19 +71,11 @@ def _points(axes: Axes, points: Sequence[Point], number: int, label: str) -> Non
     colour, marker = OKABE_ITO[number % len(OKABE_ITO)], MARKERS[number % len(MARKERS)]
     for px, py, half_width in points:
         if half_width and not math.isnan(half_width):
-            axes.plot(
-                [px, px], [py - half_width, py + half_width], "-", color=colour, linewidth=0.8, alpha=0.6, zorder=1
-            )
-    axes.plot(
-        [point[0] for point in points],
-        [point[1] for point in points],
-        marker,
-        color=colour,
-        markersize=MARKER_SIZE,
-        markeredgewidth=0,
-        label=label,
-        zorder=3,
-    )
+            line: Any = {"linewidth": 0.8, "alpha": 0.6, "zorder": 1}
+            axes.plot([px, px], [py - half_width, py + half_width], "-", color=colour, **line)
+    form: Any = {"markersize": MARKER_SIZE, "markeredgewidth": 0}
+    x_values, y_values = [px for px, _, _ in points], [py for _, py, _ in points]
+    axes.plot(x_values, y_values, marker, color=colour, label=label, zorder=3, **form)
 
 
 def _names(figure: Figure, axes: Axes, points: Mapping[str, Point]) -> None:

@@ -186,7 +186,8 @@ class Row:
         keys = sorted(list(self.importances or self.varied)[:2])
         figure, (axes,) = self._new(2.4, f"search value between {len(self.complete)} trials, interpolated")
         x, y = (self._places(key) for key in keys)
-        scaled = [np.log(own) if self._is_log(key) else own for own, key in zip((x, y), keys, strict=True)]
+        logs = [getattr(self._distribution(key), "log", False) for key in keys]
+        scaled = [np.log(own) if log else own for own, log in zip((x, y), logs, strict=True)]
         between = Triangulation(x, y, Triangulation(*scaled).triangles)
         areas = axes.tricontourf(between, self.values, 9, cmap="Blues")
         axes.tricontour(between, self.values, list(areas.levels), colors="white", linewidths=0.3)
@@ -217,9 +218,6 @@ class Row:
 
     def _distribution(self, key: str) -> Any:
         return self.study.trials[0].distributions[key]
-
-    def _is_log(self, key: str) -> bool:
-        return bool(getattr(self._distribution(key), "log", False))
 
     def _places(self, key: str) -> list[float]:
         """Where the complete trials lie on a parameter's axis: at its values, or at a choice's number."""

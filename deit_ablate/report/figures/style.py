@@ -122,9 +122,11 @@ def pitch(labels: Sequence[str], single: float = 0.24) -> float:
     return 0.3 if any("\n" in label for label in labels) else single
 
 
-def seed_dots(axes: Axes, y: float, seeds: Mapping[int, float], colour: str, signed: bool = False) -> None:
+def seed_dots(
+    axes: Axes, y: float, seeds: Mapping[int, float], colour: str, digits: int = 2, *, signed: bool = False
+) -> None:
     """The values of single seeds, small and below their row."""
-    tips = (f"seed {seed}: {measure(value, math.nan, signed=signed)}" for seed, value in seeds.items())
+    tips = (f"seed {seed}: {measure(value, math.nan, signed=signed, digits=digits)}" for seed, value in seeds.items())
     values = list(seeds.values())
     dot: Any = {"alpha": 0.45, "markersize": 2.6, "markeredgewidth": 0}
     gid = TIPS + "|".join(tips) if values else None

@@ -59,6 +59,8 @@ class Content:
     say: Say
     search: Shown | None
     """Where the sweep is a search."""
+    interactions: Shown | None
+    """Of a factorial, and of a cumulative sweep of several orders."""
     paper: Shown | None
     """Where the paper has a table of it, and some run has finished."""
 
@@ -98,14 +100,18 @@ def read(summary: Summary, *, redact: bool = False) -> Content:
     lost = [run for run, state in states.items() if state in ("failed", "diverged", "damaged")]
     ended = {run: _ended(store, run, shown=i < LOGS) for i, run in enumerate(lost)}
     say = Say(_redactor(store, summary.plan, cells, ended) if redact else None)
-    search, paper, beside = None, None, paper_analysis(summary)
-    if is_search(summary.plan):
-        module = analysis("search")
-        search = Shown(module.table(summary), _pictures(module.figures(replace(summary, say=say))))
+    shown = {"search": is_search(summary.plan), "interactions": summary.design is not None}
+    search, interactions = (_shown(summary, name, say) if there else None for name, there in shown.items())
+    paper, beside = None, paper_analysis(summary)
     if beside is not None and outcomes:
         # The names in its figures are not the page's to redact.
         paper = Shown(beside.table(summary), {} if redact else _pictures(beside.figures(summary)))
-    return Content(summary, analysis().table(summary), cells, outcomes, ended, say, search, paper)
+    return Content(summary, analysis().table(summary), cells, outcomes, ended, say, search, interactions, paper)
+
+
+def _shown(summary: Summary, name: str, say: Say) -> Shown:
+    module = analysis(name)
+    return Shown(module.table(summary), _pictures(module.figures(replace(summary, say=say))))
 
 
 def _pictures(figures: Mapping[str, Figure]) -> dict[str, str]:

@@ -13,6 +13,7 @@ from deit_ablate.report.stats.power import ALPHA
 from deit_ablate.report.stats.verdicts import Figures, resolution
 from deit_ablate.report.summary import Summary
 from deit_ablate.report.tables.table import measure
+from deit_ablate.sweep.metrics import Metric
 
 GROUPS: tuple[tuple[str, tuple[str, ...], str, str], ...] = (
     ("better", ("better", "better_small"), "Better than the baseline", "better"),
@@ -63,7 +64,7 @@ def findings(summary: Summary) -> Findings:
     for name, verdicts, heading, _ in GROUPS if plan["baseline"] else ():
         found = [row for row in rows if row["verdict"] in verdicts and not row["baseline"]]
         if name in ("better", "worse") and plan["kind"] != "cumulative":  # which keeps its own order
-            found.sort(key=lambda row: row["difference"], reverse=name == "better")
+            found.sort(key=lambda row: row["difference"] * summary.metric.sign, reverse=name == "better")
         if found:
             groups.append((name, heading, found))
     ranked = [] if plan["baseline"] else [row for row in rows if row["seeds"]]
@@ -73,7 +74,7 @@ def findings(summary: Summary) -> Findings:
         others=others,
         baseline=next((row for row in rows if row["baseline"]), None),
         groups=groups,
-        ranked=sorted(ranked, key=lambda row: -row["top1_mean"]),
+        ranked=sorted(ranked, key=lambda row: -row[summary.metric.mean] * summary.metric.sign),
     )
 
 
@@ -104,15 +105,12 @@ def p_value(p: float) -> str:
     return f"p = {p:.1g}" if p < 0.001 else f"p = {p:.2g}" if p < 0.1 else f"p = {p:.2f}"
 
 
-def _signed(value: float) -> str:
-    return measure(value, math.nan, signed=True)
-
-
-def _evidence(row: Mapping[str, Any], p: str = "p_holm", what: str = "after Holm") -> str:
+def _evidence(row: Mapping[str, Any], digits: int, p: str = "p_holm", what: str = "after Holm") -> str:
     """`` (95% interval −1.98 to −1.28, p = 0.0004 after Holm, 5 against 12 runs)``, as far as there is any."""
     mean, half_width, said = row["difference"], row["difference_half_width"], []
     if not math.isnan(half_width):
-        said.append(f"95% interval {_signed(mean - half_width)} to {_signed(mean + half_width)}")
+        ends = [measure(end, math.nan, signed=True, digits=digits) for end in (mean - half_width, mean + half_width)]
+        said.append(f"95% interval {' to '.join(ends)}")
     if not math.isnan(row[p]):
         said.append(f"{p_value(row[p])} {what}")
     if row["paired"]:
@@ -122,20 +120,22 @@ def _evidence(row: Mapping[str, Any], p: str = "p_holm", what: str = "after Holm
     return f" ({', '.join(said)})" if said else ""
 
 
-def sentence(row: Mapping[str, Any], margin: float | None) -> tuple[str, str]:
+def sentence(row: Mapping[str, Any], metric: Metric, margin: float | None) -> tuple[str, str]:
     """What is known of a row: the words after its name; if the baseline's name follows, the words after that, or ""."""
-    verdict, difference = row["verdict"], row["difference"]
+    verdict, difference, digits = row["verdict"], row["difference"], metric.digits
+    unit = f" {metric.counted_in}".rstrip()
     if verdict in ("better", "worse", "better_small", "worse_small"):
         less = f", which is less than the margin of {margin:g}" if verdict.endswith("small") and margin else ""
-        size = measure(abs(difference), math.nan)
-        return f" is {verdict.partition('_')[0]} than ", f" by {size} points{less}{_evidence(row)}."
-    observed = "" if math.isnan(difference) else f" Observed: {_signed(difference)} points"
+        size = measure(abs(difference), math.nan, digits=digits)
+        return f" is {verdict.partition('_')[0]} than ", f" by {size}{unit}{less}{_evidence(row, digits)}."
+    seen = measure(difference, math.nan, signed=True, digits=digits)
+    observed = "" if math.isnan(difference) else f" Observed: {seen}{unit}"
     if verdict == "equivalent":
-        within = f" within ±{margin:g} points" if margin else ""
-        proof = _evidence(row, "p_equivalent_holm", "against a difference of that size, after Holm")
+        within = f" within ±{metric.amount(margin)}" if margin else ""
+        proof = _evidence(row, digits, "p_equivalent_holm", "against a difference of that size, after Holm")
         return " is equivalent to ", f"{within}.{observed}{proof}."
     words = row["verdict_words"] or "no verdict"
-    return f": {words}.{observed}{_evidence(row) if observed else ''}{'.' if observed else ''}", ""
+    return f": {words}.{observed}{_evidence(row, digits) if observed else ''}{'.' if observed else ''}", ""
 
 
 # -- any two rows --------------------------------------------------------------------------------------------------
@@ -143,11 +143,11 @@ def sentence(row: Mapping[str, Any], margin: float | None) -> tuple[str, str]:
 
 def any_two(summary: Summary) -> list[dict[str, Any]]:
     """All pairs of rows other than the baseline, by the test of the table, with Holm over all of these pairs: names
-    of the two, their difference (first - second, in points) with its half-width, p, runs of both, and the verdict.
+    of the two, their difference (first - second) with its half-width, p, runs of both, and the verdict.
 
     Nothing where there are more than MOST_COMPARED rows: so many pairs leave no power for any of them.
     """
-    values = {name: own for name, own in summary.top1.items() if name != summary.plan["baseline"] and len(own) > 1}
+    values = {name: own for name, own in summary.values.items() if name != summary.plan["baseline"] and len(own) > 1}
     if not 2 <= len(values) <= MOST_COMPARED:
         return []
     import numpy as np
@@ -160,7 +160,7 @@ def any_two(summary: Summary) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for k, (i, j) in enumerate(couples):
         p, difference = float(adjusted[k]), float(now.difference[k])
-        better = "better" if difference > 0 else "worse"
+        better = "better" if difference * summary.metric.sign > 0 else "worse"
         kind, verdict = ("undecided", "undecided") if p > ALPHA else (better, f"first is {better}")
         if math.isnan(p):
             kind, verdict = "few", "not tested: no spread" if now.enough[k] else "too few"

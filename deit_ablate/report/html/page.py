@@ -26,7 +26,12 @@ if TYPE_CHECKING:
     from deit_ablate.report.figures.curves import Reading
 
 NAME = "report.html"
-TITLES = {"effects": "Differences from the baseline", "top1": "Accuracies", "curves": "Learning curves"}
+TITLES = {
+    "effects": "Differences from the baseline",
+    "top1": "Accuracies",
+    "values": "Values of the metric",
+    "curves": "Learning curves",
+}
 
 
 def page(summary: Summary, *, redact: bool = False) -> str:
@@ -59,9 +64,11 @@ def written(made: content.Content) -> str:
         # What templates word values with.
         command=provenance.command,
         environment=provenance.environment,
+        figure_of=summary.figure,
         group=findings.group,
         log_lines=content.LOG_LINES,
         measure=measure,
+        metric=summary.metric,
         nothing=NOTHING,
         number=_number,
         p_value=findings.p_value,

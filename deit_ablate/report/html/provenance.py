@@ -4,6 +4,7 @@ make them again, and what failed."""
 from __future__ import annotations
 
 import hashlib
+import itertools
 import posixpath
 import shlex
 from collections import Counter
@@ -41,13 +42,10 @@ def command(plan: Mapping[str, Any], row: str | None = None) -> str:
     elif not source.startswith("/"):
         source = posixpath.normpath(posixpath.join("results", source))
     asked = plan.get("asked") or {}
-    parts = ["deit-ablate", "run", source]
-    profile = asked.get("profile")
-    parts += ["--profile", profile] if profile else []
-    for value in asked.get("sets") or ():
-        parts += ["--set", value]
-    parts += ["--seeds", str(asked["seeds"])] if asked.get("seeds") else []
-    parts += ["--name", asked["name"]] if asked.get("name") else []
+    options = [("--profile", asked.get("profile")), *(("--set", value) for value in asked.get("sets") or ())]
+    options += [("--seeds", asked.get("seeds")), ("--name", asked.get("name"))]
+    given = [(option, str(value)) for option, value in options if value]
+    parts = ["deit-ablate", "run", source, *itertools.chain(*given)]
     if is_search(plan):
         parts += ["--confirm"] if plan["search"]["confirm"] else []
         row = searched_row(plan, row)

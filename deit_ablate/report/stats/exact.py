@@ -6,7 +6,8 @@ Imports numpy, and scipy when used: of a mean scipy.special, of a rate scipy.sta
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from deit_ablate.report.stats.power import ALPHA
@@ -37,6 +38,22 @@ def mean_interval(values: Iterable[float]) -> Interval:
     mean = math.fsum(given) / n
     variance = math.fsum((value - mean) ** 2 for value in given) / (n - 1)
     return Interval(mean, float(stdtrit(n - 1, 0.975)) * math.sqrt(variance / n), n)
+
+
+def signal_to_noise(metrics: Sequence[Mapping[str, Mapping[int, float]]]) -> list[float]:
+    """Of each metric (row -> seed -> value) the sd of the rows' means over the sd of a run from seed to seed, which is
+    the root of the mean of the rows' variances. Over the rows that have 2 runs or more of every metric, so that ratios
+    can be compared; NaN for fewer than 2 such rows, or without noise.
+    """
+    alike = [row for row in metrics[0] if all(len(values[row]) > 1 for values in metrics)] if metrics else []
+    if len(alike) < 2:
+        return [math.nan] * len(metrics)
+    found = []
+    for values in metrics:
+        runs = [list(values[row].values()) for row in alike]
+        noise = math.sqrt(statistics.fmean(map(statistics.variance, runs)))
+        found.append(statistics.stdev(map(statistics.fmean, runs)) / noise if noise else math.nan)
+    return found
 
 
 def check_count(k: int, n: int) -> None:

@@ -228,6 +228,7 @@ def look_by_look(
     margin: float | None = None,
     resolution: float = 0.0,
     strict: bool = False,
+    ready: Flags | None = None,
 ) -> Looks:
     """Decide rows at each look, a pair: how many seeds of a row it sees, and of the baseline.
 
@@ -235,15 +236,17 @@ def look_by_look(
     ``Comparisons.with_baseline``). A row that is decided stops: later looks see it as it was then, its variance among
     the others'. By Bonferroni over the looks p / weight is a p whatever is decided on the way (Wassmer & Brannath
     2016); Holm goes over the rows (Tamhane et al. 2021, doi 10.1002/sim.9128). A look at which a row has too few runs
-    gives it no p.
+    gives it no p, nor does one that it is not ``ready`` for (looks, ..., rows): the smallest of fewer p is larger, so
+    that a row may leave out a look for whatever reason.
     """
     rows = (*values.shape[:-2], values.shape[-2] - 1)
     p, equal = np.full(rows, np.nan), np.full(rows, np.nan)
     last, decided = np.zeros(rows, dtype=np.intp), np.zeros(rows, dtype=bool)
     for k, weight in enumerate(weights):
-        last = np.where(decided, last, k)
+        looked = ~decided if ready is None else ~decided & ready[k]
+        last = np.where(looked, k, last)
         now = moderate(seen(values, looks, last, k), comparisons, resolution)
-        counts = ~decided & now.enough
+        counts = looked & now.enough
         p = np.fmin(p, np.where(counts, np.minimum(1.0, now.p / weight), np.nan))
         decided_now = holds(p, strict)
         if margin is not None:

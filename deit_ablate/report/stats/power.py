@@ -1,6 +1,6 @@
 """What a planned table can find, before it runs, and the optimism (selection bias) of a search's winner.
 
-Effects are in sd: how much the top-1 of one row's trainings scatters from seed to seed. ``rows`` counts those that are
+Effects are in sd: how much the metric of one row's trainings scatters from seed to seed. ``rows`` counts those that are
 compared, without the baseline. Imports no numpy, and scipy.special (for Student's quantiles) only when used.
 """
 
@@ -88,16 +88,39 @@ def plan_words(rows: int, seeds: int, baseline: int | None = None) -> str:
         return f"{counted}: cannot tell rows apart"
     if seeds < FEWEST:
         return f"{counted}: too few for a verdict, which takes {FEWEST}"
-    real = "0.7" if seeds < 5 else "0.8"
+    real = _real_power(seeds)
     return (
         f"{counted}: finds differences of about {detectable(rows, seeds, baseline):.1f} sd (power {real}), shows "
         f"equivalence within about ±{provable_margin(rows, seeds, baseline):.1f} sd (sd: of one row from seed to seed)"
     )
 
 
+def detectable_effect(effects: int, rows: int, seeds: int) -> float:
+    """The main effect, in sd, that a factorial of so many rows and effects finds with a power of about 0.8 (0.7 at few
+    seeds, as the degrees of freedom are estimated). Infinite under 3 seeds."""
+    if seeds < FEWEST:
+        return math.inf
+    return _errors_to_differ(rows * (seeds - 1), effects) * 2 / math.sqrt(rows * seeds)
+
+
+def effects_words(effects: int, rows: int, seeds: int) -> str:
+    """What a factorial of so many rows, seeds of each, and effects that are judged can find, in one line."""
+    found = detectable_effect(effects, rows, seeds)
+    if math.isinf(found):
+        return f"effects: too few seeds for a verdict, which takes {FEWEST}"
+    return (
+        f"{effects} effects, each from all rows: finds main effects of about {found:.1f} sd, and interactions of "
+        f"{2 * found:.1f} sd (what one factor makes of what the other adds); power {_real_power(seeds)}"
+    )
+
+
+def _real_power(seeds: int) -> str:
+    return "0.7" if seeds < 5 else "0.8"
+
+
 @dataclass(frozen=True)
 class Sides:
-    """Two groups of runs that are compared: moderated variances (points squared) and numbers of runs, row first.
+    """Two groups of runs that are compared: moderated variances and numbers of runs, row first.
 
     Of paired differences the second variance is 0. ``borrowed``: degrees of freedom that the variances were lent.
     """
@@ -109,7 +132,7 @@ class Sides:
     def seeds_to_decide(self, rows: int, *, difference: float = 0.0, margin: float | None = None) -> int | None:
         """The fewest seeds of the row, more than it has, that decide it with a power of 0.8; None above 50.
 
-        The baseline grows with the row. ``rows``: how many are undecided. To find ``difference`` (points) if it is the
+        The baseline grows with the row. ``rows``: how many are undecided. To find ``difference`` if it is the
         true one; with a ``margin``, to show that there is none beyond it.
         """
         reach, errors = (abs(difference), _errors_to_differ) if margin is None else (margin, _errors_to_be_equivalent)

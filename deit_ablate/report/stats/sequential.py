@@ -13,13 +13,24 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from deit_ablate.report.stats.moderated import Comparisons, Flags, Looks, holds, look_by_look, moderate, seen
+from deit_ablate.report.stats.moderated import (
+    Array,
+    Comparisons,
+    Counts,
+    Flags,
+    Looks,
+    Moderated,
+    holds,
+    look_by_look,
+    moderate,
+    seen,
+)
 from deit_ablate.report.stats.power import ALPHA
 from deit_ablate.report.stats.verdicts import DIFFERENT, Effect, Figures, Judged, check_margin, plain_p, resolution
 from deit_ablate.sweep.comparisons import FEWEST
+from deit_ablate.sweep.comparisons import LOOKS as LOOKS
+from deit_ablate.sweep.metrics import Better
 
-LOOKS: tuple[int, ...] = (3, 6, 9, 12)
-"""Seeds at each look."""
 WEIGHTS: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4)
 """Each look's share of the 5%: little at the first, where it would be wasted."""
 
@@ -31,6 +42,9 @@ class Schedule:
     looks: tuple[int, ...] = LOOKS
     baseline: tuple[int, ...] = LOOKS
     weights: tuple[float, ...] = WEIGHTS
+    together: bool = True
+    """Whether a look is taken of all undecided rows at once; else of each row as soon as it and the baseline have the
+    look's seeds, whichever others have them. A row's p are its own, so that it may be ahead of others, or behind."""
 
     def __post_init__(self) -> None:
         """Raises ValueError for looks that don't grow from 3 or more, and weights that aren't shares of 1."""
@@ -44,10 +58,10 @@ class Schedule:
             )
 
     @classmethod
-    def of(cls, looks: Sequence[int], baseline: Sequence[int] | None = None) -> Schedule:
+    def of(cls, looks: Sequence[int], baseline: Sequence[int] | None = None, *, together: bool = True) -> Schedule:
         """With the default weights, which spend little at the first of four looks, where it would be wasted."""
         weights = WEIGHTS if len(looks) == len(WEIGHTS) else tuple(1 / len(looks) for _ in looks)
-        return cls(tuple(looks), tuple(baseline or looks), weights)
+        return cls(tuple(looks), tuple(baseline or looks), weights, together)
 
     @property
     def both(self) -> list[tuple[int, int]]:
@@ -63,7 +77,8 @@ class Sequential:
     share; ``half_width`` knows nothing of looking. ``stopped``: row -> seeds at the look that decided it.
     ``going_on``: the rows that need the seeds of the next look, and the baseline with them; ``next_seeds`` are all
     those that this look sees, ``next_baseline_seeds`` the baseline's. All are empty after the last look, or when
-    nothing is undecided.
+    nothing is undecided. ``taken``: row -> how many looks were taken of it. ``chances``: row that goes on -> its
+    probability of being decided at its next look, if the difference is the one that was seen.
     """
 
     effects: dict[str, Effect]
@@ -76,6 +91,8 @@ class Sequential:
     next_baseline_seeds: tuple[int, ...]
     words: str
     notes: tuple[str, ...]
+    taken: dict[str, int]
+    chances: dict[str, float]
 
 
 def sequential(
@@ -87,42 +104,45 @@ def sequential(
     margin: float | None = None,
     test_images: int | None = None,
     strict: bool = False,
+    better: Better = "higher",
 ) -> Sequential:
-    """Judge rows by all the looks that the runs so far allow. Rows and baseline map a seed to top-1 in percent.
+    """Judge rows by all the looks that the runs so far allow. Rows and baseline map a seed to a figure.
 
     A seed that is *absent* has not ended yet, one with NaN has ended without a figure: it diverged. A look is taken
-    when the baseline and every row that is still undecided have ended its first seeds (0, 1, 2, ...); a row that only
-    ever diverged is not waited for. What is there beyond the look is not used, so that the answer doesn't depend on
-    when one asks. ``paired``, ``margin``, ``test_images``, ``strict``: see ``effects``, which also says what is raised.
+    when the baseline and every row that is still undecided (by a schedule that is not ``together``: any such row, which
+    it then sees alone) have ended its first seeds (0, 1, 2, ...); a row that only ever diverged is not waited for. What
+    is there beyond the look is not used, so that the answer doesn't depend on when one asks. ``paired``, ``margin``,
+    ``test_images``, ``strict``: see ``effects``, which also says what is raised; ``better``: see ``judge``.
     """
     looks, weights, both = schedule.looks, schedule.weights, schedule.both
-    if margin is not None:
-        check_margin(margin)
+    check_margin(margin)
     planned = tuple(range(max(looks[-1], schedule.baseline[-1])))
     table, step = Figures.of([baseline, *rows.values()], planned), resolution(test_images)
     comparisons = Comparisons.with_baseline(len(rows), [i for i, name in enumerate(rows) if name in paired])
-    ended = np.array([[seed in values for seed in planned] for values in rows.values()], dtype=bool)
+    ended = np.array([seed in values for values in rows.values() for seed in planned], dtype=bool)
     ended = ended.reshape(len(rows), len(planned))
     diverged = ended & np.isnan(table.values[1:])
+    ready = np.array([ended[:, :first].all(axis=1) for first in looks])
 
-    def taken(look: int) -> Looks:
-        return look_by_look(table.values, comparisons, both[:look], weights[:look], margin, step, strict)
+    def by(look: int) -> tuple[Looks, Counts, list[int]]:
+        only = None if schedule.together else ready[:look]
+        result = look_by_look(table.values, comparisons, both[:look], weights[:look], margin, step, strict, only)
+        taken = np.full(len(rows), look) if only is None or not look else _taken(result, ready)
+        return result, taken, _waited_for(result, ended, diverged, np.array([0, *looks])[taken])
 
-    look, result = 0, taken(0)
-    needed = _waited_for(result, ended, diverged, 0)
-    while needed and look < len(looks):
-        first, of_first = both[look]
-        if not (ended[needed, :first].all() and all(seed in baseline for seed in planned[:of_first])):
+    look, (result, taken, needed), enough = 0, by(0), all if schedule.together else any
+    while needed and look < len(looks) and all(seed in baseline for seed in planned[: both[look][1]]):
+        if not enough(ready[look, needed]):
             break
         look += 1
-        result = taken(look)
-        needed = _waited_for(result, ended, diverged, looks[look - 1])
+        result, taken, needed = by(look)
 
     last_look = np.minimum(result.last, max(look - 1, 0))
     shown = seen(table.values, both, last_look, max(look - 1, 0))
+    now = moderate(shown, comparisons, step)
     judged = Judged(
         tuple(rows),
-        moderate(shown, comparisons, step),
+        now,
         comparisons.paired,
         result.p,
         result.p_equivalent,
@@ -132,33 +152,64 @@ def sequential(
         margin,
         strict,
         ALPHA * np.array(weights)[last_look],
+        better,
     )
     within = np.arange(len(planned)) < np.array(looks)[last_look][:, None]
     found = judged.effects(
         {name: (int((diverged & within)[i].sum()), int((ended & within)[i].sum())) for i, name in enumerate(rows)},
-        lambda row: _undecided(look, looks),
+        lambda row: _undecided(int(taken[row]), looks),
         f"goes on to {looks[look]} seeds" if look < len(looks) else "no look is left",
     )
     stopped = {name: looks[result.last[i]] for i, name in enumerate(rows) if result.decided[i]}
-    more = look < len(looks) and bool(needed)
+    going_on, following = [i for i in needed if taken[i] < len(looks)], min(look, len(looks) - 1)
+    chances = chances_of(now, schedule, taken, len(rows) - len(stopped), margin)
     return Sequential(
         effects=found,
         baseline=judged.baseline(),
         look=look,
         looks=looks,
         stopped=stopped,
-        going_on=tuple(judged.names[i] for i in needed) if more else (),
-        next_seeds=planned[: looks[look]] if more else (),
-        next_baseline_seeds=planned[: schedule.baseline[look]] if more else (),
+        going_on=tuple(judged.names[i] for i in going_on),
+        next_seeds=planned[: looks[following]] if going_on else (),
+        next_baseline_seeds=planned[: schedule.baseline[following]] if going_on else (),
         words=f"look {look} of {len(looks)} ({looks[look - 1] if look else 0} of {looks[-1]} seeds)",
         notes=tuple(_notes(found, stopped, looks, set(planned), [baseline, *rows.values()])),
+        taken=dict(zip(judged.names, taken.tolist(), strict=True)),
+        chances={judged.names[i]: float(chances[i]) for i in going_on},
     )
 
 
-def _waited_for(taken: Looks, ended: Flags, diverged: Flags, seen: int) -> list[int]:
-    """The rows that the next look needs: not decided, nor diverged in every run of the ``seen`` seeds so far."""
-    lost = diverged[:, :seen].any(axis=1) & ~(ended & ~diverged)[:, :seen].any(axis=1)
-    return np.flatnonzero(~taken.decided & ~lost).tolist()
+def _taken(result: Looks, ready: Flags) -> Counts:
+    """How many looks were taken of each row, where each is seen as soon as it is ready for one."""
+    return np.where(ready[result.last, np.arange(len(result.last))], result.last + 1, 0)
+
+
+def _waited_for(result: Looks, ended: Flags, diverged: Flags, seen: Counts) -> list[int]:
+    """The rows that the next look needs: not decided, nor diverged in every run of the ``seen`` seeds (of each row) so
+    far."""
+    within = np.arange(ended.shape[1]) < seen[:, None]
+    lost = (diverged & within).any(axis=1) & ~(ended & ~diverged & within).any(axis=1)
+    return np.flatnonzero(~result.decided & ~lost).tolist()
+
+
+def chances_of(
+    now: Moderated, schedule: Schedule, taken: Counts, undecided: int | Counts, margin: float | None = None
+) -> Array:
+    """The probability that each row is decided at its next look, if its difference and variances are those of ``now``;
+    1 before its first look, which every row needs, and 1/2 where nothing is known. By the normal distribution around
+    the first step of Holm."""
+    from scipy.special import ndtr, stdtrit
+
+    nth = np.minimum(taken, len(schedule.looks) - 1)
+    seeds, of_baseline = np.asarray(schedule.looks)[nth], np.asarray(schedule.baseline)[nth]
+    error = np.sqrt(now.variance / seeds + now.other_variance / of_baseline)
+    alpha = ALPHA * np.asarray(schedule.weights)[nth] / np.maximum(1, undecided)
+    df, away = now.df + np.maximum(seeds - now.runs, 0), np.abs(now.difference)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        chance = ndtr(away / error - stdtrit(df, 1 - alpha / 2))
+        if margin is not None:
+            chance = np.minimum(1, chance + ndtr((margin - away) / error - stdtrit(df, 1 - alpha)))
+    return np.asarray(np.where(taken == 0, 1.0, np.nan_to_num(chance, nan=0.5)))
 
 
 def _undecided(look: int, looks: Sequence[int]) -> str:

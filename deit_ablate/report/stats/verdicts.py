@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -17,6 +17,7 @@ from deit_ablate.report.stats.exact import check_count, did_not_train_words, rat
 from deit_ablate.report.stats.moderated import ROUNDING, Array, Comparisons, Flags, Moderated, holds, holm, moderate
 from deit_ablate.report.stats.power import ALPHA, MOST, Sides, lent
 from deit_ablate.sweep.comparisons import FEWEST
+from deit_ablate.sweep.metrics import Better
 
 Verdict: TypeAlias = Literal[
     "better",
@@ -44,7 +45,8 @@ ADDED_AFTER_LOOKING = "seeds were added after looking; 5% no longer holds"
 
 @dataclass(frozen=True)
 class Effect:
-    """A row against the row that it is compared with. Points of top-1; NaN is unknown."""
+    """A row against the row that it is compared with, in what the metric is counted in (of top-1 points); NaN is
+    unknown."""
 
     runs: int
     """Of the row that have a figure; ``other_runs`` of the other one. Where paired, the number of pairs is both."""
@@ -54,7 +56,7 @@ class Effect:
     difference: float
     """Of the means, row - other."""
     own_variance: float
-    """Of the row's runs (of the differences where paired), in points squared; from 2 on."""
+    """Of the row's runs (of the differences where paired), squared; from 2 on."""
     standard_error: float
     """Of ``difference``, with moderated variances."""
     df: float
@@ -97,13 +99,14 @@ def effects(
     diverged: Mapping[str, tuple[int, int]] = {},
     strict: bool = False,
 ) -> dict[str, Effect]:
-    """Judge each row of a table against the baseline. Both map a seed to top-1 in percent; NaN is a missing value.
+    """Judge each row of a table against the baseline. Both map a seed to a figure, such as top-1 in percent; NaN is a
+    missing value.
 
     ``paired``: the rows that share a run or a parent with the baseline at each seed, known from the plan; the others
-    are compared by all runs of both. ``margin``: points within which rows are called equivalent; without it no row is.
-    ``test_images``: their number, so that seeds that agree by the coarseness of the figure aren't taken for exact.
-    ``diverged``: row -> (diverged, ended) runs. By Holm (1979) over each kind of verdict; ``strict``: by Bonferroni
-    (``p_holm`` stays Holm's).
+    are compared by all runs of both. ``margin``: within which rows are called equivalent; without it no row is.
+    ``test_images``: their number, where the figures are shares of them in percent, so that seeds that agree by the
+    coarseness of the figure aren't taken for exact. ``diverged``: row -> (diverged, ended) runs. By Holm (1979) over
+    each kind of verdict; ``strict``: by Bonferroni (``p_holm`` stays Holm's).
 
     Every row counts in the correction, also one that has no verdict for want of 3 runs: it was asked about. Variance
     is borrowed only from rows that have one. Raises ValueError for an infinite value, a margin or number of images
@@ -120,11 +123,13 @@ def judge(
     margin: float | None = None,
     test_images: int | None = None,
     strict: bool = False,
+    better: Better = "higher",
 ) -> Judged:
-    """See ``effects``, which words what this finds."""
+    """See ``effects``, which words what this finds. ``better``: which way the figures are better."""
     table = Figures.of([baseline, *rows.values()])
     comparisons = Comparisons.with_baseline(len(rows), [i for i, name in enumerate(rows) if name in paired])
-    return Judged.of(tuple(rows), table, comparisons, margin, test_images, strict)
+    judged = Judged.of(tuple(rows), table, comparisons, margin, test_images, strict)
+    return replace(judged, better=better)
 
 
 def steps(
@@ -173,6 +178,7 @@ class Judged:
     margin: float | None
     strict: bool
     alpha: float | Array = ALPHA
+    better: Better = "higher"
 
     @classmethod
     def of(
@@ -186,8 +192,8 @@ class Judged:
     ) -> Judged:
         now = moderate(table.values, comparisons, resolution(test_images))
         p, equal = now.p, np.full(len(names), np.nan)
+        check_margin(margin)
         if margin is not None:
-            check_margin(margin)
             equal = now.p_equivalent(margin)
         differs, same = (holds(np.where(now.enough, one, np.nan), strict) for one in (p, equal))
         plain = plain_p(table.values, comparisons)
@@ -220,7 +226,8 @@ class Judged:
             k, ended = diverged.get(name, (0, 0))
             check_count(k, ended)
             fewest = min(int(now.runs[i]), int(now.other_runs[i]))
-            verdict = _verdict(fewest, float(now.difference[i]), bool(self.differs[i]), bool(self.same[i]), k, ended)
+            gain = float(now.difference[i]) * (-1 if self.better == "lower" else 1)
+            verdict = _verdict(fewest, gain, bool(self.differs[i]), bool(self.same[i]), k, ended)
             words = (
                 (undecided or self.undecided)(i) if verdict == "undecided" else self._words(verdict, i, k, ended, more)
             )
@@ -259,15 +266,7 @@ class Judged:
             lent(groups, bool(self.paired[row])),
         )
 
-        def about(seeds: int | None) -> str:
-            return f"more than {MOST}" if seeds is None else f"about {seeds}"
-
-        needed = about(sides.seeds_to_decide(open_rows, difference=float(now.difference[row])))
-        words = f"undecided; {needed} seeds if it is as large as it looks"
-        if self.margin is None:
-            return words
-        equal = about(sides.seeds_to_decide(open_rows, margin=self.margin))
-        return f"{words}; to show equivalence, {equal}"
+        return undecided_words(sides, open_rows, float(now.difference[row]), self.margin)
 
     def _words(self, verdict: Verdict, row: int, k: int, ended: int, more: str) -> str:
         runs, others = int(self.now.runs[row]), int(self.now.other_runs[row])
@@ -295,7 +294,7 @@ class Judged:
             of = "its differences" if self.paired[row] else "its runs"
             notes.append(f"{of} scatter {large}: its own interval is too short at n={runs}")
         if now.standard_error[row] == 0:
-            notes.append("the figure is the same at every seed: without the number of test images nothing is tested")
+            notes.append("the figure is the same at every seed, and its smallest step is not known: nothing is tested")
         elif now.floored[row]:
             notes.append("its seeds agree within one test image: the scatter of a rounded figure is assumed")
         if k and runs:
@@ -304,6 +303,19 @@ class Judged:
                 "about 0.4 sd too good if it is the worst fifth of runs that diverges"
             )
         return notes
+
+
+def undecided_words(sides: Sides, open_rows: int, difference: float, margin: float | None) -> str:
+    """How many seeds would decide what so many rows leave undecided."""
+
+    def about(seeds: int | None) -> str:
+        return f"more than {MOST}" if seeds is None else f"about {seeds}"
+
+    needed = about(sides.seeds_to_decide(open_rows, difference=difference))
+    words = f"undecided; {needed} seeds if it is as large as it looks"
+    if margin is None:
+        return words
+    return f"{words}; to show equivalence, {about(sides.seeds_to_decide(open_rows, margin=margin))}"
 
 
 def plain_p(values: Array, comparisons: Comparisons) -> Array:
@@ -335,16 +347,16 @@ def large_scatter(own: float, typical: float) -> str:
     return f"{math.sqrt(own / typical):.1f} times as much as is typical here" if typical > 0 else "as no other's do"
 
 
-def _verdict(fewest: int, difference: float, differs: bool, same: bool, k: int, ended: int) -> Verdict:
+def _verdict(fewest: int, gain: float, differs: bool, same: bool, k: int, ended: int) -> Verdict:
     if ended and k == ended:
         return "did_not_train"
     if fewest < FEWEST:
         few: tuple[Verdict, ...] = ("none", "one_seed", "too_few")
         return few[fewest]
     if differs and same:
-        return "better_small" if difference > 0 else "worse_small"
+        return "better_small" if gain > 0 else "worse_small"
     if differs:
-        return "better" if difference > 0 else "worse"
+        return "better" if gain > 0 else "worse"
     return "equivalent" if same else "undecided"
 
 
@@ -357,7 +369,7 @@ def resolution(test_images: int | None) -> float:
     return 100 / test_images
 
 
-def check_margin(margin: float) -> None:
+def check_margin(margin: float | None) -> None:
     """Raises ValueError for a margin within which nothing, or everything, is equivalent."""
-    if not 0 < margin < math.inf:
-        raise ValueError(f"a margin of equivalence is a number of points above 0, not {margin}")
+    if margin is not None and not 0 < margin < math.inf:
+        raise ValueError(f"a margin of equivalence is a number above 0, not {margin}")

@@ -8,15 +8,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pandas as pd
 
 from deit_ablate.report.declared import before_running, changes, seeds_added_after_looking
 from deit_ablate.report.frame import rows
-from deit_ablate.report.stats.exact import at_chance
+from deit_ablate.report.stats.exact import at_chance, signal_to_noise
 from deit_ablate.report.stats.verdicts import ADDED_AFTER_LOOKING
 from deit_ablate.report.summary import Summary
+from deit_ablate.sweep.metrics import TOP1, Metric
 
 NOTHING = "–"
 NAMED = 20
@@ -60,26 +62,25 @@ class Table:
 def sweep_table(summary: Summary) -> Table:
     """The default table of any sweep: rows are variants, in the plan's order.
 
-    Top-1 in percent with 95% t intervals over seeds, the difference from the baseline in points, and the verdict on it.
+    The metric with 95% t intervals over seeds, the difference from the baseline, the verdict, and further metrics.
     """
-    plan, frame = summary.plan, summary.frame
+    plan, frame, metric = summary.plan, summary.frame, summary.metric
+    signed = partial(measure, signed=True, digits=metric.digits)
     unit, seconds = _time_unit(frame["train_seconds"])
     long_names = any(len(row["name"]) > LONG_NAME for row in plan["variants"])
     columns = [
         Column("variant", lambda row: row["variant"] + (" (baseline)" if row["baseline"] else ""), long=long_names),
         Column("differs in", lambda row: row["differs_in"] or NOTHING, long=True),
-        Column("test top-1 (%)", _top1, right=True),
-        Column(
-            "difference", lambda row: measure(row["difference"], row["difference_half_width"], signed=True), right=True
-        ),
+        Column(metric.header, partial(_mean, metric), right=True),
+        Column("difference", lambda row: signed(row["difference"], row["difference_half_width"]), right=True),
         Column("verdict", lambda row: row["verdict_words"] or NOTHING, long=True),
+        *(Column(further.header, partial(_mean, further), right=True) for further in summary.metrics[1:]),
         Column(f"time ({unit})", lambda row: _time(row["train_seconds"] / seconds), right=True),
         Column(f"{device_of(summary)}-hours", lambda row: _hours(row["hours"]), right=True),
         Column("seeds", lambda row: _of(row["seeds"], row["seeds_planned"]), right=True),
     ]
     if plan["kind"] == "cumulative":
-        step = Column("step", lambda row: measure(row["step"], row["step_half_width"], signed=True), right=True)
-        columns.insert(3, step)
+        columns.insert(3, Column("step", lambda row: signed(row["step"], row["step_half_width"]), right=True))
     if not plan["baseline"]:
         columns = [column for column in columns if column.header not in ("differs in", "difference", "verdict")]
     title = plan["title"] or summary.sweep
@@ -104,10 +105,10 @@ def short_verdict(words: str) -> str:
     return words.partition(";")[0].partition(":")[0].partition(" (")[0]
 
 
-def _top1(row: Mapping[str, Any]) -> str:
+def _mean(metric: Metric, row: Mapping[str, Any]) -> str:
     if row["diverged"] and row["diverged"] == row["seeds_planned"]:
         return "did not train"
-    text = measure(row["top1_mean"], row["top1_half_width"])
+    text = measure(row[metric.mean], row[metric.half_width], digits=metric.digits)
     return text + "*" if row["diverged"] and row["seeds"] else text
 
 
@@ -150,10 +151,11 @@ def footnotes(summary: Summary, *, timed: bool = False) -> list[str]:
         notes.append("Intervals and verdicts cover training noise only, not the finite test set that all rows share.")
     if any(row["seeds"] == 1 for row in every):
         notes.append("One seed gives no interval.")
+    notes += _of_metrics(summary)
     if summary.plan["kind"] == "cumulative":
         notes.append(
             "Each row has the changes of those above; step: its difference from the row above, with an interval of the "
-            "same kind."
+            "same kind." + (" Rows named baseline + … are of other orders of the steps." if summary.design else "")
         )
     notes += _unfound(summary.plan)
     notes += _not_isolated(summary)
@@ -161,11 +163,11 @@ def footnotes(summary: Summary, *, timed: bool = False) -> list[str]:
     notes += _after_looking(summary)
     notes += _at_chance(summary)
     notes += _undecodable(final)
-    notes += _data(final, timed)
+    notes += _data(summary, timed)
     for figure, words in HEADS.items():
         named = [row["variant"] for row in every if row["shows"] == figure]
         if named:
-            notes.append(f"Shows {words}: {_listed(named)}.")
+            notes.append(f"Shows {words}: {listed(named)}.")
     notes += _chunks(final)
     notes += _shared_parents(summary)
     notes += diverged_notes(summary)
@@ -184,23 +186,46 @@ def _judged(summary: Summary, every: Sequence[Mapping[str, Any]]) -> list[str]:
     how = "by all runs of a row and all of the baseline's (Welch 1947)"
     if paired:
         pairs = "by pairs of runs that share a run or a parent at each seed"
-        how = pairs if len(paired) == len(compared) else f"{how}, of {_listed(paired)} {pairs}"
+        how = pairs if len(paired) == len(compared) else f"{how}, of {listed(paired)} {pairs}"
     notes = [
         f"Differences are judged {how}; variances are moderated by those of the other rows (after Smyth 2004), and "
         "verdicts adjusted over the table's rows (Holm 1979)."
     ]
     if margin:
         notes.append(
-            f"Equivalent: within the margin that the sweep declares{_declared(summary)}, ±{margin:g} points (two "
-            "one-sided tests)."
+            f"Equivalent: within the margin that the sweep declares{_declared(summary, 'margin')}, "
+            f"±{summary.metric.amount(margin)} (two one-sided tests)."
         )
     else:
         notes.append("The sweep declares no margin, so no row is called equivalent.")
     return notes
 
 
-def _declared(summary: Summary) -> str:
-    return " (since before its first run)" if before_running(summary.declared, "margin") else ""
+def _declared(summary: Summary, key: str) -> str:
+    return " (since before its first run)" if before_running(summary.declared, key) else ""
+
+
+def _of_metrics(summary: Summary) -> list[str]:
+    """What differences are of, where that isn't top-1, and how well further metrics tell rows apart."""
+    metric, metrics, notes = summary.metric, summary.metrics, []
+    if metric.name != TOP1.name and summary.plan["baseline"]:
+        since = _declared(summary, "metric")
+        notes.append(
+            f"Differences and verdicts are of {metric.words}, as the sweep declares{since}: {metric.better} is better."
+        )
+    if len(metrics) > 1:
+        found = signal_to_noise([summary.values_of(each) for each in metrics])
+        said = [
+            f"{each.words} {ratio:.1f}" for each, ratio in zip(metrics, found, strict=True) if not math.isnan(ratio)
+        ]
+        if said:
+            notes.append(
+                f"Signal to noise (sd of the rows' means over the sd of a run from seed to seed): {listed(said)}; "
+                "chance alone gives about 1/√n of n seeds."
+            )
+        if said and any(each.figure == "loss" for each in metrics):
+            notes.append("Loss measures calibration too: one may be lower than another's at the same top-1.")
+    return notes
 
 
 def _not_isolated(summary: Summary) -> list[str]:
@@ -210,9 +235,9 @@ def _not_isolated(summary: Summary) -> list[str]:
         rows_of.setdefault(str(change), []).append(change.row)
     compared = len(summary.frame) - 1
     named = [
-        f"{_listed(names) if len(names) < max(2, compared) else 'all rows'}: {what}" for what, names in rows_of.items()
+        f"{listed(names) if len(names) < max(2, compared) else 'all rows'}: {what}" for what, names in rows_of.items()
     ]
-    return [f"Not isolated, differs along with what is declared: {_listed(named, '; ')}."] if named else []
+    return [f"Not isolated, differs along with what is declared: {listed(named, '; ')}."] if named else []
 
 
 def _of_rows(summary: Summary) -> list[str]:
@@ -224,13 +249,15 @@ def _after_looking(summary: Summary) -> list[str]:
     late = seeds_added_after_looking(summary.declared, summary.stage)
     notes = [f"{ADDED_AFTER_LOOKING[0].upper()}{ADDED_AFTER_LOOKING[1:]}."] if late else []
     if changed := changes(summary.declared):
-        notes.append(f"Changed with results at hand: {_listed(changed, '; ')}.")
+        notes.append(f"Changed with results at hand: {listed(changed, '; ')}.")
     if summary.looks is not None:
         notes.append(f"Looked at as planned before the first run: {summary.looks.words}.")
         if summary.looks.look > 1 or summary.looks.stopped:
             notes.append("The ± of a difference knows nothing of looking: after several looks it covers 92 to 96%.")
         notes += [f"{note[0].upper()}{note[1:]}." for note in summary.looks.notes]
-        if summary.looks.going_on:
+        if summary.looks.going_on and summary.plan.get("until_decided"):
+            notes.append(f"Go on with: --until-decided ({listed(list(summary.looks.going_on))}).")
+        elif summary.looks.going_on:
             only = " ".join(f'--only "{name}"' for name in (summary.plan["baseline"], *summary.looks.going_on))
             notes.append(f"Go on with: --seeds {len(summary.looks.next_seeds)} {only}")
     return notes
@@ -241,11 +268,12 @@ def _at_chance(summary: Summary) -> list[str]:
     found: dict[tuple[int, int], dict[str, list[int]]] = {}
     for record in summary.final:
         sizes = (record["test_images"], record["test_classes"])
-        if not math.isnan(record["top1"]) and not any(map(pd.isna, sizes)) and at_chance(record["top1"], *sizes):
+        top1 = summary.figure(record) if summary.metric.figure.startswith("top1") else record["top1"]
+        if not math.isnan(top1) and not any(map(pd.isna, sizes)) and at_chance(top1, *sizes):
             found.setdefault(sizes, {}).setdefault(record["variant"], []).append(record["seed"])
     return [
         f"At chance (top-1 not above 1 in {classes} over {images:,} images, exact binomial test at 5%): "
-        f"{_listed([f'{variant} {_seeds(seeds)}' for variant, seeds in rows_.items()])}."
+        f"{listed([f'{variant} {_seeds(seeds)}' for variant, seeds in rows_.items()])}."
         for (images, classes), rows_ in found.items()
     ]
 
@@ -259,13 +287,14 @@ def _undecodable(final: Iterable[Mapping[str, Any]]) -> list[str]:
     } - {0}
     if not missing:
         return []
-    return [
-        f"Left out because their files cannot be decoded: {_listed([str(n) for n in sorted(missing)])} test images."
-    ]
+    return [f"Left out because their files cannot be decoded: {listed([str(n) for n in sorted(missing)])} test images."]
 
 
-def _data(final: Iterable[Mapping[str, Any]], timed: bool) -> list[str]:
+def _data(summary: Summary, timed: bool) -> list[str]:
     """What the figures were taken on; nothing before there is one."""
+    final = summary.final
+    what = summary.metric.words.removeprefix("test ").partition(",")[0]
+    what = f"{what[0].upper()}{what[1:]}"
     done = [record for record in final if record["state"] == "done"]
     if not done:
         return []
@@ -273,10 +302,11 @@ def _data(final: Iterable[Mapping[str, Any]], timed: bool) -> list[str]:
     images = f" ({sizes[0]:,} images)" if len(sizes) == 1 else ""
     heads = (
         ", heads fused where there are two"
-        if any(not math.isnan(record["test_top1_distillation"]) for record in done)
+        if summary.metric.name not in HEADS and any(not math.isnan(record["test_top1_distillation"]) for record in done)
         else ""
     )
-    notes = [f"Top-1 on the test split{images} at the last epoch, raw weights{heads}."]
+    weights = HEADS["ema"] if summary.metric.name == "ema" else "raw weights"
+    notes = [f"{what} on the test split{images} at the last epoch, {weights}{heads}."]
     return notes + (["Time is the mean training time of the runs that are done."] if timed else [])
 
 
@@ -289,7 +319,7 @@ def _chunks(final: Iterable[Mapping[str, Any]]) -> list[str]:
             names += [record["variant"]] if record["variant"] not in names else []
     if len(by_number) < 2:
         return []
-    parts = [f"{_listed(names)} {number}" for number, names in sorted(by_number.items())]
+    parts = [f"{listed(names)} {number}" for number, names in sorted(by_number.items())]
     return [f"Batches were cut into different numbers of chunks (ranks x accumulation): {'; '.join(parts)}."]
 
 
@@ -315,7 +345,7 @@ def _shared_parents(summary: Summary) -> list[str]:
                 if len(different) == 1
                 else f"seed {seed}, a run of its own for each row"
             )
-            rows_ = "" if len(shared) == len(summary.frame) else f": {_listed(list(shared))}"
+            rows_ = "" if len(shared) == len(summary.frame) else f": {listed(list(shared))}"
             notes.append(f"Conditional on one {stage} ({which}), which all seeds of a row share{rows_}.")
     return notes
 
@@ -328,7 +358,7 @@ def _unfound(plan: Mapping[str, Any]) -> list[str]:
     rows_ = {asked["number"]: asked["row"] for asked in search["asked"]}
     found = {rows_.get(number) for number in search["winners"].values()}
     lost = [row for row in search["spaces"] if row not in found]
-    return [f"Without a row here, for their searches found no winner: {_listed(lost)}."] if lost else []
+    return [f"Without a row here, for their searches found no winner: {listed(lost)}."] if lost else []
 
 
 def diverged_notes(summary: Summary) -> list[str]:
@@ -345,11 +375,11 @@ def diverged_notes(summary: Summary) -> list[str]:
         if row["diverged"]:
             text = (
                 f"{row['variant']}: {row['diverged']} of {row['seeds_planned']} diverged "
-                f"({_listed(why[row['variant']])})"
+                f"({listed(why[row['variant']])})"
             )
             (some if row["seeds"] else none).append(text)
-    notes = [f"* Mean over the runs that converged. {_listed(some, '; ')}."] if some else []
-    return notes + ([f"No mean: {_listed(none, '; ')}."] if none else [])
+    notes = [f"* Mean over the runs that converged. {listed(some, '; ')}."] if some else []
+    return notes + ([f"No mean: {listed(none, '; ')}."] if none else [])
 
 
 def _fewer_pairs(every: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -358,7 +388,7 @@ def _fewer_pairs(every: Iterable[Mapping[str, Any]]) -> list[str]:
         for row in every
         if row["paired"] and 0 < row["runs_compared"] < row["seeds"]
     ]
-    return [f"Differences over fewer pairs than seeds: {_listed(named)}."] if named else []
+    return [f"Differences over fewer pairs than seeds: {listed(named)}."] if named else []
 
 
 def _absent(summary: Summary, final: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -367,7 +397,7 @@ def _absent(summary: Summary, final: Iterable[Mapping[str, Any]]) -> list[str]:
     by_state: dict[str, dict[tuple[str, str], list[int]]] = {}
     for record in final:
         state, detail = record["state"], record["detail"]
-        if state == "done" and math.isnan(record["top1"]):
+        if state == "done" and record["seed"] not in summary.values[record["variant"]]:
             state, detail = "done without this figure", ""
         if state in ("done", "diverged"):
             continue
@@ -380,15 +410,15 @@ def _absent(summary: Summary, final: Iterable[Mapping[str, Any]]) -> list[str]:
             f"{variant} {_seeds(seeds)}" + (f" ({reason})" if reason else "")
             for (variant, reason), seeds in found.items()
         ]
-        notes.append(f"{state.capitalize()}: {_listed(named, '; ')}.")
+        notes.append(f"{state.capitalize()}: {listed(named, '; ')}.")
     return notes
 
 
 def _seeds(seeds: list[int]) -> str:
-    return ("seed " if len(seeds) == 1 else "seeds ") + _listed([str(seed) for seed in seeds])
+    return ("seed " if len(seeds) == 1 else "seeds ") + listed([str(seed) for seed in seeds])
 
 
-def _listed(words: list[str], separator: str = ", ") -> str:
+def listed(words: list[str], separator: str = ", ") -> str:
     if any(", " in word for word in words):
         separator = "; "  # names of rows may have commas of their own
     more = len(words) - NAMED

@@ -181,20 +181,13 @@ CIFAR = {
 }
 
 
-def cifar10(data: Data, folder: Path | None) -> Dataset:
-    """CIFAR-10 (Krizhevsky, 2009): 50,000 + 10,000 colour images, 32x32, from the binary version."""
-    return _cifar("cifar10", folder)
+def cifar(data: Data, folder: Path | None) -> Dataset:
+    """CIFAR-10 and CIFAR-100, its fine classes (Krizhevsky, 2009): 50,000 + 10,000 colour images, 32x32, from the
+    binary version. (The Python version is pickles: to read them is to run them.)
 
-
-def cifar100(data: Data, folder: Path | None) -> Dataset:
-    """CIFAR-100 (Krizhevsky, 2009): 50,000 + 10,000 colour images, 32x32, 100 fine classes, from the binary version."""
-    return _cifar("cifar100", folder)
-
-
-def _cifar(name: str, folder: Path | None) -> Dataset:
-    # The Python version is pickles: to read them is to run them. Images stay at 32 pixels and are resized when asked
-    # for: all at 224 would fill 9 GB.
-    kind = CIFAR[name]
+    Images stay at 32 pixels and are resized when asked for: all at 224 would fill 9 GB.
+    """
+    name, kind = data.name, CIFAR[data.name]
     place = f"the folder {kind.folder} out of {kind.archive} (the binary version), or the folder that holds it"
     if folder is None:
         raise DataError(f"{name} needs a data folder (--data-dir, DEIT_ABLATE_DATA): {place}")
@@ -302,8 +295,8 @@ DATASETS: dict[str, DatasetEntry] = {
     "fashion-mnist": DatasetEntry(
         fashion_mnist, str(FASHION_DEBIAN), True, classes=10, train=60_000, test=10_000, channels=1, resolution=28
     ),
-    "cifar10": DatasetEntry(cifar10, fetched=True, classes=10, train=50_000, test=10_000, channels=3, resolution=32),
-    "cifar100": DatasetEntry(cifar100, fetched=True, classes=100, train=50_000, test=10_000, channels=3, resolution=32),
+    "cifar10": DatasetEntry(cifar, fetched=True, classes=10, train=50_000, test=10_000, channels=3, resolution=32),
+    "cifar100": DatasetEntry(cifar, fetched=True, classes=100, train=50_000, test=10_000, channels=3, resolution=32),
     "imagenet": DatasetEntry(
         imagenet, classes=1000, train=1_281_167, test=50_000, channels=3, resolution=224, files=True
     ),

@@ -8,6 +8,8 @@ from scipy import stats
 from deit_ablate.report.stats.power import (
     confirmed_words,
     detectable,
+    detectable_effect,
+    effects_words,
     expected_maximum,
     optimism,
     plan_words,
@@ -76,3 +78,12 @@ def test_a_search_without_noise_or_choice_has_no_optimism():
     with pytest.raises(ValueError, match="not negative"):
         optimism(5, -1, 1)
     assert confirmed_words(91.25, 90.5, 5) == "search value 91.25, confirmed 90.50 (5 new seeds), difference -0.75"
+
+
+def test_what_a_factorial_finds_by_hand():
+    """8 rows of 3 seeds: an effect is a difference of two means of 12 runs, by 16 degrees of freedom; 6 are judged."""
+    errors = stats.t.ppf(1 - 0.05 / 12, 16) + stats.t.ppf(0.8, 16)
+    assert detectable_effect(6, 8, 3) == pytest.approx(errors * math.sqrt(2 / 12))
+    assert effects_words(6, 8, 3).startswith("6 effects, each from all rows: finds main effects of about 1.6 sd, and ")
+    assert "interactions of 3.2 sd" in effects_words(6, 8, 3)
+    assert effects_words(6, 8, 2) == "effects: too few seeds for a verdict, which takes 3"

@@ -133,6 +133,40 @@ def test_the_baseline_has_looks_of_its_own():
     assert (second.next_seeds, second.next_baseline_seeds) == (tuple(range(9)), tuple(range(13)))
 
 
+def test_each_row_is_seen_alone_where_a_look_is_not_taken_together():
+    rows, baseline = table(9, far=-60.0, near=0.0, behind=0.1)
+    rows["far"] = {s: v for s, v in rows["far"].items() if s < 3}
+    rows["behind"] = {s: v for s, v in rows["behind"].items() if s < 2}
+    alone = sequential(rows, baseline, schedule=Schedule(together=False))
+    assert (alone.look, alone.taken) == (3, {"far": 1, "near": 3, "behind": 0})
+    assert alone.stopped == {"far": 3}
+    assert alone.effects["near"].words == "undecided at look 3 of 4; goes on to 12 seeds"
+    assert alone.going_on == ("near", "behind")
+    assert sequential(rows, baseline).look == 0, "together it would wait"
+    rows["behind"] = draws(9, 3, 0.1)
+    both = sequential(rows, baseline, schedule=Schedule(together=False))
+    assert both.taken == {"far": 1, "near": 3, "behind": 3}
+    assert repr(both.effects) == repr(sequential(rows, baseline).effects), "the same once all are there"
+    rows["near"], rows["behind"] = draws(12, 2), draws(3, 3, 0.1)
+    last = sequential(rows, draws(12, 0), schedule=Schedule(together=False))
+    assert (last.taken["near"], last.taken["behind"], last.going_on) == (4, 1, ("behind",))
+    assert last.effects["near"].words == "undecided after the last look (12 seeds)"
+
+
+def test_a_run_that_diverged_before_a_first_look_says_nothing_yet():
+    rows, baseline = table(3, near=0.0, shaky=0.0)
+    rows["shaky"] = {0: math.nan}
+    early = sequential(rows, baseline, schedule=Schedule(together=False))
+    assert early.going_on == ("near", "shaky")
+
+
+def test_the_chance_of_a_decision_grows_with_what_was_seen():
+    rows, baseline = table(3, null=0.0, near=1.0, nearer=2.5)
+    found = sequential(rows, baseline, margin=0.1).chances
+    assert 0 <= found["null"] < found["near"] < found["nearer"] <= 1
+    assert sequential(*table(2, a=0.0)).chances == {"a": 1.0}, "the first look, which every row needs"
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [

@@ -1,0 +1,113 @@
+"""Means by the levels of two factors of a factorial; steps by their places in several orders. Imports matplotlib."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from deit_ablate.report.figures import style as drawing
+from deit_ablate.report.figures.style import GREY, OKABE_ITO, shortened
+from deit_ablate.report.summary import Summary
+from deit_ablate.report.tables.interactions import Steps, level_means
+from deit_ablate.report.tables.table import measure
+from deit_ablate.sweep.designs import Design
+
+MOST_PAIRS = 12
+"""Interactions that are drawn; of more those that are largest."""
+
+
+def interactions_figure(summary: Summary) -> Figure:
+    """Of a factorial, for each two factors, mean test top-1 with and without the first, by the second (95% intervals):
+    lines that are parallel where the two don't interact. Of a cumulative sweep what each step adds in each order."""
+    design = summary.design
+    assert design is not None
+    with drawing.style():
+        if not all(summary.values.values()):
+            return drawing.nothing("not all rows have finished runs")
+        return _steps(summary, design) if design.orders else _pairs(summary, design)
+
+
+def _pairs(summary: Summary, design: Design) -> Figure:
+    pairs = list(itertools.combinations(range(len(design.changes)), 2))
+    means = level_means(summary, pairs)
+    if len(pairs) > MOST_PAIRS:
+        pairs = sorted(sorted(pairs, key=lambda pair: -_bend(means[pair]))[:MOST_PAIRS])
+    names = shortened([summary.say(name) for name in design.factors], width=16)
+    across = min(3, len(pairs))
+    figure, every = drawing.new_figure(len(pairs), 1.35 * -(-len(pairs) // across) + 0.45, across=across, share=False)
+    values = [value for pair in pairs for value, _ in means[pair].values()]
+    values += [mean + sign * half for pair in pairs for mean, half in means[pair].values() for sign in (1, -1) if half]
+    space = 0.06 * max(max(values) - min(values), 0.5)
+    for k, (axes, pair) in enumerate(zip(every, pairs, strict=True)):
+        _panel(axes, means[pair], [names[i] for i in pair])
+        axes.set_ylim(min(values) - space, max(values) + space)
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=4, steps=[1, 2, 5, 10]))
+        if k % across:
+            axes.set_yticklabels([])
+        else:
+            axes.set_ylabel("test top-1 (%)")
+    line: Any = {"marker": "o", "markersize": 3.6, "markeredgewidth": 0}
+    entries = {
+        "with the second": Line2D([], [], color=OKABE_ITO[0], **line),
+        "without the second, 95% interval": Line2D([], [], color=OKABE_ITO[1], linestyle=(0, (4, 2)), **line),
+    }
+    drawing.key(figure, entries, 2, handlelength=2.2)
+    return figure
+
+
+def _bend(means: Mapping[tuple[bool, bool], tuple[float, float]]) -> float:
+    return abs(sum((1 if one == other else -1) * mean for (one, other), (mean, _) in means.items()))
+
+
+def _panel(axes: Axes, means: Mapping[tuple[bool, bool], tuple[float, float]], names: Sequence[str]) -> None:
+    for there, colour, dashes in ((True, OKABE_ITO[0], "-"), (False, OKABE_ITO[1], (0, (4, 2)))):
+        shift = 0.03 if there else -0.03
+        for x, first in enumerate((False, True)):
+            mean, half = means[first, there]
+            if not math.isnan(half):
+                axes.plot([x + shift] * 2, [mean - half, mean + half], color=colour, linewidth=0.7, zorder=2)
+        ends = [means[first, there][0] for first in (False, True)]
+        tips = drawing.TIPS + "|".join(measure(mean, math.nan) for mean in ends)
+        line: Any = {"linestyle": dashes, "marker": "o", "markersize": 3.6, "markeredgewidth": 0, "gid": tips}
+        axes.plot([shift, 1 + shift], ends, color=colour, zorder=3, **line)
+    axes.set_xlim(-0.35, 1.35)
+    axes.set_xticks([0, 1], ["without", "with"])
+    axes.set_xlabel(names[0])
+    axes.set_title(f"{names[0]} ×\n{names[1]}", fontsize=6.5)
+
+
+def _steps(summary: Summary, design: Design) -> Figure:
+    made, numbers = Steps.of(summary), range(len(design.changes))
+    labels = shortened([summary.say(name) for name in design.factors], width=22, lines=2)
+    figure, (axes,) = drawing.new_figure(1, max(drawing.pitch(labels), 0.3) * len(labels) + 0.85)
+    ends = [
+        made.mean[i].difference + sign * made.mean[i].half_width
+        for i in numbers
+        for sign in (1, -1)
+        if not math.isnan(made.mean[i].half_width)
+    ]
+    values = [0.0, *ends, *(step[i] for step in made.each for i in numbers)]
+    space = 0.06 * max(max(values) - min(values), 0.5)
+    drawing.row_axes(axes, labels, (min(values) - space, max(values) + space), bins=5)
+    axes.axvline(0, color=GREY, linewidth=0.7, dashes=(4, 2.5), zorder=1)
+    for y, i in enumerate(numbers):
+        mean = made.mean[i]
+        if not math.isnan(mean.half_width):
+            drawing.whisker(axes, y, mean.difference, mean.half_width, GREY)
+        drawing.mean_dot(axes, mean.difference, y, GREY)
+        for order, step in zip(design.orders, made.each, strict=True):
+            axes.text(
+                step[i], y + 0.3, str(order.index(i) + 1), color=OKABE_ITO[0], fontsize=6, ha="center", va="center"
+            )
+        drawing.beside(axes, y, measure(mean.difference, mean.half_width, signed=True), "black", 6.5)
+    axes.set_xlabel("what the step adds to test top-1 (points)\nnumbers: at which place of an order it does")
+    dot: Any = {"color": GREY, "marker": "o", "markersize": 4.2, "markeredgewidth": 0, "linewidth": 1.4}
+    drawing.key(figure, {"mean of all orders, 95% interval": Line2D([], [], **dot)}, 1, handlelength=2)
+    return figure

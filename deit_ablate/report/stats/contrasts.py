@@ -1,0 +1,88 @@
+"""Contrasts of a table's rows: effects and interactions of a factorial, steps that several orders have. Imports numpy.
+
+A contrast is a sum of the rows' means with coefficients that add up to 0. Its variance is the sum of the rows' own, its
+degrees of freedom Satterthwaite's (1946): so many rows tell their scatter without borrowing any, and may scatter
+unequally. Where rows share runs or parents at each seed, the contrast is taken seed by seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from deit_ablate.report.stats.moderated import ROUNDING, Array, Moderated, holds
+from deit_ablate.report.stats.power import Sides
+from deit_ablate.report.stats.verdicts import Effect, Figures, Judged, check_margin, resolution, undecided_words
+
+
+def estimate(values: Array, coefficients: Array, rounding: float | Array = 0.0, *, by_seed: bool = False) -> Moderated:
+    """Contrasts ``coefficients`` (contrasts, groups) of ``values`` (..., groups, seeds), NaN where there is no run.
+
+    ``rounding``: the least variance of a figure. ``runs`` is the fewest of the groups that a contrast takes (of the
+    seeds that all of them have, ``by_seed``), ``variance`` the squared standard error times these.
+    """
+    used = coefficients != 0
+    if by_seed:  # each contrast is a group of its own, of which it takes the mean
+        values = np.where(used[..., None], coefficients[..., None] * values[..., None, :, :], 0).sum(axis=-2)
+        rounding = rounding * (coefficients**2).sum(axis=-1)
+        coefficients, used = np.eye(len(used)), np.eye(len(used), dtype=bool)
+    given = ~np.isnan(values)
+    runs = given.sum(axis=-1)
+    fewest = np.where(used, runs[..., None, :], values.shape[-1]).min(axis=-1)
+    with np.errstate(divide="ignore", invalid="ignore"):  # without a run there is no mean, with one no variance
+        mean = np.where(given, values, 0).sum(axis=-1) / runs
+        own = (np.where(given, values - mean[..., None], 0) ** 2).sum(axis=-1) / (runs - 1)
+        own[own < ROUNDING] = 0
+        variance = np.where(own < rounding, rounding, own)
+        share = np.where(used, coefficients**2 * (variance / runs)[..., None, :], 0)
+        squared = share.sum(axis=-1)
+        df = squared**2 / np.where(used, share**2 / (runs - 1)[..., None, :], 0).sum(axis=-1)
+        difference = np.where(used, coefficients * mean[..., None, :], 0).sum(axis=-1)
+    nothing = np.zeros_like(squared)
+    return Moderated(
+        runs=fewest,
+        other_runs=fewest,
+        difference=difference,
+        own=nothing,
+        other_own=nothing,
+        typical=nothing,
+        variance=np.where(fewest > 0, squared, 0) * fewest,
+        other_variance=nothing,
+        standard_error=np.sqrt(squared),
+        df=df,
+        floored=np.asarray(np.where(used, (own < rounding)[..., None, :], True).all(axis=-1)),
+    )
+
+
+def effects(
+    rows: Mapping[str, Mapping[int, float]],
+    contrasts: Mapping[str, Mapping[str, float]],
+    *,
+    by_seed: bool = False,
+    margin: float | None = None,
+    test_images: int | None = None,
+    strict: bool = False,
+) -> dict[str, Effect]:
+    """Judge each contrast (its rows' coefficients), adjusted over all of them. The other arguments, and what is
+    returned, are those of ``verdicts.effects``; ``by_seed``: whether rows share runs or parents at each seed."""
+    names, table = tuple(contrasts), Figures.of(list(rows.values()))
+    coefficients = np.array([[own.get(row, 0.0) for row in rows] for own in contrasts.values()], dtype=np.float64)
+    now = estimate(table.values, coefficients, resolution(test_images) ** 2 / 12, by_seed=by_seed)
+    p, equal = now.p, np.full(len(names), np.nan)
+    if margin is not None:
+        check_margin(margin)
+        equal = now.p_equivalent(margin)
+    differs, same = (holds(np.where(now.enough, one, np.nan), strict) for one in (p, equal))
+    paired = np.full(len(names), by_seed)
+    judged = Judged(names, now, paired, p, equal, p, differs, same, margin, strict)
+
+    def undecided(i: int) -> str:
+        if now.standard_error[i] == 0:
+            return "undecided: no spread to test with"
+        open_ = len(names) if strict else int((~(differs | same)).sum())
+        runs = int(now.runs[i])
+        sides = Sides((float(now.variance[i]), 0.0), (runs, runs), max(0.0, float(now.df[i]) - (runs - 1)))
+        return undecided_words(sides, open_, float(now.difference[i]), margin)
+
+    return judged.effects({}, undecided)

@@ -1,0 +1,245 @@
+"""What a sweep measures: metrics by name, which way each is better, its unit, and where in a record it is.
+
+``metric:`` is what the verdicts are of, ``metrics:`` are further columns.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import AfterValidator, Field
+
+from deit_ablate.errors import InputError, Position, TrainError, unknown_name
+from deit_ablate.execution import Part
+from deit_ablate.identity import code_of, defines
+from deit_ablate.sweep.overrides import dotted, validate
+from deit_ablate.sweep.yaml import Node
+
+Better: TypeAlias = Literal["higher", "lower"]
+CUSTOM = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
+"""``module:function``"""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One figure of a run, of its test split at the last epoch."""
+
+    name: str
+    """As the sweep file has it: a key of METRICS, or ``module:function``."""
+    words: str
+    """What tables and axes call it, less its unit: "test top-1"."""
+    better: Better | None = None
+    """None of a further column that is a function of one's own: nothing is judged by it."""
+    figure: str = ""
+    """The score in a record's test part; empty for ``module:function``."""
+    unit: str = ""
+    """Of its values, as in "test top-1 (%)"."""
+    counted_in: str = ""
+    """What a difference, an interval and the margin are counted in: of shares in percent "points", else the unit."""
+    digits: int = 3
+    """After the point."""
+    place: tuple[int, int] = (0, 0)
+    """Line and column in the sweep file."""
+
+    @property
+    def header(self) -> str:
+        return f"{self.words} ({self.unit})" if self.unit else self.words
+
+    @property
+    def share(self) -> bool:
+        """Whether it is a share of the test images, which moves in steps of one image."""
+        return self.figure.startswith("top")
+
+    @property
+    def column(self) -> str:
+        """The column of ``frame.load`` that has it; of top-1 that of the figure that a row shows."""
+        return "top1" if self.figure == "top1" else f"test_{self.figure}" if self.figure else self.name
+
+    @property
+    def mean(self) -> str:
+        """The column of ``Summary.frame`` that has a row's mean, and that of its half-width."""
+        return f"{self.name}_mean"
+
+    @property
+    def half_width(self) -> str:
+        return f"{self.name}_half_width"
+
+    @property
+    def sign(self) -> int:
+        """Of a difference that is better."""
+        return -1 if self.better == "lower" else 1
+
+    def amount(self, value: float) -> str:
+        """``0.5 points``"""
+        return f"{value:g} {self.counted_in}".rstrip()
+
+    def shown(self, shows: str | None) -> bool:
+        """Whether a row that shows another figure than the headline has this one: records have the others' top-1
+        alone, and no predictions of the moving average."""
+        return not shows or self.figure.startswith("top1") or (not self.figure and shows != "ema")
+
+    def fits(self, shows: str | None) -> bool:
+        """Whether this and what a row shows are no two figures."""
+        if self.figure in ("", "top1"):
+            return self.shown(shows)
+        return not shows or self.figure == f"top1_{shows}"
+
+    def document(self) -> dict[str, Any]:
+        """What plan.json holds of it."""
+        own = {} if self.figure else {"better": self.better, "unit": self.unit, "digits": self.digits}
+        return {"name": self.name, **own, "place": list(self.place)}
+
+    def declared(self) -> str:
+        """It in a word or two, with what decides verdicts. Raises TrainError where its code is gone."""
+        if self.figure:
+            return self.name
+        return f"{self.name} ({self.better} is better, code {code_hash(self.name)[:8]})"
+
+
+def _share(name: str, words: str, figure: str) -> Metric:
+    return Metric(name, words, "higher", figure, "%", "points", 2)
+
+
+RECORDED = (
+    _share("top1", "test top-1", "top1"),
+    _share("top5", "test top-5", "top5"),
+    Metric("loss", "test loss", "lower", "loss", "nats", "nats"),
+    _share("ema", "test top-1, EMA", "top1_ema"),
+    _share("class", "test top-1, class head", "top1_class"),
+    _share("distillation", "test top-1, distillation head", "top1_distillation"),
+    _share("fused_softmax", "test top-1, summed softmaxes", "top1_fused_softmax"),
+    _share("fused_logits", "test top-1, summed logits", "top1_fused_logits"),
+)
+"""What records have. To add one: a line here, for a column that ``frame.COLUMNS`` has."""
+METRICS: dict[str, Metric] = {metric.name: metric for metric in RECORDED}
+TOP1 = METRICS["top1"]
+TWO_HEADS = ("distillation", "fused_softmax", "fused_logits")
+"""Metrics that a run has where its model has two heads."""
+
+
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("text of printable characters")
+    return text
+
+
+class MetricFile(Part):
+    name: str
+    """top1, top5, loss, ema, a head, or a function of your own, `module:function`."""
+    better: Better | None = None
+    """Which way is better: higher or lower. Of a function of your own; the others' is known."""
+    unit: Annotated[str, Field(max_length=20), AfterValidator(_printable)] | None = None
+    """Of its values and of the margin; likewise."""
+    digits: Annotated[int, Field(ge=0, le=9)] | None = None
+    """After the point, in tables; by default 3; likewise."""
+
+
+def metrics_schema() -> dict[str, Any]:
+    """A metric in a sweep file, for editors."""
+    name = {"anyOf": [{"enum": list(METRICS)}, {"type": "string", "pattern": f"^{CUSTOM.pattern}$"}]}
+    long = MetricFile.model_json_schema()
+    return {"anyOf": [*name["anyOf"], {**long, "properties": {**long["properties"], "name": name}}]}
+
+
+def read_metric(node: Node | None) -> Metric:
+    """``metric:`` of a sweep file. Raises InputError at the line of what is wrong."""
+    if node is None or node.value is None:
+        return TOP1
+    metric = _read(node, ("metric",))
+    if metric.better is None:
+        raise InputError(
+            f"nothing says which way {metric.name} is better",
+            where=node.where,
+            key="metric",
+            expected=f"{{name: {metric.name}, better: higher}}, or lower",
+        )
+    return metric
+
+
+def read_metrics(node: Node | None, judged: Metric) -> tuple[Metric, ...]:
+    """``metrics:``, less the one of the verdicts, which has its column. Raises InputError as above."""
+    if node is None or node.value is None:
+        return ()
+    if not isinstance(node.value, list):
+        raise InputError("no list", where=node.where, key="metrics", expected="a list of metrics, as [loss, top5]")
+    found: dict[str, Metric] = {}
+    for place, child in enumerate(node.value):
+        metric = _read(child, ("metrics", place))
+        if metric.name in found:
+            raise InputError(f"{metric.name!r} twice", where=child.where, key=f"metrics.{place}", expected="each once")
+        found[metric.name] = metric
+    return tuple(metric for metric in found.values() if metric.name != judged.name)
+
+
+def _read(node: Node, key: tuple[str | int, ...]) -> Metric:
+    short = isinstance(node.value, str)
+    if not short and not isinstance(node.value, dict):
+        expected = "a name, or a mapping of name, better, unit and digits"
+        raise InputError(f"got {node.plain()!r}", where=node.where, key=dotted(key), expected=expected)
+    given = MetricFile(name=node.value) if short else validate(MetricFile, node, key)
+    where = node.where if short else node.locate(("name",))
+    said = dotted(key if short else (*key, "name"))
+    if given.name not in METRICS and not CUSTOM.fullmatch(given.name):
+        raise unknown_name("no metric is called", given.name, [*METRICS, "module:function"], where=where, key=said)
+    metric = from_document(given.model_dump() | {"place": where[1:]})
+    for field in ("better", "unit", "digits") if metric.figure else ():
+        own, known = getattr(given, field), getattr(metric, field)
+        if own not in (None, known):
+            place, named = node.locate((field,)), dotted((*key, field))
+            expected = f"{known!r}, as {metric.name} has, or nothing"
+            raise InputError(f"got {own!r}", where=place, key=named, expected=expected)
+    if not metric.figure:
+        _check_code(metric.name, where, said)
+    return metric
+
+
+def _check_code(name: str, where: Position, key: str) -> None:
+    """Raises InputError for a function that is not there; nothing is imported to look."""
+    problem = ""
+    try:
+        if not defines(name):
+            problem = f"{name.partition(':')[0]!r} has no {name.partition(':')[2]!r}"
+    except TrainError as error:
+        problem = str(error)
+    if problem:
+        raise InputError(problem, where=where, key=key, expected="a function of a module on PYTHONPATH")
+
+
+def from_document(content: Mapping[str, Any] | None) -> Metric:
+    """The metric that ``document`` was made of; top-1 where a plan says none."""
+    if content is None:
+        return TOP1
+    place = tuple(content["place"])
+    if (known := METRICS.get(content["name"])) is not None:
+        return replace(known, place=place)
+    unit, digits = content["unit"] or "", content["digits"]
+    words = content["name"].partition(":")[2].replace("_", " ")
+    return Metric(
+        content["name"], words, content["better"], "", unit, unit, 3 if digits is None else digits, place=place
+    )
+
+
+def planned_metrics(plan: Mapping[str, Any]) -> tuple[Metric, ...]:
+    """The metric of a plan's verdicts, and those of its further columns."""
+    return tuple(map(from_document, [plan.get("metric"), *plan.get("metrics", ())]))
+
+
+def code_hash(name: str) -> str:
+    """Of the code of a ``module:function`` and of all own code that it imports. Raises TrainError (see ``code_of``)."""
+    return hashlib.sha256(repr(sorted(code_of(name).items())).encode()).hexdigest()
+
+
+def code_hashes(metrics: Iterable[Metric]) -> dict[str, str]:
+    """Of each function of one's own; what cannot be found has an empty one."""
+    found = {}
+    for metric in metrics:
+        if not metric.figure:
+            try:
+                found[metric.name] = code_hash(metric.name)
+            except TrainError:
+                found[metric.name] = ""
+    return found

@@ -1,0 +1,66 @@
+"""What a budget buys, before anything is run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support import Command, planned
+
+from deit_ablate.launch.cost import Costs
+from deit_ablate.launch.jobs import Report
+from deit_ablate.report.proposals import leave_out, propose, scatter
+from deit_ablate.store import Store
+
+ROWS = """
+seeds: 2
+baseline: a
+variants: {a: {}, b: {augment.erasing: 0}, c: {schedule.epochs: 4}, d: {augment.mixup: 0}}
+"""
+
+
+def test_seeds_and_rows_by_what_runs_take(
+    launch: Callable[..., Report], sweep: Callable[..., Path], store: Store
+) -> None:
+    path = sweep(ROWS)
+    launch(path)
+    for run in store.runs():  # 100 seconds, and 200 for twice the epochs
+        file = store.run(run) / "outcome.json"
+        outcome, recipe = json.loads(file.read_text()), store.recipe(run)
+        assert recipe
+        outcome["cost"]["wall_seconds_all_attempts"] = 50.0 * recipe["recipe"]["schedule"]["epochs"]
+        file.write_text(json.dumps(outcome))
+    plan = planned(path, seeds=20)
+    costs = Costs(store, plan.runs)
+    three = propose(plan, costs, {}, 3)
+    assert (three.rows, three.seeds, three.baseline, three.runs) == (3, 3, 6, 15)
+    assert three.seconds == pytest.approx(6 * 100 + 2 * 3 * 100 + 3 * 200)
+    assert three.finds == pytest.approx(3.0, abs=0.3)
+    assert three.fits(1800)
+    assert not three.fits(1799)
+    assert propose(plan, costs, {}, 20).finds < 1
+
+    dropped, left = leave_out(plan, costs, {}, 1200)
+    assert dropped == ["c"], "the costliest row"
+    assert (left.rows, left.baseline, left.seconds) == (2, 5, pytest.approx(1100))
+    dropped, left = leave_out(plan, costs, {}, 700)
+    assert (dropped, left.rows, left.seconds) == (["c", "d"], 1, pytest.approx(600))
+    assert leave_out(plan, costs, {}, 500)[0] == ["c", "d", "b"]
+    assert scatter(plan, store) == pytest.approx(scatter(planned(path), store))
+
+
+def test_a_plan_with_a_budget(command: Command, sweep: Callable[..., Path]) -> None:
+    sweep(ROWS)
+    text = command("plan", "tiny.yaml", "--budget", "200h").stdout
+    assert "measured: " in text
+    assert "within the budget: 20 seeds, 35 of the baseline: `--seeds 20`" in text
+    assert "sd: of one row from seed to seed" in text
+    assert "too much" not in text
+    none = command("plan", "tiny.yaml", "--budget", "0.001s").stdout
+    assert "not even one row fits" in none
+    assert not (command.folder / "results").exists(), "a plan writes nothing"
+    assert "--budget: got '200'" in command("plan", "tiny.yaml", "--budget", "200", code=2).stderr
+    sweep("variants: {a: {}}\n", name="alone")
+    assert "no row is compared" in command("plan", "alone.yaml", "--budget", "1h", code=2).stderr
