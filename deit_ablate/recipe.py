@@ -281,7 +281,7 @@ class Recipe(Block):
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
     distill: Distill = Distill()
-    precision: Literal["fp32", "fp16", "bf16"] = "fp32"
+    precision: Literal["fp32", "tf32", "fp16", "bf16"] = "fp32"
     """Precision of the forward and backward pass."""
     seed: Annotated[Whole, Field(ge=0, lt=2**32)] = 0
 

@@ -211,13 +211,22 @@ class Augmenter:
         self.tensor_operations = operations(TENSOR_AUGMENTATIONS, recipe, dataset)
         self.custom_on_tensors = {name: each for name, each in custom.items() if each.takes == "tensor"}
 
-    def __call__(self, pictures: Sequence[Image.Image] | Tensor, views: Sequence[Sequence[int]] | Array) -> Tensor:
+    def __call__(self, pictures: Sequence[Image.Image] | Tensor, views: Tensor) -> Tensor:
         """Pictures (decoded files, or uint8 (B, C, H, W) of pictures in memory), each with its (epoch, index, repeat)
-        of ``views``, to normalised images: (B, C, H, W) float32. The two kinds of pictures have draws of their own."""
-        positions = torch.as_tensor(np.asarray(views, dtype=np.int64))
+        of ``views`` (B, 3), to normalised images: (B, C, H, W) float32. The two kinds of pictures have draws of their
+        own."""
+        return self.finish(self.pixels(pictures, views), views)
+
+    def all_together(self, in_memory: bool) -> bool:
+        """Whether all that is to be done, for files after ``pixels``, can be done to many at once, on any device."""
+        alone = self.custom or any(together is None for _, together in self.operations.values())
+        return not (self.custom_on_tensors or (in_memory and alone))
+
+    def pixels(self, pictures: Sequence[Image.Image] | Tensor, views: Tensor) -> Tensor:
+        """What is done to pictures: uint8 (B, C, H, W)."""
         for name, (operation, together) in self.operations.items():
             if together and isinstance(pictures, Tensor):
-                pictures = together(pictures, self._draws(name, positions))
+                pictures = together(pictures, self._draws(name, views))
             else:
                 pictures = [operation(picture) for picture in self._seeded(name, to_pictures(pictures), views)]
         if self.custom:  # they may draw on it, and the repeats of an image share one picture
@@ -225,26 +234,28 @@ class Augmenter:
         for name, custom in self.custom.items():
             pictures = [
                 custom(picture, generator(self._seed(name, view)))
-                for picture, view in zip(to_pictures(pictures), views, strict=True)
+                for picture, view in zip(to_pictures(pictures), views.tolist(), strict=True)
             ]
-        images = self.normalise(pictures if isinstance(pictures, Tensor) else to_pixels(map(np.asarray, pictures)))
+        return pictures if isinstance(pictures, Tensor) else to_pixels(map(np.asarray, pictures))
+
+    def finish(self, pixels: Tensor, views: Tensor) -> Tensor:
+        """Normalised images of ``pixels``, with what is done to those."""
+        images = self.normalise(pixels)
         for name, (operation, _) in self.tensor_operations.items():
-            images = operation(images, self._draws(name, positions))
+            images = operation(images, self._draws(name, views))
         for name, custom in self.custom_on_tensors.items():
-            for place, view in enumerate(views):
+            for place, view in enumerate(views.tolist()):
                 images[place] = custom(images[place], generator(self._seed(name, view)))
         return images
 
-    def _seeded(
-        self, name: str, pictures: Sequence[Image.Image], views: Sequence[Sequence[int]] | Array
-    ) -> Iterator[Image.Image]:
+    def _seeded(self, name: str, pictures: Sequence[Image.Image], views: Tensor) -> Iterator[Image.Image]:
         """The pictures one by one, with the global generators seeded for each."""
-        for picture, view in zip(pictures, views, strict=True):
+        for picture, view in zip(pictures, views.tolist(), strict=True):
             self._seed(name, view)
             yield picture
 
-    def _draws(self, name: str, positions: Tensor) -> Draws:
-        return Draws(self.seed, f"augment/{name}", positions)
+    def _draws(self, name: str, views: Tensor) -> Draws:
+        return Draws(self.seed, f"augment/{name}", views)
 
     def _seed(self, name: str, view: Sequence[int]) -> int:
         seed = stream(self.seed, f"augment/{name}", *view)
@@ -274,7 +285,8 @@ class Normalise:
         self.factor = torch.tensor(dataset.std).mul(255).reciprocal().view(1, -1, 1, 1)
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        return pixels.to(torch.float32, memory_format=torch.contiguous_format).sub_(self.mean).mul_(self.factor)
+        images = pixels.to(torch.float32, memory_format=torch.contiguous_format)
+        return images.sub_(self.mean.to(images.device)).mul_(self.factor.to(images.device))
 
 
 def evaluation(recipe: Recipe) -> Operation:

@@ -241,9 +241,12 @@ class _Layer:
 
     def __call__(self, images: Tensor, choice: Tensor, drawn: Tensor) -> Tensor:
         """``choice`` (B,) and ``drawn`` (B, 4) are uniform numbers."""
-        chosen = (choice * len(self.kind_of)).long()
-        level = self._magnitude(self.magnitude[chosen], drawn[:, 1], drawn[:, 2]).clamp(0, self.limit) / 10
-        kind = torch.where(drawn[:, 0] <= self.probability[chosen], self.kind_of[chosen], -1)
+        kind_of, probability, magnitude = (
+            each.to(images.device) for each in (self.kind_of, self.probability, self.magnitude)
+        )
+        chosen = (choice * len(kind_of)).long()
+        level = self._magnitude(magnitude[chosen], drawn[:, 1], drawn[:, 2]).clamp(0, self.limit) / 10
+        kind = torch.where(drawn[:, 0] <= probability[chosen], kind_of[chosen], -1)
         images = images.clone()
         for number, (make, argument) in enumerate(self.kinds):
             rows = (kind == number).nonzero()[:, 0]

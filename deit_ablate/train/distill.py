@@ -30,7 +30,7 @@ from deit_ablate.recipe import Distill, Recipe, Regularize
 from deit_ablate.train.data.sets import Dataset
 from deit_ablate.train.evaluate import classifiers
 from deit_ablate.train.mixing import smoothing_over_all
-from deit_ablate.train.model import Heads, build_model, heads, shape_of
+from deit_ablate.train.model import Heads, build_model, heads, in_fp32, shape_of
 from deit_ablate.train.registry import lookup
 
 Term = Callable[[Tensor, Tensor, float], Tensor]
@@ -132,31 +132,26 @@ def _loss(settings: Distill, base: Base) -> Loss:
     by_element = kind.tau and settings.normalisation == "element"
 
     def labels_alone(outputs: Heads, targets: Tensor, teacher: Tensor | None) -> dict[str, Tensor]:
-        first, second = _fp32(outputs[0]), outputs[1]
+        first, second = in_fp32(outputs[0]), outputs[1]
         if kind.heads == 1 or second is None:
             total = base(first, targets)
             return {"total": total, "base": total}
-        parts = {"class": base(first, targets), "second": base(_fp32(second), targets)}
+        parts = {"class": base(first, targets), "second": base(in_fp32(second), targets)}
         total = (parts["class"] + parts["second"]) / 2
         return {"total": total, "base": total, **parts}
 
     def with_teacher(outputs: Heads, targets: Tensor, teacher: Tensor | None) -> dict[str, Tensor]:
         assert term is not None
         assert teacher is not None
-        first = _fp32(outputs[0])
-        student = first if outputs[1] is None else _fp32(outputs[1])
-        distillation = term(student, _fp32(teacher), tau)
+        first = in_fp32(outputs[0])
+        student = first if outputs[1] is None else in_fp32(outputs[1])
+        distillation = term(student, in_fp32(teacher), tau)
         if by_element:
             distillation = distillation / student.shape[1]
         parts = {"base": base(first, targets), "distillation": distillation}
         return {"total": (1 - alpha) * parts["base"] + alpha * parts["distillation"], **parts}
 
     return labels_alone if term is None else with_teacher
-
-
-def _fp32(logits: Tensor) -> Tensor:
-    """Half precision has too few bits for a softmax of many classes; fp32 (and fp64) stays as it is."""
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 # -- in a notebook --------------------------------------------------------------------------------------------------

@@ -64,7 +64,9 @@ class Group:
         """The module, its gradients averaged over the ranks in the backward pass."""
         if self.ranks == 1:
             return module
-        return DistributedDataParallel(module, device_ids=[device.index or 0] if device.type == "cuda" else None)
+        return DistributedDataParallel(
+            module, device_ids=[device.index or 0] if device.type == "cuda" else None, gradient_as_bucket_view=True
+        )
 
     def accumulating(self, module: nn.Module, more: bool) -> contextlib.AbstractContextManager[Any]:
         """Around a backward pass after which ``more`` follow in the same step: ranks need not meet yet."""

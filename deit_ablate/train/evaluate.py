@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from deit_ablate.errors import TrainError
 from deit_ablate.train.data.images import Array
 from deit_ablate.train.data.loader import Batch
-from deit_ablate.train.model import Heads, heads
+from deit_ablate.train.model import Heads, heads, in_fp32
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ def classifiers(outputs: Heads) -> dict[str, Tensor]:
     Where there are two heads they are fused in both published ways: the sum of the softmaxes (the paper) and the
     softmax of the mean logits (the reference code).
     """
-    class_logits, distillation = outputs
+    class_logits, distillation = in_fp32(outputs[0]), None if outputs[1] is None else in_fp32(outputs[1])
     found = {"class": F.log_softmax(class_logits, dim=1)}
     if distillation is not None:
         found["distillation"] = F.log_softmax(distillation, dim=1)
@@ -49,13 +49,14 @@ def evaluate(
     device: torch.device,
     keep: bool = False,
     average: nn.Module | None = None,
+    half: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> Scores:
     """Top-1 (and top-5 of more than 5 classes) in percent and the cross-entropy on labels, over all the batches.
 
     The headline ``top1``, ``top5`` and ``loss`` are of the fused softmaxes where there are two heads, else of the
-    class head; ``top1_ema`` is that of ``average``, where there is one, in the same pass over the images. With
-    ``keep``, each classifier's predictions (int) and their probability (float16) per image, and ``token_similarity``
-    where there are two tokens.
+    class head; ``half`` is the context of a forward pass. ``top1_ema`` is that of ``average``, where there is one, in
+    the same pass over the images. With ``keep``, each classifier's predictions (int) and their probability (float16)
+    per image, and ``token_similarity`` where there are two tokens.
     """
     training = model.training
     model.eval()
@@ -68,9 +69,11 @@ def evaluate(
     with token_similarity(model, keep) as similarities:
         for images, targets in batches:
             images, targets = images.to(device), targets.to(device)
-            found = classifiers(heads(model, images))
-            if average is not None:
-                decision = list(classifiers(heads(average, images)).values())[-1].argmax(dim=1)
+            with half():
+                outputs, averaged = heads(model, images), heads(average, images) if average is not None else None
+            found = classifiers(outputs)
+            if averaged is not None:
+                decision = list(classifiers(averaged).values())[-1].argmax(dim=1)
                 of_average += int((decision == targets).sum())
             truth.append(targets.cpu())
             for name, log_probabilities in found.items():

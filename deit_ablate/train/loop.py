@@ -37,6 +37,10 @@ from deit_ablate.train.teachers import Parent, build_teacher, parent_weights
 __all__ = ["Journal", "Outcome", "Parent", "TrainError", "train"]
 
 
+ASK_EVERY = 16
+"""Steps after which several ranks ask the first whether to stop or to save: each time they all wait for it."""
+
+
 class Journal:
     """What a training tells the world, and asks of it. This one lives in memory; the worker's writes files."""
 
@@ -107,7 +111,7 @@ def train(
         parents or {},
         Share(group, accumulation),
     )
-    set_up(where, deterministic)
+    set_up(where, deterministic, recipe.precision)
     data = load_data(recipe, data_dir)
     share.check(recipe.schedule.batch_size, paired=recipe.mixes)
     journal.data(data.facts())
@@ -128,16 +132,18 @@ def train(
     saved = group.from_first(journal.resume())
     at = restore(saved, data, model, ema, optimizer, scaler) if saved is not None else Position()
     draws = ModelDraws(model, recipe.seed, where, apart=not compile)
-    student: Any = torch.compile(HeadsOf(model)) if compile else HeadsOf(model)
-    student = group.wrap(student, where)
-    batches = training_batches(recipe, data, at.step, loaders, where.type == "cuda", share)
+    shared = group.wrap(HeadsOf(model), where)
+    student: Any = torch.compile(shared) if compile else shared  # around the meeting of ranks, which it then overlaps
+    if teacher:
+        teacher.prepare(compile, channels_last)
+    batches = training_batches(recipe, data, at.step, loaders, where, share)
     losses = Losses(where, group)
 
     for epoch in range(len(at.history), recipe.schedule.epochs):
         model.train()
         clock = time.perf_counter() - at.seconds
         while at.step < (epoch + 1) * steps:
-            batch = [part.to(where, non_blocking=True).chunk(accumulation) for part in next(batches)]
+            batch = [part.chunk(accumulation) for part in next(batches)]
             set_lr(at.step)
             optimizer.zero_grad()
             chunks = []
@@ -147,7 +153,7 @@ def train(
                 with half(), draws.at(share.position(at.step, part)):
                     outputs, answers = student(images), teacher(images) if teacher else None
                 chunks.append(loss_of(outputs, targets, answers))
-                with group.accumulating(student, more=part + 1 < accumulation):
+                with group.accumulating(shared, more=part + 1 < accumulation):
                     scaler.scale(chunks[-1]["total"] / accumulation).backward()
 
             losses.add(at.step, chunks)
@@ -166,7 +172,7 @@ def train(
             at.step += 1
             at.seconds = time.perf_counter() - clock
             journal.progress(epoch, at.step - epoch * steps, steps, losses.last)
-            request = group.from_first("stop" if journal.stop() else "save" if journal.checkpoint_due() else "")
+            request = _request(journal, group, at.step, last=at.step == (epoch + 1) * steps)
             if request:
                 at.sums, diverged = losses.read(at.sums)
                 if diverged:
@@ -191,6 +197,13 @@ def train(
         journal.checkpoint(to_state(at, data, model, ema, optimizer, scaler))
 
     return examiner.finished(at)
+
+
+def _request(journal: Journal, group: Group, step: int, last: bool) -> str:
+    """What all ranks do after this step: "stop", "save", or "" to go on."""
+    if group.ranks > 1 and step % ASK_EVERY and not last:
+        return ""
+    return str(group.from_first("stop" if journal.stop() else "save" if journal.checkpoint_due() else ""))
 
 
 def initial_model(recipe: Recipe, data: Splits, parent: Parent | None) -> nn.Module:

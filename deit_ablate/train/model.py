@@ -272,6 +272,11 @@ def _check_heads(name: str, model: nn.Module, shape: Shape) -> None:
         raise TrainError(f"the model {name} gives logits of shape {tuple(logits[0].shape)}, not (1, {shape.classes})")
 
 
+def in_fp32(logits: Tensor) -> Tensor:
+    """Half precision has too few bits for a softmax of many classes; fp32 (and fp64) stays as it is."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
 def heads(model: nn.Module, images: Tensor) -> Heads:
     """The logits of each head, in training and in evaluation alike (timm averages the two in evaluation)."""
     if isinstance(model, VisionTransformerDistilled):

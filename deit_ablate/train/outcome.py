@@ -19,6 +19,7 @@ from deit_ablate.train.data.sets import Splits
 from deit_ablate.train.distributed import Group
 from deit_ablate.train.evaluate import Scores, evaluate
 from deit_ablate.train.optim import Ema
+from deit_ablate.train.precision import autocast
 
 
 @dataclass(frozen=True)
@@ -94,8 +95,9 @@ class Examiner:
         return self._outcome("stopped", f"asked to stop after step {at.step}", at, None, {})
 
     def _score(self, images: Images, indices: Array | None, keep: bool) -> Scores:
-        batches = evaluation_batches(self.recipe, self.data.dataset, images, indices, self.loaders)
-        return evaluate(self.model, batches, self.device, keep, self.ema.model if self.ema else None)
+        batches = evaluation_batches(self.recipe, self.data.dataset, images, indices, self.loaders, self.device)
+        average = self.ema.model if self.ema else None
+        return evaluate(self.model, batches, self.device, keep, average, autocast(self.recipe, self.device))
 
     def _outcome(
         self,
@@ -126,5 +128,5 @@ class Examiner:
             "peak_memory_bytes": peak_memory,
             "parameters": cost.parameters(self.model),
             "flops": cost.forward_flops(self.model, channels, resolution),
-            "device": torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type,
+            "device": self.device.type,
         }

@@ -126,7 +126,7 @@ def affine(images: Tensor, matrices: Tensor, fill: Tensor) -> Tensor:
 
     made = _between(lambda row: _between(lambda column: at(row, column), share_x), share_y)
     made = made.clamp(0, 255).to(torch.uint8).view_as(images)
-    return torch.where(inside.unsqueeze(1), made, fill.view(1, -1, 1, 1))
+    return torch.where(inside.unsqueeze(1), made, fill.to(images.device).view(1, -1, 1, 1))
 
 
 def _between(at: Callable[[int], Tensor], share: Tensor) -> Tensor:

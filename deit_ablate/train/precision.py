@@ -17,11 +17,14 @@ from deit_ablate.train.model import Heads, heads
 HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def set_up(device: torch.device, deterministic: bool) -> None:
-    """fp32 means fp32 (no TF32); and on request only algorithms that give the same bits each time."""
+def set_up(device: torch.device, deterministic: bool, precision: str = "fp32") -> None:
+    """This process computes on ``device``; fp32 means fp32, and TF32 is another precision; on request only algorithms
+    that give the same bits each time."""
     if device.type == "cuda":
-        torch.backends.cuda.matmul.allow_tf32 = False
-        torch.backends.cudnn.allow_tf32 = False
+        # What allocates, draws or asks without naming a device means this one: ranks of a node may see all its GPUs.
+        torch.cuda.set_device(device)
+        torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+        torch.backends.cudnn.allow_tf32 = precision == "tf32"
         torch.backends.cudnn.benchmark = not deterministic
         if deterministic:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -30,7 +33,7 @@ def set_up(device: torch.device, deterministic: bool) -> None:
 
 
 def autocast(recipe: Recipe, device: torch.device) -> Callable[[], AbstractContextManager[Any]]:
-    """A context for the forward pass in the recipe's precision. Losses and updates stay in fp32."""
+    """A context for a forward pass in the recipe's precision. Losses and updates stay in fp32."""
     half = HALVES.get(recipe.precision)
     return lambda: torch.autocast(device.type, dtype=half, enabled=half is not None)
 

@@ -97,7 +97,9 @@ def _without_teacher(
         dataset, side = loaded[key].dataset, recipe.data.resolution
         augment = Augmenter(recipe, dataset)
         if augment.custom or augment.custom_on_tensors:
-            augment([Image.new("L" if dataset.channels == 1 else "RGB", (side, side))], [(0, 0, 0)])
+            augment(
+                [Image.new("L" if dataset.channels == 1 else "RGB", (side, side))], torch.zeros(1, 3, dtype=torch.int64)
+            )
 
     yield ("augment.custom",), lambda: custom_operations(recipe)
     yield ("augment.auto_augment",), lambda: operations(AUGMENTATIONS, recipe, loaded[key].dataset)

@@ -30,7 +30,7 @@ def hardware(device: str) -> dict[str, Any]:
         (line.split(":", 1)[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")),
         platform.processor(),
     )
-    gpu = torch.cuda.get_device_name() if device.startswith("cuda") else None
+    gpu = torch.cuda.get_device_name() if device.startswith("cuda") else None  # the one that ``set_up`` has chosen
     return {
         "host": platform.node(),
         "cpu": cpu,

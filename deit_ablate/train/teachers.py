@@ -14,6 +14,7 @@ import pickle
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -32,7 +33,8 @@ from deit_ablate.train import checkpoint
 from deit_ablate.train.data.sets import Dataset, Splits
 from deit_ablate.train.distill import distillation_of, recipe_model
 from deit_ablate.train.evaluate import classifiers
-from deit_ablate.train.model import heads, load_weights
+from deit_ablate.train.model import Heads, heads, load_weights
+from deit_ablate.train.precision import HeadsOf
 
 HOLDERS = ("model", "state_dict", "model_ema", "state_dict_ema", "ema")
 """Keys of a checkpoint's weights, the first that is there: as in the reference code, raw weights before averages."""
@@ -80,8 +82,16 @@ class Teacher:
     ) -> None:
         """``into``: factor and summand per channel, (C, 1, 1), from the data set's normalisation to the teacher's."""
         self.model = model.to(device).eval().requires_grad_(False)
+        self.forward: Callable[[Tensor], Heads] = partial(heads, self.model)
         self.resolution = resolution
         self.into = None if into is None else tuple(part.to(device) for part in into)
+
+    def prepare(self, compile: bool, channels_last: bool) -> None:
+        """Compute as the student does."""
+        if channels_last:
+            self.model.to(memory_format=torch.channels_last)
+        if compile:
+            self.forward = torch.compile(HeadsOf(self.model))
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
@@ -90,7 +100,7 @@ class Teacher:
             images = F.interpolate(images, size=size, mode="bicubic", align_corners=False, antialias=True)
         if self.into is not None:
             images = images * self.into[0] + self.into[1]
-        outputs = heads(self.model, images)
+        outputs = self.forward(images)
         return (outputs[0] if outputs[1] is None else classifiers(outputs)["fused_softmax"]).float()
 
 

@@ -19,7 +19,7 @@ from deit_ablate.train.data.loader import evaluation_batches
 from deit_ablate.train.data.sets import Splits, load_data
 from deit_ablate.train.distill import recipe_model
 from deit_ablate.train.evaluate import Scores, evaluate
-from deit_ablate.train.precision import set_up
+from deit_ablate.train.precision import autocast, set_up
 from deit_ablate.train.provenance import hardware, provenance
 from deit_ablate.train.teachers import WeightsStore
 
@@ -113,8 +113,9 @@ def _evaluated(
     def scored(weights: dict[str, Any], keep: bool) -> tuple[Scores, str]:
         model = _model(recipe, data, weights, path).to(device)
         model = model.to(memory_format=torch.channels_last) if channels_last else model
-        batches = evaluation_batches(recipe, data.dataset, data.dataset.test)
-        return evaluate(model, batches, device, keep), cost.weights_sha256(model)
+        batches = evaluation_batches(recipe, data.dataset, data.dataset.test, device=device)
+        scores = evaluate(model, batches, device, keep, half=autocast(recipe, device))
+        return scores, cost.weights_sha256(model)
 
     scores, sha256 = scored(state["model"], keep=True)
     if state["ema"] is not None:
@@ -170,7 +171,7 @@ def _same_conditions(outcome: dict[str, Any], device: str) -> bool:
     if recorded["packages"] != provenance()["packages"]:
         return False
     if torch.device(device).type == "cuda":
-        alike = outcome["cost"].get("device") == torch.cuda.get_device_name(torch.device(device))
+        alike = recorded["hardware"].get("gpu") == torch.cuda.get_device_name(torch.device(device))
         return alike and bool((outcome.get("execution") or {}).get("deterministic"))
     here = hardware("cpu")
     alike = all(recorded["hardware"].get(part) == here[part] for part in ("cpu", "capability"))

@@ -14,10 +14,19 @@ from tiny import tiny
 from deit_ablate.errors import TrainError
 from deit_ablate.recipe import Recipe
 from deit_ablate.train import augment
-from deit_ablate.train.augment import AUGMENTATIONS, TENSOR_AUGMENTATIONS, Augmenter, evaluation
+from deit_ablate.train.augment import AUGMENTATIONS, TENSOR_AUGMENTATIONS, Augmenter, evaluation, to_pixels
 from deit_ablate.train.data.images import ArrayImages
 from deit_ablate.train.data.sets import Dataset
 from deit_ablate.train.streams import seed_generators
+
+WAY = {"together": False}
+
+
+@pytest.fixture(params=[False, True], ids=["one by one", "together"], autouse=True)
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures as they come of files, or from memory."""
+    monkeypatch.setitem(WAY, "together", request.param)
+
 
 VIEWS = [(0, index, 0) for index in range(8)]
 ON: dict[str, dict[str, Any]] = {
@@ -48,7 +57,9 @@ def dataset(channels: int, side: int = 16) -> Dataset:
 
 
 def augmented(recipe: Recipe, data: Dataset, views: list[tuple[int, int, int]] = VIEWS) -> torch.Tensor:
-    return Augmenter(recipe, data)([data.train[index] for _, index, _ in views], views)
+    pictures = [data.train[index] for _, index, _ in views]
+    given = to_pixels(map(np.asarray, pictures)) if WAY["together"] else pictures
+    return Augmenter(recipe, data)(given, torch.tensor(views))
 
 
 ENTRIES = {**AUGMENTATIONS, **TENSOR_AUGMENTATIONS}
@@ -201,7 +212,7 @@ def test_one_that_draws_on_its_picture_leaves_the_repeats_alone() -> None:
     data = dataset(1)
     picture = data.train[0]
     before = np.asarray(picture).copy()
-    images = Augmenter(with_custom(SCRIBBLE), data)([picture, picture], [(0, 0, 0), (0, 0, 1)])
+    images = Augmenter(with_custom(SCRIBBLE), data)([picture, picture], torch.tensor([(0, 0, 0), (0, 0, 1)]))
     assert np.array_equal(np.asarray(picture), before)
     assert not torch.equal(images, augmented(with_custom(), data, [(0, 0, 0), (0, 0, 1)]))
 

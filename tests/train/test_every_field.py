@@ -57,7 +57,8 @@ def order(recipe: Recipe, data: Splits) -> Any:
 
 def images(recipe: Recipe, data: Splits) -> Any:
     views = [(0, index, repeat) for index in range(12) for repeat in range(2)]
-    return Augmenter(recipe, data.dataset)([data.dataset.train[index] for _, index, _ in views], views)
+    pictures = [data.dataset.train[index] for _, index, _ in views]
+    return Augmenter(recipe, data.dataset)(pictures, torch.tensor(views))
 
 
 def scored(recipe: Recipe, data: Splits) -> Any:

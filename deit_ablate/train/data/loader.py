@@ -24,6 +24,7 @@ Views = npt.NDArray[np.int64]
 """(B, 3), each (epoch, index of the image, repeat): what a training image is a function of, beside the seed."""
 Batch = tuple[Tensor, Tensor]
 """Images (B, C, H, W) float32 and classes (B,) int64."""
+CPU = torch.device("cpu")
 EVALUATION_BATCH = 128
 """Fixed, because the size of a batch can change the last bit of a logit."""
 BLOCK_PIXELS = 2**19
@@ -49,12 +50,18 @@ def epoch_views(indices: Array, seed: int, epoch: int, repeats: int, batch_size:
 
 
 def training_batches(
-    recipe: Recipe, data: Splits, start: int, loaders: int, pin: bool = False, share: Share | None = None
+    recipe: Recipe,
+    data: Splits,
+    start: int,
+    loaders: int,
+    device: torch.device = CPU,
+    share: Share | None = None,
 ) -> Iterator[Batch]:
-    """The batches of steps ``start``, start + 1, ... to the end of the training, whatever fetches them; of each, the
-    chunks that are this rank's, one after the other.
+    """The batches of steps ``start``, start + 1, ... to the end of the training, whatever fetches them, on ``device``;
+    of each, the chunks that are this rank's, one after the other.
 
-    ``loaders`` processes work ahead, also across epochs; with 0 the caller's own does.
+    ``loaders`` processes work ahead, also across epochs; with 0 the caller's own does. To a GPU pixels are sent, a
+    quarter of the bytes of images, and what can be done there is done there, a block ahead of the training.
     """
     steps, share, images = steps_per_epoch(recipe, data), share or Share(), data.dataset.train
     mine = share.of(range(recipe.schedule.batch_size))
@@ -67,9 +74,36 @@ def training_batches(
                 yield np.concatenate([batch[mine] for batch in views[first : first + together]])
 
     may_stand_in = data.train if recipe.data.corrupt == "skip" else None
-    source = _Training(images, Augmenter(recipe, data.dataset), may_stand_in)
-    for block in _loader(source, _Lazy(blocks), loaders, pin):
+    source = _Training(images, Augmenter(recipe, data.dataset), may_stand_in, device.type)
+
+    def fetched() -> Iterator[Batch]:
+        for pixels, views, targets in _loader(source, _Lazy(blocks), loaders, pin=device.type == "cuda"):
+            pixels, views = (part.to(device, non_blocking=True) for part in (pixels, views))
+            yield source.finished(pixels, views), targets.to(device, non_blocking=True)
+
+    for block in ahead(fetched(), device):
         yield from zip(*(part.split(len(mine)) for part in block), strict=True)
+
+
+def ahead(blocks: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
+    """The blocks, of which a GPU makes the next one in a stream of its own while this one is used."""
+    if device.type != "cuda":
+        yield from blocks
+        return
+    beside, done = torch.cuda.Stream(device), object()
+
+    def made() -> tuple[Any, Any]:
+        with torch.cuda.stream(beside):
+            return next(blocks, done), beside.record_event()
+
+    current = made()
+    while current[0] is not done:
+        following, (block, ready) = made(), current
+        torch.cuda.current_stream(device).wait_event(ready)
+        for part in block:
+            part.record_stream(torch.cuda.current_stream(device))
+        yield block
+        current = following
 
 
 def steps_per_epoch(recipe: Recipe, data: Splits) -> int:
@@ -78,13 +112,20 @@ def steps_per_epoch(recipe: Recipe, data: Splits) -> int:
 
 
 def evaluation_batches(
-    recipe: Recipe, dataset: Dataset, images: Images, indices: Array | None = None, loaders: int = 0
+    recipe: Recipe,
+    dataset: Dataset,
+    images: Images,
+    indices: Array | None = None,
+    loaders: int = 0,
+    device: torch.device = CPU,
 ) -> Iterator[Batch]:
-    """The images (of these indices) once, in order, without augmentation."""
+    """The images (of these indices) once, in order, without augmentation, on ``device``."""
     chosen = np.arange(len(images)) if indices is None else indices
     parts = [chosen[start : start + EVALUATION_BATCH].tolist() for start in range(0, len(chosen), EVALUATION_BATCH)]
-    source = _Evaluation(images, recipe, dataset)
-    yield from _loader(source, parts, 0 if _ready_made(images, recipe) else loaders, pin=False)
+    source, normalise = _Evaluation(images, recipe, dataset), Normalise(dataset)
+    loaders = 0 if _ready_made(images, recipe) else loaders
+    for pixels, targets in _loader(source, parts, loaders, pin=device.type == "cuda"):
+        yield normalise(pixels.to(device, non_blocking=True)), targets.to(device, non_blocking=True)
 
 
 def _ready_made(images: Images, recipe: Recipe) -> bool:
@@ -128,19 +169,36 @@ class _Training:
     augment: Augmenter
     order: Array | None = None
     """Indices, ascending, of the images that may stand in for one that cannot be decoded; None: it ends the run."""
+    device: str = "cpu"
+    """Where images are finished: on a GPU, unless an operation is for one picture alone, which a CPU has."""
     undecodable: set[int] = field(default_factory=set)
 
-    def __getitems__(self, views: Views | Sequence[tuple[int, int, int]]) -> Batch:
+    def finished(self, pixels: Tensor, views: Tensor) -> Tensor:
+        """What ``__getitems__`` returned of images, on their device."""
+        if self._here:
+            return pixels
+        in_memory = isinstance(self.images, ArrayImages)
+        return self.augment(pixels, views) if in_memory else self.augment.finish(pixels, views)
+
+    @property
+    def _here(self) -> bool:
+        return self.device == "cpu" or not self.augment.all_together(isinstance(self.images, ArrayImages))
+
+    def __getitems__(self, views: Views | Sequence[tuple[int, int, int]]) -> tuple[Tensor, Tensor, Tensor]:
+        """Images, or pixels that are still to be finished, with their views (B, 3) and their classes."""
         views = np.asarray(views)
+        positions = torch.from_numpy(views)
         if isinstance(self.images, ArrayImages):
             pixels, targets = self.images.pixels[views[:, 1]], self.images.targets[views[:, 1]]
-            return self.augment(to_pixels(pixels), views), torch.from_numpy(targets)
+            made = to_pixels(pixels)
+            return self.augment(made, positions) if self._here else made, positions, torch.from_numpy(targets)
         # The repeats of an image are in one batch: decoded once. No operation changes its picture in place.
         chosen = views[:, 1].tolist()
         found = {index: self._found(index) for index in dict.fromkeys(chosen)}
         pictures = [found[index][0] for index in chosen]
         targets = self.images.targets[[found[index][1] for index in chosen]]
-        return self.augment(pictures, views), torch.from_numpy(targets)
+        make = self.augment if self._here else self.augment.pixels
+        return make(pictures, positions), positions, torch.from_numpy(targets)
 
     def _found(self, index: int) -> tuple[Image.Image, int]:
         """The picture in an image's place and which image that is: itself, or the next of ``order`` (a ring) that can
@@ -164,16 +222,15 @@ class _Evaluation:
     def __init__(self, images: Images, recipe: Recipe, dataset: Dataset) -> None:
         side = recipe.data.resolution
         sized = isinstance(images, ArrayImages) and images.pixels.shape[1:3] == (side, side)
-        self.images, self.normalise, self.skip = images, Normalise(dataset), recipe.data.corrupt == "skip"
+        self.images, self.skip = images, recipe.data.corrupt == "skip"
         self.transform = None if sized and recipe.data.eval_crop == 1 else evaluation(recipe)
-        self.empty = torch.empty(0, dataset.channels, side, side)
+        self.empty = torch.empty(0, dataset.channels, side, side, dtype=torch.uint8)
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
-        """The images of these indices, less those that cannot be decoded where the recipe skips them (maybe all)."""
+        """Pixels of the images of these indices, less those that cannot be decoded where the recipe skips them (maybe
+        all), and their classes."""
         if self.transform is None and isinstance(self.images, ArrayImages):
-            return self.normalise(to_pixels(self.images.pixels[indices])), torch.from_numpy(
-                self.images.targets[indices]
-            )
+            return to_pixels(self.images.pixels[indices]), torch.from_numpy(self.images.targets[indices])
         kept, arrays = [], []
         for index in indices:
             try:
@@ -185,7 +242,7 @@ class _Evaluation:
                 continue
             kept.append(index)
             arrays.append(np.asarray(self.transform(picture) if self.transform else picture))
-        return self.normalise(to_pixels(arrays)) if kept else self.empty, torch.from_numpy(self.images.targets[kept])
+        return to_pixels(arrays) if kept else self.empty, torch.from_numpy(self.images.targets[kept])
 
 
 def _as_is(batch: Any) -> Any:

@@ -398,13 +398,13 @@ def test_its_place_is_taken_by_the_next_of_the_split_with_its_class(spoilt: Path
     data = load(spoilt)
     order = np.array([0, 2, 3, 4, 6, 7])  # 1 and 5, which are pictures, are of the validation part
     views = [(0, index, repeat) for index in order.tolist() for repeat in (0, 1)]
-    batch, targets = training(data, order).__getitems__(views)
+    batch, _, targets = training(data, order).__getitems__(views)
     assert redness(batch, data.dataset) == [each for each in (0, 60, 60, 60, 60, 0) for _ in (0, 1)]
     assert targets.tolist() == [each for each in (0, 1, 1, 1, 1, 0) for _ in (0, 1)]
     printed = capfd.readouterr().out.splitlines()
     assert len(printed) == 4, "each once"
     assert printed[0].startswith(f"passed over: {spoilt}/train/cat/2.png cannot be read as a picture")
-    alone, _ = training(data, order).__getitems__([(0, 3, 1)])
+    alone, *_ = training(data, order).__getitems__([(0, 3, 1)])
     assert torch.equal(alone[0], batch[5]), "whatever was asked for before"
     assert capfd.readouterr().out == ""
 
@@ -444,6 +444,7 @@ def test_in_evaluation_it_is_left_out(spoilt: Path, loaders: int, monkeypatch: p
     assert [targets.tolist() for _, targets in batches] == [[0, 0], [1], [1]]
     assert [redness(images, data.dataset) for images, _ in batches] == [[0, 10], [50], [60]]
     images, targets = _Evaluation(data.dataset.test, recipe(corrupt="skip"), data.dataset).__getitems__([2, 3])
+    assert images.dtype == torch.uint8
     assert (images.shape, targets.shape) == ((0, 3, SIDE, SIDE), (0,))
     assert targets.dtype == torch.int64
 
@@ -466,11 +467,11 @@ def test_the_repeats_of_an_image_are_decoded_once(tmp_path: Path) -> None:
         data={"name": "imagefolder", "id": "mine", "resolution": SIDE}, augment={"auto_augment": "rand-m9-n4-inc1"}
     )
     views = [(0, 1, 0), (0, 1, 1), (0, 0, 0), (0, 1, 2)]
-    together, targets = _Training(Counting(), Augmenter(strong, data.dataset)).__getitems__(views)
+    together, _, targets = _Training(Counting(), Augmenter(strong, data.dataset)).__getitems__(views)
     assert asked == [1, 0]
     assert targets.tolist() == [1, 1, 0, 1]
     for place, view in enumerate(views):
-        alone, _ = _Training(data.dataset.train, Augmenter(strong, data.dataset)).__getitems__([view])
+        alone, *_ = _Training(data.dataset.train, Augmenter(strong, data.dataset)).__getitems__([view])
         assert torch.equal(together[place], alone[0])
 
 

@@ -3,14 +3,33 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tiny import STEPS, tiny
 
-from deit_ablate.train.data.loader import epoch_order, epoch_views, steps_per_epoch, training_batches
+from deit_ablate.train.augment import Augmenter
+from deit_ablate.train.data.loader import _Training, epoch_order, epoch_views, steps_per_epoch, training_batches
 from deit_ablate.train.data.sets import load_data
+
+
+@dataclass
+class Listed:
+    """Pictures that don't lie in memory as arrays."""
+
+    pictures: list[Image.Image]
+    targets: Any
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, index: int) -> Image.Image:
+        return self.pictures[index]
+
 
 INDICES = np.arange(100, 120)
 
@@ -40,7 +59,7 @@ def test_epochs_and_seeds_have_orders_of_their_own() -> None:
 def test_the_last_partial_batch_is_dropped() -> None:
     batches = list(epoch_views(INDICES, seed=0, epoch=2, repeats=1, batch_size=8))
     assert [len(batch) for batch in batches] == [8, 8]
-    assert {view[0] for batch in batches for view in batch} == {2}
+    assert {int(view[0]) for batch in batches for view in batch} == {2}
 
 
 @pytest.mark.parametrize("loaders", [0, 2])
@@ -56,3 +75,30 @@ def test_batches_begin_at_any_step_and_loaders_change_nothing(loaders: int) -> N
             assert torch.equal(images, expected)
             assert torch.equal(targets, labels)
     assert not torch.equal(whole[0][0], whole[STEPS][0])
+
+
+@pytest.mark.parametrize("name", ["digits", "files"])
+def test_images_are_the_same_whether_they_are_finished_by_a_loader_or_on_the_device(name: str) -> None:
+    """As a GPU gets them: pixels, and what is left to be done with them."""
+    recipe, images = tiny(augment={"erasing": 0.9, "auto_augment": "rand-m9-mstd0.5-inc1"}), None
+    data = load_data(recipe, None)
+    if name == "files":
+        pictures = [data.dataset.train[index] for index in range(8)]
+        images = cast("Any", Listed(pictures, data.dataset.train.targets[:8]))
+    views = [(0, index, repeat) for index in range(8) for repeat in range(2)]
+    made = {}
+    for device in ("cpu", "cuda"):
+        source = _Training(images or data.dataset.train, Augmenter(recipe, data.dataset), None, device)
+        given, positions, targets = source.__getitems__(views)
+        made[device] = source.finished(given, positions), targets
+        assert given.dtype == (torch.float32 if device == "cpu" else torch.uint8)
+    for one, other in zip(*made.values(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_what_only_a_cpu_can_do_is_done_before_a_gpu_gets_it() -> None:
+    recipe = tiny(augment={"custom": ["tiny:noise"]})
+    data = load_data(recipe, None)
+    source = _Training(data.dataset.train, Augmenter(recipe, data.dataset), None, "cuda")
+    images, positions, _ = source.__getitems__([(0, 1, 0)])
+    assert (images.dtype, source.finished(images, positions) is images) == (torch.float32, True)
