@@ -104,6 +104,8 @@ def du(results: Results = DEFAULT_RESULTS) -> None:
     add("all runs", sizes)
     trash = sum(path.lstat().st_size for path in cleanup.trash(store))
     rows.append(("trash", "", console.size(trash), ""))
+    kept = cleanup.cache(store)
+    rows.append(("cache", "", console.size(sum(path.lstat().st_size for path in kept)), str(len(kept))))
     print("\n".join(console.columns(rows)))
 
 
@@ -112,7 +114,7 @@ def gc(
     results: Results = DEFAULT_RESULTS,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be freed.")] = False,
 ) -> None:
-    """Remove checkpoints that finished runs no longer need, and empty the trash. Results are never touched."""
+    """Remove checkpoints that finished runs no longer need, and empty trash and cache. Results are never touched."""
     if keep not in ("final", "none", "all"):
         raise InputError(f"got {keep!r}", where=("--keep", 0, 0), expected="final, none or all")
     store = Store(results)
@@ -125,6 +127,10 @@ def gc(
             freed, count = freed + path.lstat().st_size, count + 1
             if not dry_run:
                 path.unlink(missing_ok=True)
+    for path in cleanup.cache(store):
+        freed, count = freed + path.lstat().st_size, count + 1
+        if not dry_run:
+            path.unlink(missing_ok=True)
     if not dry_run:
         cleanup.empty_trash(store)
     print(f"{'would free' if dry_run else 'freed'} {console.size(freed)} in {count} files")

@@ -70,6 +70,11 @@ def trash(store: Store) -> list[Path]:
     return list(files.below(store.root / "trash"))
 
 
+def cache(store: Store) -> list[Path]:
+    """Files that are made anew when they are needed: a teacher's answers."""
+    return list(files.below(store.root / "cache"))
+
+
 def empty_trash(store: Store) -> None:
     """Raises Damaged where the trash is a link."""
     for path in store.trash().iterdir():

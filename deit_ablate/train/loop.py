@@ -20,6 +20,7 @@ from torch import nn
 
 from deit_ablate.errors import TrainError
 from deit_ablate.recipe import Recipe
+from deit_ablate.train.answers import keep_answers
 from deit_ablate.train.checkpoint import Position, restore, to_state
 from deit_ablate.train.data.loader import steps_per_epoch, training_batches
 from deit_ablate.train.data.sets import Splits, load_data
@@ -95,10 +96,12 @@ def train(
     channels_last: bool = False,
     deterministic: bool = False,
     evaluate_every: int | None = None,
+    cache: Path | None = None,
 ) -> Outcome:
     """Train by the recipe, from the journal's checkpoint where it has one, and evaluate on the test split once.
 
     ``parents``: "teacher" for a distillation type that has one, "from" to start from a run's weights.
+    ``cache``: a folder in which a teacher's answers are kept for other students; the same ones, bit for bit.
     ``teacher_weights``: the checkpoint file of a teacher that the recipe names. ``data_dir``, ``device`` and
     ``loaders`` (processes that prepare batches) change nothing in the result on a CPU, and ``evaluate_every`` (see
     ``Examiner``) only which epochs have scores on the validation part; the rest of the execution (and
@@ -136,6 +139,8 @@ def train(
     student: Any = torch.compile(shared) if compile else shared  # around the meeting of ranks, which it then overlaps
     if teacher:
         teacher.prepare(compile, channels_last)
+    usual = where.type == "cpu" and share.chunks == 1 and not (compile or channels_last)
+    answers_of = keep_answers(teacher, cache if usual else None, recipe, data, steps * recipe.schedule.epochs)
     batches = training_batches(recipe, data, at.step, loaders, where, share)
     losses = Losses(where, group)
 
@@ -151,7 +156,7 @@ def train(
                 images, targets = mix(images, targets, at.step)
                 images = images.contiguous(memory_format=torch.channels_last) if channels_last else images
                 with half(), draws.at(share.position(at.step, part)):
-                    outputs, answers = student(images), teacher(images) if teacher else None
+                    outputs, answers = student(images), answers_of(images, at.step) if answers_of else None
                 chunks.append(loss_of(outputs, targets, answers))
                 with group.accumulating(shared, more=part + 1 < accumulation):
                     scaler.scale(chunks[-1]["total"] / accumulation).backward()

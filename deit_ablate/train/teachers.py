@@ -93,8 +93,12 @@ class Teacher:
         if compile:
             self.forward = torch.compile(HeadsOf(self.model))
 
+    def settings(self) -> list[Any]:
+        """What its answers depend on beside its weights."""
+        return [self.resolution, *(() if self.into is None else (part.flatten().tolist() for part in self.into))]
+
     @torch.no_grad()
-    def __call__(self, images: Tensor) -> Tensor:
+    def __call__(self, images: Tensor, step: int = 0) -> Tensor:
         if images.shape[-1] != self.resolution:
             size = (self.resolution, self.resolution)
             images = F.interpolate(images, size=size, mode="bicubic", align_corners=False, antialias=True)

@@ -270,6 +270,7 @@ def _train(task: Task, attempt: Attempt) -> tuple[Outcome, dict[str, Any]]:
             channels_last=execution.channels_last,
             deterministic=execution.deterministic,
             evaluate_every=execution.evaluate_every,
+            cache=store.root / "cache",
         )
     leave()
     if group.first and outcome.status != "stopped":
