@@ -59,6 +59,8 @@ def _pairs(summary: Summary, design: Design) -> Figure:
         "without the second, 95% interval": Line2D([], [], color=OKABE_ITO[1], linestyle=(0, (4, 2)), **line),
     }
     drawing.key(figure, entries, 2, handlelength=2.2)
+    if len(pairs) < len(means):
+        figure.supxlabel(f"the {len(pairs)} of {len(means)} interactions that are largest", fontsize=7)
     return figure
 
 
