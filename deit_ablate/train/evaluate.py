@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from deit_ablate.errors import TrainError
 from deit_ablate.train.data.images import Array
 from deit_ablate.train.data.loader import Batch
-from deit_ablate.train.model import Heads, heads, in_fp32
+from deit_ablate.train.model import Heads, at_rest, heads, in_fp32
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,6 @@ def classifiers(outputs: Heads) -> dict[str, Tensor]:
     return found
 
 
-@torch.no_grad()
 def evaluate(
     model: nn.Module,
     batches: Iterable[Batch],
@@ -58,15 +57,13 @@ def evaluate(
     the same pass over the images. With ``keep``, each classifier's predictions (int) and their probability (float16)
     per image, and ``token_similarity`` where there are two tokens.
     """
-    training = model.training
-    model.eval()
     of_average = 0
     truth: list[Tensor] = []
     decided: dict[str, list[Tensor]] = {}
     confident: dict[str, list[Tensor]] = {}
     loss = top5 = 0.0
     classes = 0
-    with token_similarity(model, keep) as similarities:
+    with at_rest(model), token_similarity(model, keep) as similarities:
         for images, targets in batches:
             images, targets = images.to(device), targets.to(device)
             with half():
@@ -85,7 +82,6 @@ def evaluate(
             loss += float(F.nll_loss(headline, targets, reduction="sum"))
             if classes > 5:
                 top5 += float((headline.topk(5).indices == targets[:, None]).sum())
-    model.train(training)
     labels = torch.cat(truth)
     correct = {name: int((torch.cat(parts) == labels).sum()) for name, parts in decided.items()}
     count = len(labels)

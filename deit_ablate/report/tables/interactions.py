@@ -78,12 +78,7 @@ def _coefficients(design: Design, found: Estimate) -> Coefficients:
 
 def _judged(summary: Summary, contrasts: Mapping[str, Coefficients]) -> dict[str, Effect]:
     how: Any = {"margin": summary.plan["margin"], "test_images": summary.images, "strict": summary.strict}
-    return effects(summary.values, contrasts, by_seed=_by_seed(summary), **how) if contrasts else {}
-
-
-def _by_seed(summary: Summary) -> bool:
-    """Whether rows share runs or parents at each seed, which the plan knows."""
-    return any(summary.lineages.paired(*pair) for pair in itertools.combinations(summary.values, 2))
+    return effects(summary.values, contrasts, by_seed=summary.any_paired, **how) if contrasts else {}
 
 
 def level_means(
@@ -197,7 +192,7 @@ def _effects_notes(summary: Summary, made: Factorial) -> Iterator[str]:
 
 
 def _how(summary: Summary) -> str:
-    if _by_seed(summary):
+    if summary.any_paired:
         return "Rows share a run or a parent at each seed, so what is compared is taken seed by seed (t intervals)"
     return "Each is of the rows' means, with the rows' own variances (Welch 1947, Satterthwaite 1946)"
 
