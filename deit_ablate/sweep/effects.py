@@ -35,7 +35,8 @@ class Pair:
         """What is wrong with a row whose training is the other's, at the line of its key; ``others`` are such too."""
         run, changed = self.changed
         shown = ", ".join(f"{key} {value_words(a)} → {value_words(b)}" for key, (a, b) in changed.items())
-        problem = f"the row {self.row!r} changes nothing: with {shown} bit for bit it is the training of {self.other!r}"
+        same = f"with {shown} it is the training of {self.other!r}, bit for bit"
+        problem = f"the row {self.row!r} changes nothing: {same}"
         if others:
             also = (f"{pair.row!r} with {', '.join(pair.changed[1])}" for pair in others)
             problem += f"; nor do these: {', '.join(also)}"

@@ -77,8 +77,10 @@ def images(recipe: Recipe, splits: Splits) -> Iterator[Any]:
 def model(recipe: Recipe, splits: Splits) -> Iterator[Any]:
     """Its first weights, and some steps of gradient descent on random targets, with its own draws."""
     with torch.device("meta"):
-        size = sum(parameter.numel() for parameter in initial_model(recipe, splits, None).parameters())
-    if size > LARGEST:
+        blank = initial_model(recipe, splits, None)
+    yield [(name, tuple(value.shape)) for name, value in blank.state_dict().items()]
+    if (size := sum(parameter.numel() for parameter in blank.parameters())) > LARGEST:
+        yield str(blank)
         raise Undecided(f"a model of {size / 1e6:.0f} million parameters is not tried out")
     built = initial_model(recipe, splits, None)
     yield built.state_dict()
@@ -247,10 +249,13 @@ class Observed:
 
     def __init__(self, pieces: Iterator[Any]) -> None:
         self._pieces, self._hashes = pieces, list[bytes | None]()
+        self._error: Exception | None = None
 
     def piece(self, number: int) -> bytes | None:
-        """None after the last."""
+        """None after the last. Raises what the part has raised, each time."""
         while len(self._hashes) <= number:
+            if self._error is not None:
+                raise self._error
             try:
                 digest = hashlib.blake2b(digest_size=16)
                 for part in _bytes(next(self._pieces)):
@@ -258,6 +263,8 @@ class Observed:
                 self._hashes.append(digest.digest())
             except StopIteration:
                 self._hashes.append(None)
+            except Exception as error:
+                self._error = error
         return self._hashes[number]
 
 
