@@ -22,8 +22,8 @@ from torch import Tensor, nn
 
 from deit_ablate.identity import difference
 from deit_ablate.recipe import Recipe, flatten
-from deit_ablate.train.augment import Augmenter, Normalise
-from deit_ablate.train.data.loader import evaluation_batches, steps_per_epoch
+from deit_ablate.train.augment import Augmenter, Normalise, to_pixels
+from deit_ablate.train.data.loader import TrainingImages, evaluation_batches, steps_per_epoch
 from deit_ablate.train.data.sets import Splits
 from deit_ablate.train.distill import build_loss, distillation_of
 from deit_ablate.train.loop import initial_model
@@ -64,12 +64,12 @@ def data(recipe: Recipe, splits: Splits) -> Iterator[Any]:
 def images(recipe: Recipe, splits: Splits) -> Iterator[Any]:
     """What comes when, how it is changed and mixed: functions of the seed and of the view, whatever the epoch."""
     yield recipe.augment.repeats, recipe.schedule.batch_size, steps_per_epoch(recipe, splits)
-    augment, mix = Augmenter(recipe, splits.dataset), build_mixing(recipe, len(splits.dataset.classes))
+    made = TrainingImages(splits.dataset.train, Augmenter(recipe, splits.dataset))
+    mix = build_mixing(recipe, len(splits.dataset.classes))
     indices = itertools.cycle(splits.train[: min(VIEWS, len(splits.train))].tolist())
     views = [(number // 100, index, 0) for number, index in zip(range(VIEWS), indices, strict=False)]
     for start in range(0, VIEWS, 20):
-        chosen = views[start : start + 20]
-        yield augment([splits.dataset.train[index] for _, index, _ in chosen], chosen)
+        yield made.__getitems__(views[start : start + 20])[0]
         for step in range(start, start + 20):
             yield mix(torch.arange(4.0).view(4, 1, 1, 1).repeat(1, 1, 16, 16), torch.arange(4) % 2, step)
 
@@ -87,7 +87,7 @@ def model(recipe: Recipe, splits: Splits) -> Iterator[Any]:
     indices = splits.train[:BATCH].tolist()
     side = recipe.data.resolution
     pictures = [splits.dataset.train[index].resize((side, side)) for index in indices]
-    batch = Normalise(splits.dataset)([np.asarray(picture) for picture in pictures])
+    batch = Normalise(splits.dataset)(to_pixels(map(np.asarray, pictures)))
     before = _counters(built)
     yield _outputs(built.eval(), batch)
     draws = ModelDraws(built.train(), recipe.seed, torch.device("cpu"))

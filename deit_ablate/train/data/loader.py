@@ -74,7 +74,7 @@ def training_batches(
                 yield np.concatenate([batch[mine] for batch in views[first : first + together]])
 
     may_stand_in = data.train if recipe.data.corrupt == "skip" else None
-    source = _Training(images, Augmenter(recipe, data.dataset), may_stand_in, device.type)
+    source = TrainingImages(images, Augmenter(recipe, data.dataset), may_stand_in, device.type)
 
     def fetched() -> Iterator[Batch]:
         for pixels, views, targets in _loader(source, _Lazy(blocks), loaders, pin=device.type == "cuda"):
@@ -164,7 +164,9 @@ class _Lazy:
 
 
 @dataclass(frozen=True)
-class _Training:
+class TrainingImages:
+    """What a loader fetches: training images of these views."""
+
     images: Images
     augment: Augmenter
     order: Array | None = None

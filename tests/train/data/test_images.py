@@ -28,7 +28,7 @@ from deit_ablate.recipe import Recipe
 from deit_ablate.train.augment import Augmenter
 from deit_ablate.train.data import images as files
 from deit_ablate.train.data.images import FileImages, Undecodable, decode, list_tree, shown
-from deit_ablate.train.data.loader import _Evaluation, _Training, evaluation_batches, training_batches
+from deit_ablate.train.data.loader import TrainingImages, _Evaluation, evaluation_batches, training_batches
 from deit_ablate.train.data.sets import Dataset, Splits, load_data
 
 SIDE = 16
@@ -368,9 +368,9 @@ def spoilt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 PLAIN = {"crop": "none", "hflip": 0.0, "auto_augment": None, "color_jitter": 0.0, "erasing": 0.0}
 
 
-def training(data: Splits, order: Any = None) -> _Training:
+def training(data: Splits, order: Any = None) -> TrainingImages:
     plain = tiny(data={"name": "imagefolder", "id": "mine", "resolution": SIDE}, augment=PLAIN)
-    return _Training(data.dataset.train, Augmenter(plain, data.dataset), order)
+    return TrainingImages(data.dataset.train, Augmenter(plain, data.dataset), order)
 
 
 def redness(batch: torch.Tensor, dataset: Dataset) -> list[int]:
@@ -467,11 +467,11 @@ def test_the_repeats_of_an_image_are_decoded_once(tmp_path: Path) -> None:
         data={"name": "imagefolder", "id": "mine", "resolution": SIDE}, augment={"auto_augment": "rand-m9-n4-inc1"}
     )
     views = [(0, 1, 0), (0, 1, 1), (0, 0, 0), (0, 1, 2)]
-    together, _, targets = _Training(Counting(), Augmenter(strong, data.dataset)).__getitems__(views)
+    together, _, targets = TrainingImages(Counting(), Augmenter(strong, data.dataset)).__getitems__(views)
     assert asked == [1, 0]
     assert targets.tolist() == [1, 1, 0, 1]
     for place, view in enumerate(views):
-        alone, *_ = _Training(data.dataset.train, Augmenter(strong, data.dataset)).__getitems__([view])
+        alone, *_ = TrainingImages(data.dataset.train, Augmenter(strong, data.dataset)).__getitems__([view])
         assert torch.equal(together[place], alone[0])
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from tiny import STEPS, tiny
 
 from deit_ablate.train.augment import Augmenter
-from deit_ablate.train.data.loader import _Training, epoch_order, epoch_views, steps_per_epoch, training_batches
+from deit_ablate.train.data.loader import TrainingImages, epoch_order, epoch_views, steps_per_epoch, training_batches
 from deit_ablate.train.data.sets import load_data
 
 
@@ -88,7 +88,7 @@ def test_images_are_the_same_whether_they_are_finished_by_a_loader_or_on_the_dev
     views = [(0, index, repeat) for index in range(8) for repeat in range(2)]
     made = {}
     for device in ("cpu", "cuda"):
-        source = _Training(images or data.dataset.train, Augmenter(recipe, data.dataset), None, device)
+        source = TrainingImages(images or data.dataset.train, Augmenter(recipe, data.dataset), None, device)
         given, positions, targets = source.__getitems__(views)
         made[device] = source.finished(given, positions), targets
         assert given.dtype == (torch.float32 if device == "cpu" else torch.uint8)
@@ -99,6 +99,6 @@ def test_images_are_the_same_whether_they_are_finished_by_a_loader_or_on_the_dev
 def test_what_only_a_cpu_can_do_is_done_before_a_gpu_gets_it() -> None:
     recipe = tiny(augment={"custom": ["tiny:noise"]})
     data = load_data(recipe, None)
-    source = _Training(data.dataset.train, Augmenter(recipe, data.dataset), None, "cuda")
+    source = TrainingImages(data.dataset.train, Augmenter(recipe, data.dataset), None, "cuda")
     images, positions, _ = source.__getitems__([(0, 1, 0)])
     assert (images.dtype, source.finished(images, positions) is images) == (torch.float32, True)
