@@ -54,10 +54,10 @@ def evaluate(
 
     The headline ``top1``, ``top5`` and ``loss`` are of the fused softmaxes where there are two heads, else of the
     class head; ``half`` is the context of a forward pass. ``top1_ema`` is that of ``average``, where there is one, in
-    the same pass over the images. With ``keep``, each classifier's predictions (int) and their probability (float16)
-    per image, and ``token_similarity`` where there are two tokens.
+    the same pass over the images. With ``keep``, each classifier's predictions (int), the average's among them, and the
+    classifiers' probability of theirs (float16) per image, and ``token_similarity`` where there are two tokens.
     """
-    of_average = 0
+    of_average: list[Tensor] = []
     truth: list[Tensor] = []
     decided: dict[str, list[Tensor]] = {}
     confident: dict[str, list[Tensor]] = {}
@@ -70,8 +70,7 @@ def evaluate(
                 outputs, averaged = heads(model, images), heads(average, images) if average is not None else None
             found = classifiers(outputs)
             if averaged is not None:
-                decision = list(classifiers(averaged).values())[-1].argmax(dim=1)
-                of_average += int((decision == targets).sum())
+                of_average.append(list(classifiers(averaged).values())[-1].argmax(dim=1).cpu())
             truth.append(targets.cpu())
             for name, log_probabilities in found.items():
                 best = log_probabilities.max(dim=1)
@@ -97,13 +96,15 @@ def evaluate(
         metrics["top5"] = 100 * top5 / count
     metrics |= {f"top1_{name}": 100 * number / count for name, number in correct.items()}
     if average is not None:
-        metrics["top1_ema"] = 100 * of_average / count
+        metrics["top1_ema"] = 100 * int((torch.cat(of_average) == labels).sum()) / count
     if not keep:
         return Scores(metrics, {})
     arrays = {
         "targets": _small(labels),
         **{f"pred_{name}": _small(torch.cat(parts)) for name, parts in decided.items()},
     }
+    if average is not None:
+        arrays["pred_ema"] = _small(torch.cat(of_average))
     arrays |= {f"confidence_{name}": torch.cat(parts).numpy() for name, parts in confident.items()}
     if similarities:
         arrays["token_similarity"] = np.array([total / count for total in similarities])

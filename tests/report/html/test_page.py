@@ -8,7 +8,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -448,13 +447,12 @@ def test_paper(browser: Browser, judged: Any, tmp_path: Path) -> None:
 
 
 def test_hundreds_of_runs(study: Make) -> None:
-    """In processor time: the machine that tests is rarely idle. (1,000 runs of 30 epochs take about 2.5 s in all.)"""
     made = study(
         {f"row {i}": {seed: 80 + i / 100 + seed / 7 for seed in range(3)} for i in range(70)},
         baseline="row 0",
         epochs=3,
     )
-    start = time.process_time()
     write_page(made.summary())
-    assert time.process_time() - start < 4
-    assert (made.root / "study" / "report.html").stat().st_size < 1_000_000
+    page = (made.root / "study" / "report.html").read_text()
+    assert len(page) < 1_000_000
+    assert all(f"row {i}<" in page for i in range(70))
