@@ -48,7 +48,7 @@ def test_what_a_training_reports() -> None:
     right = outcome.arrays["test_pred_class"] == outcome.arrays["test_targets"]
     assert test["top1"] == test["top1_class"] == pytest.approx(100 * right.mean())
     assert outcome.arrays["test_confidence_class"].dtype == np.float16
-    assert set(outcome.arrays) == {"test_targets", "test_pred_class", "test_confidence_class"}
+    assert set(outcome.arrays) == {"test_targets", "test_pred_class", "test_pred_ema", "test_confidence_class"}
     assert outcome.cost["parameters"] > 1000
     assert outcome.cost["flops"] > 10000
     assert outcome.cost["peak_memory_bytes"] > 10**7
