@@ -83,6 +83,8 @@ def _plan_lines(made: Plan, runs: Mapping[str, Run], states: Mapping[str, State]
 
         seeds, comparison = len(sweep.stages[-1].seeds), made.comparison
         lines += ["", plan_words(len(made.rows) - 1, seeds, comparison.seeds(seeds))]
+        if sweep.population:
+            lines.append("population: that is without the test set's part, which verdicts have and no seed takes away")
         if comparison.paired:
             shared = "share a run or a parent with the baseline at each seed, and are compared with it by pairs"
             lines.append(f"{', '.join(comparison.paired)}: {shared}")

@@ -9,6 +9,8 @@ from typing import Any
 WORDS = {"margin": "margin", "baseline": "baseline", "baseline_seeds": "seeds of the baseline"}
 """Declared keys of one value each, in words."""
 
+SCOPES = "these test images", "new ones of this kind (population)"
+
 
 def changes(declared: Sequence[Mapping[str, Any]]) -> list[str]:
     """As in "margin changed from 0.5 to 2 after 9 runs were done": what was changed with results at hand, in order.
@@ -28,6 +30,9 @@ def _changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[st
         if key in before and before[key] != after.get(key):
             old, new = ("none" if value is None else value for value in (before[key], after.get(key)))
             yield f"{words} changed from {old} to {new}"
+    if before.get("population") != after.get("population"):
+        old, new = (SCOPES[bool(each.get("population"))] for each in (before, after))
+        yield f"what verdicts are for changed from {old} to {new}"
     if "rows" in before:
         rows, now = before["rows"], after.get("rows") or []
         for kind, names in (

@@ -11,15 +11,18 @@ import json
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
 
 from deit_ablate import files
-from deit_ablate.errors import Damaged
+from deit_ablate.errors import Damaged, InputError
 from deit_ablate.identity import canonical_json
 from deit_ablate.recipe import flatten
 from deit_ablate.store import Attempt, State, Store
+
+if TYPE_CHECKING:
+    import numpy as np
 
 SCHEMA = 3
 WORTH_AN_INDEX = 200
@@ -52,7 +55,7 @@ class Records:
         content = _read_index(store)
         self._runs: dict[str, list[Any]] = content["runs"]
         self._recipes: dict[str, dict[str, Any]] = content["recipes"]
-        self._stamps = {run: stamp for run in runs if (stamp := _stamp(store, run)) is not None}
+        self._stamps = {run: stamp for run in runs if (stamp := outcome_stamp(store, run)) is not None}
         self._new = 0
 
     def finished(self) -> dict[str, State]:
@@ -95,13 +98,27 @@ def _read_index(store: Store) -> dict[str, Any]:
     return {"runs": {}, "recipes": {}}
 
 
-def _stamp(store: Store, run: str) -> list[int] | None:
+def outcome_stamp(store: Store, run: str) -> list[int] | None:
     """What tells a run's outcome and recipe from others without reading them; None for a run that is not over."""
     try:
         found = [os.stat(f"{store.root}/runs/{run}/{name}.json") for name in ("outcome", "recipe")]
     except OSError:
         return None
     return [number for each in found for number in (each.st_mtime_ns, each.st_size)]
+
+
+def arrays_of(store: Store, run: str, outcome: Mapping[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
+    """The arrays of the attempt that a run's outcome names. Raises InputError where they are gone, Damaged where they
+    are not those that it was written with, or not classes of the same images."""
+    path = store.attempt(run, outcome["attempt"]).arrays
+    found = files.read_arrays(path, outcome.get("arrays_sha256"))
+    if found is None:
+        raise InputError(f"the arrays of run {run} are gone", expected="its arrays.npz, as the run wrote it")
+    tests = [array for name, array in found.items() if name.startswith("test_")]
+    classes = [array for name, array in found.items() if name == "test_targets" or name.startswith("test_pred_")]
+    if len({len(array) for array in tests}) > 1 or any(array.dtype.kind == "f" for array in classes):
+        raise Damaged(path, "its arrays are not classes of the same images")
+    return found
 
 
 def number(value: Any) -> float:

@@ -11,9 +11,11 @@ from typing import Any
 
 import pandas as pd
 
-from deit_ablate.report.frame import COLUMNS, curves, final_stage, read_plan, recipes, records, rows
+from deit_ablate.report.frame import COLUMNS, curves, final_stage, read_plan, recipes, records, rows, shown_figures
+from deit_ablate.report.per_image import Row, population
 from deit_ablate.report.stats import verdicts
 from deit_ablate.report.stats.exact import mean_interval
+from deit_ablate.report.stats.population import Population
 from deit_ablate.report.stats.sequential import Schedule, Sequential, sequential
 from deit_ablate.report.stats.verdicts import Effect, judge, untested
 from deit_ablate.store import Store
@@ -29,8 +31,13 @@ STATISTICS: dict[str, str] = {
     "top1_mean": "mean test top-1 in percent over the seeds that are done",
     "top1_half_width": "half-width of its 95% t interval, in points",
     "difference": "difference of the means from the baseline, in points",
-    "difference_half_width": "half-width of its 95% interval, in points: moderated variances, of this row alone",
+    "difference_half_width": (
+        "half-width of its 95% interval, in points: moderated variances, of this row alone; of training noise, or for "
+        "new images where the sweep says `population: true`, as p and verdict are"
+    ),
     "difference_half_width_all": "the same for all rows of the table at once (Bonferroni)",
+    "image_standard_error": "what the finite test set alone adds to the difference, in points, training noise removed",
+    "difference_half_width_new_images": "half-width of the difference's 95% interval for new images of this kind",
     "p": "p of no difference, by the t test with moderated variances",
     "p_holm": "the same, adjusted over the table's rows by Holm",
     "p_equivalent_holm": "p of a difference of the margin or more (TOST), adjusted by Holm",
@@ -59,6 +66,8 @@ OF_EFFECT = {
     "difference_half_width": "half_width",
     "difference_half_width_all": "half_width_simultaneous",
     **{name: name for name in ("p", "p_holm", "p_equivalent_holm", "p_plain", "paired", "verdict")},
+    "image_standard_error": "image_standard_error",
+    "difference_half_width_new_images": "half_width_new_images",
     "verdict_words": "words",
     "runs_compared": "runs",
     "baseline_runs_compared": "other_runs",
@@ -83,6 +92,8 @@ class Summary:
     effects: Mapping[str, Effect]
     looks: Sequential | None
     """Where a sweep that declares its looks stands."""
+    population: Population
+    """What the finite test set adds, row by row, and whether rows are judged for new images."""
     declared: Sequence[Mapping[str, Any]]
     """What was declared at the first launch and at each change (``Sweeps.declared``)."""
     say: Callable[[str], str] = str
@@ -142,7 +153,8 @@ def summarize(store: Store, sweep: str, *, stage: str | None = None, strict: boo
     """Read a sweep's records, average them over seeds and judge each row against the baseline, at the final stage or
     at another. ``strict``: 5% of tables have any false verdict, rather than 5% of either kind. Raises NoSweep."""
     plan = read_plan(store, sweep)
-    empty = Summary(store, sweep, plan, records(store, plan), "", strict, pd.DataFrame(), (), {}, None, ())
+    none = pd.DataFrame()
+    empty = Summary(store, sweep, plan, records(store, plan), "", strict, none, (), {}, None, Population(), ())
     return _summary(empty, final_stage(plan) if stage is None else stage)
 
 
@@ -152,6 +164,7 @@ def _summary(read: Summary, stage: str) -> Summary:
     runs: dict[str, list[dict[str, Any]]] = {row["name"]: [] for row in plan["variants"]}
     for record in read.final:
         runs[record["variant"]].append(record)
+    read = replace(read, population=_population(read, runs))
     judged, looks = _judge(read, runs)
     judged |= _without_effect(read, runs, judged)
     undeclared = _undeclared(plan, runs)
@@ -202,6 +215,7 @@ def _judge(
         return {name: untested("none") for name in runs}, None
     compared = {name: own for name, own in values.items() if name != baseline}
     how: dict[str, Any] = {"margin": plan["margin"], "test_images": read.images, "strict": read.strict}
+    how["population"] = read.population
     how["paired"] = [name for name in compared if read.lineages.paired(name, baseline)]
     if looks:
         # What has diverged has ended without a figure; what has not ended is not there.
@@ -219,6 +233,20 @@ def _judge(
         judged = judge(compared, values[baseline], **how)
         found, of_baseline = judged.effects(ended), judged.baseline()
     return {name: of_baseline if name == baseline else found[name] for name in runs}, step
+
+
+def _population(read: Summary, runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Population:
+    plan, baseline = read.plan, read.plan["baseline"]
+    judged = bool(plan.get("population"))
+    if not baseline:
+        return Population(judged=judged)
+    final, shown, rows_ = read.stage == final_stage(plan), shown_figures(plan), {}
+    for name, records_ in runs.items():
+        known = [record for record in records_ if not math.isnan(record["top1"])]
+        earlier = not final and all(math.isnan(record[f"test_{shown[name]}"]) for record in known)
+        rows_[name] = Row("top1" if earlier else shown[name], known)
+    paired = [name for name in runs if name != baseline and read.lineages.paired(name, baseline)]
+    return population(read.store, read.sweep, rows_, baseline, paired, judged)
 
 
 def _without_effect(

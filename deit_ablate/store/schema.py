@@ -250,6 +250,7 @@ class Plan(File):
     source: str
     kind: str
     margin: Amount | None = None
+    population: bool = False
     looks: list[Number] | None = None
     baseline_looks: list[Number] | None = None
     baseline: str | None = None
@@ -294,6 +295,7 @@ class Declared(File):
     seeds: dict[str, list[Count]]
     looks: list[Number] | None = None
     margin: Amount | None = None
+    population: bool | None = None
     baseline: str | None = None
     baseline_seeds: Count | None = None
     rows: list[str] | None = None

@@ -184,6 +184,9 @@ class SweepFile(_Kinds):
     """How many seeds (0, 1, ...), or a list of them. Of a search (5): the seeds on which its winners are confirmed."""
     margin: Annotated[float, Field(gt=0)] | None = None
     """Points of top-1 below which rows count as equivalent; to be declared before the sweep is run."""
+    population: bool = False
+    """Whether verdicts are for new images of this kind too, instead of for these test images; to be declared before the
+    sweep is run."""
     looks: Looks | None = None
     """Seeds after which rows are looked at, and those that are decided stop, such as [3, 6, 9, 12]; to be declared
     before the sweep is run."""

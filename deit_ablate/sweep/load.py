@@ -82,6 +82,7 @@ def load_sweep(
         title=parsed.title or stem,
         profile=chosen,
         margin=parsed.margin,
+        population=_population(node, parsed, baseline),
         looks=tuple(parsed.looks) if parsed.looks else None,
         baseline=baseline,
         baseline_seeds=None if parsed.baseline_seeds == "auto" else parsed.baseline_seeds,
@@ -89,6 +90,15 @@ def load_sweep(
         search=read_search(node, over.get("search"), rows, stages[-1].seeds),
         sets=given_sets,
     )
+
+
+def _population(node: Node, parsed: SweepFile, baseline: str | None) -> bool:
+    problem = "looks are at the noise of training alone" if parsed.looks else "" if baseline else "there is no baseline"
+    if parsed.population and problem:
+        expected = "`population` without `looks`" if parsed.looks else "a baseline, with which rows are compared"
+        where = node.locate(("population",))
+        raise InputError(f"population: true, but {problem}", where=where, key="population", expected=expected)
+    return parsed.population
 
 
 def _stem(path: Path, name: str | None) -> str:

@@ -82,12 +82,14 @@ class Plan:
         return result
 
     def declared(self) -> dict[str, Any]:
-        """What is to be declared before the first run: seeds by stage, looks, margin, baseline, its seeds, and rows."""
+        """What is to be declared before the first run: seeds by stage, looks, margin, baseline, its seeds, rows, and
+        whether rows are judged for new images (true, or null as in stores of earlier versions)."""
         sweep = self.sweep
         return {
             "seeds": {stage.name: list(stage.seeds) for stage in sweep.stages},
             "looks": list(sweep.looks) if sweep.looks else None,
             "margin": sweep.margin,
+            "population": sweep.population or None,
             "baseline": sweep.baseline,
             "baseline_seeds": self.comparison.seeds(len(sweep.final.seeds)) if sweep.baseline else None,
             "rows": [row.name for row in self.rows],
@@ -135,6 +137,7 @@ class Plan:
             "source": source,
             "kind": self.sweep.kind,
             "margin": self.sweep.margin,
+            "population": self.sweep.population,
             "looks": list(self.sweep.looks) if self.sweep.looks else None,
             "baseline_looks": [self.comparison.seeds(look) for look in self.sweep.looks] if self.sweep.looks else None,
             "baseline": self.sweep.baseline,

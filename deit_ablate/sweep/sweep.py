@@ -40,6 +40,7 @@ class Sweep:
     title: str = ""
     profile: str | None = None
     margin: float | None = None
+    population: bool = False
     looks: tuple[int, ...] | None = None
     baseline: str | None = None
     baseline_seeds: int | None = None

@@ -15,7 +15,17 @@ import numpy as np
 
 from deit_ablate.report.stats.moderated import Comparisons, Flags, Looks, holds, look_by_look, moderate, seen
 from deit_ablate.report.stats.power import ALPHA
-from deit_ablate.report.stats.verdicts import DIFFERENT, Effect, Figures, Judged, check_margin, plain_p, resolution
+from deit_ablate.report.stats.verdicts import (
+    DIFFERENT,
+    Asked,
+    Effect,
+    Figures,
+    Judged,
+    Population,
+    check_margin,
+    plain_p,
+    resolution,
+)
 from deit_ablate.sweep.comparisons import FEWEST
 
 LOOKS: tuple[int, ...] = (3, 6, 9, 12)
@@ -87,6 +97,7 @@ def sequential(
     margin: float | None = None,
     test_images: int | None = None,
     strict: bool = False,
+    population: Population | None = None,
 ) -> Sequential:
     """Judge rows by all the looks that the runs so far allow. Rows and baseline map a seed to top-1 in percent.
 
@@ -94,8 +105,11 @@ def sequential(
     when the baseline and every row that is still undecided have ended its first seeds (0, 1, 2, ...); a row that only
     ever diverged is not waited for. What is there beyond the look is not used, so that the answer doesn't depend on
     when one asks. ``paired``, ``margin``, ``test_images``, ``strict``: see ``effects``, which also says what is raised.
+    Rows are not judged for new images at looks: ValueError where ``population`` asks for that.
     """
     looks, weights, both = schedule.looks, schedule.weights, schedule.both
+    if population and population.judged:
+        raise ValueError("looks are at the noise of training alone")
     if margin is not None:
         check_margin(margin)
     planned = tuple(range(max(looks[-1], schedule.baseline[-1])))
@@ -120,17 +134,17 @@ def sequential(
 
     last_look = np.minimum(result.last, max(look - 1, 0))
     shown = seen(table.values, both, last_look, max(look - 1, 0))
+    now, asked = moderate(shown, comparisons, step), Asked(tuple(rows), margin, strict, population or Population())
     judged = Judged(
-        tuple(rows),
-        moderate(shown, comparisons, step),
+        asked,
+        now,
+        asked.population.noise(asked.names).widen(now),
         comparisons.paired,
         result.p,
         result.p_equivalent,
         plain_p(shown, comparisons),
         holds(result.p, strict),
         holds(result.p_equivalent, strict),
-        margin,
-        strict,
         ALPHA * np.array(weights)[last_look],
     )
     within = np.arange(len(planned)) < np.array(looks)[last_look][:, None]
@@ -147,7 +161,7 @@ def sequential(
         look=look,
         looks=looks,
         stopped=stopped,
-        going_on=tuple(judged.names[i] for i in needed) if more else (),
+        going_on=tuple(asked.names[i] for i in needed) if more else (),
         next_seeds=planned[: looks[look]] if more else (),
         next_baseline_seeds=planned[: schedule.baseline[look]] if more else (),
         words=f"look {look} of {len(looks)} ({looks[look - 1] if look else 0} of {looks[-1]} seeds)",

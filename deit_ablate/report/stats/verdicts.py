@@ -1,20 +1,21 @@
 """Rows against their baseline: what a few seeds of each say, as a verdict with its evidence. Imports numpy.
 
 Pure functions of numbers. The test, the interval and Holm are in ``moderated``; here they become words. What a verdict
-accounts for is the noise of training: the finite test set, which all rows share, is not in it.
+accounts for is the noise of training, and that of the finite test set only where a sweep asks for it (``population``).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
 from deit_ablate.report.stats.exact import check_count, did_not_train_words, rate_words
 from deit_ablate.report.stats.moderated import ROUNDING, Array, Comparisons, Flags, Moderated, holds, holm, moderate
+from deit_ablate.report.stats.population import Population
 from deit_ablate.report.stats.power import ALPHA, MOST, Sides, lent
 from deit_ablate.sweep.comparisons import FEWEST
 
@@ -70,6 +71,10 @@ class Effect:
     p_equivalent_holm: float
     p_plain: float
     """Of the plain test (Welch's, or the paired t), which borrows nothing."""
+    image_standard_error: float
+    """What the finite test set alone adds to ``difference``; NaN where no predictions are known."""
+    half_width_new_images: float
+    """Of the 95% interval of this row alone for new images of this kind."""
     verdict: Verdict
     words: str
     """The verdict for people."""
@@ -120,11 +125,12 @@ def judge(
     margin: float | None = None,
     test_images: int | None = None,
     strict: bool = False,
+    population: Population | None = None,
 ) -> Judged:
     """See ``effects``, which words what this finds."""
     table = Figures.of([baseline, *rows.values()])
     comparisons = Comparisons.with_baseline(len(rows), [i for i, name in enumerate(rows) if name in paired])
-    return Judged.of(tuple(rows), table, comparisons, margin, test_images, strict)
+    return Judged.of(table, comparisons, Asked(tuple(rows), margin, strict, population or Population()), test_images)
 
 
 def steps(
@@ -134,7 +140,7 @@ def steps(
     names, table = tuple(rows)[1:], Figures.of(list(rows.values()))
     pairs = [(i + 1, i) for i in range(len(names))]
     comparisons = Comparisons.of(pairs, [i for i, name in enumerate(names) if name in paired])
-    return Judged.of(names, table, comparisons, None, test_images, False).effects({})
+    return Judged.of(table, comparisons, Asked(names), test_images).effects({})
 
 
 @dataclass(frozen=True)
@@ -155,43 +161,47 @@ class Figures:
 
 
 @dataclass(frozen=True)
+class Asked:
+    """What a table of these rows is asked."""
+
+    names: tuple[str, ...]
+    margin: float | None = None
+    strict: bool = False
+    population: Population = field(default_factory=Population)
+
+
+@dataclass(frozen=True)
 class Judged:
     """A table that has been judged: p values (rows,), and whether each row differs, or is the same, as flags (rows,).
 
-    ``alpha`` is the level of the intervals that hold for all rows at once, one for the table or one for each row.
-    ``plain``: p values of the test that borrows nothing.
+    ``now`` is what its verdicts rest on, ``new_images`` the same for new images of this kind. ``alpha`` is the level of
+    the intervals that hold for all rows at once, one for the table or one for each row. ``plain``: p values of the test
+    that borrows nothing.
     """
 
-    names: tuple[str, ...]
+    asked: Asked
     now: Moderated
+    new_images: Moderated
     paired: Flags
     p: Array
     p_equivalent: Array
     plain: Array
     differs: Flags
     same: Flags
-    margin: float | None
-    strict: bool
     alpha: float | Array = ALPHA
 
     @classmethod
-    def of(
-        cls,
-        names: tuple[str, ...],
-        table: Figures,
-        comparisons: Comparisons,
-        margin: float | None,
-        test_images: int | None,
-        strict: bool,
-    ) -> Judged:
-        now = moderate(table.values, comparisons, resolution(test_images))
-        p, equal = now.p, np.full(len(names), np.nan)
-        if margin is not None:
-            check_margin(margin)
-            equal = now.p_equivalent(margin)
-        differs, same = (holds(np.where(now.enough, one, np.nan), strict) for one in (p, equal))
+    def of(cls, table: Figures, comparisons: Comparisons, asked: Asked, test_images: int | None) -> Judged:
+        training = moderate(table.values, comparisons, resolution(test_images))
+        new_images = asked.population.noise(asked.names).widen(training)
+        now = new_images if asked.population.judged else training
+        p, equal = now.p, np.full(len(asked.names), np.nan)
+        if asked.margin is not None:
+            check_margin(asked.margin)
+            equal = now.p_equivalent(asked.margin)
+        differs, same = (holds(np.where(now.enough, one, np.nan), asked.strict) for one in (p, equal))
         plain = plain_p(table.values, comparisons)
-        return cls(names, now, comparisons.paired, p, equal, plain, differs, same, margin, strict)
+        return cls(asked, now, new_images, comparisons.paired, p, equal, plain, differs, same)
 
     def effects(
         self,
@@ -201,22 +211,24 @@ class Judged:
     ) -> dict[str, Effect]:
         """``undecided`` words the verdict of a row, by its number, that has runs enough and was not decided; ``more``
         says what becomes of one that has too few because runs diverged (by default: add seeds)."""
-        now = self.now
+        now, asked = self.now, self.asked
         columns = {
             "difference": now.difference,
             "own_variance": now.own,
             "standard_error": now.standard_error,
             "df": now.df,
             "half_width": now.half_width(),
-            "half_width_simultaneous": now.half_width(np.asarray(self.alpha) / max(1, len(self.names))),
+            "half_width_simultaneous": now.half_width(np.asarray(self.alpha) / max(1, len(asked.names))),
             "p": self.p,
             "p_holm": holm(np.where(now.enough, self.p, np.nan)),
             "p_equivalent": self.p_equivalent,
             "p_equivalent_holm": holm(np.where(now.enough, self.p_equivalent, np.nan)),
             "p_plain": self.plain,
+            "image_standard_error": asked.population.noise(asked.names).standard_error,
+            "half_width_new_images": self.new_images.half_width(),
         }
         found = {}
-        for i, name in enumerate(self.names):
+        for i, name in enumerate(asked.names):
             k, ended = diverged.get(name, (0, 0))
             check_count(k, ended)
             fewest = min(int(now.runs[i]), int(now.other_runs[i]))
@@ -224,6 +236,8 @@ class Judged:
             words = (
                 (undecided or self.undecided)(i) if verdict == "undecided" else self._words(verdict, i, k, ended, more)
             )
+            if verdict == "undecided" and asked.population.judged and (why := asked.population.unknown(name)):
+                verdict, words = "none", f"not judged for new images: {why}"
             found[name] = Effect(
                 runs=int(now.runs[i]),
                 other_runs=int(now.other_runs[i]),
@@ -251,12 +265,14 @@ class Judged:
         now = self.now
         if now.standard_error[row] == 0:
             return "undecided: no spread to test with"
-        open_rows = len(self.names) if self.strict else int((~(self.differs | self.same)).sum())
-        groups = int(self.paired.sum()) if self.paired[row] else len(self.names) + 1 - int(self.paired.sum())
+        rows, strict, margin = len(self.paired), self.asked.strict, self.asked.margin
+        open_rows = rows if strict else int((~(self.differs | self.same)).sum())
+        groups = int(self.paired.sum()) if self.paired[row] else rows + 1 - int(self.paired.sum())
         sides = Sides(
             (float(now.variance[row]), float(now.other_variance[row])),
             (int(now.runs[row]), int(now.other_runs[row])),
             lent(groups, bool(self.paired[row])),
+            self._images(row),
         )
 
         def about(seeds: int | None) -> str:
@@ -264,14 +280,18 @@ class Judged:
 
         needed = about(sides.seeds_to_decide(open_rows, difference=float(now.difference[row])))
         words = f"undecided; {needed} seeds if it is as large as it looks"
-        if self.margin is None:
+        if margin is None:
             return words
-        equal = about(sides.seeds_to_decide(open_rows, margin=self.margin))
-        return f"{words}; to show equivalence, {equal}"
+        return f"{words}; to show equivalence, {about(sides.seeds_to_decide(open_rows, margin=margin))}"
+
+    def _images(self, row: int) -> float:
+        """The variance that the verdict's interval owes to the images, which no further seed takes away."""
+        population = self.asked.population
+        return float(population.noise(self.asked.names).standard_error[row] ** 2) if population.judged else 0.0
 
     def _words(self, verdict: Verdict, row: int, k: int, ended: int, more: str) -> str:
         runs, others = int(self.now.runs[row]), int(self.now.other_runs[row])
-        what, fewest, margin = "pair" if self.paired[row] else "run", min(runs, others), self.margin
+        what, fewest, margin = "pair" if self.paired[row] else "run", min(runs, others), self.asked.margin
         if verdict == "did_not_train":
             return did_not_train_words(ended)
         if runs < FEWEST and k:

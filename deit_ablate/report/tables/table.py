@@ -147,13 +147,13 @@ def footnotes(summary: Summary, *, timed: bool = False) -> list[str]:
     if any(row["seeds"] > 1 for row in every):
         notes.append("± is the half-width of a 95% t interval over seeds.")
         notes += _judged(summary, every)
-        notes.append("Intervals and verdicts cover training noise only, not the finite test set that all rows share.")
+        notes.append(_test_set(summary, every))
     if any(row["seeds"] == 1 for row in every):
         notes.append("One seed gives no interval.")
     if summary.plan["kind"] == "cumulative":
         notes.append(
-            "Each row has the changes of those above; step: its difference from the row above, with an interval of the "
-            "same kind."
+            "Each row has the changes of those above; step: its difference from the row above, with an interval of "
+            + ("training noise alone." if summary.population.judged else "the same kind.")
         )
     notes += _unfound(summary.plan)
     notes += _not_isolated(summary)
@@ -191,16 +191,45 @@ def _judged(summary: Summary, every: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
     if margin:
         notes.append(
-            f"Equivalent: within the margin that the sweep declares{_declared(summary)}, ±{margin:g} points (two "
-            "one-sided tests)."
+            f"Equivalent: within the margin that the sweep declares{_declared(summary, 'margin')}, ±{margin:g} points "
+            "(two one-sided tests)."
         )
     else:
         notes.append("The sweep declares no margin, so no row is called equivalent.")
     return notes
 
 
-def _declared(summary: Summary) -> str:
-    return " (since before its first run)" if before_running(summary.declared, "margin") else ""
+def _test_set(summary: Summary, every: Sequence[Mapping[str, Any]]) -> str:
+    """What the finite test set adds to a difference, beside the margin, and whether intervals and verdicts have it."""
+    known = [row["image_standard_error"] for row in every if not math.isnan(row["image_standard_error"])]
+    judged, margin = summary.population.judged, summary.plan["margin"]
+    if judged:
+        note = (
+            "Verdicts, and intervals of differences from the baseline, are for new images of this kind, as the sweep "
+        )
+        note += f"declares{_declared(summary, 'population')}: beside training noise, the"
+    elif known:
+        note = "Intervals and verdicts cover training noise only: the"
+    else:
+        return "Intervals and verdicts cover training noise only, not the finite test set that all rows share."
+    note += f" {summary.images:,} test images, which all rows share," if summary.images else " test images"
+    if known:
+        low, high = f"{min(known):.2f}", f"{max(known):.2f}"
+        size = low if low == high else f"up to {high}" if low == "0.00" else f"{low} to {high}"
+        note += f" add {'less than 0.01' if high == '0.00' else size} points (standard error) to a difference"
+        note += f"; the margin is {margin:g}" if margin else ""
+    else:
+        note += " count too"
+    unknown: dict[str, list[str]] = {}
+    for row in every:
+        if why := summary.population.unknown(row["variant"]):
+            unknown.setdefault(why, []).append(row["variant"])
+    note += "".join(f". Not known of {_listed(names)}: {why}" for why, names in unknown.items())
+    return f"{note}."
+
+
+def _declared(summary: Summary, key: str) -> str:
+    return " (since before its first run)" if before_running(summary.declared, key) else ""
 
 
 def _not_isolated(summary: Summary) -> list[str]:

@@ -16,9 +16,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from deit_ablate import files, shipped
-from deit_ablate.errors import Damaged, InputError
+from deit_ablate import shipped
+from deit_ablate.errors import InputError
 from deit_ablate.report.frame import final_stage
+from deit_ablate.report.records import arrays_of
 from deit_ablate.report.tables.table import NOTHING, Column, Table, measure
 from deit_ablate.store import Store
 
@@ -83,7 +84,7 @@ def recorded(store: Store, wanted: Sequence[RunGroup]) -> list[Recorded]:
         good = ("done", "diverged") if len(group.runs) == 1 and group.requested else ("done",)
         finished = {run: end for run, end in outcomes.items() if end.get("status") in good}
         if finished:
-            found.append(Recorded(group, {run: _arrays(store, run, end) for run, end in finished.items()}))
+            found.append(Recorded(group, {run: arrays_of(store, run, end) for run, end in finished.items()}))
         elif group.requested:
             for damage in filter(None, map(store.damage, group.runs)):
                 raise damage
@@ -91,19 +92,6 @@ def recorded(store: Store, wanted: Sequence[RunGroup]) -> list[Recorded]:
     if not found:
         names = ", ".join(group.name for group in wanted)
         raise InputError(f"none of these is done: {names}", expected="a run that is done")
-    return found
-
-
-def _arrays(store: Store, run: str, outcome: Mapping[str, Any]) -> dict[str, Array]:
-    """The arrays of the attempt that the outcome names, nothing for a run that has none by nature."""
-    path = next((attempt.arrays for attempt in store.attempts(run) if attempt.number == outcome["attempt"]), None)
-    found = files.read_arrays(path, outcome.get("arrays_sha256")) if path else None
-    if path is None or found is None:
-        raise InputError(f"the arrays of run {run} are gone", expected="its arrays.npz, as the run wrote it")
-    tests = [array for name, array in found.items() if name.startswith("test_")]
-    classes = [array for name, array in found.items() if name == "test_targets" or name.startswith("test_pred_")]
-    if len({len(array) for array in tests}) > 1 or any(array.dtype.kind == "f" for array in classes):
-        raise Damaged(path, "its arrays are not classes of the same images")
     return found
 
 
