@@ -28,6 +28,7 @@ from deit_ablate.store import Store
 
 SCHEMA = 1
 NOT_KEPT = "predictions not on record"
+GONE = "gone or damaged"
 
 
 def per_image(arrays: Mapping[str, Array], figure: str) -> Array | None:
@@ -67,7 +68,8 @@ def population(
     found = _kept(path, key)
     if found is None:
         found = _found(store, rows[baseline], compared, paired)
-        if len({r["run"] for row in compared.values() for r in row.records}) >= WORTH_AN_INDEX:
+        many = len({r["run"] for row in compared.values() for r in row.records}) >= WORTH_AN_INDEX
+        if many and not any(isinstance(each, str) and GONE in each for each in found.values()):
             content = {"key": key, "rows": {name: _plain(value) for name, value in found.items()}}
             with contextlib.suppress(OSError):
                 files.replace(path, json.dumps(content).encode())
@@ -117,7 +119,7 @@ def _found(
             try:
                 arrays = read(record["run"])
             except InputError:  # what is gone or damaged is in no number, and disables nothing else
-                return f"{NOT_KEPT} (run {record['run']}: gone or damaged)"
+                return f"{NOT_KEPT} (run {record['run']}: {GONE})"
             own = per_image(arrays, row.figure)
             if own is None:
                 return NOT_KEPT

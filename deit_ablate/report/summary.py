@@ -48,8 +48,8 @@ STATISTICS: dict[str, str] = {
     "step": "difference of the means from the row before, in points; only of a cumulative sweep",
     "step_half_width": "half-width of its 95% interval, in points, moderated as the differences are",
     "verdict": (
-        "better, worse, better_small, worse_small, equivalent, undecided, too_few, one_seed, did_not_train, no_effect "
-        "or none"
+        "better, worse, better_small, worse_small, equivalent, undecided, too_few, one_seed, did_not_train, no_effect, "
+        "no_predictions or none"
     ),
     "verdict_words": "the verdict in words",
     "train_seconds": "mean seconds of training of a run that is done",

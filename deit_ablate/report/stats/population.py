@@ -24,11 +24,33 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 
 from deit_ablate.report.stats.moderated import Array, Moderated
+from deit_ablate.report.stats.power import ALPHA
+
+
+@dataclass(frozen=True)
+class NewImages(Moderated):
+    """Comparisons for new images of this kind; ``these`` are the same for the images that there are.
+
+    By few degrees of freedom Satterthwaite's interval may be a little shorter than the one for these images, whose
+    variance is smaller: nothing is claimed of new images that is not claimed of these.
+    """
+
+    these: Moderated
+
+    @property
+    def p(self) -> Array:
+        return np.asarray(np.maximum(super().p, self.these.p))
+
+    def p_equivalent(self, margin: float) -> Array:
+        return np.asarray(np.maximum(super().p_equivalent(margin), self.these.p_equivalent(margin)))
+
+    def half_width(self, alpha: float | Array = ALPHA) -> Array:
+        return np.asarray(np.maximum(super().half_width(alpha), self.these.half_width(alpha)))
 
 
 @dataclass(frozen=True)
@@ -46,21 +68,22 @@ class ImageNoise:
     @classmethod
     def of(cls, comparisons: Sequence[ImageNoise]) -> ImageNoise:
         """Single ones side by side."""
-        fields = ([getattr(one, name) for one in comparisons] for name in cls.__dataclass_fields__)
-        return cls(*(np.stack(values, axis=-1) if values else np.empty(0) for values in fields))
+        parts = ([getattr(one, each.name) for one in comparisons] for each in fields(cls))
+        return cls(*(np.stack(values, axis=-1) if values else np.empty(0) for values in parts))
 
     @property
     def standard_error(self) -> Array:
         """What the draw of the images alone adds to each difference, in points."""
         return np.sqrt(np.maximum(0.0, self.raw - self.training))
 
-    def widen(self, now: Moderated) -> Moderated:
+    def widen(self, now: Moderated) -> NewImages:
         """The same comparisons for new images of this kind: their standard errors and degrees of freedom."""
         training, images = now.standard_error**2, self.standard_error**2
         squared = training + images
         parts = training**2 / now.df + self.raw**2 / (self.images - 1)
         df = np.divide(squared**2, parts, out=np.full(squared.shape, np.nan), where=parts > 0)
-        return replace(now, standard_error=np.sqrt(squared), df=df)
+        known = {each.name: getattr(now, each.name) for each in fields(now)}
+        return NewImages(**known | {"standard_error": np.sqrt(squared), "df": df}, these=now)
 
 
 UNKNOWN = ImageNoise(*(np.array(math.nan) for _ in range(3)))

@@ -30,11 +30,13 @@ Verdict: TypeAlias = Literal[
     "one_seed",
     "did_not_train",
     "no_effect",
+    "no_predictions",
     "baseline",
     "none",
 ]
 """``_small``: different, and by less than the margin. ``none``: there is nothing to compare, no run or no baseline.
-``no_effect``: the row's weights are the baseline's."""
+``no_effect``: the row's weights are the baseline's. ``no_predictions``: rows are judged for new images,
+and its runs kept none."""
 DIFFERENT: frozenset[Verdict] = frozenset({"better", "worse", "better_small", "worse_small"})
 
 LARGE_SCATTER = 3
@@ -237,7 +239,7 @@ class Judged:
                 (undecided or self.undecided)(i) if verdict == "undecided" else self._words(verdict, i, k, ended, more)
             )
             if verdict == "undecided" and asked.population.judged and (why := asked.population.unknown(name)):
-                verdict, words = "none", f"not judged for new images: {why}"
+                verdict, words = "no_predictions", f"not judged for new images: {why}"
             found[name] = Effect(
                 runs=int(now.runs[i]),
                 other_runs=int(now.other_runs[i]),
