@@ -1,6 +1,6 @@
 """Do the verdicts have the error rates that they claim? Simulate thousands of tables and compare with what is expected.
 
-    python benchmarks/statistics.py            all figures; under a minute on one core
+    python benchmarks/statistics.py            all figures; a minute or two on one core
     python benchmarks/statistics.py --quick    small samples with wider tolerances; seconds
     python benchmarks/statistics.py --only T8 T9
 
@@ -478,12 +478,12 @@ def t14(quick: bool) -> Iterator[Figure]:
         label = f"{named(size)} {'paired, ' if paired else ''}{noise}:"
         part = parts[design]
         yield Figure("T14", f"{label} part", part, sample.tolerance(0.05) * part, math.sqrt(max(0.0, found[0])))
-        wide = size[:2] == (5, 3) and not paired
-        yield Figure("T14", f"{label} coverage", 0.968 if wide else 0.95, sample.tolerance(0.02), float(found[1]))
+        wide = size[:2] == (5, 3)
+        yield Figure("T14", f"{label} coverage", 0.973 if wide else 0.95, sample.tolerance(0.02), float(found[1]))
         if size == (5, 10, 23) and not paired and not design.effect:
             without = {0.02: 0.79, 0.3: 0.93}[design.run]
             yield Figure("T14", f"{label} by training noise alone", without, sample.tolerance(0.02), float(found[2]))
-            yield Figure("T14", f"{label} false difference", 0.04, sample.tolerance(0.02), float(found[3]))
+            yield Figure("T14", f"{label} false difference", 0.05, sample.tolerance(0.02), float(found[3]))
 
 
 def new_images(sample: Sample, size: tuple[int, int, int], design: Crossed, paired: bool) -> list[float]:

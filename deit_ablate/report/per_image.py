@@ -70,7 +70,7 @@ def population(
         found = _found(store, rows[baseline], compared, paired)
         many = len({r["run"] for row in compared.values() for r in row.records}) >= WORTH_AN_INDEX
         if many and not any(isinstance(each, str) and GONE in each for each in found.values()):
-            content = {"key": key, "rows": {name: _plain(value) for name, value in found.items()}}
+            content = {"schema": SCHEMA, "key": key, "rows": {name: _plain(value) for name, value in found.items()}}
             with contextlib.suppress(OSError):
                 files.replace(path, json.dumps(content).encode())
     return Population(found, judged)

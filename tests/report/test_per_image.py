@@ -57,7 +57,7 @@ def test_its_size_stands_beside_the_margin(study: Callable[..., Study]) -> None:
     size = [rows[name]["image_standard_error"] for name in ("a", "b")]
     assert last(one) == (
         "Intervals and verdicts cover training noise only: the 599 test images, which all rows share, add "
-        f"{min(size):.2f} to {max(size):.2f} points (standard error) to a difference; the margin is 2."
+        f"{min(size):.2f} to {max(size):.2f} points (estimated standard error) to a difference; the margin is 2."
     )
     # By hand for a: 2 images that all of its runs get wrong and none of the baseline's, and 2 the other way round; of
     # the images that single runs get wrong next to nothing is left once training noise is taken out.

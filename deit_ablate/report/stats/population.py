@@ -16,8 +16,8 @@ without bias whatever the values are (the mean squares of ANOVA), where MS is th
 row, over (n - 1)(N - 1) degrees of freedom; MS0 that within the baseline. Where runs are paired, the differences of the
 pairs are the one group. Below 0 it counts as 0. The interval for new images has the variance T + s2/N, with degrees of
 freedom by Satterthwaite (1946). So are readers and cases treated in multi-reader studies, with reader for run and case
-for image, readers nested within modalities (Dorfman, Berbaum & Metz 1992; degrees of freedom: Hillis 2007, doi
-10.1002/sim.2532; Hillis 2014, doi 10.1002/sim.5926). Images are taken to be independent draws.
+for image, readers nested within modalities (Dorfman, Berbaum & Metz 1992; degrees of freedom: Hillis 2007; Hillis 2014,
+doi 10.1002/sim.5926). Images are taken to be independent draws.
 """
 
 from __future__ import annotations

@@ -216,7 +216,7 @@ def _test_set(summary: Summary, every: Sequence[Mapping[str, Any]]) -> str:
     if known:
         low, high = f"{min(known):.2f}", f"{max(known):.2f}"
         size = low if low == high else f"up to {high}" if low == "0.00" else f"{low} to {high}"
-        note += f" add {'less than 0.01' if high == '0.00' else size} points (standard error) to a difference"
+        note += f" add {'less than 0.01' if high == '0.00' else size} points (estimated standard error) to a difference"
         note += f"; the margin is {margin:g}" if margin else ""
     else:
         note += " count too"
