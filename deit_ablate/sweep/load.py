@@ -22,7 +22,7 @@ from deit_ablate.recipe import flatten
 from deit_ablate.sweep.comparisons import LOOKS
 from deit_ablate.sweep.designs import Design, cumulative, factorial
 from deit_ablate.sweep.fields import NAME, RESERVED, SweepFile, is_stem
-from deit_ablate.sweep.metrics import read_metric, read_metrics
+from deit_ablate.sweep.metrics import Metric, read_metric, read_metrics
 from deit_ablate.sweep.overrides import check_layer, layer, validate
 from deit_ablate.sweep.profiles import check_by_profile, load_profile, read_by_profile, split_stages
 from deit_ablate.sweep.rows import KINDS, Row
@@ -111,6 +111,7 @@ def load_sweep(
         metric=metric,
         metrics=read_metrics(node.get("metrics"), metric),
         margin=parsed.margin,
+        population=_population(node, parsed, baseline, metric, until_decided),
         looks=tuple(looks) if looks else None,
         until_decided=until_decided,
         baseline=baseline,
@@ -154,6 +155,23 @@ def _refuse_until_decided(node: Node, stage: str | None) -> NoReturn:
         key=f"stages.{stage}.seeds",
         expected="no `seeds` in this stage",
     )
+
+
+def _population(node: Node, parsed: SweepFile, baseline: str | None, metric: Metric, until_decided: bool) -> bool:
+    """Whether rows are judged for new images. Raises InputError where they cannot be."""
+    problem = expected = ""
+    if baseline is None:
+        problem, expected = "there is no baseline", "a baseline, with which rows are compared"
+    elif parsed.looks or until_decided:
+        problem = "looks are at the noise of training alone"
+        expected = "`population` without `looks`" if parsed.looks else "no --until-decided or --budget beside it"
+    elif not metric.of_images:
+        problem = f"no run keeps {metric.words} image by image"
+        expected = "`metric: top1`, a head, or a function of your own that returns a number for each image"
+    if parsed.population and problem:
+        where = node.locate(("population",))
+        raise InputError(f"population: true, but {problem}", where=where, key="population", expected=expected)
+    return parsed.population
 
 
 def _stem(path: Path, name: str | None) -> str:

@@ -50,9 +50,20 @@ class Metric:
         return f"{self.words} ({self.unit})" if self.unit else self.words
 
     @property
+    def of_differences(self) -> str:
+        """What a difference is of: "test top-1 (points)"."""
+        return f"{self.words} ({self.counted_in})" if self.counted_in else self.words
+
+    @property
     def share(self) -> bool:
         """Whether it is a share of the test images, which moves in steps of one image."""
         return self.figure.startswith("top")
+
+    @property
+    def of_images(self) -> bool:
+        """Whether a run's predictions may say what each test image adds: not of a mean of losses, or of top-5, of which
+        nothing is kept, nor of the moving average, which keeps no predictions."""
+        return not self.figure or (self.figure.startswith("top1") and self.figure != "top1_ema")
 
     @property
     def column(self) -> str:

@@ -86,6 +86,12 @@ BAD = {
     "negative seeds": ("seeds: [1, -1]\nvariants: {a: {}}", ":3:8", "how many seeds"),
     "a seed twice": ("seeds: [1, 1]\nvariants: {a: {}}", ":3:8", "different whole numbers"),
     "a margin of 0": ("margin: 0\nvariants: {a: {}}", ":3:9", "greater than 0"),
+    "looks at a population": (
+        "looks: [3]\npopulation: true\nbaseline: a\nvariants: {a: {}}",
+        ":4:13",
+        "without `looks`",
+    ),
+    "a population that nothing is compared in": ("population: true\nvariants: {a: {}}", ":3:13", "a baseline"),
     "duplicate keys": ("variants: {a: {}, a: {}}", ":3:19", "is given twice (first on line 3)"),
     "a key dotted and nested": (
         "variants: {a: {optimizer: {base_lr: 1}, optimizer.base_lr: 2}}",
