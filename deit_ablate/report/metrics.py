@@ -119,7 +119,7 @@ OfImages: TypeAlias = Callable[[Mapping[str, Array], str, str | None], Array | s
 
 def of_images(store: Store, plan: Mapping[str, Any]) -> OfImages:
     """What says, of a run's arrays, its id and what its row shows, what each test image (N,) gives the metric of the
-    verdicts, which is their mean: of shares 100 where the class is right. Words where that is not known."""
+    verdicts, which is their mean: of top-1 100 where the class is right. Words where that is not known."""
     metric = planned_metrics(plan)[0]
     if not metric.figure:
         own = next(_named(store, plan))
@@ -134,4 +134,4 @@ def of_images(store: Store, plan: Mapping[str, Any]) -> OfImages:
         given = _given(kept, metric.figure.removeprefix("top1").removeprefix("_") or shows)
         return 100.0 * (given["predictions"] == given["targets"]) if given else NOT_KEPT
 
-    return right if metric.of_images else lambda *_: f"no run keeps {metric.words} image by image"
+    return right

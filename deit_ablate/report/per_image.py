@@ -51,9 +51,11 @@ def population(
     that have no such runs (two of each).
     """
     baseline, judged, metric = plan["baseline"], bool(plan.get("population")), planned_metrics(plan)[0]
-    if len(rows[baseline].records) < 2 or not (metric.of_images or judged):
+    if len(rows[baseline].records) < 2:
         return Population({}, judged)
     compared = {name: row for name, row in rows.items() if name != baseline and len(row.records) > 1}
+    if metric.lacks_images:
+        return Population(dict.fromkeys(compared, metric.lacks_images), judged)
     used = [
         [name, row.shows, name in paired, [[r["seed"], r["run"], outcome_stamp(store, r["run"])] for r in row.records]]
         for name, row in {baseline: rows[baseline], **compared}.items()

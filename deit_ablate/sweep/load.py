@@ -165,8 +165,8 @@ def _population(node: Node, parsed: SweepFile, baseline: str | None, metric: Met
     elif parsed.looks or until_decided:
         problem = "looks are at the noise of training alone"
         expected = "`population` without `looks`" if parsed.looks else "no --until-decided or --budget beside it"
-    elif not metric.of_images:
-        problem = f"no run keeps {metric.words} image by image"
+    elif metric.lacks_images:
+        problem = metric.lacks_images
         expected = "`metric: top1`, a head, or a function of your own that returns a number for each image"
     if parsed.population and problem:
         where = node.locate(("population",))

@@ -60,10 +60,11 @@ class Metric:
         return self.figure.startswith("top")
 
     @property
-    def of_images(self) -> bool:
-        """Whether a run's predictions may say what each test image adds: not of a mean of losses, or of top-5, of which
-        nothing is kept, nor of the moving average, which keeps no predictions."""
-        return not self.figure or (self.figure.startswith("top1") and self.figure != "top1_ema")
+    def lacks_images(self) -> str:
+        """Why no run says what each test image adds: losses and the five best classes are not kept one by one, and of
+        the moving average no predictions are. Empty of top-1 of a head, and of a function of one's own, which may."""
+        known = not self.figure or (self.figure.startswith("top1") and self.figure != "top1_ema")
+        return "" if known else f"no run keeps {self.words} image by image"
 
     @property
     def column(self) -> str:

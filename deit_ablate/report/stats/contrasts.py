@@ -21,7 +21,6 @@ from deit_ablate.report.stats.verdicts import (
     Figures,
     Judged,
     Rules,
-    check_margin,
     resolution,
     undecided_words,
 )
@@ -84,7 +83,6 @@ def effects(
     now = estimate(table.values, coefficients, resolution(test_images) ** 2 / 12, by_seed=by_seed)
     p, equal = now.p, np.full(len(names), np.nan)
     if margin is not None:
-        check_margin(margin)
         equal = now.p_equivalent(margin)
     differs, same = (holds(np.where(now.enough, one, np.nan), strict) for one in (p, equal))
     paired = np.full(len(names), by_seed)

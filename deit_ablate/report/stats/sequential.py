@@ -33,7 +33,6 @@ from deit_ablate.report.stats.verdicts import (
     Figures,
     Judged,
     Rules,
-    check_margin,
     plain_p,
     resolution,
 )
@@ -118,13 +117,11 @@ def sequential(
     A seed that is *absent* has not ended yet, one with NaN has ended without a figure: it diverged. A look is taken
     when the baseline and every row that is still undecided (by a schedule that is not ``together``: any such row, which
     it then sees alone) have ended its first seeds (0, 1, 2, ...); a row that only ever diverged is not waited for. What
-    is there beyond the look is not used, so that the answer doesn't depend on when one asks. ``rules``, ``paired``,
-    ``test_images``: see ``judge``, which also says what is raised. Rows are not judged for new images at looks:
-    ValueError where ``rules`` have that.
+    is there beyond the look is not used, so that the answer doesn't depend on when one asks. The other arguments are
+    those of ``judge``. Raises ValueError as it does, and where ``rules`` have rows judged for new images.
     """
     looks, weights, both = schedule.looks, schedule.weights, schedule.both
     margin, strict = rules.margin, rules.strict
-    check_margin(margin)
     if rules.population.judged:
         raise ValueError("looks are at the noise of training alone")
     planned = tuple(range(max(looks[-1], schedule.baseline[-1])))

@@ -57,6 +57,11 @@ class Rules:
     population: Population = field(default_factory=Population)
     """What is known of the finite test set, and whether rows are judged for new images."""
 
+    def __post_init__(self) -> None:
+        """Raises ValueError for a margin within which nothing, or everything, is equivalent."""
+        if self.margin is not None and not 0 < self.margin < math.inf:
+            raise ValueError(f"a margin of equivalence is a number above 0, not {self.margin}")
+
 
 BY_DEFAULT = Rules()
 
@@ -211,7 +216,6 @@ class Judged:
         if rules.population.judged:
             now = rules.population.noise(names).widen(now)
         p, equal = now.p, np.full(len(names), np.nan)
-        check_margin(rules.margin)
         if rules.margin is not None:
             equal = now.p_equivalent(rules.margin)
         differs, same = (holds(np.where(now.enough, one, np.nan), rules.strict) for one in (p, equal))
@@ -402,9 +406,3 @@ def resolution(test_images: int | None) -> float:
     if test_images < 1:
         raise ValueError(f"the number of test images is at least 1, not {test_images}")
     return 100 / test_images
-
-
-def check_margin(margin: float | None) -> None:
-    """Raises ValueError for a margin within which nothing, or everything, is equivalent."""
-    if margin is not None and not 0 < margin < math.inf:
-        raise ValueError(f"a margin of equivalence is a number above 0, not {margin}")

@@ -179,7 +179,7 @@ def _p(p: float) -> str:
 
 
 def _effects_notes(summary: Summary, made: Factorial) -> Iterator[str]:
-    metric = summary.metric
+    metric, unit = summary.metric, summary.metric.counted_in
     above, below = ("synergistic", "antagonistic")[:: metric.sign]
     yield (
         f"A main effect is the mean {metric.words} with the factor less that without it, over all combinations of the "
@@ -188,9 +188,9 @@ def _effects_notes(summary: Summary, made: Factorial) -> Iterator[str]:
     )
     how = _how(summary)
     yield (
-        f"{_in_unit(metric)} with the half-width of a 95% interval, and of intervals that hold for all effects at once "
-        f"(Bonferroni). {how}; verdicts are adjusted over these {len(made.effects)} effects (Holm 1979), apart from "
-        "those on rows."
+        f"{f'In {unit}, with' if unit else 'With'} the half-width of a 95% interval, and of intervals that hold for "
+        f"all effects at once (Bonferroni). {how}; verdicts are adjusted over these {len(made.effects)} effects (Holm "
+        "1979), apart from those on rows."
     )
     if margin := summary.plan["margin"]:
         yield f"Negligible: within the sweep's margin, ±{metric.amount(margin)} (two one-sided tests)."
@@ -202,10 +202,6 @@ def _effects_notes(summary: Summary, made: Factorial) -> Iterator[str]:
         yield f"Effects joined by = are aliased: these rows find only their sum{half}, and no simple effects of theirs."
     if len(made.design.rows) < 2 ** len(made.design.changes):
         yield "Of a fraction: interactions of three and more factors are taken to be nothing."
-
-
-def _in_unit(metric: Metric) -> str:
-    return metric.counted_in.capitalize() if metric.counted_in == "points" else metric.counted_in or "Values"
 
 
 def _how(summary: Summary) -> str:
