@@ -82,18 +82,9 @@ def load_sweep(
     check_by_profile(by_profile, [variant.name for variant in changes], names, parsed.search is not None)
     design = _design(node, kind, changes, parsed)
     variants = changes if design is None else _combined(changes, design, node.keys[kind])
-    for variant in variants:
-        if not metric.fits(variant.shows):
-            raise InputError(
-                f"the row shows another figure ({variant.shows}) than `metric: {metric.name}`",
-                where=variant.where,
-                key=f"{kind}.{variant.name}.shows",
-                expected="`metric: top1` beside rows with `shows`, or rows without",
-            )
+    _must_fit(metric, variants, kind)
     rows = [variant.name for variant in variants]
-    baseline = parsed.baseline or ("baseline" if kind in KINDS and KINDS[kind].from_baseline else None)
-    if baseline is not None and baseline not in rows:
-        raise unknown_name("no row", baseline, rows, where=node.locate(("baseline",)), key="baseline")
+    baseline = _baseline(node, parsed, kind, rows)
     for other in by_profile.values():
         read_search(node, other.get("search"), rows, stages[-1].seeds)
     if until_decided and (baseline is None or stages[-1].seeds != all_seeds):
@@ -124,6 +115,25 @@ def load_sweep(
         search=read_search(node, over.get("search"), rows, stages[-1].seeds),
         sets=given_sets,
     )
+
+
+def _must_fit(metric: Metric, variants: Sequence[Variant], kind: str) -> None:
+    """Raises InputError for a row that shows another figure than the metric's."""
+    for variant in variants:
+        if not metric.fits(variant.shows):
+            raise InputError(
+                f"the row shows another figure ({variant.shows}) than `metric: {metric.name}`",
+                where=variant.where,
+                key=f"{kind}.{variant.name}.shows",
+                expected="`metric: top1` beside rows with `shows`, or rows without",
+            )
+
+
+def _baseline(node: Node, parsed: SweepFile, kind: str, rows: Sequence[str]) -> str | None:
+    baseline = parsed.baseline or ("baseline" if kind in KINDS and KINDS[kind].from_baseline else None)
+    if baseline is not None and baseline not in rows:
+        raise unknown_name("no row", baseline, rows, where=node.locate(("baseline",)), key="baseline")
+    return baseline
 
 
 def _must_have_looks(node: Node, parsed: SweepFile) -> None:
