@@ -170,7 +170,7 @@ class Watch:
 
 
 def held(store: Store, sweep: str | None) -> list[str]:
-    """Why a sweep is held, for people."""
+    """Why a sweep is held, in words."""
     why = store.sweeps.held(sweep)
     if why is None:
         return []

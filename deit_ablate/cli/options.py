@@ -74,6 +74,9 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask for confirmati
 Strict = Annotated[
     bool, typer.Option("--strict", help="Refuse a sweep whose rows differ from the baseline in more than they declare.")
 ]
+AllowNoEffect = Annotated[
+    bool, typer.Option("--allow-no-effect", help="Run a sweep of which a row is, bit for bit, another's training too.")
+]
 Json = Annotated[
     bool, typer.Option("--json", help="End with one JSON object on standard output; progress goes to standard error.")
 ]

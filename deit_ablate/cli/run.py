@@ -14,6 +14,7 @@ import typer
 
 from deit_ablate.cli import console
 from deit_ablate.cli.options import (
+    AllowNoEffect,
     Budget,
     Confirm,
     DataDir,
@@ -62,6 +63,7 @@ from deit_ablate.launch.preflight import keep_weights
 from deit_ablate.report.declared import refuse_other_looks
 from deit_ablate.report.fresh import current_table
 from deit_ablate.store import Store
+from deit_ablate.sweep.effects import pairs
 from deit_ablate.sweep.plan import Run, make_plan, single_run
 from deit_ablate.sweep.sweep import Sweep
 from deit_ablate.sweep.yaml import Node
@@ -92,6 +94,7 @@ def run(
     results: Results = DEFAULT_RESULTS,
     yes: Yes = False,
     strict: Strict = False,
+    allow_no_effect: AllowNoEffect = False,
     json_: Json = False,
 ) -> None:
     """Run a sweep: train what is missing, then write its table and figures."""
@@ -117,7 +120,10 @@ def run(
     how = execution_for(chosen, file.execution, execution, **given)
     states = status.states(store, {run.id: run.above for run in runs.values()}, file.name)
     labels = search.labels if search else plan.labels()
-    work = Work(store, file.name, runs, labels, states, how, _command(), written=plan.written, source=source)
+    compared = () if allow_no_effect else tuple(pairs(plan))
+    work = Work(
+        store, file.name, runs, labels, states, how, _command(), written=plan.written, source=source, pairs=compared
+    )
     refuse_lost_weights(runs, labels, states, store)
     chosen_executor = executor_for(work)
     if chosen_executor:

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from deit_ablate.execution import Execution
 from deit_ablate.store import State, Store
+from deit_ablate.sweep.effects import Pair
 from deit_ablate.sweep.plan import Run
 from deit_ablate.sweep.yaml import Node
 
@@ -88,6 +89,8 @@ class Work:
     written: Mapping[str, Node] = field(default_factory=dict)
     """By run: where its recipe's values are written."""
     source: RunSource | None = None
+    pairs: Sequence[Pair] = ()
+    """Rows that are refused where they are the same training as another."""
 
     def unfinished(self) -> list[Run]:
         return [run for run in self.runs.values() if not self.states[run.id].at_rest]

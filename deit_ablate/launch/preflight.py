@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ from deit_ablate.errors import InputError
 from deit_ablate.execution import Execution
 from deit_ablate.launch.jobs import Work
 from deit_ablate.launch.pool import may_have_gpu
-from deit_ablate.names import fact
+from deit_ablate.names import PACKAGE, fact, hashes, keep_answer, kept_answer
 from deit_ablate.recipe import contents, flatten, with_files
 from deit_ablate.store import Store
+from deit_ablate.sweep.effects import Pair
 from deit_ablate.sweep.overrides import disagreement
 from deit_ablate.sweep.plan import Run
+from deit_ablate.sweep.yaml import Node
 
 
 def must_have(execution: Execution, runs: Sequence[Run]) -> None:
@@ -63,40 +66,84 @@ def worth_a_preflight(work: Work) -> bool:
 
 
 def preflight(work: Work, ask: Callable[..., int]) -> None:
-    """Let a worker try out what the runs need (their data, options, teachers) without training.
+    """Let a worker try out what the runs need (their data, options, teachers), and whether each row does anything,
+    without training.
 
-    ``ask`` runs a worker command. Raises InputError, at the line of the recipe, for what would fail.
+    ``ask`` runs a worker command. Raises InputError, at the line of the recipe, for what would fail, and for a row that
+    is the same training as the one that it is compared with.
     """
     runs = list({run.id: run for run in work.to_come()}.values())
     paths = {sha256: path for run in runs for sha256, path in run.weights.items()}
+
+    def recipe_of(run: Run) -> dict[str, Any]:
+        resolved = with_files(run.recipe, lambda content: paths.get(content) or _in_store(content, work.store, runs))
+        return dict(resolved)
 
     def request(run: Run) -> dict[str, Any]:
         sha256 = run.recipe["distill"]["teacher_weights"]
         path = (paths.get(sha256) or work.store.teacher_weights.find(sha256)) if sha256 else None
         begun = run.id in work.states and work.states[run.id].attempt > 0
-        recipe = with_files(run.recipe, lambda content: paths.get(content) or _in_store(content, work.store, runs))
-        return {"run": run.id, "recipe": recipe, "begun": begun, "teacher": str(path) if path else None}
+        return {"run": run.id, "recipe": recipe_of(run), "begun": begun, "teacher": str(path) if path else None}
 
-    execution = work.execution
+    execution, rows = work.execution, Rows(work)
     question = {
         "results": str(work.store.root.resolve()),
         "data_dir": execution.data_dir,
         "ranks": execution.ranks,
         "accumulation": execution.accumulation,
         "runs": [request(run) for run in runs],
+        "pairs": {name: [[here.id, there.id] for here, there in pair.runs] for name, pair in rows.open.items()},
+        "recipes": {run.id: recipe_of(run) for pair in rows.open.values() for both in pair.runs for run in both},
     }
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "question.json"
         path.write_bytes(files.to_json(question))
         ask("preflight", str(path))
         answer = path.with_suffix(".answer")
-        refusal = files.read_json(answer)
-    if refusal is not None:
+        answered = files.read_json(answer)
+    if answered is None:
+        return
+    if (refusal := answered["refusal"]) is not None:
         written, keys = work.written.get(refusal["run"]), refusal["keys"]
         problem = f"{refusal['error']} ({work.labels.get(refusal['run'], refusal['run'])})"
         if written is None or keys[0].startswith("execution."):
             raise InputError(problem, key=keys[0])
         raise disagreement(written, keys, problem)
+    rows.refuse(answered["effects"], work.written)
+
+
+class Rows:
+    """The rows of which it is to be told whether they do anything: those with runs to come. What has been told once is
+    kept in the user's cache, by the runs' ids."""
+
+    def __init__(self, work: Work) -> None:
+        wanted, code = {run.id for run in work.unfinished()}, sorted((PACKAGE / "train").rglob("*.py"))
+        made_by = hashes(path.relative_to(PACKAGE).as_posix() for path in code) if work.pairs else {}
+        self.about: dict[str, Any] = {}
+        self.known: dict[str, str] = {}
+        self.open: dict[str, Pair] = {}
+        """By a name of its own."""
+        self.pairs = {str(number): pair for number, pair in enumerate(work.pairs) if pair.ends & wanted}
+        for name, pair in self.pairs.items():
+            ids = [[here.id, there.id] for here, there in pair.runs]
+            self.about[name] = {"effects": ids, "by": made_by, "data": work.execution.data_dir}
+            kept = kept_answer(self.about[name])
+            if kept is None:
+                self.open[name] = pair
+            else:
+                self.known[name] = str(kept.get("effect"))
+
+    def refuse(self, answers: Mapping[str, str], written: Mapping[str, Node]) -> None:
+        """Raises InputError for the first row that does nothing, which names the others; ``answers`` is what was told
+        of those ``open``."""
+        for name, effect in answers.items():
+            keep_answer(self.about[name], {"ok": True, "sources": {}, "effect": effect})
+            if effect not in ("same", "differs"):
+                row = self.pairs[name].row
+                print(f"not known whether the row {row!r} does anything: {effect}", file=sys.stderr)
+        idle = [pair for name, pair in self.pairs.items() if {**self.known, **answers}[name] == "same"]
+        if idle:
+            raise idle[0].refusal(written, idle[1:])
 
 
 def keep_weights(runs: Iterable[Run], store: Store) -> dict[str, str]:

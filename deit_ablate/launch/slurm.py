@@ -142,7 +142,7 @@ class SlurmLaunch(Launch):
                     return self.report
                 running = [run for run in going if self.states[run].name == "running"]
                 over = {run for run, state in self.states.items() if state.at_rest or state.name in RETRYABLE}
-                watch(Progress(len(self.work.labels), self.states, running, ended=sorted(over - ended)))
+                watch(Progress(len(self.runs), self.states, running, ended=sorted(over - ended)))
                 ended = over
                 if not going and not self.full:
                     return self.report

@@ -172,6 +172,11 @@ class Summary:
         return Lineages(self.plan["cells"], self.plan["parents"], self.stage)
 
     @cached_property
+    def any_paired(self) -> bool:
+        """Whether any two rows share a run or a parent at each seed."""
+        return any(self.lineages.paired(*pair) for pair in itertools.combinations(self.top1, 2))
+
+    @cached_property
     def design(self) -> Design | None:
         """Which changes rows combine, of a factorial or a cumulative sweep of several orders."""
         return Design.of(self.plan["design"]) if self.plan.get("design") else None

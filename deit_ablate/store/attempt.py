@@ -44,7 +44,7 @@ class State:
 
     @property
     def at_rest(self) -> bool:
-        """Finished, or as it is until somebody asks for more, or forgets it."""
+        """Finished, or in a state that only a user changes."""
         return self.finished or self.name in ("paused", "damaged")
 
     @property
@@ -54,7 +54,7 @@ class State:
 
     @property
     def stops_children(self) -> bool:
-        """Whether what depends on it cannot start before somebody does something."""
+        """Whether runs that depend on it cannot start until a user acts."""
         return self.name in ("failed", "cancelled", "blocked", "damaged") or self.without_weights
 
     def __str__(self) -> str:

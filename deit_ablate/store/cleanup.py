@@ -19,7 +19,7 @@ from deit_ablate.store.store import Store
 def proven_over(store: Store, run: str) -> bool:
     """Whether every attempt at a run is certain to have ended.
 
-    A release is a person's word, no proof; but the only one that there is where it is not on record who the owner is.
+    A release is what a user says, and proves nothing; it counts only where the owner's file cannot be read.
     """
     outcome = store.result(run)
     return all((outcome and outcome["attempt"] == attempt.number) or _over(attempt) for attempt in store.attempts(run))

@@ -341,7 +341,7 @@ class Store:
         return schema.read(path, schema.DataFacts) or {}
 
     def has_used_data(self, data_id: str, fingerprint: str) -> bool:
-        """Whether a finished run is of these data: a pin of which none is, holds nobody to it."""
+        """Whether a finished run has used these data: a pin that none has used may be replaced."""
         for run in self.runs():
             data = (self.sound_recipe(run) or {"recipe": {}})["recipe"].get("data") or {}
             if data_id == (data.get("id") or data.get("name")) and (outcome := self.result(run)):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from deit_ablate.train.model import heads
+from deit_ablate.train.model import at_rest, heads
 
 INFERENCE_BATCH = {"cuda": 256, "cpu": 64}
 """Images of a batch whose forward pass is timed."""
@@ -21,19 +21,16 @@ CPU_SECONDS = 0.5
 """On a CPU no further forward pass is timed after this long, warm-up included: a small run must not wait for it."""
 
 
-@torch.no_grad()
 def forward_flops(model: nn.Module, channels: int, resolution: int) -> int:
     """Floating-point operations of one image's forward pass, a multiply-add counted as two (matrix products,
     attention and convolutions). Draws nothing at random: the model is in evaluation mode meanwhile."""
-    training, device = model.training, next(model.parameters()).device
-    model.eval()
-    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:  # its fused kernels are not counted
-        heads(model, torch.zeros(1, channels, resolution, resolution, device=device))
-    model.train(training)
+    images = torch.zeros(1, channels, resolution, resolution, device=next(model.parameters()).device)
+    # Its fused kernels are not counted.
+    with at_rest(model), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        heads(model, images)
     return int(counter.get_total_flops())
 
 
-@torch.no_grad()
 def inference(model: nn.Module, channels: int, resolution: int) -> tuple[float | None, int | None]:
     """(images a second, images of the batch) of the forward pass alone, in evaluation mode and fp32 as the model is.
 
@@ -42,17 +39,14 @@ def inference(model: nn.Module, channels: int, resolution: int) -> tuple[float |
     where CPU_SECONDS bounds the passes, but for a first one). Of the process's own threads, beside whatever else the
     machine does. Draws nothing at random and changes no weight. (None, None) where not even one image fits.
     """
-    training, device = model.training, next(model.parameters()).device
+    device = next(model.parameters()).device
     batch = INFERENCE_BATCH.get(device.type, INFERENCE_BATCH["cpu"])
-    model.eval()
-    try:
+    with at_rest(model):
         while batch:
             try:
                 return batch / _pass_seconds(model, (batch, channels, resolution, resolution), device), batch
             except torch.OutOfMemoryError:  # the training is over and counts, whatever fits now
                 batch //= 2
-    finally:
-        model.train(training)
     return None, None
 
 

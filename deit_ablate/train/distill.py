@@ -15,8 +15,7 @@ is a function of logits, so that the loop alone decides where a model draws at r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -30,7 +29,7 @@ from deit_ablate.recipe import Distill, Recipe, Regularize
 from deit_ablate.train.data.sets import Dataset
 from deit_ablate.train.evaluate import classifiers
 from deit_ablate.train.mixing import smoothing_over_all
-from deit_ablate.train.model import Heads, build_model, heads, shape_of
+from deit_ablate.train.model import Heads, at_rest, build_model, heads, shape_of
 from deit_ablate.train.registry import lookup
 
 Term = Callable[[Tensor, Tensor, float], Tensor]
@@ -197,7 +196,7 @@ def distillation_loss(
     if kind.teacher:
         if teacher is None:
             raise TrainError(f"the distillation type {type} needs a teacher")
-        with _at_rest(teacher):
+        with at_rest(teacher):
             teachers = heads(teacher, images)
         answers = teachers[0] if teachers[1] is None else classifiers(teachers)["fused_softmax"]
     outputs = heads(student, images)
@@ -213,16 +212,3 @@ def distillation_loss(
             "they must be of the same classes"
         )
     return loss_of(outputs, targets, answers)
-
-
-@contextmanager
-def _at_rest(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; afterwards each part is in the mode in which it was found."""
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        model.eval()
-        with torch.no_grad():
-            yield
-    finally:
-        for module, training in modes:
-            module.training = training

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from deit_ablate.errors import TrainError
 from deit_ablate.train.data.images import Array
 from deit_ablate.train.data.loader import Batch
-from deit_ablate.train.model import Heads, heads
+from deit_ablate.train.model import Heads, at_rest, heads
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,6 @@ def classifiers(outputs: Heads) -> dict[str, Tensor]:
     return found
 
 
-@torch.no_grad()
 def evaluate(model: nn.Module, batches: Iterable[Batch], device: torch.device, keep: bool = False) -> Scores:
     """Top-1 (and top-5 of more than 5 classes) in percent and the cross-entropy on labels, over all the batches.
 
@@ -50,14 +49,12 @@ def evaluate(model: nn.Module, batches: Iterable[Batch], device: torch.device, k
     class head. With ``keep``, each classifier's predictions (int) and their probability (float16) per image, and
     ``token_similarity`` where there are two tokens.
     """
-    training = model.training
-    model.eval()
     truth: list[Tensor] = []
     decided: dict[str, list[Tensor]] = {}
     confident: dict[str, list[Tensor]] = {}
     loss = top5 = 0.0
     classes = 0
-    with token_similarity(model, keep) as similarities:
+    with at_rest(model), token_similarity(model, keep) as similarities:
         for images, targets in batches:
             found = classifiers(heads(model, images.to(device)))
             targets = targets.to(device)
@@ -71,7 +68,6 @@ def evaluate(model: nn.Module, batches: Iterable[Batch], device: torch.device, k
             loss += float(F.nll_loss(headline, targets, reduction="sum"))
             if classes > 5:
                 top5 += float((headline.topk(5).indices == targets[:, None]).sum())
-    model.train(training)
     labels = torch.cat(truth)
     correct = {name: int((torch.cat(parts) == labels).sum()) for name, parts in decided.items()}
     count = len(labels)

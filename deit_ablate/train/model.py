@@ -7,7 +7,8 @@ To add a model, write a function of a ``Shape`` and of the options that recipes 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -253,15 +254,26 @@ def _built(name: str, function: Callable[..., nn.Module], shape: Shape, options:
         raise TrainError(f"the model {name} cannot be built with options {options}: {error}") from error
 
 
-@torch.no_grad()
-def _check_heads(name: str, model: nn.Module, shape: Shape) -> None:
-    training, device = model.training, next(model.parameters()).device
+@contextmanager
+def at_rest(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients; afterwards each part is in the mode in which it was found."""
+    modes = [(module, module.training) for module in model.modules()]
     try:
-        logits = heads(model.eval(), torch.zeros(1, shape.channels, shape.resolution, shape.resolution, device=device))
+        model.eval()
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def _check_heads(name: str, model: nn.Module, shape: Shape) -> None:
+    device = next(model.parameters()).device
+    try:
+        with at_rest(model):
+            logits = heads(model, torch.zeros(1, shape.channels, shape.resolution, shape.resolution, device=device))
     except (RuntimeError, AssertionError, ValueError) as error:
         raise TrainError(f"the model {name} does not take images of {shape.resolution} pixels: {error}") from error
-    finally:
-        model.train(training)
     found = 1 if logits[1] is None else 2
     if found != shape.heads:
         hint = "distill.type soft-token or hard-token" if found == 2 else "a deit model, or distill.type soft or hard"

@@ -18,7 +18,7 @@ from torch import nn
 from deit_ablate.errors import TrainError
 from deit_ablate.recipe import Recipe
 from deit_ablate.train.augment import AUGMENTATIONS, Augmenter, custom_operations, operations
-from deit_ablate.train.data.sets import Splits, load_data
+from deit_ablate.train.data.sets import Splits
 from deit_ablate.train.distill import build_loss, distillation_of
 from deit_ablate.train.distributed import Group, Share
 from deit_ablate.train.loop import initial_model
@@ -31,20 +31,21 @@ Step = tuple[tuple[str, ...], Callable[[], object]]
 MODEL = ("model.name", "model.options", "distill.type", "data.resolution", "regularize.drop_path", "regularize.dropout")
 
 
-def preflight(request: Mapping[str, Any], store: WeightsStore) -> dict[str, Any] | None:
+def preflight(
+    request: Mapping[str, Any], store: WeightsStore, splits_of: Callable[[Recipe], Splits]
+) -> dict[str, Any] | None:
     """The first refusal, {"run", "keys", "error"}, or None.
 
-    ``request``: {"data_dir" (or None), "ranks", "accumulation", "runs": [{"run", "recipe" (canonical),
-    "teacher" (the path of its weights file, or None), "begun" (whether its batches are cut already)}]}.
+    ``splits_of`` loads the data of a recipe. ``request``: {"ranks", "accumulation", "runs": [{"run", "recipe"
+    (canonical), "teacher" (the path of its weights file, or None), "begun" (whether its batches are cut already)}]}.
     """
     runs = [(Recipe.model_validate_json(json.dumps(run["recipe"])), run) for run in _distinct(request["runs"])]
-    loaded: dict[str, Splits] = {}
     # Teachers last: one from timm's hub is fetched, which nothing should wait for that is refused anyway.
     for recipe, run in runs:
-        if refusal := _first_refusal(run, _without_teacher(recipe, run, loaded, request)):
+        if refusal := _first_refusal(run, _without_teacher(recipe, run, splits_of, request)):
             return refusal
     for recipe, run in runs:
-        if refusal := _first_refusal(run, _teacher(recipe, run, loaded, store)):
+        if refusal := _first_refusal(run, _teacher(recipe, run, splits_of, store)):
             return refusal
     return None
 
@@ -74,51 +75,46 @@ def _distinct(runs: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 
 
 def _without_teacher(
-    recipe: Recipe, run: Mapping[str, Any], loaded: dict[str, Splits], request: Mapping[str, Any]
+    recipe: Recipe, run: Mapping[str, Any], splits_of: Callable[[Recipe], Splits], request: Mapping[str, Any]
 ) -> Iterator[Step]:
-    key = json.dumps([run["recipe"]["data"], recipe.schedule.batch_size], sort_keys=True)
-
-    def data() -> None:
-        folder = Path(request["data_dir"]) if request["data_dir"] else None
-        loaded[key] = loaded.get(key) or load_data(recipe, folder)
-
     def cut() -> None:
         if not run["begun"]:
             Share(Group(0, request["ranks"]), request["accumulation"]).check(recipe.schedule.batch_size, recipe.mixes)
 
     def model() -> nn.Module:
         with torch.device("meta"):
-            return initial_model(recipe, loaded[key], None)
+            return initial_model(recipe, splits_of(recipe), None)
 
-    yield ("data.name",), data
+    yield ("data.name",), lambda: splits_of(recipe)
     yield ("execution.ranks",), cut
 
     def augmented() -> None:
-        dataset, side = loaded[key].dataset, recipe.data.resolution
+        dataset, side = splits_of(recipe).dataset, recipe.data.resolution
         augment = Augmenter(recipe, dataset)
         if augment.custom or augment.custom_on_tensors:
             augment([Image.new("L" if dataset.channels == 1 else "RGB", (side, side))], [(0, 0, 0)])
 
     yield ("augment.custom",), lambda: custom_operations(recipe)
-    yield ("augment.auto_augment",), lambda: operations(AUGMENTATIONS, recipe, loaded[key].dataset)
+    yield ("augment.auto_augment",), lambda: operations(AUGMENTATIONS, recipe, splits_of(recipe).dataset)
     yield ("augment.custom",), augmented
     yield (
         ("augment.mixup", "regularize.label_smoothing"),
-        lambda: build_mixing(recipe, len(loaded[key].dataset.classes)),
+        lambda: build_mixing(recipe, len(splits_of(recipe).dataset.classes)),
     )
     yield ("distill.type",), lambda: build_loss(recipe)
     yield MODEL, model
     yield ("optimizer.options", "optimizer.name"), lambda: build_optimizer(recipe, model())
 
 
-def _teacher(recipe: Recipe, run: Mapping[str, Any], loaded: dict[str, Splits], store: WeightsStore) -> Iterator[Step]:
+def _teacher(
+    recipe: Recipe, run: Mapping[str, Any], splits_of: Callable[[Recipe], Splits], store: WeightsStore
+) -> Iterator[Step]:
     wanted = recipe.distill
     if wanted.teacher is None or not distillation_of(wanted.type).teacher:
         return
-    key = json.dumps([run["recipe"]["data"], recipe.schedule.batch_size], sort_keys=True)
 
     def teacher() -> None:
         given = Path(run["teacher"]) if run["teacher"] else teacher_file(recipe, store)
-        build_teacher(recipe, loaded[key], None, given, torch.device("cpu"))
+        build_teacher(recipe, splits_of(recipe), None, given, torch.device("cpu"))
 
     yield ("distill.teacher_weights" if wanted.teacher_weights else "distill.teacher",), teacher

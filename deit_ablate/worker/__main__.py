@@ -5,7 +5,7 @@
     python -m deit_ablate.worker names | offered           answer questions about names; say what names.json should hold
     python -m deit_ablate.worker fetch | verify            bring weights and data, or evaluate anew
     python -m deit_ablate.worker measure                   say what trainings take, by their first steps
-    python -m deit_ablate.worker preflight FILE            say what the runs that FILE names would be refused for
+    python -m deit_ablate.worker preflight FILE            say which runs of FILE are refused, which rows do nothing
 
 Answers go to standard output, marked (``execution.worker_answers`` reads them); a request is JSON on standard input.
 
@@ -41,7 +41,7 @@ def _serve(answers: IO[bytes]) -> int:
     import torch
 
     from deit_ablate.store.checkout import checkout
-    from deit_ablate.train import loop, preflight, provenance  # noqa: F401  (the imports are the point)
+    from deit_ablate.train import effects, loop, preflight, provenance  # noqa: F401  (the imports are the point)
     from deit_ablate.worker import forkserver
 
     def check() -> None:
@@ -90,13 +90,16 @@ def _preflight(question: Path) -> int:
     """Answer a question file beside it: in a file, because a forked child's output is the server's."""
     from deit_ablate import files
     from deit_ablate.store import Store
+    from deit_ablate.train.data.sets import data_loader
+    from deit_ablate.train.effects import effects
     from deit_ablate.train.preflight import preflight
 
     request = json.loads(question.read_bytes())
-    files.replace(
-        question.with_suffix(".answer"),
-        files.to_json(preflight(request, Store(request["results"]).teacher_weights)),
-    )
+    splits_of = data_loader(Path(request["data_dir"]) if request["data_dir"] else None)
+    answer: dict[str, Any] = {"refusal": preflight(request, Store(request["results"]).teacher_weights, splits_of)}
+    if answer["refusal"] is None:
+        answer["effects"] = effects(request["pairs"], request["recipes"], splits_of)
+    files.replace(question.with_suffix(".answer"), files.to_json(answer))
     return 0
 
 

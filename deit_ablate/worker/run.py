@@ -50,7 +50,7 @@ class Task:
     progress: dict[str, Any] = field(default_factory=dict)
     """Epoch and step."""
     begun: float = field(default_factory=time.monotonic)
-    """By the clock that measures durations, which nobody sets; the other one is for stamps."""
+    """By the monotonic clock, for durations; time stamps are by the other."""
 
     @property
     def first(self) -> bool:
@@ -104,7 +104,7 @@ def _conclude(task: Task, attempt: Attempt, outcome: Outcome, data: dict[str, An
 
 def _why_stopped() -> str:
     """Under a scheduler a signal means that the job's time is up, or that another job needs its place. The deadline is
-    by the clock of this machine that nobody sets."""
+    by this machine's monotonic clock."""
     if "SLURM_JOB_ID" not in os.environ:
         return "interrupted"
     return "time-limit" if time.monotonic() > float(os.environ.get("DEIT_ABLATE_DEADLINE", "inf")) else "preempted"

@@ -93,8 +93,10 @@ def test_what_is_wrong_is_said_in_one_line_and_nothing_is_written(
     "environment", [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}]
 )
 def test_what_an_output_cannot_show_is_a_question_mark(
-    cold_command: Command, sweep: Callable[..., Path], environment: dict[str, str]
+    cold_command: Command, command: Command, sweep: Callable[..., Path], environment: dict[str, str]
 ) -> None:
+    if "LC_ALL" not in environment:  # in that locale the workers are started cold, too
+        environment = {"DEIT_ABLATE_WORKER": command.environment["DEIT_ABLATE_WORKER"], **environment}
     cold_command.environment.update(environment)
     path = sweep("")
     path.write_text(TINY + "title: Größe → λ\nseeds: 1\nvariants: {a: {}, b: {augment.mixup: 0.4}}\n", encoding="utf-8")

@@ -11,21 +11,21 @@ from support import Command
 from deit_ablate.store import Store
 
 
-def test_from_plan_to_table_and_on(cold_command: Command, sweep: Callable[..., Path]) -> None:
-    command = cold_command
+def test_from_plan_to_table_and_on(cold_command: Command, command: Command, sweep: Callable[..., Path]) -> None:
+    """Planned, run and seen as users start these commands; what follows goes on warm."""
     path = sweep(
         "title: Two optimizers\nseeds: 2\nbaseline: adamw\n"
         "variants:\n  adamw: {}\n  lamb: {optimizer: {name: lamb, base_lr: 0.3}}\n"
     )
     store = Store(command.folder / "results")
 
-    shown = command("plan", "tiny.yaml").stdout
+    shown = cold_command("plan", "tiny.yaml").stdout
     assert "lamb: optimizer.name adamw -> lamb; optimizer.base_lr" in shown
     assert "4 runs: 4 missing" in shown
     assert "machine time unknown" in shown
     assert not store.root.exists(), "planning writes nothing"
 
-    first = command("run", "tiny.yaml").stdout
+    first = cold_command("run", "tiny.yaml").stdout
     assert first.count(": started") == 4
     folder = store.sweeps.folder("tiny")
     assert {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()} == {
@@ -76,9 +76,9 @@ def test_from_plan_to_table_and_on(cold_command: Command, sweep: Callable[..., P
     assert "forgotten" in forgotten
     assert "adamw:1" in command("run", "tiny").stdout, "a sweep may be named as its folder is"
 
-    assert "11 done" in command("status").stdout
+    assert "11 done" in cold_command("status").stdout
     assert "tiny:lamb:0" in command("show", "tiny:lamb:0").stdout
     assert "optimizer.name" in command("diff", "tiny:lamb:0", "tiny:adamw:0").stdout
     assert "test top-1" in command("logs", "tiny:lamb:0").stdout
     assert command("table", "tiny", "--format", "csv").stdout == (folder / "table.csv").read_text()
-    assert command("figure", "tiny").stdout.count(".png") == 3
+    assert cold_command("figure", "tiny").stdout.count(".png") == 3

@@ -114,6 +114,23 @@ def test_the_same_stem_from_another_file_is_refused(command: Command, sweep: Cal
     assert command("run", "elsewhere/tiny.yaml").returncode == 0, "a file that moved is no other file"
 
 
+def test_a_row_that_does_nothing_is_refused_unless_it_is_allowed(
+    command: Command, sweep: Callable[..., Path], store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    sweep("seeds: 1\nbaseline: a\nvariants:\n  a: {}\n  b: {regularize.drop_path: 0.4}\n")  # of a model of one block
+    for _ in ("told by a worker", "told before"):
+        assert command("run", "tiny.yaml", code=2).stderr == (
+            "error: tiny.yaml:13:29: regularize.drop_path: the row 'b' changes nothing: with regularize.drop_path "
+            "0.1 → 0.4 it is the training of 'a', bit for bit; expected a value that acts, or --allow-no-effect\n"
+        )
+        assert not store.root.exists()
+    command("run", "tiny.yaml", "--only", "a")
+    assert "changes nothing" in command("run", "tiny.yaml", code=2).stderr
+    assert "changed nothing" in command("run", "tiny.yaml", "--allow-no-effect", "--seeds", "3").stdout
+    assert "nothing to train" in command("run", "tiny.yaml", "--seeds", "3").stdout
+
+
 def test_a_recipe_in_the_foreground(command: Command) -> None:
     (command.folder / "recipe.yaml").write_text(TINY.replace("\nrecipe:", "").replace("\n  ", "\n"))
     done = command("train", "recipe.yaml", "--set", "seed=3")

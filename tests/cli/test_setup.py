@@ -51,9 +51,9 @@ def test_a_sweep_with_a_teachers_file_is_fetched_and_run(
     assert "teacher.pth is not a whole weights file" in bad.stderr
 
 
-def test_fetch_says_what_it_cannot_bring(sweep: Callable[..., Path], cold_command: Command) -> None:
+def test_fetch_says_what_it_cannot_bring(sweep: Callable[..., Path], command: Command, cold_command: Command) -> None:
     photos = "recipe: {data: {name: imagefolder, id: mine}}\nvariants: {a: {}}"
-    assert cold_command("fetch", sweep(photos, base="").name).stdout == (
+    assert command("fetch", sweep(photos, base="").name).stdout == (
         "data imagefolder: is not fetched; supply its folder with --data-dir\n"
     )
     cold_command.environment["HF_HUB_OFFLINE"] = "1"  # read where timm is imported

@@ -112,6 +112,7 @@ class Reader:
         printed, code = io.StringIO(), None
         with pytest.MonkeyPatch.context() as patch, contextlib.chdir(self.folder):
             patch.setattr(sys, "argv", ["deit-ablate", *arguments])
+            patch.setattr(sys, "path", [*sys.path, str(self.folder)])  # as PYTHONPATH does for a process of its own
             for name, value in self.environment.items():
                 patch.setenv(name, value)
             with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):

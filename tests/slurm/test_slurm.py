@@ -344,3 +344,19 @@ def test_a_search_asks_for_jobs_and_goes_on_with_another_launcher(lab: Lab) -> N
         assert plan["search"]["winners"]
         final = [run for *_, stage, run in plan["cells"] if not stage]
         assert [states[run] for run in final] in (["done"], ["diverged"])
+
+
+def test_seeds_are_added_look_by_look_and_by_another_launcher(lab: Lab) -> None:
+    lab.sweep("looks: [3, 4]\nbaseline: a\nvariants: {a: {}, b: {augment: {erasing: 0}}}\n", epochs=2)
+    first = lab.start("run", "s.yaml", "--until-decided")
+    wait_for(lambda: any(lab.store.result(run) for run in lab.store.runs()), seconds=120)
+    first.kill()
+    first.communicate()
+    said = lab("run", "s.yaml", "--until-decided")
+    assert "every row is decided, or has had its last look" in said
+    plan = lab.store.sweeps.plan("s") or {}
+    assert len(plan["cells"]) == 8, said
+    assert all(lab.trained(run) == ["done"] for *_, run in plan["cells"]), "each trained once"
+    lab.sweep("looks: [3, 4]\nbaseline: a\nvariants: {a: {}, c: {schedule: {epochs: 3}}}\n", name="t", epochs=2)
+    said = lab("run", "t.yaml", "--budget", "0.001s")
+    assert "undecided: c; this command used 0 s" in said, said

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -39,15 +38,17 @@ def stopped_at(step: int, loaders: int = 0, **blocks: Any) -> dict[str, Any]:
     return journal.state
 
 
-def test_a_new_process_ends_with_the_same_bits(tmp_path: Path, undisturbed: dict[str, Any]) -> None:
+def test_a_new_process_ends_with_the_same_bits(
+    tmp_path: Path, undisturbed: dict[str, Any], warm_python: list[str]
+) -> None:
     arguments = []
     for step, before, after in ((2, 0, 2), (STEPS + 3, 2, 0), (2 * STEPS, 0, 0)):
         path = tmp_path / f"{step}.pt"
         checkpoint.save(path, stopped_at(step, before))
         arguments.append(f"{path}:{after}")
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parents[1])])}
+    environment = {**os.environ, "PYTHONPATH": str(HERE)}
     child = subprocess.run(
-        [sys.executable, str(HERE / "resuming.py"), *arguments],
+        [*warm_python, "resuming", *arguments],
         capture_output=True,
         text=True,
         env=environment,

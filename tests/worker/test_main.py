@@ -83,7 +83,7 @@ def test_a_worker_that_cannot_start_is_one_error(
 ) -> None:
     (site / "sitecustomize.py").write_text(f"import os, sys\nif {mode!r} in sys.orig_argv: {happens}\n")
     (site / "ours.py").write_text(OURS)
-    sweep(CUSTOM)
+    sweep(CUSTOM if mode == "names" else "seeds: 1\nvariants: {a: {}}\n")  # names are asked for of custom ones alone
     refused = cold_command("run", "tiny.yaml", code=2)
     first, *more = refused.stderr.splitlines()
     assert first.startswith(f"error: the worker process, which imports torch and timm, {says}")

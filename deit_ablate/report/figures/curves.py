@@ -218,8 +218,18 @@ def _name_lines(axes: Axes, curves: Sequence[Curve], metric: str, colours: dict[
 
 
 def _apart(places: Sequence[float], gap: float) -> list[float]:
-    """Ascending places, moved as little as makes neighbours ``gap`` apart."""
-    from scipy.optimize import isotonic_regression
+    """Ascending places, moved as little as makes neighbours ``gap`` apart: blocks that touch share one centre."""
+    blocks: list[list[float]] = []
+    for place in places:
+        blocks.append([place])
+        while (
+            len(blocks) > 1
+            and _centre(blocks[-1]) - _centre(blocks[-2]) < gap * (len(blocks[-1]) + len(blocks[-2])) / 2
+        ):
+            last = blocks.pop()
+            blocks[-1] += last
+    return [_centre(block) + gap * (i - (len(block) - 1) / 2) for block in blocks for i in range(len(block))]
 
-    steps = gap * np.arange(len(places))
-    return list(isotonic_regression(places - steps).x + steps) if len(places) else []
+
+def _centre(block: Sequence[float]) -> float:
+    return sum(block) / len(block)

@@ -60,6 +60,8 @@ def _pairs(summary: Summary, design: Design) -> Figure:
         "without the second, 95% interval": Line2D([], [], color=OKABE_ITO[1], linestyle=(0, (4, 2)), **line),
     }
     drawing.key(figure, entries, 2, handlelength=2.2)
+    if len(pairs) < len(means):
+        figure.supxlabel(f"the {len(pairs)} of {len(means)} interactions that are largest", fontsize=7)
     return figure
 
 
@@ -110,10 +112,17 @@ def _steps(summary: Summary, design: Design) -> Figure:
         if not math.isnan(mean.half_width):
             drawing.whisker(axes, y, mean.difference, mean.half_width, GREY)
         drawing.mean_dot(axes, mean.difference, y, GREY)
-        for order, step in zip(design.orders, made.each, strict=True):
-            axes.text(
-                step[i], y + 0.3, str(order.index(i) + 1), color=OKABE_ITO[0], fontsize=6, ha="center", va="center"
-            )
+        steps = sorted((step[i], order.index(i) + 1) for order, step in zip(design.orders, made.each, strict=True))
+        apart: list[list[tuple[float, int]]] = []  # places that would be written over one another stand together
+        for value, place in steps:
+            if apart and value - apart[-1][0][0] < 0.05 * (max(values) - min(values)):
+                apart[-1].append((value, place))
+            else:
+                apart.append([(value, place)])
+        for near in apart:
+            text = ", ".join(map(str, sorted({place for _, place in near})))
+            x = sum(value for value, _ in near) / len(near)
+            axes.text(x, y + 0.3, text, color=OKABE_ITO[0], fontsize=6, ha="center", va="center")
         drawing.beside(
             axes, y, measure(mean.difference, mean.half_width, signed=True, digits=metric.digits), "black", 6.5
         )

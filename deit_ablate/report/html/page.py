@@ -116,7 +116,7 @@ def figures(page: content.Content) -> list[Drawing]:
 
 
 def _number(value: Any, digits: int | None = None) -> str:
-    """A number for people; without ``digits`` two, of what is below 1 three."""
+    """A number as the page shows it; without ``digits`` two, of what is below 1 three."""
     value = number(value)
     if math.isnan(value):
         return NOTHING

@@ -79,13 +79,8 @@ def _coefficients(design: Design, found: Estimate) -> Coefficients:
 
 
 def _judged(summary: Summary, contrasts: Mapping[str, Coefficients]) -> dict[str, Effect]:
-    how: Any = {"by_seed": _by_seed(summary), "test_images": summary.images}
+    how: Any = {"by_seed": summary.any_paired, "test_images": summary.images}
     return effects(summary.values, contrasts, summary.rules, **how) if contrasts else {}
-
-
-def _by_seed(summary: Summary) -> bool:
-    """Whether rows share runs or parents at each seed, which the plan knows."""
-    return any(summary.lineages.paired(*pair) for pair in itertools.combinations(summary.values, 2))
 
 
 def level_means(
@@ -207,7 +202,7 @@ def _effects_notes(summary: Summary, made: Factorial) -> Iterator[str]:
 def _how(summary: Summary) -> str:
     covers = "They cover training noise alone, not new images as verdicts on rows do. "
     covers = covers if summary.population.judged else ""
-    if _by_seed(summary):
+    if summary.any_paired:
         seeds = "Rows share a run or a parent at each seed, so what is compared is taken seed by seed (t intervals)"
         return covers + seeds
     return f"{covers}Each is of the rows' means, with the rows' own variances (Welch 1947, Satterthwaite 1946)"

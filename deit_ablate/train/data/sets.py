@@ -349,6 +349,19 @@ def load_data(recipe: Recipe, data_dir: Path | None) -> Splits:
     return Splits(dataset, kept, held)
 
 
+def data_loader(data_dir: Path | None) -> Callable[[Recipe], Splits]:
+    """``load_data`` of this folder, which loads once what several recipes share."""
+    loaded: dict[str, Splits] = {}
+
+    def splits_of(recipe: Recipe) -> Splits:
+        key = f"{recipe.data!r} {recipe.schedule.batch_size}"
+        if key not in loaded:
+            loaded[key] = load_data(recipe, data_dir)
+        return loaded[key]
+
+    return splits_of
+
+
 def stratified(targets: Array, count: int, seed: int) -> Array:
     """``count`` indices, ascending, with the classes in proportion (largest remainders), drawn by ``seed``."""
     if count >= len(targets):

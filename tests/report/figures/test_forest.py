@@ -66,6 +66,19 @@ def test_it_is_drawn(study: Callable[..., Study], tmp_path: Path, name: str) -> 
     assert image.shape[0] < 6000
 
 
+@pytest.mark.parametrize("name", ["loss", "distillation", "ema"])
+def test_another_metric_is_named_whole(study: Callable[..., Study], tmp_path: Path, name: str) -> None:
+    long = "a baseline of a long name, shortened"
+    rows = {
+        row: {seed: {"top1": 90.0, "test": {"loss": i, f"top1_{name}": i + seed}} for seed in range(3)}
+        for i, row in enumerate((long, "much worse: smoothing"))
+    }
+    figure = forest_figure(study(rows, baseline=long, margin=0.5, metric={"name": name, "place": [1, 1]}).summary())
+    drawn(figure, tmp_path / "x.png")
+    said = " ".join(figure.axes[0].get_xlabel().split())
+    assert ("in test loss (nats) lower is better" if name == "loss" else "in test top-1, ") in said
+
+
 def test_it_says_what_the_table_says(study: Callable[..., Study]) -> None:
     figure = forest_figure(study(STUDIES["diverged and missing"], baseline="base", margin=0.5).summary())
     found = "\n".join(texts(figure))
