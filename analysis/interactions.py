@@ -10,7 +10,7 @@ SWEEPS = ()
 
 
 def table(summary):
-    """An effect (or a step) a row: points with intervals, verdict, and what each adds with and without the other."""
+    """An effect (or a step) a row: estimates with intervals, verdict, and what each adds with and without the other."""
     return interactions_table(summary)
 
 

@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +27,7 @@ from simulation import KINDS, Array, Figure, Noise, Sample, against_baseline, fa
 from deit_ablate.report.stats.contrasts import estimate
 from deit_ablate.report.stats.exact import rate
 from deit_ablate.report.stats.moderated import holds, look_by_look, moderate, seen
+from deit_ablate.report.stats.population import ImageNoise, image_noise
 from deit_ablate.report.stats.power import detectable, detectable_effect, optimism
 from deit_ablate.report.stats.sequential import LOOKS, WEIGHTS, Schedule, chances_of
 from deit_ablate.sweep.comparisons import baseline_seeds
@@ -340,6 +342,88 @@ def t13(quick: bool) -> Iterator[Figure]:
 
 
 @dataclass(frozen=True)
+class Crossed:
+    """Tables of right and wrong decisions: a run gets an image right where image + row x image + row + run + rest > 0,
+    all normal; the rest has sd 1. Of new images and runs a row gets Φ((level + effect) / total) right."""
+
+    images: int
+    run: float
+    """Sd of runs within a row; ``shared`` that of what paired runs have in common."""
+    effect: float = 0.0
+    of_rows: float = 0.5
+    level: float = 2.0
+    image: float = 2.0
+
+    @property
+    def total(self) -> float:
+        return math.sqrt(1 + self.image**2 + self.of_rows**2 + self.run**2)
+
+    @property
+    def difference(self) -> float:
+        """The true one, in points."""
+        low, high = ((1 + math.erf(x / self.total / math.sqrt(2))) / 2 for x in (self.level, self.level + self.effect))
+        return 100 * (high - low)
+
+    def table(self, draw: np.random.Generator, size: tuple[int, int, int], paired: bool) -> list[npt.NDArray[Any]]:
+        """The baseline's values (runs, images) in points, then each row's; ``paired`` rows are the baseline's runs
+        with another head: half of what scatters a run is in common."""
+        rows, seeds, baseline = size
+        common = self.level + self.image * draw.standard_normal(self.images, dtype=np.float32)
+        of_seed = draw.standard_normal((max(seeds, baseline), 1), dtype=np.float32)
+        groups = []
+        for row in range(rows + 1):
+            runs = seeds if row else baseline
+            own = draw.standard_normal((runs, 1), dtype=np.float32)
+            run = (own + of_seed[:runs]) / math.sqrt(2) if paired else own
+            x = common + self.of_rows * draw.standard_normal(self.images, dtype=np.float32) + self.run * run
+            x += self.effect * (row > 0) + draw.standard_normal(x.shape, dtype=np.float32)
+            groups.append(np.where(x > 0, 100.0, 0.0))
+        return groups
+
+
+def t14(quick: bool) -> Iterator[Figure]:
+    """New images: what the finite test set adds, and coverage of the difference between rows for new images and runs.
+
+    The first is expected as the integral has it. The second is to be 93 to 97%, and is above where five rows of three
+    seeds have much training noise, as it is there for these images (T4).
+    """
+    sample = Sample("T14", quick)
+    designs = [Crossed(100, 0.02), Crossed(600, 0.02, 0.4), Crossed(600, 0.3), Crossed(100, 0.3, 0.4)]
+    parts = dict(zip(designs, (1.2655, 0.5343, 0.5066, 1.2819), strict=True))
+    sizes = [(1, 3, 3), (1, 5, 15), (1, 10, 10), (2, 3, 5), (5, 3, 7), (5, 5, 12), (5, 10, 23)]
+    cases = [(size, design, False) for size in sizes for design in designs]
+    cases += [(size, design, True) for size in ((1, 5, 5), (5, 3, 3)) for design in designs]
+    large = Crossed(10_000, 0.1, 0.4)
+    parts[large] = 0.1306
+    for size, design, paired in [*cases, ((1, 3, 3), large, False), ((1, 10, 10), large, False)]:
+        found = np.array([new_images(sample, size, design, paired) for _ in range(sample.count(1000))]).mean(axis=0)
+        noise = f"{design.images} images, run sd {design.run:g}, effect {design.difference:.1f}"
+        label = f"{named(size)} {'paired, ' if paired else ''}{noise}:"
+        part = parts[design]
+        yield Figure("T14", f"{label} part", part, sample.tolerance(0.05) * part, math.sqrt(max(0.0, found[0])))
+        wide = size[:2] == (5, 3)
+        yield Figure("T14", f"{label} coverage", 0.973 if wide else 0.95, sample.tolerance(0.02), float(found[1]))
+        if size == (5, 10, 23) and not paired and not design.effect:
+            without = {0.02: 0.79, 0.3: 0.93}[design.run]
+            yield Figure("T14", f"{label} by training noise alone", without, sample.tolerance(0.02), float(found[2]))
+            yield Figure("T14", f"{label} false difference", 0.05, sample.tolerance(0.02), float(found[3]))
+
+
+def new_images(sample: Sample, size: tuple[int, int, int], design: Crossed, paired: bool) -> list[float]:
+    """Of one table: variance from its images, shares of rows whose interval for new images, and for these, has the true
+    difference, and whether any row differs."""
+    base, *rows = design.table(sample.generator, size, paired)
+    values = np.full((len(rows) + 1, max(size[1:])), np.nan)
+    for row, group in enumerate([base, *rows]):
+        values[row, : len(group)] = group.mean(axis=1)
+    now = moderate(values, against_baseline(values[None], paired), 100 / design.images)
+    noise = ImageNoise.of([image_noise(own - base if paired else own, None if paired else base) for own in rows])
+    wide, off = noise.widen(now), np.abs(now.difference - design.difference)
+    covers, covers_these = ((off <= each.half_width()).mean() for each in (wide, now))
+    return [float((noise.raw - noise.training).mean()), covers, covers_these, float(holds(wide.p).any())]
+
+
+@dataclass(frozen=True)
 class Added:
     """Tables whose seeds were added by themselves. All (tables, rows), but ``runs`` (tables)."""
 
@@ -420,6 +504,7 @@ TABLES: dict[str, Callable[[bool], Iterator[Figure]]] = {
     "T10": t10,
     "T12": t12,
     "T13": t13,
+    "T14": t14,
     "T15": t15,
     "S1": s1,
     "S2": s2,

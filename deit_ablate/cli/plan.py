@@ -31,16 +31,18 @@ from deit_ablate.launch.cost import Costs, Estimate
 from deit_ablate.launch.preflight import must_have
 from deit_ablate.store import State, Store
 from deit_ablate.sweep.comparisons import LOOKS
-from deit_ablate.sweep.metrics import TOP1
+from deit_ablate.sweep.metrics import TOP1, Metric
 from deit_ablate.sweep.plan import Plan, Run, make_plan
 
 if TYPE_CHECKING:
     from deit_ablate.report.proposals import Proposal
     from deit_ablate.search.search import Search
+    from deit_ablate.sweep.sweep import Sweep
 
 MOST_ROWS = 60
 MOST_SEEDS = 20
 """Seeds up to which a budget is thought of."""
+POPULATION = "population: that is without the test set's part, which verdicts have and no seed takes away"
 MOST_JUDGED = 100
 """Rows up to which a plan says what it can find: above, importing scipy for it is not worth the time."""
 
@@ -119,37 +121,47 @@ def _proposals(chosen: Study, store: Store, execution: Execution, budget: float,
         print("no rows are compared")
         return
     sd = proposals.scatter(made, store)
-    print("\n".join(map(console.plain, _proposal_lines(found, budget, sd))))
+    print("\n".join(map(console.plain, _proposal_lines(found, budget, sd, file))))
     if not found[0].fits(budget) and found[0].seconds is not None:
         dropped, left = proposals.leave_out(made, costs, states, budget)
         if len(dropped) == found[0].rows:
             print("not even one row fits: a smaller profile, or fewer epochs")
         else:
             what = f"{left.runs} runs, machine time {console.duration(left.seconds)}"
-            print(console.plain(f"leave out {', '.join(dropped)}: {_finds(left, sd)} with {left.seeds} seeds ({what})"))
+            print(
+                console.plain(
+                    f"leave out {', '.join(dropped)}: {_finds(left, sd, file.metric)} with {left.seeds} seeds ({what})"
+                )
+            )
 
 
-def _proposal_lines(found: Sequence[Proposal], budget: float, sd: float | None) -> list[str]:
+def _proposal_lines(found: Sequence[Proposal], budget: float, sd: float | None, sweep: Sweep) -> list[str]:
+    metric = sweep.metric
     table = [("seeds", "of the baseline", "runs to do", "machine time", "finds (power 0.8)", "")]
     for each in found:
         fits = "" if each.fits(budget) else "unknown" if each.seconds is None else "too much"
         time, runs = console.duration(each.seconds), str(each.runs)
-        table.append((str(each.seeds), str(each.baseline), runs, time, _finds(each, sd), fits))
+        table.append((str(each.seeds), str(each.baseline), runs, time, _finds(each, sd, metric), fits))
     lines = [f"{found[0].rows} rows beside the baseline, budget {console.duration(budget)} of machine time", ""]
     lines += console.columns(table)
-    source = f"1 sd is {sd:.2f} points here" if sd else "sd: of one row from seed to seed"
+    source = f"1 sd is {_amount(sd, metric)} here" if sd else "sd: of one row from seed to seed"
     lines += ["", f"{source}; runs that are done are not counted"]
     if fitting := [each for each in found if each.fits(budget)]:
         best = fitting[-1]
         lines.append(f"within the budget: {best.seeds} seeds, {best.baseline} of the baseline: `--seeds {best.seeds}`")
     first, last = (next(each for each in found if each.seeds == LOOKS[i]) for i in (0, -1))
+    if sweep.population:
+        return [*lines, POPULATION]
     least, most = console.duration(first.seconds), console.duration(last.seconds)
-    lines.append(f"`--until-decided` (3 to 12 seeds): from {least} to {most}, by how soon rows are decided")
-    return lines
+    return [*lines, f"`--until-decided` (3 to 12 seeds): from {least} to {most}, by how soon rows are decided"]
 
 
-def _finds(each: Proposal, sd: float | None) -> str:
-    return f"{each.finds:.1f} sd" + (f" ({each.finds * sd:.2f} points)" if sd else "")
+def _finds(each: Proposal, sd: float | None, metric: Metric) -> str:
+    return f"{each.finds:.1f} sd" + (f" ({_amount(each.finds * sd, metric)})" if sd else "")
+
+
+def _amount(value: float, metric: Metric) -> str:
+    return f"{value:.{metric.digits}f} {metric.counted_in}".rstrip()
 
 
 def _plan_lines(made: Plan, runs: Mapping[str, Run], states: Mapping[str, State], search: Search | None) -> list[str]:
@@ -179,6 +191,8 @@ def _plan_lines(made: Plan, runs: Mapping[str, Run], states: Mapping[str, State]
         if sweep.metric.name != TOP1.name:
             margin = f"margin ±{sweep.metric.amount(sweep.margin)}" if sweep.margin else "no margin"
             lines.append(f"of {sweep.metric.words}, {sweep.metric.better} is better; {margin}")
+        if sweep.population:
+            lines.append(POPULATION)
         if comparison.paired:
             shared = "share a run or a parent with the baseline at each seed, and are compared with it by pairs"
             lines.append(f"{', '.join(comparison.paired)}: {shared}")

@@ -18,6 +18,8 @@ WORDS = {
 }
 """Declared keys of one value each, in words, and what stands for null."""
 
+SCOPES = "these test images", "new ones of this kind (population)"
+
 
 def changes(declared: Sequence[Mapping[str, Any]]) -> list[str]:
     """As in "margin changed from 0.5 to 2 after 9 runs were done": what was changed with results at hand, in order.
@@ -38,6 +40,9 @@ def _changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[st
         if (key in before or key == "metric") and before.get(key) != after.get(key):
             old, new = (null if value is None else value for value in (before.get(key), after.get(key)))
             yield f"{words} changed from {old} to {new}"
+    if before.get("population") != after.get("population"):
+        old, new = (SCOPES[bool(each.get("population"))] for each in (before, after))
+        yield f"what verdicts are for changed from {old} to {new}"
     if "rows" in before:
         rows, now = before["rows"], after.get("rows") or []
         for kind, names in (

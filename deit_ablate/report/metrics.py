@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from deit_ablate.sweep.metrics import Metric, planned_metrics
 
 HEADLINE = ("fused_softmax", "class")
 """The classifier that a run is judged by: the first that it has."""
+NOT_KEPT = "predictions not on record"
 
 
 def value(metric: Metric, record: Mapping[str, Any], shows: str | None) -> float:
@@ -37,15 +38,13 @@ def own_columns(store: Store, plan: Mapping[str, Any], cells: Sequence[dict[str,
     shows = {row["name"]: row["shows"] for row in plan["variants"]}
     metrics = list(_named(store, plan))
     for own in metrics:
-        function, known = own.function(), dict[tuple[str, str | None], float]()
+        own.function()  # at once, also where no run has finished
+        known = dict[tuple[str, str | None], float]()
         for cell in cells:
             which = cell["run"], shows.get(cell["variant"])
             if cell["state"] == "done" and own.metric.shown(which[1]) and which not in known:
                 kept = arrays(store, which[0], store.result(which[0]) or {})
-                try:
-                    known[which] = _result(function, _given(kept, which[1]))
-                except Exception as error:  # it is the user's code
-                    raise own.error(error, f", of run {which[0]}") from error
+                known[which] = float(own.values(kept, *which).mean())
             cell[own.metric.name] = known.get(which)
     return [own.metric.name for own in metrics]
 
@@ -64,6 +63,15 @@ class Named:
             return getattr(importlib.import_module(module), name)
         except Exception as error:  # whatever the module does when it is imported
             raise self.error(error) from error
+
+    def values(self, kept: Mapping[str, Array], run: str, shows: str | None) -> Array:
+        """What it makes of the arrays of a run whose row shows this: a number, or one for each test image; NaN where
+        there is nothing to give it. Raises InputError."""
+        try:
+            given = _given(kept, shows)
+            return _result(self.function(), given) if given else np.array(math.nan)
+        except Exception as error:  # it is the user's code
+            raise self.error(error, f", of run {run}") from error
 
     def error(self, error: Exception, of: str = "") -> InputError:
         why = str(error) if isinstance(error, NoNumber) else f"fails, {type(error).__name__}: {error}"
@@ -96,14 +104,34 @@ def _given(kept: Mapping[str, Array], shows: str | None) -> dict[str, Array]:
     return {name: array.astype(np.float64) if array.dtype.kind == "f" else array for name, array in given.items()}
 
 
-def _result(function: Callable[[Any], Any], given: dict[str, Array]) -> float:
-    """What the function returns, of a number for each test image their mean; NaN where there is nothing to give it."""
-    if not given:
-        return math.nan
+def _result(function: Callable[[Any], Any], given: dict[str, Array]) -> Array:
     found = np.asarray(function(given), dtype=np.float64)
     if found.shape not in ((), given["targets"].shape):
         raise NoNumber(f"returned an array of shape {found.shape} of {len(given['targets'])} images")
     mean = float(found.mean())
     if not math.isfinite(mean):
         raise NoNumber(f"returned {'an array with ' if found.ndim else ''}{mean}")
-    return mean
+    return found
+
+
+OfImages: TypeAlias = Callable[[Mapping[str, Array], str, str | None], Array | str]
+
+
+def of_images(store: Store, plan: Mapping[str, Any]) -> OfImages:
+    """What says, of a run's arrays, its id and what its row shows, what each test image (N,) gives the metric of the
+    verdicts, which is their mean: of top-1 100 where the class is right. Words where that is not known."""
+    metric = planned_metrics(plan)[0]
+    if not metric.figure:
+        own = next(_named(store, plan))
+
+        def values(kept: Mapping[str, Array], run: str, shows: str | None) -> Array | str:
+            found = own.values(kept, run, shows)
+            return found if found.ndim else f"{metric.name} gives no number for each image"
+
+        return values
+
+    def right(kept: Mapping[str, Array], run: str, shows: str | None) -> Array | str:
+        given = _given(kept, metric.figure.removeprefix("top1").removeprefix("_") or shows)
+        return 100.0 * (given["predictions"] == given["targets"]) if given else NOT_KEPT
+
+    return right

@@ -65,18 +65,19 @@ def leave_out(plan: Plan, costs: Costs, states: Mapping[str, State], budget: flo
 
 
 def scatter(plan: Plan, store: Store) -> float | None:
-    """The sd of top-1 from seed to seed, in points, over finished runs of the plan's workloads, pooled over recipes;
-    None where no recipe has two seeds."""
+    """The sd of the metric from seed to seed, over finished runs of the plan's workloads, pooled over recipes; None
+    where no recipe has two seeds, and of a metric that records do not have."""
+    figure = plan.sweep.metric.figure
     wanted = {workload(run.recipe, whole=True) for run in plan.runs.values()}
     groups: dict[str, list[float]] = {}
     known = store.runs()
     for run in [*(run for run in plan.runs if run in known), *sorted(known - plan.runs.keys())][:MOST_RECORDS]:
         outcome, stored = store.result(run), store.sound_recipe(run)
         if outcome and stored and outcome["status"] == "done" and workload(stored["recipe"], whole=True) in wanted:
-            top1 = (outcome["metrics"].get("test") or {}).get("top1")
-            if top1 is not None:
+            value = (outcome["metrics"].get("test") or {}).get(figure)
+            if value is not None:
                 key = canonical_json([{**stored["recipe"], "seed": 0}, sorted(stored["sources"].items())])
-                groups.setdefault(key, []).append(top1)
+                groups.setdefault(key, []).append(value)
     squares = sum(sum((x - sum(own) / len(own)) ** 2 for x in own) for own in groups.values())
     degrees = sum(len(own) - 1 for own in groups.values())
     return math.sqrt(squares / degrees) if degrees else None

@@ -55,7 +55,7 @@ class Records:
         content = _read_index(store)
         self._runs: dict[str, list[Any]] = content["runs"]
         self._recipes: dict[str, dict[str, Any]] = content["recipes"]
-        self._stamps = {run: stamp for run in runs if (stamp := _stamp(store, run)) is not None}
+        self._stamps = {run: stamp for run in runs if (stamp := outcome_stamp(store, run)) is not None}
         self._new = 0
 
     def finished(self) -> dict[str, State]:
@@ -98,13 +98,27 @@ def _read_index(store: Store) -> dict[str, Any]:
     return {"runs": {}, "recipes": {}}
 
 
-def _stamp(store: Store, run: str) -> list[int] | None:
+def outcome_stamp(store: Store, run: str) -> list[int] | None:
     """What tells a run's outcome and recipe from others without reading them; None for a run that is not over."""
     try:
         found = [os.stat(f"{store.root}/runs/{run}/{name}.json") for name in ("outcome", "recipe")]
     except OSError:
         return None
     return [number for each in found for number in (each.st_mtime_ns, each.st_size)]
+
+
+def arrays(store: Store, run: str, outcome: Mapping[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
+    """The arrays of the attempt that a run's outcome names. Raises InputError where they are gone, Damaged where they
+    are not those that it was written with, or not classes of the same images."""
+    path = store.attempt(run, outcome["attempt"]).arrays
+    found = files.read_arrays(path, outcome.get("arrays_sha256"))
+    if found is None:
+        raise InputError(f"the arrays of run {run} are gone", expected="its arrays.npz, as the run wrote it")
+    tests = [array for name, array in found.items() if name.startswith("test_")]
+    classes = [array for name, array in found.items() if name == "test_targets" or name.startswith("test_pred_")]
+    if len({len(array) for array in tests}) > 1 or any(array.dtype.kind == "f" for array in classes):
+        raise Damaged(path, "its arrays are not classes of the same images")
+    return found
 
 
 def number(value: Any) -> float:
@@ -169,19 +183,3 @@ def _recipe(store: Store, run: str) -> dict[str, Any]:
     registered: Mapping[str, Any] = store.sound_recipe(run) or {"recipe": {}}
     leaves = ((key, value) for key, value in flatten(registered["recipe"]) if key != "seed" and value != {})
     return {key: canonical_json(value) if isinstance(value, (list, dict)) else value for key, value in leaves}
-
-
-def arrays(store: Store, run: str, outcome: Mapping[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
-    """The arrays of the attempt that the outcome names: per test image, and of layers.
-
-    Raises InputError where they are gone, and Damaged where they are not those that the outcome was written with.
-    """
-    path = next((attempt.arrays for attempt in store.attempts(run) if attempt.number == outcome["attempt"]), None)
-    found = files.read_arrays(path, outcome.get("arrays_sha256")) if path else None
-    if path is None or found is None:
-        raise InputError(f"the arrays of run {run} are gone", expected="its arrays.npz, as the run wrote it")
-    tests = [array for name, array in found.items() if name.startswith("test_")]
-    classes = [array for name, array in found.items() if name == "test_targets" or name.startswith("test_pred_")]
-    if len({len(array) for array in tests}) > 1 or any(array.dtype.kind == "f" for array in classes):
-        raise Damaged(path, "its arrays are not classes of the same images")
-    return found

@@ -13,10 +13,12 @@ import pandas as pd
 
 from deit_ablate.report.frame import COLUMNS, curves, final_stage, read_plan, recipes, records, rows
 from deit_ablate.report.metrics import value
+from deit_ablate.report.per_image import Row, population
 from deit_ablate.report.stats import verdicts
 from deit_ablate.report.stats.exact import mean_interval
+from deit_ablate.report.stats.population import Population
 from deit_ablate.report.stats.sequential import Schedule, Sequential, sequential
-from deit_ablate.report.stats.verdicts import Effect, judge, untested
+from deit_ablate.report.stats.verdicts import Effect, Rules, judge, untested
 from deit_ablate.store import Store
 from deit_ablate.sweep.comparisons import Lineages
 from deit_ablate.sweep.confounds import RECORDED, Undeclared, recorded_undeclared, value_words
@@ -32,8 +34,13 @@ STATISTICS: dict[str, str] = {
     "top1_mean": "mean test top-1 in percent over the seeds that are done",
     "top1_half_width": "half-width of its 95% t interval, in points",
     "difference": "difference of the means from the baseline, in {points}",
-    "difference_half_width": "half-width of its 95% interval, in {points}: moderated variances, of this row alone",
+    "difference_half_width": (
+        "half-width of its 95% interval, in {points}: moderated variances, of this row alone; of training noise, or "
+        "for new images where the sweep says `population: true`, as p and verdict are"
+    ),
     "difference_half_width_all": "the same for all rows of the table at once (Bonferroni)",
+    "image_standard_error": "what the finite test set alone adds to the difference, training noise removed",
+    "difference_half_width_new_images": "half-width of the difference's 95% interval for new images of this kind",
     "p": "p of no difference, by the t test with moderated variances",
     "p_holm": "the same, adjusted over the table's rows by Holm",
     "p_equivalent_holm": "p of a difference of the margin or more (TOST), adjusted by Holm",
@@ -44,8 +51,8 @@ STATISTICS: dict[str, str] = {
     "step": "difference of the means from the row before, in {points}; only of a cumulative sweep",
     "step_half_width": "half-width of its 95% interval, in {points}, moderated as the differences are",
     "verdict": (
-        "better, worse, better_small, worse_small, equivalent, undecided, too_few, one_seed, did_not_train, no_effect "
-        "or none"
+        "better, worse, better_small, worse_small, equivalent, undecided, too_few, one_seed, did_not_train, no_effect, "
+        "no_predictions or none"
     ),
     "verdict_words": "the verdict in words",
     "train_seconds": "mean seconds of training of a run that is done",
@@ -74,6 +81,8 @@ OF_EFFECT = {
     "difference_half_width": "half_width",
     "difference_half_width_all": "half_width_simultaneous",
     **{name: name for name in ("p", "p_holm", "p_equivalent_holm", "p_plain", "paired", "verdict")},
+    "image_standard_error": "image_standard_error",
+    "difference_half_width_new_images": "half_width_new_images",
     "verdict_words": "words",
     "runs_compared": "runs",
     "baseline_runs_compared": "other_runs",
@@ -98,6 +107,8 @@ class Summary:
     effects: Mapping[str, Effect]
     looks: Sequential | None
     """Where a sweep that declares its looks stands."""
+    population: Population
+    """What the finite test set adds, row by row, and whether rows are judged for new images."""
     declared: Sequence[Mapping[str, Any]]
     """What was declared at the first launch and at each change (``Sweeps.declared``)."""
     say: Callable[[str], str] = str
@@ -149,6 +160,11 @@ class Summary:
     def top1(self) -> dict[str, dict[int, float]]:
         """The same of test top-1 in percent, of the figure that a row shows."""
         return self.values_of(TOP1)
+
+    @property
+    def rules(self) -> Rules:
+        """By what its rows are judged."""
+        return Rules(self.plan["margin"], self.strict, self.metric.better or "higher", self.population)
 
     @cached_property
     def lineages(self) -> Lineages:
@@ -205,8 +221,8 @@ def summarize(
     """Read a sweep's records, average them over seeds and judge each row against the baseline, at the final stage or
     at another. ``strict``: 5% of tables have any false verdict, rather than 5% of either kind. ``plan``: another than
     the store's. Raises NoSweep."""
-    plan = plan or read_plan(store, sweep)
-    empty = Summary(store, sweep, plan, records(store, plan), "", strict, pd.DataFrame(), (), {}, None, ())
+    plan, none = plan or read_plan(store, sweep), pd.DataFrame()
+    empty = Summary(store, sweep, plan, records(store, plan), "", strict, none, (), {}, None, Population(), ())
     return _summary(empty, final_stage(plan) if stage is None else stage)
 
 
@@ -217,6 +233,7 @@ def _summary(read: Summary, stage: str) -> Summary:
     runs: dict[str, list[dict[str, Any]]] = {row["name"]: [] for row in plan["variants"]}
     for record in read.final:
         runs[record["variant"]].append(record)
+    read = replace(read, population=_population(read, runs))
     judged, looks = _judge(read, runs)
     judged |= _without_effect(read, runs, judged)
     undeclared = _undeclared(plan, runs)
@@ -270,8 +287,7 @@ def _judge(
     if not baseline:
         return {name: untested("none") for name in runs}, None
     compared = {name: own for name, own in values.items() if name != baseline}
-    how: dict[str, Any] = {"margin": plan["margin"], "test_images": read.images, "strict": read.strict}
-    how["better"] = read.metric.better
+    how: dict[str, Any] = {"rules": read.rules, "test_images": read.images}
     how["paired"] = [name for name in compared if read.lineages.paired(name, baseline)]
     if looks:
         # What has diverged has ended without a figure; what has not ended is not there.
@@ -289,6 +305,21 @@ def _judge(
         judged = judge(compared, values[baseline], **how)
         found, of_baseline = judged.effects(ended), judged.baseline()
     return {name: of_baseline if name == baseline else found[name] for name in runs}, step
+
+
+def _population(read: Summary, runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Population:
+    plan, baseline, of_rows = read.plan, read.plan["baseline"], {}
+    if not baseline:
+        return Population(judged=bool(plan.get("population")))
+    for row in plan["variants"]:
+        name, shows = row["name"], row["shows"]
+        known = [record for record in runs[name] if record["seed"] in read.values[name]]
+        # Before the final stage a row shows the same figure where there is one, and else the headline.
+        early = read.stage != final_stage(plan) and all(math.isnan(r[f"test_top1_{shows}"]) for r in known if shows)
+        figures = [read.values[name][record["seed"]] for record in known]
+        of_rows[name] = Row(None if early else shows, known, figures)
+    paired = [name for name in runs if name != baseline and read.lineages.paired(name, baseline)]
+    return population(read.store, read.sweep, plan, of_rows, paired)
 
 
 def _without_effect(

@@ -277,6 +277,7 @@ class Plan(File):
     metric: Metric | None = None
     metrics: list[Metric] = []
     margin: Amount | None = None
+    population: bool = False
     looks: list[Number] | None = None
     baseline_looks: list[Number] | None = None
     until_decided: bool = False
@@ -326,6 +327,7 @@ class Declared(File):
     looks: list[Number] | None = None
     metric: str | None = None
     margin: Amount | None = None
+    population: bool | None = None
     baseline: str | None = None
     baseline_seeds: Count | None = None
     rows: list[str] | None = None

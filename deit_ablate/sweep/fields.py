@@ -205,6 +205,9 @@ class SweepFile(_Kinds):
     (`module:function`) of what a run has predicted; to be declared before the sweep is run."""
     metrics: Annotated[Any, WithJsonSchema({"type": "array", "items": metrics_schema()})] = None
     """Further metrics, a column each."""
+    population: bool = False
+    """Whether verdicts are for new images of this kind too, instead of for these test images; to be declared before the
+    sweep is run."""
     looks: Looks | None = None
     """Seeds after which rows are looked at, and those that are decided stop, such as [3, 6, 9, 12]; to be declared
     before the sweep is run."""

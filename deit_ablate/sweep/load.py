@@ -22,7 +22,7 @@ from deit_ablate.recipe import flatten
 from deit_ablate.sweep.comparisons import LOOKS
 from deit_ablate.sweep.designs import Design, cumulative, factorial
 from deit_ablate.sweep.fields import NAME, RESERVED, SweepFile, is_stem
-from deit_ablate.sweep.metrics import read_metric, read_metrics
+from deit_ablate.sweep.metrics import Metric, read_metric, read_metrics
 from deit_ablate.sweep.overrides import check_layer, layer, validate
 from deit_ablate.sweep.profiles import check_by_profile, load_profile, read_by_profile, split_stages
 from deit_ablate.sweep.rows import KINDS, Row
@@ -82,18 +82,9 @@ def load_sweep(
     check_by_profile(by_profile, [variant.name for variant in changes], names, parsed.search is not None)
     design = _design(node, kind, changes, parsed)
     variants = changes if design is None else _combined(changes, design, node.keys[kind])
-    for variant in variants:
-        if not metric.fits(variant.shows):
-            raise InputError(
-                f"the row shows another figure ({variant.shows}) than `metric: {metric.name}`",
-                where=variant.where,
-                key=f"{kind}.{variant.name}.shows",
-                expected="`metric: top1` beside rows with `shows`, or rows without",
-            )
+    _must_fit(metric, variants, kind)
     rows = [variant.name for variant in variants]
-    baseline = parsed.baseline or ("baseline" if kind in KINDS and KINDS[kind].from_baseline else None)
-    if baseline is not None and baseline not in rows:
-        raise unknown_name("no row", baseline, rows, where=node.locate(("baseline",)), key="baseline")
+    baseline = _baseline(node, parsed, kind, rows)
     for other in by_profile.values():
         read_search(node, other.get("search"), rows, stages[-1].seeds)
     if until_decided and (baseline is None or stages[-1].seeds != all_seeds):
@@ -111,6 +102,7 @@ def load_sweep(
         metric=metric,
         metrics=read_metrics(node.get("metrics"), metric),
         margin=parsed.margin,
+        population=_population(node, parsed, baseline, metric, until_decided),
         looks=tuple(looks) if looks else None,
         until_decided=until_decided,
         baseline=baseline,
@@ -123,6 +115,25 @@ def load_sweep(
         search=read_search(node, over.get("search"), rows, stages[-1].seeds),
         sets=given_sets,
     )
+
+
+def _must_fit(metric: Metric, variants: Sequence[Variant], kind: str) -> None:
+    """Raises InputError for a row that shows another figure than the metric's."""
+    for variant in variants:
+        if not metric.fits(variant.shows):
+            raise InputError(
+                f"the row shows another figure ({variant.shows}) than `metric: {metric.name}`",
+                where=variant.where,
+                key=f"{kind}.{variant.name}.shows",
+                expected="`metric: top1` beside rows with `shows`, or rows without",
+            )
+
+
+def _baseline(node: Node, parsed: SweepFile, kind: str, rows: Sequence[str]) -> str | None:
+    baseline = parsed.baseline or ("baseline" if kind in KINDS and KINDS[kind].from_baseline else None)
+    if baseline is not None and baseline not in rows:
+        raise unknown_name("no row", baseline, rows, where=node.locate(("baseline",)), key="baseline")
+    return baseline
 
 
 def _must_have_looks(node: Node, parsed: SweepFile) -> None:
@@ -154,6 +165,23 @@ def _refuse_until_decided(node: Node, stage: str | None) -> NoReturn:
         key=f"stages.{stage}.seeds",
         expected="no `seeds` in this stage",
     )
+
+
+def _population(node: Node, parsed: SweepFile, baseline: str | None, metric: Metric, until_decided: bool) -> bool:
+    """Whether rows are judged for new images. Raises InputError where they cannot be."""
+    problem = expected = ""
+    if baseline is None:
+        problem, expected = "there is no baseline", "a baseline, with which rows are compared"
+    elif parsed.looks or until_decided:
+        problem = "looks are at the noise of training alone"
+        expected = "`population` without `looks`" if parsed.looks else "no --until-decided or --budget beside it"
+    elif metric.lacks_images:
+        problem = metric.lacks_images
+        expected = "`metric: top1`, a head, or a function of your own that returns a number for each image"
+    if parsed.population and problem:
+        where = node.locate(("population",))
+        raise InputError(f"population: true, but {problem}", where=where, key="population", expected=expected)
+    return parsed.population
 
 
 def _stem(path: Path, name: str | None) -> str:

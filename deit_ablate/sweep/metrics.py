@@ -50,9 +50,21 @@ class Metric:
         return f"{self.words} ({self.unit})" if self.unit else self.words
 
     @property
+    def of_differences(self) -> str:
+        """What a difference is of: "test top-1 (points)"."""
+        return f"{self.words} ({self.counted_in})" if self.counted_in else self.words
+
+    @property
     def share(self) -> bool:
         """Whether it is a share of the test images, which moves in steps of one image."""
         return self.figure.startswith("top")
+
+    @property
+    def lacks_images(self) -> str:
+        """Why no run says what each test image adds: losses and the five best classes are not kept one by one, and of
+        the moving average no predictions are. Empty of top-1 of a head, and of a function of one's own, which may."""
+        known = not self.figure or (self.figure.startswith("top1") and self.figure != "top1_ema")
+        return "" if known else f"no run keeps {self.words} image by image"
 
     @property
     def column(self) -> str:

@@ -84,13 +84,14 @@ class Plan:
 
     def declared(self) -> dict[str, Any]:
         """What is to be declared before the first run: seeds by stage, looks, metric (None: top-1), margin, baseline,
-        its seeds, and rows."""
+        its seeds, rows, and whether rows are judged for new images (true, or null as in stores of earlier versions)."""
         sweep = self.sweep
         return {
             "seeds": {stage.name: list(stage.seeds) for stage in sweep.stages},
             "looks": list(sweep.looks) if sweep.looks else None,
             "metric": None if sweep.metric.name == TOP1.name else sweep.metric.declared(),
             "margin": sweep.margin,
+            "population": sweep.population or None,
             "baseline": sweep.baseline,
             "baseline_seeds": self.comparison.seeds(len(sweep.final.seeds)) if sweep.baseline else None,
             "rows": [row.name for row in self.rows],
@@ -140,6 +141,7 @@ class Plan:
             **({} if self.sweep.metric.name == TOP1.name else {"metric": self.sweep.metric.document()}),
             **({"metrics": [metric.document() for metric in self.sweep.metrics]} if self.sweep.metrics else {}),
             "margin": self.sweep.margin,
+            "population": self.sweep.population,
             "looks": list(self.sweep.looks) if self.sweep.looks else None,
             "baseline_looks": [self.comparison.seeds(look) for look in self.sweep.looks] if self.sweep.looks else None,
             **({"until_decided": True} if self.sweep.until_decided else {}),

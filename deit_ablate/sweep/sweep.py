@@ -46,6 +46,7 @@ class Sweep:
     metrics: tuple[Metric, ...] = ()
     """Further columns."""
     margin: float | None = None
+    population: bool = False
     looks: tuple[int, ...] | None = None
     until_decided: bool = False
     """Whether its seeds are added look by look, to rows that are undecided."""

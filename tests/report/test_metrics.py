@@ -254,3 +254,59 @@ def test_a_table_is_made_anew_where_the_function_changes(study: Callable[..., St
     assert made_from(made.store, made.name) == before
     lab.write_text(LAB.replace("100 * ", "99 * "))
     assert made_from(made.store, made.name) != before
+
+
+# -- and the finite test set ------------------------------------------------------------------------------------------
+
+
+def judged_for_new_images(made: Study) -> Study:
+    made.store.sweeps.save_plan(made.name, {**(made.store.sweeps.plan(made.name) or {}), "population": True})
+    return made
+
+
+def about_images(made: Study) -> str:
+    (note,) = [note for note in sweep_table(made.summary()).footnotes if "test images" in note or "test set" in note]
+    return note
+
+
+def test_of_a_loss_nothing_is_said_of_single_images(lower: Study) -> None:
+    assert about_images(lower) == (
+        "Intervals and verdicts cover training noise only, not the finite test set that all rows share."
+    )
+    for row in judged_for_new_images(lower).summary().rows[1:]:  # of a plan that no sweep file makes
+        assert row["verdict_words"] == "not judged for new images: no run keeps test loss image by image"
+
+
+@pytest.mark.usefixtures("lab")
+def test_new_images_by_a_function_of_ones_own(study: Callable[..., Study]) -> None:
+    made = with_arrays(study, metric=own("right", better="higher"), margin=50)
+    (size,) = {row["image_standard_error"] for row in made.summary().rows if row["variant"] == "many"}
+    # By hand: the 8 images' mean differences are -200/3, -100 (3), -100/3 and 0 (3), of which one image of a run of
+    # each side is training noise: its square is 20000/3 less 2500/3, over (3 - 1)(8 - 1).
+    images, noise = (2 * (50 / 3) ** 2 + 6 * 50**2) / 7, 17500 / 3 / 14
+    assert size == pytest.approx(math.sqrt((images - 2 * noise / 3) / 8))
+    assert about_images(made).endswith(
+        f" to {size:.1f} % (estimated standard error) to a difference; the margin is 50."
+    )
+    before = {row["variant"]: row for row in made.summary().rows}
+    for row in judged_for_new_images(made).summary().rows[1:]:
+        assert row["verdict"] != "no_predictions"
+        assert row["difference_half_width"] == before[row["variant"]]["difference_half_width_new_images"]
+
+
+@pytest.mark.usefixtures("lab")
+def test_a_number_for_a_run_says_nothing_of_its_images(study: Callable[..., Study]) -> None:
+    made = with_arrays(study, metric=own("wrong"))
+    why = "reported_lab:wrong gives no number for each image"
+    assert about_images(made).startswith("Intervals and verdicts cover training noise only, not the finite test set")
+    for row in judged_for_new_images(made).summary().rows[1:]:
+        assert row["verdict_words"] == f"not judged for new images: of the baseline: {why}"
+
+
+def test_new_images_by_a_head(study: Callable[..., Study]) -> None:
+    made = with_arrays(study, metric={"name": "class", "place": [3, 9]})
+    assert "do not give its figure" in judged_for_new_images(made).summary().rows[1]["verdict_words"]
+    for run in made.runs.values():  # its class head gets no image right
+        path = made.store.run(run) / "outcome.json"
+        path.write_text(path.read_text().replace('"top1_class": 90.0', '"top1_class": 0.0'))
+    assert [row["image_standard_error"] for row in made.summary().rows[1:]] == [0, 0]

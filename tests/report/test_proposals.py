@@ -49,6 +49,8 @@ def test_seeds_and_rows_by_what_runs_take(
     assert (dropped, left.rows, left.seconds) == (["c", "d"], 1, pytest.approx(600))
     assert leave_out(plan, costs, {}, 500)[0] == ["c", "d", "b"]
     assert scatter(plan, store) == pytest.approx(scatter(planned(path), store))
+    by_loss = planned(sweep("metric: loss\n" + ROWS, name="by_loss"))
+    assert scatter(by_loss, store) not in (None, pytest.approx(scatter(plan, store)))
 
 
 def test_a_plan_with_a_budget(command: Command, sweep: Callable[..., Path]) -> None:

@@ -86,6 +86,27 @@ BAD = {
     "negative seeds": ("seeds: [1, -1]\nvariants: {a: {}}", ":3:8", "how many seeds"),
     "a seed twice": ("seeds: [1, 1]\nvariants: {a: {}}", ":3:8", "different whole numbers"),
     "a margin of 0": ("margin: 0\nvariants: {a: {}}", ":3:9", "greater than 0"),
+    "looks at a population": (
+        "looks: [3]\npopulation: true\nbaseline: a\nvariants: {a: {}}",
+        ":4:13",
+        "without `looks`",
+    ),
+    "a population by a metric of which no image is known": (
+        "metric: loss\npopulation: true\nbaseline: a\nvariants: {a: {}}",
+        ":4:13",
+        "population: population: true, but no run keeps test loss image by image; expected `metric: top1`, a head",
+    ),
+    "a population by top-5": (
+        "metric: top5\npopulation: true\nbaseline: a\nvariants: {a: {}}",
+        ":4:13",
+        "no run keeps test top-5 image by image",
+    ),
+    "a population by the moving average": (
+        "population: true\nmetric: ema\nbaseline: a\nvariants: {a: {}}",
+        ":3:13",
+        "no run keeps test top-1, EMA image by image",
+    ),
+    "a population that nothing is compared in": ("population: true\nvariants: {a: {}}", ":3:13", "a baseline"),
     "duplicate keys": ("variants: {a: {}, a: {}}", ":3:19", "is given twice (first on line 3)"),
     "a key dotted and nested": (
         "variants: {a: {optimizer: {base_lr: 1}, optimizer.base_lr: 2}}",
@@ -245,6 +266,14 @@ def test_bad_input_gets_one_message_with_its_place(tmp_path: Path, case: str) ->
     assert f"{path}{place}: " in str(caught.value) + " "
     assert says.replace("{file}", str(path)) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_population_is_not_decided_by_looks(tmp_path: Path) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(HEAD + "population: true\nbaseline: a\nvariants: {a: {}, b: {augment.mixup: 0}}")
+    assert planned(path).document("")["population"] is True
+    with pytest.raises(InputError, match=r":3:13: population: .*; expected no --until-decided or --budget beside it"):
+        planned(path, until_decided=True)
 
 
 def test_the_command_prints_it_exits_with_2_and_writes_nothing(command: Command) -> None:

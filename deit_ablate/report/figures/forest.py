@@ -42,7 +42,7 @@ def forest_figure(summary: Summary) -> Figure:
             _row(axes, y, row, seeds.get(row["variant"], {}), metric.digits)
         more = "" if len(shown) == len(every) else f"\nthe {len(shown)} of {len(every)} rows that differ most"
         name = shortened([summary.say(baseline)], width=24)[0]
-        of = shortened([metric.words + (f" ({metric.counted_in})" if metric.counted_in else "")], width=40)[0]
+        of = shortened([metric.of_differences], width=40)[0]
         also = "\nlower is better" if metric.better == "lower" else ""
         between = " " if len(name) + len(of) < 48 else "\n"  # what fits for top-1 and the longest name
         axes.set_xlabel(f"difference from {name}{between}in {of}{also}{more}")

@@ -18,13 +18,14 @@ from deit_ablate.report.summary import Summary
 from deit_ablate.report.tables.interactions import Steps, level_means
 from deit_ablate.report.tables.table import measure
 from deit_ablate.sweep.designs import Design
+from deit_ablate.sweep.metrics import Metric
 
 MOST_PAIRS = 12
 """Interactions that are drawn; of more those that are largest."""
 
 
 def interactions_figure(summary: Summary) -> Figure:
-    """Of a factorial, for each two factors, mean test top-1 with and without the first, by the second (95% intervals):
+    """Of a factorial, for each two factors, the mean metric with and without the first, by the second (95% intervals):
     lines that are parallel where the two don't interact. Of a cumulative sweep what each step adds in each order."""
     design = summary.design
     assert design is not None
@@ -44,15 +45,15 @@ def _pairs(summary: Summary, design: Design) -> Figure:
     figure, every = drawing.new_figure(len(pairs), 1.35 * -(-len(pairs) // across) + 0.45, across=across, share=False)
     values = [value for pair in pairs for value, _ in means[pair].values()]
     values += [mean + sign * half for pair in pairs for mean, half in means[pair].values() for sign in (1, -1) if half]
-    space = 0.06 * max(max(values) - min(values), 0.5)
+    space = _space(values, summary.metric)
     for k, (axes, pair) in enumerate(zip(every, pairs, strict=True)):
-        _panel(axes, means[pair], [names[i] for i in pair])
+        _panel(axes, means[pair], [names[i] for i in pair], summary.metric.digits)
         axes.set_ylim(min(values) - space, max(values) + space)
         axes.yaxis.set_major_locator(MaxNLocator(nbins=4, steps=[1, 2, 5, 10]))
         if k % across:
             axes.set_yticklabels([])
         else:
-            axes.set_ylabel("test top-1 (%)")
+            axes.set_ylabel(summary.metric.header)
     line: Any = {"marker": "o", "markersize": 3.6, "markeredgewidth": 0}
     entries = {
         "with the second": Line2D([], [], color=OKABE_ITO[0], **line),
@@ -64,11 +65,18 @@ def _pairs(summary: Summary, design: Design) -> Figure:
     return figure
 
 
+def _space(values: Sequence[float], metric: Metric) -> float:
+    """Above and below them."""
+    return 0.06 * max(max(values) - min(values), 0.5 if metric.share else 10.0**-metric.digits)
+
+
 def _bend(means: Mapping[tuple[bool, bool], tuple[float, float]]) -> float:
     return abs(sum((1 if one == other else -1) * mean for (one, other), (mean, _) in means.items()))
 
 
-def _panel(axes: Axes, means: Mapping[tuple[bool, bool], tuple[float, float]], names: Sequence[str]) -> None:
+def _panel(
+    axes: Axes, means: Mapping[tuple[bool, bool], tuple[float, float]], names: Sequence[str], digits: int
+) -> None:
     for there, colour, dashes in ((True, OKABE_ITO[0], "-"), (False, OKABE_ITO[1], (0, (4, 2)))):
         shift = 0.03 if there else -0.03
         for x, first in enumerate((False, True)):
@@ -76,7 +84,7 @@ def _panel(axes: Axes, means: Mapping[tuple[bool, bool], tuple[float, float]], n
             if not math.isnan(half):
                 axes.plot([x + shift] * 2, [mean - half, mean + half], color=colour, linewidth=0.7, zorder=2)
         ends = [means[first, there][0] for first in (False, True)]
-        tips = drawing.TIPS + "|".join(measure(mean, math.nan) for mean in ends)
+        tips = drawing.TIPS + "|".join(measure(mean, math.nan, digits=digits) for mean in ends)
         line: Any = {"linestyle": dashes, "marker": "o", "markersize": 3.6, "markeredgewidth": 0, "gid": tips}
         axes.plot([shift, 1 + shift], ends, color=colour, zorder=3, **line)
     axes.set_xlim(-0.35, 1.35)
@@ -86,7 +94,7 @@ def _panel(axes: Axes, means: Mapping[tuple[bool, bool], tuple[float, float]], n
 
 
 def _steps(summary: Summary, design: Design) -> Figure:
-    made, numbers = Steps.of(summary), range(len(design.changes))
+    made, numbers, metric = Steps.of(summary), range(len(design.changes)), summary.metric
     labels = shortened([summary.say(name) for name in design.factors], width=22, lines=2)
     figure, (axes,) = drawing.new_figure(1, max(drawing.pitch(labels), 0.3) * len(labels) + 0.85)
     ends = [
@@ -96,7 +104,7 @@ def _steps(summary: Summary, design: Design) -> Figure:
         if not math.isnan(made.mean[i].half_width)
     ]
     values = [0.0, *ends, *(step[i] for step in made.each for i in numbers)]
-    space = 0.06 * max(max(values) - min(values), 0.5)
+    space = _space(values, summary.metric)
     drawing.row_axes(axes, labels, (min(values) - space, max(values) + space), bins=5)
     axes.axvline(0, color=GREY, linewidth=0.7, dashes=(4, 2.5), zorder=1)
     for y, i in enumerate(numbers):
@@ -115,8 +123,10 @@ def _steps(summary: Summary, design: Design) -> Figure:
             text = ", ".join(map(str, sorted({place for _, place in near})))
             x = sum(value for value, _ in near) / len(near)
             axes.text(x, y + 0.3, text, color=OKABE_ITO[0], fontsize=6, ha="center", va="center")
-        drawing.beside(axes, y, measure(mean.difference, mean.half_width, signed=True), "black", 6.5)
-    axes.set_xlabel("what the step adds to test top-1 (points)\nnumbers: at which place of an order it does")
+        drawing.beside(
+            axes, y, measure(mean.difference, mean.half_width, signed=True, digits=metric.digits), "black", 6.5
+        )
+    axes.set_xlabel(f"what the step adds to {metric.of_differences}\nnumbers: at which place of an order it does")
     dot: Any = {"color": GREY, "marker": "o", "markersize": 4.2, "markeredgewidth": 0, "linewidth": 1.4}
     drawing.key(figure, {"mean of all orders, 95% interval": Line2D([], [], **dot)}, 1, handlelength=2)
     return figure

@@ -22,10 +22,20 @@ GROUPS: tuple[tuple[str, tuple[str, ...], str, str], ...] = (
     ("same", ("no_effect",), "Changed nothing: the weights are the baseline's", "that changed nothing"),
     ("undecided", ("undecided",), "Undecided: these runs cannot tell", "undecided"),
     ("few", ("too_few", "one_seed", "none"), "Too few runs for a verdict", "with too few runs for a verdict"),
+    ("unjudged", ("no_predictions",), "Not judged: predictions are missing", "not judged for want of predictions"),
     ("failed", ("did_not_train",), "Did not train", "that did not train"),
 )
 """(class in the style sheet, verdicts, heading, words after a number of rows), in the order in which they are told."""
-MARKS = {"better": "▲", "worse": "▼", "equivalent": "=", "same": "≡", "undecided": "?", "few": "…", "failed": "×"}
+MARKS = {
+    "better": "▲",
+    "worse": "▼",
+    "equivalent": "=",
+    "same": "≡",
+    "undecided": "?",
+    "few": "…",
+    "unjudged": "–",
+    "failed": "×",
+}
 MOST_COMPARED = 12
 """Rows up to which any two are compared: 66 pairs."""
 

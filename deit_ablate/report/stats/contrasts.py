@@ -8,12 +8,22 @@ unequally. Where rows share runs or parents at each seed, the contrast is taken 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
 from deit_ablate.report.stats.moderated import ROUNDING, Array, Moderated, holds
+from deit_ablate.report.stats.population import Population
 from deit_ablate.report.stats.power import Sides
-from deit_ablate.report.stats.verdicts import Effect, Figures, Judged, check_margin, resolution, undecided_words
+from deit_ablate.report.stats.verdicts import (
+    BY_DEFAULT,
+    Effect,
+    Figures,
+    Judged,
+    Rules,
+    resolution,
+    undecided_words,
+)
 
 
 def estimate(values: Array, coefficients: Array, rounding: float | Array = 0.0, *, by_seed: bool = False) -> Moderated:
@@ -58,24 +68,25 @@ def estimate(values: Array, coefficients: Array, rounding: float | Array = 0.0, 
 def effects(
     rows: Mapping[str, Mapping[int, float]],
     contrasts: Mapping[str, Mapping[str, float]],
+    rules: Rules = BY_DEFAULT,
     *,
     by_seed: bool = False,
-    margin: float | None = None,
     test_images: int | None = None,
-    strict: bool = False,
 ) -> dict[str, Effect]:
-    """Judge each contrast (its rows' coefficients), adjusted over all of them. The other arguments, and what is
-    returned, are those of ``verdicts.effects``; ``by_seed``: whether rows share runs or parents at each seed."""
+    """Judge each contrast (its rows' coefficients), adjusted over all of them. The other arguments are those of
+    ``verdicts.judge``, what is returned is what its ``effects`` do; ``by_seed``: whether rows share runs or parents at
+    each seed. What ``rules`` have of the finite test set is of rows, and counts for no contrast."""
+    rules = replace(rules, population=Population())
+    margin, strict = rules.margin, rules.strict
     names, table = tuple(contrasts), Figures.of(list(rows.values()))
     coefficients = np.array([[own.get(row, 0.0) for row in rows] for own in contrasts.values()], dtype=np.float64)
     now = estimate(table.values, coefficients, resolution(test_images) ** 2 / 12, by_seed=by_seed)
     p, equal = now.p, np.full(len(names), np.nan)
     if margin is not None:
-        check_margin(margin)
         equal = now.p_equivalent(margin)
     differs, same = (holds(np.where(now.enough, one, np.nan), strict) for one in (p, equal))
     paired = np.full(len(names), by_seed)
-    judged = Judged(names, now, paired, p, equal, p, differs, same, margin, strict)
+    judged = Judged(names, rules, now, paired, p, equal, p, differs, same)
 
     def undecided(i: int) -> str:
         if now.standard_error[i] == 0:

@@ -6,10 +6,10 @@ Imports numpy, and scipy when used: of a mean scipy.special, of a rate scipy.sta
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from deit_ablate.report.stats.moderated import ROUNDING
 from deit_ablate.report.stats.power import ALPHA
 
 
@@ -35,9 +35,7 @@ def mean_interval(values: Iterable[float]) -> Interval:
         return Interval(given[0] if given else math.nan, math.nan, n)
     from scipy.special import stdtrit
 
-    mean = math.fsum(given) / n
-    variance = math.fsum((value - mean) ** 2 for value in given) / (n - 1)
-    return Interval(mean, float(stdtrit(n - 1, 0.975)) * math.sqrt(variance / n), n)
+    return Interval(math.fsum(given) / n, float(stdtrit(n - 1, 0.975)) * math.sqrt(_variance(given) / n), n)
 
 
 def signal_to_noise(metrics: Sequence[Mapping[str, Mapping[int, float]]]) -> list[float]:
@@ -51,9 +49,15 @@ def signal_to_noise(metrics: Sequence[Mapping[str, Mapping[int, float]]]) -> lis
     found = []
     for values in metrics:
         runs = [list(values[row].values()) for row in alike]
-        noise = math.sqrt(statistics.fmean(map(statistics.variance, runs)))
-        found.append(statistics.stdev(map(statistics.fmean, runs)) / noise if noise else math.nan)
+        noise = math.fsum(map(_variance, runs)) / len(runs)
+        signal = _variance([math.fsum(own) / len(own) for own in runs])
+        found.append(math.sqrt(signal / noise) if noise > ROUNDING else math.nan)
     return found
+
+
+def _variance(values: Sequence[float]) -> float:
+    mean = math.fsum(values) / len(values)
+    return math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)
 
 
 def check_count(k: int, n: int) -> None:

@@ -123,11 +123,13 @@ class Sides:
     """Two groups of runs that are compared: moderated variances and numbers of runs, row first.
 
     Of paired differences the second variance is 0. ``borrowed``: degrees of freedom that the variances were lent.
+    ``images``: variance of the difference that the finite test set adds, whatever the seeds.
     """
 
     variances: tuple[float, float]
     runs: tuple[int, int]
     borrowed: float
+    images: float = 0.0
 
     def seeds_to_decide(self, rows: int, *, difference: float = 0.0, margin: float | None = None) -> int | None:
         """The fewest seeds of the row, more than it has, that decide it with a power of 0.8; None above 50.
@@ -140,7 +142,9 @@ class Sides:
         for seeds in range(max(FEWEST, row + 1), MOST + 1):
             grown = (seeds, max(baseline, round(baseline * seeds / row)))
             error, df = standard_error(self.variances, grown, self.borrowed)
-            if reach > 0 and reach >= errors(df, rows) * error:
+            total = math.hypot(error, math.sqrt(self.images))
+            df *= (total / error) ** 4 if error else 1.0
+            if reach > 0 and reach >= errors(df, rows) * total:
                 return seeds
         return None
 

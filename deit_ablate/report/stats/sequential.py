@@ -26,10 +26,18 @@ from deit_ablate.report.stats.moderated import (
     seen,
 )
 from deit_ablate.report.stats.power import ALPHA
-from deit_ablate.report.stats.verdicts import DIFFERENT, Effect, Figures, Judged, check_margin, plain_p, resolution
+from deit_ablate.report.stats.verdicts import (
+    BY_DEFAULT,
+    DIFFERENT,
+    Effect,
+    Figures,
+    Judged,
+    Rules,
+    plain_p,
+    resolution,
+)
 from deit_ablate.sweep.comparisons import FEWEST
 from deit_ablate.sweep.comparisons import LOOKS as LOOKS
-from deit_ablate.sweep.metrics import Better
 
 WEIGHTS: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4)
 """Each look's share of the 5%: little at the first, where it would be wasted."""
@@ -98,24 +106,24 @@ class Sequential:
 def sequential(
     rows: Mapping[str, Mapping[int, float]],
     baseline: Mapping[int, float],
+    rules: Rules = BY_DEFAULT,
     *,
     paired: Collection[str] = (),
     schedule: Schedule = Schedule(),
-    margin: float | None = None,
     test_images: int | None = None,
-    strict: bool = False,
-    better: Better = "higher",
 ) -> Sequential:
     """Judge rows by all the looks that the runs so far allow. Rows and baseline map a seed to a figure.
 
     A seed that is *absent* has not ended yet, one with NaN has ended without a figure: it diverged. A look is taken
     when the baseline and every row that is still undecided (by a schedule that is not ``together``: any such row, which
     it then sees alone) have ended its first seeds (0, 1, 2, ...); a row that only ever diverged is not waited for. What
-    is there beyond the look is not used, so that the answer doesn't depend on when one asks. ``paired``, ``margin``,
-    ``test_images``, ``strict``: see ``effects``, which also says what is raised; ``better``: see ``judge``.
+    is there beyond the look is not used, so that the answer doesn't depend on when one asks. The other arguments are
+    those of ``judge``. Raises ValueError as it does, and where ``rules`` have rows judged for new images.
     """
     looks, weights, both = schedule.looks, schedule.weights, schedule.both
-    check_margin(margin)
+    margin, strict = rules.margin, rules.strict
+    if rules.population.judged:
+        raise ValueError("looks are at the noise of training alone")
     planned = tuple(range(max(looks[-1], schedule.baseline[-1])))
     table, step = Figures.of([baseline, *rows.values()], planned), resolution(test_images)
     comparisons = Comparisons.with_baseline(len(rows), [i for i, name in enumerate(rows) if name in paired])
@@ -142,6 +150,7 @@ def sequential(
     now = moderate(shown, comparisons, step)
     judged = Judged(
         tuple(rows),
+        rules,
         now,
         comparisons.paired,
         result.p,
@@ -149,10 +158,7 @@ def sequential(
         plain_p(shown, comparisons),
         holds(result.p, strict),
         holds(result.p_equivalent, strict),
-        margin,
-        strict,
         ALPHA * np.array(weights)[last_look],
-        better,
     )
     within = np.arange(len(planned)) < np.array(looks)[last_look][:, None]
     found = judged.effects(

@@ -1,20 +1,22 @@
 """Rows against their baseline: what a few seeds of each say, as a verdict with its evidence. Imports numpy.
 
 Pure functions of numbers. The test, the interval and Holm are in ``moderated``; here they become words. What a verdict
-accounts for is the noise of training: the finite test set, which all rows share, is not in it.
+accounts for is the noise of training, and that of the finite test set only where a sweep asks for it (``population``).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields
+from functools import cached_property
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
 from deit_ablate.report.stats.exact import check_count, did_not_train_words, rate_words
 from deit_ablate.report.stats.moderated import ROUNDING, Array, Comparisons, Flags, Moderated, holds, holm, moderate
+from deit_ablate.report.stats.population import ImageNoise, NewImages, Population
 from deit_ablate.report.stats.power import ALPHA, MOST, Sides, lent
 from deit_ablate.sweep.comparisons import FEWEST
 from deit_ablate.sweep.metrics import Better
@@ -30,17 +32,38 @@ Verdict: TypeAlias = Literal[
     "one_seed",
     "did_not_train",
     "no_effect",
+    "no_predictions",
     "baseline",
     "none",
 ]
 """``_small``: different, and by less than the margin. ``none``: there is nothing to compare, no run or no baseline.
-``no_effect``: the row's weights are the baseline's."""
+``no_effect``: the row's weights are the baseline's. ``no_predictions``: rows are judged for new images,
+and its runs kept none."""
 DIFFERENT: frozenset[Verdict] = frozenset({"better", "worse", "better_small", "worse_small"})
 
 LARGE_SCATTER = 3
 """How many times the typical scatter a row may have before its own interval is called too short."""
 ADDED_AFTER_LOOKING = "seeds were added after looking; 5% no longer holds"
 """For a table with seeds beyond those that were planned before the first look (false findings: 7 to 19%)."""
+
+
+@dataclass(frozen=True)
+class Rules:
+    """By what a table's rows are judged. ``better``: which way the figures are better; the others: see ``effects``."""
+
+    margin: float | None = None
+    strict: bool = False
+    better: Better = "higher"
+    population: Population = field(default_factory=Population)
+    """What is known of the finite test set, and whether rows are judged for new images."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a margin within which nothing, or everything, is equivalent."""
+        if self.margin is not None and not 0 < self.margin < math.inf:
+            raise ValueError(f"a margin of equivalence is a number above 0, not {self.margin}")
+
+
+BY_DEFAULT = Rules()
 
 
 @dataclass(frozen=True)
@@ -72,6 +95,10 @@ class Effect:
     p_equivalent_holm: float
     p_plain: float
     """Of the plain test (Welch's, or the paired t), which borrows nothing."""
+    image_standard_error: float
+    """What the finite test set alone adds to ``difference``; NaN where no predictions are known."""
+    half_width_new_images: float
+    """Of the 95% interval of this row alone for new images of this kind."""
     verdict: Verdict
     words: str
     """The verdict for people."""
@@ -112,24 +139,22 @@ def effects(
     is borrowed only from rows that have one. Raises ValueError for an infinite value, a margin or number of images
     that is not above 0, or an impossible count of diverged runs.
     """
-    return judge(rows, baseline, paired=paired, margin=margin, test_images=test_images, strict=strict).effects(diverged)
+    rules = Rules(margin, strict)
+    return judge(rows, baseline, rules, paired=paired, test_images=test_images).effects(diverged)
 
 
 def judge(
     rows: Mapping[str, Mapping[int, float]],
     baseline: Mapping[int, float],
+    rules: Rules = BY_DEFAULT,
     *,
     paired: Collection[str] = (),
-    margin: float | None = None,
     test_images: int | None = None,
-    strict: bool = False,
-    better: Better = "higher",
 ) -> Judged:
-    """See ``effects``, which words what this finds. ``better``: which way the figures are better."""
+    """See ``effects``, which words what this finds."""
     table = Figures.of([baseline, *rows.values()])
     comparisons = Comparisons.with_baseline(len(rows), [i for i, name in enumerate(rows) if name in paired])
-    judged = Judged.of(tuple(rows), table, comparisons, margin, test_images, strict)
-    return replace(judged, better=better)
+    return Judged.of(tuple(rows), table, comparisons, rules, test_images)
 
 
 def steps(
@@ -139,7 +164,7 @@ def steps(
     names, table = tuple(rows)[1:], Figures.of(list(rows.values()))
     pairs = [(i + 1, i) for i in range(len(names))]
     comparisons = Comparisons.of(pairs, [i for i, name in enumerate(names) if name in paired])
-    return Judged.of(names, table, comparisons, None, test_images, False).effects({})
+    return Judged.of(names, table, comparisons, BY_DEFAULT, test_images).effects({})
 
 
 @dataclass(frozen=True)
@@ -163,11 +188,12 @@ class Figures:
 class Judged:
     """A table that has been judged: p values (rows,), and whether each row differs, or is the same, as flags (rows,).
 
-    ``alpha`` is the level of the intervals that hold for all rows at once, one for the table or one for each row.
-    ``plain``: p values of the test that borrows nothing.
+    ``now`` is what its verdicts rest on. ``alpha`` is the level of the intervals that hold for all rows at once, one
+    for the table or one for each row. ``plain``: p values of the test that borrows nothing.
     """
 
     names: tuple[str, ...]
+    rules: Rules
     now: Moderated
     paired: Flags
     p: Array
@@ -175,10 +201,7 @@ class Judged:
     plain: Array
     differs: Flags
     same: Flags
-    margin: float | None
-    strict: bool
     alpha: float | Array = ALPHA
-    better: Better = "higher"
 
     @classmethod
     def of(
@@ -186,18 +209,23 @@ class Judged:
         names: tuple[str, ...],
         table: Figures,
         comparisons: Comparisons,
-        margin: float | None,
+        rules: Rules,
         test_images: int | None,
-        strict: bool,
     ) -> Judged:
         now = moderate(table.values, comparisons, resolution(test_images))
+        if rules.population.judged:
+            now = rules.population.noise(names).widen(now)
         p, equal = now.p, np.full(len(names), np.nan)
-        check_margin(margin)
-        if margin is not None:
-            equal = now.p_equivalent(margin)
-        differs, same = (holds(np.where(now.enough, one, np.nan), strict) for one in (p, equal))
+        if rules.margin is not None:
+            equal = now.p_equivalent(rules.margin)
+        differs, same = (holds(np.where(now.enough, one, np.nan), rules.strict) for one in (p, equal))
         plain = plain_p(table.values, comparisons)
-        return cls(names, now, comparisons.paired, p, equal, plain, differs, same, margin, strict)
+        return cls(names, rules, now, comparisons.paired, p, equal, plain, differs, same)
+
+    @cached_property
+    def _noise(self) -> ImageNoise:
+        """What the finite test set adds to each row."""
+        return self.rules.population.noise(self.names)
 
     def effects(
         self,
@@ -207,7 +235,8 @@ class Judged:
     ) -> dict[str, Effect]:
         """``undecided`` words the verdict of a row, by its number, that has runs enough and was not decided; ``more``
         says what becomes of one that has too few because runs diverged (by default: add seeds)."""
-        now = self.now
+        now, rules = self.now, self.rules
+        new_images = now if isinstance(now, NewImages) else self._noise.widen(now)
         columns = {
             "difference": now.difference,
             "own_variance": now.own,
@@ -220,17 +249,21 @@ class Judged:
             "p_equivalent": self.p_equivalent,
             "p_equivalent_holm": holm(np.where(now.enough, self.p_equivalent, np.nan)),
             "p_plain": self.plain,
+            "image_standard_error": self._noise.standard_error,
+            "half_width_new_images": new_images.half_width(),
         }
         found = {}
         for i, name in enumerate(self.names):
             k, ended = diverged.get(name, (0, 0))
             check_count(k, ended)
             fewest = min(int(now.runs[i]), int(now.other_runs[i]))
-            gain = float(now.difference[i]) * (-1 if self.better == "lower" else 1)
+            gain = float(now.difference[i]) * (-1 if rules.better == "lower" else 1)
             verdict = _verdict(fewest, gain, bool(self.differs[i]), bool(self.same[i]), k, ended)
             words = (
                 (undecided or self.undecided)(i) if verdict == "undecided" else self._words(verdict, i, k, ended, more)
             )
+            if verdict == "undecided" and rules.population.judged and (why := rules.population.unknown(name)):
+                verdict, words = "no_predictions", f"not judged for new images: {why}"
             found[name] = Effect(
                 runs=int(now.runs[i]),
                 other_runs=int(now.other_runs[i]),
@@ -258,19 +291,25 @@ class Judged:
         now = self.now
         if now.standard_error[row] == 0:
             return "undecided: no spread to test with"
-        open_rows = len(self.names) if self.strict else int((~(self.differs | self.same)).sum())
-        groups = int(self.paired.sum()) if self.paired[row] else len(self.names) + 1 - int(self.paired.sum())
+        rows, strict, margin = len(self.paired), self.rules.strict, self.rules.margin
+        open_rows = rows if strict else int((~(self.differs | self.same)).sum())
+        groups = int(self.paired.sum()) if self.paired[row] else rows + 1 - int(self.paired.sum())
         sides = Sides(
             (float(now.variance[row]), float(now.other_variance[row])),
             (int(now.runs[row]), int(now.other_runs[row])),
             lent(groups, bool(self.paired[row])),
+            self._images(row),
         )
 
-        return undecided_words(sides, open_rows, float(now.difference[row]), self.margin)
+        return undecided_words(sides, open_rows, float(now.difference[row]), margin)
+
+    def _images(self, row: int) -> float:
+        """The variance that the verdict's interval owes to the images, which no further seed takes away."""
+        return float(self._noise.standard_error[row] ** 2) if self.rules.population.judged else 0.0
 
     def _words(self, verdict: Verdict, row: int, k: int, ended: int, more: str) -> str:
         runs, others = int(self.now.runs[row]), int(self.now.other_runs[row])
-        what, fewest, margin = "pair" if self.paired[row] else "run", min(runs, others), self.margin
+        what, fewest, margin = "pair" if self.paired[row] else "run", min(runs, others), self.rules.margin
         if verdict == "did_not_train":
             return did_not_train_words(ended)
         if runs < FEWEST and k:
@@ -367,9 +406,3 @@ def resolution(test_images: int | None) -> float:
     if test_images < 1:
         raise ValueError(f"the number of test images is at least 1, not {test_images}")
     return 100 / test_images
-
-
-def check_margin(margin: float | None) -> None:
-    """Raises ValueError for a margin within which nothing, or everything, is equivalent."""
-    if margin is not None and not 0 < margin < math.inf:
-        raise ValueError(f"a margin of equivalence is a number above 0, not {margin}")

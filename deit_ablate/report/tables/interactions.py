@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -16,6 +17,7 @@ from deit_ablate.report.stats.verdicts import Effect
 from deit_ablate.report.summary import Summary
 from deit_ablate.report.tables.table import NOTHING, Column, Table, listed, measure
 from deit_ablate.sweep.designs import Design, Estimate, Numbers
+from deit_ablate.sweep.metrics import Metric
 
 Coefficients = dict[str, float]
 
@@ -77,14 +79,14 @@ def _coefficients(design: Design, found: Estimate) -> Coefficients:
 
 
 def _judged(summary: Summary, contrasts: Mapping[str, Coefficients]) -> dict[str, Effect]:
-    how: Any = {"margin": summary.plan["margin"], "test_images": summary.images, "strict": summary.strict}
-    return effects(summary.values, contrasts, by_seed=summary.any_paired, **how) if contrasts else {}
+    how: Any = {"by_seed": summary.any_paired, "test_images": summary.images}
+    return effects(summary.values, contrasts, summary.rules, **how) if contrasts else {}
 
 
 def level_means(
     summary: Summary, pairs: Sequence[tuple[int, int]]
 ) -> dict[tuple[int, int], dict[tuple[bool, bool], tuple[float, float]]]:
-    """Of each two factors: whether there is the first, and the second -> mean top-1 with its half-width at 95%."""
+    """Of each two factors: whether there is the first, and the second -> mean metric with its half-width at 95%."""
     design = summary.design
     assert design is not None
     found: dict[tuple[int, int], dict[tuple[bool, bool], tuple[float, float]]] = {}
@@ -113,7 +115,7 @@ def interactions_table(summary: Summary) -> Table:
 
 
 def _effects(summary: Summary) -> tuple[list[dict[str, Any]], list[Column], list[str]]:
-    made, margin = Factorial.of(summary), summary.plan["margin"]
+    made, margin, metric = Factorial.of(summary), summary.plan["margin"], summary.metric
     names = made.design.factors
     frame = []
     for found, (name, effect) in zip(made.estimates, made.effects.items(), strict=True):
@@ -124,8 +126,8 @@ def _effects(summary: Summary) -> tuple[list[dict[str, Any]], list[Column], list
         row |= {"verdict_words": _words(effect, len(found.effect), margin)}
         simple = made.simple.get(found.effect, ())
         row["simple_effects"] = "; ".join(
-            f"{names[part.factor]} {_all_at_once(part.present)} with {names[part.other]}, "
-            f"{_all_at_once(part.absent)} without"
+            f"{names[part.factor]} {_all_at_once(part.present, metric)} with {names[part.other]}, "
+            f"{_all_at_once(part.absent, metric)} without"
             for part in simple
             if not math.isnan(part.present.difference)
         )
@@ -138,8 +140,8 @@ def _effects(summary: Summary) -> tuple[list[dict[str, Any]], list[Column], list
         frame.append(row)
     columns = [
         Column("effect", lambda row: row["effect"], long=True),
-        Column("points", lambda row: measure(row["estimate"], row["half_width"], signed=True), right=True),
-        Column("all at once", lambda row: _half(row["half_width_all"]), right=True),
+        Column(metric.counted_in or "estimate", partial(_measured, metric, "estimate"), right=True),
+        Column("all at once", lambda row: _half(row["half_width_all"], metric), right=True),
         Column("p (Holm)", lambda row: _p(row["p_holm"]), right=True),
         Column("verdict", lambda row: row["verdict_words"] or NOTHING, long=True),
         Column("simple effects", lambda row: row["simple_effects"] or NOTHING, long=True),
@@ -155,12 +157,16 @@ def _words(effect: Effect, factors: int, margin: float | None) -> str:
     return word + (f", by less than {margin:g}" if small else f" (within ±{margin:g})" if kind == "equivalent" else "")
 
 
-def _all_at_once(effect: Effect) -> str:
-    return measure(effect.difference, effect.half_width_simultaneous, signed=True)
+def _measured(metric: Metric, what: str, row: Mapping[str, Any]) -> str:
+    return measure(row[what], row["half_width"], signed=True, digits=metric.digits)
 
 
-def _half(value: float) -> str:
-    return NOTHING if math.isnan(value) else f"± {value:.2f}"
+def _all_at_once(effect: Effect, metric: Metric) -> str:
+    return measure(effect.difference, effect.half_width_simultaneous, signed=True, digits=metric.digits)
+
+
+def _half(value: float, metric: Metric) -> str:
+    return NOTHING if math.isnan(value) else f"± {value:.{metric.digits}f}"
 
 
 def _p(p: float) -> str:
@@ -168,19 +174,21 @@ def _p(p: float) -> str:
 
 
 def _effects_notes(summary: Summary, made: Factorial) -> Iterator[str]:
+    metric, unit = summary.metric, summary.metric.counted_in
+    above, below = ("synergistic", "antagonistic")[:: metric.sign]
     yield (
-        "A main effect is the mean test top-1 with the factor less that without it, over all combinations of the "
+        f"A main effect is the mean {metric.words} with the factor less that without it, over all combinations of the "
         "others. A × B is by how much more A adds with B than without (twice the half-difference of textbooks): "
-        "synergistic above 0, antagonistic below."
+        f"{above} above 0, {below} below."
     )
     how = _how(summary)
     yield (
-        f"Points with the half-width of a 95% interval, and of intervals that hold for all effects at once "
-        f"(Bonferroni). {how}; verdicts are adjusted over these {len(made.effects)} effects (Holm 1979), apart from "
-        "those on rows."
+        f"{f'In {unit}, with' if unit else 'With'} the half-width of a 95% interval, and of intervals that hold for "
+        f"all effects at once (Bonferroni). {how}; verdicts are adjusted over these {len(made.effects)} effects (Holm "
+        "1979), apart from those on rows."
     )
     if margin := summary.plan["margin"]:
-        yield f"Negligible: within the sweep's margin, ±{margin:g} points (two one-sided tests)."
+        yield f"Negligible: within the sweep's margin, ±{metric.amount(margin)} (two one-sided tests)."
     if any(made.simple.values()):
         yield "Simple effects: what one factor adds with and without the other; their intervals hold for all at once."
     aliased = [name for name, found in zip(made.effects, made.estimates, strict=True) if len(found.aliases) > 1]
@@ -192,9 +200,12 @@ def _effects_notes(summary: Summary, made: Factorial) -> Iterator[str]:
 
 
 def _how(summary: Summary) -> str:
+    covers = "They cover training noise alone, not new images as verdicts on rows do. "
+    covers = covers if summary.population.judged else ""
     if summary.any_paired:
-        return "Rows share a run or a parent at each seed, so what is compared is taken seed by seed (t intervals)"
-    return "Each is of the rows' means, with the rows' own variances (Welch 1947, Satterthwaite 1946)"
+        seeds = "Rows share a run or a parent at each seed, so what is compared is taken seed by seed (t intervals)"
+        return covers + seeds
+    return f"{covers}Each is of the rows' means, with the rows' own variances (Welch 1947, Satterthwaite 1946)"
 
 
 # -- orders of steps -----------------------------------------------------------------------------------------------
@@ -249,7 +260,7 @@ def _sum(steps: Sequence[tuple[tuple[str, str], float]]) -> Coefficients:
 
 
 def _steps(summary: Summary, design: Design) -> tuple[list[dict[str, Any]], list[Column], list[str]]:
-    made, margin, frame = Steps.of(summary), summary.plan["margin"], []
+    made, margin, metric, frame = Steps.of(summary), summary.plan["margin"], summary.metric, []
     for i, name in enumerate(design.factors):
         values = [step[i] for step in made.each]
         row = {"step": name, "mean": made.mean[i].difference, "half_width": made.mean[i].half_width}
@@ -259,22 +270,25 @@ def _steps(summary: Summary, design: Design) -> tuple[list[dict[str, Any]], list
             row |= {f"order_{k}": value, f"place_{k}": order.index(i) + 1}
         frame.append(row)
 
+    def alone(value: float) -> str:
+        return measure(value, math.nan, signed=True, digits=metric.digits)
+
     def at(k: int) -> Column:
         def text(row: Mapping[str, Any]) -> str:
-            return f"{measure(row[f'order_{k}'], math.nan, signed=True)} ({_ordinal(row[f'place_{k}'])})"
+            return f"{alone(row[f'order_{k}'])} ({_ordinal(row[f'place_{k}'])})"
 
         return Column(f"order {k}", text, right=True)
 
     columns = [
         Column("step", lambda row: row["step"], long=True),
-        Column("mean", lambda row: measure(row["mean"], row["half_width"], signed=True), right=True),
-        Column("range", lambda row: _range(row["lowest"], row["highest"]), right=True),
+        Column("mean", partial(_measured, metric, "mean"), right=True),
+        Column("range", lambda row: _range(alone(row["lowest"]), alone(row["highest"])), right=True),
         *(at(k) for k in range(1, len(design.orders) + 1)),
         Column("depends on its place?", lambda row: row["verdict_words"], long=True),
     ]
     orders = "; ".join(f"{k}. {line.partition('. ')[2]}" for k, line in enumerate(design.words()[1:], start=1))
     notes = [
-        f"What each step adds to test top-1 (points), by its place in each order. Orders: {orders}.",
+        f"What each step adds to {metric.of_differences}, by its place in each order. Orders: {orders}.",
         f"± is the half-width of a 95% interval. {_how(summary)}; whether a step depends on its place is judged "
         "between any two orders, adjusted over all steps (Holm 1979).",
     ]
@@ -292,12 +306,8 @@ def _dependence(between: Sequence[Effect], margin: float | None) -> str:
     return "undecided" if not math.isnan(p) else "too few runs"
 
 
-def _range(low: float, high: float) -> str:
-    return (
-        NOTHING
-        if math.isnan(low + high)
-        else f"{measure(low, math.nan, signed=True)} to " + measure(high, math.nan, signed=True)
-    )
+def _range(low: str, high: str) -> str:
+    return NOTHING if NOTHING in (low, high) else f"{low} to {high}"
 
 
 def _ordinal(place: int) -> str:

@@ -196,6 +196,7 @@ def _agreements(
             judged = effects(ours, values[own], paired=paired, margin=margin, test_images=images, strict=strict)
             said = agreement(ours, values[own], theirs, judged, paired=alike, test_images=images)
             label = f"{part.header}, against {own}" if baselines else part.header
+            label += ", by training noise alone" if summary.population.judged else ""
             notes.append(f"Agreement with the paper's study, {label}: {'; '.join(said.words)}.")
     return notes
 

@@ -148,14 +148,15 @@ def footnotes(summary: Summary, *, timed: bool = False) -> list[str]:
     if any(row["seeds"] > 1 for row in every):
         notes.append("± is the half-width of a 95% t interval over seeds.")
         notes += _judged(summary, every)
-        notes.append("Intervals and verdicts cover training noise only, not the finite test set that all rows share.")
+        notes.append(_test_set(summary, every))
     if any(row["seeds"] == 1 for row in every):
         notes.append("One seed gives no interval.")
     notes += _of_metrics(summary)
     if summary.plan["kind"] == "cumulative":
         notes.append(
-            "Each row has the changes of those above; step: its difference from the row above, with an interval of the "
-            "same kind." + (" Rows named baseline + … are of other orders of the steps." if summary.design else "")
+            "Each row has the changes of those above; step: its difference from the row above, with an interval of "
+            + ("training noise alone." if summary.population.judged else "the same kind.")
+            + (" Rows named baseline + … are of other orders of the steps." if summary.design else "")
         )
     notes += _unfound(summary.plan)
     notes += _not_isolated(summary)
@@ -226,6 +227,29 @@ def _of_metrics(summary: Summary) -> list[str]:
         if said and any(each.figure == "loss" for each in metrics):
             notes.append("Loss measures calibration too: one may be lower than another's at the same top-1.")
     return notes
+
+
+def _test_set(summary: Summary, every: Sequence[Mapping[str, Any]]) -> str:
+    """What the finite test set adds to a difference, beside the margin, and whether intervals and verdicts have it."""
+    known = [row["image_standard_error"] for row in every if not math.isnan(row["image_standard_error"])]
+    judged, margin = summary.population.judged, summary.plan["margin"]
+    if judged:
+        note = "Verdicts, and intervals of differences from the baseline, are for new images of this kind, as the sweep"
+        note += f" declares{_declared(summary, 'population')}: beside training noise, the"
+    elif known:
+        note = "Intervals and verdicts cover training noise only: the"
+    else:
+        return "Intervals and verdicts cover training noise only, not the finite test set that all rows share."
+    note += f" {summary.images:,} test images, which all rows share," if summary.images else " test images"
+    if known:
+        low, high = (f"{value:.{summary.metric.digits}f}" for value in (min(known), max(known)))
+        size = low if low == high else f"{low} to {high}" if float(low) else f"up to {high}"
+        size = size if float(high) else f"less than {10.0**-summary.metric.digits:g}"
+        note += f" add {size} {summary.metric.counted_in}".rstrip() + " (estimated standard error) to a difference"
+        note += f"; the margin is {margin:g}" if margin else ""
+    note += "" if known else " count too"
+    unknown = summary.population.reasons.items()
+    return note + "".join(f". Not known of {listed(names)}: {why}" for why, names in unknown) + "."
 
 
 def _not_isolated(summary: Summary) -> list[str]:

@@ -40,6 +40,24 @@ def test_lines_are_where_the_means_are(shipped_sweep: Callable[..., Shipped], tm
         assert (tmp_path / f"one.{suffix}").read_bytes() == (tmp_path / f"two.{suffix}").read_bytes()
 
 
+def test_the_axis_is_of_the_metric(tmp_path: Path) -> None:
+    path = tmp_path / "road.yaml"
+    path.write_text("profile: digits\nseeds: 3\nmetric: loss\nfactorial: [augment.mixup, augment.erasing]\n")
+    made = Shipped(
+        tmp_path / "results", path, lambda cell: {"top1": 50.0, "test": {"loss": 1 + NOISE[cell.seed % 5] / 10}}
+    )
+    (axes,) = interactions_figure(made.summary()).axes
+    assert axes.get_ylabel() == "test loss (nats)"
+    low, high = axes.get_ylim()
+    assert 0.8 < low < high < 1.2
+    path.write_text(ROAD + "metric: loss\n")
+    made = Shipped(
+        tmp_path / "others", path, lambda cell: {"top1": 50.0, "test": {"loss": 1 + NOISE[cell.seed % 5] / 10}}
+    )
+    (axes,) = interactions_figure(made.summary()).axes
+    assert axes.get_xlabel().startswith("what the step adds to test loss (nats)\n")
+
+
 def test_a_step_stands_at_what_it_adds_at_each_place(tmp_path: Path) -> None:
     path = tmp_path / "road.yaml"
     path.write_text(ROAD)

@@ -9,6 +9,7 @@ import pytest
 from scipy import stats
 
 from deit_ablate.report.stats.contrasts import effects, estimate
+from deit_ablate.report.stats.verdicts import Rules
 
 ROWS = {
     "a": {0: 90.0, 1: 91.0, 2: 90.4, 3: 90.9},
@@ -29,7 +30,7 @@ def test_a_contrast_of_two_rows_is_welchs_test() -> None:
 
 def test_an_interaction_by_hand() -> None:
     contrasts = {"A": {"a": 0.5, "b": 0.5, "c": -0.5, "d": -0.5}, "A × B": {"a": 1, "b": -1, "c": -1, "d": 1}}
-    found = effects(ROWS, contrasts, margin=50)
+    found = effects(ROWS, contrasts, Rules(margin=50))
     means = {name: np.mean(list(own.values())) for name, own in ROWS.items()}
     shares = [np.var(list(own.values()), ddof=1) / len(own) for own in ROWS.values()]
     two = found["A × B"]

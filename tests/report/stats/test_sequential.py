@@ -6,7 +6,7 @@ import random
 import pytest
 
 from deit_ablate.report.stats.sequential import LOOKS, Schedule, sequential
-from deit_ablate.report.stats.verdicts import effects
+from deit_ablate.report.stats.verdicts import Rules, effects
 
 
 def draws(n, seed, shift=0.0):
@@ -81,7 +81,7 @@ def test_it_ends_at_once_when_all_is_decided():
 
 def test_equivalence_stops_a_row_too():
     rows, baseline = table(3, near=0.0, other=0.0)
-    done = sequential(rows, baseline, margin=50)
+    done = sequential(rows, baseline, Rules(margin=50))
     assert done.stopped == {"near": 3, "other": 3}
     assert {effect.words for effect in done.effects.values()} == {"equivalent (within ±50)"}
     assert done.notes == ()  # an equivalent row has no effect to overstate
@@ -162,7 +162,7 @@ def test_a_run_that_diverged_before_a_first_look_says_nothing_yet():
 
 def test_the_chance_of_a_decision_grows_with_what_was_seen():
     rows, baseline = table(3, null=0.0, near=1.0, nearer=2.5)
-    found = sequential(rows, baseline, margin=0.1).chances
+    found = sequential(rows, baseline, Rules(margin=0.1)).chances
     assert 0 <= found["null"] < found["near"] < found["nearer"] <= 1
     assert sequential(*table(2, a=0.0)).chances == {"a": 1.0}, "the first look, which every row needs"
 
@@ -183,4 +183,4 @@ def test_senseless_plans_are_refused(given, message):
     with pytest.raises(ValueError, match=message):
         Schedule(**given)
     with pytest.raises(ValueError, match="margin"):
-        sequential(*table(3, a=0.0), margin=-1)
+        sequential(*table(3, a=0.0), Rules(margin=-1))

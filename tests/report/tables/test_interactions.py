@@ -39,6 +39,7 @@ NOISE = (0.1, -0.1, 0.05, -0.05)
 
 
 def made(folder: Path, text: str, fate: Callable[[Cell], Fate]) -> Shipped:
+    folder.mkdir(exist_ok=True)
     path = folder / "planted.yaml"
     path.write_text(text)
     return Shipped(folder / "results", path, fate)
@@ -182,3 +183,53 @@ def test_it_is_written_beside_the_table_and_stands_on_the_page(
     assert table.columns[-1].header in document
     values = list(csv.DictReader(io.StringIO(RENDERERS["csv"](table))))
     assert float(values[0].get("estimate") or values[0]["mean"]) == pytest.approx(1, abs=0.01)
+
+
+def test_effects_on_a_loss_are_in_its_unit_and_direction(tmp_path: Path) -> None:
+    """What adds to top-1 here takes a twentieth as much from the loss."""
+
+    def fate(cell: Cell) -> Mapping[str, object]:
+        return {"top1": 50.0, "test": {"loss": (100 - planted(cell)) / 20}}
+
+    study = made(tmp_path, FACTORS.replace("margin: 0.5", "margin: 0.025\nmetric: loss"), fate)
+    rows = body(study)
+    assert rows["mixup"]["nats"].startswith("−0.050 ± 0.0")
+    assert {name: row["verdict"] for name, row in rows.items()} == {
+        "mixup": "helps",
+        "erasing": "harms",
+        "auto_augment": "helps",
+        "mixup × erasing": "negligible (within ±0.025)",
+        "mixup × auto_augment": "synergistic",
+        "erasing × auto_augment": "negligible (within ±0.025)",
+    }
+    assert rows["mixup × auto_augment"]["simple effects"].startswith("mixup −0.100 ± ")
+    notes = " ".join(interactions_table(study.summary()).footnotes)
+    assert "A main effect is the mean test loss with the factor" in notes
+    assert "antagonistic above 0, synergistic below." in notes
+    assert "In nats, with the half-width of a 95% interval" in notes
+    assert "±0.025 nats" in notes
+    assert "points" not in notes
+    assert "Mean loss with and without the first factor" in page(study.summary())
+
+
+def test_steps_by_their_orders_follow_the_metric(tmp_path: Path) -> None:
+    study = made(tmp_path, ROAD + "metric: loss\n", lambda cell: {"top1": 50.0, "test": {"loss": road(cell) / 10}})
+    assert body(study)["erasing"]["order 1"] == "+0.100 (1st)"
+    assert body(study)["mixup"]["range"] == "0.000 to +0.300"
+    notes = " ".join(interactions_table(study.summary()).footnotes)
+    assert "What each step adds to test loss (nats), by its place" in notes
+
+
+@pytest.mark.parametrize(("text", "fate"), [(FACTORS, planted), (ROAD, road)])
+def test_effects_cover_training_noise_where_rows_are_judged_for_new_images(
+    tmp_path: Path, text: str, fate: Callable[[Cell], Fate]
+) -> None:
+    """No predictions are kept here, so that rows are not judged; effects are as they would be without."""
+    covers = "They cover training noise alone, not new images as verdicts on rows do."
+    plain = interactions_table(made(tmp_path / "plain", text, fate).summary())
+    assert covers not in " ".join(plain.footnotes)
+    study = made(tmp_path / "judged", text + "population: true\n", fate)
+    judged = interactions_table(study.summary())
+    assert judged.rows() == plain.rows()
+    assert covers in " ".join(judged.footnotes)
+    assert {row["verdict"] for row in study.summary().rows[1:]} == {"no_predictions"}

@@ -52,9 +52,10 @@ def body(table: Table) -> dict[str, dict[str, str]]:
 
 
 def test_every_analysis_is_tested_here() -> None:
-    """(That of searches in test_search_report.py.)"""
+    """(Those of searches and of interactions in files of their own.)"""
     assert ANALYSES == [
         "figure3",
+        "interactions",
         "search",
         "sweep_table",
         "table10",
