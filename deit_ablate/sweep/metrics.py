@@ -61,9 +61,9 @@ class Metric:
 
     @property
     def lacks_images(self) -> str:
-        """Why no run says what each test image adds: losses and the five best classes are not kept one by one, and of
-        the moving average no predictions are. Empty of top-1 of a head, and of a function of one's own, which may."""
-        known = not self.figure or (self.figure.startswith("top1") and self.figure != "top1_ema")
+        """Why no run says what each test image adds: losses and the five best classes are not kept one by one. Empty of
+        top-1, and of a function of one's own, which may."""
+        known = not self.figure or self.figure.startswith("top1")
         return "" if known else f"no run keeps {self.words} image by image"
 
     @property
@@ -91,7 +91,7 @@ class Metric:
 
     def shown(self, shows: str | None) -> bool:
         """Whether a row that shows another figure than the headline has this one: records have the others' top-1
-        alone, and no predictions of the moving average."""
+        alone, and no probabilities of the moving average."""
         return not shows or self.figure.startswith("top1") or (not self.figure and shows != "ema")
 
     def fits(self, shows: str | None) -> bool:

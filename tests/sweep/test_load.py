@@ -101,11 +101,6 @@ BAD = {
         ":4:13",
         "no run keeps test top-5 image by image",
     ),
-    "a population by the moving average": (
-        "population: true\nmetric: ema\nbaseline: a\nvariants: {a: {}}",
-        ":3:13",
-        "no run keeps test top-1, EMA image by image",
-    ),
     "a population that nothing is compared in": ("population: true\nvariants: {a: {}}", ":3:13", "a baseline"),
     "duplicate keys": ("variants: {a: {}, a: {}}", ":3:19", "is given twice (first on line 3)"),
     "a key dotted and nested": (

@@ -96,21 +96,22 @@ def predictions(store: Store, groups: Sequence[RunGroup], head: str = "all") -> 
     """The ground truth, then each group: its headline; with head "all" each head of a model with two, and both fused.
 
     ``head`` "class", "distillation" or "fused_softmax" takes that one of a model with two heads; a model with one head
-    has no other. A row that shows one head is that head where ``head`` is "all". The same runs and head come once.
-    Rows that
-    show the moving average (EMA) have no predictions on record: left out, or an InputError where requested. Raises
-    InputError also as ``tokens.recorded`` does, and for runs that were not tested on the same images.
+    has no other. A row that shows one head, or the moving average (EMA), is that where ``head`` is "all". The same runs
+    and head come once. Of the average earlier versions kept no predictions: such rows are left out, or an InputError
+    where requested. Raises InputError also as ``tokens.recorded`` does, and for runs that were not tested on the same
+    images.
     """
     if head != "all" and head not in HEADS:
         raise InputError(f"there is no head {head!r}", where=("--head", 0, 0), expected=", ".join([*HEADS, "all"]))
-    for group in groups:
-        if group.shows == "ema" and group.requested:
+    every = recorded(store, groups)
+    lacking = [kept.group for kept in every if kept.group.shows == "ema" and not _have(kept, "ema")]
+    for group in lacking:
+        if group.requested or len(lacking) == len(every):
             raise InputError(
                 f"{group.name} shows the moving average of the weights, whose predictions are not recorded",
                 expected="a row of the raw weights",
             )
-    raw = [group for group in groups if group.shows != "ema"]
-    every = recorded(store, raw)
+    every = [kept for kept in every if kept.group not in lacking]
     classifiers: dict[str, Mapping[str, Array]] = {TRUTH: {"": _same_truth(store, every)}}
     seen: set[tuple[str, frozenset[str]]] = set()
     for kept in every:
@@ -121,14 +122,21 @@ def predictions(store: Store, groups: Sequence[RunGroup], head: str = "all") -> 
             if name in (*classifiers, "classifier"):  # the latter is the CSV's first column
                 name = f"{name} ({next(iter(kept.arrays))})"
             classifiers[name] = {run: arrays[f"test_pred_{key}"] for run, arrays in kept.arrays.items()}
-    ema = [group.name for group in groups if group.shows == "ema"]
-    notes = [f"No predictions on record of the moving average (EMA): {', '.join(ema)}."] if ema else []
+    ema = ", ".join(group.name for group in lacking)
+    notes = [f"No predictions on record of the moving average (EMA): {ema}."] if lacking else []
+    raw = [group for group in groups if group not in lacking]
     return Predictions(classifiers, tuple(left_out(every, raw) + notes))
+
+
+def _have(kept: Recorded, classifier: str) -> bool:
+    return all(f"test_pred_{classifier}" in arrays for arrays in kept.arrays.values())
 
 
 def _heads(store: Store, kept: Recorded, head: str) -> dict[str, str]:
     """Name of a classifier -> the head whose predictions it is."""
-    if not all("test_pred_distillation" in arrays for arrays in kept.arrays.values()):
+    if kept.group.shows == "ema":
+        return {kept.group.name: "ema"} if head == "all" else {}
+    if not _have(kept, "distillation"):
         return {kept.group.name: "class"}
     chosen = [head] if head != "all" else [kept.group.shows] if kept.group.shows in HEADS else list(HEADS)
     recipe = (store.recipe(next(iter(kept.arrays))) or {"recipe": {}})["recipe"]

@@ -113,6 +113,18 @@ def test_what_is_named_comes_without_its_teacher(table4: Study) -> None:
         matrix(table4, "average")
 
 
+def test_the_moving_average_where_its_predictions_were_kept(table4: Study) -> None:
+    for seed in (0, 1):
+        run = table4.runs["average", seed]
+        kept = {"distillation": TRUE, "fused_softmax": TRUE, "class": TRUE, "ema": [0, 1, 2, 0]}
+        record(table4, run, **arrays_of(targets=TRUE, **kept))
+    found = matrix(table4)
+    assert list(found)[-1] == "average"
+    assert found.loc[TRUTH, "average"] == 0.25
+    assert list(matrix(table4, "average")) == [TRUTH, "average"]
+    assert "average" not in matrix(table4, head="class")
+
+
 def test_rows_that_have_their_own_teachers_and_names_that_clash(study: Callable[..., Study]) -> None:
     made = study({"teacher": {0: 50.0}, "b": {0: 50.0}}, teacher=75.0)
     for run in (made.teacher, *made.runs.values()):
