@@ -121,7 +121,10 @@ def _proposals(chosen: Study, store: Store, execution: Execution, budget: float,
         print("no rows are compared")
         return
     sd = proposals.scatter(made, store)
-    print("\n".join(map(console.plain, _proposal_lines(found, budget, sd, file))))
+    declared = store.sweeps.declared(file.name)
+    looks = bool(declared[-1].get("looks") if declared else file.looks)
+    ways = (not looks, (looks or not declared) and not file.population)
+    print("\n".join(map(console.plain, _proposal_lines(found, budget, sd, file, ways))))
     if not found[0].fits(budget) and found[0].seconds is not None:
         dropped, left = proposals.leave_out(made, costs, states, budget)
         if len(dropped) == found[0].rows:
@@ -135,7 +138,10 @@ def _proposals(chosen: Study, store: Store, execution: Execution, budget: float,
             )
 
 
-def _proposal_lines(found: Sequence[Proposal], budget: float, sd: float | None, sweep: Sweep) -> list[str]:
+def _proposal_lines(
+    found: Sequence[Proposal], budget: float, sd: float | None, sweep: Sweep, ways: tuple[bool, bool]
+) -> list[str]:
+    """``ways``: whether `--seeds` and `--until-decided` are open to this study, of which one may have been declared."""
     metric = sweep.metric
     table = [("seeds", "of the baseline", "runs to do", "machine time", "finds (power 0.8)", "")]
     for each in found:
@@ -148,10 +154,13 @@ def _proposal_lines(found: Sequence[Proposal], budget: float, sd: float | None, 
     lines += ["", f"{source}; runs that are done are not counted"]
     if fitting := [each for each in found if each.fits(budget)]:
         best = fitting[-1]
-        lines.append(f"within the budget: {best.seeds} seeds, {best.baseline} of the baseline: `--seeds {best.seeds}`")
+        by = f": `--seeds {best.seeds}`" if ways[0] else ""
+        lines.append(f"within the budget: {best.seeds} seeds, {best.baseline} of the baseline{by}")
     first, last = (next(each for each in found if each.seeds == LOOKS[i]) for i in (0, -1))
     if sweep.population:
         return [*lines, POPULATION]
+    if not ways[1]:
+        return lines
     least, most = console.duration(first.seconds), console.duration(last.seconds)
     return [*lines, f"`--until-decided` (3 to 12 seeds): from {least} to {most}, by how soon rows are decided"]
 

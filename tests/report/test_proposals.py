@@ -66,3 +66,14 @@ def test_a_plan_with_a_budget(command: Command, sweep: Callable[..., Path]) -> N
     assert "--budget: got '200'" in command("plan", "tiny.yaml", "--budget", "200", code=2).stderr
     sweep("variants: {a: {}}\n", name="alone")
     assert "no row is compared" in command("plan", "alone.yaml", "--budget", "1h", code=2).stderr
+
+
+def test_a_study_is_told_of_the_way_that_it_has_declared(command: Command, sweep: Callable[..., Path]) -> None:
+    sweep("looks: [3, 6]\n" + ROWS.replace("seeds: 2", "seeds: 6"))
+    assert "`--seeds" not in command("plan", "tiny.yaml", "--budget", "200h").stdout, "looks say how many there are"
+    sweep("seeds: 2\nbaseline: a\nvariants: {a: {}, b: {augment.erasing: 0}}", name="fixed")
+    assert "`--until-decided`" in command("plan", "fixed.yaml", "--budget", "200h").stdout
+    command("run", "fixed.yaml")
+    after = command("plan", "fixed.yaml", "--budget", "200h").stdout
+    assert "`--seeds 20`" in after
+    assert "`--until-decided`" not in after, "looks may not be added after looking"
