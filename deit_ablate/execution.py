@@ -203,6 +203,14 @@ def _time_limit(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
     return limit
 
 
+def _compilation(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+    """One message for both forms."""
+    try:
+        return check(value)
+    except ValidationError:
+        raise ValueError("true, false, reduce-overhead or max-autotune") from None
+
+
 class Slurm(Part):
     """What a run asks of a SLURM cluster. Names are sbatch's; what is left out is the cluster's default."""
 
@@ -274,7 +282,7 @@ class Execution(Part):
     """Processes (and GPUs) of one run, under DistributedDataParallel; its batch is shared out among them."""
     accumulation: Annotated[int, Field(ge=1, le=4096)] = 1
     """Parts in which a rank computes its share of a batch, one after the other, to need less memory."""
-    compile: bool | Literal["reduce-overhead", "max-autotune"] = False
+    compile: Annotated[bool | Literal["reduce-overhead", "max-autotune"], WrapValidator(_compilation)] = False
     """torch.compile the model; by one of its modes, reduce-overhead (CUDA graphs, for small models) or max-autotune."""
     channels_last: bool = False
     """Keep images and convolutions in the channels-last layout."""
