@@ -19,12 +19,14 @@ missed is said.
 
 from __future__ import annotations
 
+import sys
+
+sys.path.pop(0)  # this folder, whose statistics.py is not Python's
 import argparse
 import contextlib
 import functools
 import os
 import subprocess
-import sys
 import tempfile
 import time
 import traceback
@@ -49,6 +51,8 @@ from deit_ablate.train.data.sets import Dataset
 from deit_ablate.train.loop import Journal, train
 from deit_ablate.train.optim import adamw, parameter_groups
 from deit_ablate.train.precision import set_up
+
+sys.modules["gpu"] = sys.modules[__name__]  # where recipes find the data set ``gpu:arrays``
 
 PEAKS = {
     "B200": 2250e12,
@@ -100,7 +104,7 @@ WHOLE = Size(
     packed=(1, 2, 4, 8),
     runs=16,
 )
-TINY = Size({"deit_tiny": {"depth": 1}}, 32, (50, 38), 64, 4, 16, 1, 2, False, 128, (1, 2), 2)
+TINY = Size({"deit_tiny": {"depth": 1}}, 32, (50, 38), 32, 4, 16, 1, 2, False, 128, (1, 2), 2)
 
 
 # -- pictures --------------------------------------------------------------------------------------------------------
