@@ -315,7 +315,9 @@ def runs_an_hour(size: Size, cuda: bool, at_once: int) -> float:
         how = ["--device", "cuda", "-x", f"runs_per_gpu={at_once}"] if cuda else ["--parallel", str(at_once)]
         command = [sys.executable, "-m", "deit_ablate", "run", str(sweep), "--results", f"{folder}/results", "--yes"]
         begun = time.perf_counter()
-        done = subprocess.run([*command, *how], capture_output=True, text=True, cwd=folder)
+        one = os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]
+        environment = {**os.environ, "CUDA_VISIBLE_DEVICES": one}
+        done = subprocess.run([*command, *how], capture_output=True, text=True, cwd=folder, env=environment)
         if done.returncode:
             raise RuntimeError(f"{' '.join(command[3:])} ended with {done.returncode}: {done.stdout} {done.stderr}")
         return 3600 * size.runs / (time.perf_counter() - begun)

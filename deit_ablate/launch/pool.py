@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import itertools
 import json
 import os
@@ -63,9 +64,10 @@ def visible_gpus() -> list[str]:
     if given is not None:
         return [name for name in given.split(",") if name and name != "-1"]
     try:
-        return [str(index) for index, _ in enumerate(sorted(os.listdir("/proc/driver/nvidia/gpus")))]
-    except OSError:
-        return []
+        found = os.listdir("/proc/driver/nvidia/gpus")
+    except OSError:  # of another driver, or a container without it
+        found = glob.glob("/dev/nvidia[0-9]*")
+    return [str(index) for index, _ in enumerate(found)]
 
 
 def may_have_gpu() -> bool:
@@ -281,7 +283,9 @@ def _environments(job: Job, gpus: Sequence[str], at_once: int = 1) -> list[dict[
     meeting, made = _meeting_place(job.execution.ranks), []
     cores = max(1, usable_cores() // (at_once * job.execution.ranks))
     for rank in range(job.execution.ranks):
-        environment = {"DEIT_ABLATE_CORES": str(cores), **({**meeting, "RANK": str(rank)} if meeting else {})}
+        environment = {"DEIT_ABLATE_CORES": str(cores), **meeting}
+        if meeting:
+            environment |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
         if gpus:
             environment["CUDA_VISIBLE_DEVICES"] = gpus[rank % len(gpus)]
         made.append(environment)

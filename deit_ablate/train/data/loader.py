@@ -95,7 +95,7 @@ def ahead(blocks: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
     if device.type != "cuda":
         yield from blocks
         return
-    beside, done = torch.cuda.Stream(device), object()
+    beside, done = torch.cuda.Stream(device, priority=-1), object()  # first, where both wait: a step waits for it
 
     def made() -> tuple[Any, Any]:
         with torch.cuda.stream(beside):
