@@ -245,7 +245,8 @@ class _Layer:
             each.to(images.device) for each in (self.kind_of, self.probability, self.magnitude)
         )
         chosen = (choice * len(kind_of)).long()
-        level = self._magnitude(magnitude[chosen], drawn[:, 1], drawn[:, 2]).clamp(0, self.limit) / 10
+        level = self._magnitude(magnitude[chosen], drawn[:, 1], drawn[:, 2]).clamp(0, self.limit)
+        level = level / level.new_full((), 10)  # not by a plain number, of which a GPU takes the reciprocal
         kind = torch.where(drawn[:, 0] <= probability[chosen], kind_of[chosen], -1)
         images = images.clone()
         for number, (make, argument) in enumerate(self.kinds):

@@ -76,7 +76,8 @@ def brightness_tables(factor: Tensor) -> Tensor:
 def contrast_tables(images: Tensor, factor: Tensor) -> Tensor:
     """ImageEnhance.Contrast, which blends with the mean grey level, for factors (B,): (B, 1, 256)."""
     sums = grey(images).flatten(1).sum(1)
-    mean = (sums.double() / images[0, 0].numel() + 0.5).trunc().view(-1, 1, 1)
+    count = images[0, 0].numel()
+    mean = ((2 * sums + count) // (2 * count)).view(-1, 1, 1)  # rounded, half up: Pillow's int(mean + 0.5)
     levels = torch.arange(LEVELS, device=images.device).view(1, 1, LEVELS)
     return blended(mean, levels, factor.view(-1, 1, 1))
 
@@ -139,7 +140,7 @@ def _weights(start: Tensor, length: Tensor, size: int, side: int) -> Tensor:
     """How much of each of ``size`` pixels goes into each of ``side``, of the ``length`` from ``start`` on: both (B,);
     (B, side, size) float64, in units of 2**-22 as Pillow has them."""
     start, length = start.double().view(-1, 1, 1), length.double().view(-1, 1, 1)
-    scale = length / side
+    scale = length / length.new_full((), side)  # by a plain number a GPU multiplies with its reciprocal
     stretch = scale.clamp(min=1)
     places = torch.arange(side, dtype=torch.float64, device=start.device).view(1, side, 1)
     center = (places + 0.5) * scale
