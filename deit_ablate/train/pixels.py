@@ -119,11 +119,11 @@ def affine(images: Tensor, matrices: Tensor, fill: Tensor) -> Tensor:
     left, top = from_x.floor(), from_y.floor()
     share_x, share_y = ((from_x - left).view(count, 1, -1), (from_y - top).view(count, 1, -1))
     pixels = images.flatten(2)
+    rows = {step: (top + step).clamp(0, height - 1).mul(width).long().view(count, 1, -1) for step in range(-1, 3)}
+    columns = {step: (left + step).clamp(0, width - 1).long().view(count, 1, -1) for step in range(-1, 3)}
 
     def at(row: int, column: int) -> Tensor:
-        rows, columns = (top.long() + row).clamp(0, height - 1), (left.long() + column).clamp(0, width - 1)
-        places = (rows * width + columns).view(count, 1, -1).expand(-1, channels, -1)
-        return pixels.gather(2, places).double()
+        return pixels.gather(2, (rows[row] + columns[column]).expand(-1, channels, -1)).double()
 
     made = _between(lambda row: _between(lambda column: at(row, column), share_x), share_y)
     made = made.clamp(0, 255).to(torch.uint8).view_as(images)
