@@ -47,6 +47,12 @@ class SlurmExecutor:
                 key="execution.runs_per_gpu",
                 expected="1, or --executor local within a job that has the GPU",
             )
+        if 0 < (gpus := slurm_script.gpus(work.execution)) < work.execution.ranks:
+            raise InputError(
+                f"{work.execution.ranks} ranks need a GPU each, and {gpus} are asked for",
+                key="execution.slurm.gpus",
+                expected="one a rank, or 0",
+            )
         self.work, self.submitting = work, SlurmLaunch(work)
 
     def preflight(self) -> None:

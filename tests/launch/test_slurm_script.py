@@ -113,7 +113,10 @@ def test_cpus_follow_what_is_asked_for() -> None:
         assert slurm_script.cpus(execution) == expected, execution
 
 
-def test_runs_that_share_a_gpu_are_refused_on_a_cluster(tmp_path: Path) -> None:
+def test_runs_and_ranks_that_would_share_a_gpu_are_refused_on_a_cluster(tmp_path: Path) -> None:
+    few = Execution(executor="slurm", ranks=4, slurm=Slurm(gpus=2))
+    with pytest.raises(InputError, match=r"execution.slurm.gpus: 4 ranks need a GPU each, and 2 are asked for"):
+        SlurmExecutor(Work(Store(tmp_path), None, {}, {}, {}, few))
     work = Work(Store(tmp_path), None, {}, {}, {}, Execution(executor="slurm", runs_per_gpu=2))
     with pytest.raises(
         InputError, match=r"execution.runs_per_gpu: runs share a GPU on one machine alone.*--executor local"
