@@ -101,12 +101,23 @@ def _both(augment: Mapping[str, Any]) -> bool:
 
 def unread(recipe: Recipe | Mapping[str, Any]) -> Iterator[Unread]:
     """Which keys of a recipe, or of a canonical one, are not read, and what switches each of them off."""
-    for rule in UNREAD:
-        block = recipe.get(rule.block) if isinstance(recipe, Mapping) else getattr(recipe, rule.block).model_dump()
-        if isinstance(block, Mapping) and rule.holds(block):
-            yield rule
+    for name in _RULED:
+        block = recipe.get(name) if isinstance(recipe, Mapping) else getattr(recipe, name)
+        if isinstance(block, Block):
+            if id(block) not in _unread:
+                _unread[id(block)] = (block, _unread_of(name, block.model_dump()))
+            yield from _unread[id(block)][1]
+        elif isinstance(block, Mapping):
+            yield from _unread_of(name, block)
 
 
+def _unread_of(name: str, values: Mapping[str, Any]) -> list[Unread]:
+    return [rule for rule in UNREAD if rule.block == name and rule.holds(values)]
+
+
+_RULED = tuple(dict.fromkeys(rule.block for rule in UNREAD))
+# Remembered by object, which is held: the thousands of rows of a grid share their blocks.
+_unread: dict[int, tuple[Block, list[Unread]]] = {}
 _canonical: dict[int, tuple[Block, dict[str, Any]]] = {}
 _json: dict[int, str] = {}
 
@@ -121,7 +132,7 @@ def canonical(recipe: Recipe) -> dict[str, Any]:
 
 
 def canonical_block(block: Block) -> dict[str, Any]:
-    """One block of the canonical recipe. Remembered by object: the thousands of rows of a grid share their blocks."""
+    """One block of the canonical recipe."""
     known = _canonical.get(id(block))
     if known is None:
         known = _canonical[id(block)] = (block, _resolved(block))
@@ -153,19 +164,23 @@ def normal(value: Any) -> Any:
     return value
 
 
+_encoder = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
+
+
 def canonical_json(value: Any) -> str:
     """Sorted, compact JSON of values that are canonical already."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
+    return _encoder.encode(value)
 
 
 def without_later(recipe: Mapping[str, Any]) -> dict[str, Any]:
     """The canonical recipe less the fields of ADDED_LATER that hold the value they were introduced with."""
-    result = {key: dict(value) if isinstance(value, dict) else value for key, value in recipe.items()}
+    result = dict(recipe)
     for path, introduced in ADDED_LATER.items():
         block, _, name = path.partition(".")
         holder, last = (result.get(block, {}), name) if name else (result, block)
-        if holder.get(last) == normal(introduced):
-            holder.pop(last, None)
+        if last in holder and holder[last] == normal(introduced):
+            left = {key: value for key, value in holder.items() if key != last}
+            result = {**result, block: left} if name else left
     return result
 
 
@@ -180,6 +195,11 @@ def run_id(
     ``recipe`` is canonical; ``parents`` maps a role (teacher, from) to {"run": id, "weights": "last" | "ema"};
     ``sources`` maps each module of the user's own code to the hash of its normalised code (``code_of``).
     """
+    if not any(id(block) in _json for block in recipe.values()):  # one that was read: nothing of it is remembered
+        identity = canonical_json(
+            {"parents": parents, "recipe": without_later(recipe), "semantics": semantics, "sources": sources or {}}
+        )
+        return hashlib.sha256(identity.encode()).hexdigest()[:16]
     blocks = (
         f'"{key}":{_json.get(id(recipe[key])) or canonical_json(without_later({key: recipe[key]})[key])}'
         for key in sorted(recipe)
@@ -216,6 +236,8 @@ def difference(recipe: Mapping[str, Any], baseline: Mapping[str, Any]) -> dict[s
 
     A key that is not read here is no difference.
     """
+    same = {key for key, value in recipe.items() if value is baseline.get(key)}  # rows of a sweep share most blocks
+    recipe, baseline = ({key: each[key] for key in each if key not in same} for each in (recipe, baseline))
     added = {key: normal(value) for key, value in ADDED_LATER.items()}  # which a record of an earlier version has not
     here, there = ({**added, **dict(flatten(each))} for each in (recipe, baseline))
     keys = dict.fromkeys([*there, *here])

@@ -69,9 +69,9 @@ def glance(store: Store, run: str, epochs: int) -> str:
     return f"epoch {history[-1]['epoch'] + 1}/{epochs}{shown}"
 
 
-def score(outcome: Mapping[str, Any] | None) -> str:
+def score(metrics: Mapping[str, Any] | None) -> str:
     """``test top-1 90.12%``; validation where the test split was left alone, nothing where neither was scored."""
-    metrics = (outcome or {}).get("metrics") or {}
+    metrics = metrics or {}
     split = "test" if metrics.get("test") else "validation"
     scores = metrics.get(split) or {}
     return f"{split} top-1 {scores['top1']:.2f}%" if "top1" in scores else ""
@@ -117,7 +117,8 @@ class Watch:
     def ending(self, run: str, state: State) -> str:
         if state.finished:
             outcome = self.store.outcome(run) or {}
-            shown = f", {score(outcome)}" if score(outcome) else ""
+            scored = score(outcome.get("metrics"))
+            shown = f", {scored}" if scored else ""
             shown = f" ({state.detail})" if state.name == "diverged" and state.detail else shown
             return f"{state.name}{shown} in {duration(outcome.get('cost', {}).get('wall_seconds'))}"
         return "another launcher executes it" if state.name == "running" else str(state)

@@ -57,7 +57,7 @@ def status(
         if states[run].name == "running":
             more = console.glance(store, run, (store.recipe(run) or {})["recipe"]["schedule"]["epochs"])
         elif states[run].name == "done":
-            more = console.score(store.outcome(run))  # whose recipe was checked with its state
+            more = console.score(store.index.metrics(run) or (store.outcome(run) or {}).get("metrics"))
         table.append((label, run, str(states[run]), more))
     print("\n".join(console.columns(table)))
     print(console.counts(states))
@@ -75,7 +75,8 @@ def _counts(store: Store, sweep: str) -> str:
 
 def _states(store: Store, sweep: str) -> dict[str, State]:
     plan = store.sweeps.plan(sweep) or {"cells": [], "parents": {}}
-    states = statuses.states(store, statuses.parents_first(plan), sweep)
+    states = statuses.states(store, statuses.parents_first(plan), sweep, learn=True)
+    store.index.keep()
     return {cell[3]: states[cell[3]] for cell in plan["cells"]}
 
 

@@ -17,6 +17,7 @@ from deit_ablate.launch.policy import FRUITLESS_STARTS, STARTABLE, Launch
 from deit_ablate.launch.pool import Pool, ProcessPool
 from deit_ablate.launch.preflight import must_have, preflight
 from deit_ablate.store import State
+from deit_ablate.sweep.plan import Run
 
 POLL_SECONDS = 0.2
 ELSEWHERE_SECONDS = 1.0
@@ -149,8 +150,12 @@ class JobLaunch(Launch):
     # -- starting ------------------------------------------------------------------------------------------------------
 
     def _start_ready(self) -> None:
-        for run in list(self.queue):
-            if len(self.here) + sum(self.elsewhere.values()) >= self.pool.slots:
+        """Start what is ready, the longest first: a long run that starts last keeps one slot busy and the rest idle.
+        Runs of unknown or equal cost keep their order."""
+        if self._full():
+            return
+        for run in sorted(self.queue, key=lambda run: -(self._expected(self.runs[run]) or 0.0)):
+            if self._full():
                 return
             if run in self.here or run in self.elsewhere:
                 continue
@@ -165,6 +170,9 @@ class JobLaunch(Launch):
                 self._start(run)
             else:
                 self.queue.remove(run)
+
+    def _full(self) -> bool:
+        return len(self.here) + sum(self.elsewhere.values()) >= self.pool.slots
 
     def _pending(self, runs: Iterable[str]) -> bool:
         """Whether one of them, or a run that it depends on, is still to end."""
@@ -266,14 +274,18 @@ class JobLaunch(Launch):
 
     # -- what is left --------------------------------------------------------------------------------------------------
 
+    def _expected(self, run: Run) -> float | None:
+        """The seconds that a run is expected to take; None until one like it has finished."""
+        if run.id not in self.expected:
+            self.expected[run.id] = self.costs.seconds(run.recipe)
+        return self.expected[run.id]
+
     def _seconds_left(self) -> float | None:
         """Machine time that is left, over the slots that work on it; None until a run like them has finished."""
         now, left = time.monotonic(), 0.0
         runs = [*(self.runs[run] for run in self.queue), *self.examples()]
         for run in runs:
-            if run.id not in self.expected:
-                self.expected[run.id] = self.costs.seconds(run.recipe)
-            whole = self.expected[run.id]
+            whole = self._expected(run)
             if whole is None and run.id in self.runs:
                 return None
             left += max(0.0, (whole or 0.0) - (now - self.here.get(run.id, now)))

@@ -30,14 +30,14 @@ def states(
     parents: Mapping[str, Sequence[str]],
     sweep: str | None = None,
     *,
-    finished: Mapping[str, State] | None = None,
+    learn: bool = False,
 ) -> dict[str, State]:
     """The state of each run, corrected by one answer of the scheduler where any of them is in its hands.
 
     An attempt whose process is provably gone shows as what closing it would make it. A scheduler that does not answer
-    changes nothing. ``finished``: states that are known already, of runs that are then not looked at.
+    changes nothing. ``learn``: whether the store's index is to learn of finished runs.
     """
-    known, answer = Known(store, parents, sweep, finished), None
+    known, answer = Known(store, parents, sweep, learn), None
     if known.at_scheduler:
         with contextlib.suppress(slurm_commands.SchedulerError):
             answer = slurm_commands.ask()
@@ -68,13 +68,13 @@ class Known:
         store: Store,
         parents: Mapping[str, Sequence[str]],
         sweep: str | None = None,
-        finished: Mapping[str, State] | None = None,
+        learn: bool = False,
     ) -> None:
         self.store, self.parents = store, parents
         self.held = store.sweeps.held(sweep) is not None
         self.submissions, self.damaged = Submissions(store).read()
         self.tickets = tickets_by_run(self.submissions)
-        self.by_files = store.states(parents, held=self.held, known=finished)
+        self.by_files = store.states(parents, held=self.held, learn=learn)
         self.open = [run for run in parents if not self.by_files[run].finished]
         attempts = {run: store.attempts(run)[-1:] for run in self.open if self.by_files[run].attempt}
         self.last = {run: found[0] for run, found in attempts.items() if found}

@@ -69,7 +69,7 @@ class AddedSeeds:
         read = summarize(self.store, self.name, plan=self._document)
         assert read.looks is not None
         self.standing: Sequential = read.looks
-        self.states: dict[str, str] = dict(zip(read.records["run"], read.records["state"], strict=True))
+        self.states: dict[str, str] = read.states
         for run in self._charged.keys() - self._ended:
             if self.states[run] in ("done", "diverged"):
                 self._costs.learn(run)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import pandas as pd
 from deit_ablate.identity import canonical_json
 from deit_ablate.launch import status
 from deit_ablate.report.metrics import own_columns
-from deit_ablate.report.records import Records, number
+from deit_ablate.report.records import number, record
 from deit_ablate.store import State, Store
 
 COLUMNS: dict[str, tuple[str, str]] = {
@@ -90,6 +90,25 @@ CURVES: dict[str, tuple[str, str]] = {
 """Name -> (dtype, meaning) of ``load_curves``'s columns."""
 
 
+Columns = dict[str, tuple[str, list[Any]]]
+"""Name -> its dtype, and its values as ``rows`` has them."""
+
+
+@dataclass(frozen=True)
+class Records:
+    """What ``load`` returns, before a frame is made of it: that takes a while, and as long to be taken apart again."""
+
+    columns: Columns
+    """All but the recipe's."""
+    recipes: dict[str, dict[str, Any]]
+    """Of each run, by dotted key."""
+
+    def frame(self) -> pd.DataFrame:
+        own = [self.recipes[run] for run in self.columns["run"][1]]
+        keys = _varying_first(self.recipes.values())
+        return to_frame(self.columns | {key: _inferred([recipe.get(key) for recipe in own]) for key in keys})
+
+
 class NoSweep(LookupError):
     """There is no plan of that name in the store."""
 
@@ -101,7 +120,7 @@ def load(results: Path | str, sweep: str) -> pd.DataFrame:
     that vary within the sweep first; lists are JSON text. What is not recorded is missing. Raises NoSweep.
     """
     store = Store(results)
-    return records(store, read_plan(store, sweep))
+    return records(store, read_plan(store, sweep)).frame()
 
 
 def load_curves(results: Path | str, sweep: str) -> pd.DataFrame:
@@ -115,31 +134,28 @@ def load_curves(results: Path | str, sweep: str) -> pd.DataFrame:
     return curves(store, plan, {run: state.name for run, state in run_states(store, plan).items()})
 
 
-def records(store: Store, plan: Mapping[str, Any]) -> pd.DataFrame:
+def to_frame(columns: Columns) -> pd.DataFrame:
+    return pd.DataFrame({name: pd.Series(values, dtype=dtype) for name, (dtype, values) in columns.items()})
+
+
+def records(store: Store, plan: Mapping[str, Any]) -> Records:
     """What ``load`` returns, of a plan that is read already."""
     shows, final = shown_figures(plan), final_stage(plan)
-    read = Records(store, {run for *_, run in plan["cells"]})
-    found = {run: read.of(run, state) for run, state in run_states(store, plan, read.finished()).items()}
-    read.keep()
-    recipe_of = {run: recipe for run, (_, recipe) in found.items()}
+    found = {run: record(store, run, state) for run, state in run_states(store, plan).items()}
+    store.index.keep()
     cells: list[dict[str, Any]] = []
     for variant, seed, stage, run in plan["cells"]:
-        record = found[run][0]
+        row = {**found[run][0], "variant": variant, "seed": seed, "stage": stage, "run": run}
         # Before the final stage a row shows the same figure where there is one: before fine-tuning too the average is
         # one.
-        figure = shows[variant] if stage == final or shows[variant] in record["test"] else "top1"
-        row = {**record, "variant": variant, "seed": seed, "stage": stage, "run": run}
-        row["top1"] = number(record["test"].get(figure)) if record["state"] == "done" else math.nan
-        row["validation_top1"] = number(record["validation"].get(figure)) if record["state"] == "done" else math.nan
+        figure = shows[variant] if stage == final or shows[variant] in row["test"] else "top1"
+        row["top1"] = number(row["test"].get(figure)) if row["state"] == "done" else math.nan
+        row["validation_top1"] = number(row["validation"].get(figure)) if row["state"] == "done" else math.nan
         cells.append(row)
     own = dict.fromkeys(own_columns(store, plan, cells), "float64")
     dtypes = {name: dtype for name, (dtype, _) in COLUMNS.items()} | own
     columns = {name: _column([cell.get(name) for cell in cells], dtype) for name, dtype in dtypes.items()}
-    columns |= {
-        key: _inferred([recipe_of[cell["run"]].get(key) for cell in cells])
-        for key in _varying_first(recipe_of.values())
-    }
-    return pd.DataFrame(columns)
+    return Records(columns, {run: recipe for run, (_, recipe) in found.items()})
 
 
 def curves(store: Store, plan: Mapping[str, Any], states: Mapping[str, str]) -> pd.DataFrame:
@@ -163,9 +179,7 @@ def curves(store: Store, plan: Mapping[str, Any], states: Mapping[str, str]) -> 
                     "validation_loss": validation.get("loss"),
                 }
             )
-    return pd.DataFrame(
-        {name: _column([row.get(name) for row in epochs], dtype) for name, (dtype, _) in CURVES.items()}
-    )
+    return to_frame({name: _column([row.get(name) for row in epochs], dtype) for name, (dtype, _) in CURVES.items()})
 
 
 def recipes(records: pd.DataFrame, stage: str) -> dict[str, dict[str, Any]]:
@@ -208,40 +222,39 @@ def shown_figures(plan: Mapping[str, Any]) -> dict[str, str]:
     return {**dict.fromkeys((variant for variant, *_ in plan["cells"]), "top1"), **shown}
 
 
-def run_states(store: Store, plan: Mapping[str, Any], known: Mapping[str, State] | None = None) -> dict[str, State]:
-    """The state of every run of a plan; ``known``: those that are known already.
+def run_states(store: Store, plan: Mapping[str, Any]) -> dict[str, State]:
+    """The state of every run of a plan.
 
     A scheduler is asked where it has some of them; what it says beyond that changes by the minute, and is left out.
     """
-    found = status.states(store, status.parents_first(plan), plan["sweep"], finished=known)
+    found = status.states(store, status.parents_first(plan), plan["sweep"], learn=True)
     passing = {"running", "submitted"}
     return {run: replace(state, detail="") if state.name in passing else state for run, state in found.items()}
 
 
 def _varying_first(recipes: Iterable[Mapping[str, Any]]) -> list[str]:
-    given = [recipe for recipe in recipes if recipe]
+    given = list({id(recipe): recipe for recipe in recipes if recipe}.values())
     keys = list(dict.fromkeys(key for recipe in given for key in recipe))
     varies = {key for key in keys if len({repr(recipe.get(key)) for recipe in given}) > 1}
     return sorted(keys, key=lambda key: key not in varies)
 
 
-def _column(values: Sequence[Any], dtype: str) -> pd.Series[Any]:
+def _column(values: Sequence[Any], dtype: str) -> tuple[str, list[Any]]:
     if dtype == "string":
-        return pd.Series(["" if value is None else str(value) for value in values], dtype="string")
+        return dtype, ["" if value is None else str(value) for value in values]
     numbers = [number(value) for value in values]
     if dtype == "float64":
-        return pd.Series(numbers, dtype="float64")
-    return pd.Series([int(value) if math.isfinite(value) else pd.NA for value in numbers], dtype="Int64")
+        return dtype, numbers
+    return dtype, [int(value) if math.isfinite(value) else None for value in numbers]
 
 
-def _inferred(values: Sequence[Any]) -> pd.Series[Any]:
+def _inferred(values: Sequence[Any]) -> tuple[str, list[Any]]:
     """A recipe's column: whole numbers, numbers, or text; null (and not yet registered) is missing."""
     kinds = {type(value) for value in values if value is not None}
     if kinds == {int}:
-        return pd.Series([pd.NA if value is None else value for value in values], dtype="Int64")
+        return "Int64", list(values)
     if kinds and kinds <= {int, float}:
         return _column(values, "float64")
-    texts = [
-        pd.NA if value is None else canonical_json(value) if isinstance(value, bool) else str(value) for value in values
+    return "string", [
+        None if value is None else canonical_json(value) if isinstance(value, bool) else str(value) for value in values
     ]
-    return pd.Series(texts, dtype="string")

@@ -23,10 +23,11 @@ from deit_ablate import files
 from deit_ablate.errors import Damaged, InputError
 from deit_ablate.identity import canonical_json
 from deit_ablate.report.metrics import NOT_KEPT, OfImages, of_images
-from deit_ablate.report.records import WORTH_AN_INDEX, arrays, outcome_stamp
+from deit_ablate.report.records import arrays
 from deit_ablate.report.stats.moderated import Array
 from deit_ablate.report.stats.population import ImageNoise, Population, image_noise
 from deit_ablate.store import Store
+from deit_ablate.store.index import WORTH_AN_INDEX
 from deit_ablate.sweep.metrics import planned_metrics
 
 SCHEMA = 1
@@ -57,7 +58,7 @@ def population(
     if metric.lacks_images:
         return Population(dict.fromkeys(compared, metric.lacks_images), judged)
     used = [
-        [name, row.shows, name in paired, [[r["seed"], r["run"], outcome_stamp(store, r["run"])] for r in row.records]]
+        [name, row.shows, name in paired, [[r["seed"], r["run"], store.index.stamp(r["run"])] for r in row.records]]
         for name, row in {baseline: rows[baseline], **compared}.items()
     ]
     key = hashlib.sha256(canonical_json([SCHEMA, metric.name, used]).encode()).hexdigest()

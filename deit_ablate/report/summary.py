@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from deit_ablate.report.frame import COLUMNS, curves, final_stage, read_plan, recipes, records, rows
+from deit_ablate.report.frame import COLUMNS, Records, curves, final_stage, read_plan, recipes, records, rows
 from deit_ablate.report.metrics import value
 from deit_ablate.report.per_image import Row, population
 from deit_ablate.report.stats import verdicts
@@ -97,8 +97,8 @@ class Summary:
     store: Store
     sweep: str
     plan: Mapping[str, Any]
-    records: pd.DataFrame
-    """Every cell of every stage, as ``frame.load`` has them."""
+    read: Records
+    """Every cell of every stage."""
     stage: str
     strict: bool
     frame: pd.DataFrame
@@ -115,6 +115,11 @@ class Summary:
     """What figures make of names that users gave: a page may have to leave something out."""
 
     @cached_property
+    def records(self) -> pd.DataFrame:
+        """Every cell of every stage, as ``frame.load`` has them."""
+        return self.read.frame()
+
+    @cached_property
     def rows(self) -> list[dict[str, Any]]:
         """The rows of ``frame``."""
         return rows(self.frame)
@@ -122,8 +127,10 @@ class Summary:
     @cached_property
     def final(self) -> list[dict[str, Any]]:
         """The records of this stage, in the plan's order."""
-        own = [metric.name for metric in self.metrics if not metric.figure]
-        return rows(self.records.loc[self.records["stage"] == self.stage, [*COLUMNS, *own]])
+        names = [*COLUMNS, *(metric.name for metric in self.metrics if not metric.figure)]
+        cells = zip(*(self.read.columns[name][1] for name in names), strict=True)
+        every = (dict(zip(names, cell, strict=True)) for cell in cells)
+        return [cell for cell in every if cell["stage"] == self.stage]
 
     @cached_property
     def metrics(self) -> tuple[Metric, ...]:
@@ -184,7 +191,7 @@ class Summary:
     @cached_property
     def curves(self) -> pd.DataFrame:
         """As ``frame.load_curves`` has them; read when first used."""
-        return curves(self.store, self.plan, dict(zip(self.records["run"], self.records["state"], strict=True)))
+        return curves(self.store, self.plan, self.states)
 
     @cached_property
     def images(self) -> int | None:
@@ -198,7 +205,12 @@ class Summary:
     @property
     def has_results(self) -> bool:
         """Whether any run of any stage has ended, well or not."""
-        return bool(self.records["state"].isin(("done", "diverged")).any())
+        return not {"done", "diverged"}.isdisjoint(self.states.values())
+
+    @property
+    def states(self) -> dict[str, str]:
+        """Of every run, by name."""
+        return dict(zip(self.read.columns["run"][1], self.read.columns["state"][1], strict=True))
 
     def at(self, stage: str | None) -> Summary:
         """The same records at another stage; None is the final one."""
@@ -269,7 +281,7 @@ def _summary(read: Summary, stage: str) -> Summary:
         for metric, of_rows in others.items():
             mean = mean_interval(of_rows[name].values())
             statistics[-1] |= {metric.mean: mean.mean, metric.half_width: mean.half_width}
-    return replace(
+    found = replace(
         read,
         frame=pd.DataFrame(statistics, columns=list(meanings(read.metrics))),
         undeclared=tuple(undeclared),
@@ -277,6 +289,8 @@ def _summary(read: Summary, stage: str) -> Summary:
         looks=looks,
         declared=read.store.sweeps.declared(read.sweep),
     )
+    vars(found).update({name: made for name, made in vars(read).items() if name not in vars(found)})
+    return found  # with what was made of its records already
 
 
 def _judge(

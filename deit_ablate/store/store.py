@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import re
 import secrets
@@ -17,7 +18,7 @@ from typing import Any
 from deit_ablate import files
 from deit_ablate.errors import Damaged, InputError
 from deit_ablate.identity import SEMANTICS, run_id
-from deit_ablate.store import owner, schema
+from deit_ablate.store import index, owner, schema
 from deit_ablate.store.attempt import Attempt, Refused, State, failure
 from deit_ablate.store.schema import SCHEMA
 from deit_ablate.store.sweeps import Sweeps
@@ -35,6 +36,10 @@ class Store:
             raise NotADirectoryError(errno.ENOTDIR, "not a folder", str(root))
         self.sweeps = Sweeps(self)
         self.teacher_weights = TeacherWeights(self.root)
+
+    @functools.cached_property
+    def index(self) -> index.Index:
+        return index.Index(self)
 
     # -- runs ---------------------------------------------------------------------------------------------
 
@@ -240,14 +245,19 @@ class Store:
         refuted: Mapping[str, int] | None = None,
         held: bool = False,
         known: Mapping[str, State] | None = None,
+        learn: bool = False,
     ) -> dict[str, State]:
         """The state of each run; ``parents`` maps a run to its parents' ids and lists parents first.
 
         ``submitted``: runs that wait at a scheduler, with what it says of them; ``refuted``: the last attempt at a run
         that is known to be over though nothing on disk says so; ``held``: the sweep is; ``known``: states of finished
-        runs, which are then not looked at.
+        runs, which are then not looked at; ``learn``: whether the index is to learn of finished ones.
         """
-        present, submitted, refuted, known = self.runs(), submitted or {}, refuted or {}, known or {}
+        present, submitted, refuted, known = self.runs(), submitted or {}, refuted or {}, {**(known or {})}
+        if learn or len(parents) >= index.WORTH_AN_INDEX:
+            for run in present.intersection(parents).difference(known):
+                if state := self.index.state(run, learn=learn):
+                    known[run] = state
         states: dict[str, State] = {}
         for run, above in parents.items():
             states[run] = known.get(run) or self.state(

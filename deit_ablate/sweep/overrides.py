@@ -77,8 +77,11 @@ def validate(model: type[Model], node: Node, prefix: tuple[str | int, ...] = ())
 
 
 _DEFAULTS: dict[str, Block] = {name: Recipe.model_fields[name].default for name in BLOCKS}
-_by_node: dict[int, tuple[Node, Block]] = {}
-"""By the id of a node, with the node: while it is held, no other one has its id."""
+_by_node: dict[tuple[str, int], tuple[Node, Block]] = {}
+"""By block and the id of a node, with the node: while it is held, no other one has its id. The next two likewise."""
+_files: dict[tuple[str, int], tuple[Node, dict[str, Path]]] = {}
+_sound: dict[tuple[str, int], Node] = {}
+"""Blocks that ``check_layer`` has found sound: rows share most of theirs."""
 _by_content: dict[tuple[str, str], Block] = {}
 
 
@@ -86,9 +89,9 @@ def _block(name: str, node: Node | None) -> Block:
     """One block of a recipe; equal blocks of a sweep's thousands of rows are validated once."""
     if node is None:
         return _DEFAULTS[name]
-    if id(node) not in _by_node:
-        _by_node[id(node)] = (node, _validated(name, _hashed(node, (name,), {}), (name,)))
-    return _by_node[id(node)][1]
+    if (name, id(node)) not in _by_node:
+        _by_node[name, id(node)] = (node, _validated(name, _hashed(node, (name,), {}), (name,)))
+    return _by_node[name, id(node)][1]
 
 
 def _validated(name: str, node: Node, prefix: tuple[str, ...]) -> Block:
@@ -101,7 +104,12 @@ def _validated(name: str, node: Node, prefix: tuple[str, ...]) -> Block:
 def files_named(node: Node) -> dict[str, Path]:
     """The files that a recipe names by path, a teacher's weights and in options: content ("sha256:<hex>") -> path."""
     found: dict[str, Path] = {}
-    _hashed(node, (), found)
+    for name, block in node.items():
+        if (name, id(block)) not in _files:
+            own: dict[str, Path] = {}
+            _hashed(block, (name,), own)
+            _files[name, id(block)] = (block, own)
+        found |= _files[name, id(block)][1]
     return found
 
 
@@ -173,12 +181,16 @@ def check_layer(node: Node, extra: Iterable[str] = (), prefix: str = "") -> None
         raise InputError("a row cannot set the seed", where=place, key=f"{prefix}seed", expected=expected)
     _check_mapping(node, known, prefix)
     for block, child in node.items():
+        if (block, id(child)) in _sound:
+            continue
+        whole = child
         if block in BLOCKS:
             _check_mapping(child, list(fields_of(block)), f"{prefix}{block}.")
             weights = child.get(TEACHER_WEIGHTS[1]) if block == TEACHER_WEIGHTS[0] else None
             if weights is not None and named_path(weights, TEACHER_WEIGHTS):  # a file that need not be on this machine
                 child = child.without(TEACHER_WEIGHTS[1])
             _validated(block, child, (*prefix.split(".")[:-1], block))
+            _sound[block, id(whole)] = whole
         else:
             validate(Recipe, Node({block: child}, node.where, node.keys), tuple(prefix.split(".")[:-1]))
 

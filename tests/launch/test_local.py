@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from studies import end
 from support import DISTILL, INTERRUPTED, Command, planned, result, wait_for, worker_pid
 
 from deit_ablate.cli.inspect import _states
@@ -35,6 +36,20 @@ def test_students_wait_for_one_teacher(launch: Callable[..., Report], store: Sto
             assert store.attempts(cell.run)[0].owner["time"] >= ended["time"]
         heads = {"top1_distillation", "top1_fused_softmax"} & set(outcome["metrics"]["test"])
         assert bool(heads) == (cell.variant == "token" and cell.stage == "student")
+
+
+def test_the_longest_run_starts_first(launch: Callable[..., Report], store: Store, sweep: Callable[..., Path]) -> None:
+    """By what runs like them took; equal ones in the order of the file."""
+    rows = "variants: {short: {schedule.epochs: 1}, long: {schedule.epochs: 4}, middle: {}}\n"
+    earlier = planned(sweep(f"seeds: 1\n{rows}"))
+    seconds = {"short:0": 10.0, "long:0": 100.0, "middle:0": 50.0}
+    for run, name in earlier.labels().items():
+        took = {"top1": 50.0, "cost": {"wall_seconds": seconds[name]}}
+        end(store, run, earlier.runs[run].recipe, {}, took)
+    path = sweep(f"seeds: 3\n{rows}")
+    names = planned(path).labels()
+    started = [names[run] for run in launch(path).started]
+    assert started == ["long:1", "long:2", "middle:1", "middle:2", "short:1", "short:2"]
 
 
 def test_a_failed_teacher_blocks_its_students_until_it_is_retried(

@@ -11,15 +11,15 @@ import pytest
 from studies import Study, end
 
 import deit_ablate
-from deit_ablate.report import frame, records
+from deit_ablate.report import frame
 from deit_ablate.report.tables.table import sweep_table
-from deit_ablate.store import cleanup
+from deit_ablate.store import cleanup, index
 
 
 @pytest.fixture
 def indexed(optimizers: Study, monkeypatch: pytest.MonkeyPatch) -> Study:
     """The example, with an index although it is small."""
-    monkeypatch.setattr(records, "WORTH_AN_INDEX", 1)
+    monkeypatch.setattr(index, "WORTH_AN_INDEX", 1)
     deit_ablate.load(optimizers.root, "optimizers")
     assert (optimizers.root / "index.json").exists()
     return optimizers
@@ -94,6 +94,8 @@ def test_the_index_changes_nothing(indexed: Study) -> None:
         b"\xff",
         b'{"schema": 1, "runs": null, "recipes": null}',
         b'{"schema": 1, "runs": [1], "recipes": []}',
+        b'{"schema": 4, "version": "0.0.9", "runs": {}, "recipes": {}}',
+        b'{"schema": 4, "version": "0.1.0", "recipes": {}, "runs": {"x": [[1], ["done", "", 1], "k", [], null]}}',
     ],
 )
 def test_a_damaged_index_is_ignored_and_made_anew(indexed: Study, content: bytes) -> None:
@@ -122,7 +124,7 @@ def test_what_ends_later_joins_it(indexed: Study) -> None:
 
 
 def test_a_store_that_takes_no_index_is_read_all_the_same(optimizers: Study, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(records, "WORTH_AN_INDEX", 1)
+    monkeypatch.setattr(index, "WORTH_AN_INDEX", 1)
     (optimizers.root / "index.json").mkdir()  # who runs this as root may write everywhere, but not over a folder
     loaded: Any = deit_ablate.load(optimizers.root, "optimizers")
     assert list(loaded["top1"].dropna()) == [97, 98, 99, 95, 97, 98, 99.5]

@@ -23,7 +23,7 @@ from support import planned
 from deit_ablate import files
 from deit_ablate.cli.app import app
 from deit_ablate.errors import InputError
-from deit_ablate.store import Store
+from deit_ablate.store import Store, index
 from deit_ablate.store.submissions import Submissions
 
 SWEEP = """
@@ -342,6 +342,58 @@ def test_an_index_that_cannot_be_read_is_done_without(copy: Store, ask: Ask) -> 
         assert ask("table", "study") == before
     _fifo(copy.root / "index.json")
     assert ask("table", "study") == before
+
+
+@pytest.fixture
+def indexed(copy: Store, ask: Ask, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """The copy, with an index of all its runs although they are few."""
+    monkeypatch.setattr(index, "WORTH_AN_INDEX", 1)
+    ask("table", "study")
+    assert len(json.loads((copy.root / "index.json").read_text())["runs"]) == 5
+    return copy
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("name", ["recipe.json", "outcome.json"])
+def test_an_index_hides_no_damage(indexed: Store, ask: Ask, name: str, damage: str) -> None:
+    run = victim(indexed)
+    before, path = ask("table", "study"), indexed.run(run) / name
+    DAMAGES[damage](path)
+    assert "4 done, 1 damaged" in ask("status")
+    assert f"damaged ({name})" in ask("status", "study")
+    table = ask("table", "study")
+    assert f"Damaged: token seed 0 ({name})." in table
+    assert row(table) == row(before)
+    assert "4 done, 1 damaged" in ask("plan", "study")
+
+
+def test_an_index_hides_no_attempt_that_was_removed(indexed: Store, ask: Ask) -> None:
+    shutil.rmtree(indexed.attempt(victim(indexed), 1).path)
+    assert "damaged (outcome.json)" in ask("status", "study")
+    assert "Damaged: token seed 0 (outcome.json)." in ask("table", "study")
+
+
+def test_an_index_hides_no_change_that_kept_size_and_time(indexed: Store, ask: Ask) -> None:
+    """Such as `cp --preserve` of an edited file over another."""
+    path = indexed.run(victim(indexed)) / "outcome.json"
+    content, facts = path.read_bytes(), path.stat()
+    known = f'"top1": {json.loads(content)["metrics"]["test"]["top1"]}'.encode()
+    path.write_bytes(content.replace(known, b'"top1": 99.0'))
+    assert path.stat().st_size == facts.st_size
+    os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    assert "test top-1 99.00%" in ask("status", "study")
+    assert "| 86.50 ±" in next(line for line in ask("table", "study").splitlines() if line.startswith("| token"))
+
+
+def test_status_and_table_share_an_index_and_plan_writes_none(copy: Store, ask: Ask, monkeypatch: Any) -> None:
+    monkeypatch.setattr(index, "WORTH_AN_INDEX", 1)
+    before = ask("table", "study")
+    (copy.root / "index.json").unlink()
+    ask("plan", "study")
+    assert not (copy.root / "index.json").exists()
+    said = ask("status", "study")
+    assert (copy.root / "index.json").exists()
+    assert (ask("status", "study"), ask("table", "study")) == (said, before)
 
 
 def test_a_trial_that_cannot_be_read_is_named(copy: Store) -> None:

@@ -169,3 +169,10 @@ def test_a_recipe_file_may_name_a_teacher(weights: Path, tmp_path: Path) -> None
     assert run.weights == {f"sha256:{files.sha256(weights)}": weights}
     with pytest.raises(InputError, match=r"'soft' needs a teacher; expected distill.teacher, or a stage that teaches"):
         single_run(path, ("distill.teacher=null", "distill.teacher_weights=null"))
+
+
+def test_an_alias_is_read_as_the_block_in_which_it_stands(sweep: Callable[..., Path]) -> None:
+    """One YAML value under two keys is still two blocks of a recipe."""
+    path = sweep("variants: {a: {model: {options: &x {depth: 1}}}, b: {regularize: &y {dropout: 0.2}, augment: *y}}\n")
+    with pytest.raises(InputError, match=r"augment.dropout: unknown key"):
+        planned(path)

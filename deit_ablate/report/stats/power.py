@@ -1,7 +1,7 @@
 """What a planned table can find, before it runs, and the optimism (selection bias) of a search's winner.
 
 Effects are in sd: how much the metric of one row's trainings scatters from seed to seed. ``rows`` counts those that are
-compared, without the baseline. Imports no numpy, and scipy.special (for Student's quantiles) only when used.
+compared, without the baseline. Imports numpy, and scipy.special (for Student's quantiles), only when used.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from deit_ablate.sweep.comparisons import FEWEST
 
@@ -45,14 +46,14 @@ def provable_margin(rows: int, seeds: int, baseline: int | None = None) -> float
     return _in_sd(rows, seeds, baseline, _errors_to_be_equivalent)
 
 
-def _in_sd(rows: int, seeds: int, baseline: int | None, errors: Callable[[float, int], float]) -> float:
+def _in_sd(rows: int, seeds: int, baseline: int | None, errors: Callable[[Any, int], Any]) -> float:
     if rows < 1:
         raise ValueError("a table without rows finds nothing")
     baseline = seeds if baseline is None else baseline
     if min(seeds, baseline) < FEWEST:
         return math.inf
     error, df = standard_error([_usual(rows, n) for n in (seeds, baseline)], [seeds, baseline], lent(rows + 1))
-    return errors(df, rows) * error
+    return float(errors(df, rows) * error)
 
 
 def lent(groups: int, paired: bool = False) -> float:
@@ -60,11 +61,12 @@ def lent(groups: int, paired: bool = False) -> float:
     return min(PRIOR_DF, LENT_BY_EACH * (groups - 1)) if groups >= FEWEST_LENDERS[paired] else 0.0
 
 
-def standard_error(variances: Sequence[float], runs: Sequence[int], borrowed: float) -> tuple[float, float]:
-    """Of a difference of two means: in the unit of the values, with its degrees of freedom (Welch & Satterthwaite)."""
+def standard_error(variances: Sequence[float], runs: Sequence[Any], borrowed: float) -> tuple[Any, Any]:
+    """Of a difference of two means: in the unit of the values, with its degrees of freedom (Welch & Satterthwaite).
+    ``runs``: of each group a number, or an array of them."""
     shares = [variance / n for variance, n in zip(variances, runs, strict=True)]
     parts = sum(share**2 / (borrowed + n - 1) for share, n in zip(shares, runs, strict=True))
-    return math.sqrt(sum(shares)), sum(shares) ** 2 / parts if parts else math.inf
+    return sum(shares) ** 0.5, sum(shares) ** 2 / parts if any(variances) else math.inf
 
 
 def _usual(rows: int, seeds: int) -> float:
@@ -100,7 +102,7 @@ def detectable_effect(effects: int, rows: int, seeds: int) -> float:
     seeds, as the degrees of freedom are estimated). Infinite under 3 seeds."""
     if seeds < FEWEST:
         return math.inf
-    return _errors_to_differ(rows * (seeds - 1), effects) * 2 / math.sqrt(rows * seeds)
+    return float(_errors_to_differ(rows * (seeds - 1), effects) * 2 / math.sqrt(rows * seeds))
 
 
 def effects_words(effects: int, rows: int, seeds: int) -> str:
@@ -139,14 +141,15 @@ class Sides:
         """
         reach, errors = (abs(difference), _errors_to_differ) if margin is None else (margin, _errors_to_be_equivalent)
         row, baseline = self.runs
-        for seeds in range(max(FEWEST, row + 1), MOST + 1):
-            grown = (seeds, max(baseline, round(baseline * seeds / row)))
-            error, df = standard_error(self.variances, grown, self.borrowed)
-            total = math.hypot(error, math.sqrt(self.images))
-            df *= (total / error) ** 4 if error else 1.0
-            if reach > 0 and reach >= errors(df, rows) * total:
-                return seeds
-        return None
+        import numpy as np
+
+        seeds = np.arange(max(FEWEST, row + 1), MOST + 1)
+        grown = seeds, np.maximum(baseline, np.round(baseline * seeds / row))
+        error, df = standard_error(self.variances, grown, self.borrowed)
+        total = np.hypot(error, math.sqrt(self.images))
+        df = df * np.divide(total, error, out=np.ones(len(seeds)), where=error > 0) ** 4
+        enough = seeds[reach >= errors(df, rows) * total]
+        return int(enough[0]) if reach > 0 and len(enough) else None
 
 
 def expected_maximum(n: int) -> float:
@@ -179,20 +182,20 @@ def confirmed_words(searched: float, confirmed: float, seeds: int, digits: int =
     )
 
 
-def _errors_to_differ(df: float, rows: int) -> float:
+def _errors_to_differ(df: Any, rows: int) -> Any:
     """The difference, in standard errors, that the first step of Holm finds with a power of 0.8."""
     return _quantile(df, 1 - ALPHA / 2 / rows) + _quantile(df, POWER)
 
 
-def _errors_to_be_equivalent(df: float, rows: int) -> float:
+def _errors_to_be_equivalent(df: Any, rows: int) -> Any:
     """The margin, in standard errors, within which no difference is found equivalent with a power of 0.8."""
     return _quantile(df, 1 - ALPHA / rows) + _quantile(df, (1 + POWER) / 2)
 
 
-def _quantile(df: float, probability: float) -> float:
+def _quantile(df: Any, probability: float) -> Any:
     from scipy.special import stdtrit
 
-    return float(stdtrit(df, probability))
+    return stdtrit(df, probability)
 
 
 def _normal(x: float) -> float:

@@ -21,6 +21,8 @@ _ESCAPE_SEQUENCE = re.compile(
 
 def plain(text: str) -> str:
     """Text on one line that does nothing to a terminal: control codes go, unprintable characters become U+FFFD."""
+    if text.isprintable():
+        return text
     kept = []
     for character in _ESCAPE_SEQUENCE.sub("", text):
         kind = unicodedata.category(character)

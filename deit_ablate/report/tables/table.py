@@ -336,14 +336,13 @@ def _data(summary: Summary, timed: bool) -> list[str]:
 
 def _chunks(final: Iterable[Mapping[str, Any]]) -> list[str]:
     """Say it where rows were not computed alike: the model draws at random for each chunk of a batch."""
-    by_number: dict[int, list[str]] = {}
+    by_number: dict[int, dict[str, None]] = {}
     for record in final:
         if record["state"] == "done" and not pd.isna(record["chunks"]):
-            names = by_number.setdefault(int(record["chunks"]), [])
-            names += [record["variant"]] if record["variant"] not in names else []
+            by_number.setdefault(int(record["chunks"]), {})[record["variant"]] = None
     if len(by_number) < 2:
         return []
-    parts = [f"{listed(names)} {number}" for number, names in sorted(by_number.items())]
+    parts = [f"{listed(list(names))} {number}" for number, names in sorted(by_number.items())]
     return [f"Batches were cut into different numbers of chunks (ranks x accumulation): {'; '.join(parts)}."]
 
 

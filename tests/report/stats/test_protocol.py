@@ -33,3 +33,8 @@ def test_what_is_printed_of_whole_stores_is_seldom_false():
     done = benchmark("end_to_end.py")
     assert done.count("tables have a false verdict") == 11, done
     assert "11 of 11 within 5% and noise" in done
+
+
+def test_the_benchmark_of_the_engine_runs():
+    printed = benchmark("engine.py")
+    assert [line.split()[2] for line in printed.splitlines()[1:]] == ["plan", "status", "table"]
