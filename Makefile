@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: bench-statistics demo docs gallery test test-slurm test-slurm-full lint names clean
+.PHONY: bench bench-statistics demo docs gallery test test-slurm test-slurm-full lint names clean
 
 $(VENV)/ready: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -27,6 +27,10 @@ test-slurm: $(VENV)/ready  ## the suite on a real SLURM cluster, which it instal
 
 test-slurm-full: $(VENV)/ready  ## the same, minutes of random failures, and a cluster with accounting
 	$(BIN)/python -m pytest tests/slurm -m 'storm or not storm'
+
+bench: $(VENV)/ready  ## ratios of speed: steps, whole runs, a teacher's students, JPEG files, the engine (twenty minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/speed
+	test ! -f benchmarks/engine.py || OMP_NUM_THREADS=1 $(BIN)/python benchmarks/engine.py
 
 bench-statistics: $(VENV)/ready  ## simulated error rates, power and cost of verdicts, and of whole stores (half an hour)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/statistics.py
