@@ -33,7 +33,7 @@ bench: $(VENV)/ready  ## ratios of speed: steps, whole runs, a teacher's student
 	test ! -f benchmarks/engine.py || OMP_NUM_THREADS=1 $(BIN)/python benchmarks/engine.py
 
 bench-statistics: $(VENV)/ready  ## simulated error rates, power and cost of verdicts, and of whole stores (half an hour)
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/statistics.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/error_rates.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/end_to_end.py
 
 lint: $(VENV)/ready
