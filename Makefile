@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: bench-statistics demo docs gallery gpu test test-slurm test-slurm-full lint names clean
+.PHONY: bench bench-statistics demo docs gallery gpu test test-benchmarks test-slurm test-slurm-full lint names clean
 
 $(VENV)/ready: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -22,14 +22,21 @@ gallery: $(VENV)/ready  ## every shipped study on digits (an hour or more of two
 test: $(VENV)/ready lint  ## the whole suite
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
+test-benchmarks: $(VENV)/ready  ## whether benchmarks/ runs, in small, and what it simulates is as expected
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal tests/benchmarks
+
 test-slurm: $(VENV)/ready  ## the suite on a real SLURM cluster, which it installs (Debian), starts and stops; needs root
 	$(BIN)/python -m pytest tests/slurm
 
 test-slurm-full: $(VENV)/ready  ## the same, minutes of random failures, and a cluster with accounting
 	$(BIN)/python -m pytest tests/slurm -m 'storm or not storm'
 
+bench: $(VENV)/ready  ## ratios of speed: steps, whole runs, a teacher's students, JPEG files, the engine (twenty minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/speed
+	test ! -f benchmarks/engine.py || OMP_NUM_THREADS=1 $(BIN)/python benchmarks/engine.py
+
 bench-statistics: $(VENV)/ready  ## simulated error rates, power and cost of verdicts, and of whole stores (half an hour)
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/statistics.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/error_rates.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/end_to_end.py
 
 gpu: $(VENV)/ready  ## what needs a GPU: tests on the GPUs there are, then images a second (half an hour)

@@ -1,6 +1,6 @@
 """Which test, and which numbers of seeds: the figures by which the protocol was chosen, of rules that lost too.
 
-Part of ``statistics.py``, which prints them. S1 is measured on the studies that we keep; S2 are the candidates, of
+Part of ``error_rates.py``, which prints them. S1 is measured on the studies that we keep; S2 are the candidates, of
 which a close relative was chosen (T1 and T3 are its figures); S3 are facts that a table's sentences have to respect.
 The expected figures were found by another program.
 """

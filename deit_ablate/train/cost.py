@@ -17,7 +17,7 @@ from deit_ablate.train.model import at_rest, heads
 INFERENCE_BATCH = {"cuda": 256, "cpu": 64}
 """Images of a batch whose forward pass is timed."""
 INFERENCE_RUNS = 30
-CPU_SECONDS = 0.5
+CPU_SECONDS = 0.1
 """On a CPU no further forward pass is timed after this long, warm-up included: a small run must not wait for it."""
 
 

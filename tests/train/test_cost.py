@@ -52,7 +52,7 @@ def test_the_rate_is_images_over_the_time_of_a_pass() -> None:
     assert 64 / 0.4 < rate < 64 / 0.02, "a pass takes its sleep, and not much more"
 
 
-def test_on_a_cpu_it_ends_after_half_a_second_but_for_one_pass() -> None:
+def test_on_a_cpu_it_ends_soon_but_for_one_pass() -> None:
     several = Told(seconds=CPU_SECONDS / 4)
     inference(several, channels=1, resolution=4)
     assert 2 <= len(several.passes) <= 5

@@ -1,7 +1,7 @@
 """The formulas behind a table's verdicts, on arrays: many tables at once, or one. Imports numpy.
 
 Arrays of figures end in (groups, seeds), those of comparisons in (comparisons,); what stands before are independent
-tables, so that ``benchmarks/statistics.py`` simulates thousands of tables with the very lines that judge a real one.
+tables, so that ``benchmarks/error_rates.py`` simulates thousands of tables with the very lines that judge a real one.
 Values are in points of the metric; NaN is missing. A group is a row's runs; the baseline is one too.
 
 Two groups that share no run are compared by Welch's t (1947) on all of their runs, because equal seeds make different

@@ -82,14 +82,14 @@ def check_pictures(test: Images | None, train: Images, validation: Array, kept: 
 
 
 def _problems(pictures: Sequence[tuple[Images, int]]) -> Iterator[str]:
-    def look(picture: tuple[Images, int]) -> str:
+    def look(picture: tuple[FileImages, int]) -> str:
         images, index = picture
         try:
-            if isinstance(images, FileImages):
-                images.check(index)
+            images.check(index)
         except Undecodable as error:
             return str(error)
         return ""
 
+    files = [(images, index) for images, index in pictures if isinstance(images, FileImages)]
     with ThreadPoolExecutor(LISTERS) as pool:
-        yield from pool.map(look, pictures)
+        yield from pool.map(look, files)

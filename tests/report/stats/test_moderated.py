@@ -92,7 +92,7 @@ def test_many_tables_at_once_are_the_same_as_one_by_one():
     [(1, 3, 3, 0.035, 0.065), (2, 3, 5, 0.035, 0.062), (5, 3, 7, 0.007, 0.026), (12, 5, 18, 0.005, 0.024)],
 )
 def test_false_differences_are_as_rare_as_promised(rows, seeds, baseline, low, high):
-    """As ``benchmarks/statistics.py`` has it (0.049, 0.048, 0.016, 0.014), at 4 standard errors of 4,000 tables."""
+    """As ``benchmarks/error_rates.py`` has it (0.049, 0.048, 0.016, 0.014), at 4 standard errors of 4,000 tables."""
     noise = tables(np.random.default_rng(1), 4000, rows, seeds, baseline)
     false = holds(moderate(noise, Comparisons.with_baseline(rows)).p).any(axis=-1).mean()
     assert low < false < high

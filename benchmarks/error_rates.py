@@ -1,8 +1,8 @@
 """Do the verdicts have the error rates that they claim? Simulate thousands of tables and compare with what is expected.
 
-    python benchmarks/statistics.py            all figures; two minutes on one core
-    python benchmarks/statistics.py --quick    small samples with wider tolerances; seconds
-    python benchmarks/statistics.py --only T8 T9
+    python benchmarks/error_rates.py            all figures; two minutes on one core
+    python benchmarks/error_rates.py --quick    small samples with wider tolerances; seconds
+    python benchmarks/error_rates.py --only T8 T9
 
 Judged by the package's own formulas (``deit_ablate.report.stats.moderated``); S1 to S3, of the rules that were tried,
 by ``seeds.py``. Prints each figure beside the expected one and its tolerance; exits with 1 where one is outside. The

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 
 
 def benchmark(name: str) -> str:
@@ -22,7 +22,7 @@ def benchmark(name: str) -> str:
 
 
 def test_the_simulated_figures_are_the_expected_ones():
-    done = benchmark("statistics.py")
+    done = benchmark("error_rates.py")
     figures = [line for line in done.splitlines() if "±" in line]
     tables = "T1 T2 T3 T4 T5 T6 T8 T9 T10 T12 T13 T14 T15 S1 S2 S3"
     assert {line.split()[0] for line in figures} == set(tables.split())
