@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from deit_ablate.sweep.sweep import Sweep
 
 MOST_ROWS = 60
-MOST_SEEDS = 20
+MOST_SEEDS = 50
 """Seeds up to which a budget is thought of."""
 POPULATION = "population: that is without the test set's part, which verdicts have and no seed takes away"
 MOST_JUDGED = 100
@@ -108,6 +108,9 @@ def _proposals(chosen: Study, store: Store, execution: Execution, budget: float,
     if file.search is not None or file.baseline is None:
         where, expected = ("--budget", 0, 0), "a sweep with a baseline, which is no search"
         raise InputError("no row is compared with a baseline", where=where, expected=expected)
+    if file.kind == "factorial":
+        expected = "no --budget: each effect takes all rows, whose seeds are equal"
+        raise InputError("a budget buys seeds of single rows", where=("--budget", 0, 0), expected=expected)
     made = make_plan(file)
     made.only(only)
     costs = Costs(store, made.runs)
@@ -148,14 +151,16 @@ def _proposal_lines(
         fits = "" if each.fits(budget) else "unknown" if each.seconds is None else "too much"
         time, runs = console.duration(each.seconds), str(each.runs)
         table.append((str(each.seeds), str(each.baseline), runs, time, _finds(each, sd, metric), fits))
-    lines = [f"{found[0].rows} rows beside the baseline, budget {console.duration(budget)} of machine time", ""]
+    rows = f"{found[0].rows} row{'s' * (found[0].rows != 1)}"
+    lines = [f"{rows} beside the baseline, budget {console.duration(budget)} of machine time", ""]
     lines += console.columns(table)
     source = f"1 sd is {_amount(sd, metric)} here" if sd else "sd: of one row from seed to seed"
     lines += ["", f"{source}; runs that are done are not counted"]
     if fitting := [each for each in found if each.fits(budget)]:
         best = fitting[-1]
         by = f": `--seeds {best.seeds}`" if ways[0] else ""
-        lines.append(f"within the budget: {best.seeds} seeds, {best.baseline} of the baseline{by}")
+        most = " or more" if best is found[-1] else ""
+        lines.append(f"within the budget: {best.seeds} seeds{most}, {best.baseline} of the baseline{by}")
     first, last = (next(each for each in found if each.seeds == LOOKS[i]) for i in (0, -1))
     if sweep.population:
         return [*lines, POPULATION]

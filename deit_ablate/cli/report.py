@@ -20,6 +20,7 @@ from deit_ablate.search.export import export as export_winner
 from deit_ablate.store import Store
 
 if TYPE_CHECKING:
+    from deit_ablate.report.summary import Summary
     from deit_ablate.report.tables.tokens import RunGroup
 
 
@@ -214,7 +215,7 @@ def explain(
         staged = [name for name in stages if name]
         expected = "one of " + ", ".join(staged) if staged else "no --stage: this sweep has none"
         raise InputError(f"no stage {stage!r}", where=("--stage", 0, 0), expected=expected)
-    from deit_ablate.report.summary import meanings, summarize
+    from deit_ablate.report.summary import OF_EFFECT, meanings, summarize
     from deit_ablate.sweep.metrics import planned_metrics
 
     known = meanings(planned_metrics(plan))
@@ -235,8 +236,11 @@ def explain(
     lines = [f"{sweep}: {row}" + (f", stage {summary.stage}" if summary.stage else ""), ""]
     shown = {key: value for key, value in found.items() if key != "variant" and (not column or key == column)}
     lines += console.columns([(key, _text(statistic), known[key]) for key, statistic in shown.items()], indent="  ")
-    own = [record for record in records if record["variant"] == row]
-    against = [record for record in records if record["variant"] == plan["baseline"] != row]
+    own: list[Mapping[str, Any]] = [record for record in records if record["variant"] == row]
+    against: list[Mapping[str, Any]] = [record for record in records if record["variant"] == plan["baseline"] != row]
+    if summary.looks is not None and column in OF_EFFECT:  # a look sees the first seeds alone, whatever is there by now
+        own = _first(summary, own, found["runs_compared"])
+        against = _first(summary, against, found["baseline_runs_compared"])
     for title, part in (("from the runs", own), (f"against the baseline {plan['baseline']!r}", against)):
         if part:
             lines += ["", f"{title}:"]
@@ -249,6 +253,12 @@ def explain(
         f"one run: deit-ablate show {sweep}:{row}:SEED",
     ]
     print("\n".join(console.plain(line) for line in lines))
+
+
+def _first(summary: Summary, records: Sequence[Mapping[str, Any]], count: int) -> list[Mapping[str, Any]]:
+    """So many of the runs that have the figure, by seed."""
+    have = [record for record in records if not math.isnan(summary.figure(record))]
+    return sorted(have, key=lambda record: record["seed"])[:count]
 
 
 def _run(record: Mapping[str, Any], value: float, digits: int) -> tuple[str, str, str, str, str, str]:

@@ -60,6 +60,16 @@ def before_running(declared: Sequence[Mapping[str, Any]], key: str) -> bool:
     return all(each.get(name) == declared[0].get(name) for each in declared for name in (key, "metric"))
 
 
+def since_when(declared: Sequence[Mapping[str, Any]], key: str) -> str:
+    """In words: whether this was declared before the first run, or when so many of the study's runs, which other sweeps
+    had made, were done already; nothing where it has changed, which is told otherwise, or where that is not known."""
+    if before_running(declared, key):
+        return "since before its first run"
+    done = declared[0].get("finished_runs_then") if declared else 0
+    kept = declared and all(key in each and each[key] == declared[0].get(key) for each in declared)
+    return f"when {done} of its runs {'was' if done == 1 else 'were'} done already" if done and kept else ""
+
+
 def seeds_added_after_looking(declared: Sequence[Mapping[str, Any]], stage: str) -> bool:
     """Whether a later plan has seeds that the plans before (and the looks of the first) lacked, made when runs had
     finished."""

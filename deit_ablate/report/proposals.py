@@ -13,7 +13,7 @@ from deit_ablate.store import State, Store
 from deit_ablate.sweep.comparisons import FEWEST
 from deit_ablate.sweep.plan import Plan
 
-SEEDS = (3, 4, 5, 6, 8, 10, 12, 15, 20)
+SEEDS = (3, 4, 5, 6, 8, 10, 12, 15, 20, 30, 50)
 """Numbers of seeds that are proposed."""
 
 

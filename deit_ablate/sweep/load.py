@@ -81,6 +81,9 @@ def load_sweep(
     changes = _variants(node, kind, names, over)
     check_by_profile(by_profile, [variant.name for variant in changes], names, parsed.search is not None)
     design = _design(node, kind, changes, parsed)
+    if until_decided and kind == "factorial":
+        expected = "no --until-decided or --budget: each effect takes all rows"
+        raise InputError("looks at a factorial", where=node.keys[kind], key=kind, expected=expected)
     variants = changes if design is None else _combined(changes, design, node.keys[kind])
     _must_fit(metric, variants, kind)
     rows = [variant.name for variant in variants]

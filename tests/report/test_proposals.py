@@ -57,7 +57,7 @@ def test_a_plan_with_a_budget(command: Command, sweep: Callable[..., Path]) -> N
     sweep(ROWS)
     text = command("plan", "tiny.yaml", "--budget", "200h").stdout
     assert "measured: " in text
-    assert "within the budget: 20 seeds, 35 of the baseline: `--seeds 20`" in text
+    assert "within the budget: 50 seeds or more, 87 of the baseline: `--seeds 50`" in text
     assert "sd: of one row from seed to seed" in text
     assert "too much" not in text
     none = command("plan", "tiny.yaml", "--budget", "0.001s").stdout
@@ -68,6 +68,14 @@ def test_a_plan_with_a_budget(command: Command, sweep: Callable[..., Path]) -> N
     assert "no row is compared" in command("plan", "alone.yaml", "--budget", "1h", code=2).stderr
 
 
+def test_a_factorial_has_equal_seeds(command: Command, sweep: Callable[..., Path]) -> None:
+    sweep("factorial: {no erasing: {augment.erasing: 0}, no mixup: {augment.mixup: 0}}", name="both")
+    for arguments in (["run", "both.yaml", "--until-decided"], ["run", "both.yaml", "--budget", "1h"]):
+        assert "looks at a factorial" in command(*arguments, code=2).stderr
+    assert "a budget buys seeds of single rows" in command("plan", "both.yaml", "--budget", "1h", code=2).stderr
+    assert not (command.folder / "results").exists()
+
+
 def test_a_study_is_told_of_the_way_that_it_has_declared(command: Command, sweep: Callable[..., Path]) -> None:
     sweep("looks: [3, 6]\n" + ROWS.replace("seeds: 2", "seeds: 6"))
     assert "`--seeds" not in command("plan", "tiny.yaml", "--budget", "200h").stdout, "looks say how many there are"
@@ -75,5 +83,5 @@ def test_a_study_is_told_of_the_way_that_it_has_declared(command: Command, sweep
     assert "`--until-decided`" in command("plan", "fixed.yaml", "--budget", "200h").stdout
     command("run", "fixed.yaml")
     after = command("plan", "fixed.yaml", "--budget", "200h").stdout
-    assert "`--seeds 20`" in after
+    assert "`--seeds 50`" in after
     assert "`--until-decided`" not in after, "looks may not be added after looking"

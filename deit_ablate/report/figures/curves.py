@@ -78,7 +78,8 @@ def curves_figure(summary: Summary) -> Figure:
                 continue
             axes.set_gid(f"panel-{metric}")
             axes.patch.set_gid(f"area-{metric}")
-            axes.margins(x=0)
+            first, last = axes.dataLim.intervalx
+            axes.set_xlim(first - 0.5 * (first == last), last + 0.5 * (first == last))  # one epoch has no width
             axes.set_ylim(*_interesting(curves, metric))
             _name_lines(axes, curves, metric, colours)
         panels[-1].set_xlabel("epoch")

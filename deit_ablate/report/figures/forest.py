@@ -44,7 +44,8 @@ def forest_figure(summary: Summary) -> Figure:
         name = shortened([summary.say(baseline)], width=24)[0]
         of = shortened([metric.of_differences], width=40)[0]
         also = "\nlower is better" if metric.better == "lower" else ""
-        between = " " if len(name) + len(of) < 48 else "\n"  # what fits for top-1 and the longest name
+        beside = max(len(short_verdict(str(row["verdict_words"]))) for row in shown)
+        between = " " if len(name) + len(of) + beside < 56 else "\n"  # what fits for top-1 and the longest name
         axes.set_xlabel(f"difference from {name}{between}in {of}{also}{more}")
         _key(figure, margin)
         return figure

@@ -334,7 +334,7 @@ class Judged:
             notes.append(f"{of} scatter {large}: its own interval is too short at n={runs}")
         if now.standard_error[row] == 0:
             notes.append("the figure is the same at every seed, and its smallest step is not known: nothing is tested")
-        elif now.floored[row]:
+        elif runs and now.floored[row]:
             notes.append("its seeds agree within one test image: the scatter of a rounded figure is assumed")
         if k and runs:
             notes.append(

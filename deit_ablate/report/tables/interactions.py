@@ -15,7 +15,7 @@ from deit_ablate.report.stats.contrasts import effects
 from deit_ablate.report.stats.power import ALPHA
 from deit_ablate.report.stats.verdicts import Effect
 from deit_ablate.report.summary import Summary
-from deit_ablate.report.tables.table import NOTHING, Column, Table, listed, measure
+from deit_ablate.report.tables.table import NOTHING, Column, Table, listed, measure, study_title
 from deit_ablate.sweep.designs import Design, Estimate, Numbers
 from deit_ablate.sweep.metrics import Metric
 
@@ -105,7 +105,7 @@ def interactions_table(summary: Summary) -> Table:
     design, plan = summary.design, summary.plan
     assert design is not None
     what = "Steps by order" if design.orders else "Main effects and interactions"
-    title = f"{what}: {plan['title'] or summary.sweep}" + (f", profile {plan['profile']}" if plan["profile"] else "")
+    title = f"{what}: {study_title(plan)}"
     frame, columns, notes = _steps(summary, design) if design.orders else _effects(summary)
     notes += _lacking(summary)
     return Table(f"{summary.sweep}-interactions", title, pd.DataFrame(frame), tuple(columns), tuple(notes))

@@ -19,7 +19,7 @@ from deit_ablate.report.frame import final_stage
 from deit_ablate.report.stats.exact import Interval, mean_interval
 from deit_ablate.report.stats.power import confirmed_words, optimism
 from deit_ablate.report.summary import Summary
-from deit_ablate.report.tables.table import NOTHING, Column, Table, measure
+from deit_ablate.report.tables.table import NOTHING, Column, Table, measure, study_title
 from deit_ablate.search.trials import Trial, best, measured, read_trials
 from deit_ablate.store import Store
 from deit_ablate.sweep.confounds import value_words
@@ -200,8 +200,7 @@ def search_table(summary: Summary) -> Table:
         columns.append(Column(f"confirmed{unit}", _mean("confirmed", digits), right=True))
         columns.append(Column("test top-1 (%)", _mean("test_top1", 2), right=True))
     what = "the Pareto front" if len(objectives) > 1 else "the best trials"
-    profile = f", profile {plan['profile']}" if plan["profile"] else ""
-    title = f"{plan['title'] or plan['sweep']}{profile}: {what} of the search"
+    title = f"{study_title(plan)}: {what} of the search"
     lines = [_line(searched, found, trial, keys) for found in searched.rows for trial in found.shown]
     names = ["row", "trial", "run", *keys, *(f"search_{name}" for name in objectives)]
     names += [f"{part}_{what}" for part in ("fresh", "confirmed", "test_top1") for what in ("mean", "half_width", "n")]

@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from deit_ablate.report.declared import before_running, changes, seeds_added_after_looking
+from deit_ablate.report.declared import before_running, changes, seeds_added_after_looking, since_when
 from deit_ablate.report.frame import rows
 from deit_ablate.report.stats.exact import at_chance, signal_to_noise
 from deit_ablate.report.stats.verdicts import ADDED_AFTER_LOOKING
@@ -83,10 +83,13 @@ def sweep_table(summary: Summary) -> Table:
         columns.insert(3, Column("step", lambda row: signed(row["step"], row["step_half_width"]), right=True))
     if not plan["baseline"]:
         columns = [column for column in columns if column.header not in ("differs in", "difference", "verdict")]
-    title = plan["title"] or summary.sweep
-    if plan["profile"]:
-        title = f"{title}, profile {plan['profile']}"
-    return Table(summary.sweep, title, frame, tuple(columns), tuple(footnotes(summary, timed=True)))
+    return Table(summary.sweep, study_title(plan), frame, tuple(columns), tuple(footnotes(summary, timed=True)))
+
+
+def study_title(plan: Mapping[str, Any]) -> str:
+    """Of a table: what is studied, at which scale, and what the command line set beside the file."""
+    parts = [plan["title"] or plan["sweep"], f"profile {plan['profile']}" if plan["profile"] else ""]
+    return ", ".join([part for part in parts if part] + list((plan.get("asked") or {}).get("sets") or []))
 
 
 def measure(mean: float, half_width: float, *, signed: bool = False, digits: int = 2) -> str:
@@ -185,6 +188,8 @@ def _judged(summary: Summary, every: Sequence[Mapping[str, Any]]) -> list[str]:
     margin = summary.plan["margin"]
     paired = [row["variant"] for row in compared if row["paired"]]
     how = "by all runs of a row and all of the baseline's (Welch 1947)"
+    if summary.looks is not None:
+        how = "by the first runs of a row and of the baseline, up to the row's last look (Welch 1947)"
     if paired:
         pairs = "by pairs of runs that share a run or a parent at each seed"
         how = pairs if len(paired) == len(compared) else f"{how}, of {listed(paired)} {pairs}"
@@ -203,7 +208,8 @@ def _judged(summary: Summary, every: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _declared(summary: Summary, key: str) -> str:
-    return " (since before its first run)" if before_running(summary.declared, key) else ""
+    when = since_when(summary.declared, key)
+    return f" ({when})" if when else ""
 
 
 def _of_metrics(summary: Summary) -> list[str]:
@@ -244,8 +250,8 @@ def _test_set(summary: Summary, every: Sequence[Mapping[str, Any]]) -> str:
     if known:
         low, high = (f"{value:.{summary.metric.digits}f}" for value in (min(known), max(known)))
         size = low if low == high else f"{low} to {high}" if float(low) else f"up to {high}"
-        size = size if float(high) else f"less than {10.0**-summary.metric.digits:g}"
-        note += f" add {size} {summary.metric.counted_in}".rstrip() + " (estimated standard error) to a difference"
+        points = f"{size} {summary.metric.counted_in}".rstrip() + " (estimated standard error)"
+        note += f" add {points if float(high) else 'nothing that can be told from 0'} to a difference"
         note += f"; the margin is {margin:g}" if margin else ""
     note += "" if known else " count too"
     unknown = summary.population.reasons.items()
@@ -275,7 +281,9 @@ def _after_looking(summary: Summary) -> list[str]:
     if changed := changes(summary.declared):
         notes.append(f"Changed with results at hand: {listed(changed, '; ')}.")
     if summary.looks is not None:
-        notes.append(f"Looked at as planned before the first run: {summary.looks.words}.")
+        before, since = before_running(summary.declared, "looks"), since_when(summary.declared, "looks")
+        when = " before the first run" if before else f" {since}" if since else ""
+        notes.append(f"Looked at as planned{when}: {summary.looks.words}.")
         if summary.looks.look > 1 or summary.looks.stopped:
             notes.append("The ± of a difference knows nothing of looking: after several looks it covers 92 to 96%.")
         notes += [f"{note[0].upper()}{note[1:]}." for note in summary.looks.notes]
@@ -406,12 +414,21 @@ def diverged_notes(summary: Summary) -> list[str]:
 
 
 def _fewer_pairs(every: Iterable[Mapping[str, Any]]) -> list[str]:
-    named = [
+    pairs = [
         f"{row['variant']} {row['runs_compared']}"
         for row in every
         if row["paired"] and 0 < row["runs_compared"] < row["seeds"]
     ]
-    return [f"Differences over fewer pairs than seeds: {listed(named)}."] if named else []
+    baseline = next((row["seeds"] for row in every if row["baseline"]), 0)
+    runs = [
+        f"{row['variant']} {row['runs_compared']} of {row['seeds']} with {row['baseline_runs_compared']} of {baseline}"
+        for row in every
+        if not row["paired"]
+        and min(row["runs_compared"], row["baseline_runs_compared"]) > 0
+        and (row["runs_compared"] < row["seeds"] or row["baseline_runs_compared"] < baseline)
+    ]
+    notes = [f"Differences over fewer pairs than seeds: {listed(pairs)}."] if pairs else []
+    return notes + ([f"Differences are of fewer runs than the means: {listed(runs)} of the baseline."] if runs else [])
 
 
 def _absent(summary: Summary, final: Iterable[Mapping[str, Any]]) -> list[str]:

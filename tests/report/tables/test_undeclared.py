@@ -135,6 +135,31 @@ def six_seeds(gap: float) -> dict[str, dict[int, float]]:
     }
 
 
+def test_looks_over_runs_that_were_done_before_say_so_and_which_they_saw(study: Callable[..., Study]) -> None:
+    rows = six_seeds(1.0)
+    made = study(rows, baseline="base", margin=0.5, looks=[3, 5])
+    made.store.sweeps.declare("study", {"seeds": {"": list(range(5))}, "looks": [3, 5], "margin": 0.5}, 18)
+    notes = "\n".join(sweep_table(made.summary()).footnotes)
+    assert "Looked at as planned when 18 of its runs were done already: look 2 of 2 (5 of 5 seeds)." in notes
+    assert "the sweep declares (when 18 of its runs were done already), ±0.5 points" in notes
+    assert "by the first runs of a row and of the baseline, up to the row's last look" in notes
+    assert "fewer runs than the means: much worse 3 of 6 with 5 of 6, unclear 5 of 6 with 5 of 6 of the" in notes
+
+
+def test_a_row_without_runs_has_no_note_on_its_seeds(study: Callable[..., Study]) -> None:
+    failed = {seed: {"status": "failed", "reason": "crash"} for seed in range(3)}
+    made = study({"base": {0: 50.0, 1: 50.0, 2: 50.0}, "bad": failed}, baseline="base")
+    assert "bad: its seeds agree" not in "\n".join(sweep_table(made.summary()).footnotes)
+
+
+def test_the_title_says_what_the_command_line_set(study: Callable[..., Study]) -> None:
+    made = study({"base": {0: 50.0}}, title="Rows")
+    plan = made.store.sweeps.plan("study")
+    assert plan
+    made.store.sweeps.save_plan("study", plan | {"profile": "digits", "asked": {"sets": ["schedule.epochs=2"]}})
+    assert sweep_table(made.summary()).title == "Rows, profile digits, schedule.epochs=2"
+
+
 def test_declared_looks_are_kept_count_in_the_table_and_name_the_next_step(study: Callable[..., Study]) -> None:
     rows = {name: {seed: own[seed] for seed in range(3)} for name, own in six_seeds(1.0).items()}
     made = study(rows, baseline="base", margin=0.5, looks=[3, 6, 9, 12])
