@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: bench-statistics demo docs gallery test test-slurm test-slurm-full lint names clean
+.PHONY: bench-statistics demo docs gallery gpu test test-slurm test-slurm-full lint names clean
 
 $(VENV)/ready: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -31,6 +31,10 @@ test-slurm-full: $(VENV)/ready  ## the same, minutes of random failures, and a c
 bench-statistics: $(VENV)/ready  ## simulated error rates, power and cost of verdicts, and of whole stores (half an hour)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/statistics.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/end_to_end.py
+
+gpu: $(VENV)/ready  ## what needs a GPU: tests on the GPUs there are, then images a second (half an hour)
+	$(BIN)/python -m pytest tests/gpu
+	$(BIN)/python benchmarks/gpu.py
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .

@@ -203,6 +203,14 @@ def _time_limit(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
     return limit
 
 
+def _compilation(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+    """One message for both forms."""
+    try:
+        return check(value)
+    except ValidationError:
+        raise ValueError("true, false, reduce-overhead or max-autotune") from None
+
+
 class Slurm(Part):
     """What a run asks of a SLURM cluster. Names are sbatch's; what is left out is the cluster's default."""
 
@@ -227,7 +235,7 @@ class Slurm(Part):
     gpus: Annotated[int, Field(ge=0, le=4096)] | None = None
     """GPUs of one run; by default one a rank, none where the device is cpu."""
     cpus: Annotated[int, Field(ge=1, le=1024)] | None = None
-    """CPUs of one rank; by default its threads and loaders."""
+    """CPUs of one rank; by default its threads and loaders, or 8 with a GPU whose loaders are not said."""
     memory: Annotated[str, Field(pattern=r"^[0-9]+[KMGT]?$")] | None = None
     """Memory of one node, such as 32G."""
     signal_delay: Annotated[int, Field(ge=10, le=3600)] = 90
@@ -256,11 +264,15 @@ class Execution(Part):
     """Where runs are executed: local (this machine), slurm (a cluster), or one that an installed package registers."""
     slurm: Slurm = Slurm()
     parallel: Annotated[int, Field(ge=1, le=4096)] | None = None
-    """Runs at once; by default one a core, or one a GPU."""
+    """Runs at once; by default one a core, or ``runs_per_gpu`` a GPU."""
+    runs_per_gpu: Annotated[int, Field(ge=1, le=64)] = 1
+    """Runs that share a GPU of this machine, each with its share of the memory at most: for models that leave most of a
+    GPU idle."""
     threads: Annotated[int, Field(ge=1, le=1024)] = 1
     """CPU threads of a run. Another number changes the bits of a result."""
-    loaders: Annotated[int, Field(ge=0, le=256)] = 0
-    """Data-loading processes of a run."""
+    loaders: Annotated[int, Field(ge=0, le=256)] | None = None
+    """Data-loading processes of a rank; by default none on a CPU and for data that a GPU augments itself, else one a
+    core less one, at most 16."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     data_dir: str | None = None
     """Folder of the data set; DEIT_ABLATE_DATA and --data-dir say it too."""
@@ -270,8 +282,8 @@ class Execution(Part):
     """Processes (and GPUs) of one run, under DistributedDataParallel; its batch is shared out among them."""
     accumulation: Annotated[int, Field(ge=1, le=4096)] = 1
     """Parts in which a rank computes its share of a batch, one after the other, to need less memory."""
-    compile: bool = False
-    """torch.compile the model."""
+    compile: Annotated[bool | Literal["reduce-overhead", "max-autotune"], WrapValidator(_compilation)] = False
+    """torch.compile the model; by one of its modes, reduce-overhead (CUDA graphs, for small models) or max-autotune."""
     channels_last: bool = False
     """Keep images and convolutions in the channels-last layout."""
     evaluate_every: Annotated[int, Field(ge=1)] | None = None

@@ -40,3 +40,18 @@ def test_values_that_a_shell_would_read_are_refused(value: str) -> None:
         Slurm(extra={"array": "0-5"})
     with pytest.raises(ValueError, match="setup"):
         Slurm(setup=["ok", "a\nb"])
+
+
+@pytest.mark.parametrize("compile", [True, False, "reduce-overhead", "max-autotune"])
+def test_compilation_is_a_switch_or_a_mode(compile: bool | str) -> None:
+    read = validate(Execution, Node({"compile": Node(compile, ("s.yaml", 3, 7))}, ("s.yaml", 2, 3)), ("execution",))
+    assert Execution.from_json(read.to_json()).compile == compile
+
+
+@pytest.mark.parametrize("compile", ["fast", 3, "true", None])
+def test_what_is_no_mode_of_compilation_is_one_message(compile: Any) -> None:
+    where = ("s.yaml", 3, 7)
+    with pytest.raises(InputError) as caught:
+        validate(Execution, Node({"compile": Node(compile, where)}, where), ("execution",))
+    said = f"got {json.dumps(compile)}; expected true, false, reduce-overhead or max-autotune"
+    assert str(caught.value) == f"s.yaml:3:7: execution.compile: {said}"

@@ -85,7 +85,8 @@ Target = Annotated[
 ]
 
 Parallel = Annotated[
-    int | None, typer.Option("--parallel", min=1, help="Runs at once; by default one a core, or one a GPU.")
+    int | None,
+    typer.Option("--parallel", min=1, help="Runs at once; by default one a core, or one a GPU (runs_per_gpu)."),
 ]
 Device = Annotated[str | None, typer.Option("--device", help="auto, cpu or cuda.")]
 DataDir = Annotated[Path | None, typer.Option("--data-dir", envvar="DEIT_ABLATE_DATA", help="Folder of the data set.")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import itertools
 import json
 import os
@@ -63,9 +64,10 @@ def visible_gpus() -> list[str]:
     if given is not None:
         return [name for name in given.split(",") if name and name != "-1"]
     try:
-        return [str(index) for index, _ in enumerate(sorted(os.listdir("/proc/driver/nvidia/gpus")))]
-    except OSError:
-        return []
+        found = os.listdir("/proc/driver/nvidia/gpus")
+    except OSError:  # of another driver, or a container without it
+        found = glob.glob("/dev/nvidia[0-9]*")
+    return [str(index) for index, _ in enumerate(found)]
 
 
 def may_have_gpu() -> bool:
@@ -104,14 +106,15 @@ class _Started:
 class ProcessPool(Pool):
     """Runs on this machine, each a process (or one a rank), forked from a server that has imported torch and timm.
 
-    A bounded number at once: ``execution.parallel``, or as many as there are GPUs, or ``threads`` cores, for the
-    ``ranks`` of each. Where the launcher dies, running processes finish what they do.
+    A bounded number at once: ``execution.parallel``, or as many as there are GPUs (each for ``runs_per_gpu``), or
+    ``threads`` cores, for the ``ranks`` of each. Where the launcher dies, running processes finish what they do.
     """
 
     def __init__(self, execution: Execution) -> None:
         ranks, threads = execution.ranks, execution.threads
         gpus = visible_gpus() if execution.device in ("auto", "cuda") else []
-        self.slots = execution.parallel or max(1, len(gpus) // ranks if gpus else usable_cores() // (threads * ranks))
+        at_once = len(gpus) * execution.runs_per_gpu // ranks if gpus else usable_cores() // (threads * ranks)
+        self.slots = execution.parallel or max(1, at_once)
         self._gpus = gpus
         self._threads = threads
         self._server: subprocess.Popen[bytes] | None = None
@@ -147,7 +150,7 @@ class ProcessPool(Pool):
         by_use = sorted(self._gpus, key=used.count)
         gpus = [by_use[rank % len(by_use)] for rank in range(job.execution.ranks)] if by_use else []
         self._running[number] = _Started(job, gpus)
-        environments = enumerate(_environments(job, gpus))
+        environments = enumerate(_environments(job, gpus, self.slots))
         try:
             self._send(
                 *({"token": [number, rank], "argv": job.arguments(), "environment": e} for rank, e in environments)
@@ -274,11 +277,15 @@ def _meeting_place(ranks: int) -> dict[str, str]:
     }
 
 
-def _environments(job: Job, gpus: Sequence[str]) -> list[dict[str, str]]:
-    """The environment of each rank's process: where to meet the others, and its GPU where some are given."""
+def _environments(job: Job, gpus: Sequence[str], at_once: int = 1) -> list[dict[str, str]]:
+    """The environment of each rank's process: where to meet the others, its share of the cores of a machine that runs
+    ``at_once`` jobs, and its GPU where some are given."""
     meeting, made = _meeting_place(job.execution.ranks), []
+    cores = max(1, usable_cores() // (at_once * job.execution.ranks))
     for rank in range(job.execution.ranks):
-        environment = {**meeting, "RANK": str(rank)} if meeting else {}
+        environment = {"DEIT_ABLATE_CORES": str(cores), **meeting}
+        if meeting:
+            environment |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
         if gpus:
             environment["CUDA_VISIBLE_DEVICES"] = gpus[rank % len(gpus)]
         made.append(environment)

@@ -12,7 +12,7 @@ from deit_ablate import files
 from deit_ablate.errors import InputError
 from deit_ablate.execution import Execution
 from deit_ablate.launch.jobs import Work
-from deit_ablate.launch.pool import may_have_gpu
+from deit_ablate.launch.pool import may_have_gpu, visible_gpus
 from deit_ablate.names import PACKAGE, fact, hashes, keep_answer, kept_answer
 from deit_ablate.recipe import contents, flatten, with_files
 from deit_ablate.store import Store
@@ -30,6 +30,15 @@ def must_have(execution: Execution, runs: Sequence[Run]) -> None:
         )
     if runs and execution.device == "cuda" and not may_have_gpu():
         raise InputError("no CUDA device can be used here", where=("--device", 0, 0), expected="auto or cpu")
+    gpus = visible_gpus() if execution.device in ("auto", "cuda") else []
+    if execution.runs_per_gpu > 1 and not gpus:
+        raise InputError("there is no GPU here for runs to share", key="execution.runs_per_gpu", expected="1")
+    if gpus and execution.ranks > len(gpus):
+        raise InputError(
+            f"{execution.ranks} ranks need a GPU each, and {len(gpus)} can be seen here",
+            key="execution.ranks",
+            expected=f"at most {len(gpus)}, or --device cpu",
+        )
     for name in dict.fromkeys(run.recipe["data"]["name"] for run in runs):
         usual = fact("datasets", name, "folder")
         folder = data_folder(name, execution)

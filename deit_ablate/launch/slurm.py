@@ -41,6 +41,18 @@ class SlurmExecutor:
 
     def __init__(self, work: Work) -> None:
         """Raises InputError where no cluster answers, or the work cannot be given to it."""
+        if work.execution.runs_per_gpu > 1:
+            raise InputError(
+                "runs share a GPU on one machine alone: each is an element of a job array here",
+                key="execution.runs_per_gpu",
+                expected="1, or --executor local within a job that has the GPU",
+            )
+        if 0 < (gpus := slurm_script.gpus(work.execution)) < work.execution.ranks:
+            raise InputError(
+                f"{work.execution.ranks} ranks need a GPU each, and {gpus} are asked for",
+                key="execution.slurm.gpus",
+                expected="one a rank, or 0",
+            )
         self.work, self.submitting = work, SlurmLaunch(work)
 
     def preflight(self) -> None:

@@ -24,6 +24,8 @@ from deit_ablate.execution import CLEAN_PATH, SAVED, Execution, worker_command
 from deit_ablate.store import schema
 
 PICKLE = "element.pkl"
+CPUS_BESIDE_GPU = 8
+"""Of a rank whose loaders are not said: what nodes of 4 to 8 GPUs have for each."""
 REQUEUES = 10**6
 """Of a job on its time limit; a run that gets nowhere is ended by its own rule (no progress)."""
 
@@ -88,7 +90,11 @@ def gpus(execution: Execution) -> int:
 
 def cpus(execution: Execution) -> int:
     """CPUs of one rank."""
-    return execution.slurm.cpus or execution.threads + execution.loaders
+    if execution.slurm.cpus:
+        return execution.slurm.cpus
+    if execution.loaders is None:  # the run itself sees how many it has got (loader.loaders_of)
+        return max(execution.threads, CPUS_BESIDE_GPU if gpus(execution) else 1)
+    return execution.threads + execution.loaders
 
 
 @dataclass

@@ -59,7 +59,7 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "chunks": ("Int64", "parts that each batch was cut into: ranks x accumulation"),
     "attempts": ("Int64", "attempts so far"),
     "threads": ("Int64", "CPU threads of the run"),
-    "compile": ("string", "on where torch.compile was used, off where not"),
+    "compile": ("string", "on where torch.compile was used (or its mode), off where not"),
     "channels_last": ("string", "on or off"),
     "deterministic": ("string", "on or off"),
     "version": ("string", "version of deit_ablate that made the record"),

@@ -155,7 +155,7 @@ def _record(store: Store, run: str, state: State) -> dict[str, Any]:
         "version": provenance.get("version"),
         "commit": (git.get("commit") or "") + (" + changes" if git.get("dirty") else ""),
         "packages": ", ".join(f"{name} {version}" for name, version in sorted(packages.items())),
-        "device": cost.get("device"),
+        "device": _device(cost.get("device")),
         "gpu": hardware.get("gpu"),
         "cpu": hardware.get("cpu"),
         "host": hardware.get("host"),
@@ -165,8 +165,13 @@ def _record(store: Store, run: str, state: State) -> dict[str, Any]:
     }
 
 
-def _switch(value: bool | None) -> str | None:
-    return None if value is None else "on" if value else "off"
+def _switch(value: bool | str | None) -> str | None:
+    return value if isinstance(value, str) else None if value is None else "on" if value else "off"
+
+
+def _device(recorded: str | None) -> str | None:
+    """cpu or cuda; early records have the GPU's name instead, which stands with the hardware too."""
+    return recorded if recorded in (None, "cpu") else "cuda"
 
 
 def _epochs(attempts: Sequence[Attempt], finished: int | None) -> int:

@@ -81,7 +81,7 @@ class Execution(File):
     ranks: Number | None = None
     accumulation: Number | None = None
     threads: Number | None = None
-    compile: bool | None = None
+    compile: bool | str | None = None
     channels_last: bool | None = None
     deterministic: bool | None = None
 

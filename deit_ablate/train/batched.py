@@ -245,7 +245,8 @@ class _Layer:
             each.to(images.device) for each in (self.kind_of, self.probability, self.magnitude)
         )
         chosen = (choice * len(kind_of)).long()
-        level = self._magnitude(magnitude[chosen], drawn[:, 1], drawn[:, 2]).clamp(0, self.limit) / 10
+        level = self._magnitude(magnitude[chosen], drawn[:, 1], drawn[:, 2]).clamp(0, self.limit)
+        level = level / level.new_full((), 10)  # not by a plain number, of which a GPU takes the reciprocal
         kind = torch.where(drawn[:, 0] <= probability[chosen], kind_of[chosen], -1)
         images = images.clone()
         for number, (make, argument) in enumerate(self.kinds):
@@ -298,8 +299,11 @@ def erase(probability: float, area: tuple[float, float] = (0.02, 1 / 3), aspect:
         top, left, down, across = boxes[:, :, None].unbind(1)
         y, x = (torch.arange(length, device=images.device) for length in (height, width))
         inside = ((y >= top) & (y < top + down))[:, :, None] & ((x >= left) & (x < left + across))[:, None]
-        noise = some.apart("noise").normal(channels, height, width).to(images.dtype)
-        images[rows] = torch.where((inside & found[:, None, None])[:, None], noise, images[rows])
+        inside = inside & found[:, None, None]
+        # Noise is drawn only for where it goes: a box is a sixth of its picture.
+        view, row, column = inside.nonzero().unbind(1)
+        places = (row * width + column)[:, None] * channels + torch.arange(channels, device=images.device)
+        images[rows[view], :, row, column] = some.apart("noise").normal_at(view, places).to(images.dtype)
         return images
 
     return erased

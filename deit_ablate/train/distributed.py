@@ -9,7 +9,7 @@ import contextlib
 import datetime
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -51,6 +51,21 @@ class Group:
         box = [value]
         dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
         return box[0]
+
+    def once(self, function: Callable[[], Item]) -> Item:
+        """What ``function`` returns to rank 0, which alone calls it, on all ranks; what it raises, all raise."""
+        if self.ranks == 1:
+            return function()
+        found: Any = None
+        if self.first:
+            try:
+                found = (True, function())
+            except Exception as error:
+                found = (False, error)
+        good, value = self.from_first(found)
+        if not good:
+            raise value
+        return value
 
     def mean(self, values: Tensor) -> Tensor:
         """The mean over the ranks, as a tensor on the CPU."""

@@ -22,8 +22,8 @@ from deit_ablate.errors import TrainError
 from deit_ablate.recipe import Recipe
 from deit_ablate.train.answers import keep_answers
 from deit_ablate.train.checkpoint import Position, restore, to_state
-from deit_ablate.train.data.loader import steps_per_epoch, training_batches
-from deit_ablate.train.data.sets import Splits, load_data
+from deit_ablate.train.data.loader import loaders_of, steps_per_epoch, training_batches
+from deit_ablate.train.data.sets import DATASETS, Splits, load_data
 from deit_ablate.train.distill import build_loss, recipe_model
 from deit_ablate.train.distributed import Group, Share
 from deit_ablate.train.losses import Losses
@@ -31,7 +31,7 @@ from deit_ablate.train.mixing import build_mixing
 from deit_ablate.train.model import load_weights
 from deit_ablate.train.optim import Ema, build_optimizer, build_schedule
 from deit_ablate.train.outcome import Examiner, Outcome
-from deit_ablate.train.precision import HeadsOf, autocast, build_scaler, set_up
+from deit_ablate.train.precision import HeadsOf, autocast, begin_pass, build_scaler, compiled, keeps_gradients, set_up
 from deit_ablate.train.streams import ModelDraws, seed_generators, stream
 from deit_ablate.train.teachers import Parent, build_teacher, parent_weights
 
@@ -87,12 +87,12 @@ def train(
     journal: Journal | None = None,
     data_dir: Path | None = None,
     device: str = "cpu",
-    loaders: int = 0,
+    loaders: int | None = None,
     parents: Mapping[str, Parent] | None = None,
     teacher_weights: Path | None = None,
     group: Group | None = None,
     accumulation: int = 1,
-    compile: bool = False,
+    compile: bool | str = False,
     channels_last: bool = False,
     deterministic: bool = False,
     evaluate_every: int | None = None,
@@ -103,9 +103,10 @@ def train(
     ``parents``: "teacher" for a distillation type that has one, "from" to start from a run's weights.
     ``cache``: a folder in which a teacher's answers are kept for other students; the same ones, bit for bit.
     ``teacher_weights``: the checkpoint file of a teacher that the recipe names. ``data_dir``, ``device`` and
-    ``loaders`` (processes that prepare batches) change nothing in the result on a CPU, and ``evaluate_every`` (see
-    ``Examiner``) only which epochs have scores on the validation part; the rest of the execution (and
-    the number of torch threads, which is the caller's) changes bits. ``group``: the ranks that train together.
+    ``loaders`` (processes that prepare batches, see ``loaders_of``) change nothing in the result on a CPU, and
+    ``evaluate_every`` (see ``Examiner``) only which epochs have scores on the validation part; the rest of the
+    execution (and the number of torch threads, which is the caller's) changes bits. ``compile``: True, or a mode of
+    torch.compile. ``group``: the ranks that train together.
     Raises TrainError for what the user can put right.
     """
     group, where = group or Group(), torch.device(device)
@@ -115,7 +116,8 @@ def train(
         Share(group, accumulation),
     )
     set_up(where, deterministic, recipe.precision)
-    data = load_data(recipe, data_dir)
+    data = _data(recipe, data_dir, group)
+    loaders = loaders_of(loaders, recipe, data, where)
     share.check(recipe.schedule.batch_size, paired=recipe.mixes)
     journal.data(data.facts())
     steps = steps_per_epoch(recipe, data)
@@ -136,13 +138,14 @@ def train(
     at = restore(saved, data, model, ema, optimizer, scaler) if saved is not None else Position()
     draws = ModelDraws(model, recipe.seed, where, apart=not compile)
     shared = group.wrap(HeadsOf(model), where)
-    student: Any = torch.compile(shared) if compile else shared  # around the meeting of ranks, which it then overlaps
+    student = compiled(shared, compile)  # around the meeting of ranks, which it then overlaps
     if teacher:
         teacher.prepare(compile, channels_last)
     usual = where.type == "cpu" and share.chunks == 1 and not (compile or channels_last)
     answers_of = keep_answers(teacher, cache if usual else None, recipe, data, steps * recipe.schedule.epochs)
     batches = training_batches(recipe, data, at.step, loaders, where, share)
     losses = Losses(where, group)
+    keep = keeps_gradients(model, compile, accumulation)
 
     for epoch in range(len(at.history), recipe.schedule.epochs):
         model.train()
@@ -150,11 +153,12 @@ def train(
         while at.step < (epoch + 1) * steps:
             batch = [part.chunk(accumulation) for part in next(batches)]
             set_lr(at.step)
-            optimizer.zero_grad()
+            optimizer.zero_grad(set_to_none=not keep)
             chunks = []
             for part, (images, targets) in enumerate(zip(*batch, strict=True)):
                 images, targets = mix(images, targets, at.step)
                 images = images.contiguous(memory_format=torch.channels_last) if channels_last else images
+                begin_pass(compile)
                 with half(), draws.at(share.position(at.step, part)):
                     outputs, answers = student(images), answers_of(images, at.step) if answers_of else None
                 chunks.append(loss_of(outputs, targets, answers))
@@ -209,6 +213,16 @@ def _request(journal: Journal, group: Group, step: int, last: bool) -> str:
     if group.ranks > 1 and step % ASK_EVERY and not last:
         return ""
     return str(group.from_first("stop" if journal.stop() else "save" if journal.checkpoint_due() else ""))
+
+
+def _data(recipe: Recipe, data_dir: Path | None, group: Group) -> Splits:
+    """The recipe's data. Of an image folder the first rank alone lists, hashes and checks the files, for all who have
+    the same folder: a million files are a minute's work for a file system."""
+    entry = DATASETS.get(recipe.data.name)
+    if group.ranks == 1 or entry is None or not entry.files:
+        return load_data(recipe, data_dir)
+    data, folder = group.once(lambda: (load_data(recipe, data_dir), data_dir))
+    return data if folder == data_dir else load_data(recipe, data_dir)
 
 
 def initial_model(recipe: Recipe, data: Splits, parent: Parent | None) -> nn.Module:

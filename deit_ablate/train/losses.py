@@ -29,8 +29,8 @@ class Losses:
     def add(self, step: int, chunks: Sequence[Mapping[str, Tensor]]) -> None:
         """One step's losses: a mapping of name to scalar for each chunk."""
         self.names = tuple(chunks[0])
-        table = torch.stack([torch.stack([parts[name].detach().double() for name in self.names]) for parts in chunks])
-        self.waiting.append((step, table.mean(0)))
+        table = [torch.stack([parts[name].detach() for name in self.names]).double() for parts in chunks]
+        self.waiting.append((step, table[0] if len(table) == 1 else torch.stack(table).mean(0)))
 
     def due(self, last: bool) -> bool:
         """Whether to read now; ``last``: this was the epoch's last step."""

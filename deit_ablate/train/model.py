@@ -19,6 +19,7 @@ from timm.layers import DropPath, PatchEmbed, resample_abs_pos_embed, trunc_norm
 from timm.models import VisionTransformer
 from timm.models.deit import VisionTransformerDistilled
 from torch import Tensor, nn
+from torch.nn.utils import skip_init
 
 from deit_ablate.errors import TrainError, did_you_mean
 from deit_ablate.recipe import Recipe
@@ -230,9 +231,38 @@ def build_model(name: str, options: dict[str, Any], shape: Shape, check: bool = 
     else:
         raise TrainError(f"no model is called {name!r}{did_you_mean(name, [*MODELS, *timm.list_models()])}")
     _check_patches(name, model, shape)
+    for part in list(model.modules()):
+        if isinstance(part, PatchEmbed) and (faster := PatchProjection.of(part.proj)):
+            part.proj = faster
     if check:
         _check_heads(name, model, shape)
     return model
+
+
+class PatchProjection(nn.Conv2d):
+    """A convolution over patches that do not overlap, as the one product of matrices that it is: on the small pictures
+    of a CPU a third of its time. The weights are the convolution's."""
+
+    @classmethod
+    def of(cls, given: nn.Module) -> PatchProjection | None:
+        """One that has taken ``given``'s weights; None for another kind of layer."""
+        if type(given) is not nn.Conv2d or given.kernel_size != given.stride:
+            return None
+        if (given.padding, given.dilation, given.groups) != ((0, 0), (1, 1), 1):
+            return None
+        made = skip_init(cls, given.in_channels, given.out_channels, given.kernel_size, given.stride)
+        made.weight, made.bias = given.weight, given.bias
+        return made
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, D, H / p, W / p), which lies in memory with D last, as tokens do."""
+        count, channels, height, width = images.shape
+        (down, across), rest = self.kernel_size, (height % self.kernel_size[0], width % self.kernel_size[1])
+        if any(rest):
+            return super().forward(images)
+        patches = images.reshape(count, channels, height // down, down, width // across, across)
+        tokens = patches.permute(0, 2, 4, 1, 3, 5).reshape(count, height // down, width // across, -1)
+        return nn.functional.linear(tokens, self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
 
 
 def _check_patches(name: str, model: nn.Module, shape: Shape) -> None:

@@ -30,7 +30,8 @@ class Outcome:
     ``arrays``: per test image, ``test_targets``, ``test_pred_<classifier>`` (int), ``test_confidence_<classifier>``
     (float16), and ``token_similarity`` (layers + 1,) where there are two tokens.
     ``cost``: train_seconds (of the steps, over all attempts), epoch_seconds_median, images_per_second,
-    peak_memory_bytes, parameters, flops (of one image's forward pass; a multiply-add counts as two), device.
+    peak_memory_bytes, parameters, flops (of one image's forward pass; a multiply-add counts as two), device (cpu or
+    cuda), loaders.
     """
 
     status: Literal["done", "diverged", "stopped"]
@@ -129,4 +130,5 @@ class Examiner:
             "parameters": cost.parameters(self.model),
             "flops": cost.forward_flops(self.model, channels, resolution),
             "device": self.device.type,
+            "loaders": self.loaders,
         }

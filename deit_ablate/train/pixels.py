@@ -76,7 +76,8 @@ def brightness_tables(factor: Tensor) -> Tensor:
 def contrast_tables(images: Tensor, factor: Tensor) -> Tensor:
     """ImageEnhance.Contrast, which blends with the mean grey level, for factors (B,): (B, 1, 256)."""
     sums = grey(images).flatten(1).sum(1)
-    mean = (sums.double() / images[0, 0].numel() + 0.5).trunc().view(-1, 1, 1)
+    count = images[0, 0].numel()
+    mean = ((2 * sums + count) // (2 * count)).view(-1, 1, 1)  # rounded, half up: Pillow's int(mean + 0.5)
     levels = torch.arange(LEVELS, device=images.device).view(1, 1, LEVELS)
     return blended(mean, levels, factor.view(-1, 1, 1))
 
@@ -118,11 +119,11 @@ def affine(images: Tensor, matrices: Tensor, fill: Tensor) -> Tensor:
     left, top = from_x.floor(), from_y.floor()
     share_x, share_y = ((from_x - left).view(count, 1, -1), (from_y - top).view(count, 1, -1))
     pixels = images.flatten(2)
+    rows = {step: (top + step).clamp(0, height - 1).mul(width).long().view(count, 1, -1) for step in range(-1, 3)}
+    columns = {step: (left + step).clamp(0, width - 1).long().view(count, 1, -1) for step in range(-1, 3)}
 
     def at(row: int, column: int) -> Tensor:
-        rows, columns = (top.long() + row).clamp(0, height - 1), (left.long() + column).clamp(0, width - 1)
-        places = (rows * width + columns).view(count, 1, -1).expand(-1, channels, -1)
-        return pixels.gather(2, places).double()
+        return pixels.gather(2, (rows[row] + columns[column]).expand(-1, channels, -1)).double()
 
     made = _between(lambda row: _between(lambda column: at(row, column), share_x), share_y)
     made = made.clamp(0, 255).to(torch.uint8).view_as(images)
@@ -139,7 +140,7 @@ def _weights(start: Tensor, length: Tensor, size: int, side: int) -> Tensor:
     """How much of each of ``size`` pixels goes into each of ``side``, of the ``length`` from ``start`` on: both (B,);
     (B, side, size) float64, in units of 2**-22 as Pillow has them."""
     start, length = start.double().view(-1, 1, 1), length.double().view(-1, 1, 1)
-    scale = length / side
+    scale = length / length.new_full((), side)  # by a plain number a GPU multiplies with its reciprocal
     stretch = scale.clamp(min=1)
     places = torch.arange(side, dtype=torch.float64, device=start.device).view(1, side, 1)
     center = (places + 0.5) * scale

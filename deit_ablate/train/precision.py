@@ -17,19 +17,57 @@ from deit_ablate.train.model import Heads, heads
 HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
+def choose(device: str | torch.device) -> None:
+    """What this process allocates, draws or asks without naming a device is on this one from now on: ranks of a node
+    may see all its GPUs."""
+    if torch.device(device).type == "cuda":
+        torch.cuda.set_device(device)
+
+
+def share_gpu(device: str, runs: int) -> None:
+    """Take at most this run's part of the memory of a GPU that it shares; a twentieth is left for what CUDA itself
+    takes in each process, which its allocator does not count."""
+    if runs > 1 and torch.device(device).type == "cuda":
+        torch.cuda.set_per_process_memory_fraction(0.95 / runs, device)
+
+
 def set_up(device: torch.device, deterministic: bool, precision: str = "fp32") -> None:
     """This process computes on ``device``; fp32 means fp32, and TF32 is another precision; on request only algorithms
     that give the same bits each time."""
+    choose(device)
     if device.type == "cuda":
-        # What allocates, draws or asks without naming a device means this one: ranks of a node may see all its GPUs.
-        torch.cuda.set_device(device)
         torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
         torch.backends.cudnn.allow_tf32 = precision == "tf32"
         torch.backends.cudnn.benchmark = not deterministic
+        torch.backends.cudnn.deterministic = deterministic
         if deterministic:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-            torch.backends.cudnn.deterministic = True
     torch.use_deterministic_algorithms(deterministic)
+
+
+def compiled(module: nn.Module, how: bool | str) -> Any:
+    """The module, by torch.compile where ``how`` is True or one of its modes."""
+    return torch.compile(module, mode=None if how is True else how) if how else module
+
+
+def replayed(how: bool | str) -> bool:
+    """Whether a GPU replays whole passes as CUDA graphs, which write to the same memory each time."""
+    return isinstance(how, str)
+
+
+def keeps_gradients(model: nn.Module, how: bool | str, accumulation: int) -> bool:
+    """Whether gradients are set to zero instead of let go before a step: where graphs add up those of several parts,
+    they need memory that is not a graph's own, which the next pass overwrites. It is made here."""
+    keeps = accumulation > 1 and replayed(how)
+    for weight in model.parameters() if keeps else ():
+        weight.grad = torch.zeros_like(weight)
+    return keeps
+
+
+def begin_pass(how: bool | str) -> None:
+    """Of the student, after the backward pass of the one before, whose memory CUDA graphs may use again."""
+    if replayed(how):
+        torch.compiler.cudagraph_mark_step_begin()
 
 
 def autocast(recipe: Recipe, device: torch.device) -> Callable[[], AbstractContextManager[Any]]:

@@ -67,6 +67,11 @@ def _mixed(words: Tensor) -> Tensor:
     return words ^ ((words >> 31) & ((1 << 33) - 1))
 
 
+def _share(words: Tensor) -> Tensor:
+    """Of their range: float64 in [0, 1), by the 53 highest bits."""
+    return ((words >> 11) & (2**53 - 1)).double() * 2**-53
+
+
 class Draws:
     """Random numbers for many views at once, each a function of seed, purpose, its own position and its place alone.
 
@@ -83,16 +88,14 @@ class Draws:
     def uniform(self, *shape: int) -> Tensor:
         """(B, *shape) float64 in [0, 1); the first of them, whatever the shape."""
         places = torch.arange(1, math.prod(shape) + 1, device=self.state.device)
-        bits = _mixed(self.state[:, None] + places * _signed(GOLDEN)) >> 11
-        return ((bits & (2**53 - 1)).double() * 2**-53).view(len(self.state), *shape)
+        return _share(_mixed(self.state[:, None] + places * _signed(GOLDEN))).view(len(self.state), *shape)
 
-    def normal(self, *shape: int) -> Tensor:
-        """(B, *shape) float64 of mean 0 and deviation 1 (Box and Muller, 1958)."""
-        count = math.prod(shape)
-        radius, angle = self.uniform(2, (count + 1) // 2).unbind(1)
-        radius, angle = (-2 * torch.log1p(-radius)).sqrt(), 2 * math.pi * angle
-        pairs = torch.cat((radius * angle.cos(), radius * angle.sin()), dim=1)
-        return pairs[:, :count].view(len(self.state), *shape)
+    def normal_at(self, views: Tensor, places: Tensor) -> Tensor:
+        """The numbers at ``places`` (N, C) of each of ``views`` (N,), of mean 0 and deviation 1 (Box and Muller, 1958):
+        (N, C) float32."""
+        states, first = self.state[views, None], 2 * places + 1
+        radius, angle = (_share(_mixed(states + place * _signed(GOLDEN))) for place in (first, first + 1))
+        return (1 - radius).float().log().mul(-2).sqrt() * angle.float().mul(2 * math.pi).cos()
 
     def of(self, rows: Tensor) -> Draws:
         """The draws of some of the views: their numbers, or a mask."""

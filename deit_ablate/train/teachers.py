@@ -34,7 +34,7 @@ from deit_ablate.train.data.sets import Dataset, Splits
 from deit_ablate.train.distill import distillation_of, recipe_model
 from deit_ablate.train.evaluate import classifiers
 from deit_ablate.train.model import Heads, heads, load_weights
-from deit_ablate.train.precision import HeadsOf
+from deit_ablate.train.precision import HeadsOf, compiled
 
 HOLDERS = ("model", "state_dict", "model_ema", "state_dict_ema", "ema")
 """Keys of a checkpoint's weights, the first that is there: as in the reference code, raw weights before averages."""
@@ -86,12 +86,12 @@ class Teacher:
         self.resolution = resolution
         self.into = None if into is None else tuple(part.to(device) for part in into)
 
-    def prepare(self, compile: bool, channels_last: bool) -> None:
+    def prepare(self, compile: bool | str, channels_last: bool) -> None:
         """Compute as the student does."""
         if channels_last:
             self.model.to(memory_format=torch.channels_last)
         if compile:
-            self.forward = torch.compile(HeadsOf(self.model))
+            self.forward = compiled(HeadsOf(self.model), compile)
 
     def settings(self) -> list[Any]:
         """What its answers depend on beside its weights."""

@@ -72,7 +72,7 @@ def verify(store: Records, run: str, data_dir: Path | None, device: str) -> dict
     recipe = Recipe.of_record(stored["recipe"], store.teacher_weights.find)
     execution = outcome.get("execution") or {}
     torch.set_num_threads(int(execution.get("threads") or outcome["provenance"]["hardware"]["threads"]))
-    set_up(torch.device(device), bool(execution.get("deterministic")))
+    set_up(torch.device(device), bool(execution.get("deterministic")), recipe.precision)
     scores, sha256 = _evaluated(recipe, path, data_dir, torch.device(device), bool(execution.get("channels_last")))
 
     differing = {

@@ -65,7 +65,7 @@ class Task:
 def execute(task: Task) -> int:
     """Claim, train and record one run; returns the exit code. Of several ranks only the first claims and records."""
     try:
-        task.group = _join()
+        task.group = _join(task.execution)
     except Exception as error:
         print(f"crash: {task.run}: {type(error).__name__}: {error}", file=sys.stderr)
         return 1
@@ -110,12 +110,15 @@ def _why_stopped() -> str:
     return "time-limit" if time.monotonic() > float(os.environ.get("DEIT_ABLATE_DEADLINE", "inf")) else "preempted"
 
 
-def _join() -> Group | None:
-    """The ranks that train this run together; None, without importing torch, where there is only this process."""
+def _join(execution: Execution) -> Group | None:
+    """The ranks that train this run together; None, without importing torch, where there is only this process. Each has
+    chosen its GPU before they meet: the meeting, and all that names no device, is on that one."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return None
     from deit_ablate.train.distributed import join
+    from deit_ablate.train.precision import choose
 
+    choose(device_of(execution.device))
     return join()
 
 
@@ -204,16 +207,23 @@ def _class_of(error: Exception) -> str:
     return "out-of-memory" if exhausted or isinstance(error, MemoryError) else "crash"
 
 
+def _hint(how: str, runs: int) -> str:
+    if how != "out-of-memory" or runs == 1:
+        return ""
+    return f" (runs_per_gpu: {runs} leaves a run 1/{runs} of a GPU's memory: take fewer, or more accumulation)"
+
+
 def _fail(task: Task, attempt: Attempt, error: Exception) -> int:
     how = _class_of(error)
     if how != "bad-data" and (how != "bad-recipe" or error.__cause__ is not None):  # else the message says it all
         traceback.print_exc()
     message = f"{type(error).__name__}: {error}" if how in ("crash", "killed") else str(error) or how
+    message = message[:1800] + _hint(how, task.execution.runs_per_gpu)
     print(f"failed ({how}): {message}", flush=True)
     if how == "killed" and not task.first:
         return 1  # it is the first rank that has gone, or that says so
     try:
-        attempt.close(how, ("lost a rank: " if how == "killed" else "") + message[:2000], **task.reached)
+        attempt.close(how, ("lost a rank: " if how == "killed" else "") + message, **task.reached)
     except OSError as unwritten:
         # Nothing can be written: the launcher, which sees the exit code, records it for us.
         print(f"and could not write so: {unwritten}", file=sys.stderr, flush=True)
@@ -229,6 +239,7 @@ def _train(task: Task, attempt: Attempt) -> tuple[Outcome, dict[str, Any]]:
 
     from deit_ablate.train import loop, teachers
     from deit_ablate.train.distributed import Group, leave
+    from deit_ablate.train.precision import share_gpu
     from deit_ablate.worker.journal import FileJournal
 
     store, execution, group = task.store, task.execution, task.group or Group()
@@ -245,6 +256,7 @@ def _train(task: Task, attempt: Attempt) -> tuple[Outcome, dict[str, Any]]:
     recipe = Recipe.of_record(stored["recipe"], find)
     torch.set_num_threads(execution.threads)
     device, data_dir = device_of(execution.device), _data_dir(execution)
+    share_gpu(device, execution.runs_per_gpu)
     parents = {}
     for role, parent in stored["parents"].items():
         weights, above = store.weights(parent["run"]), store.recipe(parent["run"])
@@ -340,7 +352,8 @@ def measured(request: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def device_of(wanted: str) -> str:
-    """The torch device that `device:` means here. Raises TrainError where there is none."""
+    """The torch device that `device:` means here, a GPU with its number: the one of this rank among those of its node,
+    or the only one that it sees. Raises TrainError where there is none."""
     import torch
 
     if wanted == "auto":
@@ -349,9 +362,12 @@ def device_of(wanted: str) -> str:
         raise TrainError("no CUDA device can be used here; --device cpu trains without")
     if wanted == "mps":
         raise TrainError("Apple's MPS is not supported by this version; --device cpu trains without")
-    if wanted == "cuda" and torch.cuda.device_count() > 1:
-        return f"cuda:{os.environ.get('LOCAL_RANK', '0')}"  # the ranks of a node see all its GPUs
-    return wanted
+    if wanted == "cpu":
+        return wanted
+    seen, rank = torch.cuda.device_count(), int(os.environ.get("LOCAL_RANK", "0"))
+    if rank >= seen > 1:
+        raise TrainError(f"rank {rank} of this node has no GPU of its own: {seen} are seen here")
+    return f"cuda:{rank if seen > 1 else 0}"
 
 
 def _record(task: Task, attempt: Attempt, outcome: Outcome, data: dict[str, Any]) -> None:
@@ -378,7 +394,7 @@ def _record(task: Task, attempt: Attempt, outcome: Outcome, data: dict[str, Any]
             "weights_sha256": outcome.weights_sha256,
             "arrays_sha256": hashlib.sha256(buffer.getvalue()).hexdigest(),
             "cost": {**outcome.cost, "wall_seconds": seconds, "wall_seconds_all_attempts": seconds + earlier},
-            "execution": attempt.owner["execution"],
+            "execution": {**attempt.owner["execution"], "loaders": outcome.cost["loaders"]},
             "provenance": {
                 **provenance(),
                 "git": checkout(),

@@ -13,7 +13,7 @@ from deit_ablate.execution import Execution
 from deit_ablate.launch import status
 from deit_ablate.launch.jobs import Work
 from deit_ablate.launch.pool import ProcessPool
-from deit_ablate.launch.preflight import keep_weights, preflight
+from deit_ablate.launch.preflight import keep_weights, must_have, preflight
 from deit_ablate.store import Store
 from deit_ablate.sweep.plan import Run
 
@@ -127,3 +127,20 @@ def test_a_launch_puts_files_into_the_store_or_says_which_are_missing(
     store.teacher_weights.find(sha256).unlink()  # type: ignore[union-attr]
     with pytest.raises(InputError, match="has changed"):
         keep_weights(made.runs.values(), store)
+
+
+def test_gpus_that_are_not_there_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def said(**how: object) -> str:
+        with pytest.raises(InputError) as refusal:
+            must_have(Execution().model_copy(update=how), [])
+        return str(refusal.value)
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert said(runs_per_gpu=4) == "execution.runs_per_gpu: there is no GPU here for runs to share; expected 1"
+    must_have(Execution(ranks=3), [])
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    assert said(ranks=3) == (
+        "execution.ranks: 3 ranks need a GPU each, and 2 can be seen here; expected at most 2, or --device cpu"
+    )
+    must_have(Execution(ranks=3, device="cpu"), [])
+    must_have(Execution(ranks=2, runs_per_gpu=4), [])

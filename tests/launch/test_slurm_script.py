@@ -10,8 +10,12 @@ from pathlib import Path
 import pytest
 from support import JOB
 
+from deit_ablate.errors import InputError
 from deit_ablate.execution import Execution, Slurm
 from deit_ablate.launch import slurm_script
+from deit_ablate.launch.jobs import Work
+from deit_ablate.launch.slurm import SlurmExecutor
+from deit_ablate.store import Store
 
 
 def test_the_batch_script_asks_for_what_a_run_needs_and_quotes_what_users_wrote(tmp_path: Path) -> None:
@@ -93,3 +97,29 @@ def test_ranks_meet_in_a_file_of_their_jobs_start_alone(tmp_path: Path, monkeypa
     for each in started:
         assert (each["RANK"], each["WORLD_SIZE"], each["MASTER_ADDR"]) == ("1", "2", "n1")
         assert Path(each["DEIT_ABLATE_MEETING"]).parent.name == "3", "beside the submission's other files"
+
+
+def test_cpus_follow_what_is_asked_for() -> None:
+    for execution, expected in (
+        (Execution(device="cpu"), 1),
+        (Execution(device="cpu", threads=4), 4),
+        (Execution(loaders=6, threads=2), 8),
+        (Execution(loaders=0), 1),
+        (Execution(), 8),
+        (Execution(threads=12), 12),
+        (Execution(slurm=Slurm(gpus=0)), 1),
+        (Execution(loaders=6, slurm=Slurm(cpus=3)), 3),
+    ):
+        assert slurm_script.cpus(execution) == expected, execution
+
+
+def test_runs_and_ranks_that_would_share_a_gpu_are_refused_on_a_cluster(tmp_path: Path) -> None:
+    few = Execution(executor="slurm", ranks=4, slurm=Slurm(gpus=2))
+    with pytest.raises(InputError, match=r"execution.slurm.gpus: 4 ranks need a GPU each, and 2 are asked for"):
+        SlurmExecutor(Work(Store(tmp_path), None, {}, {}, {}, few))
+    work = Work(Store(tmp_path), None, {}, {}, {}, Execution(executor="slurm", runs_per_gpu=2))
+    with pytest.raises(
+        InputError, match=r"execution.runs_per_gpu: runs share a GPU on one machine alone.*--executor local"
+    ):
+        SlurmExecutor(work)
+    assert not list(tmp_path.iterdir())

@@ -57,6 +57,14 @@ def test_provenance_has_columns(study: Callable[..., Study]) -> None:
     assert row["command"] == "deit-ablate run x"
 
 
+def test_early_records_with_a_gpus_name_for_the_device_and_a_mode_of_compilation_read(
+    study: Callable[..., Study],
+) -> None:
+    early = {"top1": 90.0, "cost": {"device": "NVIDIA A100-SXM4-40GB"}, "execution": {"compile": "reduce-overhead"}}
+    (row,) = deit_ablate.load(study({"a": {0: early}}).root, "study").to_dict("records")
+    assert (row["device"], row["compile"]) == ("cuda", "reduce-overhead")
+
+
 def test_few_runs_are_read_without_an_index(optimizers: Study) -> None:
     deit_ablate.load(optimizers.root, "optimizers")
     assert not (optimizers.root / "index.json").exists()

@@ -8,6 +8,8 @@ import itertools
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 from support import INTERRUPTED, TINY, planned, result, wait_for
+from tiny import write_tree
 
 from deit_ablate.errors import TrainError
 from deit_ablate.execution import Execution
@@ -208,3 +211,72 @@ def test_ranks_that_cannot_share_a_runs_chunks_leave_without_a_claim(executed: C
     assert run.attempt_exits() == ["interrupted"]
     run.start()
     assert run.ended() == 0, "one process computes both chunks"
+
+
+FOLDER = (
+    "seeds: 1\nvariants:\n  a: {data: {name: imagefolder, id: mine, resolution: 16, train_images: null, validation: 0},"
+    " schedule: {batch_size: 8}}\n"
+)
+
+
+def test_the_first_rank_alone_lists_an_image_folder_and_its_failure_ends_all(
+    executed: Callable[..., Executed], tmp_path: Path
+) -> None:
+    write_tree(tmp_path / "pictures", {"cat": 12, "dog": 12})
+    alone, together = executed(FOLDER, "alone"), executed(FOLDER, "together")
+    alone.start(data_dir=str(tmp_path / "pictures"), accumulation=2)
+    assert alone.ended() == 0
+    together.start(data_dir=str(tmp_path / "pictures"), ranks=2)
+    assert together.ended() == 0
+    outcomes = [run.store.outcome(run.run) or {} for run in (alone, together)]
+    assert outcomes[0]["data"] == outcomes[1]["data"]
+    assert [outcome["execution"]["loaders"] for outcome in outcomes] == [0, 0]
+    (tmp_path / "pictures" / "val" / "dog" / "0.png").write_bytes(b"no picture")
+    broken = executed(FOLDER, "broken")
+    broken.start(data_dir=str(tmp_path / "pictures"), ranks=2)
+    assert broken.ended() == 1
+    (attempt,) = broken.store.attempts(broken.run)
+    assert attempt.exit
+    assert attempt.exit["class"] == "bad-data"
+    assert "val/dog/0.png cannot be read as a picture" in attempt.exit["message"]
+    assert not broken.pool._running, "both ranks have ended"
+
+
+@pytest.mark.parametrize("first_fails", [False, True])
+def test_only_the_first_rank_does_what_is_done_once(tmp_path: Path, first_fails: bool) -> None:
+    """Two real processes."""
+    meeting = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "DEIT_ABLATE_MEETING": str(tmp_path / "meeting")}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", ONCE, str(tmp_path / "calls"), str(int(first_fails))],
+            env={**os.environ, **meeting, "RANK": str(rank), "GLOO_SOCKET_IFNAME": "lo"},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    said = [process.communicate(timeout=120)[0].strip() for process in processes]
+    assert (tmp_path / "calls").read_text() == "0 "
+    assert said == (["DataError: no such pictures"] * 2 if first_fails else ["(7, [1, 2])"] * 2)
+
+
+ONCE = """
+import sys
+from deit_ablate.errors import DataError
+from deit_ablate.train.distributed import join, leave
+
+group, (calls, fails) = join(), sys.argv[1:]
+
+def look():
+    with open(calls, "a") as file:
+        file.write(f"{group.rank} ")
+    if int(fails):
+        raise DataError("no such pictures")
+    return 7, [1, 2]
+
+try:
+    print(group.once(look))
+except DataError as error:
+    print(f"DataError: {error}")
+leave()
+"""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import shutil
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ from tiny import STEPS, Stopping, tiny
 from deit_ablate.recipe import Recipe
 from deit_ablate.train import loop
 from deit_ablate.train.loop import Journal, train
+from deit_ablate.train.precision import begin_pass, compiled, keeps_gradients
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
@@ -65,3 +68,22 @@ def test_accumulation_resumes_to_the_bit() -> None:
     journal = Journal()
     journal.state = first.state
     assert train(tiny(), journal=journal, accumulation=2).weights_sha256 == whole.weights_sha256
+
+
+@pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++", "c++"))), reason="torch.compile needs a C++ compiler")
+def test_a_mode_of_compilation_computes_the_same_and_adds_up_gradients() -> None:
+    plain = torch.nn.Linear(4, 3)
+    model, gradients = copy.deepcopy(plain), []
+    assert not keeps_gradients(model, True, accumulation=2)
+    assert not keeps_gradients(model, "reduce-overhead", accumulation=1)
+    assert model.weight.grad is None
+    assert keeps_gradients(model, "reduce-overhead", accumulation=2)
+    kept = model.weight.grad
+    for module, run in ((plain, plain), (model, compiled(model, "reduce-overhead"))):
+        for part in torch.linspace(-1, 1, 16).view(2, 2, 4):
+            begin_pass("reduce-overhead")
+            run(part).square().sum().backward()
+        gradients.append(module.weight.grad)
+    torch.testing.assert_close(*gradients)
+    assert model.weight.grad is kept
+    assert compiled(plain, False) is plain

@@ -172,7 +172,7 @@ def test_numbers_are_a_function_of_the_view_alone() -> None:
 def test_numbers_are_uniform_normal_and_independent() -> None:
     positions = torch.cartesian_prod(torch.arange(4), torch.arange(5000), torch.arange(3))
     draws = Draws(0, "augment/erasing", positions)
-    uniform, normal = draws.uniform(6), draws.normal(2, 3)
+    uniform, normal = draws.uniform(6), draws.normal_at(torch.arange(len(draws.state)), torch.arange(6))
     for column in range(6):
         assert stats.kstest(uniform[:, column].numpy(), "uniform").pvalue > 0.001
         assert stats.kstest(normal.flatten(1)[:, column].numpy(), "norm").pvalue > 0.001

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from deit_ablate.recipe import Recipe
-from deit_ablate.train.data.sets import CIFAR
+from deit_ablate.train.data.published import CIFAR
 from deit_ablate.train.loop import Journal
 
 TINY: dict[str, dict[str, Any]] = {

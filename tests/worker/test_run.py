@@ -10,13 +10,20 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from support import INTERRUPTED, Command, result, worker_pid
+import torch
+from support import INTERRUPTED, Command, planned, result, worker_pid
 
+from deit_ablate.errors import TrainError
+from deit_ablate.execution import Execution
 from deit_ablate.launch.jobs import Report
 from deit_ablate.store import Store, cleanup
+from deit_ablate.train import distributed, precision
+from deit_ablate.train.distributed import Group
+from deit_ablate.worker import run as worker
 
 
 class Killer:
@@ -143,3 +150,68 @@ def test_a_runs_time_is_that_of_all_its_attempts(
     earlier = first if outcome["attempt"] > 1 else 0.0
     assert cost["wall_seconds_all_attempts"] == pytest.approx(cost["wall_seconds"] + earlier)
     assert first > 0
+
+
+@dataclass
+class FakeCuda:
+    """What ``torch.cuda`` is asked where there is a GPU, and what was asked, in order."""
+
+    count: int
+    asked: list[str] = field(default_factory=list)
+
+    def install(self, patch: pytest.MonkeyPatch) -> None:
+        patch.setattr(torch.cuda, "is_available", lambda: True)
+        patch.setattr(torch.cuda, "device_count", lambda: self.count)
+        patch.setattr(torch.cuda, "set_device", lambda device: self.asked.append(f"on {device}"))
+        patch.setattr(
+            torch.cuda,
+            "set_per_process_memory_fraction",
+            lambda fraction, device: self.asked.append(f"at most {fraction} of {device}"),
+        )
+
+    def join(self) -> Group:
+        self.asked.append("meet")
+        return Group(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
+
+
+@pytest.mark.parametrize(("seen", "expected"), [(4, ["cuda:0", "cuda:1", "cuda:2", "cuda:3"]), (1, ["cuda:0"] * 4)])
+def test_each_rank_is_on_a_gpu_of_its_own_before_it_meets_the_others(
+    monkeypatch: pytest.MonkeyPatch, seen: int, expected: list[str]
+) -> None:
+    """Where the ranks of a node see all its GPUs (SLURM), and where each sees its own alone (this machine)."""
+    found = []
+    for rank in range(4):
+        cuda = FakeCuda(seen)
+        cuda.install(monkeypatch)
+        monkeypatch.setattr(distributed, "join", cuda.join)
+        for name, value in {"RANK": 4 + rank, "LOCAL_RANK": rank, "WORLD_SIZE": 8}.items():
+            monkeypatch.setenv(name, str(value))
+        assert worker._join(Execution()) == Group(4 + rank, 8)
+        device = worker.device_of("auto")
+        assert cuda.asked == [f"on {device}", "meet"]
+        precision.set_up(torch.device(device), deterministic=False)
+        precision.share_gpu(device, 4)
+        assert cuda.asked[2:] == [f"on {device}", f"at most {0.95 / 4} of {device}"]
+        found.append(device)
+    assert found == expected
+    assert worker.device_of("cpu") == "cpu"
+
+
+def test_a_rank_without_a_gpu_of_its_own_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    FakeCuda(2).install(monkeypatch)
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(TrainError, match="rank 2 of this node has no GPU of its own: 2 are seen here"):
+        worker.device_of("cuda")
+
+
+def test_a_run_that_finds_no_memory_beside_others_is_told_of_them(store: Store, sweep: Callable[..., Path]) -> None:
+    (run,) = planned(sweep("seeds: 1\nvariants: {a: {}}\n")).runs.values()
+    store.register(run.id, run.recipe, run.parents, run.sources)
+    attempt = store.claim(run.id, execution={})
+    worker._fail(worker.Task(store, run.id, Execution(runs_per_gpu=4)), attempt, torch.OutOfMemoryError("no room"))
+    exit = store.attempts(run.id)[0].exit
+    assert exit
+    assert (exit["class"], exit["message"]) == (
+        "out-of-memory",
+        "no room (runs_per_gpu: 4 leaves a run 1/4 of a GPU's memory: take fewer, or more accumulation)",
+    )

@@ -21,7 +21,8 @@ from torchvision.datasets import FashionMNIST
 from torchvision.datasets.utils import check_integrity, download_url
 
 from deit_ablate.errors import TrainError, did_you_mean
-from deit_ablate.train.data.sets import CIFAR, DATASETS, Cifar
+from deit_ablate.train.data.published import CIFAR, Cifar
+from deit_ablate.train.data.sets import DATASETS
 
 CIFAR_HOME = "https://www.cs.toronto.edu/~kriz/"
 SILENCE_SECONDS = 60.0

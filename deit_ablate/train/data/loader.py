@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,6 +31,9 @@ EVALUATION_BATCH = 128
 BLOCK_PIXELS = 2**19
 """Pictures in memory are augmented by blocks of batches with about so many pixels: an operation on a few pictures takes
 hardly less time than on many, while these still fit a processor's cache."""
+BLOCK_PIXELS_OF_GPU = 2**22
+"""The same on a GPU: hundreds of launches a block, whatever its size."""
+MOST_LOADERS = 16
 
 
 def epoch_order(indices: Array, seed: int, epoch: int, repeats: int = 1) -> tuple[Array, Array]:
@@ -65,7 +69,8 @@ def training_batches(
     """
     steps, share, images = steps_per_epoch(recipe, data), share or Share(), data.dataset.train
     mine = share.of(range(recipe.schedule.batch_size))
-    together = max(1, BLOCK_PIXELS // (len(mine) * recipe.data.resolution**2)) if isinstance(images, ArrayImages) else 1
+    most = BLOCK_PIXELS if device.type == "cpu" else BLOCK_PIXELS_OF_GPU
+    together = max(1, most // (len(mine) * recipe.data.resolution**2)) if isinstance(images, ArrayImages) else 1
 
     def blocks() -> Iterator[Views]:
         for epoch in range(start // steps, recipe.schedule.epochs):
@@ -90,7 +95,7 @@ def ahead(blocks: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
     if device.type != "cuda":
         yield from blocks
         return
-    beside, done = torch.cuda.Stream(device), object()
+    beside, done = torch.cuda.Stream(device, priority=-1), object()  # first, where both wait: a step waits for it
 
     def made() -> tuple[Any, Any]:
         with torch.cuda.stream(beside):
@@ -104,6 +109,20 @@ def ahead(blocks: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
             part.record_stream(torch.cuda.current_stream(device))
         yield block
         current = following
+
+
+def loaders_of(wanted: int | None, recipe: Recipe, data: Splits, device: torch.device) -> int:
+    """Processes that prepare batches: as many as are wanted; where nobody says, none on a CPU, where a run has a core,
+    and where the GPU does all that is to be done, else one for each of this rank's cores (the launcher's or SLURM's
+    number, or all that this process may use) less its own, at least 1 and at most MOST_LOADERS."""
+    if wanted is not None:
+        return wanted
+    in_memory = isinstance(data.dataset.train, ArrayImages)
+    if device.type == "cpu" or (in_memory and Augmenter(recipe, data.dataset).all_together(in_memory)):
+        return 0
+    said = os.environ.get("DEIT_ABLATE_CORES") or os.environ.get("SLURM_CPUS_PER_TASK")
+    cores = int(said) if said else len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(1, min(MOST_LOADERS, (cores or 1) - 1))
 
 
 def steps_per_epoch(recipe: Recipe, data: Splits) -> int:

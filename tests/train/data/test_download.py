@@ -18,7 +18,8 @@ from tiny import recipe_for, write_cifar, write_fashion
 from deit_ablate.errors import TrainError
 from deit_ablate.train.data import download as downloads
 from deit_ablate.train.data.download import download
-from deit_ablate.train.data.sets import CIFAR, load_data
+from deit_ablate.train.data.published import CIFAR
+from deit_ablate.train.data.sets import load_data
 
 
 @pytest.fixture

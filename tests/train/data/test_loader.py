@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
@@ -13,7 +13,14 @@ from PIL import Image
 from tiny import STEPS, tiny
 
 from deit_ablate.train.augment import Augmenter
-from deit_ablate.train.data.loader import TrainingImages, epoch_order, epoch_views, steps_per_epoch, training_batches
+from deit_ablate.train.data.loader import (
+    TrainingImages,
+    epoch_order,
+    epoch_views,
+    loaders_of,
+    steps_per_epoch,
+    training_batches,
+)
 from deit_ablate.train.data.sets import load_data
 
 
@@ -102,3 +109,17 @@ def test_what_only_a_cpu_can_do_is_done_before_a_gpu_gets_it() -> None:
     source = TrainingImages(data.dataset.train, Augmenter(recipe, data.dataset), None, "cuda")
     images, positions, _ = source.__getitems__([(0, 1, 0)])
     assert (images.dtype, source.finished(images, positions) is images) == (torch.float32, True)
+
+
+def test_loaders_by_default_follow_the_device_the_data_and_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe, gpu, cpu = tiny(), torch.device("cuda:0"), torch.device("cpu")
+    data = load_data(recipe, None)
+    files = replace(data, dataset=replace(data.dataset, train=cast("Any", Listed([], data.dataset.train.targets))))
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "12")
+    assert [loaders_of(wanted, recipe, files, gpu) for wanted in (0, 40, None)] == [0, 40, 11]
+    assert loaders_of(None, recipe, files, cpu) == 0
+    assert loaders_of(None, recipe, data, gpu) == 0, "finished on the GPU"
+    assert loaders_of(None, tiny(augment={"custom": ["tiny:noise"]}), data, gpu) == 11, "which this is not"
+    for cores, expected in (("1", 1), ("5", 4), ("64", 16)):
+        monkeypatch.setenv("DEIT_ABLATE_CORES", cores)
+        assert loaders_of(None, recipe, files, gpu) == expected, "what the launcher has to give"

@@ -12,7 +12,8 @@ from tiny import recipe_for, tiny, write_cifar, write_fashion, write_idx, write_
 
 from deit_ablate.errors import TrainError
 from deit_ablate.recipe import split_sizes
-from deit_ablate.train.data.sets import CIFAR, DATASETS, Dataset, load_data, stratified
+from deit_ablate.train.data.published import CIFAR
+from deit_ablate.train.data.sets import DATASETS, Dataset, load_data, stratified
 
 
 @pytest.fixture
