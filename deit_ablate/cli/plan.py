@@ -126,7 +126,7 @@ def _proposals(chosen: Study, store: Store, execution: Execution, budget: float,
     sd = proposals.scatter(made, store)
     declared = store.sweeps.declared(file.name)
     looks = bool(declared[-1].get("looks") if declared else file.looks)
-    ways = (not looks, (looks or not declared) and not file.population)
+    ways = (not looks, (looks or not declared) and not file.population and file.design is None)
     print("\n".join(map(console.plain, _proposal_lines(found, budget, sd, file, ways))))
     if not found[0].fits(budget) and found[0].seconds is not None:
         dropped, left = proposals.leave_out(made, costs, states, budget)

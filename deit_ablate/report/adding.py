@@ -200,7 +200,8 @@ class AddedSeeds:
             f"; this command used {duration(self.spent)} of {duration(self.budget)}" if self.budget is not None else ""
         )
         if not names:
-            return f"every row is decided, or has had its last look{used}"
+            which = f"of {', '.join(self.only)} each" if self.only else "every row"
+            return f"{which} is decided, or has had its last look{used}"
         following = {run for row in names for run in self._of_look(row, self.standing.taken[row])} - self._ended
         every = {run for row in names for run in self._of_look(row, len(looks) - 1)} - self._ended
         costs = [duration(self._seconds(sorted(runs))) for runs in (following, every)]

@@ -341,7 +341,9 @@ def _without_effect(
 ) -> dict[str, Effect]:
     """Rows whose trainings ended, at every seed, with the weights of the baseline's: what they change has no effect.
 
-    Not rows that are other figures of the baseline's runs, whose weights are the same by intention.
+    Not rows that are other figures of the baseline's runs, whose weights are the same by intention; nor those with
+    other values of the metric, for what they change acts beside the weights (on their average, or on how pictures are
+    evaluated).
     """
     baseline = read.plan["baseline"]
     if not baseline:
@@ -357,6 +359,10 @@ def _without_effect(
         if (both := own.keys() & weights[baseline].keys())
         and not read.lineages.same(name, baseline)
         and all(own[seed] == weights[baseline][seed] for seed in both)
+        and all(
+            math.isclose(read.values[name][seed], read.values[baseline][seed], rel_tol=1e-6)
+            for seed in read.values[name].keys() & read.values[baseline].keys()
+        )
         and name != baseline
     }
 

@@ -71,8 +71,9 @@ def trash(store: Store) -> list[Path]:
 
 
 def cache(store: Store) -> list[Path]:
-    """Files that are made anew when they are needed: a teacher's answers."""
-    return list(files.below(store.root / "cache"))
+    """Files that are made anew when they are needed: a teacher's answers. What else lies there (results of a sweep that
+    an earlier version let have this name) is none of them."""
+    return [path for path in files.below(store.root / "cache") if path.name.startswith("answers-")]
 
 
 def empty_trash(store: Store) -> None:

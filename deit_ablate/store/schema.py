@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from deit_ablate import files
 from deit_ablate.errors import Damaged
 from deit_ablate.identity import belongs
+from deit_ablate.sweep.fields import Looks
 from deit_ablate.sweep.metrics import CUSTOM, METRICS, Better
 
 SCHEMA = 1
@@ -243,8 +244,13 @@ class Designed(File):
     orders: list[list[Count]]
 
     def model_post_init(self, _: Any) -> None:
-        if any(not 0 <= number < len(self.changes) for own in (*self.rows.values(), *self.orders) for number in own):
-            raise ValueError("design: a change that there is not")
+        every, rows = set(range(len(self.changes))), [set(own) for own in self.rows.values()]
+        if any(own - every for own in rows) or len(set(self.changes)) < len(every):
+            raise ValueError("design: a change that there is not, or twice")
+        if any(sorted(order) != sorted(every) for order in self.orders):
+            raise ValueError("design: an order that is none of all changes")
+        if any(set(order[:place]) not in rows for order in self.orders for place in range(len(order) + 1)):
+            raise ValueError("design: an order without its rows")
 
 
 class Metric(File):
@@ -278,7 +284,7 @@ class Plan(File):
     metrics: list[Metric] = []
     margin: Amount | None = None
     population: bool = False
-    looks: list[Number] | None = None
+    looks: Looks | None = None
     baseline_looks: list[Number] | None = None
     until_decided: bool = False
     baseline: str | None = None
@@ -296,6 +302,8 @@ class Plan(File):
             raise ValueError("baseline: no row of this name")
         if self.search is None and not all(cell[0] in rows and cell[2] in stages for cell in self.cells):
             raise ValueError("cells: of a row or a stage that there is not")
+        if self.looks and (self.population or len(self.baseline_looks or self.looks) != len(self.looks)):
+            raise ValueError("looks: for new images, or not as many as of the baseline")
         if self.design is not None and set(self.design.rows) != rows:
             raise ValueError("design: not of these rows")
         if self.parents:

@@ -70,7 +70,7 @@ class StageFile(Part):
 
 def _grows(looks: list[int]) -> list[int]:
     if looks[0] < 3 or any(later <= earlier for earlier, later in itertools.pairwise(looks)):
-        raise ValueError("expected growing numbers of seeds, the first at least 3")
+        raise ValueError("growing numbers of seeds, the first at least 3")
     return looks
 
 

@@ -80,10 +80,7 @@ def load_sweep(
     metric = read_metric(node.get("metric"))
     changes = _variants(node, kind, names, over)
     check_by_profile(by_profile, [variant.name for variant in changes], names, parsed.search is not None)
-    design = _design(node, kind, changes, parsed)
-    if until_decided and kind == "factorial":
-        expected = "no --until-decided or --budget: each effect takes all rows"
-        raise InputError("looks at a factorial", where=node.keys[kind], key=kind, expected=expected)
+    design = _design(node, kind, changes, parsed, until_decided)
     variants = changes if design is None else _combined(changes, design, node.keys[kind])
     _must_fit(metric, variants, kind)
     rows = [variant.name for variant in variants]
@@ -297,7 +294,7 @@ def _over_stages(lower: Mapping[str, Node], upper: Mapping[str, Node]) -> dict[s
     return {**lower, **{stage: layer(lower.get(stage, Node({}, part.where)), part) for stage, part in upper.items()}}
 
 
-def _design(node: Node, kind: str, changes: Sequence[Variant], parsed: SweepFile) -> Design | None:
+def _design(node: Node, kind: str, changes: Sequence[Variant], parsed: SweepFile, until_decided: bool) -> Design | None:
     """Which rows combine which changes (all but the baseline, the first). Raises InputError for what goes with none."""
     combines = KINDS[kind].combines if kind in KINDS else None
     for key, of in (("fraction", "factorial"), ("orders", "cumulative")):
@@ -315,10 +312,12 @@ def _design(node: Node, kind: str, changes: Sequence[Variant], parsed: SweepFile
             design = factorial(names, parsed.fraction, where)
     except InputError as error:
         raise InputError(error.problem, where=error.where, key=key, expected=error.expected) from None
-    if combines == "fraction" and parsed.looks:
-        expected = "no looks: each effect takes all rows"
-        raise InputError("looks at a factorial", where=node.keys["looks"], key="looks", expected=expected)
     if design.orders or combines == "fraction":
+        if parsed.looks or until_decided:
+            key = "looks" if parsed.looks else key
+            problem = f"looks at {'a factorial' if combines == 'fraction' else 'several orders'}"
+            expected = "no looks (--until-decided, --budget): what is told of a change takes many rows"
+            raise InputError(problem, where=node.keys[key], key=key, expected=expected)
         for one, other in itertools.combinations(changes[1:], 2):
             keys = {key for key, _ in _given(_over(one, other)) ^ _given(_over(other, one))}
             if keys:

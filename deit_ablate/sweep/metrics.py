@@ -228,10 +228,10 @@ def from_document(content: Mapping[str, Any] | None) -> Metric:
     place = tuple(content["place"])
     if (known := METRICS.get(content["name"])) is not None:
         return replace(known, place=place)
-    unit, digits = content["unit"] or "", content["digits"]
+    unit, digits = content.get("unit") or "", content.get("digits")
     words = content["name"].partition(":")[2].replace("_", " ")
     return Metric(
-        content["name"], words, content["better"], "", unit, unit, 3 if digits is None else digits, place=place
+        content["name"], words, content.get("better"), "", unit, unit, 3 if digits is None else digits, place=place
     )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from deit_ablate import files
 from deit_ablate.errors import InputError, did_you_mean, unknown_name
@@ -27,21 +28,37 @@ def _input_error(
     error: ValidationError, node: Node, prefix: tuple[str | int, ...], model: type[BaseModel]
 ) -> InputError:
     """The first of pydantic's complaints, in the user's terms and at the user's line."""
-    first = error.errors(include_url=False)[0]
-    loc = tuple(step for step in first["loc"] if not (isinstance(step, str) and step.startswith("function-")))
+    errors = [(_place_of(each, node), each) for each in error.errors(include_url=False)]
+    of_first = [pair for pair in errors if pair[0][: len(errors[0][0])] == errors[0][0]]
+    loc, first = max(of_first, key=lambda pair: len(pair[0]))  # of a value of several kinds, the kind that fits best
     key = dotted((*prefix, *loc))
     if first["type"] == "extra_forbidden":
         place = node.locate(loc, at_key=True)
         return unknown_name("unknown key", str(loc[-1]), _fields_at(model, loc[:-1]), where=place, key=key)
     if first["type"] == "missing":
         return InputError(f"the key {loc[-1]!r} is missing", where=node.locate(loc[:-1]), key=key)
-    expected = first["msg"].removeprefix("Value error, ")
-    expected = re.sub(r"^(Input|Value|String|Tuple|List|Dictionary)? ?should (be |match |have )?", "", expected)
-    if first["type"] in ("model_type", "dict_type"):
-        expected = "a mapping"
+    expected = " or ".join(dict.fromkeys(_expected(each) for place, each in of_first if place == loc))
     given = first["input"]
     shown = "a mapping" if isinstance(given, dict) else "a list" if isinstance(given, (list, tuple)) else _show(given)
     return InputError(f"got {shown}", where=node.locate(loc), key=key, expected=expected)
+
+
+def _place_of(error: ErrorDetails, node: Node) -> tuple[str | int, ...]:
+    """Where it is in the user's file: pydantic's place, without its names for the kinds that a value may be of."""
+    found: list[str | int] = []
+    for step in error["loc"]:
+        value = node.value
+        if step in value if isinstance(value, dict) else isinstance(value, list) and isinstance(step, int):
+            found.append(step)
+            node = value[step]
+    return (*found, error["loc"][-1]) if error["type"] == "missing" else tuple(found)
+
+
+def _expected(error: ErrorDetails) -> str:
+    if error["type"] in ("model_type", "dict_type", "list_type"):
+        return "a list" if error["type"] == "list_type" else "a mapping"
+    text = error["msg"].removeprefix("Value error, ").partition(" after validation")[0]
+    return re.sub(r"^(Input|Value|String|Tuple|List|Dictionary)? ?should (be |match |have )?", "", text)
 
 
 def _show(value: Any) -> str:

@@ -20,11 +20,12 @@ import torch
 from torch import Tensor
 
 from deit_ablate.identity import SEMANTICS, canonical_json
+from deit_ablate.names import PACKAGE, hashes
 from deit_ablate.recipe import Recipe
 from deit_ablate.train.cost import weights_sha256
 from deit_ablate.train.data.sets import Splits
 from deit_ablate.train.provenance import hardware, provenance
-from deit_ablate.train.teachers import Teacher
+from deit_ablate.train.teachers import Parent, Teacher
 
 LARGEST = 2**28
 """Bytes of a file; a training whose answers are more keeps none."""
@@ -68,19 +69,21 @@ def _checksum(step: int, content: bytes) -> bytes:
 
 
 def keep_answers(
-    teacher: Teacher | None, folder: Path | None, recipe: Recipe, data: Splits, steps: int
+    teacher: Teacher | None, parent: Parent | None, folder: Path | None, recipe: Recipe, data: Splits, steps: int
 ) -> Teacher | KeptAnswers | None:
     """The teacher, with its answers kept in a file below ``folder`` for a training of so many steps on a CPU, where a
     forward pass costs more than a file; without them where there is no folder, and where not all that decides a batch
-    is known: under augmentations, data and models of one's own.
+    or an answer is known: under augmentations and data of one's own, data whose fingerprint is of a sample, and a
+    teacher (``parent``: the run that it is) with a model of one's own.
     """
     if teacher is None or folder is None:
         return teacher
     shape = recipe.schedule.batch_size, len(data.dataset.classes)
     size = steps * (CHECKSUM + 4 * shape[0] * shape[1])
-    if recipe.augment.custom or ":" in recipe.data.name or size > LARGEST:
+    own = recipe.augment.custom or ":" in recipe.data.name or (parent and ":" in parent.recipe.model.name)
+    if own or data.dataset.fingerprint_of != "content" or size > LARGEST:
         return teacher
-    path = folder / f"answers-{_key(teacher, recipe, data)}"
+    path = folder / f"answers-{_key(teacher, parent, recipe, data)}"
     with contextlib.suppress(OSError):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not path.exists():
@@ -89,8 +92,9 @@ def keep_answers(
 
 
 def make_room(folder: Path, size: int) -> None:
-    """Remove the files that were used longest ago until ``size`` more bytes are within ALL."""
-    used = {path: path.lstat() for path in folder.iterdir()}
+    """Remove the files that were used longest ago until ``size`` more bytes are within ALL; what else lies there, for
+    the folder may be a link, is left alone."""
+    used = {path: path.lstat() for path in folder.glob("answers-*") if path.is_file()}
     total = sum(status.st_size for status in used.values())
     for path in sorted(used, key=lambda each: used[each].st_mtime):
         if total + size <= ALL:
@@ -99,14 +103,17 @@ def make_room(folder: Path, size: int) -> None:
         path.unlink(missing_ok=True)
 
 
-def _key(teacher: Teacher, recipe: Recipe, data: Splits) -> str:
+def _key(teacher: Teacher, parent: Parent | None, recipe: Recipe, data: Splits) -> str:
     """All that an answer is a function of: whose, of which images, and by what it is computed."""
     computes: dict[str, Any] = {**provenance()["packages"], **hardware("cpu")}
     for unrelated in ("host", "cores", "gpu"):
         computes.pop(unrelated)
+    code = sorted(path.relative_to(PACKAGE).as_posix() for path in Path(__file__).parent.rglob("*.py"))
+    model = parent.recipe.model.model_dump(mode="json") if parent else recipe.distill.teacher
     known = {
         "semantics": SEMANTICS,
-        "teacher": [weights_sha256(teacher.model), repr(teacher.model), *teacher.settings()],
+        "code": hashes(code),  # an entry that is being written changes, while SEMANTICS stays
+        "teacher": [weights_sha256(teacher.model), model, repr(teacher.model), *teacher.settings()],
         "data": [data.dataset.fingerprint, recipe.data.model_dump(mode="json")],
         "augment": recipe.augment.model_dump(mode="json"),
         "batches": [recipe.seed, recipe.schedule.batch_size],

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from deit_ablate.identity import difference
 from deit_ablate.recipe import Recipe, flatten
 from deit_ablate.train.augment import Augmenter, Normalise, to_pixels
+from deit_ablate.train.data.images import ArrayImages
 from deit_ablate.train.data.loader import TrainingImages, evaluation_batches, steps_per_epoch
 from deit_ablate.train.data.sets import Splits
 from deit_ablate.train.distill import build_loss, distillation_of
@@ -40,6 +41,8 @@ STEPS, BATCH = 10, 32
 """Of a model."""
 UPDATES = 40
 """Of an optimizer, on gradients of each kind."""
+SIDE = 4
+"""Of its weights, at most."""
 LARGEST = 10_000_000
 """Parameters of a model up to which it is tried out."""
 SECONDS = 20.0
@@ -57,8 +60,13 @@ def data(recipe: Recipe, splits: Splits) -> Iterator[Any]:
     yield {**splits.facts(), "name": None}
     yield splits.train
     yield splits.validation
+    for part in (splits.dataset.train, splits.dataset.test):  # a fingerprint of one's own may not be of all of it
+        yield part.targets
+        yield part.pixels if isinstance(part, ArrayImages) else len(part)
     few = np.arange(min(8, len(splits.dataset.test)))
     yield next(evaluation_batches(recipe, splits.dataset, splits.dataset.test, few))
+    if ":" in recipe.data.name and not isinstance(splits.dataset.test, ArrayImages):
+        raise Undecided("not all pictures of a data set of one's own are looked at")
 
 
 def images(recipe: Recipe, splits: Splits) -> Iterator[Any]:
@@ -66,8 +74,8 @@ def images(recipe: Recipe, splits: Splits) -> Iterator[Any]:
     yield recipe.augment.repeats, recipe.schedule.batch_size, steps_per_epoch(recipe, splits)
     made = TrainingImages(splits.dataset.train, Augmenter(recipe, splits.dataset))
     mix = build_mixing(recipe, len(splits.dataset.classes))
-    indices = itertools.cycle(splits.train[: min(VIEWS, len(splits.train))].tolist())
-    views = [(number // 100, index, 0) for number, index in zip(range(VIEWS), indices, strict=False)]
+    some = splits.train[:VIEWS].tolist()
+    views = [(number // min(100, len(some)), some[number % len(some)], 0) for number in range(VIEWS)]  # all different
     for start in range(0, VIEWS, 20):
         yield made.__getitems__(views[start : start + 20])[0]
         for step in range(start, start + 20):
@@ -84,7 +92,7 @@ def model(recipe: Recipe, splits: Splits) -> Iterator[Any]:
         raise Undecided(f"a model of {size / 1e6:.0f} million parameters is not tried out")
     built = initial_model(recipe, splits, None)
     yield built.state_dict()
-    indices = splits.train[:BATCH].tolist()
+    indices = np.resize(splits.train, BATCH).tolist()
     side = recipe.data.resolution
     pictures = [splits.dataset.train[index].resize((side, side)) for index in indices]
     batch = Normalise(splits.dataset)(to_pixels(map(np.asarray, pictures)))
@@ -151,20 +159,23 @@ def schedule(recipe: Recipe, splits: Splits) -> Iterator[Any]:
 
 
 def optimizer(recipe: Recipe, splits: Splits) -> Iterator[Any]:
-    """Its updates of parameters with the names of the model's and sides of at most 4, at the schedule's highest rate:
-    on gradients of one size, and on those from none to huge, across the weights and along them."""
-    for sizes in ([0.01], [1, 0, 1e-6, 100, 1e-3, 1e-9]):
+    """Its updates of parameters with the names of the model's and sides of at most SIDE, at the schedule's highest rate
+    and then at half of it: on gradients of one size, of small and of large weights, and on gradients from none to huge,
+    across the weights and along them."""
+    for deviation, sizes in ((0.1, [0.01]), (0.1, [1, 0, 1e-6, 100, 1e-3, 1e-9]), (10.0, [0.01])):
         with torch.device("meta"):
             built = initial_model(recipe, splits, None)
         generator = torch.Generator().manual_seed(0)
         small: dict[int, nn.Parameter] = {}
         for module in built.modules():
             for name, parameter in list(module.named_parameters(recurse=False)):
-                sides = [min(4, side) for side in parameter.shape]
-                value = torch.randn(sides, generator=generator) * 0.1
+                sides = [min(SIDE, side) for side in parameter.shape]
+                value = torch.randn(sides, generator=generator) * deviation
                 module.register_parameter(name, small.setdefault(id(parameter), nn.Parameter(value)))
         updated = build_optimizer(recipe, built)
         for step in range(UPDATES):
+            for group in updated.param_groups if step == UPDATES // 2 else ():
+                group["lr"] *= 0.5
             for parameter in small.values():
                 noise = torch.randn(parameter.shape, generator=generator)
                 along = step % 4 == 3 and len(sizes) > 1
@@ -306,14 +317,15 @@ def _names(key: str) -> Iterable[str]:
 
 
 def _refuse_rare(key: str, pair: tuple[Any, Any], part: Part) -> None:
-    """Raises Undecided for a number that may be a probability so small, or a step so late, that it did not show."""
+    """Raises Undecided for a number that may be a probability so small, a step so late or a side of weights so long
+    that it did not show."""
     here, there = (dict(_numbers(value)) for value in pair)
     for name in here.keys() | there.keys():
         one, two = here.get(name, 0.0), there.get(name, 0.0)
         rare = part in DRAWS and 0 < abs(one - two) < 1 and (1 - abs(one - two)) ** DRAWS[part] > CHANCE
-        late = key.startswith("optimizer.options") and max(one, two) > UPDATES
-        if one != two and min(one, two) >= 0 and (late or (rare and max(one, two) <= 1)):
-            raise Undecided(f"{key} may act more rarely or later than was tried")
+        beyond = key.startswith("optimizer.options") and max(one, two) > SIDE
+        if one != two and min(one, two) >= 0 and (beyond or (rare and max(one, two) <= 1)):
+            raise Undecided(f"{key} may act more rarely or later than was tried, or on larger weights")
 
 
 def _numbers(value: Any, place: str = "") -> Iterator[tuple[str, float]]:

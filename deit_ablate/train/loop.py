@@ -142,7 +142,8 @@ def train(
     if teacher:
         teacher.prepare(compile, channels_last)
     usual = where.type == "cpu" and share.chunks == 1 and not (compile or channels_last)
-    answers_of = keep_answers(teacher, cache if usual else None, recipe, data, steps * recipe.schedule.epochs)
+    kept_in, parent = cache if usual else None, parents.get("teacher")
+    answers_of = keep_answers(teacher, parent, kept_in, recipe, data, steps * recipe.schedule.epochs)
     batches = training_batches(recipe, data, at.step, loaders, where, share)
     losses = Losses(where, group)
     keep = keeps_gradients(model, compile, accumulation)

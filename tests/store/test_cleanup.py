@@ -62,3 +62,12 @@ def test_records_hold_no_absolute_paths_of_the_store(store: Store, run: str) -> 
     moved = store.root.rename(store.root.with_name("moved"))
     assert Store(moved).states({run: []})[run].name == "done"
     assert json.loads((moved / "runs" / run / "outcome.json").read_text())["schema"] == 1
+
+
+def test_of_the_cache_only_kept_answers_are_thrown_away(store: Store) -> None:
+    """Earlier versions let a sweep be called ``cache``, whose results lie in the folder."""
+    folder = store.root / "cache"
+    folder.mkdir(parents=True)
+    for name in ("answers-0a", "plan.json", "table.md"):
+        (folder / name).write_text("{}")
+    assert [path.name for path in cleanup.cache(store)] == ["answers-0a"]

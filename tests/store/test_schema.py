@@ -335,6 +335,30 @@ def test_a_damaged_plan_is_written_anew_from_the_sweeps_file(copy: Store, ask: A
     assert after["cells"] == before["cells"]
 
 
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"looks": [6, 3]}, "growing numbers of seeds"),
+        ({"looks": list(range(3, 30))}, "at most 4 items"),
+        ({"looks": [3, 10**8]}, "less than or equal to 1000"),
+        ({"looks": [3, 6], "baseline_looks": [3]}, "not as many as of the baseline"),
+        ({"looks": [3, 6], "population": True}, "looks: for new images"),
+        ({"design": {"changes": ["a"], "rows": {"none": [], "token": [1]}, "orders": []}}, "that there is not"),
+        ({"design": {"changes": ["a", "a"], "rows": {"none": [], "token": [0]}, "orders": []}}, "or twice"),
+        ({"design": {"changes": ["a"], "rows": {"none": [], "token": [0]}, "orders": [[0, 0]]}}, "none of all changes"),
+        (
+            {"design": {"changes": ["a", "b"], "rows": {"none": [], "token": [0]}, "orders": [[0, 1]]}},
+            "without its rows",
+        ),
+    ],
+    ids=str,
+)
+def test_a_plan_that_cannot_be_judged_by_is_damaged(copy: Store, ask: Ask, values: dict[str, Any], says: str) -> None:
+    path = copy.root / "study" / "plan.json"
+    path.write_bytes(files.to_json({**json.loads(path.read_bytes()), **values}))
+    assert says in ask("table", "study", code=2)
+
+
 def test_an_index_that_cannot_be_read_is_done_without(copy: Store, ask: Ask) -> None:
     before = ask("table", "study")
     for content in ('{"schema": 2, "runs": {"x": 1}, "recipes": []}', "[1]", "{"):

@@ -6,7 +6,7 @@ import itertools
 from pathlib import Path
 
 import pytest
-from support import planned
+from support import Command, planned
 
 from deit_ablate.errors import InputError
 from deit_ablate.sweep.designs import GENERATORS, Design, cumulative, factorial
@@ -165,6 +165,12 @@ BY_LOT = ((3, 2, 0, 1), (2, 3, 0, 1), (2, 1, 3, 0))
             "'no b' and 'no c' both change optimizer.options.momentum, and differently",
         ),
         ("factorial: [augment.mixup, augment.erasing]\nseeds: 6\nlooks: [3, 6]", "4:1: looks: looks at a factorial"),
+        (
+            "cumulative: {a: {augment.mixup: 0}, b: {augment.erasing: 0}}\nlooks: [3, 6]\norders: 2",
+            "3:1: looks: looks at several orders",
+        ),
+        ("factorial: 3", "2:12: factorial: got 3; expected a mapping or a list"),
+        ("factorial: [augment.mixup, {b: {augment.erasing: 0}}]", "2:28: factorial.1: got a mapping; expected a valid"),
         ("factorial: {factors: [augment.mixup]}", "factorial.no factors: got ['augment.mixup']"),
         (
             "factorial: {x: {augment.mixup: 0}, x + no y: {augment.erasing: 0}, y: {augment.repeats: 1}}",
@@ -183,3 +189,20 @@ def test_what_combines_no_changes_is_refused_at_its_place(tmp_path: Path, text: 
     with pytest.raises(InputError) as error:
         planned(write(tmp_path, "profile: digits\n" + text))
     assert says in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "of",
+    [
+        "factorial: [augment.mixup, augment.erasing]",
+        "orders: 2\ncumulative: {a: {augment.mixup: 0}, b: {augment.erasing: 0}}",
+    ],
+)
+def test_what_many_rows_tell_is_not_looked_at(command: Command, of: str) -> None:
+    (command.folder / "many.yaml").write_text(f"profile: digits\n{of}\n")
+    for how in (["--until-decided"], ["--budget", "1h"]):
+        refused = command("run", "many.yaml", *how, code=2)
+        assert (
+            "expected no looks (--until-decided, --budget): what is told of a change takes many rows" in refused.stderr
+        )
+    assert not (command.folder / "results").exists()

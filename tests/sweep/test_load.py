@@ -243,6 +243,17 @@ BAD = {
         ":3:41",
         "distill.teacher",
     ),
+    "no seeds of the baseline": (
+        "variants: {a: {}}\nbaseline_seeds: 0",
+        ":4:17",
+        "baseline_seeds: got 0; expected 'auto' or greater",
+    ),
+    "looks that do not grow": (
+        "variants: {a: {}}\nlooks: [6, 3]",
+        ":4:8: looks",
+        "; expected growing numbers of seeds",
+    ),
+    "no looks": ("variants: {a: {}}\nlooks: []", ":4:8", "looks: got a list; expected at least 1 item"),
     "a tag": ("variants: !!python/object:os {}", ":3:11", "the YAML tag"),
     "broken YAML": ("variants: [1", ":4:1", "not valid YAML"),
     "a line break in a name": ('variants: {"a\\n": {}}', ":3:12", "cannot name a row"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,9 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from deit_ablate.recipe import Data
+from deit_ablate.train.data.images import ArrayImages
+from deit_ablate.train.data.sets import Dataset, digits
 from deit_ablate.train.distill import Distillation
 from deit_ablate.train.model import Shape
 
@@ -115,3 +119,16 @@ def _matches(student: Tensor, teacher: Tensor, tau: float) -> Tensor:
 
 deaf = Distillation(_matches)
 deaf_too = dataclasses.replace(deaf)
+
+
+def digits_again(data: Data, folder: Path | None) -> Dataset:
+    return dataclasses.replace(digits(data, folder), name="planted:digits_again")
+
+
+def other_tests(data: Data, folder: Path | None) -> Dataset:
+    """The same, of whose test images the last hundreds are others; the fingerprint is left as it was."""
+    found = digits(data, folder)
+    assert isinstance(found.test, ArrayImages)
+    pixels = found.test.pixels.copy()
+    pixels[100:] = 255 - pixels[100:]
+    return dataclasses.replace(found, name="planted:other_tests", test=ArrayImages(pixels, found.test.targets))

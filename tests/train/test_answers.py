@@ -101,12 +101,25 @@ def test_an_augmentation_of_ones_own_may_change_and_so_nothing_is_kept(parent: P
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_teacher_with_a_model_of_ones_own_may_change_and_so_nothing_is_kept(tmp_path: Path) -> None:
+    journal = Recording()
+    recipe = tiny(model={"name": "planted:net", "options": {}}, schedule={"epochs": 1, "warmup_epochs": 0})
+    train(recipe, journal=journal)
+    assert journal.state is not None
+    checkpoint.save(tmp_path / "ckpt.pt", journal.state)
+    assert student(Parent(recipe, tmp_path / "ckpt.pt"), tmp_path / "cache").status == "done"
+    assert not (tmp_path / "cache").exists()
+
+
 def test_files_used_longest_ago_make_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(answers, "ALL", 1000)
-    for age, name in enumerate(["new", "old", "oldest"]):
+    (tmp_path / "ones own").write_bytes(bytes(5000))
+    os.utime(tmp_path / "ones own", (1, 1))
+    (tmp_path / "answers-folder").mkdir()
+    for age, name in enumerate(["answers-new", "answers-old", "answers-oldest"]):
         (tmp_path / name).write_bytes(bytes(300))
         os.utime(tmp_path / name, (10_000 - age, 10_000 - age))
     answers.make_room(tmp_path, 100)
-    assert len(list(tmp_path.iterdir())) == 3
+    assert len(list(tmp_path.iterdir())) == 5
     answers.make_room(tmp_path, 500)
-    assert [path.name for path in tmp_path.iterdir()] == ["new"]
+    assert {path.name for path in tmp_path.iterdir()} == {"answers-new", "answers-folder", "ones own"}

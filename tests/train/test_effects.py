@@ -211,6 +211,29 @@ def test_what_cannot_be_told_in_so_few_steps_is_left_undecided(
     assert re.search("may act|not tried out", answer), answer
 
 
+@pytest.mark.parametrize(
+    ("recipe", "row", "answer"),
+    [
+        ("optimizer: {name: nadamw, base_lr: 0.01}", "optimizer.options.corrected_weight_decay: true", "differs"),
+        ("optimizer: {name: lamb, base_lr: 0.01}", "optimizer.options.trust_clip: true", "differs"),
+        ("optimizer: {name: adafactorbv, base_lr: 0.01}", "optimizer.options.min_dim_size_to_factor: 8", "may act"),
+        ('data: {name: "planted:digits_again"}', 'data.name: "planted:other_tests"', "differs"),
+    ],
+    ids=[
+        "with the rate's decrease",
+        "on large weights",
+        "by the sides of weights",
+        "on images of the test split alone",
+    ],
+)
+def test_what_acts_on_some_of_a_training_alone_is_not_refused(
+    sweep: Callable[..., Path], recipe: str, row: str, answer: str
+) -> None:
+    head = f"profile: digits\nseeds: 1\nbaseline: plain\nrecipe: {{{recipe}}}\n"
+    ((_, found),) = told(sweep(f"{head}variants:\n  plain: {{}}\n  row: {{{row}}}\n", base="")).items()
+    assert answer in found
+
+
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row.field}={row.value}".replace(" ", ""))
 def test_every_field_of_the_recipe_that_changes_something_does_something(row: Any) -> None:
     block, _, leaf = row.field.partition(".")

@@ -15,7 +15,8 @@ from deit_ablate.report.stats.contrasts import effects
 from deit_ablate.report.stats.power import ALPHA
 from deit_ablate.report.stats.verdicts import Effect
 from deit_ablate.report.summary import Summary
-from deit_ablate.report.tables.table import NOTHING, Column, Table, listed, measure, study_title
+from deit_ablate.report.tables.footnotes import listed
+from deit_ablate.report.tables.table import NOTHING, Column, Table, measure, study_title
 from deit_ablate.sweep.designs import Design, Estimate, Numbers
 from deit_ablate.sweep.metrics import Metric
 

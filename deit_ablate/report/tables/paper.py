@@ -18,7 +18,8 @@ from deit_ablate import shipped
 from deit_ablate.report.stats.agreement import agreement
 from deit_ablate.report.stats.verdicts import effects
 from deit_ablate.report.summary import Summary
-from deit_ablate.report.tables.table import NOTHING, Column, Table, device_of, diverged_notes, footnotes, measure
+from deit_ablate.report.tables.footnotes import diverged_notes, footnotes
+from deit_ablate.report.tables.table import NOTHING, Column, Table, device_of, measure
 
 PAPER_SCALE = "imagenet"
 """The profile under which our numbers may be compared with the paper's one by one."""

@@ -136,6 +136,7 @@ _LATEX = {
     "≠": r"$\neq$",
     "·": r"$\cdot$",
     "°": r"$^\circ$",
+    "√": r"$\surd$",
     "∞": r"$\infty$",
     "…": r"\dots{}",
     "✓": r"$\surd$",

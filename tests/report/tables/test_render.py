@@ -141,6 +141,7 @@ def test_csv_formulas_are_defused(text, expected):
         ("a--b---c", r"a-{}-b-{}-{}-c"),
         ("[x] <y> |", r"{[}x{]} \textless{}y\textgreater{} \textbar{}"),
         ("± → – −1", r"$\pm$ $\rightarrow$ \textendash{} $-$1"),
+        ("1/√n", r"1/$\surd$n"),
         ("α Ω naïve Å", r"$\alpha$ $\Omega$ na\"{i}ve \r{A}"),
         ("中", "U+4E2D"),
         ("it's ``q''", r"it'{}s \`{}\`{}q'{}'{}"),

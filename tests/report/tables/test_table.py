@@ -98,14 +98,16 @@ def test_a_value_at_chance_is_used_and_said(study):
 
 def test_a_row_whose_weights_are_the_baselines_changed_nothing(study):
     rows = {name: {seed: 90.0 + seed for seed in range(3)} for name in ("base", "idle", "other", "ema")}
+    rows["cropped"] = {seed: 91.0 - seed for seed in range(3)}  # evaluated in another way
     made = study(rows, baseline="base", margin=2, same={"ema": "base"}, shows={"ema": "ema"})
     for seed in range(3):
-        run = made.store.run(made.runs["idle", seed]) / "outcome.json"
         its = made.store.outcome(made.runs["base", seed])["weights_sha256"]
-        files.replace(run, files.to_json({**json.loads(run.read_text()), "weights_sha256": its}))
+        for name in ("idle", "cropped"):
+            run = made.store.run(made.runs[name, seed]) / "outcome.json"
+            files.replace(run, files.to_json({**json.loads(run.read_text()), "weights_sha256": its}))
     rows = body(sweep_table(made.summary()))
     assert rows["idle"]["verdict"] == "changed nothing (weights identical at all seeds)"
-    assert not any(rows[name]["verdict"].startswith("changed nothing") for name in ("other", "ema"))
+    assert not any(rows[name]["verdict"].startswith("changed nothing") for name in ("other", "ema", "cropped"))
 
 
 def test_rows_with_no_finished_run(study):

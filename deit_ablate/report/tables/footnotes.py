@@ -1,0 +1,345 @@
+"""The footnotes that make a table honest: what a reader must know to take it for what it is. Imports pandas."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from deit_ablate.report.declared import before_running, changes, seeds_added_after_looking, since_when
+from deit_ablate.report.stats.exact import at_chance, signal_to_noise
+from deit_ablate.report.stats.verdicts import ADDED_AFTER_LOOKING
+from deit_ablate.report.summary import Summary
+from deit_ablate.sweep.metrics import TOP1
+
+NAMED = 20
+"""How many runs a footnote names before it counts the rest."""
+HEADS = {
+    "class": "the class head alone",
+    "distillation": "the distillation head alone",
+    "ema": "the moving average of the weights (EMA)",
+}
+
+
+def footnotes(summary: Summary, *, timed: bool = False) -> list[str]:
+    """What a reader must know to take the table for what it is, a sentence each. ``timed``: it has a column of
+    times."""
+    every, final = summary.rows, summary.final
+    notes = []
+    if any(row["seeds"] > 1 for row in every):
+        notes.append("± is the half-width of a 95% t interval over seeds.")
+        notes += _judged(summary, every)
+        notes.append(_test_set(summary, every))
+    if any(row["seeds"] == 1 for row in every):
+        notes.append("One seed gives no interval.")
+    notes += _of_metrics(summary)
+    if summary.plan["kind"] == "cumulative":
+        notes.append(
+            "Each row has the changes of those above; step: its difference from the row above, with an interval of "
+            + ("training noise alone." if summary.population.judged else "the same kind.")
+            + (" Rows named baseline + … are of other orders of the steps." if summary.design else "")
+        )
+    notes += _unfound(summary.plan)
+    notes += _not_isolated(summary)
+    notes += _of_rows(summary)
+    notes += _after_looking(summary)
+    notes += _at_chance(summary)
+    notes += _undecodable(final)
+    notes += _data(summary, timed)
+    for figure, words in HEADS.items():
+        named = [row["variant"] for row in every if row["shows"] == figure]
+        if named:
+            notes.append(f"Shows {words}: {listed(named)}.")
+    notes += _chunks(final)
+    notes += _shared_parents(summary)
+    notes += diverged_notes(summary)
+    notes += _fewer_pairs(every)
+    notes += _absent(summary, final)
+    return notes
+
+
+def _judged(summary: Summary, every: Sequence[Mapping[str, Any]]) -> list[str]:
+    """How differences were taken and judged; nothing where none is."""
+    compared = [row for row in every if min(row["runs_compared"], row["baseline_runs_compared"]) > 1]
+    if not compared:
+        return []
+    margin = summary.plan["margin"]
+    paired = [row["variant"] for row in compared if row["paired"]]
+    how = "by all runs of a row and all of the baseline's (Welch 1947)"
+    if summary.looks is not None:
+        how = "by the first runs of a row and of the baseline, up to the row's last look (Welch 1947)"
+    if paired:
+        pairs = "by pairs of runs that share a run or a parent at each seed"
+        how = pairs if len(paired) == len(compared) else f"{how}, of {listed(paired)} {pairs}"
+    notes = [
+        f"Differences are judged {how}; variances are moderated by those of the other rows (after Smyth 2004), and "
+        "verdicts adjusted over the table's rows (Holm 1979)."
+    ]
+    if margin:
+        notes.append(
+            f"Equivalent: within the margin that the sweep declares{_declared(summary, 'margin')}, "
+            f"±{summary.metric.amount(margin)} (two one-sided tests)."
+        )
+    else:
+        notes.append("The sweep declares no margin, so no row is called equivalent.")
+    return notes
+
+
+def _declared(summary: Summary, key: str) -> str:
+    when = since_when(summary.declared, key)
+    return f" ({when})" if when else ""
+
+
+def _of_metrics(summary: Summary) -> list[str]:
+    """What differences are of, where that isn't top-1, and how well further metrics tell rows apart."""
+    metric, metrics, notes = summary.metric, summary.metrics, []
+    if metric.name != TOP1.name and summary.plan["baseline"]:
+        since = _declared(summary, "metric")
+        notes.append(
+            f"Differences and verdicts are of {metric.words}, as the sweep declares{since}: {metric.better} is better."
+        )
+    if len(metrics) > 1:
+        found = signal_to_noise([summary.values_of(each) for each in metrics])
+        said = [
+            f"{each.words} {ratio:.1f}" for each, ratio in zip(metrics, found, strict=True) if not math.isnan(ratio)
+        ]
+        if said:
+            notes.append(
+                f"Signal to noise (sd of the rows' means over the sd of a run from seed to seed): {listed(said)}; "
+                "chance alone gives about 1/√n of n seeds."
+            )
+        if said and any(each.figure == "loss" for each in metrics):
+            notes.append("Loss measures calibration too: one may be lower than another's at the same top-1.")
+    return notes
+
+
+def _test_set(summary: Summary, every: Sequence[Mapping[str, Any]]) -> str:
+    """What the finite test set adds to a difference, beside the margin, and whether intervals and verdicts have it."""
+    known = [row["image_standard_error"] for row in every if not math.isnan(row["image_standard_error"])]
+    judged, margin = summary.population.judged, summary.plan["margin"]
+    if judged:
+        note = "Verdicts, and intervals of differences from the baseline, are for new images of this kind, as the sweep"
+        note += f" declares{_declared(summary, 'population')}: beside training noise, the"
+    elif known:
+        note = "Intervals and verdicts cover training noise only: the"
+    else:
+        return "Intervals and verdicts cover training noise only, not the finite test set that all rows share."
+    note += f" {summary.images:,} test images, which all rows share," if summary.images else " test images"
+    if known:
+        low, high = (f"{value:.{summary.metric.digits}f}" for value in (min(known), max(known)))
+        size = low if low == high else f"{low} to {high}" if float(low) else f"up to {high}"
+        points = f"{size} {summary.metric.counted_in}".rstrip() + " (estimated standard error)"
+        note += f" add {points if float(high) else 'nothing that can be told from 0'} to a difference"
+        note += f"; the margin is {margin:g}" if margin else ""
+    note += "" if known else " count too"
+    unknown = summary.population.reasons.items()
+    return note + "".join(f". Not known of {listed(names)}: {why}" for why, names in unknown) + "."
+
+
+def _not_isolated(summary: Summary) -> list[str]:
+    """The undeclared changes of rows, the same ones together."""
+    rows_of: dict[str, list[str]] = {}
+    for change in summary.undeclared:
+        rows_of.setdefault(str(change), []).append(change.row)
+    compared = len(summary.frame) - 1
+    named = [
+        f"{listed(names) if len(names) < max(2, compared) else 'all rows'}: {what}" for what, names in rows_of.items()
+    ]
+    return [f"Not isolated, differs along with what is declared: {listed(named, '; ')}."] if named else []
+
+
+def _of_rows(summary: Summary) -> list[str]:
+    """What is to be said of single rows' statistics."""
+    return [f"{name}: {note}." for name, effect in summary.effects.items() for note in effect.notes]
+
+
+def _after_looking(summary: Summary) -> list[str]:
+    late = seeds_added_after_looking(summary.declared, summary.stage)
+    notes = [f"{ADDED_AFTER_LOOKING[0].upper()}{ADDED_AFTER_LOOKING[1:]}."] if late else []
+    if changed := changes(summary.declared):
+        notes.append(f"Changed with results at hand: {listed(changed, '; ')}.")
+    if summary.looks is not None:
+        before, since = before_running(summary.declared, "looks"), since_when(summary.declared, "looks")
+        when = " before the first run" if before else f" {since}" if since else ""
+        notes.append(f"Looked at as planned{when}: {summary.looks.words}.")
+        if summary.looks.look > 1 or summary.looks.stopped:
+            notes.append("The ± of a difference knows nothing of looking: after several looks it covers 92 to 96%.")
+        notes += [f"{note[0].upper()}{note[1:]}." for note in summary.looks.notes]
+        if summary.looks.going_on and summary.plan.get("until_decided"):
+            notes.append(f"Go on with: --until-decided ({listed(list(summary.looks.going_on))}).")
+        elif summary.looks.going_on:
+            only = " ".join(f'--only "{name}"' for name in (summary.plan["baseline"], *summary.looks.going_on))
+            notes.append(f"Go on with: --seeds {len(summary.looks.next_seeds)} {only}")
+    return notes
+
+
+def _at_chance(summary: Summary) -> list[str]:
+    """Runs whose figure is no evidence that they learnt anything: they count like any other."""
+    found: dict[tuple[int, int], dict[str, list[int]]] = {}
+    for record in summary.final:
+        sizes = (record["test_images"], record["test_classes"])
+        top1 = summary.figure(record) if summary.metric.figure.startswith("top1") else record["top1"]
+        if not math.isnan(top1) and not any(map(pd.isna, sizes)) and at_chance(top1, *sizes):
+            found.setdefault(sizes, {}).setdefault(record["variant"], []).append(record["seed"])
+    return [
+        f"At chance (top-1 not above 1 in {classes} over {images:,} images, exact binomial test at 5%): "
+        f"{listed([f'{variant} {_seeds(seeds)}' for variant, seeds in rows_.items()])}."
+        for (images, classes), rows_ in found.items()
+    ]
+
+
+def _undecodable(final: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Say how many test images were left out because their files hold no picture."""
+    missing = {
+        int(record["data_test"]) - int(record["test_images"])
+        for record in final
+        if not pd.isna(record["data_test"]) and not pd.isna(record["test_images"])
+    } - {0}
+    if not missing:
+        return []
+    return [f"Left out because their files cannot be decoded: {listed([str(n) for n in sorted(missing)])} test images."]
+
+
+def _data(summary: Summary, timed: bool) -> list[str]:
+    """What the figures were taken on; nothing before there is one."""
+    final = summary.final
+    what = summary.metric.words.removeprefix("test ").partition(",")[0]
+    what = f"{what[0].upper()}{what[1:]}"
+    done = [record for record in final if record["state"] == "done"]
+    if not done:
+        return []
+    sizes = sorted({record["test_images"] for record in done if not pd.isna(record["test_images"])})
+    images = f" ({sizes[0]:,} images)" if len(sizes) == 1 else ""
+    heads = (
+        ", heads fused where there are two"
+        if summary.metric.name not in HEADS and any(not math.isnan(record["test_top1_distillation"]) for record in done)
+        else ""
+    )
+    weights = HEADS["ema"] if summary.metric.name == "ema" else "raw weights"
+    notes = [f"{what} on the test split{images} at the last epoch, {weights}{heads}."]
+    return notes + (["Time is the mean training time of the runs that are done."] if timed else [])
+
+
+def _chunks(final: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Say it where rows were not computed alike: the model draws at random for each chunk of a batch."""
+    by_number: dict[int, dict[str, None]] = {}
+    for record in final:
+        if record["state"] == "done" and not pd.isna(record["chunks"]):
+            by_number.setdefault(int(record["chunks"]), {})[record["variant"]] = None
+    if len(by_number) < 2:
+        return []
+    parts = [f"{listed(list(names))} {number}" for number, names in sorted(by_number.items())]
+    return [f"Batches were cut into different numbers of chunks (ranks x accumulation): {'; '.join(parts)}."]
+
+
+def _shared_parents(summary: Summary) -> list[str]:
+    """Say it where all seeds of a row depend on one and the same run: its choice is in no interval."""
+    final = summary.stage
+    runs: dict[tuple[str, str], dict[int, str]] = {}
+    for variant, seed, stage, run in summary.plan["cells"]:
+        runs.setdefault((stage, variant), {})[seed] = run
+    notes = []
+    for stage in (stage["name"] for stage in summary.plan["stages"][:-1]):
+        shared = {}
+        for (own, variant), made in runs.items():
+            students = runs.get((final, variant), {})
+            taught = not set(made.values()) & set(students.values())  # a row may be the teacher itself
+            if own == stage and len(made) == 1 and len(students) > 1 and taught:
+                shared[variant] = next(iter(made.items()))
+        different = sorted({run for _, run in shared.values()})
+        if different:
+            seed = next(iter(shared.values()))[0]
+            which = (
+                f"run {different[0]}, seed {seed}"
+                if len(different) == 1
+                else f"seed {seed}, a run of its own for each row"
+            )
+            rows_ = "" if len(shared) == len(summary.frame) else f": {listed(list(shared))}"
+            notes.append(f"Conditional on one {stage} ({which}), which all seeds of a row share{rows_}.")
+    return notes
+
+
+def _unfound(plan: Mapping[str, Any]) -> list[str]:
+    """Rows of a search that found no winner, and so are no rows of the table."""
+    search = plan.get("search")
+    if not search or not search["winners"]:
+        return []
+    rows_ = {asked["number"]: asked["row"] for asked in search["asked"]}
+    found = {rows_.get(number) for number in search["winners"].values()}
+    lost = [row for row in search["spaces"] if row not in found]
+    return [f"Without a row here, for their searches found no winner: {listed(lost)}."] if lost else []
+
+
+def diverged_notes(summary: Summary) -> list[str]:
+    """What the star on a mean stands for, and which rows have no mean because all of their runs diverged."""
+    why: dict[str, list[str]] = {}
+    for record in summary.final:
+        if record["state"] == "diverged":
+            why.setdefault(record["variant"], []).append(
+                f"seed {record['seed']}" + (f": {record['detail']}" if record["detail"] else "")
+            )
+    some: list[str] = []
+    none: list[str] = []
+    for row in summary.rows:
+        if row["diverged"]:
+            text = (
+                f"{row['variant']}: {row['diverged']} of {row['seeds_planned']} diverged "
+                f"({listed(why[row['variant']])})"
+            )
+            (some if row["seeds"] else none).append(text)
+    notes = [f"* Mean over the runs that converged. {listed(some, '; ')}."] if some else []
+    return notes + ([f"No mean: {listed(none, '; ')}."] if none else [])
+
+
+def _fewer_pairs(every: Iterable[Mapping[str, Any]]) -> list[str]:
+    pairs = [
+        f"{row['variant']} {row['runs_compared']}"
+        for row in every
+        if row["paired"] and 0 < row["runs_compared"] < row["seeds"]
+    ]
+    baseline = next((row["seeds"] for row in every if row["baseline"]), 0)
+    runs = [
+        f"{row['variant']} {row['runs_compared']} of {row['seeds']} with {row['baseline_runs_compared']} of {baseline}"
+        for row in every
+        if not row["paired"]
+        and min(row["runs_compared"], row["baseline_runs_compared"]) > 0
+        and (row["runs_compared"] < row["seeds"] or row["baseline_runs_compared"] < baseline)
+    ]
+    notes = [f"Differences over fewer pairs than seeds: {listed(pairs)}."] if pairs else []
+    return notes + ([f"Differences are of fewer runs than the means: {listed(runs)} of the baseline."] if runs else [])
+
+
+def _absent(summary: Summary, final: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The runs that are in no mean because they did not end, by state, with the reason."""
+    places = {run: f"{stage or variant} seed {seed}" for variant, seed, stage, run in reversed(summary.plan["cells"])}
+    by_state: dict[str, dict[tuple[str, str], list[int]]] = {}
+    for record in final:
+        state, detail = record["state"], record["detail"]
+        if state == "done" and record["seed"] not in summary.values[record["variant"]]:
+            state, detail = "done without this figure", ""
+        if state in ("done", "diverged"):
+            continue
+        by_state.setdefault(state, {}).setdefault((record["variant"], places.get(detail, detail)), []).append(
+            record["seed"]
+        )
+    notes = []
+    for state, found in sorted(by_state.items()):
+        named = [
+            f"{variant} {_seeds(seeds)}" + (f" ({reason})" if reason else "")
+            for (variant, reason), seeds in found.items()
+        ]
+        notes.append(f"{state.capitalize()}: {listed(named, '; ')}.")
+    return notes
+
+
+def _seeds(seeds: list[int]) -> str:
+    return ("seed " if len(seeds) == 1 else "seeds ") + listed([str(seed) for seed in seeds])
+
+
+def listed(words: list[str], separator: str = ", ") -> str:
+    if any(", " in word for word in words):
+        separator = "; "  # names of rows may have commas of their own
+    more = len(words) - NAMED
+    return separator.join(words[:NAMED]) + (f" and {more} more" if more > 0 else "")
