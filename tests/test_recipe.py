@@ -48,7 +48,7 @@ def test_a_custom_augmentation_is_a_name_or_a_name_with_options() -> None:
     for wrong, said in (
         ("[noise]", 'x.yaml:1:20: augment.custom.0: got "noise"; expected module:function'),
         ("[{name: mylab:noise, option: {}}]", "augment.custom.0.option: unknown key 'option'; did you mean 'options'?"),
-        ("mylab:noise", 'augment.custom: got "mylab:noise"; expected a valid list'),
+        ("mylab:noise", 'augment.custom: got "mylab:noise"; expected a list'),
         ("[{name: mylab:noise, options: {by: .nan}}]", "by should be a finite number"),
     ):
         with pytest.raises(InputError) as error:

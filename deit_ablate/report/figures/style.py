@@ -99,7 +99,8 @@ def nothing(words: str) -> Figure:
 
 def row_axes(axes: Axes, labels: Sequence[str], limits: tuple[float, float], bins: int) -> None:
     """An axis with a row for each label, from the top, each with a thin line behind it."""
-    axes.set_xlim(*limits)
+    low, high = limits
+    axes.set_xlim(low - 0.5 * (low == high), high + 0.5 * (low == high))  # one value alone has no width
     axes.set_ylim(len(labels) - 0.4, -0.6)
     for y in range(len(labels)):
         axes.axhline(y, color=LIGHT, linewidth=0.4, zorder=0.5)
