@@ -354,8 +354,8 @@ def _report(work: Work, report: Report, executor: RunExecutor | None, *, json_: 
         }
         print(json.dumps(summary))
     else:
-        if table:
-            print("\n" + table)
+        if table and sweep:
+            print(f"\n{table}\ntable and figures: {store.sweeps.folder(sweep)}")
         _announce_versions(store, report)
         if diverged := [labels.get(run, run) for run, state in report.states.items() if state.name == "diverged"]:
             print("diverged (a result, not a failure): " + ", ".join(diverged))
