@@ -31,7 +31,7 @@ test-slurm: $(VENV)/ready  ## the suite on a real SLURM cluster, which it instal
 test-slurm-full: $(VENV)/ready  ## the same, minutes of random failures, and a cluster with accounting
 	$(BIN)/python -m pytest tests/slurm -m 'storm or not storm'
 
-bench: $(VENV)/ready  ## ratios of speed: steps, whole runs, a teacher's students, JPEG files, the engine (twenty minutes)
+bench: $(VENV)/ready  ## ratios of speed: steps, whole runs, a teacher's students, JPEG files, the engine (ten minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/speed
 	test ! -f benchmarks/engine.py || OMP_NUM_THREADS=1 $(BIN)/python benchmarks/engine.py
 
