@@ -21,7 +21,9 @@ import numpy as np
 from scipy.special import chdtri, stdtr, stdtrit
 from simulation import KINDS, Array, Figure, Noise, Sample, against_baseline, named
 
+from deit_ablate.report.stats.exact import signal_to_noise
 from deit_ablate.report.stats.moderated import holds, moderate
+from deit_ablate.report.stats.population import image_noise
 from deit_ablate.report.stats.power import ALPHA, Sides
 from deit_ablate.report.stats.verdicts import LARGE_SCATTER
 
@@ -96,8 +98,9 @@ def s1(_: bool) -> Iterator[Figure]:
         for metric, expected in (("loss", of_loss), ("top1", of_top1)):
             # Two figures of one run are one training here.
             rows = np.unique(kept(study, metric), axis=0)
-            found = rows.mean(axis=1).std(ddof=1) / math.sqrt(rows.var(axis=1, ddof=1).mean())
-            yield Figure("S1", f"{study}: signal to noise of test {metric}", expected, 0.051, float(found))
+            values = {str(place): dict(enumerate(row.tolist())) for place, row in enumerate(rows)}
+            found = signal_to_noise([values])[0]
+            yield Figure("S1", f"{study}: signal to noise of test {metric}", expected, 0.051, found)
     worst = max(error for study in ("augmentation", "optimizers", "regularization") for error in test_set_errors(study))
     yield Figure("S1", "most that 10,000 test images add to a difference's error", 0.06, 0.006, worst)
 
@@ -123,24 +126,15 @@ def kept(study: str, metric: str) -> Array:
 
 
 def test_set_errors(study: str) -> list[float]:
-    """The standard error of each row's difference from the first row that comes from the images alone, in points.
-
-    Over images, the mean product of the differences at two unequal seeds is free of the noise of training.
-    """
+    """The standard error of each row's difference from the first row that comes from the images alone, in points."""
     rows, _ = study_runs(study)
     right: dict[str, Array] = {}
     with zipfile.ZipFile(KEPT / f"{study}@{PROFILE}" / "arrays.zip") as archive:
         for run in {run for runs in rows.values() for run in runs.values()}:
             arrays = np.load(io.BytesIO(archive.read(f"{run}.npz")))
-            head = "test_pred_fused" if "test_pred_fused" in arrays else "test_pred_class"
-            right[run] = (arrays[head] == arrays["test_targets"]).astype(float)
-    first, *others = ([right[runs[seed]] for seed in sorted(runs)] for runs in rows.values())
-    errors = []
-    for other in others:
-        differences = np.array(other) - np.array(first)
-        products = np.cov(differences)[np.triu_indices(len(differences), 1)]
-        errors.append(100 * math.sqrt(max(0.0, products.mean()) / differences.shape[1]))
-    return errors
+            right[run] = 100.0 * (arrays["test_pred_class"] == arrays["test_targets"])
+    first, *others = (np.array([right[runs[seed]] for seed in sorted(runs)]) for runs in rows.values())
+    return [float(image_noise(other, first).standard_error) for other in others]
 
 
 def s2(quick: bool) -> Iterator[Figure]:
