@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated
@@ -122,12 +123,8 @@ def gc(
         store.trash()  # what cannot be emptied is said before anything is removed
     trash = cleanup.trash(store)
     freed, count = sum(path.lstat().st_size for path in trash), len(trash)
-    for run in sorted(store.runs()):
-        for path in cleanup.disposable(store, run, keep):
-            freed, count = freed + path.lstat().st_size, count + 1
-            if not dry_run:
-                path.unlink(missing_ok=True)
-    for path in cleanup.cache(store):
+    unneeded = (path for run in sorted(store.runs()) for path in cleanup.disposable(store, run, keep))
+    for path in itertools.chain(unneeded, cleanup.cache(store)):
         freed, count = freed + path.lstat().st_size, count + 1
         if not dry_run:
             path.unlink(missing_ok=True)

@@ -53,6 +53,11 @@ def epochs_between(training: int, validation: int, models: int) -> int:
     return max(1, math.ceil(models * FORWARD_SHARE * validation / training / EVALUATION_SHARE))
 
 
+def models_scored(recipe: Recipe) -> int:
+    """The raw weights, and the averaged ones where the recipe has them."""
+    return 2 if recipe.regularize.ema_decay else 1
+
+
 class Examiner:
     """Scores the model on the validation part (any time) and on the test split (once), and writes the outcome."""
 
@@ -70,7 +75,7 @@ class Examiner:
         """``every``: epochs between two scores on the validation part; None for as many as keep them cheap."""
         self.recipe, self.data, self.model, self.ema = recipe, data, model, ema
         self.device, self.loaders, self.first = device, loaders, group.first
-        self.every = every or epochs_between(len(data.train), len(data.validation), 2 if ema else 1)
+        self.every = every or epochs_between(len(data.train), len(data.validation), models_scored(recipe))
 
     def validate(self, epoch: int) -> dict[str, Any] | None:
         """Scores of the raw weights (and top1_ema) on the validation part after an epoch (from 0), or None where none

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,13 +15,12 @@ import torch
 from deit_ablate.recipe import Recipe
 from deit_ablate.train.data.sets import load_data
 from deit_ablate.train.loop import Journal, Parent, initial_model, train
+from deit_ablate.train.outcome import FORWARD_SHARE, epochs_between, models_scored
 
 STEPS = 20
 """Steps that are timed, after a first one."""
 SECONDS = 60.0
 """No further step is timed after this long."""
-FORWARD = 1 / 3
-"""What evaluating an image takes of what training on it does: a forward pass without the backward one."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,10 @@ def measure(recipe: Recipe, *, device: str, ranks: int = 1, accumulation: int = 
     train(recipe, journal=journal, device=device, accumulation=accumulation * ranks, **how)
     seconds, steps = journal.step_seconds()
     epochs, batch = recipe.schedule.epochs, recipe.schedule.batch_size
-    evaluated = journal.facts["validation"] * epochs + (journal.facts["test"] if recipe.data.test else 0)
-    worked = seconds * (journal.steps * epochs + FORWARD * evaluated / batch) / ranks
+    facts, models = journal.facts, models_scored(recipe)
+    scores = math.ceil(epochs / epochs_between(facts["train"], facts["validation"], models))
+    evaluated = models * (facts["validation"] * scores + (facts["test"] if recipe.data.test else 0))
+    worked = seconds * (journal.steps * epochs + FORWARD_SHARE * evaluated / batch) / ranks
     return Measured(journal.times[0][1] - journal.begun + worked, steps, seconds / ranks, device)
 
 
