@@ -35,9 +35,12 @@ def _input_error(
     if first["type"] == "extra_forbidden":
         place = node.locate(loc, at_key=True)
         return unknown_name("unknown key", str(loc[-1]), _fields_at(model, loc[:-1]), where=place, key=key)
-    if first["type"] == "missing":
+    if first["type"] == "missing" and isinstance(first["loc"][-1], str):
         return InputError(f"the key {loc[-1]!r} is missing", where=node.locate(loc[:-1]), key=key)
+    missing = [each["loc"][-1] for place, each in of_first if place == loc and each["type"] == "missing"]
     expected = " or ".join(dict.fromkeys(_expected(each) for place, each in of_first if place == loc))
+    if missing:  # the items that a list is too short for
+        expected = f"{int(missing[-1]) + 1} items"
     given = first["input"]
     shown = "a mapping" if isinstance(given, dict) else "a list" if isinstance(given, (list, tuple)) else _show(given)
     return InputError(f"got {shown}", where=node.locate(loc), key=key, expected=expected)
@@ -48,15 +51,16 @@ def _place_of(error: ErrorDetails, node: Node) -> tuple[str | int, ...]:
     found: list[str | int] = []
     for step in error["loc"]:
         value = node.value
-        if step in value if isinstance(value, dict) else isinstance(value, list) and isinstance(step, int):
+        if step in value if isinstance(value, dict) else isinstance(value, list) and step in range(len(value)):
             found.append(step)
             node = value[step]
-    return (*found, error["loc"][-1]) if error["type"] == "missing" else tuple(found)
+    missing_key = error["type"] == "missing" and isinstance(error["loc"][-1], str)
+    return (*found, error["loc"][-1]) if missing_key else tuple(found)
 
 
 def _expected(error: ErrorDetails) -> str:
-    if error["type"] in ("model_type", "dict_type", "list_type"):
-        return "a list" if error["type"] == "list_type" else "a mapping"
+    if error["type"] in ("model_type", "dict_type", "list_type", "tuple_type"):
+        return "a list" if error["type"] in ("list_type", "tuple_type") else "a mapping"
     text = error["msg"].removeprefix("Value error, ").partition(" after validation")[0]
     return re.sub(r"^(Input|Value|String|Tuple|List|Dictionary)? ?should (be |match |have )?", "", text)
 
