@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -20,9 +21,11 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    ValidationInfo,
     ValidatorFunctionWrapHandler,
     WrapValidator,
 )
+from pydantic.json_schema import SkipJsonSchema
 
 from deit_ablate.errors import InputError
 
@@ -257,6 +260,52 @@ class Slurm(Part):
         return max(1, int(days or 0) * 1440 + hours * 60 + minutes + (seconds > 0))
 
 
+def _sound_pattern(text: str) -> str:
+    try:
+        found = re.compile(text)
+    except re.error as error:
+        raise ValueError(f"a regular expression ({error})") from None
+    if not found.groupindex:
+        raise ValueError("a regular expression with named groups, such as 'accuracy: (?P<top1>[0-9.]+)'")
+    return text
+
+
+class MetricsFile(Part):
+    """Where a program leaves its metrics, and which of them are read for what."""
+
+    file: str | None = None
+    """JSON lines, CSV, or one JSON object, with ``{run}`` for the run's folder; by its end .jsonl, .csv or .json. A
+    ``*`` stands for a name that is not known beforehand, of one file. A function logs instead (``run.log``)."""
+    pattern: Annotated[str, AfterValidator(_sound_pattern)] | None = None
+    """Of a file that is none of these, or of what the program prints (``{log}``): a regular expression whose named
+    groups are metrics, looked for in each line."""
+    primary: str
+    """The metric that the verdicts are of, at its last value."""
+    validation: str | None = None
+    """The metric by which a search chooses."""
+    predictions: str | None = None
+    """An .npz file with ``targets`` and ``predictions``, the classes of the test images (N,) in one order, and
+    ``confidence`` where it is known."""
+
+
+class ProgramExecution(Part):
+    """How the runs of a program are executed; a sweep file says it, and a worker is told."""
+
+    folder: str
+    """The folder in which it runs: that of the sweep file."""
+    metrics: MetricsFile
+    required: bool = True
+    """Whether a run must have the primary metric: all but those that are only parents of others."""
+    grace: Positive = 60
+    """Seconds between a SIGTERM, which asks it to save and stop, and a SIGKILL."""
+
+
+def _not_by_hand(value: Any, info: ValidationInfo) -> Any:
+    if info.mode == "python" and value is not None:  # of a user's file; what a worker is told is JSON
+        raise ValueError("nothing: `command:`, `trainer:` and `metrics:` at the top of the sweep say it")
+    return value
+
+
 class Execution(Part):
     """How runs are executed; none of it is part of a run's identity, all of it is recorded."""
 
@@ -292,6 +341,9 @@ class Execution(Part):
     deterministic: bool = False
     """Only algorithms that give the same bits each time (on a GPU; a CPU does so anyway)."""
 
+    program: SkipJsonSchema[Annotated[ProgramExecution | None, BeforeValidator(_not_by_hand)]] = None
+    """Of runs by a program: a command or a function of one's own."""
+
     def to_json(self) -> str:
         """What a worker is told, as ``from_json`` reads it."""
         return self.model_dump_json(exclude=set(OF_THE_LAUNCHER), exclude_defaults=True)
@@ -302,7 +354,7 @@ class Execution(Part):
 
     def record(self) -> dict[str, Any]:
         """What is recorded with an attempt: all that a worker is told, less its paths."""
-        return self.model_dump(exclude={*OF_THE_LAUNCHER, "data_dir", "stage_data"})
+        return self.model_dump(exclude={*OF_THE_LAUNCHER, "data_dir", "stage_data", "program"})
 
 
 OF_THE_LAUNCHER = ("executor", "slurm", "parallel")

@@ -306,3 +306,10 @@ def _array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> np.ndarray[Any, 
         if len(shape) != 1 or dtype.kind not in "iuf" or not 0 <= shape[0] * dtype.itemsize <= entry.file_size:
             raise ValueError(f"{entry.filename} is no list of numbers")
         return np.frombuffer(handle.read(shape[0] * dtype.itemsize), dtype, shape[0])
+
+
+def shipped(name: str) -> Path:
+    """The folder called ``name`` (sweeps or analysis), inside the installed package or beside it in a checkout."""
+    package = Path(__file__).parent
+    inside = package / "shipped" / name
+    return inside if inside.is_dir() else package.parent / name

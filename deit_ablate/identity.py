@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import ast
-import functools
 import hashlib
-import importlib
 import json
 import math
-import sys
-import sysconfig
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from importlib.machinery import ModuleSpec
-from pathlib import Path
 from typing import Any
 
-from deit_ablate.errors import TrainError
 from deit_ablate.names import fact
+from deit_ablate.program import ProgramRecipe, is_program
 from deit_ablate.recipe import BLOCKS, Block, Data, Distill, Recipe, flatten, known_train_images
 
 SEMANTICS = 4
 """Raised by hand when the same recipe comes to mean another training: it is part of every id."""
+PROGRAM_SEMANTICS = 1
+"""The same of recipes of programs, which a change of our trainer is none of."""
 
 ADDED_LATER: dict[str, Any] = {"data.test": True, "augment.custom": []}
 """Fields added after the first release, with the value that changes nothing: at it they are not hashed."""
@@ -122,8 +117,11 @@ _canonical: dict[int, tuple[Block, dict[str, Any]]] = {}
 _json: dict[int, str] = {}
 
 
-def canonical(recipe: Recipe) -> dict[str, Any]:
+def canonical(recipe: Recipe | ProgramRecipe) -> dict[str, Any]:
     """The resolved recipe as plain values: what is hashed, stored and shown."""
+    if isinstance(recipe, ProgramRecipe):
+        whole = recipe.model_dump()
+        return normal({**whole, **{key: without_none(whole[key]) for key in ("program", "data")}})
     return {
         **{block: canonical_block(getattr(recipe, block)) for block in BLOCKS},
         "precision": recipe.precision,
@@ -151,6 +149,10 @@ def _resolved(block: Block) -> dict[str, Any]:
     if isinstance(block, Data) and values["id"] is None:
         values["id"] = values["name"]
     return normal(values)
+
+
+def without_none(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if value is not None}
 
 
 def normal(value: Any) -> Any:
@@ -188,13 +190,15 @@ def run_id(
     recipe: Mapping[str, Any],
     parents: Mapping[str, Any],
     sources: Mapping[str, str] | None = None,
-    semantics: int = SEMANTICS,
+    semantics: int | None = None,
 ) -> str:
     """The id of a run: 16 hex digits of a SHA-256 over all that decides its outcome.
 
     ``recipe`` is canonical; ``parents`` maps a role (teacher, from) to {"run": id, "weights": "last" | "ema"};
-    ``sources`` maps each module of the user's own code to the hash of its normalised code (``code_of``).
+    ``sources`` maps each module of the user's own code to the hash of its normalised code (``code_of``), and each file
+    that a program names to that of its own (``source_files``).
     """
+    semantics = semantics_here(recipe) if semantics is None else semantics
     if not any(id(block) in _json for block in recipe.values()):  # one that was read: nothing of it is remembered
         identity = canonical_json(
             {"parents": parents, "recipe": without_later(recipe), "semantics": semantics, "sources": sources or {}}
@@ -209,6 +213,11 @@ def run_id(
         f'"semantics":{semantics},"sources":{canonical_json(sources or {})}}}'
     )
     return hashlib.sha256(identity.encode()).hexdigest()[:16]
+
+
+def semantics_here(recipe: Mapping[str, Any]) -> int:
+    """What this version means by such a recipe: part of its run's id."""
+    return PROGRAM_SEMANTICS if is_program(recipe) else SEMANTICS
 
 
 def semantics_of(run: str, stored: Mapping[str, Any]) -> int | None:
@@ -280,164 +289,3 @@ def loss_name(recipe: Recipe) -> str:
     if recipe.mixes:
         return "soft-target cross-entropy"
     return "label-smoothing cross-entropy" if recipe.regularize.label_smoothing else "cross-entropy"
-
-
-# -- custom code -------------------------------------------------------------------------------------------------------
-
-
-def code_of(name: str) -> dict[str, str]:
-    """Module -> hash of its normalised code, for the module in ``module:function`` and all own code that it imports.
-
-    Own code is the top-level package (or single module) that the module is in, and what lies in the same folder as
-    that, unless packages are installed there. Import statements count wherever they stand, transitively, with the
-    ``__init__`` of every package on the way; nothing is executed, so imports by a computed name are not seen. Comments,
-    docstrings and formatting are no part of a hash; deit_ablate itself is not own code: SEMANTICS stands for it.
-    Raises TrainError where there is no such module, it has no source file, or a file does not parse.
-    """
-    importlib.invalidate_caches()
-    root = name.partition(":")[0]
-    if (file := _file(root)) is None:
-        problem = (
-            "cannot find {!r}; install it, or add its folder to PYTHONPATH"
-            if _spec(root) is None
-            else "{!r} has no source file"
-        )
-        raise TrainError(f"{name}: {problem.format(root)}")
-    top, found, waiting = root.partition(".")[0], {root: _hash_and_imports(root, *file)}, [root]
-    while waiting:
-        importer = waiting.pop()
-        for module in (*_parents(importer), *found[importer][1]):
-            if module not in found and _is_own(module, top) and (file := _file(module)) is not None:
-                found[module] = _hash_and_imports(module, *file)
-                waiting.append(module)
-    return {module: found[module][0] for module in sorted(found)}
-
-
-def defines(name: str) -> bool:
-    """Whether the module of a ``module:function`` binds that name at its top; by its source, which is not executed.
-
-    Raises TrainError as ``code_of`` does.
-    """
-    code_of(name)
-    module, _, wanted = name.partition(":")
-    file = _file(module)
-    if file is None or not file[0].endswith(".py"):
-        return True
-    waiting: list[ast.AST] = [*ast.parse(Path(file[0]).read_bytes(), file[0]).body]
-    while waiting:
-        node = waiting.pop()
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-            bound = {node.name}  # what is within is not the module's
-        elif isinstance(node, (ast.Import, ast.ImportFrom)):
-            bound = {alias.asname or alias.name for alias in node.names}
-        else:
-            bound = {node.id} if isinstance(node, ast.Name) else set()
-            waiting += ast.iter_child_nodes(node)
-        if wanted in bound or "*" in bound:
-            return True
-    return False
-
-
-def source_sha256(name: str) -> str:
-    """The hash of a module's code as ``sources`` has it; for ``module:function``, that of the file, which earlier
-    versions stored. Raises TrainError where there is no such source."""
-    module = name.partition(":")[0]
-    if (file := _file(module)) is None:
-        raise TrainError(f"{name}: cannot find the source of {module!r}")
-    if ":" in name:
-        return hashlib.sha256(Path(file[0]).read_bytes()).hexdigest()
-    return _hash_and_imports(module, *file)[0]
-
-
-def _parents(module: str) -> list[str]:
-    parts = module.split(".")
-    return [".".join(parts[:length]) for length in range(1, len(parts))]
-
-
-def _is_own(module: str, top: str) -> bool:
-    other = module.partition(".")[0]
-    if "deit_ablate" in (top, other):
-        return False
-    return other == top or (_folder(other) == _folder(top) and not _installed(_folder(top)))
-
-
-def _folder(top: str) -> Path | None:
-    """The folder in which a top-level module or package lies."""
-    spec = _spec(top)
-    if spec is None:
-        return None
-    places = [*(spec.submodule_search_locations or ())] or ([spec.origin] if spec.has_location and spec.origin else [])
-    return Path(places[0]).resolve().parent if places else None
-
-
-def _installed(folder: Path | None) -> bool:
-    known = (Path(sysconfig.get_path(which)).resolve() for which in ("stdlib", "platstdlib", "purelib", "platlib"))
-    return folder is None or folder.name in ("site-packages", "dist-packages", "lib-dynload") or folder in known
-
-
-def _spec(module: str) -> ModuleSpec | None:
-    """As importlib.util.find_spec, which executes the packages that a module is in."""
-    spec, path = None, None
-    for name in (*_parents(module), module):
-        finders = (finder for finder in sys.meta_path if hasattr(finder, "find_spec"))
-        spec = next((found for finder in finders if (found := finder.find_spec(name, path))), None)
-        if spec is None or (name != module and spec.submodule_search_locations is None):
-            return None
-        path = spec.submodule_search_locations
-    return spec
-
-
-def _file(module: str) -> tuple[str, int, int] | None:
-    """The file of a module, with its time and size: what was read of it is remembered until one of them changes."""
-    spec = _spec(module)
-    if spec is None or not spec.has_location or spec.origin is None or not Path(spec.origin).is_file():
-        return None
-    facts = Path(spec.origin).stat()
-    return spec.origin, facts.st_mtime_ns, facts.st_size
-
-
-@functools.lru_cache(maxsize=4096)
-def _hash_and_imports(module: str, path: str, modified: int, size: int) -> tuple[str, tuple[str, ...]]:
-    content = Path(path).read_bytes()
-    if not path.endswith(".py"):
-        return hashlib.sha256(content).hexdigest(), ()  # an extension module
-    try:
-        tree = ast.parse(content, path)
-        code = _code(tree)
-    except (SyntaxError, ValueError, RecursionError) as error:
-        line = f":{error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
-        raise TrainError(f"{path}{line}: the source of {module} does not parse ({error})") from error
-    package = module if Path(path).stem == "__init__" else module.rpartition(".")[0]
-    return hashlib.sha256(code.encode()).hexdigest(), tuple(dict.fromkeys(_imports(tree, package)))
-
-
-def _imports(tree: ast.AST, package: str) -> Iterator[str]:
-    """The modules that import statements may name, with the packages they are in."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            named = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
-            base = ".".join([*above, *([node.module] if node.module else [])])
-            named = [base, *(f"{base}.{alias.name}" for alias in node.names)] if base else []
-        else:
-            continue
-        for name in named:
-            yield from (*_parents(name), name)
-
-
-def _code(part: Any) -> str:
-    """Source code as a tree, less what has no effect. Not ast.dump or ast.unparse, which differ between versions."""
-    if isinstance(part, ast.Constant):
-        return f"{type(part.value).__name__} {part.value!r}"
-    if isinstance(part, ast.AST):
-        fields = ((name, child) for name, child in ast.iter_fields(part) if child is not None and child != [])
-        return f"{type(part).__name__}({', '.join(f'{name}={_code(child)}' for name, child in fields)})"
-    if isinstance(part, list):
-        return f"[{', '.join(_code(child) for child in part if not _has_no_effect(child))}]"
-    return repr(part)
-
-
-def _has_no_effect(node: Any) -> bool:
-    text = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
-    return text or isinstance(node, ast.Pass)

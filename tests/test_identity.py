@@ -19,13 +19,13 @@ from deit_ablate.identity import (
     UNREAD,
     belongs,
     canonical,
-    code_of,
     derived,
     difference,
     run_id,
     semantics_of,
     unread,
 )
+from deit_ablate.program import code_of
 from deit_ablate.recipe import Recipe, split_sizes
 from deit_ablate.sweep.overrides import to_recipe
 from deit_ablate.sweep.yaml import expand_dotted, parse, placed

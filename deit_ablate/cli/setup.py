@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from deit_ablate import shipped
+from deit_ablate import files
 from deit_ablate.cli import console
 from deit_ablate.cli.options import DataDir, Device, Json, Profile, Sets, SweepArgument, with_options
 from deit_ablate.cli.targets import DEFAULT_RESULTS, Results, runs_of, stored_runs, study
@@ -128,7 +128,7 @@ def _line(answer: Mapping[str, Any]) -> str:
 def init(folder: Annotated[Path, typer.Argument(help="Where to write sweeps/ and analysis/.")] = Path(".")) -> None:
     """Write the shipped sweeps and analyses out, to be edited. Files that exist are left as they are."""
     for name in ("sweeps", "analysis"):
-        source = shipped.folder(name)
+        source = files.shipped(name)
         for path in sorted(source.rglob("*")):
             if not path.is_file() or "__pycache__" in path.parts:
                 continue

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deit_ablate import shipped
+from deit_ablate import files
 from deit_ablate.cli.options import with_options
 from deit_ablate.errors import Damaged, InputError, did_you_mean
 from deit_ablate.execution import Execution
@@ -97,7 +97,7 @@ def study(
     """The study behind a path, a name under results, or the name of a shipped sweep. Raises InputError."""
     path = Path(sweep)
     if path.suffix in (".yaml", ".yml") or path.is_file():
-        if not path.exists() and (shipped.folder("sweeps") / path.name).exists():
+        if not path.exists() and (files.shipped("sweeps") / path.name).exists():
             raise InputError(
                 "no such file",
                 where=(sweep, 0, 0),
@@ -123,10 +123,10 @@ def study(
             name or before.get("name"),
             until_decided or bool(known.get("until_decided")),
         )
-    built_in = shipped.folder("sweeps") / f"{sweep}.yaml"
+    built_in = files.shipped("sweeps") / f"{sweep}.yaml"
     if "/" not in sweep and built_in.exists():
         return Study(built_in, profile, tuple(sets), seeds, name, until_decided)
-    names = [*store.sweeps.names(), *(path.stem for path in shipped.folder("sweeps").glob("*.yaml"))]
+    names = [*store.sweeps.names(), *(path.stem for path in files.shipped("sweeps").glob("*.yaml"))]
     raise InputError(
         f"no sweep {sweep!r}{did_you_mean(sweep, names)}", expected="a sweep file, or a name under the results folder"
     )

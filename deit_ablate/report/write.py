@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from deit_ablate import files, shipped
+from deit_ablate import files
 from deit_ablate.errors import print_anything
 from deit_ablate.report.summary import Summary, summarize
 from deit_ablate.report.tables.render import RENDERERS
@@ -27,7 +27,7 @@ def analysis(name: str = "sweep_table") -> ModuleType:
 
     Raises FileNotFoundError where there is none.
     """
-    path = shipped.folder("analysis") / f"{name}.py"
+    path = files.shipped("analysis") / f"{name}.py"
     spec = importlib.util.spec_from_file_location(f"deit_ablate_analysis_{name}", path)
     if spec is None or spec.loader is None or not path.is_file():
         raise FileNotFoundError(f"no analysis {name!r}: {path}")
@@ -42,7 +42,7 @@ def paper_analysis(summary: Summary) -> ModuleType | None:
     if summary.metric.name != TOP1.name:
         return None
     stem = Path(summary.plan.get("source") or summary.sweep).stem
-    for path in sorted(shipped.folder("analysis").glob("*.py")):
+    for path in sorted(files.shipped("analysis").glob("*.py")):
         if path.stem != "sweep_table":
             module = analysis(path.stem)
             if stem in module.SWEEPS:

@@ -117,8 +117,23 @@ class Attempt:
         return self.path / "arrays.npz"
 
     @property
+    def output(self) -> Path:
+        """The folder that a program is given for what it writes."""
+        return self.path / "output"
+
+    @property
+    def kept(self) -> Path:
+        """The folder in which a program keeps what its next attempt goes on from; it moves along to that attempt."""
+        return self.path / "checkpoint"
+
+    @property
+    def saved(self) -> Path:
+        """An empty file: a program has written to ``kept`` in this attempt."""
+        return self.path / "saved"
+
+    @property
     def progressed(self) -> bool:
-        return self.checkpoint.exists() or (self.path / "ckpt.prev").exists()
+        return any(path.exists() for path in (self.checkpoint, self.path / "ckpt.prev", self.saved))
 
     def beat(self, **what: Any) -> None:
         files.replace(self.path / "beat", files.to_json({**what, "time": time.time()}))

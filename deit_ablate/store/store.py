@@ -17,7 +17,7 @@ from typing import Any
 
 from deit_ablate import files
 from deit_ablate.errors import Damaged, InputError
-from deit_ablate.identity import SEMANTICS, run_id
+from deit_ablate.identity import run_id, semantics_here
 from deit_ablate.store import index, owner, schema
 from deit_ablate.store.attempt import Attempt, Refused, State, failure
 from deit_ablate.store.schema import SCHEMA
@@ -61,16 +61,23 @@ class Store:
 
         Raises InputError where the recipe means another training here than in the version that gave it this id.
         """
+        semantics = semantics_here(recipe)
         if run != run_id(recipe, parents, sources):
             raise InputError(
                 f"{run} was planned by a version in which its recipe means another training: it cannot be trained here",
                 where=(str(self.run(run) / "recipe.json"), 0, 0),
-                expected=f"a run of SEMANTICS {SEMANTICS} (plan its sweep again), or the version that planned it",
+                expected=f"a run of SEMANTICS {semantics} (plan its sweep again), or the version that planned it",
             )
         path = self.run(run) / "recipe.json"
         if not path.exists():
             files.make_folder(path.parent)
-            content = {"schema": SCHEMA, "run": run, "semantics": SEMANTICS, "recipe": recipe, "parents": parents}
+            content = {
+                "schema": SCHEMA,
+                "run": run,
+                "semantics": semantics_here(recipe),
+                "recipe": recipe,
+                "parents": parents,
+            }
             files.publish(path, files.to_json({**content, "sources": sources}))
 
     def trash(self) -> Path:
@@ -173,10 +180,13 @@ class Store:
         return [path for path in found if path.exists()]
 
     def weights(self, run: str) -> Path | None:
-        """The final checkpoint of a finished run, or None where it is not finished or its weights are gone."""
+        """The final checkpoint of a finished run, of a program's the folder of its output; None where it is not
+        finished, or they are gone."""
         outcome = self.outcome(run)
-        path = self.attempt(run, outcome["attempt"]).checkpoint if outcome else None
-        return path if path and path.exists() else None
+        if outcome is None:
+            return None
+        attempt = self.attempt(run, outcome["attempt"])
+        return next((path for path in (attempt.checkpoint, attempt.output) if path.exists()), None)
 
     # -- claims -------------------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from pydantic import AfterValidator, Field
 
 from deit_ablate.errors import InputError, Position, TrainError, unknown_name
 from deit_ablate.execution import Part
-from deit_ablate.identity import code_of, defines
+from deit_ablate.program import code_of, defines
 from deit_ablate.sweep.overrides import dotted, validate
 from deit_ablate.sweep.yaml import Node
 

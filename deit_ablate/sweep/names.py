@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 from deit_ablate.errors import InputError, TrainError, did_you_mean, unknown_name
 from deit_ablate.execution import worker_answers
-from deit_ablate.identity import code_of
 from deit_ablate.names import fact, installed_timm, keep_answer, kept_answer, misfit, names
+from deit_ablate.program import code_of
 from deit_ablate.recipe import Recipe, with_files
 from deit_ablate.sweep.overrides import files_named
 from deit_ablate.sweep.yaml import Node, dotted
@@ -63,7 +63,7 @@ def modules(recipe: Recipe) -> list[str]:
 def check_names(
     recipes: Mapping[tuple[str, str], Recipe], nodes: Mapping[str, Mapping[str, Node]], answers: Answers
 ) -> dict[str, dict[str, str]]:
-    """Refuse names and options that do not exist; returns the code (``identity.code_of``) of each ``module:function``.
+    """Refuse names and options that do not exist; returns the code (``program.code_of``) of each ``module:function``.
 
     Recipes are by (variant, stage), ``nodes`` say where they are written. Raises InputError at the line of a name.
     """

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from deit_ablate import shipped
+from deit_ablate import files
 from deit_ablate.errors import Position, unknown_name
 from deit_ablate.execution import Execution
 from deit_ablate.sweep.fields import ProfileFile, SearchFile
@@ -21,7 +21,7 @@ ByProfile = dict[str, Node]
 @functools.lru_cache(maxsize=64)
 def load_profile(name: str, beside: Path, where: Position) -> tuple[Node, Execution]:
     """A profile's recipe and execution: from ``profiles/`` beside the sweep, else from the package."""
-    folders = [beside / PROFILES, shipped.folder("sweeps") / PROFILES]
+    folders = [beside / PROFILES, files.shipped("sweeps") / PROFILES]
     known = sorted({path.stem for folder in folders for path in folder.glob("*.yaml")})
     if name not in known:
         raise unknown_name("no profile", name, known, where=where, key="profile")

@@ -20,8 +20,8 @@ import torch
 from timm.models.deit import VisionTransformerDistilled
 
 from deit_ablate.errors import TrainError, nearest
-from deit_ablate.identity import code_of
 from deit_ablate.names import PACKAGE, hashes
+from deit_ablate.program import code_of
 from deit_ablate.recipe import AddedField
 from deit_ablate.train import augment, distill, mixing, model, optim, registry
 from deit_ablate.train.augment import AUGMENTATIONS, TENSOR_AUGMENTATIONS, Custom

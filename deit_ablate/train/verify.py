@@ -11,7 +11,8 @@ from torch import nn
 
 from deit_ablate import files
 from deit_ablate.errors import Damaged, TrainError
-from deit_ablate.identity import belongs, source_sha256
+from deit_ablate.identity import belongs
+from deit_ablate.program import source_sha256
 from deit_ablate.recipe import Recipe
 from deit_ablate.train import checkpoint, cost
 from deit_ablate.train.data.images import Array

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 from deit_ablate import __version__, files
 from deit_ablate.errors import Damaged, DataError, TrainError
 from deit_ablate.execution import FIXED, SAVED, Execution
-from deit_ablate.identity import run_id, source_sha256
+from deit_ablate.identity import run_id
+from deit_ablate.program import source_sha256
 from deit_ablate.recipe import Recipe
 from deit_ablate.store import Attempt, Overtaken, Refused, Store
 from deit_ablate.store.checkout import checkout

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from support import planned
 
-from deit_ablate import files, shipped
+from deit_ablate import files
 from deit_ablate.identity import run_id
 from deit_ablate.report.summary import Summary, summarize
 from deit_ablate.store import Store
@@ -194,7 +194,7 @@ class Shipped:
         profile: str | None = None,
         seeds: int | None = None,
     ):
-        path = sweep if isinstance(sweep, Path) else shipped.folder("sweeps") / f"{sweep}.yaml"
+        path = sweep if isinstance(sweep, Path) else files.shipped("sweeps") / f"{sweep}.yaml"
         self.plan = planned(path, profile=profile, seeds=seeds)
         self.root, self.name, self.store = root, self.plan.sweep.name, Store(root)
         self.store.sweeps.save_plan(self.name, self.plan.document(f"sweeps/{path.name}"))

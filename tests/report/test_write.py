@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from deit_ablate import shipped
+from deit_ablate import files
 from deit_ablate.report import write
 from deit_ablate.report.frame import NoSweep
 from deit_ablate.report.summary import summarize
@@ -30,9 +30,9 @@ def test_a_report_is_tables_and_figures(optimizers):
 
 
 def test_the_file_in_analysis_decides(optimizers, tmp_path, monkeypatch):
-    source = (shipped.folder("analysis") / "sweep_table.py").read_text()
+    source = (files.shipped("analysis") / "sweep_table.py").read_text()
     (tmp_path / "sweep_table.py").write_text(source.replace('"curves":', '"learning":'))
-    monkeypatch.setattr(shipped, "folder", lambda name: tmp_path)
+    monkeypatch.setattr(files, "shipped", lambda name: tmp_path)
     drawn = write.write_figures(optimizers.summary())
     assert [path.name for path in drawn] == ["effects.png", "top1.png", "learning.png"]
 
@@ -45,7 +45,7 @@ def test_errors(tmp_path):
 
 
 def test_the_table_of_any_sweep_is_a_script(optimizers):
-    script = shipped.folder("analysis") / "sweep_table.py"
+    script = files.shipped("analysis") / "sweep_table.py"
     done = run(script, "optimizers", "--results", optimizers.root)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("# ")

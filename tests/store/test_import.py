@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 from support import Command
 
-from deit_ablate import files, shipped
+from deit_ablate import files
 from deit_ablate.errors import Damaged, InputError
 from deit_ablate.store import Store, cleanup
 from deit_ablate.store.archive import import_records, write_manifest
 from deit_ablate.sweep.fields import is_sweep_name
 
-REFERENCE = shipped.folder("sweeps").resolve().parent / "results" / "reference"
+REFERENCE = files.shipped("sweeps").resolve().parent / "results" / "reference"
 KEPT = REFERENCE / "optimizers@fashion-mnist-small"
 Damage = Callable[[Path], object]
 

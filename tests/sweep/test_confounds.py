@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from support import Command, planned
 
-from deit_ablate import shipped
+from deit_ablate import files
 from deit_ablate.sweep.confounds import RECORDED, recorded_undeclared, value_words
 
 PROFILES = ("digits", "fashion-mnist-small", "fashion-mnist", "imagenet")
@@ -91,9 +91,9 @@ variants:
     assert found["adamw, tuned"] == [], "options belong to their optimizer"
 
 
-@pytest.mark.parametrize("sweep", sorted(path.stem for path in shipped.folder("sweeps").glob("*.yaml")))
+@pytest.mark.parametrize("sweep", sorted(path.stem for path in files.shipped("sweeps").glob("*.yaml")))
 def test_shipped_sweeps_are_isolated_at_every_profile(sweep: str) -> None:
-    path = shipped.folder("sweeps") / f"{sweep}.yaml"
+    path = files.shipped("sweeps") / f"{sweep}.yaml"
     for profile in PROFILES:
         rows = planned(path, profile=profile).rows
         assert [row.name for row in rows if row.undeclared] == NOT_ISOLATED.get(sweep, []), profile

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from support import planned
 
-from deit_ablate import shipped
+from deit_ablate import files
 from deit_ablate.errors import InputError
 from deit_ablate.sweep.plan import single_run
 
@@ -133,16 +133,16 @@ def test_a_row_that_two_sweeps_share_is_one_run(tmp_path: Path) -> None:
     assert set(two.runs) < set(one.runs)
 
 
-SWEEPS = sorted(path.name for path in shipped.folder("sweeps").glob("*.yaml"))
-PROFILES = sorted(path.stem for path in (shipped.folder("sweeps") / "profiles").glob("*.yaml"))
+SWEEPS = sorted(path.name for path in files.shipped("sweeps").glob("*.yaml"))
+PROFILES = sorted(path.stem for path in (files.shipped("sweeps") / "profiles").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("profile", PROFILES)
 @pytest.mark.parametrize("sweep", SWEEPS)
 def test_every_shipped_sweep_plans_at_every_profile(sweep: str, profile: str) -> None:
-    plan = planned(shipped.folder("sweeps") / sweep, profile=profile)
+    plan = planned(files.shipped("sweeps") / sweep, profile=profile)
     assert plan.runs
-    assert (shipped.folder("sweeps") / sweep).read_text().startswith("# yaml-language-server: $schema=")
+    assert (files.shipped("sweeps") / sweep).read_text().startswith("# yaml-language-server: $schema=")
 
 
 def test_ten_thousand_runs_are_planned_without_torch(tmp_path: Path) -> None:

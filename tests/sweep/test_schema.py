@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from deit_ablate import shipped
+from deit_ablate import files
 from deit_ablate.sweep.schema import SCHEMAS
 
 
@@ -15,7 +15,7 @@ from deit_ablate.sweep.schema import SCHEMAS
     ("kind", "path"), [("sweep", "sweep.schema.json"), ("profile", "profiles/profile.schema.json")]
 )
 def test_the_schemas_are_those_of_the_code(kind: str, path: str) -> None:
-    stored = json.loads((shipped.folder("sweeps") / path).read_text())
+    stored = json.loads((files.shipped("sweeps") / path).read_text())
     assert stored == json.loads(json.dumps(SCHEMAS[kind]())), "stale: `make names` writes it anew"
 
 
@@ -24,7 +24,7 @@ def test_an_editor_would_accept_every_shipped_file() -> None:
 
     from deit_ablate.sweep.yaml import load
 
-    for path in shipped.folder("sweeps").rglob("*.yaml"):
+    for path in files.shipped("sweeps").rglob("*.yaml"):
         kind = "profile" if path.parent.name == "profiles" else "sweep"
         jsonschema.validate(load(path).plain(), SCHEMAS[kind]())
         named = re.match(r"# yaml-language-server: \$schema=(\S+)", path.read_text())

@@ -12,8 +12,8 @@ from PIL import Image
 from tiny import tiny
 from torch import nn
 
-from deit_ablate.identity import code_of
 from deit_ablate.names import names as known_names
+from deit_ablate.program import code_of
 from deit_ablate.train.data.sets import DATASETS, load_data
 from deit_ablate.train.distill import Distillation, hard
 from deit_ablate.train.model import Shape

@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from deit_ablate import shipped
+from deit_ablate import files
 from deit_ablate.report.stats.agreement import agreement
 from deit_ablate.report.stats.verdicts import effects
 from deit_ablate.report.summary import Summary
@@ -47,7 +47,7 @@ NO_ROW = {"top1_mean": math.nan, "top1_half_width": math.nan, "diverged": 0, "se
 
 def read_published(name: str) -> dict[tuple[str, str], Cell]:
     """(row, column) -> the cell, of ``analysis/paper/<name>.csv``, in its order. Raises FileNotFoundError."""
-    path = shipped.folder("analysis") / "paper" / f"{name}.csv"
+    path = files.shipped("analysis") / "paper" / f"{name}.csv"
     with open(path, encoding="utf-8", newline="") as file:
         found = {}
         for line in csv.DictReader(file):

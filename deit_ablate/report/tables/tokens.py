@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from deit_ablate import shipped
+from deit_ablate import files
 from deit_ablate.errors import InputError
 from deit_ablate.report.frame import final_stage
 from deit_ablate.report.records import arrays
@@ -151,7 +151,7 @@ class Published:
 
 def published() -> list[Published]:
     """The paper's numbers, from analysis/paper/token_similarity.csv."""
-    with open(shipped.folder("analysis") / "paper" / "token_similarity.csv", newline="", encoding="utf-8") as handle:
+    with open(files.shipped("analysis") / "paper" / "token_similarity.csv", newline="", encoding="utf-8") as handle:
         return [Published(**{**line, "cosine": float(line["cosine"])}) for line in csv.DictReader(handle)]  # type: ignore[arg-type]
 
 

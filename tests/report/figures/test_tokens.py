@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from studies import Study, record
 
-from deit_ablate import shipped
+from deit_ablate import files
 from deit_ablate.errors import InputError
 from deit_ablate.report.figures.style import save
 from deit_ablate.report.figures.tokens import tokens_figure
@@ -164,7 +164,7 @@ def test_the_published_numbers_are_data_with_their_source() -> None:
         ("two class tokens", "input", 0.999),
     ]
     assert all("2012.12877v2" in number.source for number in published())
-    source = (shipped.folder("analysis").parent / "deit_ablate" / "report" / "tables" / "tokens.py").read_text()
+    source = (files.shipped("analysis").parent / "deit_ablate" / "report" / "tables" / "tokens.py").read_text()
     assert not any(f"{number.cosine:g}" in source for number in published())
 
 

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from studies import Shipped, arrays_of, record
 
-from deit_ablate import shipped
+from deit_ablate import files
 from deit_ablate.report import write
 from deit_ablate.report.tables.paper import read_published
 from deit_ablate.report.tables.render import RENDERERS, to_markdown
 from deit_ablate.report.tables.table import Table, sweep_table
 from deit_ablate.sweep.plan import Cell
 
-ANALYSES = sorted(path.stem for path in shipped.folder("analysis").glob("*.py"))
+ANALYSES = sorted(path.stem for path in files.shipped("analysis").glob("*.py"))
 WIGGLE = (-0.1, 0.0, 0.1)
 """What seeds differ by: the means are then as given."""
 
@@ -292,7 +292,7 @@ def test_token_similarity(shipped_sweep: Callable[..., Shipped]) -> None:
 
 def test_table9_is_a_script_and_our_defaults_are_the_papers() -> None:
     done = subprocess.run(
-        [sys.executable, str(shipped.folder("analysis") / "table9.py")],
+        [sys.executable, str(files.shipped("analysis") / "table9.py")],
         capture_output=True,
         text=True,
         timeout=120,

@@ -8,9 +8,9 @@ import re
 import pytest
 from support import planned
 
-from deit_ablate import shipped
+from deit_ablate import files
 
-PAPER = shipped.folder("analysis") / "paper"
+PAPER = files.shipped("analysis") / "paper"
 HEADER = ["row", "column", "published", "unit", "note", "source"]
 CELLS = {
     "table1": 3 * 7,
@@ -61,7 +61,7 @@ def test_every_file_is_known_and_told_of() -> None:
     readme = (PAPER / "README.md").read_text()
     assert {target[:-4] for target in re.findall(r"\]\(([a-z0-9_]+\.csv)\)", readme)} == files
     for target in re.findall(r"\]\((\.\./\.\./[^)]+)\)", readme):
-        assert (PAPER / target).exists() or (shipped.folder("sweeps") / target.split("sweeps/")[1]).exists(), target
+        assert (PAPER / target).exists() or (files.shipped("sweeps") / target.split("sweeps/")[1]).exists(), target
 
 
 @pytest.mark.parametrize("name", CELLS)
@@ -137,7 +137,7 @@ def test_figures_that_two_tables_print_are_equal() -> None:
 
 @pytest.mark.parametrize(("name", "sweep"), [(name, sweep) for name, sweeps in SWEEPS.items() for sweep in sweeps])
 def test_a_sweeps_rows_are_the_published_ones(name: str, sweep: str) -> None:
-    plan = planned(shipped.folder("sweeps") / f"{sweep}.yaml", profile="imagenet")
+    plan = planned(files.shipped("sweeps") / f"{sweep}.yaml", profile="imagenet")
     published, rows = {cell["row"] for cell in read(name)}, {row.name for row in plan.rows}
     assert rows <= published
     if name != "table5":  # which quotes many models that we do not train
@@ -150,15 +150,15 @@ def test_the_published_settings_are_those_of_the_sweep_at_their_scale() -> None:
         ("figure3", "figure3", "epochs", ("schedule", "epochs")),
     ):
         rows = {
-            row.name: row.recipe for row in planned(shipped.folder("sweeps") / f"{sweep}.yaml", profile="imagenet").rows
+            row.name: row.recipe for row in planned(files.shipped("sweeps") / f"{sweep}.yaml", profile="imagenet").rows
         }
         published = {cell["row"]: int(cell["published"]) for cell in read(name) if cell["column"] == column}
         assert {row: getattr(getattr(recipe, key[0]), key[1]) for row, recipe in rows.items()} == published
 
 
 def test_the_two_readings_of_the_ablation_differ_where_they_should() -> None:
-    isolated = planned(shipped.folder("sweeps") / "table8.yaml", profile="imagenet")
-    as_run = planned(shipped.folder("sweeps") / "table8_as_run.yaml", profile="imagenet")
+    isolated = planned(files.shipped("sweeps") / "table8.yaml", profile="imagenet")
+    as_run = planned(files.shipped("sweeps") / "table8_as_run.yaml", profile="imagenet")
     assert [row.name for row in isolated.rows if row.undeclared] == []
     assert [row.name for row in as_run.rows if row.undeclared] == ["no mixup", "no cutmix", "no mixup, no cutmix"]
     one, other = ({row.name: row.recipe.augment for row in plan.rows} for plan in (isolated, as_run))

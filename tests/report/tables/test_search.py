@@ -24,7 +24,7 @@ from browser import Browser
 from searches import EASY, launch_search
 from support import Command
 
-from deit_ablate import files, shipped
+from deit_ablate import files
 from deit_ablate.launch.pool import ProcessPool
 from deit_ablate.report import write
 from deit_ablate.report.figures import search as figures_of
@@ -219,7 +219,7 @@ def test_a_sweep_that_is_no_search_has_none(optimizers: Any, command: Command) -
 
 
 def test_the_analysis_is_a_script(made: Made) -> None:
-    script = shipped.folder("analysis") / "search.py"
+    script = files.shipped("analysis") / "search.py"
     done = subprocess.run(
         [sys.executable, script, "one", "--results", made.root], capture_output=True, text=True, timeout=120, check=True
     )
