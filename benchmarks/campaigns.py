@@ -6,7 +6,7 @@
 The unit is the sd of a run of the baseline. Candidates have a real improvement with the stated chance, and else none.
 Prints of each kind the share of false keeps among keeps (mean over campaigns, with its 95% interval), the share of
 campaigns with any false keep, and the share of real improvements that are kept; exits with 1 where the interval lies
-wholly above 10%. Then the same of rules that were not chosen.
+wholly above 10%. Then (not with --quick) the same of rules and tests that were not chosen.
 """
 
 from __future__ import annotations
@@ -14,16 +14,17 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import zeta
+from scipy.special import stdtr, zeta
 
 from deit_ablate.report.stats.campaign import DECAY, RATE, Budget, p_better
 from deit_ablate.report.stats.exact import mean_interval
-from deit_ablate.report.stats.moderated import Comparisons, moderate
+from deit_ablate.report.stats.moderated import Array, Comparisons, Moderated, moderate
 
 TRIES = 300
 AGAIN = 0.2
@@ -94,6 +95,26 @@ class Lond(Spending):
         return super().level(candidate) * (len(self.kept) + 1)
 
 
+def table_alone(now: Moderated, comparisons: Comparisons, sign: int) -> Array:
+    """One-sided p of the test that tables use; ``welch_alone`` and ``student_alone`` of those."""
+    return np.asarray(stdtr(now.df, -sign * now.difference / now.standard_error))
+
+
+def welch_alone(now: Moderated, comparisons: Comparisons, sign: int) -> Array:
+    one, two = now.own / now.runs, now.other_own / now.other_runs
+    df = (one + two) ** 2 / (one**2 / (now.runs - 1) + two**2 / (now.other_runs - 1))
+    return np.asarray(stdtr(df, -sign * now.difference / np.sqrt(one + two)))
+
+
+def student_alone(now: Moderated, comparisons: Comparisons, sign: int) -> Array:
+    n, m = now.runs, now.other_runs
+    pooled = ((n - 1) * now.own + (m - 1) * now.other_own) / (n + m - 2) * (1 / n + 1 / m)
+    return np.asarray(stdtr(n + m - 2.0, -sign * now.difference / np.sqrt(pooled)))
+
+
+Test: TypeAlias = Callable[[Moderated, Comparisons, int], Array]
+
+
 @dataclass(frozen=True)
 class Outcome:
     """Of each campaign: false keeps, keeps, improvements kept, improvements. All (campaigns,)."""
@@ -104,7 +125,9 @@ class Outcome:
     real: npt.NDArray[np.float64]
 
 
-def simulate(kind: Kind, campaigns: int, draw: np.random.Generator, rule: type[Budget] = Budget) -> Outcome:
+def simulate(
+    kind: Kind, campaigns: int, draw: np.random.Generator, rule: type[Budget] = Budget, test: Test = p_better
+) -> Outcome:
     most = kind.runs * kind.looks
     baseline = np.full((campaigns, max(most, kind.baseline)), np.nan)
     baseline[:, : kind.baseline] = draw.standard_normal((campaigns, kind.baseline))
@@ -118,7 +141,7 @@ def simulate(kind: Kind, campaigns: int, draw: np.random.Generator, rule: type[B
         keep, open_ = np.zeros(campaigns, dtype=bool), np.ones(campaigns, dtype=bool)
         for look in range(1, kind.looks + 1):
             seen = np.where(np.arange(runs.shape[1]) < look * kind.runs, runs, np.nan)
-            p = p_better(moderate(np.stack([baseline, seen], axis=1), AGAINST), AGAINST, 1)[:, 0]
+            p = test(moderate(np.stack([baseline, seen], axis=1), AGAINST), AGAINST, 1)[:, 0]
             for i in np.flatnonzero(open_):
                 following = budgets[i].next(None if look == 1 else len(budgets[i].levels))
                 keep[i] = p[i] <= following.part
@@ -149,6 +172,9 @@ def shares(quick: bool) -> Iterator[tuple[str, float]]:
     for rule in (Spending, Lond):
         for kind in [] if quick else [Kind(3, 10, 0.1), Kind(5, 20, 0.1), Kind(5, 20, 0.1, 2.0)]:
             yield f"{rule.__name__ + ': ' + str(kind):60} {words(simulate(kind, campaigns, draw, rule))[0]}", 0.0
+    for test in (table_alone, welch_alone, student_alone):
+        for kind in [] if quick else [Kind(3, 10, 0.1), Kind(3, 10, 0.1, sd=2.0), Kind(5, 20, 0.0, sd=2.0)]:
+            yield f"{test.__name__ + ': ' + str(kind):60} {words(simulate(kind, campaigns, draw, test=test))[0]}", 0.0
 
 
 def main() -> int:

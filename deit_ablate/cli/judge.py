@@ -13,6 +13,7 @@ import typer
 from deit_ablate.cli import console
 from deit_ablate.cli.targets import DEFAULT_RESULTS, Results, by_name, known_sweep
 from deit_ablate.errors import InputError
+from deit_ablate.report.numbers import FORMS, LARGEST, SUFFIXES
 from deit_ablate.store import Store
 
 if TYPE_CHECKING:
@@ -67,8 +68,8 @@ def judge(
         )
     if better not in (None, "higher", "lower"):
         raise InputError(f"got {better!r}", where=("--better", 0, 0), expected="higher or lower")
-    if target is not None and not math.isfinite(target):
-        raise InputError(f"got {target}", where=("--target", 0, 0), expected="a finite number")
+    if target is not None and not abs(target) <= LARGEST:
+        raise InputError(f"got {target}", where=("--target", 0, 0), expected=f"a number, of {LARGEST:g} at most")
     if margin is not None and not 0 < margin < math.inf:
         raise InputError(f"got {margin}", where=("--margin", 0, 0), expected="a number above 0")
     from deit_ablate.report.judge import Question, answer, answer_in_campaign
@@ -88,7 +89,6 @@ def judge(
 
 def _group(text: str, column: str | None, store: Store) -> Group:
     from deit_ablate.report.judge import of_file, of_row
-    from deit_ablate.report.numbers import FORMS, SUFFIXES
 
     path = Path(text)
     if path.suffix.lower() in SUFFIXES or (path.is_file() and path.suffix.lower() not in (".yaml", ".yml")):

@@ -65,6 +65,10 @@ class Group:
     column: str = ""
     """Of a file: what the numbers are called there."""
 
+    @property
+    def figures(self) -> tuple[Mapping[int, str], Mapping[int, float]]:
+        return self.runs, self.values
+
     def document(self) -> dict[str, Any]:
         """What a campaign keeps of it: whatever order the runs came in."""
         ordered = sorted(self.values.items(), key=lambda item: (self.runs.get(item[0], ""), item[1]))
@@ -135,8 +139,9 @@ class Question:
         if metric is not None and better not in (None, metric.better):
             expected = f"{metric.better!r}, as {metric.name} has, or nothing"
             raise InputError(f"got {better!r}", where=("--better", 0, 0), expected=expected)
-        if baseline is not None and baseline.runs and baseline.label == candidate.label:
-            raise InputError(f"{candidate.label} is compared with itself", expected="another row")
+        if baseline is not None and baseline.runs and baseline.figures == candidate.figures:
+            told = f"{baseline.label} and {candidate.label} are the same runs and figures"
+            raise InputError(told, expected="two groups")
         declared = next((group.margin for group in known if group.margin is not None), None)
         used = declared if margin is None else margin
         return cls(candidate, baseline, target, metric or Metric(candidate.column, candidate.column, better), used)

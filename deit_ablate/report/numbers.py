@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,6 +13,8 @@ from deit_ablate import files
 from deit_ablate.errors import InputError, unknown_name
 
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", re.ASCII)
+LARGEST = 1e50
+"""Of a number whose variance's square is still one."""
 Read: TypeAlias = Iterator[tuple[int, Any]]
 """Line (0: not known) and what stands there."""
 SUFFIXES = (".txt", ".dat", ".csv", ".tsv", ".json", ".jsonl")
@@ -22,8 +23,8 @@ FORMS = "a number a line, a CSV file with --column, or JSON: a list of numbers, 
 
 
 def read_numbers(path: Path, column: str | None = None) -> list[float]:
-    """The numbers in a file, in order: of its ``column``, where it is a table of several. Raises InputError at the line
-    of what is no finite number, and for a file that is missing, is no such file, or has fewer than two numbers."""
+    """The numbers in a file, in order: of its ``column``, where it has any. Raises InputError at the line of what is
+    none, and for a file that is missing, of another kind, or has fewer than two."""
     try:
         content = files.read_regular(path)
         if content is None:
@@ -44,16 +45,15 @@ def _number(path: Path, line: int, value: Any) -> float:
     written = isinstance(value, str) and NUMBER.fullmatch(value.strip())
     if written or (isinstance(value, (int, float)) and not isinstance(value, bool)):
         try:
-            if math.isfinite(number := float(value)):
+            if abs(number := float(value)) <= LARGEST:
                 return number
         except OverflowError:
             pass
     shown = "nothing" if value in ("", None) else repr(value)[:40]
-    raise InputError(f"got {shown}", where=(str(path), line, 1), expected="a finite number")
+    raise InputError(f"got {shown}", where=(str(path), line, 1), expected=f"a number, of {LARGEST:g} at most")
 
 
 def _text(path: Path, text: str, column: str | None) -> Read:
-    _no_columns(path, column)
     for line, content in enumerate(text.splitlines(), 1):
         if (value := content.partition("#")[0].strip()) != "":
             yield line, value
@@ -68,7 +68,7 @@ def _csv(path: Path, text: str, column: str | None) -> Read:
     if not rows:
         return
     header = [cell.strip() for cell in rows[0][1]]
-    if column is None and len(header) == 1 and NUMBER.fullmatch(header[0]):
+    if len(header) == 1 and column != header[0] and NUMBER.fullmatch(header[0]):
         header = []  # numbers alone
     place = _place(path, header, column) if header else 0
     for line, row in rows[bool(header) :]:
@@ -92,7 +92,6 @@ def _json_lines(path: Path, text: str, column: str | None) -> Read:
 
 def _items(path: Path, items: Sequence[tuple[int, Any]], column: str | None) -> Read:
     if not any(isinstance(item, dict) for _, item in items):
-        _no_columns(path, column)
         yield from items
         return
     for line, item in items:
@@ -112,8 +111,3 @@ def _place(path: Path, names: Sequence[str], column: str | None, line: int = 1) 
     if column is not None and column not in names:
         raise unknown_name("no column", column, names, where=(str(path), line, 1))
     return 0 if column is None else names.index(column)
-
-
-def _no_columns(path: Path, column: str | None) -> None:
-    if column is not None:
-        raise InputError("a list of numbers has no columns", where=(str(path), 0, 0), expected="no --column")

@@ -16,7 +16,7 @@ from pydantic import Field
 
 from deit_ablate import files
 from deit_ablate.errors import Damaged, InputError
-from deit_ablate.store.schema import SCHEMA, Better, File, Number, RunId, checked
+from deit_ablate.store.schema import SCHEMA, Better, Count, File, Number, RunId, checked
 from deit_ablate.store.store import Store
 from deit_ablate.sweep.fields import is_stem
 
@@ -28,6 +28,50 @@ class Side(File):
     label: str
     numbers: list[Annotated[float, Field(allow_inf_nan=False)]]
     runs: list[RunId]
+
+
+class Standing(File):
+    """Where a campaign stands after a try."""
+
+    name: str
+    try_: Number = Field(alias="try")
+    candidate: Number
+    look: Number
+    p: Share
+    level: Share
+    spent: Share
+    keep: bool
+    kept: Count
+    candidates: Number
+    repeated: bool
+
+
+class Answer(File):
+    """What ``judge`` says; docs/guide/judge.md has the meaning of each key."""
+
+    verdict: str
+    words: str
+    candidate: str
+    baseline: str | None
+    target: float | None
+    metric: str | None
+    better: Better
+    unit: str | None
+    margin: float | None
+    runs: Count
+    baseline_runs: Count | None
+    paired: bool
+    mean: float
+    baseline_mean: float | None
+    difference: float
+    half_width: float
+    p: float
+    p_equivalent: float | None
+    seeds_to_decide: Count | None
+    seeds_for_equivalence: Count | None
+    assumed: str
+    notes: list[str]
+    campaign: Standing
 
 
 class Try(File):
@@ -46,7 +90,7 @@ class Try(File):
     p: Share
     kept: bool
     sides: Annotated[list[Side], Field(min_length=1, max_length=2)]
-    answer: dict[str, Any]
+    answer: Answer
 
 
 @dataclass(frozen=True)
