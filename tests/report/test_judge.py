@@ -281,10 +281,11 @@ import sys
 from deit_ablate.report.judge import Group, Question, answer_in_campaign
 from deit_ablate.store import Store
 from deit_ablate.store.campaigns import Campaigns
+print("ready", flush=True)
 input()
-for by in range(12):
-    own = Group("x", {seed: float(sys.argv[2]) + by + 0.1 * seed * (by + 1) for seed in range(3)})
-    base = Group("y", {seed: 50 + seed for seed in range(5)})
+base = Group("y", {seed: 50 + seed for seed in range(5)})
+for first in (float(sys.argv[2]) + by for by in (*range(12), 90 - float(sys.argv[2]))):  # 90 is asked by both
+    own = Group("x", {seed: first + 0.1 * seed * (first + 1) for seed in range(3)})
     found = answer_in_campaign(Campaigns(Store(sys.argv[1])), "both", Question.of(own, base, better="higher"))
     print(found["campaign"]["try"])
 """
@@ -296,13 +297,18 @@ def test_two_processes_at_once_have_a_number_each(campaigns: Campaigns, store: S
         for own in ("10", "30.5")
     ]
     for process in processes:
+        assert process.stdout
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
         assert process.stdin
         process.stdin.write("\n")
         process.stdin.flush()
-    taken = [int(number) for process in processes for number in process.communicate()[0].split()]
-    assert sorted(taken) == list(range(1, 25))
+    taken = [[int(number) for number in process.communicate()[0].split()] for process in processes]
+    assert taken[0].pop() == taken[1].pop()
     campaign = campaigns.read("both")
-    assert [made["candidate"] for made in campaign.tries] == list(range(1, 25))
+    both = next(made["number"] for made in campaign.tries if 90 in made["sides"][0]["numbers"])
+    assert sorted([*taken[0], *taken[1], both]) == list(range(1, 26))
+    assert [made["candidate"] for made in campaign.tries] == list(range(1, 26))
     budget = Budget()
     for made in campaign.tries:
         look = budget.next()

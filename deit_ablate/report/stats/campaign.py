@@ -8,7 +8,8 @@ by simulation (``benchmarks/campaigns.py``), as is the choice: alpha spending, w
 keeps 29% of improvements there where this keeps 72%, and LOND 48%.
 
 A candidate has one level. Looks at it, as it has more runs, share that: a half, a quarter, ... By Bonferroni over the
-looks that is valid however one decides to go on (as ``sequential`` is); a keep at any look is a keep.
+looks that is valid however one decides whether to go on, at numbers of runs that are fixed beforehand (as those of
+``sequential`` are); a keep at any look is a keep.
 """
 
 from __future__ import annotations
