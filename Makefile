@@ -38,6 +38,7 @@ bench: $(VENV)/ready  ## ratios of speed: steps, whole runs, a teacher's student
 bench-statistics: $(VENV)/ready  ## simulated error rates, power and cost of verdicts, and of whole stores (half an hour)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/error_rates.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/end_to_end.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/campaigns.py
 
 gpu: $(VENV)/ready  ## what needs a GPU: tests on the GPUs there are, then images a second (half an hour)
 	$(BIN)/python -m pytest tests/gpu

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 import warm
-from support import COLD, CUSTOM_MODELS, INTERRUPTED, TINY, TOKENS, Command, launched, planned, result
+from support import COLD, CUSTOM_MODELS, INTERRUPTED, TINY, TOKENS, Ask, Command, Said, launched, planned, result
 
+from deit_ablate.cli.app import app
 from deit_ablate.execution import Execution
 from deit_ablate.launch.jobs import Report
 from deit_ablate.launch.pool import ProcessPool
@@ -79,6 +80,21 @@ def launch(pool: ProcessPool, store: Store) -> Callable[..., Report]:
 @pytest.fixture
 def command(tmp_path: Path, warm_python: list[str]) -> Command:
     return Command(tmp_path, warm_python)
+
+
+@pytest.fixture
+def ask(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Ask:
+    """The command in this process, for those that start no other."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str | Path) -> Said:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as left:
+            app(args=list(map(str, arguments)))
+        said = capsys.readouterr()
+        return Said(int(left.value.code or 0), said.out, said.err)
+
+    return run
 
 
 @pytest.fixture

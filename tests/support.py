@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, MutableMapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +163,18 @@ class Command:
             stderr=subprocess.STDOUT,
             text=True,
         )
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a command that ran in this process has said."""
+
+    code: int
+    out: str
+    err: str
+
+
+Ask = Callable[..., Said]
 
 
 def wait_for(what: Callable[[], Any], *, seconds: float = 60, step: float = 0.02) -> Any:

@@ -29,6 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "figure": ("report", "Draw a sweep's figures"),
     "report": ("report", "Write a sweep's report, or an index over all sweeps, as HTML"),
     "explain": ("report", "Trace a cell of a table to its runs, records and commands"),
+    "judge": ("judge", "Judge a candidate by a baseline or a fixed value: rows, or files of numbers"),
     "export": ("report", "Write a sweep's records as one table: csv, jsonl or parquet"),
     "search": ("report", "Write what a search has found as a recipe, to be the baseline of an ablation"),
     "tokens": ("report", "Show how alike class and distillation token are, layer by layer"),

@@ -14,7 +14,7 @@ from deit_ablate.names import misfit
 from deit_ablate.sweep.metrics import metrics_schema
 from deit_ablate.sweep.rows import KINDS
 
-RESERVED = frozenset({"runs", "reference", "submissions", "code", "data", "weights", "trash", "cache"})
+RESERVED = frozenset({"runs", "reference", "submissions", "code", "data", "weights", "trash", "cache", "campaigns"})
 """Folders of the store, which no sweep may be called after."""
 _STEM = r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}"
 NAME = r"^[A-Za-z0-9+][A-Za-z0-9 ._+=,-]{0,199}$"

@@ -35,6 +35,12 @@ def test_what_is_printed_of_whole_stores_is_seldom_false():
     assert "11 of 11 within 5% and noise" in done
 
 
+def test_of_what_campaigns_keep_little_is_false():
+    done = benchmark("campaigns.py")
+    assert done.count("of keeps false") == 19, done
+    assert "19 of 19 within 10% and noise" in done
+
+
 def test_the_benchmark_of_the_engine_runs():
     printed = benchmark("engine.py")
     assert [line.split()[2] for line in printed.splitlines()[1:]] == ["plan", "status", "table"]

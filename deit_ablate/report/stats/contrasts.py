@@ -17,6 +17,7 @@ from deit_ablate.report.stats.population import Population
 from deit_ablate.report.stats.power import Sides
 from deit_ablate.report.stats.verdicts import (
     BY_DEFAULT,
+    NO_SPREAD,
     Effect,
     Figures,
     Judged,
@@ -90,7 +91,7 @@ def effects(
 
     def undecided(i: int) -> str:
         if now.standard_error[i] == 0:
-            return "undecided: no spread to test with"
+            return NO_SPREAD
         open_ = len(names) if strict else int((~(differs | same)).sum())
         runs = int(now.runs[i])
         sides = Sides((float(now.variance[i]), 0.0), (runs, runs), max(0.0, float(now.df[i]) - (runs - 1)))

@@ -46,7 +46,7 @@ def provable_margin(rows: int, seeds: int, baseline: int | None = None) -> float
     return _in_sd(rows, seeds, baseline, _errors_to_be_equivalent)
 
 
-def _in_sd(rows: int, seeds: int, baseline: int | None, errors: Callable[[Any, int], Any]) -> float:
+def _in_sd(rows: int, seeds: int, baseline: int | None, errors: Callable[[Any, float], Any]) -> float:
     if rows < 1:
         raise ValueError("a table without rows finds nothing")
     baseline = seeds if baseline is None else baseline
@@ -133,11 +133,11 @@ class Sides:
     borrowed: float
     images: float = 0.0
 
-    def seeds_to_decide(self, rows: int, *, difference: float = 0.0, margin: float | None = None) -> int | None:
+    def seeds_to_decide(self, rows: float, *, difference: float = 0.0, margin: float | None = None) -> int | None:
         """The fewest seeds of the row, more than it has, that decide it with a power of 0.8; None above 50.
 
-        The baseline grows with the row. ``rows``: how many are undecided. To find ``difference`` if it is the
-        true one; with a ``margin``, to show that there is none beyond it.
+        The baseline grows with the row. ``rows``: how many are undecided, and share the 5%. To find ``difference`` if
+        it is the true one; with a ``margin``, to show that there is none beyond it.
         """
         reach, errors = (abs(difference), _errors_to_differ) if margin is None else (margin, _errors_to_be_equivalent)
         row, baseline = self.runs
@@ -182,12 +182,12 @@ def confirmed_words(searched: float, confirmed: float, seeds: int, digits: int =
     )
 
 
-def _errors_to_differ(df: Any, rows: int) -> Any:
+def _errors_to_differ(df: Any, rows: float) -> Any:
     """The difference, in standard errors, that the first step of Holm finds with a power of 0.8."""
     return _quantile(df, 1 - ALPHA / 2 / rows) + _quantile(df, POWER)
 
 
-def _errors_to_be_equivalent(df: Any, rows: int) -> Any:
+def _errors_to_be_equivalent(df: Any, rows: float) -> Any:
     """The margin, in standard errors, within which no difference is found equivalent with a power of 0.8."""
     return _quantile(df, 1 - ALPHA / rows) + _quantile(df, (1 + POWER) / 2)
 

@@ -43,6 +43,7 @@ DIFFERENT: frozenset[Verdict] = frozenset({"better", "worse", "better_small", "w
 
 LARGE_SCATTER = 3
 """How many times the typical scatter a row may have before its own interval is called too short."""
+NO_SPREAD = "undecided: no spread to test with"
 ADDED_AFTER_LOOKING = "seeds were added after looking; 5% no longer holds"
 """For a table with seeds beyond those that were planned before the first look (false findings: 7 to 19%)."""
 
@@ -290,18 +291,21 @@ class Judged:
         more than 50"."""
         now = self.now
         if now.standard_error[row] == 0:
-            return "undecided: no spread to test with"
+            return NO_SPREAD
         rows, strict, margin = len(self.paired), self.rules.strict, self.rules.margin
         open_rows = rows if strict else int((~(self.differs | self.same)).sum())
-        groups = int(self.paired.sum()) if self.paired[row] else rows + 1 - int(self.paired.sum())
-        sides = Sides(
+        return undecided_words(self.sides(row), open_rows, float(now.difference[row]), margin)
+
+    def sides(self, row: int) -> Sides:
+        """The two groups of runs that a row's comparison is of."""
+        now, paired = self.now, bool(self.paired[row])
+        groups = int(self.paired.sum()) if paired else len(self.paired) + 1 - int(self.paired.sum())
+        return Sides(
             (float(now.variance[row]), float(now.other_variance[row])),
             (int(now.runs[row]), int(now.other_runs[row])),
-            lent(groups, bool(self.paired[row])),
+            lent(groups, paired),
             self._images(row),
         )
-
-        return undecided_words(sides, open_rows, float(now.difference[row]), margin)
 
     def _images(self, row: int) -> float:
         """The variance that the verdict's interval owes to the images, which no further seed takes away."""
@@ -346,15 +350,22 @@ class Judged:
 
 def undecided_words(sides: Sides, open_rows: int, difference: float, margin: float | None) -> str:
     """How many seeds would decide what so many rows leave undecided."""
-
-    def about(seeds: int | None) -> str:
-        return f"more than {MOST}" if seeds is None else f"about {seeds}"
-
-    needed = about(sides.seeds_to_decide(open_rows, difference=difference))
-    words = f"undecided; {needed} seeds if it is as large as it looks"
+    needed = sides.seeds_to_decide(open_rows, difference=difference)
     if margin is None:
-        return words
-    return f"{words}; to show equivalence, {about(sides.seeds_to_decide(open_rows, margin=margin))}"
+        return needed_words(needed)
+    return needed_words(needed) + equivalence_words(sides.seeds_to_decide(open_rows, margin=margin))
+
+
+def needed_words(seeds: int | None) -> str:
+    return f"undecided; {_about(seeds)} seeds if it is as large as it looks"
+
+
+def equivalence_words(seeds: int | None) -> str:
+    return f"; to show equivalence, {_about(seeds)}"
+
+
+def _about(seeds: int | None) -> str:
+    return f"more than {MOST}" if seeds is None else f"about {seeds}"
 
 
 def plain_p(values: Array, comparisons: Comparisons) -> Array:
