@@ -12,7 +12,7 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Annotated, Any, Literal, TypeAlias
+from typing import IO, Annotated, Any, Literal, TypeAlias, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -306,14 +306,9 @@ def _not_by_hand(value: Any, info: ValidationInfo) -> Any:
     return value
 
 
-class Execution(Part):
-    """How runs are executed; none of it is part of a run's identity, all of it is recorded."""
+class Needs(Part):
+    """What a run takes of a machine, and how it computes: what a sweep's rows and stages may have of their own."""
 
-    executor: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", max_length=80)] = "local"
-    """Where runs are executed: local (this machine), slurm (a cluster), or one that an installed package registers."""
-    slurm: Slurm = Slurm()
-    parallel: Annotated[int, Field(ge=1, le=4096)] | None = None
-    """Runs at once; by default one a core, or ``runs_per_gpu`` a GPU."""
     runs_per_gpu: Annotated[int, Field(ge=1, le=64)] = 1
     """Runs that share a GPU of this machine, each with its share of the memory at most: for models that leave most of a
     GPU idle."""
@@ -323,10 +318,6 @@ class Execution(Part):
     """Data-loading processes of a rank; by default none on a CPU and for data that a GPU augments itself, else one a
     core less one, at most 16."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    data_dir: str | None = None
-    """Folder of the data set; DEIT_ABLATE_DATA and --data-dir say it too."""
-    stage_data: str | None = None
-    """A folder on a local disk to which the data set is copied once; $SLURM_TMPDIR where that is set."""
     ranks: Annotated[int, Field(ge=1, le=4096)] = 1
     """Processes (and GPUs) of one run, under DistributedDataParallel; its batch is shared out among them."""
     accumulation: Annotated[int, Field(ge=1, le=4096)] = 1
@@ -340,6 +331,20 @@ class Execution(Part):
     the training, and each where a search prunes by them."""
     deterministic: bool = False
     """Only algorithms that give the same bits each time (on a GPU; a CPU does so anyway)."""
+    slurm: Slurm = Slurm()
+
+
+class Execution(Needs):
+    """How runs are executed; none of it is part of a run's identity, all of it is recorded."""
+
+    executor: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", max_length=80)] = "local"
+    """Where runs are executed: local (this machine), slurm (a cluster), or one that an installed package registers."""
+    parallel: Annotated[int, Field(ge=1, le=4096)] | None = None
+    """Runs at once; by default one a core, or ``runs_per_gpu`` a GPU."""
+    data_dir: str | None = None
+    """Folder of the data set; DEIT_ABLATE_DATA and --data-dir say it too."""
+    stage_data: str | None = None
+    """A folder on a local disk to which the data set is copied once; $SLURM_TMPDIR where that is set."""
 
     program: SkipJsonSchema[Annotated[ProgramExecution | None, BeforeValidator(_not_by_hand)]] = None
     """Of runs by a program: a command or a function of one's own."""
@@ -355,6 +360,18 @@ class Execution(Part):
     def record(self) -> dict[str, Any]:
         """What is recorded with an attempt: all that a worker is told, less its paths."""
         return self.model_dump(exclude={*OF_THE_LAUNCHER, "data_dir", "stage_data", "program"})
+
+
+AnyNeeds = TypeVar("AnyNeeds", bound=Needs)
+
+
+def layered(below: AnyNeeds, above: Needs) -> AnyNeeds:
+    """``below`` with what was set in ``above``; of ``slurm`` key by key."""
+    values = {key: getattr(above, key) for key in above.model_fields_set}
+    if "slurm" in values:
+        of_slurm = {key: getattr(above.slurm, key) for key in above.slurm.model_fields_set}
+        values["slurm"] = below.slurm.model_copy(update=of_slurm)
+    return below.model_copy(update=values)
 
 
 OF_THE_LAUNCHER = ("executor", "slurm", "parallel")

@@ -50,9 +50,10 @@ def launch_search(
     save(search.plan())
     search.show()
     work = Work(store, sweep.name, search.runs, search.labels, {}, Execution(device="cpu"), source=search)
-    before, pool.slots = pool.slots, slots
+    before = pool.slots, pool.parallel
+    pool.slots = pool.parallel = slots
     try:
         return search, JobLaunch(work, pool).run(lambda progress: None, stop)
     finally:
-        pool.slots = before
+        pool.slots, pool.parallel = before
         save(search.plan())

@@ -125,7 +125,8 @@ def launched(
     where = os.path.relpath(path.resolve(), store.root.resolve())
     store.sweeps.save_plan(plan.sweep.name, {**plan.document(where), "asked": {}})
     execution = Execution(device="cpu", loaders=loaders)
-    work = Work(store, None, plan.runs, plan.labels(), {}, execution, retry=retry)
+    own = plan.executions(execution)
+    work = Work(store, None, plan.runs, plan.labels(), {}, execution, retry=retry, own=own)
     return JobLaunch(work, pool).run(lambda progress: None, stop)
 
 

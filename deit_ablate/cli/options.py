@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from deit_ablate.errors import InputError
-from deit_ablate.execution import Execution
+from deit_ablate.execution import Execution, layered
 from deit_ablate.sweep.overrides import validate
 from deit_ablate.sweep.yaml import Node, assignment, merge
 
@@ -128,7 +128,12 @@ def seconds(text: str | None, option: str = "--budget") -> float | None:
 
 
 def with_options(execution: Execution, sets: Sequence[str] | None, **given: Any) -> Execution:
-    """The execution with what the command line says: KEY=VALUE ``sets``, then options that have a name of their own.
+    """The execution with what the command line says (``given_execution``)."""
+    return layered(execution, given_execution(sets, **given))
+
+
+def given_execution(sets: Sequence[str] | None, **given: Any) -> Execution:
+    """What the command line says: KEY=VALUE ``sets``, then options that have a name of their own. Nothing else is set.
 
     Raises InputError for keys and values that do not exist.
     """
@@ -136,13 +141,9 @@ def with_options(execution: Execution, sets: Sequence[str] | None, **given: Any)
     for text in sets or ():
         node = merge(node, assignment(text, "--execution"))
     parsed = validate(Execution, node, ("execution",))
-    values = {key: getattr(parsed, key) for key in parsed.model_fields_set}
-    if "slurm" in values:
-        given_slurm = {key: getattr(parsed.slurm, key) for key in parsed.slurm.model_fields_set}
-        values["slurm"] = execution.slurm.model_copy(update=given_slurm)
-    values |= {
+    values = {
         key: str(value) if isinstance(value, Path) else value for key, value in given.items() if value is not None
     }
     if values.get("device") not in (None, "auto", "cpu", "cuda", "mps"):
         raise InputError(f"got {values['device']!r}", where=("--device", 0, 0), expected="auto, cpu or cuda")
-    return execution.model_copy(update=values)
+    return parsed.model_copy(update=values)

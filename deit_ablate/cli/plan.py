@@ -21,6 +21,7 @@ from deit_ablate.cli.options import (
     Sets,
     Strict,
     SweepArgument,
+    given_execution,
     seconds,
 )
 from deit_ablate.cli.targets import DEFAULT_RESULTS, Results, Study, execution_for, study
@@ -28,6 +29,7 @@ from deit_ablate.errors import InputError
 from deit_ablate.execution import Execution
 from deit_ablate.launch import status
 from deit_ablate.launch.cost import Costs, Estimate
+from deit_ablate.launch.jobs import by_execution, needs_words
 from deit_ablate.launch.preflight import must_have
 from deit_ablate.store import State, Store
 from deit_ablate.sweep.comparisons import LOOKS
@@ -68,15 +70,17 @@ def plan(
     finished, their first steps are timed here.
     """
     store, limit = Store(results), seconds(budget)
+    given = given_execution(execution, device=device, data_dir=data_dir)
     if limit is not None:
         chosen = study(sweep, store, profile=profile, sets=set_ or (), seeds=MOST_SEEDS, name=name)
-        how = execution_for(chosen, chosen.sweep().execution, execution, device=device, data_dir=data_dir)
-        _proposals(chosen, store, how, limit, only or [])
+        _proposals(chosen, store, given, limit, only or [])
         return
     chosen = study(sweep, store, profile=profile, sets=set_ or (), seeds=seeds, name=name)
     file = chosen.sweep()
     search = chosen.search(file, store, only=only or ())
     made = search.plan() if search else make_plan(file)
+    executions = made.executions(execution_for(chosen, file.execution, given), given)
+    made = made.executed(executions)
     if strict:
         made.refuse_undeclared()
     runs = search.runs if search else made.only(only or [], seeds)
@@ -96,11 +100,12 @@ def plan(
         return
     missing = {run for run, state in states.items() if state.name in ("missing", "waiting")}
     why = status.why_missing(store, made, missing)
-    lines = [*_plan_lines(made, runs, states, search), *_why_lines(made, why), *_cost_lines(estimate)]
+    of_needs = _needs_lines(made, executions, left)
+    lines = [*_plan_lines(made, runs, states, search), *_why_lines(made, why), *of_needs, *_cost_lines(estimate)]
     print("\n".join(map(console.plain, lines)))
 
 
-def _proposals(chosen: Study, store: Store, execution: Execution, budget: float, only: Sequence[str]) -> None:
+def _proposals(chosen: Study, store: Store, given: Execution, budget: float, only: Sequence[str]) -> None:
     """Print what a budget buys. Raises InputError for a sweep without a baseline, and for a search."""
     from deit_ablate.report import proposals
 
@@ -113,11 +118,14 @@ def _proposals(chosen: Study, store: Store, execution: Execution, budget: float,
         raise InputError("a budget buys seeds of single rows", where=("--budget", 0, 0), expected=expected)
     made = make_plan(file)
     made.only(only)
+    execution = execution_for(chosen, file.execution, given)
+    executions = made.executions(execution, given)
     costs = Costs(store, made.runs)
     states = status.states(store, made.parents)
     if execution.executor == "local":
-        must_have(execution, list(made.runs.values()))
-        for line in costs.measure(made.runs, execution):
+        for how, runs in by_execution(made.runs.values(), executions):
+            must_have(how, runs)
+        for line in costs.measure(made.runs, executions):
             print(line, flush=True)
     found = [proposals.propose(made, costs, states, seeds, only) for seeds in proposals.SEEDS]
     if found[0].rows == 0:
@@ -269,6 +277,17 @@ def _why_lines(made: Plan, why: Mapping[str, list[str]]) -> list[str]:
             for reason, runs in why.items()
         ),
     ][0 if why else 1 :]
+
+
+def _needs_lines(made: Plan, executions: Mapping[str, Execution], left: Sequence[Run]) -> list[str]:
+    """What the runs that are left need, where ``resources`` say that it is not the same."""
+    groups = by_execution(left, executions) if made.needs else []
+    labels, words = made.labels(), needs_words([how for how, _ in groups])
+    lines = []
+    for (_, runs), need in zip(groups, words, strict=True):
+        names = ", ".join(labels[run.id] for run in runs[:3]) + (f" and {len(runs) - 3} more" if len(runs) > 3 else "")
+        lines.append(f"{need or 'as all the others'}: {len(runs)} run{'s' * (len(runs) != 1)} ({names})")
+    return ["", *lines] if len(groups) > 1 else []
 
 
 def _cost_lines(estimate: Estimate) -> list[str]:

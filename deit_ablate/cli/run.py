@@ -36,6 +36,7 @@ from deit_ablate.cli.options import (
     UntilDecided,
     Wait,
     Yes,
+    given_execution,
     seconds,
     with_options,
 )
@@ -51,7 +52,7 @@ from deit_ablate.cli.targets import (
     study,
 )
 from deit_ablate.errors import InputError
-from deit_ablate.execution import SAVED, Execution
+from deit_ablate.execution import SAVED, Execution, Needs
 from deit_ablate.launch import status
 from deit_ablate.launch.cost import Costs
 from deit_ablate.launch.executors import Executor as RunExecutor
@@ -65,6 +66,7 @@ from deit_ablate.report.fresh import current_table
 from deit_ablate.store import Store
 from deit_ablate.sweep.effects import pairs
 from deit_ablate.sweep.plan import Run, make_plan, single_run
+from deit_ablate.sweep.resources import Executions
 from deit_ablate.sweep.sweep import Sweep
 from deit_ablate.sweep.yaml import Node
 
@@ -111,26 +113,29 @@ def run(
     plan = search.plan() if search else make_plan(file)
     refuse_other_file(store, plan, chosen.file)
     refuse_other_looks(plan, store)
-    if strict:
-        plan.refuse_undeclared()
     added = chosen.added(plan, store, only=only or (), budget=limit) if file.until_decided else None
     source = search or added
     runs = source.runs if source else plan.only(only or [], seeds)
-    given = {"executor": executor, "parallel": parallel, "device": device, "data_dir": data_dir, "loaders": loaders}
-    how = execution_for(chosen, file.execution, execution, **given)
+    given = given_execution(
+        execution, executor=executor, parallel=parallel, device=device, data_dir=data_dir, loaders=loaders
+    )
+    how = execution_for(chosen, file.execution, given)
     how = search.execution(how) if search else how
+    own = (search or plan).executions(how, given)
+    if strict:
+        plan.executed(own).refuse_undeclared()
     states = status.states(store, {run.id: run.above for run in runs.values()}, file.name)
     labels = search.labels if search else plan.labels()
     compared = () if allow_no_effect else tuple(pairs(plan))
     work = Work(
-        store, file.name, runs, labels, states, how, _command(), written=plan.written, source=source, pairs=compared
+        store, file.name, runs, labels, states, how, _command(), frozenset(), plan.written, source, compared, own
     )
     refuse_lost_weights(runs, labels, states, store)
     chosen_executor = executor_for(work)
     if chosen_executor:
         chosen_executor.preflight()
         if added and limit and how.executor == "local":
-            for line in added.measure(how):
+            for line in added.measure(own):
                 print(line, file=_out(json_), flush=True)
         _confirm_if_large(work, yes or limit is not None)
     keep_weights(work.to_come(), store)
@@ -194,14 +199,16 @@ def retry(
     name = target.split(":")[0]
     named = runs_of(target, store)
     written: Mapping[str, Node] = {}
+    needs: Mapping[str, Needs] = {}
     chosen = None
     if store.sweeps.plan(name) is None:
-        runs, labels, sweep, own = stored_runs(named, store), {run: run for run in named}, None, Execution()
+        runs, labels, sweep, base = stored_runs(named, store), {run: run for run in named}, None, Execution()
     else:
         chosen = study(name, store)
         plan = chosen.plan(store)
         store.sweeps.save_plan(name, chosen.document(plan, store))
-        runs, labels, sweep, own, written = plan.runs, plan.labels(), name, plan.sweep.execution, plan.written
+        runs, labels, sweep, base, written = plan.runs, plan.labels(), name, plan.sweep.execution, plan.written
+        needs = plan.needs
         if ":" in target:
             wanted = set(named) | {above for run in named for above in _above(run, runs)}
             runs = {run: runs[run] for run in runs if run in wanted}
@@ -221,9 +228,12 @@ def retry(
         print("\n".join(damaged), end="\n" * bool(damaged))
         raise typer.Exit(1 if damaged else 0)
     refuse_lost_weights(runs, labels, states, store, again)
-    given = {"executor": executor, "parallel": parallel, "device": device, "data_dir": data_dir, "loaders": loaders}
-    how = execution_for(chosen, own, execution, **given)
-    work = Work(store, sweep, runs, labels, states, how, _command(), again, written)
+    given = given_execution(
+        execution, executor=executor, parallel=parallel, device=device, data_dir=data_dir, loaders=loaders
+    )
+    how = execution_for(chosen, base, given)
+    own = Executions(runs, needs, how, given)
+    work = Work(store, sweep, runs, labels, states, how, _command(), again, written, own=own)
     chosen_executor = executor_for(work)
     if chosen_executor:
         chosen_executor.preflight()

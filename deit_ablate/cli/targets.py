@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from deit_ablate import files
-from deit_ablate.cli.options import with_options
 from deit_ablate.errors import Damaged, InputError, did_you_mean
-from deit_ablate.execution import Execution
+from deit_ablate.execution import Execution, layered
 from deit_ablate.launch.executors import find_executor
 from deit_ablate.store import Store
 from deit_ablate.sweep.load import load_sweep
@@ -132,12 +131,12 @@ def study(
     )
 
 
-def execution_for(study: Study | None, base: Execution, sets: Sequence[str] | None, **given: Any) -> Execution:
-    """The study's execution with what the command line says (``options.with_options``).
+def execution_for(study: Study | None, base: Execution, given: Execution) -> Execution:
+    """The study's execution with what the command line has ``given`` (``options.given_execution``).
 
-    Raises InputError for keys and values that do not exist; for an unknown executor at the place where it is named.
+    Raises InputError for an unknown executor, at the place where it is named.
     """
-    execution = with_options(base, sets, **given)
+    execution = layered(base, given)
     try:
         find_executor(execution.executor, ("--executor", 0, 0))
     except InputError as error:

@@ -105,14 +105,14 @@ class Costs:
         self._seconds.setdefault(workload(recipe, whole=True), []).append(seconds)
         self._per_epoch.setdefault(workload(recipe, whole=False), []).append(seconds / recipe["schedule"]["epochs"])
 
-    def measure(self, runs: Mapping[str, Run], execution: Execution) -> Iterator[str]:
+    def measure(self, runs: Mapping[str, Run], executions: Mapping[str, Execution]) -> Iterator[str]:
         """Where nothing like one of the runs has finished, let a worker time the first steps of one, here; and say what
         was found, a line each. ``runs``: with those that they depend on. What cannot be timed stays unknown."""
         unknown: dict[str, Run] = {}
         for run in runs.values():
             if self.seconds(run.recipe) is None or workload(run.recipe, whole=False) not in self._per_epoch:
                 unknown.setdefault(workload(run.recipe, whole=False), run)
-        requests = [self._request(run, runs, execution) for run in unknown.values()]
+        requests = [self._request(run, runs, executions[run.id]) for run in unknown.values()]
         try:
             for found in worker_answers("measure", requests) if requests else ():
                 if "error" in found:

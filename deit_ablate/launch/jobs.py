@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from deit_ablate.execution import Execution
+from deit_ablate.recipe import flatten
 from deit_ablate.store import State, Store
+from deit_ablate.sweep.confounds import value_words
 from deit_ablate.sweep.effects import Pair
 from deit_ablate.sweep.plan import Run
 from deit_ablate.sweep.yaml import Node
@@ -91,6 +93,8 @@ class Work:
     source: RunSource | None = None
     pairs: Sequence[Pair] = ()
     """Rows that are refused where they are the same training as another."""
+    own: Mapping[str, Execution] = field(default_factory=dict)
+    """By run: how it is executed, where that is not ``execution``. A search adds to them."""
 
     def unfinished(self) -> list[Run]:
         return [run for run in self.runs.values() if not self.states[run.id].at_rest]
@@ -100,7 +104,34 @@ class Work:
         return [*self.unfinished(), *(self.source.examples() if self.source else [])]
 
     def job(self, run: str, *, retry: bool) -> Job:
-        return Job(str(self.store.root), run, self.execution, retry, self.sweep, self.command)
+        return Job(str(self.store.root), run, self.execution_of(run), retry, self.sweep, self.command)
+
+    def execution_of(self, run: str) -> Execution:
+        return self.own.get(run, self.execution)
+
+    def kinds(self) -> list[tuple[Execution, list[Run]]]:
+        """What is left to be done, those runs together that are executed alike."""
+        return by_execution(self.to_come(), {run.id: self.execution_of(run.id) for run in self.to_come()})
+
+
+def by_execution(runs: Iterable[Run], executions: Mapping[str, Execution]) -> list[tuple[Execution, list[Run]]]:
+    """Runs that are executed alike together, in the order of the first of each."""
+    found: dict[str, tuple[Execution, list[Run]]] = {}
+    texts: dict[int, str] = {}
+    for run in runs:
+        execution = executions[run.id]
+        if id(execution) not in texts:
+            texts[id(execution)] = execution.model_dump_json()
+        found.setdefault(texts[id(execution)], (execution, []))[1].append(run)
+    return list(found.values())
+
+
+def needs_words(executions: Sequence[Execution]) -> list[str]:
+    """Of each what it has otherwise than some of the others, as ``ranks 2, slurm.gpus 4``."""
+    each = [dict(flatten(execution.model_dump())) for execution in executions]
+    keys = dict.fromkeys(key for values in each for key in values)
+    differ = [key for key in keys if any(values.get(key) != each[0].get(key) for values in each)]
+    return [", ".join(f"{key} {value_words(values.get(key))}" for key in differ) for values in each]
 
 
 @dataclass

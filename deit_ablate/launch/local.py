@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from deit_ablate.execution import SAVED, WorkerFailed
+from deit_ablate.execution import SAVED, Execution, WorkerFailed
 from deit_ablate.launch import status
 from deit_ablate.launch.cost import Costs
 from deit_ablate.launch.jobs import Ended, Progress, Report, Watcher, Work
@@ -68,7 +68,8 @@ class LocalExecutor(JobExecutor):
         return ProcessPool(work.execution)
 
     def preflight(self) -> None:
-        must_have(self.work.execution, self.work.to_come())
+        for execution, runs in self.work.kinds():
+            must_have(execution, runs)
         super().preflight()
 
 
@@ -87,9 +88,18 @@ class JobLaunch(Launch):
         self.fruitless: dict[str, int] = {}
         self.costs = Costs(self.store, self.runs)
         self.expected: dict[str, float | None] = {}
-        self.queue = [run for run in self.runs if self._wanted(run)]
+        self._kinds: dict[int, Execution] = {}
+        """The different executions of all runs so far, by their ids."""
+        self.queue: list[str] = []
+        self._enqueue(self.runs)
         self._newly_started: list[str] = []
         self._looked = 0.0
+
+    def _enqueue(self, runs: Iterable[str]) -> None:
+        added = [run for run in runs if self._wanted(run)]
+        self.queue += added
+        executions = map(self.work.execution_of, added)
+        self._kinds |= {id(execution): execution for execution in executions}
 
     def _wanted(self, run: str) -> bool:
         return self.may_start(run) or self.states[run].name in ("running", "blocked")
@@ -137,7 +147,7 @@ class JobLaunch(Launch):
         new = self.take_more(self.pool.slots - len(self.queue))
         for run in new:
             self._look(run)
-        self.queue += [run for run in new if self._wanted(run)]
+        self._enqueue(new)
         return bool(new)
 
     def _look(self, run: str) -> State:
@@ -151,7 +161,8 @@ class JobLaunch(Launch):
 
     def _start_ready(self) -> None:
         """Start what is ready, the longest first: a long run that starts last keeps one slot busy and the rest idle.
-        Runs of unknown or equal cost keep their order."""
+        Runs of unknown or equal cost keep their order. One that is ready and needs more than is free is not overtaken:
+        else a large one would wait until no small one is left."""
         if self._full():
             return
         for run in sorted(self.queue, key=lambda run: -(self._expected(self.runs[run]) or 0.0)):
@@ -160,6 +171,8 @@ class JobLaunch(Launch):
             if run in self.here or run in self.elsewhere:
                 continue
             ready = all(self.states[parent].finished for parent in self.parents[run])
+            if ready and not self.pool.fits(self.work.execution_of(run), self._taken()):
+                return
             state = self._look(run)
             if state.name == "running":
                 self._found_elsewhere(run)
@@ -171,8 +184,15 @@ class JobLaunch(Launch):
             else:
                 self.queue.remove(run)
 
+    def _taken(self) -> list[Execution]:
+        """How the runs are executed that take slots of this machine, other launchers' among them."""
+        here = [*self.here, *(run for run, counts in self.elsewhere.items() if counts)]
+        return [self.work.execution_of(run) for run in here]
+
     def _full(self) -> bool:
-        return len(self.here) + sum(self.elsewhere.values()) >= self.pool.slots
+        """Whether there is no room for a run of any kind."""
+        taken = self._taken()
+        return not any(self.pool.fits(kind, taken) for kind in self._kinds.values())
 
     def _pending(self, runs: Iterable[str]) -> bool:
         """Whether one of them, or a run that it depends on, is still to end."""
@@ -288,5 +308,6 @@ class JobLaunch(Launch):
             whole = self._expected(run)
             if whole is None and run.id in self.runs:
                 return None
-            left += max(0.0, (whole or 0.0) - (now - self.here.get(run.id, now)))
-        return left / max(1, min(self.pool.slots, len(runs)))
+            at_once = min(self.pool.at_once(self.work.execution_of(run.id)), len(runs))
+            left += max(0.0, (whole or 0.0) - (now - self.here.get(run.id, now))) / at_once
+        return left

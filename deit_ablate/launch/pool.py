@@ -15,6 +15,8 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
+from math import ceil
 from typing import IO, Any
 
 from deit_ablate.execution import (
@@ -33,7 +35,15 @@ class Pool:
     """What starts one job at a time. A subclass has ``slots``, ``submit``, ``poll`` and ``cancel``."""
 
     slots: int
-    """Jobs at once."""
+    """Jobs at once, of those that need nothing of their own."""
+
+    def at_once(self, execution: Execution) -> int:
+        """How many jobs that are executed so run at once."""
+        return self.slots
+
+    def fits(self, execution: Execution, running: Sequence[Execution]) -> bool:
+        """Whether one more job may start beside those that run."""
+        return len(running) < self.slots
 
     def submit(self, job: Job) -> None:
         """Start a job: the worker command with ``job.arguments()``. Raises OSError or RuntimeError where it can't."""
@@ -78,6 +88,11 @@ def may_have_gpu() -> bool:
     )
 
 
+def _cores(execution: Execution) -> int:
+    """Cores that a job takes."""
+    return execution.threads * execution.ranks
+
+
 def usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
@@ -106,17 +121,17 @@ class _Started:
 class ProcessPool(Pool):
     """Runs on this machine, each a process (or one a rank), forked from a server that has imported torch and timm.
 
-    A bounded number at once: ``execution.parallel``, or as many as there are GPUs (each for ``runs_per_gpu``), or
-    ``threads`` cores, for the ``ranks`` of each. Where the launcher dies, running processes finish what they do.
+    A job starts where what it needs is free: of each GPU its share (``runs_per_gpu``), for each of its ``ranks``; where
+    there are none, or the device is the CPU, ``threads`` cores a rank. ``execution.parallel`` bounds the number of jobs
+    instead, for which there is then always room where they need no more than ``execution`` says. A job that needs more
+    than there is runs alone. Where the launcher dies, running processes finish what they do.
     """
 
     def __init__(self, execution: Execution) -> None:
-        ranks, threads = execution.ranks, execution.threads
-        gpus = visible_gpus() if execution.device in ("auto", "cuda") else []
-        at_once = len(gpus) * execution.runs_per_gpu // ranks if gpus else usable_cores() // (threads * ranks)
-        self.slots = execution.parallel or max(1, at_once)
-        self._gpus = gpus
-        self._threads = threads
+        self.parallel = execution.parallel
+        self._base = execution
+        self._gpus = visible_gpus()
+        self.slots = self.at_once(execution)
         self._server: subprocess.Popen[bytes] | None = None
         self._errors: IO[bytes] | None = None
         """What the server and its children print, before a run's log begins."""
@@ -127,6 +142,49 @@ class ProcessPool(Pool):
         """Of worker commands that are no jobs: number -> exit code, None while it runs."""
         self._numbers = itertools.count(1)
         self._partial = b""
+
+    def _on_gpu(self, execution: Execution) -> bool:
+        return bool(self._gpus) and execution.device in ("auto", "cuda")
+
+    @property
+    def _cores(self) -> int:
+        """Cores that jobs may take."""
+        return max(usable_cores(), (self.parallel or 0) * _cores(self._base))
+
+    @property
+    def _shares(self) -> int:
+        """Whole GPUs' work that each GPU may take: 1, or more where ``parallel`` says so."""
+        wanted = Fraction(self._base.ranks, self._base.runs_per_gpu) * (self.parallel or 0)
+        return max(1, ceil(wanted / len(self._gpus))) if self._gpus else 1
+
+    def at_once(self, execution: Execution) -> int:
+        if self._on_gpu(execution):
+            most = len(self._gpus) * self._shares * execution.runs_per_gpu // execution.ranks
+        else:
+            most = self._cores // _cores(execution)
+        return max(1, min(most, self.parallel or most))
+
+    def fits(self, execution: Execution, running: Sequence[Execution]) -> bool:
+        """``running``: jobs of other launchers among them, of which it is not known on which GPU they are."""
+        if not running or (self.parallel and len(running) >= self.parallel):
+            return not running
+        alike = [each for each in [execution, *running] if self._on_gpu(each) == self._on_gpu(execution)]
+        if not self._on_gpu(execution):
+            return len(alike) == 1 or sum(map(_cores, alike)) <= self._cores
+        shares, share = self._shares, Fraction(1, execution.runs_per_gpu)
+        taken = sum(Fraction(each.ranks, each.runs_per_gpu) for each in alike)
+        free = [gpu for gpu, load in self._loads().items() if load + share <= shares]
+        return len(alike) == 1 or (
+            taken <= shares * len(self._gpus) and len(free) >= min(execution.ranks, len(self._gpus))
+        )
+
+    def _loads(self) -> dict[str, Fraction]:
+        """GPU -> how much of it the jobs of this pool take."""
+        loads = dict.fromkeys(self._gpus, Fraction(0))
+        for started in self._running.values():
+            for gpu in started.gpus:
+                loads[gpu] += Fraction(1, started.job.execution.runs_per_gpu)
+        return loads
 
     def ask(self, *arguments: str) -> int:
         """A worker command, forked like any job. Raises WorkerFailed where the server that forks cannot be started."""
@@ -146,11 +204,11 @@ class ProcessPool(Pool):
         """Start a job. Raises WorkerFailed where the server that forks cannot be started."""
         self._serve()
         number = next(self._numbers)
-        used = [gpu for started in self._running.values() for gpu in started.gpus]
-        by_use = sorted(self._gpus, key=used.count)
+        loads = self._loads() if self._on_gpu(job.execution) else {}
+        by_use = sorted(loads, key=lambda gpu: loads[gpu])
         gpus = [by_use[rank % len(by_use)] for rank in range(job.execution.ranks)] if by_use else []
         self._running[number] = _Started(job, gpus)
-        environments = enumerate(_environments(job, gpus, self.slots))
+        environments = enumerate(_environments(job, gpus, self.at_once(job.execution)))
         try:
             self._send(
                 *({"token": [number, rank], "argv": job.arguments(), "environment": e} for rank, e in environments)
@@ -258,7 +316,7 @@ class ProcessPool(Pool):
                     stdout=subprocess.PIPE,
                     stderr=self._errors,
                     start_new_session=True,
-                    env={**os.environ, "OMP_NUM_THREADS": str(self._threads), "OMP_WAIT_POLICY": "passive"},
+                    env={**os.environ, "OMP_NUM_THREADS": str(self._base.threads), "OMP_WAIT_POLICY": "passive"},
                 )
             except OSError as error:
                 raise WorkerFailed(f"cannot be started: {error}") from None

@@ -92,14 +92,20 @@ def preflight(work: Work, ask: Callable[..., int]) -> None:
         sha256 = run.recipe["distill"]["teacher_weights"]
         path = (paths.get(sha256) or work.store.teacher_weights.find(sha256)) if sha256 else None
         begun = run.id in work.states and work.states[run.id].attempt > 0
-        return {"run": run.id, "recipe": recipe_of(run), "begun": begun, "teacher": str(path) if path else None}
+        how = work.execution_of(run.id)
+        return {
+            "run": run.id,
+            "recipe": recipe_of(run),
+            "begun": begun,
+            "ranks": how.ranks,
+            "accumulation": how.accumulation,
+            "teacher": str(path) if path else None,
+        }
 
-    execution, rows = work.execution, Rows(work)
+    rows = Rows(work)
     question = {
         "results": str(work.store.root.resolve()),
-        "data_dir": execution.data_dir,
-        "ranks": execution.ranks,
-        "accumulation": execution.accumulation,
+        "data_dir": work.execution.data_dir,
         "runs": [request(run) for run in runs],
         "pairs": {name: [[here.id, there.id] for here, there in pair.runs] for name, pair in rows.open.items()},
         "recipes": {run.id: recipe_of(run) for pair in rows.open.values() for both in pair.runs for run in both},

@@ -15,9 +15,10 @@ from pathlib import Path
 
 from deit_ablate import files
 from deit_ablate.errors import InputError
+from deit_ablate.execution import Execution
 from deit_ablate.launch import slurm_commands, slurm_script
 from deit_ablate.launch.cost import Costs, size
-from deit_ablate.launch.jobs import RETRYABLE, Progress, Report, Watcher, Work
+from deit_ablate.launch.jobs import RETRYABLE, Progress, Report, Watcher, Work, by_execution, needs_words
 from deit_ablate.launch.policy import FRUITLESS_STARTS, Launch
 from deit_ablate.launch.pool import Pool
 from deit_ablate.launch.preflight import preflight, worth_a_preflight
@@ -26,6 +27,7 @@ from deit_ablate.launch.status import Known
 from deit_ablate.store import State, Store, owner
 from deit_ablate.store.checkout import checkout
 from deit_ablate.store.submissions import Submission, Submissions
+from deit_ablate.sweep.plan import Run
 
 NODE_FAILURES = 2
 """Attempts that a node has lost until later submissions leave it out."""
@@ -41,18 +43,8 @@ class SlurmExecutor:
 
     def __init__(self, work: Work) -> None:
         """Raises InputError where no cluster answers, or the work cannot be given to it."""
-        if work.execution.runs_per_gpu > 1:
-            raise InputError(
-                "runs share a GPU on one machine alone: each is an element of a job array here",
-                key="execution.runs_per_gpu",
-                expected="1, or --executor local within a job that has the GPU",
-            )
-        if 0 < (gpus := slurm_script.gpus(work.execution)) < work.execution.ranks:
-            raise InputError(
-                f"{work.execution.ranks} ranks need a GPU each, and {gpus} are asked for",
-                key="execution.slurm.gpus",
-                expected="one a rank, or 0",
-            )
+        for execution, _ in work.kinds():
+            slurm_script.must_be_possible(execution)
         self.work, self.submitting = work, SlurmLaunch(work)
 
     def preflight(self) -> None:
@@ -63,22 +55,30 @@ class SlurmExecutor:
             preflight(self.work, Pool().ask)
 
     def launch(self, watch: Watcher, *, wait: bool = False) -> Report:
-        watch.say(costs(self.work))
+        for line in costs(self.work, self.submitting.costs):
+            watch.say(line)
         return self.submitting.run(watch, wait=wait)
 
 
-def costs(work: Work) -> str:
-    """What is about to be submitted will cost, in one line."""
-    runs = work.to_come()
-    estimate = Costs(work.store, work.runs).estimate(runs)
-    gpus = slurm_script.gpus(work.execution)
-    unit, each = ("GPU", gpus) if gpus else ("CPU", work.execution.ranks * slurm_script.cpus(work.execution))
-    hours = (
-        f"{estimate.seconds * each / 3600:.1f} {unit}-hours"
-        if estimate.seconds is not None
-        else f"{unit}-hours unknown"
-    )
-    return f"{len(runs)} runs: {hours}, disk {size(estimate.bytes)}, files {estimate.files or 'unknown'}"
+def costs(work: Work, known: Costs) -> list[str]:
+    """What is about to be submitted will cost: a line, and where runs need different things one for each of these."""
+    kinds = work.kinds()
+    lines, total = [], dict[str, float | None]()
+    for (execution, runs), words in zip(kinds, needs_words([execution for execution, _ in kinds]), strict=True):
+        gpus, seconds = slurm_script.gpus(execution), known.estimate(runs).seconds
+        unit, each = ("GPU", gpus) if gpus else ("CPU", execution.ranks * slurm_script.cpus(execution))
+        hours = None if seconds is None else seconds * each / 3600
+        before = total.setdefault(unit, 0.0)
+        total[unit] = None if hours is None or before is None else before + hours
+        lines.append(f"  {len(runs)} with {words}: {_hours(hours, unit)}")
+    estimate = known.estimate(work.to_come())
+    of_all = ", ".join(_hours(hours, unit) for unit, hours in total.items())
+    whole = f"{estimate.runs} runs: {of_all}, disk {size(estimate.bytes)}, files {estimate.files or 'unknown'}"
+    return [whole, *(lines if len(kinds) > 1 else [])]
+
+
+def _hours(hours: float | None, unit: str) -> str:
+    return f"{unit}-hours unknown" if hours is None else f"{hours:.1f} {unit}-hours"
 
 
 @dataclass
@@ -97,7 +97,6 @@ class SlurmLaunch(Launch):
     def __init__(self, work: Work) -> None:
         """Raises InputError where no SLURM cluster answers."""
         super().__init__(work)
-        self.execution = work.execution
         self.submissions = Submissions(self.store)
         self.full = False
         try:
@@ -105,18 +104,12 @@ class SlurmLaunch(Launch):
         except SchedulerError as error:
             raise InputError(f"no SLURM cluster answers: {error}", expected="a login node of the cluster") from None
         self.cluster = config["ClusterName"]
-        root, ranks, nodes = self.store.root, self.execution.ranks, self.execution.slurm.nodes
+        root = self.store.root
         if odd := set('%"\\\n') & set(str(root.resolve())):
             raise InputError(
                 f"a results folder with {odd.pop()!r} in its path cannot be given to SLURM",
                 where=(str(root), 0, 0),
                 expected="another folder",
-            )
-        if ranks % nodes:
-            raise InputError(
-                f"{ranks} ranks cannot be spread evenly over {nodes} nodes",
-                key="execution.ranks",
-                expected="a multiple of slurm.nodes",
             )
         self.largest = max(1, int(config.get("MaxArraySize", "1001")) - 1)
         self.say: Callable[[str], None] = lambda _: None
@@ -230,8 +223,9 @@ class SlurmLaunch(Launch):
     # -- what is to be submitted -------------------------------------------------------------------------------
 
     def _groups(self, known: Known, answer: Answer, turn: Submitted) -> Iterator[list[str]]:
-        """Runs that depend on the same parents, parents first, in arrays that the cluster takes."""
-        chosen: dict[tuple[str, ...], list[str]] = {}
+        """Runs that depend on the same parents and need the same, parents first, in arrays that the cluster takes; in
+        each the longest first, which start in the order of the array."""
+        chosen: dict[tuple[str, ...], list[Run]] = {}
         going = set()
         states = self.states
         for run in self.runs:
@@ -252,10 +246,14 @@ class SlurmLaunch(Launch):
                 turn.put_off[run] = why
                 continue
             going.add(run)
-            chosen.setdefault(tuple(sorted(p for p in self.parents[run] if not states[p].finished)), []).append(run)
-        for runs in chosen.values():
-            for start in range(0, len(runs), self.largest):
-                yield runs[start : start + self.largest]
+            open_parents = tuple(sorted(parent for parent in self.parents[run] if not states[parent].finished))
+            chosen.setdefault(open_parents, []).append(self.runs[run])
+        executions = {run.id: self.work.execution_of(run.id) for runs in chosen.values() for run in runs}
+        for of_parents in chosen.values():
+            for _, runs in by_execution(of_parents, executions):
+                ordered = [run.id for run in sorted(runs, key=lambda run: -(self.costs.seconds(run.recipe) or 0.0))]
+                for start in range(0, len(ordered), self.largest):
+                    yield ordered[start : start + self.largest]
 
     def _open_element(self, run: str, known: Known) -> str | None:
         """The job of the attempt at a run that is open."""
@@ -276,7 +274,8 @@ class SlurmLaunch(Launch):
         )
 
     def _submit(self, number: int, group: Sequence[str], known: Known, answer: Answer, turn: Submitted) -> bool:
-        """Announce, sbatch, record. False where the number was taken."""
+        """Announce, sbatch, record. False where the number was taken. The runs of a group are executed alike."""
+        execution = self.work.execution_of(group[0])
         folder = self.submissions.folder(number).resolve()
         code, path = self._snapshot
         name = f"deit-ablate-{number}-{owner.identify()['nonce']}"
@@ -284,7 +283,7 @@ class SlurmLaunch(Launch):
         text = slurm_script.script(
             folder,
             name=name,
-            execution=self.execution,
+            execution=execution,
             count=len(group),
             code=path.resolve(),
             after=after,
@@ -292,11 +291,9 @@ class SlurmLaunch(Launch):
         )
         script = folder / f"{name}.sh"
         files.replace(script, text.encode())
-        files.replace(
-            folder / slurm_script.PICKLE, slurm_script.pickled(self.store.root.resolve(), number, self.execution)
-        )
+        files.replace(folder / slurm_script.PICKLE, slurm_script.pickled(self.store.root.resolve(), number, execution))
         entries = [{"run": run, "after": known.number(run), "retry": self.prepare(run)} for run in group]
-        arguments = self.work.job("", retry=False).arguments()[3:]  # the job itself fills in the run
+        arguments = self.work.job(group[0], retry=False).arguments()[3:]  # the job itself fills in the run
         content = {
             "name": name,
             "launcher": owner.identify(),
@@ -336,15 +333,20 @@ class SlurmLaunch(Launch):
         return True
 
     def must_be_acceptable(self) -> None:
-        """Ask sbatch, before anything is written, whether it would take such a job. Raises InputError."""
+        """Ask sbatch, before anything is written, whether it would take such jobs. Raises InputError."""
+        kinds = self.work.kinds()
+        for execution, runs in kinds:
+            self._must_be_acceptable(execution, self.work.labels.get(runs[0].id, "") if len(kinds) > 1 else "")
+
+    def _must_be_acceptable(self, execution: Execution, like: str) -> None:
         folder = self.store.root.resolve()
-        text = slurm_script.script(folder, name="deit-ablate-test", execution=self.execution, count=1, code=folder)
+        text = slurm_script.script(folder, name="deit-ablate-test", execution=execution, count=1, code=folder)
         try:
             slurm_commands.command("sbatch", "--test-only", given=text)
         except Rejected as error:
             if "node configuration is not available" in str(error):
                 return  # said of what no node can give, and also while nodes are down
-            raise _refusal(error) from None
+            raise _refusal(error, f"job of {like}" if like else "job") from None
         except (Limited, Unreachable):
             pass
 
@@ -370,12 +372,17 @@ class SlurmLaunch(Launch):
         return sorted(host for host, times in lost.items() if host and times >= NODE_FAILURES)
 
     @functools.cached_property
+    def costs(self) -> Costs:
+        """What runs like these took, as far as it was known when this launch began."""
+        return Costs(self.store, self.runs)
+
+    @functools.cached_property
     def _snapshot(self) -> tuple[str, Path]:
         return self.submissions.snapshot(Path(__file__).parent.parent, checkout() or {})
 
 
-def _refusal(error: Rejected) -> InputError:
-    return InputError(f"sbatch refuses the job: {error}", expected="other values under `execution: {slurm: ...}`")
+def _refusal(error: Rejected, job: str = "job") -> InputError:
+    return InputError(f"sbatch refuses the {job}: {error}", expected="other values under `execution: {slurm: ...}`")
 
 
 # -- what users do about jobs ------------------------------------------------------------------------------------------

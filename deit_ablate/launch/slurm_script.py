@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from deit_ablate.errors import Damaged
+from deit_ablate.errors import Damaged, InputError
 from deit_ablate.execution import CLEAN_PATH, SAVED, Execution, worker_command
 from deit_ablate.store import schema
 
@@ -95,6 +95,28 @@ def cpus(execution: Execution) -> int:
     if execution.loaders is None:  # the run itself sees how many it has got (loader.loaders_of)
         return max(execution.threads, CPUS_BESIDE_GPU if gpus(execution) else 1)
     return execution.threads + execution.loaders
+
+
+def must_be_possible(execution: Execution) -> None:
+    """Raises InputError for what no cluster gives."""
+    if execution.runs_per_gpu > 1:
+        raise InputError(
+            "runs share a GPU on one machine alone: each is an element of a job array here",
+            key="execution.runs_per_gpu",
+            expected="1, or --executor local within a job that has the GPU",
+        )
+    if 0 < (asked := gpus(execution)) < execution.ranks:
+        raise InputError(
+            f"{execution.ranks} ranks need a GPU each, and {asked} are asked for",
+            key="execution.slurm.gpus",
+            expected="one a rank, or 0",
+        )
+    if execution.ranks % execution.slurm.nodes:
+        raise InputError(
+            f"{execution.ranks} ranks cannot be spread evenly over {execution.slurm.nodes} nodes",
+            key="execution.ranks",
+            expected="a multiple of slurm.nodes",
+        )
 
 
 @dataclass

@@ -145,9 +145,9 @@ class AddedSeeds:
 
     # -- the budget ----------------------------------------------------------------------------------------------------
 
-    def measure(self, execution: Execution) -> Iterator[str]:
+    def measure(self, executions: Mapping[str, Execution]) -> Iterator[str]:
         """Where nothing like a row's runs has finished, time their first steps here; lines that say what was found."""
-        return self._costs.measure(self.full.runs, execution)
+        return self._costs.measure(self.full.runs, executions)
 
     @property
     def spent(self) -> float:

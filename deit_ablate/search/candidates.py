@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from deit_ablate.errors import InputError
+from deit_ablate.execution import Needs
 from deit_ablate.sweep.names import Answers
 from deit_ablate.sweep.overrides import layer
 from deit_ablate.sweep.plan import Cell, Plan, Run, make_plan
@@ -53,13 +54,14 @@ class Configurations:
     def winners(self, chosen: Sequence[tuple[str, Variant, Mapping[str, Any]]]) -> Plan:
         """Configurations by the names of their rows, on the sweep's own seeds and with their test split."""
         variants = tuple(replace(self._with(row, params, test=True), name=name) for name, row, params in chosen)
+        resources = dict(self.sweep.resources)
+        resources |= {name: resources[row.name] for name, row, _ in chosen if row.name in resources}
         baseline = next((variant.name for variant in variants if variant.name == self.sweep.baseline), None)
-        return self._plan(replace(self.sweep, variants=variants, baseline=baseline, sets=()))
+        return self._plan(replace(self.sweep, variants=variants, baseline=baseline, sets=(), resources=resources))
 
-    def example(self, row: Variant) -> Run:
-        """A run like a row's trials: what they need, and what they cost."""
-        plan = self.trial(row, {})
-        return plan.runs[plan.cells[-1].run]
+    def example(self, row: Variant) -> Plan:
+        """A plan like that of a row's trials: what they need, and what they cost."""
+        return self.trial(row, {})
 
     def check(self, rows: Sequence[Variant]) -> None:
         """Raises InputError for a space that holds invalid recipes, or that varies what makes no difference."""
@@ -143,7 +145,9 @@ def joined(base: Plan, plans: Iterable[Plan], cells: Sequence[Cell], facts: Mapp
     """The runs of several plans as one, with ``base``'s rows, these cells, and what plan.json says of the search."""
     runs: dict[str, Run] = {}
     written: dict[str, Node] = {}
+    needs: dict[str, Needs] = {}
     for plan in plans:
         runs |= plan.runs
         written |= plan.written
-    return replace(base, runs=runs, cells=tuple(cells), written=written, search=facts)
+        needs |= plan.needs
+    return replace(base, runs=runs, cells=tuple(cells), written=written, search=facts, needs=needs)

@@ -15,7 +15,7 @@ from typing import Any
 
 from deit_ablate import files
 from deit_ablate.errors import InputError
-from deit_ablate.execution import Execution
+from deit_ablate.execution import Execution, Needs
 from deit_ablate.launch import status
 from deit_ablate.search.candidates import Configurations, cells_of, final_runs, joined
 from deit_ablate.search.sampler import Studies, grid_size
@@ -23,6 +23,7 @@ from deit_ablate.search.trials import CANDIDATE, TRIAL, Trial, best, mean_value,
 from deit_ablate.store import State, Store
 from deit_ablate.sweep.fields import OBJECTIVES
 from deit_ablate.sweep.plan import Plan, Run
+from deit_ablate.sweep.resources import Executions
 from deit_ablate.sweep.sweep import Sweep, Variant
 
 LOOK_SECONDS = 1.0
@@ -94,6 +95,8 @@ class Search:
         self.trials: dict[int, Trial] = {}
         self.runs: dict[str, Run] = {}
         self.labels: dict[str, str] = {}
+        self.needs: dict[str, Needs] = {run: own for plan in self._examples.values() for run, own in plan.needs.items()}
+        """What ``resources`` say of runs, examples among them."""
         self._last = 0
         self._studies: Studies | None = None
         self._candidate_plans: dict[int, Plan] = {}
@@ -198,7 +201,8 @@ class Search:
 
     def examples(self) -> list[Run]:
         """Runs like those that are still to be asked for, as many: what they cost, and what they need."""
-        return [self._examples[row] for row in self._examples for _ in range(self._left(row))]
+        runs = {row: plan.runs[plan.cells[-1].run] for row, plan in self._examples.items()}
+        return [run for row, run in runs.items() for _ in range(self._left(row))]
 
     # -- one turn ----------------------------------------------------------------------------------------------
 
@@ -206,6 +210,10 @@ class Search:
         """How trials are executed: a pruner needs each epoch's score."""
         pruned = self.settings.pruner != "none" and len(self.settings.objective) == 1
         return given.model_copy(update={"evaluate_every": given.evaluate_every or 1}) if pruned else given
+
+    def executions(self, base: Execution, given: Execution | None = None) -> Mapping[str, Execution]:
+        """How each run is executed, those that are requested later among them (``Plan.executions``)."""
+        return Executions(self.runs, self.needs, base, given)
 
     def begin(self) -> None:
         """Make Optuna's studies, from the trials so far. Raises InputError for options that it does not take."""
@@ -385,4 +393,5 @@ class Search:
         plan = self.plan()
         self.runs.update(plan.runs)
         self.labels.update(plan.labels())
+        self.needs.update(plan.needs)
         return plan

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from deit_ablate.errors import InputError
+from deit_ablate.execution import Execution
 from deit_ablate.identity import UNREAD, unread
 from deit_ablate.recipe import Recipe, flatten
 from deit_ablate.sweep.sweep import Sweep
@@ -99,6 +100,18 @@ def recorded_undeclared(
         if here and there and here != there and not any(_declared(known, declares) for known in meant):
             found.append(Undeclared(row, name, ", ".join(there), ", ".join(here)))
     return found
+
+
+def executed_undeclared(row: str, own: Sequence[Execution], baseline: Sequence[Execution]) -> list[Undeclared]:
+    """What records will show of rows whose runs are executed otherwise than the baseline's."""
+    values, of_baseline = (
+        {
+            **{key: [getattr(each, key) for each in executions] for key in RECORDED.keys() & Execution.model_fields},
+            "chunks": [each.ranks * each.accumulation for each in executions],
+        }
+        for executions in (own, baseline)
+    )
+    return recorded_undeclared(row, (), values, of_baseline)
 
 
 def without_effect(recipe: Recipe, node: Node, keys: Iterable[str]) -> dict[str, str]:

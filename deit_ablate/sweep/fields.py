@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, create_model
 
-from deit_ablate.execution import Execution, Part
+from deit_ablate.execution import Execution, Needs, Part
 from deit_ablate.names import misfit
 from deit_ablate.sweep.metrics import metrics_schema
 from deit_ablate.sweep.rows import KINDS
@@ -214,6 +214,9 @@ class SweepFile(_Kinds):
     recipe: Mapping_ = Field({})
     """Overrides for all rows."""
     execution: Execution = Execution()
+    resources: dict[str, Needs] = Field({})
+    """What single rows and stages need beside that, such as {teacher: {threads: 4}, big: {slurm: {gpus: 2}}}: row or
+    stage, then keys of `execution`. A row's goes over a stage's, and is not for the teacher."""
     baseline: str | None = None
     """The variant that differences are taken from."""
     baseline_seeds: Literal["auto"] | Annotated[int, Field(ge=1, le=1000)] = "auto"

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from deit_ablate.errors import InputError, Position, unknown_name
-from deit_ablate.execution import Execution
+from deit_ablate.execution import Execution, layered
 from deit_ablate.recipe import flatten
 from deit_ablate.sweep.comparisons import LOOKS
 from deit_ablate.sweep.designs import Design, cumulative, factorial
@@ -25,6 +25,7 @@ from deit_ablate.sweep.fields import NAME, RESERVED, SweepFile, is_stem
 from deit_ablate.sweep.metrics import Metric, read_metric, read_metrics
 from deit_ablate.sweep.overrides import check_layer, layer, validate
 from deit_ablate.sweep.profiles import check_by_profile, load_profile, read_by_profile, split_stages
+from deit_ablate.sweep.resources import read_resources
 from deit_ablate.sweep.rows import KINDS, Row
 from deit_ablate.sweep.space import read_search
 from deit_ablate.sweep.stages import Stage, read_stages, seed_list
@@ -89,7 +90,6 @@ def load_sweep(
         read_search(node, other.get("search"), rows, stages[-1].seeds)
     if until_decided and (baseline is None or stages[-1].seeds != all_seeds):
         _refuse_until_decided(node, stages[-1].name if baseline else None)
-    given = {key: getattr(parsed.execution, key) for key in parsed.execution.model_fields_set}
     return Sweep(
         name=name or _folder(stem, profile if profile != parsed.profile else None, sets),
         file=path,
@@ -111,7 +111,8 @@ def load_sweep(
         if parsed.baseline_seeds == "auto"
         else parsed.baseline_seeds,
         design=design if kind == "factorial" or (design and design.orders) else None,
-        execution=execution.model_copy(update=given),
+        execution=layered(execution, parsed.execution),
+        resources=read_resources(node, parsed.resources, rows, names),
         search=read_search(node, over.get("search"), rows, stages[-1].seeds),
         sets=given_sets,
     )

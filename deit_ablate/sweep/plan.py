@@ -7,16 +7,23 @@ up by the worker command, in one call, before anything is written.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from deit_ablate.errors import InputError, unknown_name
+from deit_ablate.execution import Execution, Needs
 from deit_ablate.identity import canonical, derived, difference, run_id
 from deit_ablate.names import fact
 from deit_ablate.recipe import Recipe, flatten
 from deit_ablate.sweep.comparisons import Comparison
-from deit_ablate.sweep.confounds import Undeclared, planned_undeclared, refuse_idle_sets, without_effect
+from deit_ablate.sweep.confounds import (
+    Undeclared,
+    executed_undeclared,
+    planned_undeclared,
+    refuse_idle_sets,
+    without_effect,
+)
 from deit_ablate.sweep.enumeration import Cell as Cell
 from deit_ablate.sweep.enumeration import Enumeration, with_parents
 from deit_ablate.sweep.enumeration import Run as Run
@@ -24,6 +31,7 @@ from deit_ablate.sweep.metrics import TOP1, TWO_HEADS
 from deit_ablate.sweep.names import Answers, check_names
 from deit_ablate.sweep.overrides import check_layer, layer, to_recipe
 from deit_ablate.sweep.profiles import load_profile
+from deit_ablate.sweep.resources import Executions, needs_of
 from deit_ablate.sweep.stages import Stage
 from deit_ablate.sweep.sweep import Sweep, Variant
 from deit_ablate.sweep.yaml import Node, assignment, expand_dotted, load, placed
@@ -56,6 +64,24 @@ class Plan:
     search: Mapping[str, Any] | None = None
     """The state of a search, as plan.json holds it."""
     comparison: Comparison = field(default_factory=Comparison)
+    needs: Mapping[str, Needs] = field(default_factory=dict)
+    """By run, of those that ``resources`` say something of."""
+
+    def executions(self, base: Execution, given: Execution | None = None) -> Mapping[str, Execution]:
+        """How each run is executed: ``base``, over it what the run's stage and row need, and over that what the
+        command line has ``given``."""
+        return Executions(self.runs, self.needs, base, given)
+
+    def executed(self, executions: Mapping[str, Execution]) -> Plan:
+        """The plan in whose rows it counts as undeclared, too, how they are executed otherwise than the baseline."""
+        runs: dict[str, list[Execution]] = {}
+        for cell in self.cells if self.needs and self.sweep.baseline else ():
+            if cell.stage == self.sweep.final.name:
+                runs.setdefault(cell.variant, []).append(executions[cell.run])
+        baseline = runs.get(self.sweep.baseline or "", [])
+        found = {name: executed_undeclared(name, own, baseline) for name, own in runs.items()}
+        rows = (replace(row, undeclared=[*row.undeclared, *found.get(row.name, ())]) for row in self.rows)
+        return replace(self, rows=tuple(rows))
 
     @property
     def parents(self) -> dict[str, list[str]]:
@@ -182,7 +208,8 @@ def make_plan(sweep: Sweep, answers: Answers | None = None) -> Plan:
     wanted = {cell.run for cell in cells}
     rows = tuple(_rows(sweep, recipes))
     runs = {id_: run for id_, run in made.runs.items() if id_ in wanted}
-    plan = Plan(sweep, runs, tuple(cells), rows, made.written, comparison=comparison)
+    needs = needs_of(sweep, cells)
+    plan = Plan(sweep, runs, tuple(cells), rows, made.written, comparison=comparison, needs=needs)
     if sweep.search is None:  # rows may differ in what is searched, and searches may find the same
         _check_effects(plan, recipes, nodes)
     return plan

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from deit_ablate.errors import Position
-from deit_ablate.execution import Execution
+from deit_ablate.execution import Execution, Needs
 from deit_ablate.sweep.designs import Design
 from deit_ablate.sweep.metrics import TOP1, Metric
 from deit_ablate.sweep.space import SearchSettings
@@ -56,6 +56,8 @@ class Sweep:
     design: Design | None = None
     """Of a kind whose rows combine changes."""
     execution: Execution = field(default_factory=Execution)
+    resources: Mapping[str, Needs] = field(default_factory=dict)
+    """Row or stage -> what its runs need of their own, over ``execution``."""
     search: SearchSettings | None = None
     sets: tuple[Node, ...] = ()
     """What ``--set`` gave, which is part of ``base`` and ``stages`` already."""

@@ -36,13 +36,13 @@ def preflight(
 ) -> dict[str, Any] | None:
     """The first refusal, {"run", "keys", "error"}, or None.
 
-    ``splits_of`` loads the data of a recipe. ``request``: {"ranks", "accumulation", "runs": [{"run", "recipe"
-    (canonical), "teacher" (the path of its weights file, or None), "begun" (whether its batches are cut already)}]}.
+    ``splits_of`` loads the data of a recipe. ``request``: {"runs": [{"run", "recipe" (canonical), "ranks",
+    "accumulation", "teacher" (the path of its weights file, or None), "begun" (whether its batches are cut already)}]}.
     """
     runs = [(Recipe.model_validate_json(json.dumps(run["recipe"])), run) for run in _distinct(request["runs"])]
     # Teachers last: one from timm's hub is fetched, which nothing should wait for that is refused anyway.
     for recipe, run in runs:
-        if refusal := _first_refusal(run, _without_teacher(recipe, run, splits_of, request)):
+        if refusal := _first_refusal(run, _without_teacher(recipe, run, splits_of)):
             return refusal
     for recipe, run in runs:
         if refusal := _first_refusal(run, _teacher(recipe, run, splits_of, store)):
@@ -68,18 +68,16 @@ def _distinct(runs: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     for run in runs:
         recipe = {**run["recipe"], "seed": 0}
         recipe["optimizer"] = {**recipe["optimizer"], "base_lr": 0, "weight_decay": 0}
-        key = json.dumps([recipe, run["begun"]], sort_keys=True)
+        key = json.dumps([recipe, run["begun"], run["ranks"], run["accumulation"]], sort_keys=True)
         if key not in seen:
             seen.add(key)
             yield run
 
 
-def _without_teacher(
-    recipe: Recipe, run: Mapping[str, Any], splits_of: Callable[[Recipe], Splits], request: Mapping[str, Any]
-) -> Iterator[Step]:
+def _without_teacher(recipe: Recipe, run: Mapping[str, Any], splits_of: Callable[[Recipe], Splits]) -> Iterator[Step]:
     def cut() -> None:
         if not run["begun"]:
-            Share(Group(0, request["ranks"]), request["accumulation"]).check(recipe.schedule.batch_size, recipe.mixes)
+            Share(Group(0, run["ranks"]), run["accumulation"]).check(recipe.schedule.batch_size, recipe.mixes)
 
     def model() -> nn.Module:
         with torch.device("meta"):

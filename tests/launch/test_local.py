@@ -16,6 +16,7 @@ from studies import end
 from support import DISTILL, INTERRUPTED, Command, planned, result, wait_for, worker_pid
 
 from deit_ablate.cli.inspect import _states
+from deit_ablate.launch import pool as pool_module
 from deit_ablate.launch.jobs import Report
 from deit_ablate.launch.policy import refuse_lost_weights
 from deit_ablate.store import Store
@@ -50,6 +51,32 @@ def test_the_longest_run_starts_first(launch: Callable[..., Report], store: Stor
     names = planned(path).labels()
     started = [names[run] for run in launch(path).started]
     assert started == ["long:1", "long:2", "middle:1", "middle:2", "short:1", "short:2"]
+
+
+def test_a_run_that_needs_the_whole_machine_has_its_turn_and_runs_alone(
+    launch: Callable[..., Report], store: Store, sweep: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the order of what they cost: the second one waits for both cores, and those behind it wait with it."""
+    monkeypatch.setattr(pool_module, "usable_cores", lambda: 2)
+    rows = "variants: {first: {schedule.epochs: 4}, big: {schedule.epochs: 3}, small: {}, last: {augment.mixup: 0}}\n"
+    earlier = planned(sweep(f"seeds: 1\n{rows}"))
+    seconds = {"first:0": 100.0, "big:0": 50.0, "small:0": 10.0, "last:0": 10.0}
+    for run, name in earlier.labels().items():
+        end(store, run, earlier.runs[run].recipe, {}, {"top1": 50.0, "cost": {"wall_seconds": seconds[name]}})
+    path = sweep(f"seeds: [1]\nresources: {{big: {{threads: 2}}}}\n{rows}")
+    names = planned(path).labels()
+    report = launch(path)
+    assert [names[run] for run in report.started] == ["first:1", "big:1", "small:1", "last:1"]
+    times = {names[run]: store.attempts(run)[0] for run in report.started}
+    assert {name: attempt.owner["execution"]["threads"] for name, attempt in times.items()} == {
+        "first:1": 1,
+        "big:1": 2,
+        "small:1": 1,
+        "last:1": 1,
+    }
+    big = times.pop("big:1")
+    assert (times.pop("first:1").exit or {})["time"] <= big.owner["time"]
+    assert all((big.exit or {})["time"] <= attempt.owner["time"] for attempt in times.values())
 
 
 def test_a_failed_teacher_blocks_its_students_until_it_is_retried(

@@ -34,7 +34,59 @@ def test_runs_share_gpus_by_slots_and_the_cores_of_the_machine(monkeypatch: pyte
     assert {each["DEIT_ABLATE_CORES"] for each in sent} == {"4"}
     assert ProcessPool(Execution(runs_per_gpu=3, ranks=2)).slots == 3
     sent.clear()
-    monkeypatch.setattr(packed, "slots", 1)
+    monkeypatch.setattr(packed, "parallel", 1)
     packed.submit(Job("results", "two ranks", Execution(ranks=2)))
     assert sorted(each["CUDA_VISIBLE_DEVICES"] for each in sent) == ["2", "5"]
     assert {each["DEIT_ABLATE_CORES"] for each in sent} == {"12"}
+
+
+def test_a_job_starts_where_the_cores_that_it_needs_are_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool_module, "usable_cores", lambda: 8)
+    small, big, huge = Execution(), Execution(threads=3, ranks=2), Execution(threads=16)
+    machine = ProcessPool(small)
+    assert [machine.at_once(each) for each in (small, big, huge)] == [8, 1, 1]
+    assert machine.fits(small, [small] * 7)
+    assert not machine.fits(small, [small] * 8)
+    assert machine.fits(big, [small] * 2)
+    assert not machine.fits(big, [small] * 3)
+    assert machine.fits(huge, [])
+    assert not machine.fits(huge, [small]), "more than there is: alone"
+    assert not machine.fits(small, [huge])
+
+
+def test_parallel_bounds_the_number_of_jobs_whatever_they_need(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool_module, "usable_cores", lambda: 2)
+    small, big = Execution(parallel=4), Execution(parallel=4, threads=3)
+    machine = ProcessPool(small)
+    assert machine.fits(small, [small] * 3), "also more jobs than cores, as the user says"
+    assert not machine.fits(small, [small] * 4)
+    assert machine.fits(big, [small])
+    assert not machine.fits(big, [small] * 2)
+    monkeypatch.setattr(pool_module, "usable_cores", lambda: 64)
+    assert machine.fits(big, [big] * 3)
+    assert not machine.fits(big, [small] * 4)
+
+
+def test_gpus_are_given_by_the_share_that_each_job_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
+    half, whole, both = Execution(runs_per_gpu=2), Execution(), Execution(ranks=2)
+    machine = ProcessPool(half)
+    assert [machine.at_once(each) for each in (half, whole, both)] == [4, 2, 1]
+    sent: list[str] = []
+    monkeypatch.setattr(machine, "_serve", lambda: None)
+    monkeypatch.setattr(machine, "_send", lambda *asked: sent.extend(_gpu(each) for each in asked))
+    machine.submit(Job("results", "a", half))
+    assert machine.fits(whole, [half])
+    assert not machine.fits(both, [half]), "each of its ranks needs a whole one"
+    machine.submit(Job("results", "b", whole))
+    assert sent == ["2", "5"]
+    assert machine.fits(half, [half, whole])
+    machine.submit(Job("results", "c", half))
+    assert sent[-1] == "2"
+    assert not machine.fits(half, [half, whole, half])
+    assert machine.fits(Execution(device="cpu"), [half, whole, half]), "that needs cores alone"
+    assert not machine.fits(half, [half, both]), "what another launcher runs counts, too"
+
+
+def _gpu(request: dict[str, dict[str, str]]) -> str:
+    return request["environment"]["CUDA_VISIBLE_DEVICES"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +16,8 @@ from deit_ablate.execution import Execution, Slurm
 from deit_ablate.launch import slurm_script
 from deit_ablate.launch.jobs import Work
 from deit_ablate.launch.slurm import SlurmExecutor
-from deit_ablate.store import Store
+from deit_ablate.store import State, Store
+from deit_ablate.sweep.plan import Run
 
 
 def test_the_batch_script_asks_for_what_a_run_needs_and_quotes_what_users_wrote(tmp_path: Path) -> None:
@@ -113,13 +115,19 @@ def test_cpus_follow_what_is_asked_for() -> None:
         assert slurm_script.cpus(execution) == expected, execution
 
 
-def test_runs_and_ranks_that_would_share_a_gpu_are_refused_on_a_cluster(tmp_path: Path) -> None:
-    few = Execution(executor="slurm", ranks=4, slurm=Slurm(gpus=2))
-    with pytest.raises(InputError, match=r"execution.slurm.gpus: 4 ranks need a GPU each, and 2 are asked for"):
-        SlurmExecutor(Work(Store(tmp_path), None, {}, {}, {}, few))
-    work = Work(Store(tmp_path), None, {}, {}, {}, Execution(executor="slurm", runs_per_gpu=2))
-    with pytest.raises(
-        InputError, match=r"execution.runs_per_gpu: runs share a GPU on one machine alone.*--executor local"
-    ):
-        SlurmExecutor(work)
-    assert not list(tmp_path.iterdir())
+@pytest.mark.parametrize(
+    ("execution", "says"),
+    [
+        (Execution(ranks=4, slurm=Slurm(gpus=2)), "execution.slurm.gpus: 4 ranks need a GPU each, and 2 are asked for"),
+        (Execution(runs_per_gpu=2), "execution.runs_per_gpu: runs share a GPU on one machine alone"),
+        (Execution(ranks=3, slurm=Slurm(nodes=2)), "execution.ranks: 3 ranks cannot be spread evenly over 2 nodes"),
+    ],
+)
+def test_what_no_cluster_can_give_is_refused_of_any_row(tmp_path: Path, execution: Execution, says: str) -> None:
+    """Before the cluster is asked for anything: here there is none."""
+    runs = {run: Run(run, {}) for run in ("a", "b")}
+    states = dict.fromkeys(runs, State("missing"))
+    for own in ({}, {"b": execution}):
+        usual = Execution(executor="slurm") if own else execution
+        with pytest.raises(InputError, match=re.escape(says)):
+            SlurmExecutor(Work(Store(tmp_path), None, runs, {}, states, usual, own=own))

@@ -38,6 +38,39 @@ def test_a_sweep_of_nine_is_submitted_and_ends_as_on_one_machine(lab: Lab) -> No
     assert len(code) == 1, "the record names the snapshot that ran"
 
 
+def test_rows_that_need_something_of_their_own_are_arrays_of_their_own(lab: Lab) -> None:
+    """And the longest of each comes first."""
+    rows = "variants: {a: {}, b: {augment.mixup: 0}, long: {schedule.epochs: 6}}\n"
+    path = lab.sweep(f"seeds: 1\n{rows}")
+    lab("run", "s.yaml", "--wait")
+    needs = "resources: {b: {threads: 2, slurm: {partition: nowhere, time: 30}}}\n"
+    path = lab.sweep(f"seeds: 3\n{needs}{rows}")
+    names, before = planned(path).labels(), len(list((lab.folder / "results" / "submissions").iterdir()))
+    out = lab("run", "s.yaml", code=2)
+    assert "sbatch refuses the job of b:1: " in out
+    assert len(list((lab.folder / "results" / "submissions").iterdir())) == before, "before anything is written"
+    path.write_text(path.read_text().replace("partition: nowhere", "partition: low"))
+    out = lab("run", "s.yaml")
+    assert "6 runs: " in out
+    assert "4 with threads 1, slurm.partition none, slurm.time 20: " in out
+    assert "2 with threads 2, slurm.partition low, slurm.time 30: " in out
+    assert "4 runs (long:1, long:2, a:1, a:2)" in out
+    assert "2 runs (b:1, b:2)" in out
+    scripts = [text.read_text() for text in (lab.folder / "results" / "submissions").glob("*/*.sh")]
+    own = next(text for text in scripts if "--cpus-per-task=2" in text)
+    assert "#SBATCH --partition=low" in own
+    assert "#SBATCH --time=30" in own
+    assert sum("--cpus-per-task=1" in text for text in scripts) == 2
+    lab.await_end()
+    for run, name in names.items():
+        assert lab.trained(run) == ["done"]
+        threads = 2 if name in ("b:1", "b:2") else 1  # its first attempt decides
+        assert lab.store.attempts(run)[0].owner["execution"]["threads"] == threads
+    assert {run: result(lab.store, run) for run in names if names[run] != "b:0"} == {
+        run: found for run, found in lab.undisturbed(path).items() if names[run] != "b:0"
+    }
+
+
 def test_requeued_preempted_and_out_of_time_it_goes_on_where_it_was(lab: Lab) -> None:
     path = lab.sweep("seeds: 3\nvariants: {a: {}}\n", epochs=60, slurm="partition: low, signal_delay: 10")
     runs = list(planned(path).runs)
