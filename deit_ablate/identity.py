@@ -338,15 +338,21 @@ def defines(name: str) -> bool:
     return False
 
 
+def source_file(module: str) -> Path:
+    """The file of a module. Raises TrainError where there is none."""
+    if (file := _file(module)) is None:
+        raise TrainError(f"cannot find the source of {module!r}")
+    return Path(file[0])
+
+
 def source_sha256(name: str) -> str:
     """The hash of a module's code as ``sources`` has it; for ``module:function``, that of the file, which earlier
     versions stored. Raises TrainError where there is no such source."""
     module = name.partition(":")[0]
-    if (file := _file(module)) is None:
-        raise TrainError(f"{name}: cannot find the source of {module!r}")
+    path = source_file(module)
     if ":" in name:
-        return hashlib.sha256(Path(file[0]).read_bytes()).hexdigest()
-    return _hash_and_imports(module, *file)[0]
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    return _hash_and_imports(module, str(path), path.stat().st_mtime_ns, path.stat().st_size)[0]
 
 
 def _parents(module: str) -> list[str]:

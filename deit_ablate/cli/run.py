@@ -125,7 +125,7 @@ def run(
     labels = search.labels if search else plan.labels()
     compared = () if allow_no_effect else tuple(pairs(plan))
     work = Work(
-        store, file.name, runs, labels, states, how, _command(), written=plan.written, source=source, pairs=compared
+        store, file.name, runs, labels, states, how, command_line(), written=plan.written, source=source, pairs=compared
     )
     refuse_lost_weights(runs, labels, states, store)
     chosen_executor = executor_for(work)
@@ -225,7 +225,7 @@ def retry(
     refuse_lost_weights(runs, labels, states, store, again)
     given = {"executor": executor, "parallel": parallel, "device": device, "data_dir": data_dir, "loaders": loaders}
     how = execution_for(chosen, own, execution, **given)
-    work = Work(store, sweep, runs, labels, states, how, _command(), again, written)
+    work = Work(store, sweep, runs, labels, states, how, command_line(), again, written)
     chosen_executor = executor_for(work)
     if chosen_executor:
         chosen_executor.preflight()
@@ -280,7 +280,7 @@ def train(
         status.close_if_gone(store, alone.id)
         how = with_options(Execution(), execution, device=device, data_dir=data_dir, loaders=loaders)
         print(f"run {alone.id}", flush=True)
-        code = foreground(Job(str(store.root), alone.id, how, retry=True, command=_command()))
+        code = foreground(Job(str(store.root), alone.id, how, retry=True, command=command_line()))
     outcome = store.outcome(alone.id)
     if outcome:
         print(json.dumps({"run": alone.id, "status": outcome["status"], **outcome["metrics"]}, indent=1))
@@ -313,7 +313,7 @@ def _not_now(alone: Run, states: Mapping[str, State], store: Store) -> int:
 # -- shared ----------------------------------------------------------------------------------------------------------
 
 
-def _command() -> str:
+def command_line() -> str:
     """The command as records keep it: without absolute paths, so that they can be shown to others."""
     return shlex.join(["deit-ablate", *(re.sub(r"(^|=)/\S*/(?=[^/])", r"\1.../", part) for part in sys.argv[1:])])
 

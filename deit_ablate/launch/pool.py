@@ -293,12 +293,13 @@ def _environments(job: Job, gpus: Sequence[str], at_once: int = 1) -> list[dict[
     return made
 
 
-def foreground(job: Job) -> int:
-    """Run one job in the foreground of this terminal; returns the exit code of its (first) worker, or minus the signal
-    that killed it. A signal to this process is passed on, so that the run is saved wherever a queue sends it."""
+def foreground(job: Job, output: IO[str] | None = None) -> int:
+    """Run one job in the foreground of this terminal, or with another output; returns the exit code of its (first)
+    worker, or minus the signal that killed it. A signal to this process is passed on, so that the run is saved wherever
+    a queue sends it."""
     command = worker_command(*job.arguments(), "--foreground")
     gpus = visible_gpus() if job.execution.ranks > 1 else []
-    workers = [subprocess.Popen(command, env={**os.environ, **own}) for own in _environments(job, gpus)]
+    workers = [subprocess.Popen(command, env={**os.environ, **own}, stdout=output) for own in _environments(job, gpus)]
     # To the first rank, which decides for all. In a terminal the workers get Ctrl-C too: twice is as good as once.
     pass_on = partial(_pass_on, workers[0])
     before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
