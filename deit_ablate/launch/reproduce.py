@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +47,7 @@ def prepare(bundle: Bundle, run: str, store: Store, given: Sequence[Path] = ()) 
                 f"it holds the record of {each} itself", where=(str(store.root), 0, 0), expected="another --results"
             )
     runs = [_run(records, each) for each in wanted]
-    weights = bundle.folder / "weights"
-    for path in [*(sorted(weights.iterdir()) if weights.is_dir() else []), *given]:
-        if not path.is_file():
-            raise InputError("no such file", where=(str(path), 0, 0), key="--file", expected="a weights file")
-        store.teacher_weights.keep(f"sha256:{files.sha256(path)}", path)
+    _keep_files(bundle.folder / "weights", store, given)
     keep_weights([each for each in runs if "distill" in each.recipe], store)
     sources = bundle.folder / "sources"
     if sources.is_dir():
@@ -57,6 +56,22 @@ def prepare(bundle: Bundle, run: str, store: Store, given: Sequence[Path] = ()) 
         store.register(planned.id, planned.recipe, planned.parents, planned.sources)
     store.sweeps.save_plan(bundle.sweep, records.sweeps.plan(bundle.sweep) or {})
     return wanted
+
+
+def _keep_files(folder: Path, store: Store, given: Sequence[Path]) -> None:
+    """Put weights files into the store: those of the bundle, which are named by content or as a model of timm's hub,
+    and those that a user gives."""
+    for path in given:
+        if not path.is_file():
+            raise InputError("no such file", where=(str(path), 0, 0), key="--file", expected="a weights file")
+    for path in [*(sorted(folder.iterdir()) if folder.is_dir() else []), *given]:
+        if path in given or re.fullmatch(r"[0-9a-f]{64}", path.stem):
+            store.teacher_weights.keep(f"sha256:{files.sha256(path)}", path)
+            continue
+        try:
+            store.teacher_weights.keep_hub(path.stem, partial(shutil.copyfile, path))
+        except ValueError as error:
+            raise InputError(str(error), where=(str(store.root), 0, 0), expected="another --results") from None
 
 
 def job(run: str, store: Store, execution: Execution, command: str) -> Job:

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from deit_ablate import __version__, files
-from deit_ablate.errors import InputError, TrainError, unknown_name
-from deit_ablate.identity import SEMANTICS, code_of, source_file, source_sha256
+from deit_ablate.errors import Damaged, InputError, TrainError, unknown_name
+from deit_ablate.identity import SEMANTICS, code_of, semantics_of, source_file, source_sha256
 from deit_ablate.recipe import contents
 from deit_ablate.report.bundle_texts import Facts, lock, makefile, readme
 from deit_ablate.report.html import content
@@ -79,6 +79,12 @@ def _fill(wanted: Wanted, folder: Path) -> Made:
     if run is None:
         which = f"{wanted.sweep}:{wanted.row}" if wanted.row is not None else wanted.sweep
         raise InputError("no run of it is done", where=(which, 0, 0), expected="a row that was trained to its end")
+    if (semantics := semantics_of(run, store.recipe(run) or {})) != SEMANTICS:
+        raise InputError(
+            f"its recipes mean another training in this version (SEMANTICS {semantics}, here {SEMANTICS})",
+            where=(wanted.sweep, 0, 0),
+            expected="the version that trained them, or `deit-ablate keep`, which shares records alone",
+        )
     chosen = rows if wanted.row is None else [wanted.row, plan["baseline"]]
     runs = sorted({cell[3] for cell in plan["cells"] if cell[0] in chosen and store.result(cell[3]) is not None})
     made = Made(len(runs))
@@ -130,24 +136,32 @@ def _bare(found: re.Match[str]) -> str:
 
 
 def _weights(wanted: Wanted, recipes: Mapping[str, Any], folder: Path, made: Made) -> dict[str, str]:
-    """Copy the files that recipes name by their content; those that do not go along, with why."""
-    named = sorted({each for stored in recipes.values() for each in _contents(stored["recipe"])})
-    found = {sha256: wanted.store.teacher_weights.find(sha256) for sha256 in named}
-    missing = {sha256: "not in the store any more" for sha256, path in found.items() if path is None}
-    there = {sha256: path for sha256, path in found.items() if path is not None}
+    """Copy the weights files that recipes name, by content or as a model of timm's hub; those that do not go along,
+    with why. Raises Damaged where a content is another by now."""
+    kept = wanted.store.teacher_weights
+    named = sorted({each for stored in recipes.values() for each in _named(stored["recipe"])})
+    found = {name: kept.find(name) for name in named}
+    missing = {name: "not in the store" for name, path in found.items() if path is None}
+    there = {name: path for name, path in found.items() if path is not None}
     size = sum(path.stat().st_size for path in there.values())
     if size > SMALL and not wanted.weights:
-        missing |= {sha256: f"{path.stat().st_size:,} bytes" for sha256, path in there.items()}
+        missing |= {name: f"{path.stat().st_size:,} bytes" for name, path in there.items()}
         made.warnings.append(f"weights files of {size:,} bytes are left out; --weights takes them along")
         there = {}
-    for sha256, path in there.items():
-        wanted.store.teacher_weights.keep(sha256, path)  # raises where the content is another by now
+    for name, path in there.items():
+        expected = name.removeprefix("sha256:") if name.startswith("sha256:") else kept.hub_sha256(name)
+        if files.sha256(path) != expected:
+            raise Damaged(path, f"not the content of {name}")
         shutil.copyfile(path, files.make_folder(folder / "weights") / path.name)
     return missing
 
 
-def _contents(recipe: Mapping[str, Any]) -> set[str]:
-    return contents(recipe) if "distill" in recipe else set()
+def _named(recipe: Mapping[str, Any]) -> set[str]:
+    """The files of a recipe: contents ("sha256:<hex>"), and the name of a teacher out of timm's hub."""
+    if "distill" not in recipe:
+        return set()
+    hub = recipe["distill"]["teacher"] if not recipe["distill"]["teacher_weights"] else None
+    return contents(recipe) | ({hub} if hub and re.fullmatch(r"[\w.-]+", hub) else set())
 
 
 def _sources(wanted: Wanted, plan: Mapping[str, Any], recipes: Mapping[str, Any], folder: Path) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ class Facts:
     wheel: str
     sources: tuple[str, ...]
     missing: Mapping[str, str]
-    """Content of weights files that do not go along -> why."""
+    """Weights files (content, or a name on timm's hub) that do not go along -> why."""
     seconds: float | None
     """What the cell took, with the runs that it depends on."""
     with_file: bool
@@ -124,7 +124,7 @@ def readme(facts: Facts) -> str:
         needs=list(_needs(facts)),
         file=f"the file of the study; {private}" if facts.with_file else "nothing: the study's file was gone",
         weights=facts.with_weights,
-        runs=[(each, _cell(", ".join(facts.names(each))), facts.outcomes[each]["status"]) for each in facts.outcomes],
+        runs=[(each, _cell(_few(facts.names(each))), facts.outcomes[each]["status"]) for each in facts.outcomes],
     )
 
 
@@ -144,9 +144,14 @@ def _needs(facts: Facts) -> Iterator[str]:
         where = "part of the package" if inside else "not in this bundle: `--data-dir` says where they are"
         yield f"The data `{_line(about[0])}` (fingerprint `{about[1]}`), {where}."
     for content, why in facts.missing.items():
-        yield f"A weights file, `{content}`, which is not in this bundle ({why}): `--file PATH` gives it."
+        how = "`--file PATH` gives it" if content.startswith("sha256:") else "it comes from timm's hub"
+        yield f"A weights file, `{_line(content)}`, which is not in this bundle ({why}): {how}."
     if facts.sources:
         yield "What the code in `sources/` imports beside this package, which nothing records."
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _line(text: str) -> str:
