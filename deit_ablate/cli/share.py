@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -133,7 +134,7 @@ def _train(job: Any, store: Store, run: str, out: Any) -> None:
         print(f"run {run}", file=out, flush=True)
         code = foreground(job, out)
         if store.outcome(run) is None:
-            if code in (0, SAVED):
+            if code in (0, SAVED, -signal.SIGINT, -signal.SIGTERM):
                 print(f"{run} is saved, or in another process's hands: the same command goes on", file=sys.stderr)
                 raise typer.Exit(SAVED)
             print(console.plain(f"not reproduced: {run} could not be trained (exit code {code})"))

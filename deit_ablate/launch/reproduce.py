@@ -36,7 +36,7 @@ def prepare(bundle: Bundle, run: str, store: Store, given: Sequence[Path] = ()) 
 
     ``given``: files that the bundle names by their content, and may not hold. Custom code is put on the path of the
     processes that this one starts, and on its own. Raises InputError where the store holds the records themselves,
-    which would reproduce themselves, and where a file is missing.
+    which would reproduce themselves, or another sweep of this name, and where a file is missing.
     """
     records = bundle.store
     wanted = lineage(records, run)
@@ -46,6 +46,11 @@ def prepare(bundle: Bundle, run: str, store: Store, given: Sequence[Path] = ()) 
             raise InputError(
                 f"it holds the record of {each} itself", where=(str(store.root), 0, 0), expected="another --results"
             )
+    plan = records.sweeps.plan(bundle.sweep) or {}
+    if store.sweeps.plan(bundle.sweep) not in (None, plan):
+        raise InputError(
+            f"it holds another sweep {bundle.sweep!r}", where=(str(store.root), 0, 0), expected="another --results"
+        )
     runs = [_run(records, each) for each in wanted]
     _keep_files(bundle.folder / "weights", store, given)
     keep_weights([each for each in runs if "distill" in each.recipe], store)
@@ -54,7 +59,7 @@ def prepare(bundle: Bundle, run: str, store: Store, given: Sequence[Path] = ()) 
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(sources), os.environ.get("PYTHONPATH")]))
     for planned in runs:
         store.register(planned.id, planned.recipe, planned.parents, planned.sources)
-    store.sweeps.save_plan(bundle.sweep, records.sweeps.plan(bundle.sweep) or {})
+    store.sweeps.save_plan(bundle.sweep, plan)
     return wanted
 
 

@@ -87,7 +87,10 @@ def _same_bits(records: Store, anew: Store, run: str, before: Mapping[str, Any],
     weights = [outcome.get("weights_sha256") for outcome in (before, after)]
     if weights[0] != weights[1] or before["metrics"] != after["metrics"]:
         return ""
-    ours, theirs = (arrays(store, run, outcome) for store, outcome in ((anew, after), (records, before)))
+    ours, theirs = (
+        arrays(store, run, outcome) if outcome.get("arrays_sha256") else {}
+        for store, outcome in ((anew, after), (records, before))
+    )
     if ours.keys() != theirs.keys() or any(ours[name].tobytes() != theirs[name].tobytes() for name in ours):
         return ""
     return ", ".join([*(["weights"] if weights[0] else []), "metrics", *(["predictions"] if ours else [])])

@@ -124,7 +124,8 @@ def opened(path: Path) -> Iterator[Bundle]:
         try:
             import_records(folder / "records", store)
         except InputError as error:
-            error.where = (str(path), 0, 0)
+            file, line, column = error.where or ("", 0, 0)
+            error.where = (file.replace(str(folder), str(path)), line, column)  # the user's file, not our copy
             raise
         yield Bundle(folder, manifest, store)
 
@@ -210,7 +211,10 @@ class _Zip:
             raise Damaged(self.path / MANIFEST, str(error)) from None
 
     def must_list(self, listed: Mapping[str, Any]) -> None:
-        """Raises Damaged for an entry that the manifest does not list."""
+        """Raises Damaged for an entry that the manifest does not list, and for what unpacks to far more than it is."""
+        unpacked = sum(each["bytes"] for each in listed.values())
+        if unpacked > max(1 << 30, 100 * self.path.stat().st_size):
+            raise Damaged(self.path, f"it unpacks to {unpacked:,} bytes, which is more than 100 times its size")
         if odd := sorted(self._entries.keys() - listed.keys() - {MANIFEST}):
             raise Damaged(self.path / odd[0], f"{MANIFEST} does not list it")
 

@@ -7,6 +7,9 @@ import json
 import re
 import shutil
 import stat
+import subprocess
+import sys
+import sysconfig
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -128,6 +131,16 @@ def test_a_record_does_not_reproduce_itself(shared: Path, bundle: Path, command:
     assert "it holds the record of" in command("reproduce", "bundle", "--results", "results", code=2).stderr
 
 
+def test_another_sweep_of_its_name_is_left_as_it_is(shared: Path, bundle: Path, command: Command) -> None:
+    store = Store(command.folder / "mine")
+    plan = json.loads((bundle / "records" / "plan.json").read_text())
+    store.sweeps.save_plan("study", {**plan, "title": "mine"})
+    refused = command("reproduce", "bundle", "--results", "mine", code=2)
+    assert "mine: it holds another sweep 'study'" in refused.stderr
+    assert (store.sweeps.plan("study") or {})["title"] == "mine"
+    assert not store.runs()
+
+
 def test_a_bundle_tells_how_and_nothing_private(shared: Path, bundle: Path) -> None:
     assert {path.name for path in bundle.iterdir()} == {
         *("README.md", "Makefile", "manifest.json", "requirements.lock.txt", "table.md", "report.html"),
@@ -158,6 +171,28 @@ def test_equal_studies_give_equal_bundles(shared: Path, bundle: Path, command: C
     assert first == second
 
 
+@pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
+def test_make_reproduces_in_an_environment_of_its_own(bundle: Path, cold_command: Command, tmp_path: Path) -> None:
+    packages = tmp_path / "packages"  # what a registry would give; not this package, which the bundle has to bring
+    packages.mkdir()
+    for path in Path(sysconfig.get_path("purelib")).iterdir():
+        if path.suffix != ".pth" and not path.name.startswith("deit_ablate"):
+            (packages / path.name).symlink_to(path)
+    subprocess.run([sys.executable, "-m", "venv", bundle / ".venv"], check=True)
+    (site,) = (bundle / ".venv" / "lib").glob("python*/site-packages")
+    (site / "packages.pth").write_text(f"{packages}\n")
+    done = subprocess.run(
+        ["make", "reproduce", "PIP_ARGS=--no-deps --no-index"],
+        cwd=bundle,
+        env={name: value for name, value in cold_command.environment.items() if name != "PYTHONPATH"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert last(done.stdout) == "reproduced: same bits (weights, metrics, predictions)"
+    assert (site / "deit_ablate" / "__init__.py").is_file()
+
+
 Tamper = Callable[[Path], object]
 
 
@@ -182,6 +217,12 @@ def escaping(bundle: Path) -> None:
     seal(bundle, files={**manifest["files"], "../x": {"bytes": 1, "sha256": digest}})
 
 
+def huge(bundle: Path) -> None:
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    manifest["files"]["table.md"]["bytes"] = 1 << 50
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+
+
 def another_record(bundle: Path) -> None:
     path = bundle / "records" / "records.jsonl"
     path.write_text(path.read_text().replace('"drop_path": 0.1', '"drop_path": 0.2'))
@@ -201,7 +242,8 @@ def another_record(bundle: Path) -> None:
         (linked, "bundle/table.md: damaged: a link, which is not followed"),
         (linked_folder, "in a folder that is a link"),
         (escaping, "bundle/manifest.json: damaged: files: Value error, '../x' is no path in a bundle"),
-        (another_record, "does not give this id"),
+        (another_record, "bundle/records/records.jsonl:1:1: damaged: its recipe does not give this id"),
+        (huge, "more than 1,000,000 files, or"),
         (lambda bundle: seal(bundle, semantics=SEMANTICS - 1), f"SEMANTICS {SEMANTICS - 1}, here {SEMANTICS}"),
         (lambda bundle: seal(bundle, schema=2), "written by a later version of deit-ablate"),
     ],
@@ -227,9 +269,18 @@ def rezip(path: Path, entries: dict[str, bytes], mode: int = 0o100644) -> None:
             archive.writestr(entry, content)
 
 
+def bomb(path: Path) -> None:
+    """One that says that it unpacks to more than a disk would hold."""
+    with zipfile.ZipFile(path) as archive:
+        manifest = json.loads(archive.read("soft/manifest.json"))
+    manifest["files"]["table.md"]["bytes"] = 1 << 35
+    rezip(path, {"soft/manifest.json": json.dumps(manifest).encode()})
+
+
 @pytest.mark.parametrize(
     ("tamper", "said"),
     [
+        (bomb, "which is more than 100 times its size"),
         (lambda path: rezip(path, {"../evil.py": b"x"}), "'../evil.py' has no place in a bundle"),
         (lambda path: rezip(path, {"soft/../evil.py": b"x"}), "has no place in a bundle"),
         (lambda path: rezip(path, {"/evil.py": b"x"}), "has no place in a bundle"),
