@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -10,6 +11,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from deit_ablate import __version__, files
 from deit_ablate.errors import Damaged, InputError, TrainError, unknown_name
@@ -99,7 +102,7 @@ def _fill(wanted: Wanted, folder: Path) -> Made:
     shown = content.read(summary, redact=True)
     assert shown.say.redactor
     say = shown.say.redactor
-    _sweep_file(wanted, plan, folder, lambda text: re.sub(r"\[(path|host|account|name|url)\]", _bare, say(text)))
+    _sweep_file(wanted, plan, folder, say)
     made.warnings += [
         f"{name} names a path, a host or an address, and goes along as it is: it is code, by its content in runs' ids"
         for name in sources
@@ -128,11 +131,6 @@ def _fill(wanted: Wanted, folder: Path) -> Made:
     about = {"version": __version__, "semantics": SEMANTICS, "sweep": wanted.sweep, "row": wanted.row, "run": run}
     write_manifest(folder, about)
     return made
-
-
-def _bare(found: re.Match[str]) -> str:
-    """What stands for a path in YAML, to which brackets are a list."""
-    return found[1].upper()
 
 
 def _weights(wanted: Wanted, recipes: Mapping[str, Any], folder: Path, made: Made) -> dict[str, str]:
@@ -212,9 +210,33 @@ def _sweep_file(wanted: Wanted, plan: Mapping[str, Any], folder: Path, say: Call
     if wanted.file is None:
         return
     for path in [wanted.file, *_profiles(wanted.file, plan)]:
-        text = say(path.read_text(encoding="utf-8"))
+        text = redacted_yaml(path.read_text(encoding="utf-8"), say)
         inside = files.make_folder(folder / "sweep" / path.parent.relative_to(wanted.file.parent))
         (inside / path.name).write_text(text, encoding="utf-8")
+
+
+def redacted_yaml(text: str, say: Callable[[str], str]) -> str:
+    """YAML with what is private replaced in its values and comments, which is YAML still."""
+    made, at, key, last = "", 0, "", ""
+    try:
+        for token in yaml.scan(text):
+            if isinstance(token, (yaml.KeyToken, yaml.ValueToken)):
+                key = last if isinstance(token, yaml.ValueToken) else ""
+            if not isinstance(token, yaml.ScalarToken):
+                continue
+            start, end, last = token.start_mark.index, token.end_mark.index, str(token.value)
+            said = say(f"'{last}'").removeprefix("'").removesuffix("'")  # in quotes a path may have blanks
+            said = say(f"{key}: {said}").removeprefix(f"{key}: ")  # its key may be all that tells of an account
+            value = text[start:end] if said == last else json.dumps(said, ensure_ascii=False)
+            made += _redacted_comments(text[at:start], say) + value
+            at = end
+    except yaml.YAMLError:  # edited since it was run
+        return say(text)
+    return made + _redacted_comments(text[at:], say)
+
+
+def _redacted_comments(text: str, say: Callable[[str], str]) -> str:
+    return re.sub("#.*", lambda found: say(found[0]), text)
 
 
 def _profiles(file: Path, plan: Mapping[str, Any]) -> Iterator[Path]:

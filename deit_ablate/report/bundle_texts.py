@@ -110,7 +110,7 @@ def readme(facts: Facts) -> str:
         undefined=StrictUndefined,
         keep_trailing_newline=True,
     )
-    private = "paths, hosts and names in it are replaced by words such as PATH"
+    private = "as it was when this was put together; paths, hosts and names are replaced by words such as [path]"
     return made.get_template("bundle_readme.md.j2").render(
         facts=facts,
         title=_line(plan["title"] or plan["sweep"]),
@@ -122,7 +122,7 @@ def readme(facts: Facts) -> str:
         time=duration(facts.seconds),
         level=f"{LEVEL:.0%}",
         needs=list(_needs(facts)),
-        file=f"the file of the study; {private}" if facts.with_file else "nothing: the study's file was gone",
+        file=f"the file of the study, {private}" if facts.with_file else "nothing: the study's file was gone",
         weights=facts.with_weights,
         runs=[(each, _cell(_few(facts.names(each))), facts.outcomes[each]["status"]) for each in facts.outcomes],
     )

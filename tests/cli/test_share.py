@@ -148,7 +148,8 @@ def test_a_bundle_tells_how_and_nothing_private(shared: Path, bundle: Path) -> N
     }
     assert (bundle / "sources" / "mylab.py").read_text() == PLAIN
     sweep = (bundle / "sweep" / "study.yaml").read_text()
-    assert "data_dir: PATH}" in sweep
+    assert 'data_dir: "[path]"}  # [url]' in sweep
+    assert sweep.count("\n") == (shared / "study.yaml").read_text().count("\n")
     for path in bundle.rglob("*"):
         content = path.read_bytes() if path.is_file() else b""
         assert b"alice" not in content, path

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from studies import Shipped, record
-from support import NAMED
+from support import NAMED, VIT
 
+from deit_ablate import shipped
 from deit_ablate.errors import Damaged, InputError
 from deit_ablate.launch.reproduce import prepare, recorded_execution
 from deit_ablate.report import bundle
-from deit_ablate.report.bundle import Wanted, bundle_name, write_bundle
+from deit_ablate.report.bundle import Wanted, bundle_name, redacted_yaml, write_bundle
+from deit_ablate.report.html.redaction import Redactor
 from deit_ablate.store import Store
 from deit_ablate.store.bundle import opened
 
@@ -61,6 +65,23 @@ def test_small_weights_go_along_and_large_ones_where_asked_for(
         assert prepare(found, run, Store(tmp_path / "again")) == [run], "nothing has to be given"
 
 
+def test_a_teacher_of_the_hub_goes_along(tmp_path: Path, sweep: Callable[..., Path]) -> None:
+    path = sweep(f"seeds: 1\nvariants: {{hard: {{distill: {{type: hard, teacher: {VIT}}}}}}}\n")
+    made = Shipped(tmp_path / "results", path, lambda cell: 90.0)
+    (run,) = made.plan.runs
+    record(made, run, test_targets=[0, 1], test_pred_class=[0, 1])
+    made.store.teacher_weights.keep_hub(VIT, lambda target: target.write_bytes(b"of the hub"))
+    write_bundle(Wanted(made.store, made.name), tmp_path / "bundle")
+    anew = Store(tmp_path / "anew")
+    with opened(tmp_path / "bundle") as found:
+        prepare(found, run, anew)
+        assert anew.teacher_weights.hub_sha256(VIT) == made.store.teacher_weights.hub_sha256(VIT)
+        other = Store(tmp_path / "other")
+        other.teacher_weights.keep_hub(VIT, lambda target: target.write_bytes(b"others"))
+        with pytest.raises(InputError, match=r"is not what earlier runs in this store used.*another --results"):
+            prepare(found, run, other)
+
+
 def test_weights_that_were_tampered_with_are_refused(taught: Shipped, tmp_path: Path) -> None:
     (sha256,) = taught.plan.weights
     kept = taught.store.teacher_weights.find(sha256)
@@ -98,3 +119,34 @@ def test_a_run_is_executed_as_it_was_as_far_as_that_decides_bits() -> None:
 def test_a_bundle_is_named_after_what_it_is_of() -> None:
     assert bundle_name("a@digits", None) == "bundle-a@digits"
     assert bundle_name("a", "no mixup/../x") == "bundle-a-no-mixup-..-x"
+
+
+PRIVATE = """# by alice, see https://example.org/x
+execution:
+  data_dir: "/data/my set"
+  slurm: {partition: gpu, account: vision, time: "24:00:00", setup: [". ~/env", "x --account vision"]}
+distill: {teacher_weights: ../w/x.pth}  # /home/alice/w
+x: [name, path, [url]]
+notes: |
+  /home/alice
+"""
+
+
+def test_a_redacted_sweep_file_is_yaml_still() -> None:
+    say = Redactor(frozenset(), frozenset({"alice"}))
+    text = redacted_yaml(PRIVATE, say)
+    assert not re.search("alice|vision|my set|example", text)
+    slurm = {
+        "partition": "gpu",
+        "account": "[account]",
+        "time": "24:00:00",
+        "setup": [". [path]", "x --account [account]"],
+    }
+    assert yaml.safe_load(text) == {
+        "execution": {"data_dir": "[path]", "slurm": slurm},
+        "distill": {"teacher_weights": "[path]"},
+        "x": ["name", "path", ["url"]],
+        "notes": "[path]\n",
+    }
+    for path in (shipped.folder("sweeps")).rglob("*.yaml"):
+        assert redacted_yaml(path.read_text(), say) == path.read_text(), path
