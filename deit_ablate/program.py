@@ -206,11 +206,17 @@ def source_sha256(name: str, folder: Path | None = None) -> str:
     if name.startswith("./"):
         return _file_sha256((folder or Path()) / name)
     module = name.partition(":")[0]
-    if (file := _file(module)) is None:
-        raise TrainError(f"{name}: cannot find the source of {module!r}")
+    path = source_file(module)
     if ":" in name:
-        return hashlib.sha256(Path(file[0]).read_bytes()).hexdigest()
-    return _hash_and_imports(module, *file)[0]
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    return _hash_and_imports(module, str(path), path.stat().st_mtime_ns, path.stat().st_size)[0]
+
+
+def source_file(module: str) -> Path:
+    """The file of a module. Raises TrainError where there is none."""
+    if (file := _file(module)) is None:
+        raise TrainError(f"cannot find the source of {module!r}")
+    return Path(file[0])
 
 
 def _file_sha256(path: Path) -> str:

@@ -41,6 +41,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "gc": ("manage", "Remove checkpoints that finished runs no longer need"),
     "keep": ("manage", "Write a sweep's records, curves and predictions to a small folder, to be kept"),
     "import": ("manage", "Merge another store, or kept records, into this one"),
+    "bundle": ("share", "Write what others need to train a cell of a table anew"),
+    "reproduce": ("share", "Train a run of a bundle anew, and say whether it is the one on record"),
     "init": ("setup", "Write the shipped sweeps and analyses out, to be edited"),
     "schema": ("setup", "Print the JSON Schema of sweep files"),
 }

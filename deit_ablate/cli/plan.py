@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from deit_ablate.cli import console
 from deit_ablate.cli.options import (
@@ -24,15 +27,21 @@ from deit_ablate.cli.options import (
     given_execution,
     seconds,
 )
-from deit_ablate.cli.targets import DEFAULT_RESULTS, Results, Study, execution_for, study
+from deit_ablate.cli.targets import DEFAULT_RESULTS, Results, Study, execution_for, refuse_other_file, study
 from deit_ablate.errors import InputError
 from deit_ablate.execution import Execution
 from deit_ablate.launch import status
+from deit_ablate.launch.commands import FORMS
+from deit_ablate.launch.commands import commands as listed
 from deit_ablate.launch.cost import Costs, Estimate
-from deit_ablate.launch.jobs import by_execution, needs_words
-from deit_ablate.launch.preflight import must_have
+from deit_ablate.launch.jobs import NOT_DONE, Work, by_execution, needs_words
+from deit_ablate.launch.policy import refuse_lost_weights
+from deit_ablate.launch.pool import Pool
+from deit_ablate.launch.preflight import keep_weights, must_have, preflight, worth_a_preflight
+from deit_ablate.report.declared import refuse_other_looks
 from deit_ablate.store import State, Store
 from deit_ablate.sweep.comparisons import LOOKS
+from deit_ablate.sweep.effects import pairs
 from deit_ablate.sweep.metrics import TOP1, Metric
 from deit_ablate.sweep.plan import Plan, Run, make_plan
 
@@ -62,15 +71,30 @@ def plan(
     device: Device = None,
     data_dir: DataDir = None,
     execution: ExecutionSets = None,
+    commands: Annotated[
+        str | None,
+        typer.Option(
+            "--commands", metavar="FORM", help="The missing runs as commands, for another queue: shell, make or json."
+        ),
+    ] = None,
     json_: Json = False,
 ) -> None:
     """Show what a sweep would run: rows, what they change, run ids, states, expected time and disk. Writes nothing.
 
     With --budget: how many seeds of which rows a machine time buys, and what they find. Where no run like them has
     finished, their first steps are timed here.
+
+    With --commands: a shell script, a Makefile or a JSON list with a `deit-ablate train` for each run that is neither
+    done nor running. This alone writes: the plan, the recipes and the weights files that the commands will find.
     """
     store, limit = Store(results), seconds(budget)
     given = given_execution(execution, device=device, data_dir=data_dir)
+    if commands is not None:
+        if limit is not None or json_:
+            raise InputError("it is an output of its own", where=("--commands", 0, 0), expected="no --budget or --json")
+        chosen = study(sweep, store, profile=profile, sets=set_ or (), seeds=seeds, name=name)
+        _commands(chosen, store, given, commands, only or [], strict=strict)
+        return
     if limit is not None:
         chosen = study(sweep, store, profile=profile, sets=set_ or (), seeds=MOST_SEEDS, name=name)
         _proposals(chosen, store, given, limit, only or [])
@@ -103,6 +127,46 @@ def plan(
     of_needs = _needs_lines(made, executions, left)
     lines = [*_plan_lines(made, runs, states, search), *_why_lines(made, why), *of_needs, *_cost_lines(estimate)]
     print("\n".join(map(console.plain, lines)))
+
+
+def _commands(chosen: Study, store: Store, given: Execution, form: str, only: Sequence[str], *, strict: bool) -> None:
+    """Print the missing runs as commands, and write what these will find."""
+    if form not in FORMS:
+        raise InputError(f"got {form!r}", where=("--commands", 0, 0), expected=", ".join(FORMS))
+    file = chosen.sweep()
+    if file.search is not None:
+        expected = "a sweep that is no search, which requests its trials as results come in: `deit-ablate run`"
+        raise InputError("a search has no list of runs", where=("--commands", 0, 0), expected=expected)
+    made = make_plan(file)
+    refuse_other_file(store, made, chosen.file)
+    refuse_other_looks(made, store)
+    how = execution_for(chosen, file.execution, given)
+    own = made.executions(how, given)
+    if strict:
+        made.executed(own).refuse_undeclared()
+    runs = made.only(only, chosen.seeds)
+    states = status.states(store, {run.id: run.above for run in runs.values()}, file.name)
+    labels = {run: f"{file.name}:{label}" for run, label in made.labels().items()}
+    refuse_lost_weights(runs, labels, states, store)
+    work = Work(store, file.name, runs, labels, states, how, written=made.written, pairs=tuple(pairs(made)), own=own)
+    found = listed(work)
+    text = FORMS[form](found, file.name)
+    if worth_a_preflight(work):
+        preflight(work, Pool().ask)
+    keep_weights([runs[each.id] for each in found], store)
+    store.sweeps.save_plan(file.name, chosen.document(made, store))
+    store.sweeps.declare(file.name, made.declared(), sum(state.finished for state in states.values()))
+    for each in found:
+        run = runs[each.id]
+        store.register(run.id, run.recipe, run.parents, run.sources)
+    print(text, end="")
+    print(
+        f"wrote the plan and {len(found)} recipes to {store.root}; `deit-ablate status {file.name}` follows the runs",
+        file=sys.stderr,
+    )
+    if retried := [labels[run] for run, state in states.items() if state.name in NOT_DONE]:
+        few = ", ".join(retried[:5]) + (f" and {len(retried) - 5} more" if len(retried) > 5 else "")
+        print(console.plain(f"left out, as `deit-ablate retry` has to lift that first: {few}"), file=sys.stderr)
 
 
 def _proposals(chosen: Study, store: Store, given: Execution, budget: float, only: Sequence[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import signal
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -54,6 +55,7 @@ from deit_ablate.cli.targets import (
 from deit_ablate.errors import InputError
 from deit_ablate.execution import SAVED, Execution, Needs
 from deit_ablate.launch import status
+from deit_ablate.launch.commands import train_command
 from deit_ablate.launch.cost import Costs
 from deit_ablate.launch.executors import Executor as RunExecutor
 from deit_ablate.launch.executors import executor_for
@@ -63,7 +65,7 @@ from deit_ablate.launch.pool import foreground
 from deit_ablate.launch.preflight import keep_weights
 from deit_ablate.report.declared import refuse_other_looks
 from deit_ablate.report.fresh import current_table
-from deit_ablate.store import Store
+from deit_ablate.store import State, Store
 from deit_ablate.sweep.effects import pairs
 from deit_ablate.sweep.plan import Run, make_plan, single_run
 from deit_ablate.sweep.resources import Executions
@@ -128,7 +130,7 @@ def run(
     labels = search.labels if search else plan.labels()
     compared = () if allow_no_effect else tuple(pairs(plan))
     work = Work(
-        store, file.name, runs, labels, states, how, _command(), frozenset(), plan.written, source, compared, own
+        store, file.name, runs, labels, states, how, command_line(), frozenset(), plan.written, source, compared, own
     )
     refuse_lost_weights(runs, labels, states, store)
     chosen_executor = executor_for(work)
@@ -233,7 +235,7 @@ def retry(
     )
     how = execution_for(chosen, base, given)
     own = Executions(runs, needs, how, given)
-    work = Work(store, sweep, runs, labels, states, how, _command(), again, written, own=own)
+    work = Work(store, sweep, runs, labels, states, how, command_line(), again, written, own=own)
     chosen_executor = executor_for(work)
     if chosen_executor:
         chosen_executor.preflight()
@@ -262,7 +264,11 @@ def train(
     execution: ExecutionSets = None,
     results: Results = DEFAULT_RESULTS,
 ) -> None:
-    """Train one run in the foreground, for debugging. It is recorded like any other."""
+    """Train one run in the foreground, for debugging or for another queue (`plan --commands`). It is recorded like any.
+
+    Exit codes: 0 done, now or before; 75 to be called again (saved on a signal, in another process's hands, or a parent
+    has not finished); 1 failed, cancelled, or a parent has; 2 bad input.
+    """
     store = Store(results)
     path = Path(recipe)
     if path.suffix in (".yaml", ".yml", ".json") or path.is_file():
@@ -275,41 +281,49 @@ def train(
     runs = {**stored_runs(alone.above, store), alone.id: alone}
     states = status.states(store, {run.id: run.above for run in runs.values()})
     refuse_lost_weights(runs, {}, states, store)
-    for parent in alone.above:
-        if store.outcome(parent) is None:
-            raise InputError(
-                f"its parent {parent} has not finished", where=(recipe, 0, 0), expected="a run whose parents are done"
-            )
-    code = 0
-    if (before := store.outcome(alone.id)) is None:
+    if (before := store.outcome(alone.id)) is not None:
+        print(f"run {alone.id} is {before['status']} already; `deit-ablate forget {alone.id}` would train it again")
+        code = 0
+    elif (code := _not_now(alone, states, store)) == 0:
         keep_weights([alone], store)
         store.register(alone.id, alone.recipe, alone.parents, alone.sources)
-        store.uncancel(alone.id)
         status.close_if_gone(store, alone.id)
         how = with_options(Execution(), execution, device=device, data_dir=data_dir, loaders=loaders)
         print(f"run {alone.id}", flush=True)
-        code = foreground(Job(str(store.root), alone.id, how, retry=True, command=_command()))
-    else:
-        print(f"run {alone.id} is {before['status']} already; `deit-ablate forget {alone.id}` would train it again")
+        code = foreground(Job(str(store.root), alone.id, how, retry=True, command=command_line()))
     outcome = store.outcome(alone.id)
     if outcome:
         print(json.dumps({"run": alone.id, "status": outcome["status"], **outcome["metrics"]}, indent=1))
-    elif code == 0:
-        code = 1  # another process executes it, as the worker has printed
-    raise typer.Exit(130 if code == SAVED else code)
+    elif code == 0:  # the worker has left it to another, or a user has cancelled it meanwhile
+        code = 1 if store.cancelled(alone.id) else SAVED
+    elif code < 0:
+        print(f"the worker was killed by signal {-code}", file=sys.stderr)
+        code = SAVED if -code in (signal.SIGINT, signal.SIGTERM) else 1  # before it could answer: nothing was begun
+    raise typer.Exit(code)
+
+
+def _not_now(alone: Run, states: Mapping[str, State], store: Store) -> int:
+    """The exit code where a run cannot start as things stand, with a word on it; 0 where it can."""
+    problem, code = "", SAVED
+    for parent in alone.above:
+        if states[parent].stops_children:
+            problem, code = f"its parent {parent} is {states[parent]}", 1
+        elif not states[parent].finished:
+            problem = f"its parent {parent} has not finished"
+    if states[alone.id].name == "cancelled":
+        problem, code = f"cancelled; `deit-ablate retry {alone.id}` lifts that", 1
+    elif states[alone.id].name == "running":
+        last = store.attempts(alone.id)[-1]
+        problem, code = f"attempt {last.number} on {last.owner.get('host')} has not ended", SAVED
+    if problem:
+        print(console.plain(f"{alone.id}: {problem}"), file=sys.stderr)
+    return code if problem else 0
 
 
 # -- shared ----------------------------------------------------------------------------------------------------------
 
 
-def _alone(store: Store, execution: Execution) -> str:
-    """The command that trains a run by itself, under the same execution; the run's id follows."""
-    options: dict[str, Any] = {"--results": store.root, "--device": execution.device, "--data-dir": execution.data_dir}
-    given = [str(part) for option, value in options.items() if value not in (None, "auto") for part in (option, value)]
-    return shlex.join(["deit-ablate", "train", *given])
-
-
-def _command() -> str:
+def command_line() -> str:
     """The command as records keep it: without absolute paths, so that they can be shown to others."""
     return shlex.join(["deit-ablate", *(re.sub(r"(^|=)/\S*/(?=[^/])", r"\1.../", part) for part in sys.argv[1:])])
 
@@ -351,7 +365,7 @@ def _report(work: Work, report: Report, executor: RunExecutor | None, *, json_: 
     table = None
     if sweep and not report.interrupted:
         table = current_table(store, sweep)
-    failed = console.failures(report, store, labels, _alone(store, work.execution))
+    failed = console.failures(report, store, labels, shlex.join(train_command(store.root, work.execution)))
     if json_:
         summary = {
             "sweep": sweep,

@@ -185,6 +185,12 @@ def _source(store: Store, plan: Mapping[str, Any]) -> Path:
     return Path(os.path.normpath(store.root.resolve() / (plan.get("source") or "")))
 
 
+def source_file(store: Store, sweep: str) -> Path | None:
+    """The file of a sweep that was run, where it is still there."""
+    file = _source(store, store.sweeps.plan(sweep) or {})
+    return file if file.is_file() else None
+
+
 def refuse_other_file(store: Store, plan: Plan, file: Path) -> None:
     """Raise InputError where the sweep's folder belongs to another file of the same name that still exists."""
     try:

@@ -16,6 +16,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import partial
 from math import ceil
 from typing import IO, Any
 
@@ -350,14 +351,27 @@ def _environments(job: Job, gpus: Sequence[str], at_once: int = 1) -> list[dict[
     return made
 
 
-def foreground(job: Job) -> int:
-    """Run one job in the foreground of this terminal; returns the exit code of its (first) worker."""
+def foreground(job: Job, output: IO[str] | None = None) -> int:
+    """Run one job in the foreground of this terminal, or with another output; returns the exit code of its (first)
+    worker, or minus the signal that killed it. A signal to this process is passed on, so that the run is saved wherever
+    a queue sends it."""
     command = worker_command(*job.arguments(), "--foreground")
     gpus = visible_gpus() if job.execution.ranks > 1 else []
-    workers = [subprocess.Popen(command, env={**os.environ, **own}) for own in _environments(job, gpus)]
-    while True:
-        try:
-            codes = [worker.wait() for worker in workers]
-            return codes[0]
-        except KeyboardInterrupt:
-            continue  # the workers got it too, and are saving
+    workers = [subprocess.Popen(command, env={**os.environ, **own}, stdout=output) for own in _environments(job, gpus)]
+    # To the first rank, which decides for all. In a terminal the workers get Ctrl-C too: twice is as good as once.
+    pass_on = partial(_pass_on, workers[0])
+    before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        code = workers[0].wait()
+        for worker in workers[1:] if code < 0 else ():
+            worker.terminate()  # one that has begun ignores it, and ends because its first rank is gone
+        for worker in workers[1:]:
+            worker.wait()
+        return code
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _pass_on(worker: subprocess.Popen[bytes], _number: int, _frame: Any) -> None:
+    worker.terminate()

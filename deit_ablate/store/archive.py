@@ -14,7 +14,7 @@ import json
 import os
 import re
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -36,15 +36,16 @@ MOST_FILES = 10_000
 """Files of one run of another store."""
 
 
-def keep(store: Store, sweep: str, folder: Path) -> int:
+def keep(store: Store, sweep: str, folder: Path, only: Collection[str] | None = None) -> int:
     """Write the finished runs of a sweep (and those that they depend on) to ``folder``; returns their number.
 
-    The files are a pure function of the records. Raises InputError where the sweep has no plan.
+    ``only``: these of them; the plan stays whole. The files are a pure function of the records. Raises InputError where
+    the sweep has no plan.
     """
     plan = store.sweeps.plan(sweep)
     if plan is None:
         raise InputError(f"no sweep {sweep!r} in {store.root}", expected="one of " + ", ".join(store.sweeps.names()))
-    runs = sorted({run for *_, run in plan["cells"]})
+    runs = sorted(run for run in {run for *_, run in plan["cells"]} if only is None or run in only)
     records, curves = [], []
     files.make_folder(folder)
     (folder / "manifest.json").unlink(missing_ok=True)  # what is cut off here is no archive
@@ -67,7 +68,7 @@ def keep(store: Store, sweep: str, folder: Path) -> int:
                 entry = zipfile.ZipInfo(f"{run}.npz", (1980, 1, 1, 0, 0, 0))
                 archive.writestr(entry, _content(attempt.arrays, files.MOST_ARRAYS))
         os.replace(temporary, folder / "arrays.zip")
-    kept = {**plan, "source": Path(plan["source"]).name}
+    kept = {**plan, "source": Path(plan["source"]).name, "asked": {}}  # which may hold paths, and is not read again
     for name, lines in (("records.jsonl", records), ("curves.jsonl", curves)):
         files.replace(folder / name, b"".join(json.dumps(line).encode() + b"\n" for line in lines))
     files.replace(folder / "plan.json", files.to_json(kept))

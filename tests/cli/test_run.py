@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support import DISTILL, TINY, Command, planned, wait_for
+from support import DISTILL, TINY, Command, planned, state, wait_for
 
 from deit_ablate.store import Store
 
@@ -17,8 +18,36 @@ from deit_ablate.store import Store
 def test_a_run_in_other_hands_is_not_trained_in_the_foreground(command: Command, alone: tuple[Store, str]) -> None:
     store, run = alone
     store.claim(run)
-    done = command("train", run, code=1)
-    assert "has not ended" in done.stderr
+    assert "has not ended" in command("train", run, code=75).stderr
+    assert len(store.attempts(run)) == 1
+
+
+def test_a_cancelled_run_and_one_whose_parent_is_to_come_say_so(command: Command, sweep: Callable[..., Path]) -> None:
+    path, store = sweep(DISTILL % ("small_convnet", "{}")), Store(command.folder / "results")
+    assert "7 recipes" in command("plan", path, "--commands", "json").stderr
+    student = next(cell.run for cell in planned(path).cells if cell.stage == "student" and cell.variant == "soft")
+    (teacher,) = planned(path).runs[student].above
+    assert f"its parent {teacher} has not finished" in command("train", student, code=75).stderr
+    store.cancel(teacher)
+    assert f"its parent {teacher} is cancelled" in command("train", student, code=1).stderr
+    assert f"`deit-ablate retry {teacher}` lifts that" in command("train", teacher, code=1).stderr
+    assert not any(store.attempts(run) for run in store.runs())
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_the_command_alone_saves_the_run(
+    command: Command, sweep: Callable[..., Path], store: Store, how: signal.Signals
+) -> None:
+    path = sweep("seeds: 1\nvariants: {a: {schedule.epochs: 3000}}\n")
+    (run,) = planned(path).runs
+    command("plan", path, "--commands", "shell")
+    process = command.start("train", run)
+    wait_for(lambda: store.history(run))
+    process.send_signal(how)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 75, out
+    assert "saved and stopped (interrupted)" in out
+    assert state(store, run).name == "resumable"
 
 
 def test_a_large_plan_asks_first(command: Command, sweep: Callable[..., Path]) -> None:

@@ -39,7 +39,7 @@ TRAINED = {
     "docs/guide/search.md": "search",
 }
 """Page -> the sweep whose ``run`` is really run there (None: every sweep). Elsewhere ``run`` is parsed, and planned."""
-STARTED = {"README.md", "docs/guide/first-study.md", "docs/guide/troubleshooting.md"}
+STARTED = {"README.md", "docs/guide/first-study.md", "docs/guide/sharing.md", "docs/guide/troubleshooting.md"}
 """Pages whose store has the optimizer sweep already, trained once for all of them."""
 ROWS = {"variants", "grid", "zip", "leave_one_out", "add_one", "cumulative", "factorial", "search"}
 
@@ -99,7 +99,7 @@ class Reader:
 
     def deit_ablate(self, *arguments: str) -> str:
         """Call the command in this process; those that train are processes of their own."""
-        if arguments[0] in ("run", "train", "retry"):
+        if arguments[0] in ("run", "train", "retry", "reproduce"):
             done = subprocess.run(
                 [*self.python_m, "deit_ablate", *arguments],
                 cwd=self.folder,

@@ -1,0 +1,149 @@
+"""Commands that share a study, and train what was shared anew: bundle, reproduce."""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from deit_ablate import __version__
+from deit_ablate.cli import console
+from deit_ablate.cli.options import DataDir, Device, ExecutionSets, Json, Loaders, with_options
+from deit_ablate.cli.run import command_line
+from deit_ablate.cli.targets import DEFAULT_RESULTS, Results, by_name, known_sweep, runs_of, source_file
+from deit_ablate.errors import InputError
+from deit_ablate.execution import SAVED
+from deit_ablate.launch import reproduce as anew
+from deit_ablate.launch import status
+from deit_ablate.launch.pool import foreground
+from deit_ablate.store import Store
+from deit_ablate.store import bundle as bundles
+
+
+def bundle(
+    target: Annotated[
+        str, typer.Argument(metavar="SWEEP[:ROW]", help="A sweep's name, or its file; or one row of it.")
+    ],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="A new folder, or a new .zip; bundle-SWEEP without it.")
+    ] = None,
+    weights: Annotated[
+        bool, typer.Option("--weights", help="Take weights files that recipes name along, whatever their size.")
+    ] = False,
+    results: Results = DEFAULT_RESULTS,
+) -> None:
+    """Write what others need to train a cell of a table anew: records, recipes, code, versions, and a Makefile.
+
+    A row goes along with its baseline. Weights files that recipes name are taken along up to 100 MB together.
+    """
+    store = Store(results)
+    name, _, row = by_name(target, store).partition(":")
+    sweep = known_sweep(store, name)
+    from deit_ablate.report.bundle import Wanted, bundle_name, write_bundle
+
+    wanted = Wanted(store, sweep, row or None, source_file(store, sweep), weights)
+    folder = output or Path(bundle_name(sweep, row or None))
+    made = write_bundle(wanted, folder)
+    for warning in made.warnings:
+        print(console.plain(f"warning: {warning}"), file=sys.stderr)
+    print(console.plain(f"{folder}: {made.runs} runs; `make reproduce` in it trains one of them anew"))
+
+
+def reproduce(
+    path: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A folder or .zip that `bundle` wrote.")],
+    run: Annotated[
+        str | None,
+        typer.Option("--run", help="row:seed[:stage] or an id; without it the done run that took least time."),
+    ] = None,
+    results: Annotated[Path, typer.Option("--results", help="Folder in which the run is trained.")] = Path(
+        "reproduced"
+    ),
+    file: Annotated[
+        list[Path] | None, typer.Option("--file", help="A weights file that the bundle names and does not hold.")
+    ] = None,
+    device: Device = None,
+    data_dir: DataDir = None,
+    loaders: Loaders = None,
+    execution: ExecutionSets = None,
+    json_: Json = False,
+) -> None:
+    """Train one run of a bundle anew, and say whether it is the one on record.
+
+    Exit code 0: the same bits, or in the row's 95% prediction interval for one more seed. 1: not reproduced. 75: saved;
+    the same command goes on.
+    """
+    out = sys.stderr if json_ else sys.stdout
+    with bundles.opened(path) as given:
+        chosen = _chosen(given, path, run)
+        store, recorded = Store(results), given.store.outcome(chosen) or {}
+        lineage = anew.prepare(given, chosen, store, file or ())
+        if (version := given.manifest["version"]) != __version__:
+            print(f"made with deit-ablate {version}; this is {__version__}, in which recipes mean the same", file=out)
+        for each in lineage:
+            base = anew.recorded_execution(given.store.outcome(each) or {})
+            how = with_options(base, execution, device=device, data_dir=data_dir, loaders=loaders)
+            _train(anew.job(each, store, how, command_line()), store, each, out)
+        from deit_ablate.report.reproduced import compare, differences
+
+        sys.path.insert(0, str(given.folder / "sources"))  # a metric of one's own
+        answer = compare(given.store, store, given.sweep, chosen)
+        changed = differences(recorded, store.outcome(chosen) or {})
+    if changed and answer.verdict != "same bits":
+        print(console.plain("made with: " + ", ".join(changed)), file=out)
+    if json_:
+        values = {key: _known(value) for key, value in vars(answer).items()}
+        print(json.dumps({"run": chosen, "reproduced": answer.reproduced, **values, "made_with": changed}))
+    else:
+        print(console.plain(answer.words()))
+    raise typer.Exit(0 if answer.reproduced else 1)
+
+
+def _chosen(given: bundles.Bundle, path: Path, name: str | None) -> str:
+    """The run that is trained anew. Raises InputError where the bundle has none of this name that is done."""
+    if name is None:
+        return str(given.manifest["run"])
+    plan = given.store.sweeps.plan(given.sweep) or {"cells": []}
+    whole = f"{given.sweep}:{name}"
+    try:
+        found = runs_of(
+            name if name in given.store.runs() or name.startswith(f"{given.sweep}:") else whole, given.store
+        )
+    except InputError:
+        try:
+            found = runs_of(name, given.store)
+        except InputError:
+            found = []
+    chosen = bundles.quickest(given.store, found)
+    if chosen is None:
+        cells = (cell for cell in plan["cells"] if (given.store.result(cell[3]) or {}).get("status") == "done")
+        known = [":".join([variant, str(seed), *([stage] if stage else [])]) for variant, seed, stage, _ in cells]
+        listed = ", ".join(known[:20]) + ", ..." * (len(known) > 20)
+        raise InputError(f"no run {name!r} that is done", where=(str(path), 0, 0), key="--run", expected=listed)
+    return chosen
+
+
+def _train(job: Any, store: Store, run: str, out: Any) -> None:
+    """Train a run to its end, unless it was; leaves with the exit code where it does not get there."""
+    if store.outcome(run) is None:
+        status.close_if_gone(store, run)
+        print(f"run {run}", file=out, flush=True)
+        code = foreground(job, out)
+        if store.outcome(run) is None:
+            if code in (0, SAVED, -signal.SIGINT, -signal.SIGTERM):
+                print(f"{run} is saved, or in another process's hands: the same command goes on", file=sys.stderr)
+                raise typer.Exit(SAVED)
+            print(console.plain(f"not reproduced: {run} could not be trained (exit code {code})"))
+            raise typer.Exit(1)
+    else:
+        print(f"run {run} was trained already", file=out)
+
+
+def _known(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_known(part) for part in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
