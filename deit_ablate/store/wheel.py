@@ -10,7 +10,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from deit_ablate import shipped
+from deit_ablate import files
 from deit_ablate.errors import InputError
 
 NAME = "deit-ablate"
@@ -65,7 +65,7 @@ def _code() -> Iterator[tuple[str, bytes]]:
         if path.relative_to(package).parts[0] != "shipped":
             yield f"deit_ablate/{path.relative_to(package).as_posix()}", path.read_bytes()
     for name in ("sweeps", "analysis"):
-        folder = shipped.folder(name)
+        folder = files.shipped(name)
         for path in _below(folder):
             yield f"deit_ablate/shipped/{name}/{path.relative_to(folder).as_posix()}", path.read_bytes()
 

@@ -12,7 +12,7 @@ import yaml
 from studies import Shipped, record
 from support import NAMED, VIT
 
-from deit_ablate import shipped
+from deit_ablate import files
 from deit_ablate.errors import Damaged, InputError
 from deit_ablate.launch.reproduce import prepare, recorded_execution
 from deit_ablate.report import bundle
@@ -148,5 +148,5 @@ def test_a_redacted_sweep_file_is_yaml_still() -> None:
         "x": ["name", "path", ["url"]],
         "notes": "[path]\n",
     }
-    for path in (shipped.folder("sweeps")).rglob("*.yaml"):
+    for path in (files.shipped("sweeps")).rglob("*.yaml"):
         assert redacted_yaml(path.read_text(), say) == path.read_text(), path

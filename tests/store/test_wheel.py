@@ -9,7 +9,7 @@ import io
 import zipfile
 from pathlib import Path
 
-from deit_ablate import shipped
+from deit_ablate import files
 from deit_ablate.store.wheel import requirements, write_wheel
 
 ROOT = Path(__file__).parents[2]
@@ -31,7 +31,7 @@ def test_the_wheel_is_the_package_with_true_hashes(tmp_path: Path) -> None:
         path.relative_to(ROOT).as_posix() for path in source if path.is_file() and "__pycache__" not in path.parts
     }
     sweep = "sweeps/profiles/digits.yaml"
-    assert content[f"deit_ablate/shipped/{sweep}"] == (shipped.folder("sweeps").parent / sweep).read_bytes()
+    assert content[f"deit_ablate/shipped/{sweep}"] == (files.shipped("sweeps").parent / sweep).read_bytes()
     assert b"deit-ablate = deit_ablate.__main__:main" in content[f"{info}/entry_points.txt"]
     assert {name.partition("/")[2] for name in content if name.startswith(info)} >= {"METADATA", "WHEEL", "RECORD"}
     assert not any("direct_url" in name or name.endswith(".pth") for name in content)
