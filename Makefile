@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: bench bench-statistics demo docs gallery gpu test test-benchmarks test-slurm test-slurm-full lint names clean
+.PHONY: bench bench-statistics demo docs gallery gpu test test-benchmarks test-slurm test-slurm-full test-trackers lint names clean
 
 $(VENV)/ready: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -24,6 +24,10 @@ test: $(VENV)/ready lint  ## the whole suite
 
 test-benchmarks: $(VENV)/ready  ## whether benchmarks/ runs, in small, and what it simulates is as expected
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal tests/benchmarks
+
+test-trackers: $(VENV)/ready  ## experiment trackers, all of them, which it installs; MLflow on a server too (a minute)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,trackers]' mlflow
+	$(BIN)/python -m pytest tests/report/trackers tests/servers
 
 test-slurm: $(VENV)/ready  ## the suite on a real SLURM cluster, which it installs (Debian), starts and stops; needs root
 	$(BIN)/python -m pytest tests/slurm

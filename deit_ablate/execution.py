@@ -36,11 +36,14 @@ SAVED = 75
 CLEAN_PATH = "import sys; sys.path[:] = filter(None, sys.path); "
 """How each Python of ours begins, as ``python -P`` does from 3.11 on: without the current folder on its path, where a
 user's ``token.py`` or ``html.py`` may lie. One's own modules are installed, or on PYTHONPATH."""
-_WORKER = (
-    f"{CLEAN_PATH}home = sys.argv.pop(1); home in sys.path or sys.path.insert(0, home); "
-    "from deit_ablate.worker.__main__ import main; sys.exit(main(sys.argv[1:]))"
-)
-"""Of the folder ``home``, so that a worker is always of the version that has started it."""
+
+
+def own_process(module: str, *arguments: str) -> list[str]:
+    """The command that calls a module's ``main`` in a process of its own: of the folder ``home``, so that it is always
+    of the version that has started it."""
+    begin = f"{CLEAN_PATH}home = sys.argv.pop(1); home in sys.path or sys.path.insert(0, home); "
+    call = f"from {module} import main; sys.exit(main(sys.argv[1:]))"
+    return [sys.executable, "-c", begin + call, str(Path(__file__).parent.parent), *arguments]
 
 
 def worker_command(*arguments: str) -> list[str]:
@@ -51,7 +54,7 @@ def worker_command(*arguments: str) -> list[str]:
     """
     if given := os.environ.get("DEIT_ABLATE_WORKER"):
         return [*shlex.split(given), *arguments]
-    return [sys.executable, "-c", _WORKER, str(Path(__file__).parent.parent), *arguments]
+    return own_process("deit_ablate.worker.__main__", *arguments)
 
 
 MARK = b"\x1e"
@@ -260,6 +263,36 @@ class Slurm(Part):
         return max(1, int(days or 0) * 1440 + hours * 60 + minutes + (seconds > 0))
 
 
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)(?:[^/\s?#@]*@)?([^/\s?#'\"]*)([^\s'\"]*)")
+
+
+def hosts_only(text: str) -> str:
+    """A text with the hosts alone of its URLs, whose other parts may be secrets."""
+    return _URL.sub(lambda url: f"{url[1]}{url[2]}{'/...' if url[3].strip('/') else ''}", text)
+
+
+def _call(value: Any) -> Any:
+    """A webhook as it is, a command as the list of its words. The values are not shown: they may be secrets."""
+    words = value
+    if value is None:
+        return None
+    if isinstance(value, str):
+        if value.startswith(("https://", "http://")) and not re.search(r"\s", value):
+            return value
+        try:
+            words = [] if _SCHEME.match(value) else shlex.split(value)
+        except ValueError:
+            words = []
+    if not (isinstance(words, list) and words and all(isinstance(word, str) and "\0" not in word for word in words)):
+        raise ValueError("a URL of http or https, or a command: its words, or one text with quotes where it needs them")
+    return words
+
+
+def _list(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
 def _sound_pattern(text: str) -> str:
     try:
         found = re.compile(text)
@@ -349,6 +382,14 @@ class Execution(Needs):
     program: SkipJsonSchema[Annotated[ProgramExecution | None, BeforeValidator(_not_by_hand)]] = None
     """Of runs by a program: a command or a function of one's own."""
 
+    track: Annotated[list[Annotated[str, Field(max_length=80)]], BeforeValidator(_list)] = []
+    """Experiment trackers to which the launcher passes on what its runs record, as they go: tensorboard, wandb, mlflow,
+    trackio."""
+    notify: Annotated[str | list[str] | None, BeforeValidator(_call)] = None
+    """What is told, in one line, that a launch has ended, is held or was interrupted: a webhook (a JSON object with the
+    key `text` is posted), or a command (the line is its standard input, and DEIT_ABLATE_MESSAGE). The environment
+    variable DEIT_ABLATE_NOTIFY says it too: the address of a webhook is a secret, and a sweep file is shared."""
+
     def to_json(self) -> str:
         """What a worker is told, as ``from_json`` reads it."""
         return self.model_dump_json(exclude=set(OF_THE_LAUNCHER), exclude_defaults=True)
@@ -374,7 +415,7 @@ def layered(below: AnyNeeds, above: Needs) -> AnyNeeds:
     return below.model_copy(update=values)
 
 
-OF_THE_LAUNCHER = ("executor", "slurm", "parallel")
+OF_THE_LAUNCHER = ("executor", "slurm", "parallel", "track", "notify")
 """Options that decide where and when a run is executed; its worker is not told them."""
 FIXED = ("threads", "compile", "channels_last", "deterministic", "evaluate_every")
 """Options that change the bits of a record: a run's first attempt decides them for its life."""

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from deit_ablate.errors import InputError
-from deit_ablate.execution import Execution, Slurm
+from deit_ablate.execution import Execution, Slurm, hosts_only
 from deit_ablate.sweep.overrides import validate
 from deit_ablate.sweep.yaml import Node
 
@@ -55,3 +55,32 @@ def test_what_is_no_mode_of_compilation_is_one_message(compile: Any) -> None:
         validate(Execution, Node({"compile": Node(compile, where)}, where), ("execution",))
     said = f"got {json.dumps(compile)}; expected true, false, reduce-overhead or max-autotune"
     assert str(caught.value) == f"s.yaml:3:7: execution.compile: {said}"
+
+
+@pytest.mark.parametrize("value", ["ftp://host/secret", "https://host/a b", "", [], "an 'open quote", 3])
+def test_what_nobody_can_be_notified_by_is_refused_without_its_secret(value: Any) -> None:
+    where = ("s.yaml", 3, 7)
+    node = Node({"notify": Node(value, where)}, where)
+    with pytest.raises(
+        InputError, match="s.yaml:3:7: execution.notify: got .*expected a URL of http or https"
+    ) as caught:
+        validate(Execution, node, ("execution",))
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("curl -d x https://me:pw@hooks.example:8/T/B?k=v now", "curl -d x https://hooks.example:8/... now"),
+        ('"https://host?k=v"', '"https://host/..."'),
+        ("http://host/ and a/b", "http://host/ and a/b"),
+    ],
+)
+def test_the_hosts_of_urls_alone_are_shown(text: str, shown: str) -> None:
+    assert hosts_only(text) == shown.replace("host/ and", "host and")
+
+
+def test_a_worker_is_told_neither_trackers_nor_whom_to_notify() -> None:
+    execution = Execution(track=["wandb"], notify="https://host/secret", threads=2)
+    assert json.loads(execution.to_json()) == {"threads": 2}
+    assert execution.record().keys().isdisjoint({"track", "notify"})

@@ -1,7 +1,7 @@
 """Each row of "How to extend" (docs/architecture.md), done literally: on a copy of the package, and from another one.
 
-Every addition changes one file of the copy, by text; ``make names`` is not run. (The row of executors is tested with
-them.)
+Every addition changes one file of the copy, by text; ``make names`` is not run. (The rows of executors and of
+trackers are tested with them.)
 """
 
 from __future__ import annotations

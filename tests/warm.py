@@ -34,13 +34,15 @@ def warm_python() -> Iterator[list[str]]:
         listener.bind(address := os.path.join(folder, "socket"))
         listener.listen(128)  # clients may come while the process still imports
         number = listener.fileno()
-        # One thread, or a fork would be unsafe; a session of its own, so that Ctrl-C does not reach it.
+        # One thread (of pyarrow too, where pandas finds it), or a fork would be unsafe; a session of its own, so that
+        # Ctrl-C does not reach it.
+        one = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
         server = subprocess.Popen(
             [sys.executable, __file__, "serve", str(number)],
             stdin=subprocess.PIPE,
             pass_fds=[number],
             start_new_session=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive", "PYTHONPATH": ""},
+            env={**os.environ, **one, "PYTHONPATH": ""},
         )
         listener.close()  # the warm process's alone: where it cannot start, its clients fail instead of waiting
         yield [sys.executable, "-I", "-S", __file__, "client", address]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import re
 import sys
 import warnings
 from typing import Any
@@ -30,7 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "report": ("report", "Write a sweep's report, or an index over all sweeps, as HTML"),
     "explain": ("report", "Trace a cell of a table to its runs, records and commands"),
     "judge": ("judge", "Judge a candidate by a baseline or a fixed value: rows, or files of numbers"),
-    "export": ("report", "Write a sweep's records as one table: csv, jsonl or parquet"),
+    "export": ("export", "Write a sweep's records as one table, or send its runs to an experiment tracker"),
     "search": ("report", "Write what a search has found as a recipe, to be the baseline of an ablation"),
     "tokens": ("report", "Show how alike class and distillation token are, layer by layer"),
     "disagree": ("report", "Show how often classifiers decide differently on the same test images"),
@@ -67,9 +68,13 @@ class Commands(typer.core.TyperGroup):
 
 
 def _spelled_out(arguments: list[str]) -> list[str]:
-    """``--slurm.KEY=VALUE`` is short for ``--execution slurm.KEY=VALUE``."""
+    """``--slurm.KEY=VALUE`` is short for ``--execution slurm.KEY=VALUE``, and ``--watch`` for ``--watch 5``."""
     result: list[str] = []
-    rest = iter(arguments)
+    following = [*arguments[1:], ""]
+    rest = iter(
+        "--watch=5" if argument == "--watch" and not re.fullmatch(r"-?[0-9.]+", after) else argument
+        for argument, after in zip(arguments, following, strict=False)
+    )
     for argument in rest:
         if argument.startswith("--slurm."):
             result += ["--execution", argument[2:] if "=" in argument else f"{argument[2:]}={next(rest, '')}"]

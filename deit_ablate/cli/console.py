@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from deit_ablate import files
@@ -15,6 +16,7 @@ from deit_ablate.errors import Damaged
 from deit_ablate.launch.cost import duration as duration
 from deit_ablate.launch.cost import size as size
 from deit_ablate.launch.jobs import NOT_DONE, RETRYABLE, Progress, Report
+from deit_ablate.report.trackers.live import Live
 from deit_ablate.store import State, Store
 from deit_ablate.store.attempt import failure
 from deit_ablate.sweep.plan import Run
@@ -77,24 +79,59 @@ def score(metrics: Mapping[str, Any] | None) -> str:
     return f"{split} top-1 {scores['top1']:.2f}%" if "top1" in scores else ""
 
 
+def watch(look: Callable[[], tuple[Sequence[Sequence[str]], Sequence[str]]], every: float) -> None:
+    """Show a table (its columns' names first) and the lines below it, anew every so many seconds until Ctrl-C; where
+    the output is no terminal, the lines alone that have changed."""
+    from rich.console import Console, Group
+    from rich.live import Live as Block
+    from rich.table import Table
+    from rich.text import Text
+
+    shown: set[Sequence[str] | str] = set()
+    live = on_terminal(sys.stdout)
+    with contextlib.suppress(KeyboardInterrupt), contextlib.ExitStack() as opened:
+        block = opened.enter_context(Block(console=Console(file=sys.stdout), auto_refresh=False)) if live else None
+        while True:
+            rows, notes = look()
+            if block is not None:
+                table = Table.grid(padding=(0, 2))
+                for row in rows:
+                    table.add_row(*(Text(plain(cell), no_wrap=True) for cell in row))
+                # What comes last is cut off where a terminal is too small.
+                block.update(Group(Text("\n".join(map(plain, notes))), table), refresh=True)
+            else:
+                lines = zip([*rows, *notes], [*columns(rows), *map(plain, notes)], strict=True)
+                print("".join(f"{line}\n" for what, line in lines if what not in shown), end="", flush=True)
+                shown = {*rows, *notes}
+            time.sleep(every)
+
+
+def on_terminal(stream: Any) -> bool:
+    return bool(stream.isatty() and os.environ.get("TERM") != "dumb")
+
+
 class Watch:
     """Shows a launch as it goes: a live block on a terminal, else a line for each thing that happens."""
 
     def __init__(self, store: Store, labels: Mapping[str, str], runs: Mapping[str, Run], *, stream: Any = None):
         """Of the search that adds to them, ``labels`` and ``runs`` grow meanwhile."""
+        self.also: list[Live] = []
+        """Trackers that are shown the same."""
         self.store, self.labels, self.runs = store, labels, runs
         self.stream = stream or sys.stdout
         self.begun = self.last = time.monotonic()
         self.announced: set[str] = set()
         self.live: Any = None
-        if self.stream.isatty() and os.environ.get("TERM") != "dumb":
+        if on_terminal(self.stream):
             from rich.console import Console
-            from rich.live import Live
+            from rich.live import Live as Block
 
-            self.live = Live(console=Console(file=self.stream), refresh_per_second=4, transient=True)
+            self.live = Block(console=Console(file=self.stream), refresh_per_second=4, transient=True)
             self.live.start()
 
     def __call__(self, progress: Progress) -> None:
+        for tracker in self.also:
+            tracker(progress)
         if self.live is None:
             self.say_begun(progress)
         for run in progress.ended:
@@ -166,6 +203,8 @@ class Watch:
             print(plain(line), file=self.stream, flush=True)
 
     def close(self) -> None:
+        for tracker in self.also:
+            tracker.close()
         if self.live is not None:
             self.live.stop()
 

@@ -32,25 +32,40 @@ def status(
     ] = None,
     results: Results = DEFAULT_RESULTS,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    watch: Annotated[
+        float | None,
+        typer.Option(
+            "--watch", metavar="[SECONDS]", min=0.1, help="Look again every 5 (or so many) seconds; Ctrl-C ends."
+        ),
+    ] = None,
 ) -> None:
     """Show where the runs of a sweep stand, or how many of each sweep are done."""
     store = Store(results)
-    names = store.sweeps.names() if sweep is None else [known_sweep(store, sweep)]
-    if sweep is None:
-        rows = [(name, _counts(store, name)) for name in names]
+    if watch is not None:
         if json_:
-            print(json.dumps(dict(rows)))
-        else:
-            print("\n".join(console.columns(rows)) if rows else f"no sweeps in {results}")
+            raise InputError("a watch is not one JSON object", where=("--watch", 0, 0), expected="--json without it")
+        name = None if sweep is None else known_sweep(store, sweep)
+        console.watch(lambda: _look(store, name), watch)
         return
-    name = names[0]
-    plan = store.sweeps.plan(name) or {}
-    states = _states(store, name)
-    if json_:
+    if json_ and sweep is None:
+        print(json.dumps({name: _counts(store, name) for name in store.sweeps.names()}))
+    elif json_ and sweep is not None:
+        states = _states(store, known_sweep(store, sweep))
         shown = {run: {"state": s.name, "detail": s.detail, "attempt": s.attempt} for run, s in states.items()}
         print(json.dumps(shown))
-        return
-    table = [("name", "run", "state", "")]
+    else:
+        table, notes = _look(store, None if sweep is None else known_sweep(store, sweep))
+        print("\n".join([*console.columns(table), *map(console.plain, notes)]))
+
+
+def _look(store: Store, name: str | None) -> tuple[list[tuple[str, ...]], list[str]]:
+    """A table of the runs of a sweep (of None: of all sweeps, with their counts), and lines that stand below it."""
+    if name is None:
+        counts = [(name, _counts(store, name)) for name in store.sweeps.names()]
+        return [*counts], [] if counts else [f"no sweeps in {store.root}"]
+    plan = store.sweeps.plan(name) or {"cells": []}
+    states = _states(store, name)
+    table: list[tuple[str, ...]] = [("name", "run", "state", "")]
     for variant, seed, stage, run in plan["cells"]:
         label = ":".join([variant, str(seed), *([stage] if stage else [])])
         more = ""
@@ -59,11 +74,8 @@ def status(
         elif states[run].name == "done":
             more = console.score(store.index.metrics(run) or (store.outcome(run) or {}).get("metrics"))
         table.append((label, run, str(states[run]), more))
-    print("\n".join(console.columns(table)))
-    print(console.counts(states))
     notes = [f"{run}: {what}" for run, state in states.items() if (what := console.damaged(store, run, state))]
-    for line in [*notes, *map(str, Submissions(store).read()[1])]:
-        print(console.plain(line))
+    return table, [console.counts(states), *notes, *map(str, Submissions(store).read()[1])]
 
 
 def _counts(store: Store, sweep: str) -> str:

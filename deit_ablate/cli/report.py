@@ -1,4 +1,4 @@
-"""Commands that show results: table, figure, report, explain, export, search export, tokens, disagree."""
+"""Commands that show results: table, figure, report, explain, search export, tokens, disagree."""
 
 from __future__ import annotations
 
@@ -136,48 +136,6 @@ def report(
         print(f"error: {console.plain(name)} cannot be read: {console.plain(why)}", file=sys.stderr)
     if written.unreadable:
         raise typer.Exit(1)
-
-
-FORMATS = ("csv", "jsonl", "parquet")
-
-
-def export(
-    sweep: KnownSweep,
-    format_: Annotated[str, typer.Option("--format", help="csv, jsonl or parquet (which needs pyarrow).")] = "csv",
-    curves: Annotated[bool, typer.Option("--curves", help="One row a run and epoch instead of one a run.")] = False,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="A file; standard output without it.")] = None,
-    results: Results = DEFAULT_RESULTS,
-) -> None:
-    """Write a sweep's records as one table: metrics, recipe, provenance, state; a row a run."""
-    sweep = known_sweep(Store(results), sweep)
-    if format_ not in FORMATS:
-        raise InputError(f"got {format_!r}", where=("--format", 0, 0), expected=", ".join(FORMATS))
-    if format_ == "parquet" and output is None:
-        raise InputError("parquet is not for a terminal", where=("--format", 0, 0), expected="--output FILE")
-    from deit_ablate.report.frame import load, load_curves
-    from deit_ablate.report.tables.render import escape_csv
-
-    frame = (load_curves if curves else load)(results, sweep)
-    if format_ == "parquet":
-        try:
-            frame.to_parquet(output)
-        except ImportError:
-            raise InputError(
-                "parquet needs pyarrow, which is not installed",
-                where=("--format", 0, 0),
-                expected="`pip install pyarrow`, or csv or jsonl",
-            ) from None
-        return
-    if format_ == "csv":
-        texts: list[Any] = list(frame.select_dtypes("string").columns)
-        safe = frame.assign(**{name: frame[name].map(escape_csv, na_action="ignore") for name in texts})
-        text = safe.to_csv(index=False, lineterminator="\n")
-    else:
-        text = frame.to_json(orient="records", lines=True, double_precision=15, force_ascii=False)
-    if output is None:
-        sys.stdout.write(text)
-    else:
-        output.write_text(text, encoding="utf-8", newline="\n")
 
 
 def explain(

@@ -53,18 +53,21 @@ from deit_ablate.cli.targets import (
     study,
 )
 from deit_ablate.errors import InputError
-from deit_ablate.execution import SAVED, Execution, Needs
+from deit_ablate.execution import SAVED, Execution, Needs, hosts_only
 from deit_ablate.launch import status
 from deit_ablate.launch.commands import train_command
 from deit_ablate.launch.cost import Costs
 from deit_ablate.launch.executors import Executor as RunExecutor
 from deit_ablate.launch.executors import executor_for
 from deit_ablate.launch.jobs import RETRYABLE, Job, Report, Work
+from deit_ablate.launch.notify import notify
 from deit_ablate.launch.policy import must_be_there, refuse_lost_weights
 from deit_ablate.launch.pool import foreground
 from deit_ablate.launch.preflight import keep_weights
 from deit_ablate.report.declared import refuse_other_looks
 from deit_ablate.report.fresh import current_table
+from deit_ablate.report.trackers.exporters import must_be_installed
+from deit_ablate.report.trackers.live import Live
 from deit_ablate.store import State, Store
 from deit_ablate.sweep.effects import pairs
 from deit_ablate.sweep.plan import Run, make_plan, single_run
@@ -135,6 +138,7 @@ def run(
     refuse_lost_weights(runs, labels, states, store)
     chosen_executor = executor_for(work)
     if chosen_executor:
+        _must_have_trackers(how)
         chosen_executor.preflight()
         if added and limit and how.executor == "local":
             for line in added.measure(own):
@@ -238,6 +242,7 @@ def retry(
     work = Work(store, sweep, runs, labels, states, how, command_line(), again, written, own=own)
     chosen_executor = executor_for(work)
     if chosen_executor:
+        _must_have_trackers(how)
         chosen_executor.preflight()
     keep_weights(work.unfinished(), store)
     if sweep:
@@ -324,8 +329,14 @@ def _not_now(alone: Run, states: Mapping[str, State], store: Store) -> int:
 
 
 def command_line() -> str:
-    """The command as records keep it: without absolute paths, so that they can be shown to others."""
-    return shlex.join(["deit-ablate", *(re.sub(r"(^|=)/\S*/(?=[^/])", r"\1.../", part) for part in sys.argv[1:])])
+    """The command as records keep it: without absolute paths and secrets, so that they can be shown to others."""
+    parts = [re.sub(r"\bnotify=.*", "notify=...", hosts_only(part), flags=re.DOTALL) for part in sys.argv[1:]]
+    return shlex.join(["deit-ablate", *(re.sub(r"(^|=)/\S*/(?=[^/])", r"\1.../", part) for part in parts)])
+
+
+def _must_have_trackers(execution: Execution) -> None:
+    for tracker in execution.track:
+        must_be_installed(tracker, key="execution.track")
 
 
 def _confirm_if_large(work: Work, yes: bool) -> None:
@@ -348,15 +359,40 @@ def _launch(work: Work, executor: RunExecutor | None, *, wait: bool, json_: bool
         print(f"{work.sweep}: {which} ({console.counts(work.states)}); nothing to train", file=_out(json_))
         return Report(dict(work.states))
     watch = console.Watch(work.store, work.labels, work.runs, stream=_out(json_))
+    if work.sweep:
+        watch.also = [Live(tracker, work.store, work.sweep, watch.say) for tracker in work.execution.track]
     try:
         report = executor.launch(watch, wait=wait)
         must_be_there(work.store, work.sweep)
-    except OSError:
-        must_be_there(work.store, work.sweep)
+    except Exception as error:
+        _tell(work, f"the launch failed ({type(error).__name__})")
+        if isinstance(error, OSError):
+            must_be_there(work.store, work.sweep)
         raise
     finally:
         watch.close()
+    if watch.also and not any(tracker.begun for tracker in watch.also):
+        again = f"--wait, or `deit-ablate export {work.sweep} --to {work.execution.track[0]}` later"
+        watch.say(f"trackers are kept up to date only while a launch stays: {again}")
     return report
+
+
+def _tell(work: Work, what: str) -> None:
+    """Notify whoever wants to know. What goes out names no machine and no path."""
+    if why := notify(work.execution, f"{work.sweep or f'{len(work.runs)} runs'}: {what}"):
+        print(f"warning: {console.plain(why)}", file=sys.stderr)
+
+
+def _ending(work: Work, report: Report) -> str | None:
+    """How a launch has ended, in a line; None where its runs go on without it."""
+    how, why = "ended", work.store.sweeps.held(work.sweep)
+    if report.interrupted:
+        how = "interrupted"
+    elif any(state.name in ("submitted", "running") for state in report.states.values()):
+        return None
+    elif why:
+        how = f"held, as its first {len(why['runs'])} runs all ended as {why['class']}"
+    return f"{how}; {console.counts(report.states)}"
 
 
 def _report(work: Work, report: Report, executor: RunExecutor | None, *, json_: bool) -> None:
@@ -387,6 +423,8 @@ def _report(work: Work, report: Report, executor: RunExecutor | None, *, json_: 
             print("\n".join(["", f"{len(report.failed())} of {len(work.runs)} runs are not done:", *failed]))
         for line in console.held(store, sweep):
             print(line)
+    if executor and (ending := _ending(work, report)):
+        _tell(work, ending)
     if report.interrupted and executor:
         print(executor.interrupted, file=_out(json_))
         raise typer.Exit(130)

@@ -16,6 +16,7 @@ from deit_ablate import files
 from deit_ablate.errors import Damaged, InputError, did_you_mean
 from deit_ablate.execution import Execution, layered
 from deit_ablate.launch.executors import find_executor
+from deit_ablate.report.trackers.exporters import must_be_known
 from deit_ablate.store import Store
 from deit_ablate.sweep.load import load_sweep
 from deit_ablate.sweep.plan import Plan, Run, make_plan
@@ -134,15 +135,19 @@ def study(
 def execution_for(study: Study | None, base: Execution, given: Execution) -> Execution:
     """The study's execution with what the command line has ``given`` (``options.given_execution``).
 
-    Raises InputError for an unknown executor, at the place where it is named.
+    Raises InputError for an unknown executor or tracker, at the place where it is named.
     """
     execution = layered(base, given)
+    key = "executor"
     try:
         find_executor(execution.executor, ("--executor", 0, 0))
+        key = "track"
+        for tracker in execution.track:
+            must_be_known(tracker, ("--execution", 0, 0), "execution.track")
     except InputError as error:
-        if study is not None and execution.executor == base.executor:
+        if study is not None and getattr(execution, key) == getattr(base, key):
             node = load(study.file)
-            named = node.get("execution") and node.locate(("execution", "executor"))
+            named = node.get("execution") and node.locate(("execution", key))
             error.where = named or (f"profile {study.profile or node.plain().get('profile')}", 0, 0)
         raise
     return execution

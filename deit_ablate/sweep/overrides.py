@@ -14,6 +14,7 @@ from pydantic_core import ErrorDetails
 
 from deit_ablate import files
 from deit_ablate.errors import InputError, did_you_mean, unknown_name
+from deit_ablate.execution import hosts_only
 from deit_ablate.names import fact, names
 from deit_ablate.recipe import BLOCKS, RESETS, Block, Recipe, fields_of
 from deit_ablate.sweep.yaml import Node, dotted, merge, placed
@@ -66,7 +67,7 @@ def _expected(error: ErrorDetails) -> str:
 
 
 def _show(value: Any) -> str:
-    text = json.dumps(value, allow_nan=True, default=str)
+    text = hosts_only(json.dumps(value, allow_nan=True, default=str))
     return text if len(text) <= 60 else text[:57] + "..."
 
 

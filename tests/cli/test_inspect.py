@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import select
+import signal
 import subprocess
 import sys
+import termios
+from collections.abc import Callable
+from pathlib import Path
 
-from support import Command
+from support import COLD, Command, planned
 
 from deit_ablate.store import Store
 
@@ -34,3 +40,57 @@ def test_a_prefix_names_a_run_when_it_names_one(command: Command, alone: tuple[S
     _, run = alone
     assert f"{run}" in command("show", run[:6]).stdout
     assert "no run or sweep" in command("show", run[:3], code=2).stderr
+
+
+def test_a_watch_prints_what_has_changed_and_ends_at_ctrl_c(
+    command: Command, sweep: Callable[..., Path], store: Store
+) -> None:
+    plan = planned(sweep("seeds: 2\nvariants: {a: {}}\n"))
+    store.sweeps.save_plan("tiny", plan.document("tiny.yaml"))
+    process = command.start("status", "tiny", "--watch", "0.1")
+    assert process.stdout
+    lines = iter(process.stdout.readline, "")
+    first = [next(lines).split() for _ in range(4)]
+    runs = [cell.run for cell in plan.cells]
+    assert first == [
+        ["name", "run", "state"],
+        ["a:0", runs[0], "missing"],
+        ["a:1", runs[1], "missing"],
+        ["2", "missing"],
+    ]
+    store.cancel(runs[1])
+    assert [next(lines).split() for _ in range(2)] == [
+        ["a:1", runs[1], "cancelled"],
+        ["1", "missing,", "1", "cancelled"],
+    ]
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20) == command("status", "tiny").returncode == 0
+    assert process.stdout.read() == ""
+
+
+def test_a_watch_on_a_terminal_is_one_block(command: Command, sweep: Callable[..., Path], store: Store) -> None:
+    plan = planned(sweep("seeds: 1\nvariants: {a: {}}\n"))
+    store.sweeps.save_plan("tiny", plan.document("tiny.yaml"))
+    ours, theirs = os.openpty()
+    termios.tcsetwinsize(ours, (24, 100))
+    process = subprocess.Popen(
+        [*COLD, "deit_ablate", "status", "tiny", "--watch"],
+        cwd=command.folder,
+        env={**os.environ, "TERM": "xterm"},
+        stdout=theirs,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    shown = b""
+    while b"missing" not in shown.partition(b"a:0")[2]:
+        assert select.select([ours], [], [], 60)[0], shown
+        shown += os.read(ours, 4096)
+    assert plan.cells[0].run.encode() in shown
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20) == 0
+    os.close(ours)
+
+
+def test_a_watch_is_of_a_sweep_that_is_there(command: Command) -> None:
+    assert "no sweep 'tiny'" in command("status", "tiny", "--watch", code=2).stderr
+    assert "--json without it" in command("status", "--watch", "--json", code=2).stderr

@@ -17,7 +17,7 @@ from deit_ablate.errors import Damaged, InputError
 from deit_ablate.launch.reproduce import prepare, recorded_execution
 from deit_ablate.report import bundle
 from deit_ablate.report.bundle import Wanted, bundle_name, redacted_yaml, write_bundle
-from deit_ablate.report.html.redaction import Redactor
+from deit_ablate.report.redaction import Redactor
 from deit_ablate.store import Store
 from deit_ablate.store.bundle import opened
 

@@ -14,7 +14,7 @@ from deit_ablate import files
 from deit_ablate.errors import Damaged
 from deit_ablate.report.frame import rows
 from deit_ablate.report.html.markup import Say
-from deit_ablate.report.html.redaction import Redactor, user_names
+from deit_ablate.report.redaction import Redactor, user_names
 from deit_ablate.report.summary import Summary
 from deit_ablate.report.tables.search import is_search
 from deit_ablate.report.tables.table import Table

@@ -16,7 +16,7 @@ from deit_ablate.report.html import content
 from deit_ablate.report.html.findings import GROUPS, group
 from deit_ablate.report.html.markup import Say, render, stamp
 from deit_ablate.report.html.page import NAME, written
-from deit_ablate.report.html.redaction import Redactor
+from deit_ablate.report.redaction import Redactor
 from deit_ablate.report.summary import summarize
 from deit_ablate.report.tables.search import has_rows
 from deit_ablate.store import Store

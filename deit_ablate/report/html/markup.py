@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from deit_ablate import __version__
 from deit_ablate.report.html.findings import MARKS
-from deit_ablate.report.html.redaction import Redactor
+from deit_ablate.report.redaction import Redactor
 from deit_ablate.report.tables.render import plain
 
 if TYPE_CHECKING:

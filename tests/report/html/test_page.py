@@ -18,7 +18,7 @@ from browser import Browser
 from deit_ablate import files
 from deit_ablate.report.frame import NoSweep
 from deit_ablate.report.html import page, write_index, write_page
-from deit_ablate.report.html.redaction import NAME, PATH, Redactor, user_names
+from deit_ablate.report.redaction import NAME, PATH, Redactor, user_names
 from deit_ablate.report.summary import summarize
 from deit_ablate.store import Store
 
