@@ -115,14 +115,18 @@ class Live:
             if len(self.waiting) > MOST_WAITING:
                 self._give_up("it takes nothing")
         except OSError:
-            self._give_up("its process has ended")
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(1)
+            self._give_up("its process takes no more")
 
     def _give_up(self, why: str) -> None:
         process, self.process, self.given_up = self.process, None, True
+        last: list[str] = []
         if process is not None and process.poll() is None:
             process.kill()
             process.wait()
-        last = last_printed(self.printed).splitlines()[-1:]
+        elif process is not None:  # it has said why, before it ended by itself
+            last = last_printed(self.printed).splitlines()[-1:]
         again = f"`deit-ablate export {self.sweep} --to {self.tracker}` sends what is missing"
         self.say(f"warning: {self.tracker} is not kept up to date: {hosts_only(last[0]) if last else why}; {again}")
 
