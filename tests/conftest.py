@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import shutil
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 import warm
+from hypothesis import settings
 from support import COLD, CUSTOM_MODELS, INTERRUPTED, TINY, TOKENS, Ask, Command, Said, launched, planned, result
 
 from deit_ablate.cli.app import app
@@ -32,13 +34,36 @@ def custom_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+settings.register_profile("default", derandomize=True, max_examples=300, deadline=None, database=None)
+settings.register_profile("explore", settings.get_profile("default"), derandomize=False, max_examples=10_000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+WARM = "DEIT_ABLATE_TESTS_WARM"
+"""Where the process that shares out tests has started warm processes, this variable has what stands for ``python -m``
+in the processes that take them."""
+FORKS = hasattr(os, "pidfd_open")
+started = contextlib.ExitStack()
+"""What is left when the process that shares out tests ends."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if FORKS and getattr(config.option, "dist", "no") != "no" and WARM not in os.environ:
+        os.environ[WARM] = shlex.join(started.enter_context(warm.warm_python()))
+
+
+def pytest_unconfigure() -> None:
+    started.close()
+
+
 @pytest.fixture(scope="session")
 def warm_python(custom_models: Path) -> Iterator[list[str]]:
     """What stands for ``python -m``; the workers that commands and executors start are children of it too."""
-    if not hasattr(os, "pidfd_open"):
+    if not FORKS:
         yield [*COLD]
         return
-    with warm.warm_python() as python_m, pytest.MonkeyPatch.context() as patch:
+    with contextlib.ExitStack() as own, pytest.MonkeyPatch.context() as patch:
+        shared = os.environ.get(WARM)
+        python_m = shlex.split(shared) if shared else own.enter_context(warm.warm_python())
         patch.setenv("DEIT_ABLATE_WORKER", shlex.join([*python_m, "deit_ablate.worker"]))
         yield python_m
 

@@ -22,7 +22,7 @@ recipe:
   data: {train_images: 320}
   model: {options: {patch_size: 8, embed_dim: 16, depth: 1, num_heads: 2}}
   augment: {auto_augment: null, mixup: 0, cutmix: 0, erasing: 0, repeats: 2}
-  schedule: {epochs: 6, batch_size: 32, warmup_epochs: 0.5}
+  schedule: {epochs: 3, batch_size: 32, warmup_epochs: 0.5}
 """
 """Learns something within a second."""
 SPACE = "space: {optimizer.base_lr: {low: 0.01, high: 0.3, log: true}, regularize.drop_path: {low: 0, high: 0.2}}"

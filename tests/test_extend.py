@@ -200,10 +200,10 @@ def outcomes(store: Store, sweep: str) -> dict[str, dict[str, Any]]:
     return {row: outcome for row, outcome in found.items() if outcome is not None}
 
 
-def test_every_row_on_a_copy(tmp_path: Path) -> None:
+def test_every_row_on_a_copy(tmp_path: Path, warm_python: list[str]) -> None:
     """One test, for a copy is made once, asks its worker for names once, and trains what was added in one go."""
     copy = copy_with_additions(tmp_path)
-    command = Extended(copy)
+    command = Extended(copy, warm_python)
     (copy / "built_in.yaml").write_text(TINY + STAGES + BUILT_IN)
     command("run", "built_in.yaml", "--yes")
     trained = Store(copy / "results")

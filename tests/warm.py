@@ -1,12 +1,13 @@
-"""``python -m MODULE`` as a child of one warm process: a real process as ever, without seconds of imports for each.
+"""``python -m MODULE`` as a child of a warm process: a real process as ever, without seconds of imports for each.
 
-The warm process imports what commands and workers need, computes nothing, and forks a child for each client. The child
-takes over the client's arguments, environment, folder and standard streams, and runs the module as ``python -m`` does.
-The client stays for whoever has started it: it passes signals on, ends as the child ends, and takes the child with it
-where it is killed.
+There are two warm processes, which compute nothing. The first imports libraries alone and forks the second, which
+imports the package too. The second forks a child for each client; the first does so for the clients that mean another
+copy of the package, whose modules the child then imports itself. The child takes over the client's arguments,
+environment, folder and standard streams, and runs the module as ``python -m`` does. The client stays for whoever has
+started it: it passes signals on, ends as the child ends, and takes the child with it where it is killed.
 
-    python -I -S warm.py client SOCKET MODULE [ARGUMENT ...]       imports next to nothing
-    python warm.py serve DESCRIPTOR                                the warm process, on a listening socket
+    python -I -S warm.py client FOLDER MODULE [ARGUMENT ...]       imports next to nothing; FOLDER has both sockets
+    python warm.py serve LIBRARIES PACKAGE                         the warm processes, on two listening sockets
 """
 
 from __future__ import annotations
@@ -17,46 +18,52 @@ import select
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 
-USED = ("torch", "timm", "pandas", "matplotlib.pyplot", "scipy.stats", "optuna", "submitit")
-"""What the package imports only where it needs it. Its own modules are imported too, all of them."""
+LIBRARIES = ("torch", "timm", "pandas", "matplotlib.pyplot", "scipy.stats", "sklearn.datasets", "optuna", "submitit")
+LIBRARIES += ("jinja2", "pydantic", "rich.table", "torchvision.transforms", "typer", "yaml")
+"""What takes time to import, of all that the package imports."""
 
 
 @contextmanager
 def warm_python() -> Iterator[list[str]]:
-    """Start the warm process for a while; gives what stands for ``python -m`` in a command."""
+    """Start the warm processes for a while; gives what stands for ``python -m`` in a command."""
     import subprocess
     import tempfile
 
-    with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(address := os.path.join(folder, "socket"))
-        listener.listen(128)  # clients may come while the process still imports
-        number = listener.fileno()
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        socket.socket(socket.AF_UNIX) as libraries,
+        socket.socket(socket.AF_UNIX) as package,
+    ):
+        for listener, name in ((libraries, "libraries"), (package, "package")):
+            listener.bind(os.path.join(folder, name))
+            listener.listen(128)  # clients may come while the process still imports
+        numbers = [libraries.fileno(), package.fileno()]
         # One thread (of pyarrow too, where pandas finds it), or a fork would be unsafe; a session of its own, so that
         # Ctrl-C does not reach it.
         one = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
         server = subprocess.Popen(
-            [sys.executable, __file__, "serve", str(number)],
+            [sys.executable, __file__, "serve", *map(str, numbers)],
             stdin=subprocess.PIPE,
-            pass_fds=[number],
+            pass_fds=numbers,
             start_new_session=True,
             env={**os.environ, **one, "PYTHONPATH": ""},
         )
-        listener.close()  # the warm process's alone: where it cannot start, its clients fail instead of waiting
-        yield [sys.executable, "-I", "-S", __file__, "client", address]
+        libraries.close()  # the warm processes' alone: where one cannot start, its clients fail instead of waiting
+        package.close()
+        yield [sys.executable, "-I", "-S", __file__, "client", folder]
         server.communicate()
 
 
-def client(address: str, module: str, *arguments: str) -> int:
+def client(folder: str, module: str, *arguments: str) -> int:
     """Be ``python -m module``; returns its exit code, or dies of the signal that it has died of."""
     ours = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
     path = [os.getcwd(), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-    if any(os.path.exists(f"{place}/deit_ablate") and os.path.realpath(place) != ours for place in path):
-        os.execv(sys.executable, [sys.executable, "-m", module, *arguments])  # another copy of the package is meant
+    another = any(os.path.exists(f"{place}/deit_ablate") and os.path.realpath(place) != ours for place in path)
     link = socket.socket(socket.AF_UNIX)
-    link.connect(address)
+    link.connect(os.path.join(folder, "libraries" if another else "package"))
     socket.send_fds(link, [b"!"], [0, 1, 2])
     link.sendall(marshal.dumps((module, arguments, path, dict(os.environ))))
     os.closerange(0, 3)  # the child's alone: they close when it ends
@@ -70,9 +77,24 @@ def client(address: str, module: str, *arguments: str) -> int:
     return code
 
 
-def serve(listener: socket.socket) -> str:
+def serve(libraries: socket.socket, package: socket.socket) -> str:
     """Fork a child for each client until standard input closes. Returns in the children: the module that each is."""
-    importable = _import_all()
+    del sys.path[0]  # this file's folder: none of the package's business
+    _import(LIBRARIES)
+    if os.fork():
+        package.close()
+        return _serve(libraries)
+    libraries.close()
+    import pkgutil
+
+    import deit_ablate
+
+    found = (found.name for found in pkgutil.walk_packages(deit_ablate.__path__, "deit_ablate."))
+    _import(name for name in found if not name.endswith("__main__"))
+    return _serve(package)
+
+
+def _serve(listener: socket.socket) -> str:
     children: dict[int, tuple[int, socket.socket]] = {}
     """By the descriptor that is ready once the process has ended: its pid, and the connection of its client."""
     while True:
@@ -90,7 +112,7 @@ def serve(listener: socket.socket) -> str:
                         other.close()
                     for number in children:
                         os.close(number)
-                    _become(module, arguments, [*path, *importable], environment, streams)
+                    _become(module, arguments, [*path, *sys.path], environment, streams)
                     return str(module)
                 for stream in streams:
                     os.close(stream)
@@ -105,22 +127,15 @@ def serve(listener: socket.socket) -> str:
                 os.kill(clients[ready], signal.SIGKILL)
 
 
-def _import_all() -> list[str]:
-    """Import what commands and workers need; returns the path on which it was found."""
+def _import(names: Iterable[str]) -> None:
     import gc
     import importlib
-    import pkgutil
 
-    del sys.path[0]  # this file's folder: none of the package's business
-    import deit_ablate
-
-    for name in (*USED, *(found.name for found in pkgutil.walk_packages(deit_ablate.__path__, "deit_ablate."))):
-        if not name.endswith("__main__"):
-            importlib.import_module(name)
+    for name in names:
+        importlib.import_module(name)
     assert len(os.listdir("/proc/self/task")) == 1, "a fork copies one thread alone"
     gc.collect()
     gc.freeze()  # children share these pages instead of copying them at their first collection
-    return list(sys.path)
 
 
 def _become(
@@ -170,4 +185,4 @@ def _run(module: str) -> int:
 if __name__ == "__main__":
     if sys.argv[1] == "client":
         os._exit(client(*sys.argv[2:]))
-    os._exit(_run(serve(socket.socket(fileno=int(sys.argv[2])))))
+    os._exit(_run(serve(*(socket.socket(fileno=int(number)) for number in sys.argv[2:]))))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -89,18 +92,28 @@ def test_what_is_wrong_is_said_in_one_line_and_nothing_is_written(
     assert not (command.folder / "results").exists()
 
 
+IN_TURN = """
+import json, os, sys
+from deit_ablate.__main__ import main
+for words in json.loads(sys.argv[1]):
+    sys.argv = [os.fsdecode(word.encode()) for word in words]  # as a process finds them
+    try:
+        main()
+    except SystemExit as end:
+        print(f"{words[1]}: exit code {end.code or 0}", flush=True)
+"""
+
+
 @pytest.mark.parametrize(
     "environment", [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}]
 )
 def test_what_an_output_cannot_show_is_a_question_mark(
-    cold_command: Command, command: Command, sweep: Callable[..., Path], environment: dict[str, str]
+    command: Command, sweep: Callable[..., Path], environment: dict[str, str]
 ) -> None:
-    if "LC_ALL" not in environment:  # in that locale the workers are started cold, too
-        environment = {"DEIT_ABLATE_WORKER": command.environment["DEIT_ABLATE_WORKER"], **environment}
-    cold_command.environment.update(environment)
+    """Commands one after the other in one process, which begins in such an environment; so do its workers."""
     path = sweep("")
     path.write_text(TINY + "title: Größe → λ\nseeds: 1\nvariants: {a: {}, b: {augment.mixup: 0.4}}\n", encoding="utf-8")
-    for arguments in (
+    commands = [
         ["plan", "tiny.yaml"],
         ["run", "tiny.yaml"],
         ["run", "tiny.yaml"],
@@ -109,9 +122,21 @@ def test_what_an_output_cannot_show_is_a_question_mark(
         ["show", "tiny:b:0"],
         ["explain", "tiny:b"],
         ["report", "tiny"],
-    ):
-        done = cold_command(*arguments)
-        assert "Traceback" not in done.stderr
-    assert "Gr??e" in cold_command("table", "tiny").stdout
-    assert "Größe → λ" in (cold_command.folder / "results" / "tiny" / "table.md").read_text(encoding="utf-8")
-    assert "expected one of a, b" in cold_command("run", "tiny.yaml", "--only", "ü", code=2).stderr
+        ["run", "tiny.yaml", "--only", "ü"],
+    ]
+    warm = {} if "LC_ALL" in environment else {"DEIT_ABLATE_WORKER": command.environment["DEIT_ABLATE_WORKER"]}
+    kept = {name: value for name, value in os.environ.items() if name != "DEIT_ABLATE_WORKER"}
+    done = subprocess.run(
+        [sys.executable, "-c", IN_TURN, json.dumps([["deit-ablate", *arguments] for arguments in commands])],
+        cwd=command.folder,
+        env={**kept, **warm, **environment},
+        capture_output=True,
+        text=True,
+    )
+    assert "Traceback" not in done.stderr
+    ended = [(arguments[0], 2 if "--only" in arguments else 0) for arguments in commands]
+    assert re.findall(r"^(\w+): exit code (\d)$", done.stdout, re.M) == [(name, str(code)) for name, code in ended]
+    table = done.stdout.partition("status: exit code 0")[2].partition("table: exit code 0")[0]
+    assert "Gr??e" in table
+    assert "Größe → λ" in (command.folder / "results" / "tiny" / "table.md").read_text(encoding="utf-8")
+    assert "expected one of a, b" in done.stderr

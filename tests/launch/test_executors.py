@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -72,22 +71,30 @@ def lab(tmp_path: Path, sweep: Callable[..., Path]) -> Path:
     return folder
 
 
-def run(folder: Path, *arguments: str, path: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "deit_ablate", *arguments]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(path), os.environ.get("PYTHONPATH", "")])}
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+@pytest.fixture
+def run(tmp_path: Path, warm_python: list[str]) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run the command with a folder on its path."""
+
+    def called(*arguments: str, path: Path) -> subprocess.CompletedProcess[str]:
+        found = os.pathsep.join([str(path), os.environ.get("PYTHONPATH", "")])
+        return Command(tmp_path, warm_python, {**os.environ, "PYTHONPATH": found})(*arguments)
+
+    return called
 
 
-def test_an_executor_of_an_installed_package_runs_a_sweep(lab: Path) -> None:
-    done = run(lab.parent, "run", "tiny.yaml", "--executor", "plain", path=lab)
-    assert done.returncode == 0, done.stderr
+def test_an_executor_of_an_installed_package_runs_a_sweep(
+    lab: Path, run: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    done = run("run", "tiny.yaml", "--executor", "plain", path=lab)
     assert done.stdout.count("plain takes") == 2
     store = Store(lab.parent / "results")
     assert len(store.runs()) == 2
     assert all(store.outcome(run) is not None for run in store.runs())
 
 
-def test_an_entry_in_the_registry_is_all_that_one_here_needs(lab: Path) -> None:
+def test_an_entry_in_the_registry_is_all_that_one_here_needs(
+    lab: Path, run: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
     copy = lab.parent / "copy"
     package = Path(deit_ablate.__file__).parent
     shutil.copytree(package, copy / "deit_ablate", ignore=shutil.ignore_patterns("__pycache__"))
@@ -100,8 +107,7 @@ def test_an_entry_in_the_registry_is_all_that_one_here_needs(lab: Path) -> None:
     registry.write_text(added)
     (copy / "deit_ablate" / "launch" / "plain.py").write_text(PLAIN)
     shutil.rmtree(lab)
-    done = run(lab.parent, "run", "tiny.yaml", "-x", "executor=plain", "--only", "a", path=copy)
-    assert done.returncode == 0, done.stderr
+    done = run("run", "tiny.yaml", "-x", "executor=plain", "--only", "a", path=copy)
     assert done.stdout.count("plain takes") == 1
 
 

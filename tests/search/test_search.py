@@ -144,7 +144,7 @@ def test_a_pruned_trial_is_paused_keeps_its_weights_and_can_go_on(
         "pruner_options: {n_startup_trials: 2, n_warmup_steps: 2}, "
         "space: {optimizer.base_lr: [0.1, 0.05, 1.0e-6, 2.0e-6, 3.0e-6]}}\n"
     )
-    path.write_text(path.read_text().replace("epochs: 6,", "epochs: 60,"))
+    path.write_text(path.read_text().replace("epochs: 3,", "epochs: 60,"))
     search, report = run_search(path, slots=1)
     states = {ask["number"]: report.states[ask["run"]].name for ask in asks(store)}
     assert "paused" in states.values()

@@ -155,7 +155,7 @@ def asked_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(names, "ask_worker", ask)
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from(FILES), st.integers(1, 3), st.data())
 def test_a_changed_file_makes_a_plan_or_one_error(tmp_path: Path, file: Any, times: int, data: st.DataObject) -> None:
     for _ in range(times):

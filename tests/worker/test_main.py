@@ -43,14 +43,14 @@ def test_no_file_beside_a_sweep_is_taken_for_a_module(
 
 
 def test_a_module_beside_a_sweep_is_found_on_pythonpath_alone(
-    cold_command: Command, sweep: Callable[..., Path]
+    cold_command: Command, command: Command, sweep: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (cold_command.folder / "ours.py").write_text(OURS)
     sweep(CUSTOM)
     refused = cold_command("plan", "tiny.yaml", code=2)
     assert "ours:same: cannot find 'ours'; install it, or add its folder to PYTHONPATH" in refused.stderr
-    cold_command.environment["PYTHONPATH"] = "."
-    cold_command("plan", "tiny.yaml")
+    monkeypatch.setenv("PYTHONPATH", ".")
+    command("plan", "tiny.yaml")
 
 
 def test_what_a_site_prints_at_every_start_is_no_answer(

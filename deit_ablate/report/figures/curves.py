@@ -127,23 +127,33 @@ def _note(axes: Axes, curves: Sequence[Curve], hidden: int) -> None:
 def _curves(summary: Summary) -> list[Curve]:
     lines = summary.curves
     lines = lines[lines["stage"] == summary.stage]
+    tables = {metric: _by_run(lines, metric) for metric, _ in _panels(summary)}
+    none = pd.DataFrame()
     found = []
-    for row in summary.plan["variants"]:
-        own = lines[lines["variant"] == row["name"]]
-        done = own["state"] == "done"
+    for name in (str(row["name"]) for row in summary.plan["variants"]):
         # The mean of other runs at each epoch would jump: it is taken where all have a value.
-        finished = {metric: _by_epoch(own[done], metric).dropna() for metric, _ in _panels(summary)}
-        others = {metric: _by_epoch(own[~done], metric) for metric, _ in _panels(summary)}
+        finished = {metric: table.get((name, True), none).dropna() for metric, table in tables.items()}
+        others = {metric: table.get((name, False), none) for metric, table in tables.items()}
         if any(len(table) for table in (*finished.values(), *others.values())):
-            name = row["name"]
             found.append(Curve(name, summary.say(name), name == summary.plan["baseline"], finished, others))
     return found
 
 
-def _by_epoch(lines: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Epochs (from 1) down, seeds across."""
+def _by_run(lines: pd.DataFrame, metric: str) -> dict[tuple[str, bool], pd.DataFrame]:
+    """By variant and whether runs are finished: epochs (from 1) down, seeds across."""
     known = lines.dropna(subset=[metric]).astype({"epoch": int, "seed": int})
-    return known.assign(epoch=known["epoch"] + 1).pivot_table(metric, "epoch", "seed", aggfunc="last")
+    known = known.assign(epoch=known["epoch"] + 1, finished=known["state"] == "done")
+    by = ["variant", "finished", "seed"]
+    # One table of all runs, then its parts: making a table for each variant took most of a page of many.
+    wide = known.drop_duplicates(["epoch", *by], keep="last").pivot(index="epoch", columns=by, values=metric)
+    columns: list[Any] = wide.columns.to_list()
+    places: dict[tuple[str, bool], dict[int, int]] = {}
+    for place, (variant, finished, seed) in enumerate(columns):
+        places.setdefault((variant, bool(finished)), {})[seed] = place
+    return {
+        runs: wide.iloc[:, list(seeds.values())].set_axis(list(seeds), axis=1).dropna(how="all")
+        for runs, seeds in places.items()
+    }
 
 
 def _colours(curves: Sequence[Curve]) -> dict[str, str]:

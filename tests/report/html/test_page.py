@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from browser import Browser
+from support import Command
 
 from deit_ablate import files
 from deit_ablate.report.frame import NoSweep
@@ -273,19 +274,17 @@ def test_the_index_writes_what_is_missing_or_older(optimizers: Any) -> None:
     assert "Another title" in text_of(written.index.read_text())
 
 
-def test_the_command(optimizers: Any, tmp_path: Path) -> None:
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "deit_ablate", "report", *arguments, "--results", str(optimizers.root)]
-        return subprocess.run(command, capture_output=True, text=True, check=False)
+def test_the_command(optimizers: Any, tmp_path: Path, command: Command) -> None:
+    def run(*arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+        return command("report", *arguments, "--results", str(optimizers.root), code=code)
 
     done = run("optimizers")
-    assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == str(optimizers.root / "optimizers" / "report.html")
-    assert run("optimizers", "--redact", "--output", str(tmp_path / "x.html")).returncode == 0
+    run("optimizers", "--redact", "--output", str(tmp_path / "x.html"))
     assert "redacted" in (tmp_path / "x.html").read_text()[:1500]
     assert run("--all").stdout.strip().endswith("index.html")
     for wrong in ((), ("optimizers", "--all"), ("optimisers",), ("--all", "--output", "x")):
-        assert run(*wrong).returncode == 2, wrong
+        run(*wrong, code=2)
 
 
 # -- in a browser --------------------------------------------------------------------------------------------------
