@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import glob
 import itertools
-import json
 import os
 import secrets
 import signal
@@ -18,18 +17,11 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import partial
 from math import ceil
-from typing import IO, Any
+from typing import Any
 
-from deit_ablate.execution import (
-    SAVED,
-    Execution,
-    WorkerFailed,
-    answers_among,
-    how_ended,
-    last_printed,
-    worker_command,
-)
+from deit_ablate.execution import SAVED, Execution, WorkerFailed, last_printed, worker_command
 from deit_ablate.launch.jobs import Ended, Job
+from deit_ablate.sweep.fork_server import ForkServer, fork_server
 
 
 class Pool:
@@ -133,16 +125,13 @@ class ProcessPool(Pool):
         self._base = execution
         self._gpus = visible_gpus()
         self.slots = self.at_once(execution)
-        self._server: subprocess.Popen[bytes] | None = None
-        self._errors: IO[bytes] | None = None
-        """What the server and its children print, before a run's log begins."""
+        self._server: ForkServer | None = None
         self._failed: WorkerFailed | None = None
         """How the last server has ended, where it was not us who let it go."""
         self._running: dict[int, _Started] = {}
         self._requests: dict[int, int | None] = {}
         """Of worker commands that are no jobs: number -> exit code, None while it runs."""
         self._numbers = itertools.count(1)
-        self._partial = b""
 
     def _on_gpu(self, execution: Execution) -> bool:
         return bool(self._gpus) and execution.device in ("auto", "cuda")
@@ -189,11 +178,11 @@ class ProcessPool(Pool):
 
     def ask(self, *arguments: str) -> int:
         """A worker command, forked like any job. Raises WorkerFailed where the server that forks cannot be started."""
-        self._serve()
+        server = self._serve()
         number = next(self._numbers)
         self._requests[number] = None
         with contextlib.suppress(OSError):  # a server that is gone is found out below, with what it printed
-            self._send({"token": [number, 0], "argv": arguments, "environment": {}})
+            server.send({"token": [number, 0], "argv": arguments, "environment": {}})
         while (code := self._requests[number]) is None:
             if self._failed is not None:
                 raise self._failed
@@ -203,7 +192,7 @@ class ProcessPool(Pool):
 
     def submit(self, job: Job) -> None:
         """Start a job. Raises WorkerFailed where the server that forks cannot be started."""
-        self._serve()
+        server = self._serve()
         number = next(self._numbers)
         loads = self._loads() if self._on_gpu(job.execution) else {}
         by_use = sorted(loads, key=lambda gpu: loads[gpu])
@@ -211,47 +200,42 @@ class ProcessPool(Pool):
         self._running[number] = _Started(job, gpus)
         environments = enumerate(_environments(job, gpus, self.at_once(job.execution)))
         try:
-            self._send(
+            server.send(
                 *({"token": [number, rank], "argv": job.arguments(), "environment": e} for rank, e in environments)
             )
         except OSError:
             del self._running[number]
-            assert self._errors
-            raise WorkerFailed("is gone", last_printed(self._errors)) from None
+            raise WorkerFailed("is gone", last_printed(server.errors)) from None
 
     def poll(self, timeout: float) -> list[Ended]:
-        import select
-
         if self._server is None:
             return []
-        assert self._server.stdout
-        assert self._errors
-        stream = self._server.stdout.fileno()
         ended: list[Ended] = []
         self._end_stragglers()
-        while select.select([stream], [], [], 0 if ended else timeout)[0]:
-            chunk = os.read(stream, 65536)
-            if not chunk:
-                return ended + self._server_died()
-            *lines, self._partial = (self._partial + chunk).split(b"\n")
-            for message in answers_among((line + b"\n" for line in lines), self._errors):
-                number, rank = message["token"]
-                if number in self._requests:
-                    self._requests[number] = message.get("code")
-                    continue
-                started = self._running[number]
-                if "pid" in message:
-                    started.pids[rank] = message["pid"]
-                    continue
-                code = started.codes[rank] = message["code"]
-                if code not in (0, SAVED) and started.deadline is None:
-                    started.deadline = time.monotonic() + GRACE_SECONDS
-                if started.over:
-                    del self._running[number]
-                    ended.append(Ended(started.job, started.codes[0], last_printed(self._errors)))
-        if not ended and self._server.poll() is not None and not select.select([stream], [], [], 0)[0]:
-            return self._server_died()  # whatever it has started that holds its output still
+        try:
+            while messages := self._server.messages(0 if ended else timeout):
+                ended += [job for message in messages if (job := self._told(message, self._server)) is not None]
+        except WorkerFailed as failed:
+            return ended + self._server_died(failed)
         return ended
+
+    def _told(self, message: dict[str, Any], server: ForkServer) -> Ended | None:
+        """Take note of what the server says; the job where that was its end."""
+        number, rank = message["token"]
+        if number in self._requests:
+            self._requests[number] = message.get("code")
+            return None
+        started = self._running[number]
+        if "pid" in message:
+            started.pids[rank] = message["pid"]
+            return None
+        code = started.codes[rank] = message["code"]
+        if code not in (0, SAVED) and started.deadline is None:
+            started.deadline = time.monotonic() + GRACE_SECONDS
+        if not started.over:
+            return None
+        del self._running[number]
+        return Ended(started.job, started.codes[0], last_printed(server.errors))
 
     def _end_stragglers(self) -> None:
         for started in self._running.values():
@@ -260,16 +244,13 @@ class ProcessPool(Pool):
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(started.pids[rank], signal.SIGKILL)
 
-    def _server_died(self) -> list[Ended]:
+    def _server_died(self, failed: WorkerFailed) -> list[Ended]:
         assert self._server
-        assert self._server.stdout
-        assert self._errors
-        self._server.stdout.close()
-        self._failed = WorkerFailed(how_ended(self._server.wait()), last_printed(self._errors))
-        output = last_printed(self._errors) or str(self._failed)
+        self._failed = failed
+        output = last_printed(self._server.errors) or str(failed)
         lost = [Ended(started.job, 1, output) for started in self._running.values()]
         self._running.clear()
-        self._server, self._partial = None, b""
+        self.close()
         return lost
 
     def cancel(self, run: str) -> None:
@@ -286,41 +267,14 @@ class ProcessPool(Pool):
     def close(self) -> None:
         """Let the server go; what it started goes on."""
         if self._server is not None:
-            assert self._server.stdin
-            with contextlib.suppress(OSError):
-                self._server.stdin.close()
-            self._server.wait()
-            assert self._server.stdout
-            self._server.stdout.close()
+            self._server.close()
             self._server = None
-        if self._errors is not None:
-            self._errors.close()
-            self._errors = None
 
-    def _send(self, *requests: dict[str, Any]) -> None:
-        """Raises OSError where the server is gone."""
-        assert self._server
-        assert self._server.stdin
-        self._server.stdin.write(b"".join(json.dumps(request).encode() + b"\n" for request in requests))
-        self._server.stdin.flush()
-
-    def _serve(self) -> None:
+    def _serve(self) -> ForkServer:
         if self._server is None:
-            if self._errors is None:
-                self._errors = tempfile.TemporaryFile("a+b")  # noqa: SIM115 (it lives as long as the pool)
             self._failed = None
-            try:
-                # A session of its own: Ctrl-C in the terminal must reach runs through us alone.
-                self._server = subprocess.Popen(
-                    worker_command("--serve"),
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=self._errors,
-                    start_new_session=True,
-                    env={**os.environ, "OMP_NUM_THREADS": str(self._base.threads), "OMP_WAIT_POLICY": "passive"},
-                )
-            except OSError as error:
-                raise WorkerFailed(f"cannot be started: {error}") from None
+            self._server = fork_server(self._base.threads)
+        return self._server
 
 
 def _meeting_place(ranks: int) -> dict[str, str]:

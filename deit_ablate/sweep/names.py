@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from deit_ablate.errors import InputError, TrainError, did_you_mean, unknown_name
-from deit_ablate.execution import worker_answers
 from deit_ablate.names import fact, installed_timm, keep_answer, kept_answer, misfit, names
 from deit_ablate.program import code_of
 from deit_ablate.recipe import Recipe, with_files
+from deit_ablate.sweep.fork_server import worker_answer
 from deit_ablate.sweep.overrides import files_named
 from deit_ablate.sweep.yaml import Node, dotted
 
@@ -193,5 +193,5 @@ def _timm(which: str) -> frozenset[str]:
 
 def ask_worker(requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Ask a worker, which may import torch, about names. Raises WorkerFailed, an InputError, where it cannot answer."""
-    answers: list[dict[str, Any]] = next(worker_answers("names", requests))
+    answers: list[dict[str, Any]] = worker_answer("names", requests)
     return answers

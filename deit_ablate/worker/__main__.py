@@ -3,6 +3,7 @@
     python -m deit_ablate.worker run RESULTS RUN [...]     one run in this process
     python -m deit_ablate.worker --serve                   fork one child a run (JSON lines on stdin)
     python -m deit_ablate.worker names | offered           answer questions about names; say what names.json should hold
+    python -m deit_ablate.worker names FILE                answer the questions of FILE, in a file beside it
     python -m deit_ablate.worker fetch | verify            bring weights and data, or evaluate anew
     python -m deit_ablate.worker measure                   say what trainings take, by their first steps
     python -m deit_ablate.worker preflight FILE            say which runs of FILE are refused, which rows do nothing
@@ -120,6 +121,15 @@ def _preflight(question: Path) -> int:
     return 0
 
 
+def _names(question: Path) -> int:
+    """Answer a question file beside it, as ``_preflight`` does."""
+    from deit_ablate import files
+    from deit_ablate.train import names
+
+    files.replace(question.with_suffix(".answer"), files.to_json(names.ask(json.loads(question.read_bytes()))))
+    return 0
+
+
 def parsed(argv: list[str]) -> argparse.Namespace:
     """What a process that executes a run is told."""
     parser = argparse.ArgumentParser(prog="python -m deit_ablate.worker")
@@ -140,6 +150,8 @@ def main(argv: list[str]) -> int:
     print_anything()
     if argv == ["--serve"]:
         return _serve(_take_standard_output())
+    if len(argv) == 2 and argv[0] == "names":
+        return _names(Path(argv[1]))
     if argv and argv[0] in ANSWERED:
         return _answer(argv[0], _take_standard_output())
     if argv and argv[0] == "preflight":

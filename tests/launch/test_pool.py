@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import pytest
 
@@ -26,8 +27,12 @@ def test_runs_share_gpus_by_slots_and_the_cores_of_the_machine(monkeypatch: pyte
     packed = ProcessPool(Execution(runs_per_gpu=3))
     assert packed.slots == 6
     sent: list[dict[str, str]] = []
-    monkeypatch.setattr(packed, "_serve", lambda: None)
-    monkeypatch.setattr(packed, "_send", lambda *requests: sent.extend(each["environment"] for each in requests))
+
+    class Server:
+        def send(self, *requests: dict[str, Any]) -> None:
+            sent.extend(each["environment"] for each in requests)
+
+    monkeypatch.setattr(packed, "_serve", Server)
     for number in range(6):
         packed.submit(Job("results", str(number), Execution(runs_per_gpu=3)))
     assert [each["CUDA_VISIBLE_DEVICES"] for each in sent] == ["2", "5"] * 3

@@ -16,6 +16,14 @@ print("Welcome to the cluster")
 os.write(1, b"\\x1e{a line that is cut")
 subprocess.run(["echo", "-n", "Loading modules ..."])
 """
+COUNT = """
+class Count:
+    def find_spec(self, name, path=None, target=None):
+        if name == "torch":
+            with open(%r, "a") as file:
+                print(os.getpid(), file=file)
+sys.meta_path.insert(0, Count())
+"""
 CUSTOM = 'seeds: 1\nvariants:\n  a: {}\n  b: {augment: {custom: ["ours:same"]}}\n'
 OURS = "def same(image, rng):\n    return image\n"
 
@@ -53,13 +61,16 @@ def test_a_module_beside_a_sweep_is_found_on_pythonpath_alone(
     command("plan", "tiny.yaml")
 
 
-def test_what_a_site_prints_at_every_start_is_no_answer(
+def test_what_a_site_prints_at_every_start_is_no_answer_and_a_run_imports_torch_once(
     cold_command: Command, sweep: Callable[..., Path], site: Path
 ) -> None:
-    (site / "sitecustomize.py").write_text(BANNER)
-    (site / "ours.py").write_text("print('thanks for choosing ours')\n" + OURS)
+    imported = cold_command.folder / "imported"
+    (site / "sitecustomize.py").write_text(BANNER + COUNT % str(imported))
+    # Like no module before, or an answer about it may have been kept.
+    (site / "ours.py").write_text(f"print('thanks for choosing ours')\nPLACE = {str(site)!r}\n" + OURS)
     sweep(CUSTOM)
     cold_command("run", "tiny.yaml")
+    assert len(imported.read_text().split()) == 1, "the process that answers about names goes on to fork the runs"
     store = Store(cold_command.folder / "results")
     assert all(store.outcome(run) for run in store.runs())
     verified = cold_command("verify", "tiny:a:0", "tiny:b:0")
@@ -84,7 +95,7 @@ def test_a_worker_that_cannot_start_is_one_error(
     (site / "sitecustomize.py").write_text(f"import os, sys\nif {mode!r} in sys.orig_argv: {happens}\n")
     (site / "ours.py").write_text(OURS)
     sweep(CUSTOM if mode == "names" else "seeds: 1\nvariants: {a: {}}\n")  # names are asked for of custom ones alone
-    refused = cold_command("run", "tiny.yaml", code=2)
+    refused = cold_command("plan" if mode == "names" else "run", "tiny.yaml", code=2)
     first, *more = refused.stderr.splitlines()
     assert first.startswith(f"error: the worker process, which imports torch and timm, {says}")
     assert all(line.startswith("    | ") for line in more), refused.stderr

@@ -1,0 +1,129 @@
+"""The process of a command that imports torch: asked about names while jobs are prepared, and then taken over by the pool
+of ``launch/``, whose jobs it forks."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from deit_ablate.execution import (
+    Execution,
+    WorkerFailed,
+    answers_among,
+    how_ended,
+    last_printed,
+    worker_answers,
+    worker_command,
+)
+
+
+class ForkServer:
+    """A worker process that has imported torch and timm, and forks a child for each request (``worker.forkserver``)."""
+
+    def __init__(self, threads: int) -> None:
+        """``threads``: CPU threads of each child. Raises WorkerFailed where it cannot be started."""
+        self.threads = threads
+        self.errors: IO[bytes] = tempfile.TemporaryFile("a+b")  # noqa: SIM115 (it lives as long as the server)
+        """What the server and its children print, before a run's log begins."""
+        self._partial = b""
+        try:
+            # A session of its own: Ctrl-C in the terminal must reach runs through us alone.
+            self._process = subprocess.Popen(
+                worker_command("--serve"),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self.errors,
+                start_new_session=True,
+                env={**os.environ, "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "passive"},
+            )
+        except OSError as error:
+            self.errors.close()
+            raise WorkerFailed(f"cannot be started: {error}") from None
+
+    def send(self, *requests: dict[str, Any]) -> None:
+        """Raises OSError where the server is gone."""
+        assert self._process.stdin
+        self._process.stdin.write(b"".join(json.dumps(request).encode() + b"\n" for request in requests))
+        self._process.stdin.flush()
+
+    def messages(self, timeout: float) -> list[dict[str, Any]]:
+        """What it has said since the last call; waits up to ``timeout`` seconds for that. Raises WorkerFailed where it
+        has ended, and said all."""
+        import select
+
+        assert self._process.stdout
+        stream = self._process.stdout.fileno()
+        ready = select.select([stream], [], [], timeout)[0]
+        if not ready and self._process.poll() is None:
+            return []
+        # Whatever it has started may hold its output still: there is no end of it to wait for.
+        if (ready or select.select([stream], [], [], 0)[0]) and (chunk := os.read(stream, 65536)):
+            *lines, self._partial = (self._partial + chunk).split(b"\n")
+            return list(answers_among((line + b"\n" for line in lines), self.errors))
+        raise WorkerFailed(how_ended(self._process.wait()), last_printed(self.errors))
+
+    def answer(self, mode: str, request: Any) -> Any:
+        """What a child answers, while there is no job to hear of. Raises WorkerFailed where there is no answer."""
+        with tempfile.TemporaryDirectory() as folder:
+            question = Path(folder) / "question.json"
+            question.write_bytes(json.dumps(request).encode())
+            with contextlib.suppress(OSError):  # a server that is gone is found out below, with what it printed
+                self.send({"token": [0, 0], "argv": [mode, str(question)], "environment": {}})
+            code = None
+            while code is None:
+                code = next((told["code"] for told in self.messages(60) if "code" in told), None)
+            if code != 0:
+                raise WorkerFailed(how_ended(code), last_printed(self.errors))
+            return json.loads(question.with_suffix(".answer").read_bytes())
+
+    def terminate(self) -> None:
+        """Begin nothing more; what it started goes on."""
+        self._process.terminate()
+
+    def close(self) -> None:
+        """Let it go; what it started goes on."""
+        assert self._process.stdin
+        assert self._process.stdout
+        with contextlib.suppress(OSError):
+            self._process.stdin.close()
+        self._process.wait()
+        self._process.stdout.close()
+        self.errors.close()
+
+
+_early: list[ForkServer | None] = []
+"""While a command prepares jobs of this machine: its fork server, None until somebody needs one."""
+
+
+@contextlib.contextmanager
+def preparing_jobs() -> Iterator[None]:
+    """Within it, questions about names are answered by a fork server, which the pool that is used first takes over, so
+    that one process of the command imports torch, not two."""
+    _early.append(None)
+    try:
+        yield
+    finally:
+        if server := _early.pop():
+            server.close()
+
+
+def fork_server(threads: int) -> ForkServer:
+    """A fork server of one's own: that of ``preparing_jobs``, where it fits. Raises WorkerFailed."""
+    if _early and (server := _early[-1]) and server.threads == threads:
+        _early[-1] = None
+        return server
+    return ForkServer(threads)
+
+
+def worker_answer(mode: str, request: Any) -> Any:
+    """The one answer of a worker to a question about names. Raises WorkerFailed where it has none."""
+    if not _early:
+        return next(worker_answers(mode, request))
+    server = _early[-1] = _early[-1] or ForkServer(Execution().threads)
+    return server.answer(mode, request)
