@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+unexport PYTHONDONTWRITEBYTECODE  # tests start hundreds of processes: the package is compiled once, not by each of them
 
 .PHONY: bench bench-statistics demo docs gallery gpu test test-benchmarks test-slurm test-slurm-full test-trackers lint names clean
 

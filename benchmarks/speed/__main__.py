@@ -18,6 +18,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import first
 import jpeg
 import steps
 import studies
@@ -53,6 +54,12 @@ def of_runs(folder: Path, quick: bool) -> Iterator[Line]:
         yield f"{profile}: share of a run that is not its steps", f"{spent.share:.1%}", "<= 5%", made
         fixed = "load, test, inference timing, flops, record"
         yield f"{profile}: fixed cost of a run", f"{spent.fixed:.2f} CPU-s", "<= 0.4", fixed
+
+
+def of_first(folder: Path, quick: bool) -> Iterator[Line]:
+    found, known = first.measure(folder, quick)
+    made = f"{found:.1f} CPU-s of the whole command, {known:.1f} once its name is known"
+    yield "the first run of a model of one's own: for its name", f"{found - known:+.1f} CPU-s", "+0 CPU-s", made
 
 
 def of_students(folder: Path, quick: bool) -> Iterator[Line]:
@@ -97,7 +104,7 @@ def main() -> int:
     torch.set_num_threads(1)
     print(machine(), flush=True)
     with tempfile.TemporaryDirectory() as made:
-        for number, section in enumerate((of_steps, of_runs, of_students, of_jpeg)):
+        for number, section in enumerate((of_steps, of_runs, of_first, of_students, of_jpeg)):
             folder = Path(made) / str(number)
             folder.mkdir()
             for line in section(folder, given.quick):
