@@ -24,6 +24,9 @@ from contextlib import contextmanager, suppress
 LIBRARIES = ("torch", "timm", "pandas", "matplotlib.pyplot", "scipy.stats", "sklearn.datasets", "optuna", "submitit")
 LIBRARIES += ("jinja2", "pydantic", "rich.table", "torchvision.transforms", "typer", "yaml")
 """What takes time to import, of all that the package imports."""
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive", "PYTHONPATH": "", "HF_HUB_OFFLINE": "1"}
+ENVIRONMENT |= {"JE_ARROW_MALLOC_CONF": "background_thread:false"}
+"""What libraries read when they are imported; no child asks timm's hub."""
 
 
 @contextmanager
@@ -43,13 +46,12 @@ def warm_python() -> Iterator[list[str]]:
         numbers = [libraries.fileno(), package.fileno()]
         # One thread (of pyarrow too, where pandas finds it), or a fork would be unsafe; a session of its own, so that
         # Ctrl-C does not reach it.
-        one = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
         server = subprocess.Popen(
             [sys.executable, __file__, "serve", *map(str, numbers)],
             stdin=subprocess.PIPE,
             pass_fds=numbers,
             start_new_session=True,
-            env={**os.environ, **one, "PYTHONPATH": ""},
+            env={**os.environ, **ENVIRONMENT},
         )
         libraries.close()  # the warm processes' alone: where one cannot start, its clients fail instead of waiting
         package.close()

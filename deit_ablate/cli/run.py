@@ -70,6 +70,7 @@ from deit_ablate.report.trackers.exporters import must_be_installed
 from deit_ablate.report.trackers.live import Live
 from deit_ablate.store import State, Store
 from deit_ablate.sweep.effects import pairs
+from deit_ablate.sweep.fork_server import let_go, preparing_jobs
 from deit_ablate.sweep.plan import Run, make_plan, single_run
 from deit_ablate.sweep.resources import Executions
 from deit_ablate.sweep.sweep import Sweep
@@ -80,6 +81,7 @@ if TYPE_CHECKING:
     from deit_ablate.search.search import Search
 
 
+@preparing_jobs()
 def run(
     sweep: SweepArgument,
     profile: Profile = None,
@@ -353,6 +355,7 @@ def _out(json_: bool) -> Any:
 
 
 def _launch(work: Work, executor: RunExecutor | None, *, wait: bool, json_: bool) -> Report:
+    let_go()
     if executor is None:
         every = all(state.finished for state in work.states.values())
         which = f"all {len(work.runs)} runs are done" if every else f"nothing is left of {len(work.runs)} runs"

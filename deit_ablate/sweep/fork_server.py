@@ -109,8 +109,15 @@ def preparing_jobs() -> Iterator[None]:
     try:
         yield
     finally:
-        if server := _early.pop():
-            server.close()
+        let_go()
+        _early.pop()
+
+
+def let_go() -> None:
+    """Jobs are prepared: close a fork server that no pool has taken over, as where they go to a cluster."""
+    if _early and (server := _early[-1]):
+        _early[-1] = None
+        server.close()
 
 
 def fork_server(threads: int) -> ForkServer:

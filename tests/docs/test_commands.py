@@ -136,9 +136,16 @@ class Reader:
                 ["make", "--dry-run", *arguments], cwd=ROOT, check=True, capture_output=True, text=True
             ).stdout
         elif program == "python":
+            script = ROOT / arguments[0]  # a file, or a folder of one program
             printed = subprocess.run(
-                [sys.executable, ROOT / arguments[0], "--help"], check=True, capture_output=True, text=True
+                [*self.python_m, script.stem, "--help"],
+                cwd=script.parent,
+                env={**os.environ, "PYTHONPATH": str(script)},
+                check=True,
+                capture_output=True,
+                text=True,
             ).stdout
+            assert "usage: " in printed
         elif program == "export":
             environment = dict([arguments[0].split("=", 1)])
             self.environment |= {name: value for name, value in environment.items() if name != "DEIT_ABLATE_WORKER"}

@@ -9,7 +9,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -243,12 +242,14 @@ def test_the_first_rank_alone_lists_an_image_folder_and_its_failure_ends_all(
 
 
 @pytest.mark.parametrize("first_fails", [False, True])
-def test_only_the_first_rank_does_what_is_done_once(tmp_path: Path, first_fails: bool) -> None:
+def test_only_the_first_rank_does_what_is_done_once(tmp_path: Path, warm_python: list[str], first_fails: bool) -> None:
     """Two real processes."""
+    (tmp_path / "program.py").write_text(ONCE)
     meeting = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "DEIT_ABLATE_MEETING": str(tmp_path / "meeting")}
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", ONCE, str(tmp_path / "calls"), str(int(first_fails))],
+            [*warm_python, "program", str(tmp_path / "calls"), str(int(first_fails))],
+            cwd=tmp_path,
             env={**os.environ, **meeting, "RANK": str(rank), "GLOO_SOCKET_IFNAME": "lo"},
             stdout=subprocess.PIPE,
             text=True,
