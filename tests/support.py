@@ -154,10 +154,10 @@ class Command:
             assert done.returncode == code, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done
 
-    def start(self, *arguments: str | Path) -> subprocess.Popen[str]:
-        """Begin it, to be signalled or killed: always the very process, never a client of the warm one."""
+    def start(self, *arguments: str | Path, to_kill: bool = True) -> subprocess.Popen[str]:
+        """Begin it; where it is to be signalled or killed, as the very process, never a client of the warm one."""
         return subprocess.Popen(
-            [*COLD, "deit_ablate", *map(str, arguments)],
+            [*(COLD if to_kill else self.python_m), "deit_ablate", *map(str, arguments)],
             cwd=self.folder,
             env=self.environment,
             stdout=subprocess.PIPE,

@@ -59,7 +59,8 @@ def test_rows_are_decided_by_looks_through_a_kill_and_by_two_launchers(
     killed.send_signal(signal.SIGKILL)
     killed.communicate()
 
-    both = [command.start("run", "tiny.yaml", "--until-decided", "--parallel", "2") for _ in range(2)]
+    again = ("run", "tiny.yaml", "--until-decided", "--parallel", "2")
+    both = [command.start(*again, to_kill=False) for _ in range(2)]
     printed = [each.communicate(timeout=200)[0] for each in both]
     assert [each.returncode for each in both] == [0, 0], printed
     assert seeds(store, "tiny") == {"base": 6, "off": 3, "null": 4}

@@ -264,7 +264,7 @@ def test_a_search_whose_trials_are_all_done_already_asks_for_every_one_of_them(
 
 def test_two_launchers_share_one_search(sweep: Callable[..., Path], command: Command, store: Store) -> None:
     sweep("  precision: fp32\n" + SHORT.replace("trials: 4", "trials: 8"))
-    launchers = [command.start("run", "tiny.yaml", "--parallel", "1") for _ in range(2)]
+    launchers = [command.start("run", "tiny.yaml", "--parallel", "1", to_kill=False) for _ in range(2)]
     for launcher in launchers:
         out, _ = launcher.communicate(timeout=120)
         assert launcher.returncode == 0, out

@@ -198,8 +198,7 @@ def test_table_md_holds_the_search_and_the_confirmed_rows(made: Made) -> None:
     assert [row["variant"] for row in cells((folder / "table.csv").read_text())] == ["adamw"]
 
 
-def test_commands_show_it(made: Made, tmp_path: Path) -> None:
-    command = Command(tmp_path)
+def test_commands_show_it(made: Made, command: Command) -> None:
     at = ("--results", made.root)
     assert command("table", "one", *at).stdout == (made.root / "one" / "table.md").read_text()
     assert command("table", "one", "--format", "csv", *at).stdout == (made.root / "one" / "table.csv").read_text()
