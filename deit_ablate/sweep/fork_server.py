@@ -1,5 +1,5 @@
-"""The process of a command that imports torch: asked about names while jobs are prepared, and then taken over by the pool
-of ``launch/``, whose jobs it forks."""
+"""The process of a command that imports torch: asked about names while jobs are prepared, then what forks the jobs of
+the pool in ``launch/``."""
 
 from __future__ import annotations
 

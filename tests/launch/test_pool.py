@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,6 +12,17 @@ from deit_ablate.execution import Execution
 from deit_ablate.launch import pool as pool_module
 from deit_ablate.launch.jobs import Job
 from deit_ablate.launch.pool import ProcessPool
+
+
+class Server:
+    """In place of a fork server: what is asked of it."""
+
+    def __init__(self, asked: Callable[[dict[str, Any]], None]) -> None:
+        self.asked = asked
+
+    def send(self, *requests: dict[str, Any]) -> None:
+        for request in requests:
+            self.asked(request)
 
 
 def test_slots_are_one_a_gpu_or_one_for_each_thread(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -28,11 +40,7 @@ def test_runs_share_gpus_by_slots_and_the_cores_of_the_machine(monkeypatch: pyte
     assert packed.slots == 6
     sent: list[dict[str, str]] = []
 
-    class Server:
-        def send(self, *requests: dict[str, Any]) -> None:
-            sent.extend(each["environment"] for each in requests)
-
-    monkeypatch.setattr(packed, "_serve", Server)
+    monkeypatch.setattr(packed, "_serve", lambda: Server(lambda each: sent.append(each["environment"])))
     for number in range(6):
         packed.submit(Job("results", str(number), Execution(runs_per_gpu=3)))
     assert [each["CUDA_VISIBLE_DEVICES"] for each in sent] == ["2", "5"] * 3
@@ -78,8 +86,7 @@ def test_gpus_are_given_by_the_share_that_each_job_takes(monkeypatch: pytest.Mon
     machine = ProcessPool(half)
     assert [machine.at_once(each) for each in (half, whole, both)] == [4, 2, 1]
     sent: list[str] = []
-    monkeypatch.setattr(machine, "_serve", lambda: None)
-    monkeypatch.setattr(machine, "_send", lambda *asked: sent.extend(_gpu(each) for each in asked))
+    monkeypatch.setattr(machine, "_serve", lambda: Server(lambda each: sent.append(_gpu(each))))
     machine.submit(Job("results", "a", half))
     assert machine.fits(whole, [half])
     assert not machine.fits(both, [half]), "each of its ranks needs a whole one"
