@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import partial
 from math import ceil
-from typing import Any
+from typing import IO, Any
 
 from deit_ablate.execution import SAVED, Execution, WorkerFailed, last_printed, worker_command
 from deit_ablate.launch.jobs import Ended, Job
