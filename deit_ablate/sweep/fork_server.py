@@ -110,14 +110,13 @@ def preparing_jobs() -> Iterator[None]:
         yield
     finally:
         let_go()
-        _early.pop()
 
 
 def let_go() -> None:
     """Jobs are prepared: close a fork server that no pool has taken over, as where they go to a cluster."""
-    if _early and (server := _early[-1]):
-        _early[-1] = None
-        server.close()
+    while _early:
+        if server := _early.pop():
+            server.close()
 
 
 def fork_server(threads: int) -> ForkServer:
