@@ -15,12 +15,13 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from deit_ablate.shipped import folder
+
 from deit_ablate.errors import InputError
 from deit_ablate.execution import Execution
 from deit_ablate.launch.jobs import Work
 from deit_ablate.launch.pool import ProcessPool
 from deit_ablate.launch.preflight import preflight
-from deit_ablate.shipped import folder
 from deit_ablate.store import Store
 from deit_ablate.store.store import State
 from deit_ablate.sweep.effects import pairs

@@ -365,6 +365,8 @@ class Needs(Part):
     deterministic: bool = False
     """Only algorithms that give the same bits each time (on a GPU; a CPU does so anyway)."""
     slurm: Slurm = Slurm()
+    program: SkipJsonSchema[Annotated[ProgramExecution | None, BeforeValidator(_not_by_hand)]] = None
+    """Of runs by a program: a command or a function of one's own."""
 
 
 class Execution(Needs):
@@ -378,9 +380,6 @@ class Execution(Needs):
     """Folder of the data set; DEIT_ABLATE_DATA and --data-dir say it too."""
     stage_data: str | None = None
     """A folder on a local disk to which the data set is copied once; $SLURM_TMPDIR where that is set."""
-
-    program: SkipJsonSchema[Annotated[ProgramExecution | None, BeforeValidator(_not_by_hand)]] = None
-    """Of runs by a program: a command or a function of one's own."""
 
     track: Annotated[list[Annotated[str, Field(max_length=80)]], BeforeValidator(_list)] = []
     """Experiment trackers to which the launcher passes on what its runs record, as they go: tensorboard, wandb, mlflow,

@@ -96,6 +96,8 @@ def _both(augment: Mapping[str, Any]) -> bool:
 
 def unread(recipe: Recipe | Mapping[str, Any]) -> Iterator[Unread]:
     """Which keys of a recipe, or of a canonical one, are not read, and what switches each of them off."""
+    if isinstance(recipe, Mapping) and is_program(recipe):
+        return
     for name in _RULED:
         block = recipe.get(name) if isinstance(recipe, Mapping) else getattr(recipe, name)
         if isinstance(block, Block):

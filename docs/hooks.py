@@ -97,7 +97,7 @@ def fields(model: type[BaseModel], published: Mapping[str, str] | None = None, b
     rows = []
     for name, info in model.model_fields.items():
         key, path = info.alias or name, f"{block}.{name}" if block else name
-        if published is not None and isinstance(info.default, Block):
+        if key not in schema or (published is not None and isinstance(info.default, Block)):
             continue
         default = "required" if info.is_required() else written(info.get_default(call_default_factory=True))
         paper = [published.get(path, "")] if published else []

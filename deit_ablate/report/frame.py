@@ -12,7 +12,7 @@ import pandas as pd
 
 from deit_ablate.identity import canonical_json
 from deit_ablate.launch import status
-from deit_ablate.report.metrics import own_columns
+from deit_ablate.report.metrics import own_columns, reported_columns
 from deit_ablate.report.records import number, record
 from deit_ablate.store import State, Store
 
@@ -116,7 +116,8 @@ class NoSweep(LookupError):
 def load(results: Path | str, sweep: str) -> pd.DataFrame:
     """One row a cell of the sweep (variant, seed, stage), in the plan's order, whatever its run's state.
 
-    Columns are those of COLUMNS, then metrics of one's own (``module:function``), then the recipe's dotted keys, those
+    Columns are those of COLUMNS, then metrics that a program reports (``metrics.<name>``) and those of one's own
+    (``module:function``), then the recipe's dotted keys, those
     that vary within the sweep first; lists are JSON text. What is not recorded is missing. Raises NoSweep.
     """
     store = Store(results)
@@ -152,7 +153,7 @@ def records(store: Store, plan: Mapping[str, Any]) -> Records:
         row["top1"] = number(row["test"].get(figure)) if row["state"] == "done" else math.nan
         row["validation_top1"] = number(row["validation"].get(figure)) if row["state"] == "done" else math.nan
         cells.append(row)
-    own = dict.fromkeys(own_columns(store, plan, cells), "float64")
+    own = dict.fromkeys([*reported_columns(cells), *own_columns(store, plan, cells)], "float64")
     dtypes = {name: dtype for name, (dtype, _) in COLUMNS.items()} | own
     columns = {name: _column([cell.get(name) for cell in cells], dtype) for name, dtype in dtypes.items()}
     return Records(columns, {run: recipe for run, (_, recipe) in found.items()})

@@ -15,7 +15,7 @@ from deit_ablate.errors import InputError, Position
 from deit_ablate.report.records import arrays, number
 from deit_ablate.report.stats.moderated import Array
 from deit_ablate.store import Store
-from deit_ablate.sweep.metrics import Metric, planned_metrics
+from deit_ablate.sweep.metrics import OF_PROGRAMS, Metric, planned_metrics
 
 HEADLINE = ("fused_softmax", "class")
 """The classifier that a run is judged by: the first that it has."""
@@ -27,6 +27,16 @@ def value(metric: Metric, record: Mapping[str, Any], shows: str | None) -> float
     if record["state"] != "done" or not metric.shown(shows):
         return math.nan
     return number(record.get(metric.column))
+
+
+def reported_columns(cells: Sequence[dict[str, Any]]) -> list[str]:
+    """Give each cell of a finished run the metrics that its program has reported; returns their columns."""
+    found: dict[str, None] = {}
+    for cell in cells:
+        for name, reported in (cell["program"] or {}).items():
+            column = OF_PROGRAMS + name
+            found[column], cell[column] = None, reported
+    return sorted(found)
 
 
 def own_columns(store: Store, plan: Mapping[str, Any], cells: Sequence[dict[str, Any]]) -> list[str]:
@@ -131,7 +141,8 @@ def of_images(store: Store, plan: Mapping[str, Any]) -> OfImages:
         return values
 
     def right(kept: Mapping[str, Array], run: str, shows: str | None) -> Array | str:
-        given = _given(kept, metric.figure.removeprefix("top1").removeprefix("_") or shows)
+        figure = "" if metric.program else metric.figure.removeprefix("top1").removeprefix("_")
+        given = _given(kept, figure or shows)
         return 100.0 * (given["predictions"] == given["targets"]) if given else NOT_KEPT
 
     return right

@@ -23,7 +23,7 @@ from deit_ablate.store import Store
 from deit_ablate.sweep.comparisons import Lineages
 from deit_ablate.sweep.confounds import RECORDED, Undeclared, recorded_undeclared, value_words
 from deit_ablate.sweep.designs import Design
-from deit_ablate.sweep.metrics import TOP1, Metric, planned_metrics
+from deit_ablate.sweep.metrics import OF_PROGRAMS, TOP1, Metric, planned_metrics
 
 STATISTICS: dict[str, str] = {
     "variant": "the row of the ablation",
@@ -127,7 +127,8 @@ class Summary:
     @cached_property
     def final(self) -> list[dict[str, Any]]:
         """The records of this stage, in the plan's order."""
-        names = [*COLUMNS, *(metric.name for metric in self.metrics if not metric.figure)]
+        wanted = dict.fromkeys([*COLUMNS, *(metric.column for metric in self.metrics), *_facts(self.plan)])
+        names = [name for name in wanted if name in self.read.columns]
         cells = zip(*(self.read.columns[name][1] for name in names), strict=True)
         every = (dict(zip(names, cell, strict=True)) for cell in cells)
         return [cell for cell in every if cell["stage"] == self.stage]
@@ -380,8 +381,9 @@ def _undeclared(plan: Mapping[str, Any], runs: Mapping[str, Sequence[Mapping[str
     baseline = plan["baseline"]
     if not baseline:
         return []
+    known = RECORDED | _facts(plan)
     recorded = {
-        name: {key: [record[key] for record in made if record["state"] == "done"] for key in RECORDED}
+        name: {key: [record.get(key) for record in made if record["state"] == "done"] for key in known}
         for name, made in runs.items()
     }
     found = []
@@ -390,8 +392,14 @@ def _undeclared(plan: Mapping[str, Any], runs: Mapping[str, Sequence[Mapping[str
         found += [Undeclared(name, *planned) for planned in row["leaks"]] if isinstance(row["leaks"], list) else []
         if name != baseline:
             declares = row.get("declares", list(row["differs"]))
-            found += recorded_undeclared(name, declares, recorded[name], recorded[baseline])
+            found += recorded_undeclared(name, declares, recorded[name], recorded[baseline], known)
     return found
+
+
+def _facts(plan: Mapping[str, Any]) -> dict[str, tuple[tuple[str, ...], str]]:
+    """What a program reports as following from its parameters, as RECORDED has the like of our trainer."""
+    facts = (plan.get("program") or {}).get("facts") or {}
+    return {OF_PROGRAMS + fact: (tuple(keys), fact) for fact, keys in facts.items()}
 
 
 def _seconds(record: Mapping[str, Any]) -> float:

@@ -9,6 +9,7 @@ from typing import Any
 
 from deit_ablate.errors import InputError
 from deit_ablate.execution import Needs
+from deit_ablate.recipe import Recipe
 from deit_ablate.sweep.names import Answers
 from deit_ablate.sweep.overrides import layer
 from deit_ablate.sweep.plan import Cell, Plan, Run, make_plan
@@ -65,7 +66,7 @@ class Configurations:
 
     def check(self, rows: Sequence[Variant]) -> None:
         """Raises InputError for a space that holds invalid recipes, or that varies what makes no difference."""
-        if any(not row.recipe.data.validation for row in self.untuned.rows):
+        if any(isinstance(row.recipe, Recipe) and not row.recipe.data.validation for row in self.untuned.rows):
             raise InputError(
                 "a search chooses by the validation part, and this recipe has none",
                 where=self.search.where,
@@ -112,10 +113,11 @@ class Configurations:
 
     def _with(self, row: Variant, params: Mapping[str, Any], *, test: bool) -> Variant:
         row, where = self._rows[row.name], self.search.where
-        over = placed({} if test else {"data": {"test": False}}, where)
+        # A program tests as it does: what it reports of the test data is not what the search is told.
+        over = placed({} if test or self.sweep.program else {"data": {"test": False}}, where)
         for key, value in params.items():  # one layer: a name must not reset the rate that was drawn with it
             over = merge(over, self.search.spaces[row.name][key].override(value))
-        return replace(row, by_profile=layer(row.by_profile or Node({}, where), over))
+        return replace(row, by_profile=self.sweep.trainer.layer(row.by_profile or Node({}, where), over))
 
 
 def final_runs(plan: Plan) -> list[str]:

@@ -51,15 +51,19 @@ def measured(outcome: Mapping[str, Any], objective: str) -> float | None:
         "throughput": cost.get("inference_images_per_second"),
         "parameters": cost.get("parameters"),
         "flops": cost.get("flops"),
+        "highest": validation.get("metric"),
+        "lowest": validation.get("metric"),
     }[objective]
     return None if value is None else float(value)
 
 
 def reports(store: Store, run: str, objective: str) -> tuple[float | None, ...]:
     """The objective after each epoch that a run has finished; none for objectives that training does not change."""
-    if objective not in ("top1", "loss"):
+    of_programs = ("highest", "lowest")
+    if objective not in ("top1", "loss", *of_programs):
         return ()
-    return tuple((line.get("validation") or {}).get(objective) for line in store.sound_history(run))
+    key = "metric" if objective in of_programs else objective
+    return tuple((line.get("validation") or {}).get(key) for line in store.sound_history(run))
 
 
 def read_trial(store: Store, request: Mapping[str, Any], state: State, objectives: Sequence[str]) -> Trial:

@@ -24,7 +24,7 @@ from deit_ablate.store.attempt import Attempt, State
 if TYPE_CHECKING:
     from deit_ablate.store.store import Store
 
-SCHEMA = 4
+SCHEMA = 5
 WORTH_AN_INDEX = 200
 """Runs from which the index is looked at, and finished ones that are not in it until it is written anew."""
 
@@ -39,7 +39,7 @@ COST = (
     "flops",
 )
 FIELDS = (
-    *("test", "validation", "train_loss", "weights_sha256", *COST, "ranks", "chunks", "threads", "compile"),
+    *("test", "program", "validation", "train_loss", "weights_sha256", *COST, "ranks", "chunks", "threads", "compile"),
     *("channels_last", "deterministic", "version", "commit", "packages", "device", "gpu", "cpu", "host"),
     *("data_fingerprint", "data_test", "command"),
 )
@@ -184,6 +184,7 @@ def record(outcome: Mapping[str, Any]) -> dict[str, Any]:
     packages = provenance.get("packages") or {}
     return {
         "test": metrics.get("test") or {},
+        "program": metrics.get("program") or {},
         "validation": metrics.get("validation") or {},
         "train_loss": metrics.get("train_loss"),
         "weights_sha256": outcome.get("weights_sha256"),

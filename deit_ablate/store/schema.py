@@ -121,8 +121,13 @@ class Pause(File):
     attempt: Number
 
 
+Reported = dict[str, float | int | None]
+"""Metrics by the names that a program gives them; None for one that is not finite."""
+
+
 class Metrics(File):
     test: Scores | None = None
+    program: Reported | None = None
     validation: Scores | None = None
     train_loss: float | None = None
 
@@ -195,6 +200,7 @@ class Epoch(File):
     validation: Scores | None = None
     seconds: Amount | None = None
     images_per_second: Amount | None = None
+    metrics: Reported | None = None
 
 
 class Stage(File):
@@ -258,10 +264,12 @@ class Metric(File):
     better: Better | None = None
     unit: str | None = None
     digits: Annotated[int, Field(ge=0, le=9)] | None = None
+    program: bool = False
+    predicted: bool = False
     place: Annotated[list[Count], Field(min_length=2, max_length=2)]
 
     def model_post_init(self, _: Any) -> None:
-        if self.name not in METRICS and not CUSTOM.fullmatch(self.name):
+        if not self.program and self.name not in METRICS and not CUSTOM.fullmatch(self.name):
             raise ValueError("name: no metric is called so")
 
 
@@ -274,8 +282,17 @@ def _sound_cells(cells: list[Any]) -> list[Any]:
     return cells
 
 
+class OfProgram(File):
+    """What a plan says of a program: which it is, its data's name, and facts -> the parameters that declare them."""
+
+    kind: Literal["command", "function"]
+    data: str | None = None
+    facts: dict[str, list[str]] = {}
+
+
 class Plan(File):
     sweep: str
+    program: OfProgram | None = None
     title: str | None = None
     profile: str | None = None
     source: str

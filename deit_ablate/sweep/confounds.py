@@ -13,6 +13,7 @@ from typing import Any
 from deit_ablate.errors import InputError
 from deit_ablate.execution import Execution
 from deit_ablate.identity import UNREAD, unread
+from deit_ablate.program import ProgramRecipe
 from deit_ablate.recipe import Recipe, flatten
 from deit_ablate.sweep.sweep import Sweep
 from deit_ablate.sweep.yaml import Node
@@ -89,15 +90,19 @@ def planned_undeclared(
 
 
 def recorded_undeclared(
-    row: str, declares: Sequence[str], values: Mapping[str, Iterable[Any]], baseline: Mapping[str, Iterable[Any]]
+    row: str,
+    declares: Sequence[str],
+    values: Mapping[str, Iterable[Any]],
+    baseline: Mapping[str, Iterable[Any]],
+    known: Mapping[str, tuple[tuple[str, ...], str]] = RECORDED,
 ) -> list[Undeclared]:
-    """What only records show. ``values`` and ``baseline``: a key of RECORDED -> the values of the row's runs."""
+    """What only records show. ``values`` and ``baseline``: a key of those ``known`` -> the values of the row's runs."""
     found = []
-    for key, (meant, name) in RECORDED.items():
+    for key, (meant, name) in known.items():
         here, there = _distinct(values.get(key, ())), _distinct(baseline.get(key, ()))
         if key == "commit":
             here, there = (sorted({value[:10] + value[40:] for value in texts}) for texts in (here, there))
-        if here and there and here != there and not any(_declared(known, declares) for known in meant):
+        if here and there and here != there and not any(_declared(other, declares) for other in meant):
             found.append(Undeclared(row, name, ", ".join(there), ", ".join(here)))
     return found
 
@@ -114,10 +119,12 @@ def executed_undeclared(row: str, own: Sequence[Execution], baseline: Sequence[E
     return recorded_undeclared(row, (), values, of_baseline)
 
 
-def without_effect(recipe: Recipe, node: Node, keys: Iterable[str]) -> dict[str, str]:
+def without_effect(recipe: Recipe | ProgramRecipe, node: Node, keys: Iterable[str]) -> dict[str, str]:
     """Which of these keys the trainer does not read in this recipe -> in words, with what switches them off and where
     that is written (in ``node``)."""
     found: dict[str, str] = {}
+    if isinstance(recipe, ProgramRecipe):
+        return found  # only the program knows
     wanted = set(keys)
     for rule in unread(recipe):
         if rule.key in wanted:
@@ -132,7 +139,7 @@ def without_effect(recipe: Recipe, node: Node, keys: Iterable[str]) -> dict[str,
 
 
 def refuse_idle_sets(
-    sweep: Sweep, recipes: Mapping[tuple[str, str], Recipe], nodes: Mapping[str, Mapping[str, Node]]
+    sweep: Sweep, recipes: Mapping[tuple[str, str], Recipe | ProgramRecipe], nodes: Mapping[str, Mapping[str, Node]]
 ) -> None:
     """Raises InputError for a ``--set`` that changes nothing: each row has its own value, or does not read the key.
 
@@ -156,7 +163,7 @@ def refuse_idle_sets(
             raise InputError(f"without effect: {shown}", where=given.where, key=keys[0], expected=expected)
 
 
-def _idle(recipe: Recipe, node: Node, key: str, row: str) -> str:
+def _idle(recipe: Recipe | ProgramRecipe, node: Node, key: str, row: str) -> str:
     """Why ``--set`` of this key does not reach a recipe; an empty text where it does."""
     file, line, _ = node.locate(key.split("."))
     if line or not file.startswith("--set"):

@@ -14,6 +14,7 @@ from deit_ablate.sweep.names import modules
 from deit_ablate.sweep.overrides import files_named
 from deit_ablate.sweep.stages import Stage
 from deit_ablate.sweep.sweep import Sweep, Variant
+from deit_ablate.sweep.trainers import AnyRecipe
 from deit_ablate.sweep.yaml import Node
 
 
@@ -50,7 +51,7 @@ class Enumeration:
     def __init__(
         self,
         sweep: Sweep,
-        recipes: Mapping[tuple[str, str], Recipe],
+        recipes: Mapping[tuple[str, str], AnyRecipe],
         nodes: Mapping[str, Mapping[str, Node]],
         sources: Mapping[str, Mapping[str, str]],
     ) -> None:
@@ -64,11 +65,19 @@ class Enumeration:
         made: dict[str, dict[int, Run]] = {}
         for stage in stages:
             recipe, node = self._recipes[variant.name, stage.name], self._nodes[variant.name][stage.name]
-            made[stage.name] = _runs_of_stage(stage, recipe, node, self._sources, made)
+            custom = self._custom(recipe)
+            made[stage.name] = _runs_of_stage(stage, recipe, node, custom, made)
             for run in made[stage.name].values():
                 self.runs.setdefault(run.id, run)
                 self.written.setdefault(run.id, node)
         self._made[variant.name] = made
+
+    def _custom(self, recipe: AnyRecipe) -> dict[str, str]:
+        """The code of one's own that is part of a run's id: name -> hash."""
+        if self._sweep.program:
+            return dict(self._sweep.program.sources)
+        assert isinstance(recipe, Recipe)
+        return {module: sha256 for name in modules(recipe) for module, sha256 in self._sources.get(name, {}).items()}
 
     def compare(self) -> Comparison:
         """How rows are compared with the baseline, which gets the seeds that this takes."""
@@ -118,16 +127,16 @@ def with_parents(runs: Mapping[str, Run], final: Sequence[str]) -> set[str]:
 
 def _runs_of_stage(
     stage: Stage,
-    recipe: Recipe,
+    recipe: AnyRecipe,
     node: Node,
-    sources: Mapping[str, Mapping[str, str]],
+    custom: dict[str, str],
     made: Mapping[str, Mapping[int, Run]],
 ) -> dict[int, Run]:
     """One run a seed; ``made``: the runs of the stages before, by stage and seed."""
     resolved = canonical(recipe)
-    custom = {module: sha256 for name in modules(recipe) for module, sha256 in sources.get(name, {}).items()}
-    weights = files_named(node)
-    roles = {"teacher": stage.teacher if recipe.needs_teacher else None, "from": stage.start}
+    weights = files_named(node) if isinstance(recipe, Recipe) else {}
+    taught = recipe.needs_teacher if isinstance(recipe, Recipe) else True
+    roles = {"teacher": stage.teacher if taught else None, "from": stage.start}
     runs = {}
     for seed in stage.seeds:
         parents = {}

@@ -9,9 +9,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, create_model
 
-from deit_ablate.execution import Execution, Needs, Part
+from deit_ablate.execution import Execution, MetricsFile, Needs, Part, Positive
 from deit_ablate.names import misfit
-from deit_ablate.sweep.metrics import metrics_schema
+from deit_ablate.program import ProgramData
+from deit_ablate.sweep.metrics import Better, metrics_schema, printable
 from deit_ablate.sweep.rows import KINDS
 
 RESERVED = frozenset({"runs", "reference", "submissions", "code", "data", "weights", "trash", "cache", "campaigns"})
@@ -55,9 +56,16 @@ Seeds = Annotated[Any, AfterValidator(_sound_seeds), WithJsonSchema(_SEEDS_SCHEM
 Mapping_ = dict[str, Any]
 
 
+Command = str | Annotated[list[str], Field(min_length=1)]
+
+
 class StageFile(Part):
     recipe: Mapping_ = Field({})
     """Overrides of this stage, over the sweep's recipe (or over the run that it continues from)."""
+    command: Command | None = None
+    """Of a sweep over a command: this stage's own."""
+    parameters: Mapping_ = Field({})
+    """Of a sweep over a program: parameters of this stage, over the sweep's."""
     teacher: str | None = None
     """The stage whose run teaches this one; by default the teacher of the stage that it goes on from."""
     from_: Annotated[str | None, Field(alias="from")] = None
@@ -113,8 +121,13 @@ OBJECTIVES = {
     "throughput": "maximize",
     "parameters": "minimize",
     "flops": "minimize",
+    "highest": "maximize",
+    "lowest": "minimize",
 }
-"""Name -> direction. ``trials.measured`` says where each is found in a record."""
+"""Name -> direction. ``trials.measured`` says where each is found in a record; the last two are the one validation
+metric that a program names, which is better high or low."""
+OF_OURS = ("top1", "loss", "throughput", "parameters", "flops")
+"""Those that runs of our trainer have."""
 
 
 def _one_of(known: Mapping[str, str]) -> AfterValidator:
@@ -172,7 +185,8 @@ class SearchFile(Part):
         AfterValidator(_distinct),
         WithJsonSchema({"anyOf": [_OBJECTIVE, {"type": "array", "items": _OBJECTIVE, "minItems": 1, "maxItems": 2}]}),
     ] = Field(["top1"])
-    """One or two of top1, loss (of the validation part), throughput, parameters, flops."""
+    """One or two of top1, loss (of the validation part), throughput, parameters, flops. Of a program `highest` or
+    `lowest`: of the metric that `metrics.validation` names, by default as its primary one is better."""
     seed: Annotated[int, Field(ge=0, lt=2**32 - 10)] = 1000
     """Seed of the trials, and of the sampler; the next ones are those of the candidates."""
     candidates: Annotated[int, Field(ge=1, le=100)] = 5
@@ -181,11 +195,33 @@ class SearchFile(Part):
     """Fresh seeds of each candidate; the best one by their mean is the row's."""
 
 
+class ProgramDataFile(ProgramData):
+    path: str | None = None
+    """Where they lie, as {data} gives it to the command: no part of a run's id. --data-dir says it too."""
+
+
+class ProgramMetrics(MetricsFile):
+    """The metrics of a program, and what the verdicts are of."""
+
+    better: Better
+    """Which way the primary metric is better: higher or lower."""
+    unit: Annotated[str, Field(max_length=20), AfterValidator(printable)] | None = None
+    """Of its values and of the margin, as "%" or "nats"."""
+    digits: Annotated[int, Field(ge=0, le=9)] | None = None
+    """After the point, in tables; by default 3, of percentages 2."""
+    columns: list[str] = Field([])
+    """Further metrics, a column each."""
+
+
 _SHAPES = {"rows": Mapping_ | None, "axes": Mapping_ | None, "rows or keys": Mapping_ | list[str] | None}
 _KINDS: dict[str, Any] = {
     name: (_SHAPES[kind.shape], Field(None, description=kind.doc)) for name, kind in KINDS.items()
 }
 _Kinds: Any = create_model("_Kinds", __base__=Part, **_KINDS)
+
+
+_LIST_OF_METRICS = {"type": "array", "items": metrics_schema()}
+_METRICS_SCHEMA = {"anyOf": [_LIST_OF_METRICS, ProgramMetrics.model_json_schema()]}
 
 
 class SweepFile(_Kinds):
@@ -203,8 +239,27 @@ class SweepFile(_Kinds):
     metric: Annotated[Any, WithJsonSchema(metrics_schema())] = None
     """What the verdicts are of: top1 (the default), top5, loss, ema, a head, or a function of your own
     (`module:function`) of what a run has predicted; to be declared before the sweep is run."""
-    metrics: Annotated[Any, WithJsonSchema({"type": "array", "items": metrics_schema()})] = None
-    """Further metrics, a column each."""
+    metrics: Annotated[Any, WithJsonSchema(_METRICS_SCHEMA)] = None
+    """Further metrics, a column each. Of a program: where its metrics are, and which of them the verdicts are of."""
+    command: Command | None = None
+    """In place of our trainer: a command, with {parameters}, {seed}, {run} (the folder for what it writes), {data},
+    {checkpoint}, {parent} and {teacher} in braces; no shell is involved."""
+    trainer: str | None = None
+    """The same of a Python function of your own, `module:function`, called as function(parameters, run)."""
+    parameters: Mapping_ = Field({})
+    """Of a program: its parameters with their defaults, which rows vary."""
+    sources: list[str] = Field([])
+    """Files below the folder of the sweep file, such as mylab/**/*.py, whose content is part of a run's id, beside the
+    scripts that the command names."""
+    data: ProgramDataFile | None = None
+    """Of a program: the name of its data, which is part of a run's id, and where they lie, which is not."""
+    lock: str | None = None
+    """A file of package versions, such as requirements.txt, whose content is part of a run's id."""
+    derived: list[str] | dict[str, list[str]] = Field([])
+    """Metrics that are facts which follow from parameters, such as {effective_lr: [lr, batch_size]}: a row that changes
+    one without changing what it follows from has an undeclared change."""
+    grace: Positive = 60
+    """Seconds that a command has to save and stop after SIGTERM."""
     population: bool = False
     """Whether verdicts are for new images of this kind too, instead of for these test images; to be declared before the
     sweep is run."""

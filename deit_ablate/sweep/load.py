@@ -13,6 +13,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -23,13 +24,15 @@ from deit_ablate.sweep.comparisons import LOOKS
 from deit_ablate.sweep.designs import Design, cumulative, factorial
 from deit_ablate.sweep.fields import NAME, RESERVED, SweepFile, is_stem
 from deit_ablate.sweep.metrics import Metric, read_metric, read_metrics
-from deit_ablate.sweep.overrides import check_layer, layer, validate
+from deit_ablate.sweep.overrides import validate
 from deit_ablate.sweep.profiles import check_by_profile, load_profile, read_by_profile, split_stages
+from deit_ablate.sweep.programs import read_program, trainer_of
 from deit_ablate.sweep.resources import read_resources
 from deit_ablate.sweep.rows import KINDS, Row
 from deit_ablate.sweep.space import read_search
 from deit_ablate.sweep.stages import Stage, read_stages, seed_list
 from deit_ablate.sweep.sweep import Sweep, Variant
+from deit_ablate.sweep.trainers import OURS, Trainer, must_not_list
 from deit_ablate.sweep.yaml import Node, assignment, expand_dotted, load, merge
 
 CONFIRMED_SEEDS = 5
@@ -52,8 +55,13 @@ def load_sweep(
     node = load(path)
     stem = _stem(path, name)
     parsed = validate(SweepFile, node)
+    program = read_program(node, parsed, path)
+    trainer = trainer_of(program)
+    if program and profile:
+        problem, expected = "a program trains, and profiles are recipes of our trainer", "--set, or none"
+        raise InputError(problem, where=("--profile", 0, 0), expected=expected)
     chosen = profile or parsed.profile
-    base, execution = Node({}, node.where), Execution()
+    base, execution = program.trainer.defaults if program else Node({}, node.where), Execution()
     if chosen:
         where = ("--profile", 0, 0) if profile else node.locate(("profile",))
         base, execution = load_profile(chosen, path.parent, where)
@@ -62,45 +70,51 @@ def load_sweep(
 
     if (recipe := node.get("recipe")) is not None:
         recipe = expand_dotted(recipe)
-        check_layer(recipe, prefix="recipe.")
-        base = layer(base, recipe)
-    base = layer(base, over.get("recipe"))
+        trainer.check(recipe, prefix="recipe.")
+        base = trainer.layer(base, recipe)
+    base = trainer.layer(base, over.get("recipe"))
     default_seeds = CONFIRMED_SEEDS if parsed.search and "seeds" not in parsed.model_fields_set else parsed.seeds
     looks = parsed.looks or (list(LOOKS) if until_decided else None)
     if until_decided:
         _must_have_looks(node, parsed)
     planned = range(looks[-1]) if until_decided and looks else {*seed_list(default_seeds), *range(seeds or 0)}
     all_seeds = tuple(sorted(planned))
-    stages = read_stages(node, parsed.stages, all_seeds, over.value)
+    stages = read_stages(node, parsed.stages, all_seeds, over.value, trainer)
     given_sets = tuple(map(assignment, sets))
     for given_set in given_sets:
-        base, stages = _set(base, stages, given_set)
+        base, stages = _set(base, stages, given_set, trainer)
 
     kind = _kind(node)
     names = [stage.name for stage in stages if stage.name]
-    metric = read_metric(node.get("metric"))
-    changes = _variants(node, kind, names, over)
+    metric = program.metric if program else read_metric(node.get("metric"))
+    if program and kind in KINDS:
+        must_not_list(kind, node.value[kind], KINDS[kind].shape)
+    changes = _variants(node, kind, names, over, trainer)
     check_by_profile(by_profile, [variant.name for variant in changes], names, parsed.search is not None)
-    design = _design(node, kind, changes, parsed, until_decided)
-    variants = changes if design is None else _combined(changes, design, node.keys[kind])
+    design = _design(node, kind, changes, parsed, until_decided, trainer)
+    variants = changes if design is None else _combined(changes, design, node.keys[kind], trainer)
     _must_fit(metric, variants, kind)
     rows = [variant.name for variant in variants]
     baseline = _baseline(node, parsed, kind, rows)
     for other in by_profile.values():
-        read_search(node, other.get("search"), rows, stages[-1].seeds)
+        read_search(node, other.get("search"), rows, stages[-1].seeds, trainer)
     if until_decided and (baseline is None or stages[-1].seeds != all_seeds):
         _refuse_until_decided(node, stages[-1].name if baseline else None)
+    search = read_search(node, over.get("search"), rows, stages[-1].seeds, trainer)
+    given = layered(execution, parsed.execution)
+    resources = read_resources(node, parsed.resources, rows, names)
     return Sweep(
         name=name or _folder(stem, profile if profile != parsed.profile else None, sets),
         file=path,
         base=base,
         stages=stages,
         variants=variants,
+        trainer=trainer,
         kind=kind,
         title=parsed.title or stem,
         profile=chosen,
         metric=metric,
-        metrics=read_metrics(node.get("metrics"), metric),
+        metrics=program.metrics if program else read_metrics(node.get("metrics"), metric),
         margin=parsed.margin,
         population=_population(node, parsed, baseline, metric, until_decided),
         looks=tuple(looks) if looks else None,
@@ -111,9 +125,9 @@ def load_sweep(
         if parsed.baseline_seeds == "auto"
         else parsed.baseline_seeds,
         design=design if kind == "factorial" or (design and design.orders) else None,
-        execution=layered(execution, parsed.execution),
-        resources=read_resources(node, parsed.resources, rows, names),
-        search=read_search(node, over.get("search"), rows, stages[-1].seeds),
+        execution=program.executed(given) if program else given,
+        resources=program.resources(resources, stages) if program else resources,
+        search=search if search is None or program is None else program.searched(node, search),
         sets=given_sets,
     )
 
@@ -206,15 +220,15 @@ def _folder(stem: str, other_profile: str | None, sets: Sequence[str]) -> str:
     return folder
 
 
-def _set(base: Node, stages: tuple[Stage, ...], given: Node) -> tuple[Node, tuple[Stage, ...]]:
+def _set(base: Node, stages: tuple[Stage, ...], given: Node, trainer: Trainer) -> tuple[Node, tuple[Stage, ...]]:
     """One ``--set`` over the recipe of all rows, or over that of the stage with whose name its key begins."""
     stage = next((stage for stage in stages if stage.name in given.value), None)
     if stage is None:
-        check_layer(given)
-        return layer(base, given), stages
+        trainer.check(given)
+        return trainer.layer(base, given), stages
     part = given.value[stage.name]
-    check_layer(part, prefix=f"{stage.name}.")
-    changed = replace(stage, overrides=layer(stage.overrides, part))
+    trainer.check(part, prefix=f"{stage.name}.")
+    changed = replace(stage, overrides=trainer.layer(stage.overrides, part))
     return base, tuple(changed if other is stage else other for other in stages)
 
 
@@ -241,7 +255,7 @@ def _kind(node: Node) -> str:
     return given[0]
 
 
-def _variants(node: Node, kind: str, stages: Sequence[str], over: Node) -> tuple[Variant, ...]:
+def _variants(node: Node, kind: str, stages: Sequence[str], over: Node, trainer: Trainer) -> tuple[Variant, ...]:
     """The rows of the file, with what the profile changes about them (``over``)."""
     place = node.keys[kind]
     variants: dict[str, Variant] = {}
@@ -256,7 +270,7 @@ def _variants(node: Node, kind: str, stages: Sequence[str], over: Node) -> tuple
             problem, expected = f"two rows are called {name!r}", "different names"
         if problem:
             raise InputError(problem, where=where, key=kind, expected=expected)
-        variants[name] = _variant(kind, row, stages, over.get(name))
+        variants[name] = _variant(kind, row, stages, over.get(name), trainer)
     if not variants:
         raise InputError("an empty sweep", where=place, key=kind, expected="at least one row")
     return tuple(variants.values())
@@ -269,33 +283,38 @@ def _rows(kind: str, node: Node) -> Iterator[Row]:
         raise error.under(f"{kind}." if error.key else kind) from None
 
 
-def _variant(kind: str, row: Row, stages: Sequence[str], over: Node | None) -> Variant:
+def _variant(kind: str, row: Row, stages: Sequence[str], over: Node | None, trainer: Trainer) -> Variant:
     name, overrides, where = row
     key = f"{kind}.{name}"
     if not isinstance(overrides.value, dict):
         problem = f"got {overrides.plain()!r}"
         raise InputError(problem, where=overrides.where, key=key, expected="a mapping of overrides, or {}")
     whole, by_stage = split_stages(expand_dotted(overrides), stages)
-    shows = whole.get("shows")
+    shows = whole.get("shows") if trainer is OURS else None
     if shows is not None:
         if shows.value not in ("class", "distillation", "ema"):
             expected = "class, distillation or ema"
             raise InputError(f"got {shows.value!r}", where=shows.where, key=f"{key}.shows", expected=expected)
         whole = whole.without("shows")
-    check_layer(whole, prefix=f"{key}.")
+    trainer.check(whole, prefix=f"{key}.")
     for stage, part in by_stage.items():
-        check_layer(part, prefix=f"{key}.{stage}.")
+        trainer.check(part, prefix=f"{key}.{stage}.")
     if over is not None:
         over, above = split_stages(over, stages)
-        by_stage = _over_stages(by_stage, above)
+        by_stage = _over_stages(by_stage, above, trainer)
     return Variant(name, where, whole, over, by_stage, shows.value if shows else None)
 
 
-def _over_stages(lower: Mapping[str, Node], upper: Mapping[str, Node]) -> dict[str, Node]:
-    return {**lower, **{stage: layer(lower.get(stage, Node({}, part.where)), part) for stage, part in upper.items()}}
+def _over_stages(lower: Mapping[str, Node], upper: Mapping[str, Node], trainer: Trainer) -> dict[str, Node]:
+    return {
+        **lower,
+        **{stage: trainer.layer(lower.get(stage, Node({}, part.where)), part) for stage, part in upper.items()},
+    }
 
 
-def _design(node: Node, kind: str, changes: Sequence[Variant], parsed: SweepFile, until_decided: bool) -> Design | None:
+def _design(
+    node: Node, kind: str, changes: Sequence[Variant], parsed: SweepFile, until_decided: bool, trainer: Trainer
+) -> Design | None:
     """Which rows combine which changes (all but the baseline, the first). Raises InputError for what goes with none."""
     combines = KINDS[kind].combines if kind in KINDS else None
     for key, of in (("fraction", "factorial"), ("orders", "cumulative")):
@@ -320,7 +339,7 @@ def _design(node: Node, kind: str, changes: Sequence[Variant], parsed: SweepFile
             expected = "no looks (--until-decided, --budget): what is told of a change takes many rows"
             raise InputError(problem, where=node.keys[key], key=key, expected=expected)
         for one, other in itertools.combinations(changes[1:], 2):
-            keys = {key for key, _ in _given(_over(one, other)) ^ _given(_over(other, one))}
+            keys = {key for key, _ in _given(_over(one, other, trainer)) ^ _given(_over(other, one, trainer))}
             if keys:
                 problem = f"{one.name!r} and {other.name!r} both change {min(keys)}, and differently"
                 raise InputError(problem, where=other.where, key=kind, expected="changes that combine in any order")
@@ -334,19 +353,19 @@ def _given(variant: Variant) -> set[tuple[str, str]]:
     return given | {("shows", repr(variant.shows))}
 
 
-def _over(lower: Variant, upper: Variant) -> Variant:
+def _over(lower: Variant, upper: Variant, trainer: Trainer) -> Variant:
     """A change on top of another, each with what the profile makes of it."""
-    below, above = (layer(change.overrides, change.by_profile) for change in (lower, upper))
-    by_stage = _over_stages(lower.by_stage, upper.by_stage)
+    below, above = (trainer.layer(change.overrides, change.by_profile) for change in (lower, upper))
+    by_stage = _over_stages(lower.by_stage, upper.by_stage, trainer)
     shows = upper.shows or lower.shows
-    return replace(upper, overrides=layer(below, above), by_profile=None, by_stage=by_stage, shows=shows)
+    return replace(upper, overrides=trainer.layer(below, above), by_profile=None, by_stage=by_stage, shows=shows)
 
 
-def _combined(changes: Sequence[Variant], design: Design, where: Position) -> tuple[Variant, ...]:
+def _combined(changes: Sequence[Variant], design: Design, where: Position, trainer: Trainer) -> tuple[Variant, ...]:
     made = []
     for name, numbers in design.rows.items():
         if not re.fullmatch(NAME, name):
             raise InputError(f"a row would be called {name!r}", where=where, expected="names that are 200 together")
-        row = functools.reduce(_over, (changes[1 + number] for number in numbers), changes[0])
+        row = functools.reduce(partial(_over, trainer=trainer), (changes[1 + number] for number in numbers), changes[0])
         made.append(replace(row, name=name))
     return tuple(made)

@@ -44,6 +44,10 @@ class Metric:
     """After the point."""
     place: tuple[int, int] = (0, 0)
     """Line and column in the sweep file."""
+    program: bool = False
+    """Whether it is a metric that a program reports, by its own name."""
+    predicted: bool = False
+    """Of such: whether it is the percentage of right predictions, which the program keeps image by image."""
 
     @property
     def header(self) -> str:
@@ -63,12 +67,14 @@ class Metric:
     def lacks_images(self) -> str:
         """Why no run says what each test image adds: losses and the five best classes are not kept one by one. Empty of
         top-1, and of a function of one's own, which may."""
-        known = not self.figure or self.figure.startswith("top1")
+        known = self.predicted if self.program else not self.figure or self.figure.startswith("top1")
         return "" if known else f"no run keeps {self.words} image by image"
 
     @property
     def column(self) -> str:
         """The column of ``frame.load`` that has it; of top-1 that of the figure that a row shows."""
+        if self.program:
+            return self.name
         return "top1" if self.figure == "top1" else f"test_{self.figure}" if self.figure else self.name
 
     @property
@@ -102,11 +108,17 @@ class Metric:
 
     def document(self) -> dict[str, Any]:
         """What plan.json holds of it."""
-        own = {} if self.figure else {"better": self.better, "unit": self.unit, "digits": self.digits}
+        own: dict[str, Any] = {}
+        if self.program or not self.figure:
+            own = {"better": self.better, "unit": self.unit, "digits": self.digits}
+        if self.program:
+            own |= {"program": True, "predicted": self.predicted}
         return {"name": self.name, **own, "place": list(self.place)}
 
     def declared(self) -> str:
         """It in a word or two, with what decides verdicts. Raises TrainError where its code is gone."""
+        if self.program:
+            return f"{self.words} ({self.better} is better)"
         if self.figure:
             return self.name
         return f"{self.name} ({self.better} is better, code {code_hash(self.name)[:8]})"
@@ -133,7 +145,7 @@ TWO_HEADS = ("distillation", "fused_softmax", "fused_logits")
 """Metrics that a run has where its model has two heads."""
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     if not text.isprintable():
         raise ValueError("text of printable characters")
     return text
@@ -144,7 +156,7 @@ class MetricFile(Part):
     """top1, top5, loss, ema, a head, or a function of your own, `module:function`."""
     better: Better | None = None
     """Which way is better: higher or lower. Of a function of your own; the others' is known."""
-    unit: Annotated[str, Field(max_length=20), AfterValidator(_printable)] | None = None
+    unit: Annotated[str, Field(max_length=20), AfterValidator(printable)] | None = None
     """Of its values and of the margin; likewise."""
     digits: Annotated[int, Field(ge=0, le=9)] | None = None
     """After the point, in tables; by default 3; likewise."""
@@ -226,12 +238,38 @@ def from_document(content: Mapping[str, Any] | None) -> Metric:
     if content is None:
         return TOP1
     place = tuple(content["place"])
+    if content.get("program"):
+        name = content["name"].removeprefix(OF_PROGRAMS)
+        better, unit, digits = (content.get(key) for key in ("better", "unit", "digits"))
+        return of_program(name, better, unit, digits, ("", *place), bool(content.get("predicted")))
     if (known := METRICS.get(content["name"])) is not None:
         return replace(known, place=place)
     unit, digits = content.get("unit") or "", content.get("digits")
     words = content["name"].partition(":")[2].replace("_", " ")
     return Metric(
         content["name"], words, content.get("better"), "", unit, unit, 3 if digits is None else digits, place=place
+    )
+
+
+OF_PROGRAMS = "metrics."
+"""Before the name of a metric that a program reports, so that none is taken for one of ours."""
+
+
+def of_program(
+    name: str, better: Better | None, unit: str | None, digits: int | None, where: Position, predicted: bool = False
+) -> Metric:
+    """A metric that a program reports under this name."""
+    return Metric(
+        name=OF_PROGRAMS + name,
+        words=name,
+        better=better,
+        figure=OF_PROGRAMS + name,
+        unit=unit or "",
+        counted_in="points" if unit == "%" else unit or "",
+        digits=(2 if unit == "%" else 3) if digits is None else digits,
+        place=(where[1], where[2]),
+        program=True,
+        predicted=predicted,
     )
 
 

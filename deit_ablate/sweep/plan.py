@@ -13,7 +13,7 @@ from typing import Any
 
 from deit_ablate.errors import InputError, unknown_name
 from deit_ablate.execution import Execution, Needs
-from deit_ablate.identity import canonical, derived, difference, run_id
+from deit_ablate.identity import canonical, run_id
 from deit_ablate.names import fact
 from deit_ablate.recipe import Recipe, flatten
 from deit_ablate.sweep.comparisons import Comparison
@@ -34,6 +34,7 @@ from deit_ablate.sweep.profiles import load_profile
 from deit_ablate.sweep.resources import Executions, needs_of
 from deit_ablate.sweep.stages import Stage
 from deit_ablate.sweep.sweep import Sweep, Variant
+from deit_ablate.sweep.trainers import AnyRecipe
 from deit_ablate.sweep.yaml import Node, assignment, expand_dotted, load, placed
 
 SCHEMA = 1
@@ -44,7 +45,7 @@ class Row:
     """A variant as the table shows it: its final recipe, and how that differs from the baseline's."""
 
     name: str
-    recipe: Recipe
+    recipe: AnyRecipe
     shows: str | None
     differs: dict[str, tuple[Any, Any]]
     declares: tuple[str, ...]
@@ -164,6 +165,7 @@ class Plan:
             "profile": self.sweep.profile,
             "source": source,
             "kind": self.sweep.kind,
+            **({"program": self.sweep.program.document()} if self.sweep.program else {}),
             **({} if self.sweep.metric.name == TOP1.name else {"metric": self.sweep.metric.document()}),
             **({"metrics": [metric.document() for metric in self.sweep.metrics]} if self.sweep.metrics else {}),
             "margin": self.sweep.margin,
@@ -198,8 +200,7 @@ def make_plan(sweep: Sweep, answers: Answers | None = None) -> Plan:
     nodes = _merged_layers(sweep)
     recipes = _recipes(sweep, nodes)
     refuse_idle_sets(sweep, recipes, nodes)
-    sources = check_names(recipes, nodes, {} if answers is None else answers)
-    _check_figures(sweep, recipes)
+    sources = _check_recipes(sweep, recipes, nodes, answers)
     made = Enumeration(sweep, recipes, nodes, sources)
     for variant in sweep.variants:
         made.add(variant, sweep.stages)
@@ -215,6 +216,21 @@ def make_plan(sweep: Sweep, answers: Answers | None = None) -> Plan:
     return plan
 
 
+def _check_recipes(
+    sweep: Sweep,
+    recipes: Mapping[tuple[str, str], AnyRecipe],
+    nodes: Mapping[str, Mapping[str, Node]],
+    answers: Answers | None,
+) -> dict[str, dict[str, str]]:
+    """What only recipes of our trainer have: names, and figures that rows show. Returns the code of one's own."""
+    ours = {place: recipe for place, recipe in recipes.items() if isinstance(recipe, Recipe)}
+    if sweep.program:
+        return {}
+    sources = check_names(ours, nodes, {} if answers is None else answers)
+    _check_figures(sweep, ours)
+    return sources
+
+
 def _merged_layers(sweep: Sweep) -> dict[str, dict[str, Node]]:
     """By variant and stage: the layers of its recipe, merged. Stages that no variant changes share one node."""
     shared: dict[str, Node] = {}
@@ -222,7 +238,7 @@ def _merged_layers(sweep: Sweep) -> dict[str, dict[str, Node]]:
 
 
 def _of_variant(sweep: Sweep, variant: Variant, shared: dict[str, Node]) -> dict[str, Node]:
-    lineage = sweep.lineage()
+    lineage, layer = sweep.lineage(), sweep.trainer.layer
     result: dict[str, Node] = {}
     for stage in sweep.stages:
         varied = stage.name in lineage or stage.name in variant.by_stage
@@ -230,7 +246,7 @@ def _of_variant(sweep: Sweep, variant: Variant, shared: dict[str, Node]) -> dict
             result[stage.name] = shared[stage.name]
             continue
         node = result[stage.start or ""] if stage.name in lineage[1:] else sweep.base
-        if stage.name not in lineage and not stage.teacher:
+        if stage.name not in lineage and not stage.teacher and sweep.program is None:
             # A stage that has no teacher does not distill, whatever the rows do.
             node = layer(node, placed({"distill": {"type": "none"}}, stage.overrides.where))
         node = layer(layer(node, stage.overrides), stage.by_profile)
@@ -242,21 +258,26 @@ def _of_variant(sweep: Sweep, variant: Variant, shared: dict[str, Node]) -> dict
     return result
 
 
-def _recipes(sweep: Sweep, nodes: Mapping[str, Mapping[str, Node]]) -> dict[tuple[str, str], Recipe]:
+def _recipes(sweep: Sweep, nodes: Mapping[str, Mapping[str, Node]]) -> dict[tuple[str, str], AnyRecipe]:
     """By (variant, stage); a node that several share is validated once."""
-    validated: dict[int, Recipe] = {}
+    validated: dict[tuple[int, str], AnyRecipe] = {}
     result = {}
     for variant in sweep.variants:
         for stage in sweep.stages:
             node = nodes[variant.name][stage.name]
-            if id(node) not in validated:
-                validated[id(node)] = _recipe(node, stage)
-            result[variant.name, stage.name] = validated[id(node)]
+            # Of a program each stage may have a command of its own.
+            known = (id(node), stage.name if sweep.program else "")
+            if known not in validated:
+                made = sweep.trainer.recipe(node, stage.name)
+                if isinstance(made, Recipe):
+                    _check_teacher(made, node, stage)
+                validated[known] = made
+            result[variant.name, stage.name] = validated[known]
     return result
 
 
-def _recipe(node: Node, stage: Stage) -> Recipe:
-    recipe = to_recipe(node)
+def _check_teacher(recipe: Recipe, node: Node, stage: Stage) -> None:
+    """Raises InputError for two teachers, and for none where one is needed."""
     if recipe.distill.teacher and stage.teacher:
         raise InputError(
             f"the stage {stage.teacher!r} teaches already",
@@ -271,10 +292,9 @@ def _recipe(node: Node, stage: Stage) -> Recipe:
             key="distill.type",
             expected="distill.teacher, or a stage that teaches: `stages: {teacher: ..., student: {teacher: teacher}}`",
         )
-    return recipe
 
 
-def _rows(sweep: Sweep, recipes: Mapping[tuple[str, str], Recipe]) -> Iterator[Row]:
+def _rows(sweep: Sweep, recipes: Mapping[tuple[str, str], AnyRecipe]) -> Iterator[Row]:
     final = sweep.final.name
     for variant in sweep.variants:
         declares = tuple(dict.fromkeys(_declares(variant)))
@@ -283,8 +303,8 @@ def _rows(sweep: Sweep, recipes: Mapping[tuple[str, str], Recipe]) -> Iterator[R
         # The final stage first; of an earlier one what it does not say already, under the stage's name.
         for stage in reversed(sweep.stages) if sweep.baseline else ():
             recipe, base = recipes[variant.name, stage.name], recipes[sweep.baseline or "", stage.name]
-            changed = difference(canonical(recipe), canonical(base)) if recipe is not base else {}
-            follows = difference(derived(recipe), derived(base)) if changed else {}
+            changed = sweep.trainer.differs(recipe, base) if recipe is not base else {}
+            follows = sweep.trainer.follows(recipe, base) if changed else {}
             prefix = "" if stage.name == final else f"{stage.name}."
             differs |= {f"{prefix}{key}": pair for key, pair in changed.items() if differs.get(key) != pair}
             found = planned_undeclared(variant.name, declares, changed, follows)
@@ -335,7 +355,7 @@ def _check_figures(sweep: Sweep, recipes: Mapping[tuple[str, str], Recipe]) -> N
 
 
 def _check_effects(
-    plan: Plan, recipes: Mapping[tuple[str, str], Recipe], nodes: Mapping[str, Mapping[str, Node]]
+    plan: Plan, recipes: Mapping[tuple[str, str], AnyRecipe], nodes: Mapping[str, Mapping[str, Node]]
 ) -> None:
     """Refuse a row that is the training of an earlier one, and one that sets nothing that is read."""
     sweep = plan.sweep

@@ -12,10 +12,11 @@ from pydantic import AfterValidator, WithJsonSchema, model_validator
 from deit_ablate.errors import InputError, Position, unknown_name
 from deit_ablate.execution import Part
 from deit_ablate.identity import canonical_json, normal
-from deit_ablate.recipe import BLOCKS, fields_of, flatten
+from deit_ablate.recipe import flatten
 from deit_ablate.sweep.fields import SearchFile
-from deit_ablate.sweep.overrides import check_layer, validate
+from deit_ablate.sweep.overrides import validate
 from deit_ablate.sweep.rows import nested
+from deit_ablate.sweep.trainers import Trainer
 from deit_ablate.sweep.yaml import Node, dotted, expand_dotted, merge, placed
 
 FIXED = ("seed", "data.name", "data.id", "data.validation", "data.train_images", "data.test")
@@ -118,7 +119,7 @@ class Parameter:
         return nested(self.key, placed(value, self.where), self.where)
 
 
-def read_space(node: Node, prefix: str) -> dict[str, Parameter]:
+def read_space(node: Node, prefix: str, trainer: Trainer) -> dict[str, Parameter]:
     """The parameters below a mapping of recipe keys, dotted or nested. Raises InputError."""
     found: dict[str, Parameter] = {}
     for path, child, place in _leaves(expand_dotted(node), ()):
@@ -135,12 +136,12 @@ def read_space(node: Node, prefix: str) -> dict[str, Parameter]:
                 problem = "there is nothing to choose from"
                 raise InputError(problem, where=child.where, key=whole, expected="two or more different values")
             found[key] = Parameter(key, place, choices=tuple(choices))
-        elif not _numeric(key):
+        elif not trainer.numeric(key):
             problem = "a range for a key that takes no numbers"
             raise InputError(problem, where=place, key=whole, expected="a list of values")
         else:
             found[key] = Parameter(key, place, validate(Range, child, tuple(whole.split("."))))
-        check_layer(found[key].override(found[key].values()[0]), prefix=f"{prefix}.")
+        trainer.check(found[key].override(found[key].values()[0]), prefix=f"{prefix}.")
     return found
 
 
@@ -150,15 +151,6 @@ def _spelling(choice: Any, node: Node, key: str) -> str:
         return canonical_json(normal(choice))
     except ValueError:
         raise InputError("a choice is not finite", where=node.where, key=key, expected="finite numbers") from None
-
-
-def _numeric(key: str) -> bool:
-    """Whether a recipe's key may take numbers; options of a model or an optimizer may."""
-    block, _, name = key.partition(".")
-    if block not in BLOCKS or "." in name:
-        return True
-    field = fields_of(block).get(name)
-    return field is None or any(kind in str(field.annotation) for kind in ("float", "int"))
 
 
 def _leaves(node: Node, above: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Node, Position]]:
@@ -189,7 +181,9 @@ class SearchSettings:
         return tuple(self.file.seed + 1 + place for place in range(self.file.candidate_seeds))
 
 
-def read_search(node: Node, over: Node | None, rows: Sequence[str], seeds: Sequence[int]) -> SearchSettings | None:
+def read_search(
+    node: Node, over: Node | None, rows: Sequence[str], seeds: Sequence[int], trainer: Trainer
+) -> SearchSettings | None:
     """The search of a sweep file with these rows and final seeds, ``over`` it what the profile changes about it.
 
     None where the file has no search. Raises InputError.
@@ -209,8 +203,8 @@ def read_search(node: Node, over: Node | None, rows: Sequence[str], seeds: Seque
         if name not in rows:
             place = by_row.keys.get(name, child.where)
             raise unknown_name("no row", name, rows, where=place, key="search.spaces")
-    shared = read_space(block.get("space") or empty, "search.space")
-    spaces = {name: shared | read_space(by_row.get(name) or empty, f"search.spaces.{name}") for name in rows}
+    shared = read_space(block.get("space") or empty, "search.space", trainer)
+    spaces = {name: shared | read_space(by_row.get(name) or empty, f"search.spaces.{name}", trainer) for name in rows}
     for name, space in spaces.items():
         if not space:
             expected = "`space:`, with recipe keys and their ranges or choices"

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from deit_ablate.errors import InputError, Position, unknown_name
 from deit_ablate.recipe import BLOCKS
 from deit_ablate.sweep.fields import StageFile
-from deit_ablate.sweep.overrides import check_layer
+from deit_ablate.sweep.trainers import Trainer
 from deit_ablate.sweep.yaml import Node, expand_dotted
 
 
@@ -37,7 +37,11 @@ def seed_list(given: int | Sequence[int]) -> tuple[int, ...]:
 
 
 def read_stages(
-    node: Node, stages: Mapping[str, StageFile] | None, seeds: tuple[int, ...], by_profile: Mapping[str, Node]
+    node: Node,
+    stages: Mapping[str, StageFile] | None,
+    seeds: tuple[int, ...],
+    by_profile: Mapping[str, Node],
+    trainer: Trainer,
 ) -> tuple[Stage, ...]:
     """A sweep file's stages in order of dependence, the final one last; one without a name where it has none.
 
@@ -53,8 +57,13 @@ def read_stages(
             if parent is not None and parent not in stages:
                 place = whole.locate((name, role))
                 raise unknown_name("no stage", parent, list(stages), where=place, key=f"stages.{name}.{role}")
-        overrides = expand_dotted(whole.value[name].get("recipe") or Node({}, whole.keys[name]))
-        check_layer(overrides, prefix=f"stages.{name}.recipe.")
+        given = whole.value[name]
+        for key in {"recipe", "parameters"} - {trainer.of_stage}:
+            if given.get(key) is not None:
+                where = given.locate((key,), at_key=True)
+                raise InputError(f"got {key}", where=where, key=f"stages.{name}.{key}", expected=trainer.of_stage)
+        overrides = expand_dotted(given.get(trainer.of_stage) or Node({}, whole.keys[name]))
+        trainer.check(overrides, prefix=f"stages.{name}.{trainer.of_stage}.")
         of_stage = seeds if part.seeds is None else seed_list(part.seeds)
         found[name] = Stage(name, overrides, by_profile.get(name), part.teacher, part.from_, part.weights, of_stage)
     ordered = _in_order(found, node.keys["stages"])

@@ -12,6 +12,7 @@ from deit_ablate.sweep.designs import Design
 from deit_ablate.sweep.metrics import TOP1, Metric
 from deit_ablate.sweep.space import SearchSettings
 from deit_ablate.sweep.stages import Stage
+from deit_ablate.sweep.trainers import OURS, OfProgram, Trainer
 from deit_ablate.sweep.yaml import Node
 
 
@@ -38,6 +39,7 @@ class Sweep:
     stages: tuple[Stage, ...]
     """In order of dependence, the final one last."""
     variants: tuple[Variant, ...]
+    trainer: Trainer = OURS
     kind: str = "variants"
     title: str = ""
     profile: str | None = None
@@ -61,6 +63,11 @@ class Sweep:
     search: SearchSettings | None = None
     sets: tuple[Node, ...] = ()
     """What ``--set`` gave, which is part of ``base`` and ``stages`` already."""
+
+    @property
+    def program(self) -> OfProgram | None:
+        """What trains in place of our trainer."""
+        return self.trainer if isinstance(self.trainer, OfProgram) else None
 
     @property
     def final(self) -> Stage:

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 import torch
+from deit_ablate.shipped import folder
 from support import Command, planned
 from test_every_field import ROWS
 from tiny import tiny
 
 from deit_ablate.identity import canonical
-from deit_ablate.shipped import folder
 from deit_ablate.sweep.effects import pairs
 from deit_ablate.train.data.sets import data_loader
 from deit_ablate.train.effects import READ_BY, effects

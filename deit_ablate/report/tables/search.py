@@ -29,6 +29,8 @@ SHOWN = 10
 UNITS = {
     "top1": "validation top-1 (%)",
     "loss": "validation loss",
+    "highest": "validation metric",
+    "lowest": "validation metric",
     "throughput": "inference (images/s)",
     "parameters": "parameters",
     "flops": "FLOPs an image",
@@ -91,7 +93,7 @@ class Searched:
 
 def main_objective(objectives: Sequence[str]) -> int:
     """The place of the first objective that training decides; of the first where it decides none."""
-    return next((place for place, name in enumerate(objectives) if name in ("top1", "loss")), 0)
+    return next((place for place, name in enumerate(objectives) if name in ("top1", "loss", "highest", "lowest")), 0)
 
 
 def is_search(plan: Mapping[str, Any]) -> bool:

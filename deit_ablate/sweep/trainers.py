@@ -1,0 +1,180 @@
+"""What trains the runs of a sweep, our trainer or a program: which keys rows may set, and what recipe they make.
+
+To vary a program is to vary its parameters: a row's keys are theirs, without a block before them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from deit_ablate.errors import InputError, unknown_name
+from deit_ablate.identity import canonical, derived, difference
+from deit_ablate.program import Program, ProgramData, ProgramRecipe, placeholders
+from deit_ablate.recipe import BLOCKS, Recipe, fields_of, flatten
+from deit_ablate.sweep import overrides
+from deit_ablate.sweep.yaml import Node, merge
+
+AnyRecipe = Recipe | ProgramRecipe
+
+
+class Trainer(Protocol):
+    of_stage: str
+    """The key of a stage under which its overrides stand."""
+
+    def check(self, layer: Node, prefix: str = "") -> None:
+        """Refuse keys that there are not, and values that they cannot have, in one layer by itself (InputError)."""
+
+    def layer(self, lower: Node, upper: Node | None) -> Node:
+        """One layer of overrides over another."""
+
+    def recipe(self, node: Node, stage: str) -> AnyRecipe:
+        """Merged layers as the recipe of a stage. Raises InputError."""
+
+    def numeric(self, key: str) -> bool:
+        """Whether a key may take numbers."""
+
+    def differs(self, recipe: AnyRecipe, base: AnyRecipe) -> dict[str, tuple[Any, Any]]:
+        """Dotted key, as a row would set it -> (value in the baseline, value here), where two recipes differ."""
+
+    def follows(self, recipe: AnyRecipe, base: AnyRecipe) -> dict[str, tuple[Any, Any]]:
+        """The same of what follows from a recipe without being written in it, as far as it is known before a run."""
+
+
+class Ours:
+    """The DeiT trainer: recipes of blocks."""
+
+    of_stage = "recipe"
+
+    def check(self, layer: Node, prefix: str = "") -> None:
+        overrides.check_layer(layer, prefix=prefix)
+
+    def layer(self, lower: Node, upper: Node | None) -> Node:
+        return overrides.layer(lower, upper)
+
+    def recipe(self, node: Node, stage: str) -> Recipe:
+        return overrides.to_recipe(node)
+
+    def numeric(self, key: str) -> bool:
+        block, _, name = key.partition(".")
+        if block not in BLOCKS or "." in name:  # options of a model or an optimizer may
+            return True
+        found = fields_of(block).get(name)
+        return found is None or any(kind in str(found.annotation) for kind in ("float", "int"))
+
+    def differs(self, recipe: AnyRecipe, base: AnyRecipe) -> dict[str, tuple[Any, Any]]:
+        return difference(canonical(recipe), canonical(base))
+
+    def follows(self, recipe: AnyRecipe, base: AnyRecipe) -> dict[str, tuple[Any, Any]]:
+        assert isinstance(recipe, Recipe)
+        assert isinstance(base, Recipe)
+        return difference(derived(recipe), derived(base))
+
+
+@dataclass(frozen=True)
+class OfProgram:
+    """A command or a function, with the parameters that it has."""
+
+    programs: Mapping[str, Program]
+    """By stage."""
+    defaults: Node
+    """The parameters, at their values in the baseline."""
+    data: ProgramData = field(default_factory=ProgramData)
+    sources: Mapping[str, str] = field(default_factory=dict)
+    """Name -> hash of the code that is part of each run's id."""
+    facts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """What the program reports as following from its parameters -> those that declare a change of it."""
+    of_stage = "parameters"
+
+    def check(self, layer: Node, prefix: str = "") -> None:
+        known = dict(flatten(self.defaults.plain()))
+        if not isinstance(layer.value, dict):
+            raise InputError(
+                f"got {layer.plain()!r}",
+                where=layer.where,
+                key=prefix.rstrip("."),
+                expected="a mapping with some of " + ", ".join(known),
+            )
+        for key, _ in flatten(layer.plain()):
+            place = layer.locate(key.split("."))
+            if key not in known:
+                at = layer.locate(key.split("."), at_key=True)
+                raise unknown_name("unknown parameter", key, list(known), where=at, key=prefix + key)
+            given, default = _at(layer, key), known[key]
+            if not _fits(given, default):
+                expected = f"{_KINDS.get(type(default), 'a value')}, as its default {default!r} is"
+                raise InputError(f"got {given!r}", where=place, key=prefix + key, expected=expected)
+
+    def layer(self, lower: Node, upper: Node | None) -> Node:
+        return lower if upper is None or not upper.value else merge(lower, upper)
+
+    def recipe(self, node: Node, stage: str) -> ProgramRecipe:
+        program = self.programs[stage]
+        values = node.plain()
+        if program.command is not None:
+            # A stage whose command does not name a parameter is the same training whatever its value.
+            named = {name for _, name in placeholders(program.command)}
+            values = _only(values, named)
+        return ProgramRecipe(program=program, parameters=values, data=self.data)
+
+    def numeric(self, key: str) -> bool:
+        default = dict(flatten(self.defaults.plain())).get(key, 0)
+        return default is None or (isinstance(default, (int, float)) and not isinstance(default, bool))
+
+    def differs(self, recipe: AnyRecipe, base: AnyRecipe) -> dict[str, tuple[Any, Any]]:
+        here, there = (dict(flatten(canonical(each)["parameters"])) for each in (recipe, base))
+        return {key: (there.get(key), here.get(key)) for key in {**there, **here} if there.get(key) != here.get(key)}
+
+    def follows(self, recipe: AnyRecipe, base: AnyRecipe) -> dict[str, tuple[Any, Any]]:
+        return {}  # what it reports is known once it has run
+
+    def document(self) -> dict[str, Any]:
+        """What plan.json holds of it."""
+        kind = "command" if any(program.command for program in self.programs.values()) else "function"
+        return {"kind": kind, "data": self.data.id, "facts": {fact: list(keys) for fact, keys in self.facts.items()}}
+
+
+OURS = Ours()
+_KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", list: "a list"}
+
+
+def _at(node: Node, key: str) -> Any:
+    for step in key.split("."):
+        node = node.value[step]
+    return node.plain()
+
+
+def _fits(value: Any, default: Any) -> bool:
+    """Whether a value is of a parameter's kind: that of its default. Null is a value of each, and takes any kind: an
+    argument that is left out."""
+    if value is None or default is None:
+        return not isinstance(value, dict)
+    if isinstance(value, bool) or isinstance(default, bool):
+        return isinstance(value, bool) and isinstance(default, bool)
+    if isinstance(default, float):
+        return isinstance(value, (int, float))
+    return isinstance(value, type(default))
+
+
+def _only(values: Mapping[str, Any], named: Iterable[str], above: str = "") -> dict[str, Any]:
+    """The (nested) values of these dotted names."""
+    named, found = set(named), {}
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            if inner := _only(value, named, f"{above}{key}."):
+                found[key] = inner
+        elif above + key in named:
+            found[key] = value
+    return found
+
+
+def must_not_list(kind: str, node: Node, shape: str) -> None:
+    """Raises InputError for switches by name, which only recipes of ours have."""
+    if shape == "rows or keys" and isinstance(node.value, list):
+        raise InputError(
+            "a parameter of a program has no off value that is known",
+            where=node.where,
+            key=kind,
+            expected="names with overrides, as `no mixup: {mixup: 0}`",
+        )
