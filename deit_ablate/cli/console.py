@@ -16,6 +16,7 @@ from deit_ablate.errors import Damaged
 from deit_ablate.launch.cost import duration as duration
 from deit_ablate.launch.cost import size as size
 from deit_ablate.launch.jobs import NOT_DONE, RETRYABLE, Progress, Report
+from deit_ablate.program import is_program
 from deit_ablate.report.trackers.live import Live
 from deit_ablate.store import State, Store
 from deit_ablate.store.attempt import failure
@@ -58,17 +59,31 @@ def counts(states: Mapping[str, State]) -> str:
     return ", ".join(f"{number} {name}" for name, number in counted.most_common()) or "no runs"
 
 
-def glance(store: Store, run: str, epochs: int) -> str:
-    """Where a running run stands: epoch and validation accuracy, from its own lines."""
+def length(recipe: Mapping[str, Any]) -> int | None:
+    """Epochs of a recipe; None of a program, which alone knows."""
+    return None if is_program(recipe) else int(recipe["schedule"]["epochs"])
+
+
+def glance(store: Store, run: str, epochs: int | None) -> str:
+    """Where a running run stands: epoch and validation accuracy, from its own lines; of a program what it last said."""
     try:
         history = store.history(run)
     except Damaged as damage:
         return str(damage)
+    if epochs is None:
+        return ", ".join(f"{name} {value:.6g}" for name, value in list(_reported(history).items())[:4])
     if not history:
         return f"epoch 0/{epochs}"
     validation: Mapping[str, Any] = next((line["validation"] for line in history[::-1] if line.get("validation")), {})
     shown = f", validation {validation['top1']:.1f}%" if validation.get("top1") is not None else ""
     return f"epoch {history[-1]['epoch'] + 1}/{epochs}{shown}"
+
+
+def _reported(history: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """The last values that a program has reported, its epoch first."""
+    last = (history[-1].get("metrics") or {}) if history else {}
+    found = {"epoch": history[-1]["epoch"], **last} if history else {}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def score(metrics: Mapping[str, Any] | None) -> str:
@@ -185,8 +200,8 @@ class Watch:
             text += f", no sign of life from {where} for minutes (`deit-ablate release {run}` if it is gone for good)"
         return text
 
-    def epochs(self, run: str) -> int:
-        return self.runs[run].recipe["schedule"]["epochs"] if run in self.runs else 0
+    def epochs(self, run: str) -> int | None:
+        return length(self.runs[run].recipe) if run in self.runs else 0
 
     def block(self, progress: Progress) -> Any:
         from rich.text import Text

@@ -70,7 +70,7 @@ def _look(store: Store, name: str | None) -> tuple[list[tuple[str, ...]], list[s
         label = ":".join([variant, str(seed), *([stage] if stage else [])])
         more = ""
         if states[run].name == "running":
-            more = console.glance(store, run, (store.recipe(run) or {})["recipe"]["schedule"]["epochs"])
+            more = console.glance(store, run, console.length((store.recipe(run) or {})["recipe"]))
         elif states[run].name == "done":
             more = console.score(store.index.metrics(run) or (store.outcome(run) or {}).get("metrics"))
         table.append((label, run, str(states[run]), more))

@@ -20,6 +20,7 @@ from deit_ablate.errors import InputError
 from deit_ablate.execution import Execution, WorkerFailed, worker_answers
 from deit_ablate.launch.preflight import keep_weights, must_have
 from deit_ablate.names import fact
+from deit_ablate.program import is_program
 from deit_ablate.store import Store
 from deit_ablate.sweep.plan import Run, make_plan
 
@@ -40,6 +41,7 @@ def fetch(
     file = chosen.sweep()
     search = chosen.search(file, store)
     runs = {**search.runs, **{run.id: run for run in search.examples()}} if search else make_plan(file).runs
+    runs = {id_: run for id_, run in runs.items() if not is_program(run.recipe)}
     wanted = [run.recipe["distill"] for run in runs.values()]
     # A teacher with a file of weights needs nothing from the hub.
     teachers = dict.fromkeys(part["teacher"] for part in wanted if part["teacher"] and not part["teacher_weights"])

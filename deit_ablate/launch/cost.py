@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from deit_ablate.execution import Execution, WorkerFailed, worker_answers
+from deit_ablate.program import is_program
 from deit_ablate.recipe import with_files
 from deit_ablate.store import Store, cleanup
 from deit_ablate.sweep.plan import Run
@@ -69,11 +70,19 @@ class Estimate:
 
 
 def workload(recipe: Mapping[str, Any], *, whole: bool) -> str:
-    """What makes two runs cost alike: the same data, model and teacher; ``whole`` asks for the same schedule too."""
+    """What makes two runs cost alike: the same data, model and teacher; ``whole`` asks for the same schedule too. Of a
+    program: the same command and data; and the same parameters."""
+    if is_program(recipe):
+        return repr((recipe["program"], recipe["data"], recipe["parameters"] if whole else ()))
     data = {key: value for key, value in recipe["data"].items() if key != "validation"}
     heads = recipe["distill"]["type"] != "none"
     schedule = (recipe["schedule"]["epochs"], recipe["schedule"]["batch_size"]) if whole else ()
     return repr((data, recipe["model"], heads, schedule))
+
+
+def epochs(recipe: Mapping[str, Any]) -> int:
+    """By which the cost of a run is counted; of a program, whose length nobody else knows, 1."""
+    return 1 if is_program(recipe) else int(recipe["schedule"]["epochs"])
 
 
 class Costs:
@@ -103,13 +112,15 @@ class Costs:
 
     def _take(self, recipe: Mapping[str, Any], seconds: float) -> None:
         self._seconds.setdefault(workload(recipe, whole=True), []).append(seconds)
-        self._per_epoch.setdefault(workload(recipe, whole=False), []).append(seconds / recipe["schedule"]["epochs"])
+        self._per_epoch.setdefault(workload(recipe, whole=False), []).append(seconds / epochs(recipe))
 
     def measure(self, runs: Mapping[str, Run], executions: Mapping[str, Execution]) -> Iterator[str]:
         """Where nothing like one of the runs has finished, let a worker time the first steps of one, here; and say what
         was found, a line each. ``runs``: with those that they depend on. What cannot be timed stays unknown."""
         unknown: dict[str, Run] = {}
         for run in runs.values():
+            if is_program(run.recipe):
+                continue  # whose steps nobody else can time
             if self.seconds(run.recipe) is None or workload(run.recipe, whole=False) not in self._per_epoch:
                 unknown.setdefault(workload(run.recipe, whole=False), run)
         requests = [self._request(run, runs, executions[run.id]) for run in unknown.values()]
@@ -161,7 +172,7 @@ class Costs:
         if alike := self._seconds.get(workload(recipe, whole=True)):
             return sum(alike) / len(alike)
         if alike := self._per_epoch.get(workload(recipe, whole=False)):
-            return sum(alike) / len(alike) * recipe["schedule"]["epochs"]
+            return sum(alike) / len(alike) * epochs(recipe)
         return None
 
     def estimate(self, runs: Iterable[Run]) -> Estimate:

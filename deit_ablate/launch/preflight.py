@@ -11,9 +11,11 @@ from typing import Any
 from deit_ablate import files
 from deit_ablate.errors import InputError
 from deit_ablate.execution import Execution
+from deit_ablate.launch import programs
 from deit_ablate.launch.jobs import Work
 from deit_ablate.launch.pool import may_have_gpu, visible_gpus
 from deit_ablate.names import PACKAGE, fact, hashes, keep_answer, kept_answer
+from deit_ablate.program import is_program
 from deit_ablate.recipe import contents, flatten, with_files
 from deit_ablate.store import Store
 from deit_ablate.sweep.effects import Pair
@@ -39,7 +41,8 @@ def must_have(execution: Execution, runs: Sequence[Run]) -> None:
             key="execution.ranks",
             expected=f"at most {len(gpus)}, or --device cpu",
         )
-    for name in dict.fromkeys(run.recipe["data"]["name"] for run in runs):
+    programs.must_have(runs, execution)
+    for name in dict.fromkeys(run.recipe["data"]["name"] for run in runs if not is_program(run.recipe)):
         usual = fact("datasets", name, "folder")
         folder = data_folder(name, execution)
         if usual is None or (folder is not None and folder.is_dir()):
@@ -67,7 +70,7 @@ def data_folder(data: str, execution: Execution) -> Path | None:
 
 def worth_a_preflight(work: Work) -> bool:
     """Whether a login node can tell more than that a shipped data set is there, which is not worth its time."""
-    runs = work.to_come()
+    runs = [run for run in work.to_come() if not is_program(run.recipe)]
     folders = [data_folder(run.recipe["data"]["name"], work.execution) for run in runs]
     teachers = any(run.recipe["distill"]["teacher"] for run in runs)
     there = all(folder is None or folder.is_dir() for folder in folders)
@@ -81,7 +84,9 @@ def preflight(work: Work, ask: Callable[..., int]) -> None:
     ``ask`` runs a worker command. Raises InputError, at the line of the recipe, for what would fail, and for a row that
     is the same training as the one that it is compared with.
     """
-    runs = list({run.id: run for run in work.to_come()}.values())
+    runs = list({run.id: run for run in work.to_come() if not is_program(run.recipe)}.values())
+    if not runs:
+        return  # a program is tried out by running it
     paths = {sha256: path for run in runs for sha256, path in run.weights.items()}
 
     def recipe_of(run: Run) -> dict[str, Any]:
@@ -167,7 +172,7 @@ def keep_weights(runs: Iterable[Run], store: Store) -> dict[str, str]:
     Raises InputError, before anything is written, for one that is neither in the store nor given by its path; and
     where a file has changed since the plan was made.
     """
-    runs = list(runs)
+    runs = [run for run in runs if not is_program(run.recipe)]
     wanted = {content for run in runs for content in contents(run.recipe)}
     found = {sha256: path for run in runs for sha256, path in run.weights.items()}
     for sha256 in sorted(wanted - found.keys()):

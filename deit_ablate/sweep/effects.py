@@ -45,9 +45,10 @@ class Pair:
 
 def pairs(plan: Plan) -> Iterator[Pair]:
     """Each row with the baseline, and in a cumulative sweep with the row before. Not two figures of the same runs,
-    which must be identical, nor rows of a search, which differ in what is searched."""
+    which must be identical, nor rows of a search, which differ in what is searched, nor runs of a program, which nobody
+    else can try out."""
     sweep = plan.sweep
-    if sweep.baseline is None or sweep.search is not None:
+    if sweep.baseline is None or sweep.search is not None or sweep.program is not None:
         return
     runs: dict[str, dict[int, Run]] = {}
     for cell in plan.cells:
