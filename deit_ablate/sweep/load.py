@@ -57,9 +57,8 @@ def load_sweep(
     parsed = validate(SweepFile, node)
     program = read_program(node, parsed, path)
     trainer = trainer_of(program)
-    if program and profile:
-        problem, expected = "a program trains, and profiles are recipes of our trainer", "--set, or none"
-        raise InputError(problem, where=("--profile", 0, 0), expected=expected)
+    if program:
+        program.refuse_profile(profile)
     chosen = profile or parsed.profile
     base, execution = program.trainer.defaults if program else Node({}, node.where), Execution()
     if chosen:
@@ -67,18 +66,8 @@ def load_sweep(
         base, execution = load_profile(chosen, path.parent, where)
     by_profile = read_by_profile(node, path.parent)
     over = by_profile.get(chosen or "", Node({}, node.where))
-
-    if (recipe := node.get("recipe")) is not None:
-        recipe = expand_dotted(recipe)
-        trainer.check(recipe, prefix="recipe.")
-        base = trainer.layer(base, recipe)
-    base = trainer.layer(base, over.get("recipe"))
-    default_seeds = CONFIRMED_SEEDS if parsed.search and "seeds" not in parsed.model_fields_set else parsed.seeds
-    looks = parsed.looks or (list(LOOKS) if until_decided else None)
-    if until_decided:
-        _must_have_looks(node, parsed)
-    planned = range(looks[-1]) if until_decided and looks else {*seed_list(default_seeds), *range(seeds or 0)}
-    all_seeds = tuple(sorted(planned))
+    base = trainer.layer(_with_recipe(base, node.get("recipe"), trainer), over.get("recipe"))
+    looks, all_seeds = _looks_and_seeds(node, parsed, seeds, until_decided)
     stages = read_stages(node, parsed.stages, all_seeds, over.value, trainer)
     given_sets = tuple(map(assignment, sets))
     for given_set in given_sets:
@@ -100,10 +89,7 @@ def load_sweep(
         read_search(node, other.get("search"), rows, stages[-1].seeds, trainer)
     if until_decided and (baseline is None or stages[-1].seeds != all_seeds):
         _refuse_until_decided(node, stages[-1].name if baseline else None)
-    search = read_search(node, over.get("search"), rows, stages[-1].seeds, trainer)
-    given = layered(execution, parsed.execution)
-    resources = read_resources(node, parsed.resources, rows, names)
-    return Sweep(
+    sweep = Sweep(
         name=name or _folder(stem, profile if profile != parsed.profile else None, sets),
         file=path,
         base=base,
@@ -114,7 +100,7 @@ def load_sweep(
         title=parsed.title or stem,
         profile=chosen,
         metric=metric,
-        metrics=program.metrics if program else read_metrics(node.get("metrics"), metric),
+        metrics=() if program else read_metrics(node.get("metrics"), metric),
         margin=parsed.margin,
         population=_population(node, parsed, baseline, metric, until_decided),
         looks=tuple(looks) if looks else None,
@@ -125,11 +111,32 @@ def load_sweep(
         if parsed.baseline_seeds == "auto"
         else parsed.baseline_seeds,
         design=design if kind == "factorial" or (design and design.orders) else None,
-        execution=program.executed(given) if program else given,
-        resources=program.resources(resources, stages) if program else resources,
-        search=search if search is None or program is None else program.searched(node, search),
+        execution=layered(execution, parsed.execution),
+        resources=read_resources(node, parsed.resources, rows, names),
+        search=read_search(node, over.get("search"), rows, stages[-1].seeds, trainer),
         sets=given_sets,
     )
+    return program.over(sweep, node) if program else sweep
+
+
+def _with_recipe(base: Node, recipe: Node | None, trainer: Trainer) -> Node:
+    if recipe is None:
+        return base
+    recipe = expand_dotted(recipe)
+    trainer.check(recipe, prefix="recipe.")
+    return trainer.layer(base, recipe)
+
+
+def _looks_and_seeds(
+    node: Node, parsed: SweepFile, seeds: int | None, until_decided: bool
+) -> tuple[list[int] | None, tuple[int, ...]]:
+    """When rows are looked at, and the seeds of a stage that names none. Raises InputError."""
+    default_seeds = CONFIRMED_SEEDS if parsed.search and "seeds" not in parsed.model_fields_set else parsed.seeds
+    looks = parsed.looks or (list(LOOKS) if until_decided else None)
+    if until_decided:
+        _must_have_looks(node, parsed)
+    planned = range(looks[-1]) if until_decided and looks else {*seed_list(default_seeds), *range(seeds or 0)}
+    return looks, tuple(sorted(planned))
 
 
 def _must_fit(metric: Metric, variants: Sequence[Variant], kind: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from deit_ablate import files
 from deit_ablate.errors import InputError, Position, TrainError, unknown_name
-from deit_ablate.execution import Execution, MetricsFile, Needs, ProgramExecution
+from deit_ablate.execution import MetricsFile, Needs, ProgramExecution
 from deit_ablate.program import (
     FUNCTION,
     NAME,
@@ -28,8 +28,8 @@ from deit_ablate.sweep.fields import OF_OURS, ProgramMetrics, StageFile, SweepFi
 from deit_ablate.sweep.metrics import Metric, of_program
 from deit_ablate.sweep.overrides import validate
 from deit_ablate.sweep.space import SearchSettings
-from deit_ablate.sweep.stages import Stage
-from deit_ablate.sweep.trainers import OURS, OfProgram, Trainer
+from deit_ablate.sweep.sweep import Sweep
+from deit_ablate.sweep.trainers import OURS, OfProgram, Trainer, is_finite
 from deit_ablate.sweep.yaml import Node, expand_dotted
 
 ALONE = ("parameters", "sources", "data", "lock", "derived", "grace")
@@ -48,25 +48,29 @@ class ProgramFile:
     metric: Metric
     metrics: tuple[Metric, ...]
 
-    def executed(self, execution: Execution) -> Execution:
-        """The execution of its runs."""
+    def refuse_profile(self, profile: str | None) -> None:
+        if profile:
+            problem = "a program trains, and profiles are recipes of our trainer"
+            raise InputError(problem, where=("--profile", 0, 0), expected="none, or --set")
+
+    def over(self, sweep: Sweep, node: Node) -> Sweep:
+        """The sweep with what follows from its program. Raises InputError."""
         told: dict[str, Any] = {"program": self.execution}
-        if execution.data_dir is None:
+        if sweep.execution.data_dir is None:
             told["data_dir"] = self.data_dir
-        return execution.model_copy(update=told)
+        resources = dict(sweep.resources)
+        for stage in sweep.stages[:-1]:  # whose runs are there for others, and need no metric of the verdicts
+            optional = {"program": self.execution.model_copy(update={"required": False})}
+            resources[stage.name] = resources.get(stage.name, Needs()).model_copy(update=optional)
+        return replace(
+            sweep,
+            metrics=self.metrics,
+            execution=sweep.execution.model_copy(update=told),
+            resources=resources,
+            search=sweep.search and self._searched(node, sweep.search),
+        )
 
-    def resources(self, given: Mapping[str, Needs], stages: Sequence[Stage]) -> dict[str, Needs]:
-        """``resources``, in which the runs of a stage that others come from need no primary metric."""
-        optional = self.execution.model_copy(update={"required": False})
-        return {
-            **given,
-            **{
-                stage.name: given.get(stage.name, Needs()).model_copy(update={"program": optional})
-                for stage in stages[:-1]
-            },
-        }
-
-    def searched(self, node: Node, search: SearchSettings) -> SearchSettings:
+    def _searched(self, node: Node, search: SearchSettings) -> SearchSettings:
         """A search of its parameters, by its validation metric. Raises InputError."""
         if self.execution.metrics.validation is None:
             expected = "metrics.validation: the name of a metric of data that is no test data"
@@ -146,6 +150,8 @@ def _parameters(node: Node) -> Node:
             problem, expected = f"{key!r} is what a command is told beside its parameters", "another name"
         elif isinstance(value, list) and any(isinstance(each, (dict, list)) for each in value):
             problem, expected = "a list of lists or mappings", "a list of plain values, each an argument"
+        elif not is_finite(value):
+            problem, expected = f"got {value!r}", "a finite number"
         if problem:
             raise InputError(problem, where=place, key=f"parameters.{key}", expected=expected)
     return given

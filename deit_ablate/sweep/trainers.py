@@ -5,6 +5,7 @@ To vary a program is to vary its parameters: a row's keys are theirs, without a 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -102,6 +103,8 @@ class OfProgram:
                 at = layer.locate(key.split("."), at_key=True)
                 raise unknown_name("unknown parameter", key, list(known), where=at, key=prefix + key)
             given, default = _at(layer, key), known[key]
+            if not is_finite(given):
+                raise InputError(f"got {given!r}", where=place, key=prefix + key, expected="a finite number")
             if not _fits(given, default):
                 expected = f"{_KINDS.get(type(default), 'a value')}, as its default {default!r} is"
                 raise InputError(f"got {given!r}", where=place, key=prefix + key, expected=expected)
@@ -143,6 +146,12 @@ def _at(node: Node, key: str) -> Any:
     for step in key.split("."):
         node = node.value[step]
     return node.plain()
+
+
+def is_finite(value: Any) -> bool:
+    """Whether a value has no number that is none, which no hash could hold."""
+    each = value if isinstance(value, list) else [value]
+    return all(math.isfinite(number) for number in each if isinstance(number, float))
 
 
 def _fits(value: Any, default: Any) -> bool:

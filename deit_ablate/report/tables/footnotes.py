@@ -41,6 +41,7 @@ def footnotes(summary: Summary, *, timed: bool = False) -> list[str]:
             + ("training noise alone." if summary.population.judged else "the same kind.")
             + (" Rows named baseline + … are of other orders of the steps." if summary.design else "")
         )
+    notes += _program(summary.plan)
     notes += _unfound(summary.plan)
     notes += _not_isolated(summary)
     notes += _of_rows(summary)
@@ -113,6 +114,21 @@ def _of_metrics(summary: Summary) -> list[str]:
         if said and any(each.figure == "loss" for each in metrics):
             notes.append("Loss measures calibration too: one may be lower than another's at the same top-1.")
     return notes
+
+
+def _program(plan: Mapping[str, Any]) -> list[str]:
+    """Which of the promises that hold of our trainer do not hold of a program."""
+    program = plan.get("program")
+    if not program:
+        return []
+    which = "a command" if program["kind"] == "command" else "a function"
+    data = f"their name ({program['data']})" if program["data"] else "nothing"
+    facts = f" but for {listed(list(program['facts']))}, which it reports" if program["facts"] else ""
+    return [
+        f"Trained by {which} of the user's: an interrupted run goes on from what the program itself has saved, else "
+        f"from the start; the data are known by {data}, not by their content; what follows from a parameter is not "
+        f"compared{facts}."
+    ]
 
 
 def _test_set(summary: Summary, every: Sequence[Mapping[str, Any]]) -> str:
