@@ -11,17 +11,23 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from deit_ablate import files
 from deit_ablate.errors import Damaged
 from deit_ablate.identity import belongs
-from deit_ablate.store.values import Amount, Count, File, Number, Reported, RunId, Scores
+from deit_ablate.store.values import Amount, Count, Number, Reported, RunId, Scores
 from deit_ablate.sweep.fields import Looks
 from deit_ablate.sweep.metrics import CUSTOM, METRICS, Better
 
 SCHEMA = 1
 """Of every file of a store. Raised when a key comes to mean something else; older files stay readable."""
+
+
+class File(BaseModel):
+    """One kind of file. Types are taken as they are: a text is no number."""
+
+    model_config = ConfigDict(strict=True, extra="ignore")
 
 
 class Parent(File):

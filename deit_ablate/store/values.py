@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, Field
 
 Count = Annotated[int, Field(ge=0, lt=2**53)]
 Number = Annotated[int, Field(ge=1, lt=10**9)]
@@ -34,13 +34,6 @@ def _sound_scores(scores: dict[str, Any]) -> dict[str, Any]:
 
 Scores = Annotated[dict[str, Any], AfterValidator(_sound_scores)]
 """Of one split: images, loss, and top1 and its like in percent."""
-
-
-class File(BaseModel):
-    """One kind of file. Types are taken as they are: a text is no number."""
-
-    model_config = ConfigDict(strict=True, extra="ignore")
-
 
 Reported = dict[str, float | int | None]
 """Metrics by the names that a program gives them; None for one that is not finite."""
