@@ -12,7 +12,10 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    """``load`` and ``load_curves`` (see ``report.frame``), imported when used: pandas takes half a second."""
+    """``load`` and ``load_curves`` (see ``report.frame``), imported when used: pandas takes half a second; and
+    ``check_resume`` (see ``worker.trainer``), for tests of a function that trains."""
     if name in ("load", "load_curves"):
         return getattr(importlib.import_module("deit_ablate.report.frame"), name)
+    if name == "check_resume":
+        return getattr(importlib.import_module("deit_ablate.worker.trainer"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

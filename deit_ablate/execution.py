@@ -326,6 +326,8 @@ class ProgramExecution(Part):
 
     folder: str
     """The folder in which it runs: that of the sweep file."""
+    command: bool = True
+    """Whether it is a command, whose worker needs no torch."""
     metrics: MetricsFile
     required: bool = True
     """Whether a run must have the primary metric: all but those that are only parents of others."""

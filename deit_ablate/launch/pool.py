@@ -273,7 +273,8 @@ class ProcessPool(Pool):
     def _serve(self) -> ForkServer:
         if self._server is None:
             self._failed = None
-            self._server = fork_server(self._base.threads)
+            program = self._base.program
+            self._server = fork_server(self._base.threads, commands=program is not None and program.command)
         return self._server
 
 

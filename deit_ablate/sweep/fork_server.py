@@ -26,8 +26,9 @@ from deit_ablate.execution import (
 class ForkServer:
     """A worker process that has imported torch and timm, and forks a child for each request (``worker.forkserver``)."""
 
-    def __init__(self, threads: int) -> None:
-        """``threads``: CPU threads of each child. Raises WorkerFailed where it cannot be started."""
+    def __init__(self, threads: int, *, commands: bool = False) -> None:
+        """``threads``: CPU threads of each child; ``commands``: whether it forks those of commands alone, which need no
+        torch. Raises WorkerFailed where it cannot be started."""
         self.threads = threads
         self.errors: IO[bytes] = tempfile.TemporaryFile("a+b")  # noqa: SIM115 (it lives as long as the server)
         """What the server and its children print, before a run's log begins."""
@@ -35,7 +36,7 @@ class ForkServer:
         try:
             # A session of its own: Ctrl-C in the terminal must reach runs through us alone.
             self._process = subprocess.Popen(
-                worker_command("--serve"),
+                worker_command("--serve", *(["commands"] if commands else [])),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self.errors,
@@ -119,8 +120,10 @@ def let_go() -> None:
             server.close()
 
 
-def fork_server(threads: int) -> ForkServer:
+def fork_server(threads: int, *, commands: bool = False) -> ForkServer:
     """A fork server of one's own: that of ``preparing_jobs``, where it fits. Raises WorkerFailed."""
+    if commands:
+        return ForkServer(threads, commands=True)
     if _early and (server := _early[-1]) and server.threads == threads:
         _early[-1] = None
         return server

@@ -124,7 +124,9 @@ def read_program(node: Node, parsed: SweepFile, path: Path) -> ProgramFile | Non
     )
     metrics, metric, others = _metrics(node, parsed)
     place = str((folder / Path(data.path).expanduser()).resolve()) if data and data.path else None
-    execution = ProgramExecution(folder=str(folder), metrics=metrics, grace=parsed.grace)
+    execution = ProgramExecution(
+        folder=str(folder), command=parsed.command is not None, metrics=metrics, grace=parsed.grace
+    )
     return ProgramFile(trainer, execution, place, metric, others)
 
 

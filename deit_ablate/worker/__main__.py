@@ -38,6 +38,15 @@ def _take_standard_output() -> IO[bytes]:
     return answers
 
 
+def _serve_commands(answers: IO[bytes]) -> int:
+    """Fork a child for each request, from a process without torch: commands have interpreters of their own."""
+    from deit_ablate.store.checkout import checkout
+    from deit_ablate.worker import forkserver, run  # noqa: F401  (the imports are the point)
+
+    checkout()
+    return forkserver.serve(main, lambda argv: None, answers)
+
+
 def _serve(answers: IO[bytes]) -> int:
     """Fork a child for each request, from this process that imports torch and timm once."""
     import torch
@@ -148,6 +157,8 @@ def main(argv: list[str]) -> int:
     from deit_ablate.errors import print_anything
 
     print_anything()
+    if argv == ["--serve", "commands"]:
+        return _serve_commands(_take_standard_output())
     if argv == ["--serve"]:
         return _serve(_take_standard_output())
     if len(argv) == 2 and argv[0] == "names":

@@ -22,16 +22,19 @@ from deit_ablate import __version__, files
 from deit_ablate.errors import Damaged, DataError, TrainError
 from deit_ablate.execution import FIXED, SAVED, Execution
 from deit_ablate.identity import run_id
-from deit_ablate.program import source_sha256
+from deit_ablate.program import is_program, source_sha256
 from deit_ablate.recipe import Recipe
 from deit_ablate.store import Attempt, Overtaken, Refused, Store
 from deit_ablate.store.checkout import checkout
+from deit_ablate.worker import program
 from deit_ablate.worker.forkserver import HELD
 from deit_ablate.worker.log import log_to
 
 if TYPE_CHECKING:
     from deit_ablate.train.distributed import Group
     from deit_ablate.train.loop import Outcome
+
+    AnyOutcome = Outcome | program.Outcome
 
 
 @dataclass
@@ -93,7 +96,7 @@ def execute(task: Task) -> int:
         return code
 
 
-def _conclude(task: Task, attempt: Attempt, outcome: Outcome, data: dict[str, Any]) -> int:
+def _conclude(task: Task, attempt: Attempt, outcome: AnyOutcome, data: dict[str, Any]) -> int:
     if outcome.status != "stopped":
         _record(task, attempt, outcome, data)
         return 0
@@ -192,8 +195,8 @@ def _class_of_os_error(error: OSError) -> str:
 
 
 def _class_of(error: Exception) -> str:
-    from deit_ablate.train.distributed import lost_a_rank
-
+    if isinstance(error, program.ProgramFailed):
+        return error.how
     if isinstance(error, DataError):
         return "bad-data"
     if isinstance(error, TrainError):
@@ -202,8 +205,11 @@ def _class_of(error: Exception) -> str:
         return "damaged"
     if isinstance(error, OSError):
         return _class_of_os_error(error)
-    if lost_a_rank(error):
-        return "killed"
+    if "torch" in sys.modules:  # else there is no rank to lose
+        from deit_ablate.train.distributed import lost_a_rank
+
+        if lost_a_rank(error):
+            return "killed"
     exhausted = type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
     return "out-of-memory" if exhausted or isinstance(error, MemoryError) else "crash"
 
@@ -216,15 +222,16 @@ def _hint(how: str, runs: int) -> str:
 
 def _fail(task: Task, attempt: Attempt, error: Exception) -> int:
     how = _class_of(error)
-    if how != "bad-data" and (how != "bad-recipe" or error.__cause__ is not None):  # else the message says it all
+    said = isinstance(error, program.ProgramFailed) or how == "bad-data"  # its message says it all
+    if not said and (how != "bad-recipe" or error.__cause__ is not None):
         traceback.print_exc()
-    message = f"{type(error).__name__}: {error}" if how in ("crash", "killed") else str(error) or how
+    message = f"{type(error).__name__}: {error}" if how in ("crash", "killed") and not said else str(error) or how
     message = message[:1800] + _hint(how, task.execution.runs_per_gpu)
     print(f"failed ({how}): {message}", flush=True)
     if how == "killed" and not task.first:
         return 1  # it is the first rank that has gone, or that says so
     try:
-        attempt.close(how, ("lost a rank: " if how == "killed" else "") + message, **task.reached)
+        attempt.close(how, ("lost a rank: " if how == "killed" and not said else "") + message, **task.reached)
     except OSError as unwritten:
         # Nothing can be written: the launcher, which sees the exit code, records it for us.
         print(f"and could not write so: {unwritten}", file=sys.stderr, flush=True)
@@ -234,8 +241,20 @@ def _fail(task: Task, attempt: Attempt, error: Exception) -> int:
 # -- training ----------------------------------------------------------------------------------------------------------
 
 
-def _train(task: Task, attempt: Attempt) -> tuple[Outcome, dict[str, Any]]:
+def _train(task: Task, attempt: Attempt) -> tuple[AnyOutcome, dict[str, Any]]:
     """The outcome, and the facts of the data that it is of."""
+    stored = task.store.recipe(task.run)
+    assert stored is not None
+    if run_id(stored["recipe"], stored["parents"], stored["sources"]) != task.run:
+        raise TrainError(
+            "the stored recipe does not give this run's id: the version that wrote it means another training by it"
+        )
+    if is_program(stored["recipe"]):
+        return program.train(task, attempt, stored), {}
+    return _train_ours(task, attempt, stored)
+
+
+def _train_ours(task: Task, attempt: Attempt, stored: Mapping[str, Any]) -> tuple[Outcome, dict[str, Any]]:
     import torch
 
     from deit_ablate.train import loop, teachers
@@ -244,12 +263,6 @@ def _train(task: Task, attempt: Attempt) -> tuple[Outcome, dict[str, Any]]:
     from deit_ablate.worker.journal import FileJournal
 
     store, execution, group = task.store, task.execution, task.group or Group()
-    stored = store.recipe(task.run)
-    assert stored is not None
-    if run_id(stored["recipe"], stored["parents"], stored["sources"]) != task.run:
-        raise TrainError(
-            "the stored recipe does not give this run's id: the version that wrote it means another training by it"
-        )
     for name, sha256 in stored["sources"].items():
         if source_sha256(name) != sha256:
             raise TrainError(f"the source of {name} has changed since this run was planned: it is another run now")
@@ -371,19 +384,26 @@ def device_of(wanted: str) -> str:
     return f"cuda:{rank if seen > 1 else 0}"
 
 
-def _record(task: Task, attempt: Attempt, outcome: Outcome, data: dict[str, Any]) -> None:
-    import numpy as np
-
+def _made_with(outcome: AnyOutcome) -> dict[str, Any]:
+    """Versions and hardware."""
+    if isinstance(outcome, program.Outcome):
+        return {**program.provenance(), "hardware": program.hardware()}
     from deit_ablate.train.provenance import hardware, provenance
 
+    return {**provenance(), "hardware": hardware(outcome.cost.get("device", "cpu"))}
+
+
+def _record(task: Task, attempt: Attempt, outcome: AnyOutcome, data: dict[str, Any]) -> None:
+    import numpy as np
+
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **outcome.arrays)  # type: ignore[arg-type]
+    np.savez_compressed(buffer, **outcome.arrays)
     files.replace(attempt.arrays, buffer.getvalue())
     if reason := task.store.overtaken(task.run, attempt):
         raise Overtaken(reason)
     seconds = time.monotonic() - task.begun
     earlier = sum(before.seconds for before in task.store.attempts(task.run)[:-1])
-    machine = hardware(outcome.cost.get("device", "cpu"))
+    made_with = _made_with(outcome)
     task.store.finish(
         task.run,
         attempt,
@@ -391,21 +411,19 @@ def _record(task: Task, attempt: Attempt, outcome: Outcome, data: dict[str, Any]
             "status": outcome.status,
             "reason": outcome.reason,
             "metrics": outcome.metrics,
-            "data": {key: value for key, value in data.items() if key != "classes"},
+            "data": {key: value for key, value in data.items() if key != "classes"} or None,
             "weights_sha256": outcome.weights_sha256,
             "arrays_sha256": hashlib.sha256(buffer.getvalue()).hexdigest(),
             "cost": {**outcome.cost, "wall_seconds": seconds, "wall_seconds_all_attempts": seconds + earlier},
             "execution": {**attempt.owner["execution"], "loaders": outcome.cost["loaders"]},
-            "provenance": {
-                **provenance(),
-                "git": checkout(),
-                "command": task.command or None,
-                "hardware": machine,
-            },
+            "provenance": {**made_with, "git": checkout(), "command": task.command or None},
             "time": time.time(),
         },
     )
     attempt.close("done", **task.reached)
+    if isinstance(outcome, program.Outcome):
+        print(f"{outcome.status}: {outcome.reason or outcome.metrics['program']}", flush=True)
+        return
     split = "test" if outcome.metrics.get("test") else "validation"
     top1 = (outcome.metrics.get(split) or {}).get("top1", float("nan"))
     print(f"{outcome.status}: {split} top-1 {top1:.2f}", flush=True)
