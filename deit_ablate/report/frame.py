@@ -15,6 +15,7 @@ from deit_ablate.launch import status
 from deit_ablate.report.metrics import own_columns, reported_columns
 from deit_ablate.report.records import number, record
 from deit_ablate.store import State, Store
+from deit_ablate.sweep.metrics import OF_PROGRAMS
 
 COLUMNS: dict[str, tuple[str, str]] = {
     "variant": ("string", "the row of the ablation"),
@@ -125,7 +126,8 @@ def load(results: Path | str, sweep: str) -> pd.DataFrame:
 
 
 def load_curves(results: Path | str, sweep: str) -> pd.DataFrame:
-    """One row a cell and finished epoch, with the columns of CURVES, in the plan's order. Raises NoSweep.
+    """One row a cell and finished epoch, with the columns of CURVES, and the metrics that a program reports
+    (``metrics.<name>``), in the plan's order. Raises NoSweep.
 
     A run that several variants share (a teacher) comes once for each. Epochs that were not scored on the
     validation part, and figures that were not recorded, are missing values.
@@ -171,6 +173,7 @@ def curves(store: Store, plan: Mapping[str, Any], states: Mapping[str, str]) -> 
             epochs.append(
                 {
                     **line,
+                    **{OF_PROGRAMS + name: value for name, value in (line.get("metrics") or {}).items()},
                     "variant": variant,
                     "seed": seed,
                     "stage": stage,
@@ -180,13 +183,16 @@ def curves(store: Store, plan: Mapping[str, Any], states: Mapping[str, str]) -> 
                     "validation_loss": validation.get("loss"),
                 }
             )
-    return to_frame({name: _column([row.get(name) for row in epochs], dtype) for name, (dtype, _) in CURVES.items()})
+    reported = sorted({name for row in epochs for name in row if name.startswith(OF_PROGRAMS)})
+    dtypes = {name: dtype for name, (dtype, _) in CURVES.items()} | dict.fromkeys(reported, "float64")
+    return to_frame({name: _column([row.get(name) for row in epochs], dtype) for name, dtype in dtypes.items()})
 
 
 def recipes(records: pd.DataFrame, stage: str) -> dict[str, dict[str, Any]]:
     """Variant -> dotted key -> value of its recipe at a stage, of what ``load`` returned. A key whose value is null is
     left out, and so is a variant of which no run was started yet."""
-    keys = [str(name) for name in records if str(name) not in COLUMNS and ":" not in str(name)]
+    of_metrics = [*COLUMNS, *(str(name) for name in records if ":" in str(name) or str(name).startswith(OF_PROGRAMS))]
+    keys = [str(name) for name in records if str(name) not in of_metrics]
     found: dict[str, dict[str, Any]] = {}
     for row in rows(records[records["stage"] == stage]):
         own = {key: row[key] for key in keys if not pd.isna(row[key])}

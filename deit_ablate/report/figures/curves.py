@@ -18,6 +18,8 @@ from deit_ablate.report.summary import Summary
 PANELS = (("validation_top1", "validation top-1 (%)"), ("train_loss", "training loss"))
 OF_LOSS = (("validation_loss", "validation loss (nats)"), PANELS[1])
 """The panels of a sweep whose metric is the loss: what else may be one is not recorded epoch by epoch."""
+MOST_PANELS = 3
+"""Of metrics that a program reports."""
 SHORT = 6
 """Epochs up to which the whole of a training is shown, its beginning too."""
 
@@ -53,6 +55,8 @@ class Reading:
 
 
 def _panels(summary: Summary) -> tuple[tuple[str, str], ...]:
+    if summary.metric.program:
+        return tuple((metric.column, metric.header) for metric in summary.metrics if metric.program)[:MOST_PANELS]
     return OF_LOSS if summary.metric.figure == "loss" else PANELS
 
 

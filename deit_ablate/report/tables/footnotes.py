@@ -235,6 +235,8 @@ def _data(summary: Summary, timed: bool) -> list[str]:
     )
     weights = HEADS["ema"] if summary.metric.name == "ema" else "raw weights"
     notes = [f"{what} on the test split{images} at the last epoch, {weights}{heads}."]
+    if summary.metric.program:
+        notes = [f"{summary.metric.words} is the last value that each run reports."]
     return notes + (["Time is the mean training time of the runs that are done."] if timed else [])
 
 
