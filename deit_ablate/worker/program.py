@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from deit_ablate.worker.run import Task
 
-LOOK_SECONDS = 0.5
+LOOK_SECONDS = 0.2
 """Between two looks at what a command has reported."""
 BEAT_SECONDS = 30.0
 
