@@ -44,8 +44,8 @@ with open(os.path.join(os.environ["DEIT_ABLATE_RUN_DIR"], "log.jsonl"), "a") as 
 class Workers:
     """Workers, as the pool of a launcher forks them."""
 
-    def __init__(self) -> None:
-        self._server, self._numbers = ForkServer(1, commands=True), itertools.count()
+    def __init__(self, *, commands: bool = True) -> None:
+        self._server, self._numbers = ForkServer(1, commands=commands), itertools.count()
         self.pids: dict[int, int] = {}
         self.codes: dict[int, int] = {}
 
