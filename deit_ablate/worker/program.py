@@ -85,7 +85,7 @@ class Training:
         self.overtaken: str | None = None
         self._stopping, self._device = False, _device(task.execution.device)
         self._before = self._history_before()
-        self._joined, self._history_bytes, self._looked = False, 0, 0.0
+        self._joined, self._history_bytes, self._looked, self._kept_due = False, 0, 0.0, 0.0
         for name, sha256 in stored["sources"].items():
             if source_sha256(name, Path(self.told.folder)) != sha256:
                 raise TrainError(f"the source of {name} has changed since this run was planned: it is another run now")
@@ -233,7 +233,10 @@ class Training:
                 if time.monotonic() - self._looked > LOOK_SECONDS:
                     self._looked = time.monotonic()
                     self.note(self.reported.new())
+                if time.monotonic() > self._kept_due:
+                    walk = time.monotonic()
                     self.note_kept()
+                    self._kept_due = time.monotonic() + max(LOOK_SECONDS, 20 * (time.monotonic() - walk))
                 if self.stop():
                     process.ask_to_stop()
         finally:
