@@ -6,15 +6,14 @@ It imports no torch: a command has its own interpreter.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import importlib
 import importlib.metadata
-import io
 import json
 import os
 import platform
+import re
+import shlex
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -25,11 +24,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from deit_ablate import __version__, files
 from deit_ablate.errors import Damaged, TrainError
-from deit_ablate.execution import SAVED, ProgramExecution
+from deit_ablate.execution import SAVED
 from deit_ablate.program import ProgramRecipe, arguments, source_sha256
 from deit_ablate.recipe import flatten
 from deit_ablate.store import Attempt, Overtaken, schema
-from deit_ablate.worker.reported import BadMetrics, Line, Reported
+from deit_ablate.worker.process import CommandProcess
+from deit_ablate.worker.reported import COMMAND_SHOWN, BadMetrics, Line, NoFile, Reported, predictions
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 LOOK_SECONDS = 0.2
 """Between two looks at what a command has reported."""
 BEAT_SECONDS = 30.0
+MOST_HISTORY = 1 << 25
+"""Bytes of an attempt's history; what is reported beyond them counts for the last values alone."""
+PACKAGES = ("torch", "torchvision", "timm", "numpy")
 
 
 class ProgramFailed(Exception):
@@ -58,7 +61,15 @@ class Outcome:
     metrics: dict[str, Any] = field(default_factory=dict)
     arrays: dict[str, np.ndarray[Any, Any]] = field(default_factory=dict)
     cost: dict[str, Any] = field(default_factory=dict)
+    packages: dict[str, str] = field(default_factory=dict)
+    """Of a function those that it may have used; of a command none, for its interpreter is its own."""
     weights_sha256: str | None = None
+
+
+def own_epoch(line: Line) -> int | None:
+    """The epoch of a line by the program's own count, where it has one."""
+    own = line.get("epoch")
+    return int(own) if own is not None and 0 <= own < 2**53 and float(own).is_integer() else None
 
 
 class Training:
@@ -71,10 +82,10 @@ class Training:
         self.recipe = ProgramRecipe.of_record(stored["recipe"])
         self.parents = {role: task.store.weights(parent["run"]) for role, parent in stored["parents"].items()}
         self.reported = Reported(self.told.metrics, attempt.output.absolute(), attempt.log)
-        self.begun = time.time()
         self.overtaken: str | None = None
-        self._stopping = False
+        self._stopping, self._device = False, _device(task.execution.device)
         self._before = self._history_before()
+        self._joined, self._history_bytes, self._looked, self._kept_due = False, 0, 0.0, 0.0
         for name, sha256 in stored["sources"].items():
             if source_sha256(name, Path(self.told.folder)) != sha256:
                 raise TrainError(f"the source of {name} has changed since this run was planned: it is another run now")
@@ -88,14 +99,36 @@ class Training:
             if before.kept.is_dir() and not self.attempt.kept.exists():
                 os.rename(before.kept, self.attempt.kept)
         files.make_folder(self.attempt.kept)
+        self._kept_before = self._kept()
+
+    def _kept(self) -> dict[Path, tuple[int, int, int]]:
+        found = {}
+        for path in files.below(self.attempt.kept):
+            with contextlib.suppress(FileNotFoundError):
+                facts = path.lstat()
+                found[path] = (facts.st_mtime_ns, facts.st_size, facts.st_ino)
+        return found
 
     def _history_before(self) -> list[dict[str, Any]]:
-        """What the attempt before has reported, as far as it can be read."""
-        attempts = self.task.store.attempts(self.task.run)[:-1]
-        try:
-            return schema.read_lines(attempts[-1].metrics, schema.Epoch) if attempts else []
-        except Damaged:
-            return []
+        """What the attempts before have reported, as far as it can be read; with what a command had written, by the
+        epochs of its own, when its worker was killed."""
+        history: list[dict[str, Any]] = []
+        for attempt in self.task.store.attempts(self.task.run)[:-1]:
+            noted: list[dict[str, Any]] = []
+            with contextlib.suppress(Damaged):
+                noted = schema.read_lines(attempt.metrics, schema.Epoch)
+            history = noted or history
+            seen = max((line["epoch"] for line in noted), default=-1)
+            reported = Reported(self.told.metrics, attempt.output.absolute(), attempt.log).new()
+            more = [self._history_line(line, -1) for line in reported]
+            if more := [line for line in more if line["epoch"] > seen]:
+                history = [line for line in history if line["epoch"] < more[0]["epoch"]] + more
+        return history
+
+    def _history_line(self, line: Line, number: int) -> dict[str, Any]:
+        own, validation = own_epoch(line), self.told.metrics.validation
+        scored = {"validation": {"metric": line[validation]}} if validation in line else {}
+        return {"epoch": number if own is None else own, **scored, "metrics": line}
 
     # -- its life ------------------------------------------------------------------------------------------------------
 
@@ -108,7 +141,7 @@ class Training:
                 over = self._execute(program.command or [])
         self.note_kept()
         if not over:
-            return Outcome("stopped", "asked to stop")
+            return Outcome("stopped", "asked to stop, or with more to do")
         return self._outcome()
 
     def stop(self) -> bool:
@@ -143,74 +176,90 @@ class Training:
 
     def note_kept(self) -> None:
         """Remember that this attempt has kept something, which is progress though it be interrupted."""
-        if not self.attempt.saved.exists():
-            kept = (path.lstat().st_mtime for path in files.below(self.attempt.kept))
-            if any(modified >= self.begun - 1 for modified in kept):
-                files.replace(self.attempt.saved, b"")
+        if not self.attempt.saved.exists() and self._kept().items() - self._kept_before.items():
+            files.replace(self.attempt.saved, b"")
 
     def note(self, lines: Sequence[Line]) -> None:
         """Add what was reported to the run's history. Where the program goes on at a later epoch, by its own count, its
-        history begins with the epochs before that one, as the attempt before has them."""
+        history begins with the epochs before that one, as an attempt before has them."""
         made: list[str] = []
-        if lines and self._before:
-            own = lines[0].get("epoch")
-            kept = [line for line in self._before if own is not None and line["epoch"] < own]
-            made += map(json.dumps, kept)
-            for line in reversed(kept):
-                self.reported.final = {**(line.get("metrics") or {}), **self.reported.final}
-            self._before = []
+        anew, self.reported.anew = self.reported.anew, False
+        if anew:
+            self._joined, self._history_bytes = False, 0
+        if lines and not self._joined:
+            made += self._join(own_epoch(lines[0]) or 0)
         first = self.reported.lines - len(lines)
         for number, line in enumerate(lines, start=first):
-            own = line.get("epoch")
-            epoch = int(own) if own is not None and own >= 0 and float(own).is_integer() else number
-            validation = self.told.metrics.validation
-            scored = {"validation": {"metric": line[validation]}} if validation in line else {}
-            made.append(json.dumps({"epoch": epoch, **scored, "metrics": line}))
-            self.task.progress |= {"epoch": epoch}
-        if made:
+            made.append(json.dumps(self._history_line(line, number)))
+            self.task.progress |= {"epoch": own_epoch(line) or number}
+        made = [line for line in made if self._has_room(line)]
+        if anew:
+            files.replace(self.attempt.metrics, "".join(f"{line}\n" for line in made).encode())
+        elif made:
             files.append_line(self.attempt.metrics, "\n".join(made))
+
+    def _join(self, epoch: float) -> list[str]:
+        """Take over the history before this epoch; returns its lines."""
+        kept = [line for line in self._before if line["epoch"] < epoch]
+        for line in kept:
+            self.reported.before |= line.get("metrics") or {}
+        self._joined = True
+        return [json.dumps(line) for line in kept]
+
+    def _has_room(self, line: str) -> bool:
+        full = self._history_bytes > MOST_HISTORY
+        self._history_bytes += len(line) + 1
+        if not full and self._history_bytes > MOST_HISTORY:
+            print("it has reported very much: from here on its last values count alone, not its history", flush=True)
+        return self._history_bytes <= MOST_HISTORY
 
     # -- a command -----------------------------------------------------------------------------------------------------
 
     def _execute(self, command: list[str]) -> bool:
         """Execute a command until it ends; False where it saved and has more to do. Raises ProgramFailed."""
         given = arguments(command, self._values())
-        print(f"$ {' '.join(given)}", flush=True)
+        print(f"{COMMAND_SHOWN}{shlex.join(given)}", flush=True)
+        if not Path(self.told.folder).is_dir():
+            raise ProgramFailed("bad-recipe", f"its folder {self.told.folder} is not there")
         try:
-            process = subprocess.Popen(
-                given,
-                cwd=self.told.folder,
-                env=self.environment(),
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,
-                preexec_fn=_die_with_parent,
-            )
-        except OSError as error:
-            raise ProgramFailed("bad-recipe", f"{given[0]!r} cannot be started: {error.strerror}") from None
-        told: float | None = None
+            process = CommandProcess(given, self.told.folder, self.environment())
+        except (OSError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) else str(error)
+            raise ProgramFailed("bad-recipe", f"{given[0]!r} cannot be started: {why}") from None
+        begun = time.monotonic()
         try:
-            while process.poll() is None:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(LOOK_SECONDS if self.reported.lines or time.time() - self.begun > 5 else 0.05)
-                self.note(self.reported.new())
-                if told is None and self.stop():
-                    told = time.monotonic()
-                    _signal(process, signal.SIGTERM)
-                elif told is not None and time.monotonic() - told > self.told.grace:
-                    _signal(process, signal.SIGKILL)
+            # Often at first: a command that is over at once is not waited for.
+            while not process.over(0.05 if time.monotonic() - begun < 5 else LOOK_SECONDS, self.told.grace):
+                if time.monotonic() - self._looked > LOOK_SECONDS:
+                    self._looked = time.monotonic()
+                    self.note(self.reported.new())
+                if time.monotonic() > self._kept_due:
+                    walk = time.monotonic()
+                    self.note_kept()
+                    self._kept_due = time.monotonic() + max(LOOK_SECONDS, 20 * (time.monotonic() - walk))
+                if self.stop():
+                    process.ask_to_stop()
         finally:
-            _signal(process, signal.SIGKILL)  # what it has left running, too
-            process.wait()
-        return self._ended(process.returncode, told is not None)
+            code = process.close()
+        return self._ended(code, process.told)
 
     def _ended(self, code: int, told: bool) -> bool:
+        """Whether all is done. One that was asked to stop is gone on with, whatever it ends with: many a script saves
+        and ends with 0 then, far from its end."""
+        ended = f"the command has ended with exit code {code}"
+        print(ended, flush=True)
+        said = _last_line(self.attempt.log, ended)
+        self.note(self.reported.new())
+        if told or code == SAVED:
+            return False
         if code == 0:
             return True
-        if code == SAVED or told:
-            return False
+        if code in (-signal.SIGKILL, 128 + signal.SIGKILL):
+            raise ProgramFailed("killed", "the command was killed (SIGKILL), as where memory is exhausted")
         if code < 0:
-            raise ProgramFailed("killed", f"the command was killed by signal {-code} ({signal.Signals(-code).name})")
-        raise ProgramFailed("crash", f"the command ended with exit code {code}{_last_line(self.attempt.log)}")
+            raise ProgramFailed("killed", f"the command was killed by signal {-code} ({signal.strsignal(-code)})")
+        exhausted = "OutOfMemoryError" in said or "CUDA out of memory" in said
+        raise ProgramFailed("out-of-memory" if exhausted else "crash", f"{ended}{said}")
 
     def _values(self) -> dict[str, Any]:
         """What placeholders stand for."""
@@ -252,6 +301,8 @@ class Training:
         module, _, attribute = name.partition(":")
         function: Callable[[dict[str, Any], ProgramRun], Any] = getattr(importlib.import_module(module), attribute)
         os.environ.update(self.environment())
+        if "torch" in sys.modules:  # by the fork server, before it could know how many threads this run has
+            sys.modules["torch"].set_num_threads(self.task.execution.threads)
         run = ProgramRun(
             seed=self.recipe.seed,
             folder=self.attempt.output.absolute(),
@@ -262,28 +313,50 @@ class Training:
             wanted_device=self.task.execution.device,
             note=lambda values: self.note([self.reported.add(values)]),
             stop=self.stop,
+            kept=self.note_kept,
         )
-        function(dict(self.recipe.parameters), run)
+        try:
+            function(dict(self.recipe.parameters), run)
+        except SystemExit as leaving:
+            code = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
+            if code not in (0, SAVED):
+                raise ProgramFailed("crash", f"the function has called sys.exit({leaving.code!r})") from None
+            return code == 0 and not run.told_to_stop
+        self._device = run.used_device or self._device
         return not run.told_to_stop
 
     # -- its end -------------------------------------------------------------------------------------------------------
 
     def _outcome(self) -> Outcome:
+        told, arrays = self.told.metrics, {}
+        try:
+            self._note_end()
+            primary = self.reported.primary()
+            arrays = predictions(told, self.attempt.output.absolute())
+        except BadMetrics as error:
+            if self.told.required:
+                raise ProgramFailed("bad-metrics", str(error)) from None
+            primary = self.reported.last.get(told.primary, 0.0)
+        last = self.reported.last
+        metrics: dict[str, Any] = {"test": None, "validation": None, "train_loss": None, "program": last}
+        if told.validation is not None and last.get(told.validation) is not None:
+            metrics["validation"] = {"metric": last[told.validation]}
+        cost = {"train_seconds": time.monotonic() - self.task.begun, "device": self._device, "loaders": None}
+        packages = _packages() if self.recipe.program.function is not None else {}
+        if primary is None:
+            return Outcome("diverged", f"{told.primary} is not finite at the end", metrics, {}, cost, packages)
+        return Outcome("done", None, metrics, arrays, cost, packages)
+
+    def _note_end(self) -> None:
+        """The last lines. An attempt that has ended well without reporting anything has found all done: what was
+        reported before is the run's."""
         try:
             self.note(self.reported.end())
-            primary = self.reported.primary() if self.told.required else 0.0
-            arrays = _predictions(self.told, self.attempt.output)
-        except BadMetrics as error:
-            raise ProgramFailed("bad-metrics", str(error)) from None
-        seconds = time.monotonic() - self.task.begun
-        metrics = {"test": None, "validation": None, "train_loss": None, "program": self.reported.final}
-        validation = self.told.metrics.validation
-        if validation is not None and self.reported.final.get(validation) is not None:
-            metrics["validation"] = {"metric": self.reported.final[validation]}
-        cost = {"train_seconds": seconds, "device": _device(self.task.execution.device), "loaders": None}
-        if primary is None:
-            return Outcome("diverged", f"{self.told.metrics.primary} is not finite at the end", metrics, {}, cost)
-        return Outcome("done", None, metrics, arrays, cost)
+        except NoFile:
+            if not self._before:
+                raise
+        if not self._joined and (before := self._join(float("inf"))):
+            files.append_line(self.attempt.metrics, "\n".join(before))
 
 
 def train(task: Task, attempt: Attempt, stored: Mapping[str, Any]) -> Outcome:
@@ -296,67 +369,39 @@ def train(task: Task, attempt: Attempt, stored: Mapping[str, Any]) -> Outcome:
     return Training(task, attempt, stored).run()
 
 
-def provenance() -> dict[str, Any]:
-    """The versions with which the worker runs; those of a command's interpreter are its own."""
-    return {
-        "version": __version__,
-        "python": platform.python_version(),
-        "packages": {name: importlib.metadata.version(name) for name in ("numpy",)},
-    }
+def made_with(packages: Mapping[str, str]) -> dict[str, Any]:
+    """Versions and hardware, as far as they are known without torch."""
+    machine = {"host": platform.node(), "cpu": platform.processor() or None, "cores": os.cpu_count(), "gpu": None}
+    python = platform.python_version()
+    return {"version": __version__, "python": python, "packages": dict(packages), "hardware": machine}
 
 
-def hardware() -> dict[str, Any]:
-    return {"host": platform.node(), "cpu": platform.processor() or None, "cores": os.cpu_count(), "gpu": None}
+def _packages() -> dict[str, str]:
+    found = {}
+    for name in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
 
 
 def _device(wanted: str) -> str:
-    seen = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    return "cuda" if wanted != "cpu" and seen not in ("", "-1") else "cpu"
+    """What a program that is asked to use ``wanted`` finds here."""
+    seen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    there = seen not in ("", "-1") if seen is not None else Path("/proc/driver/nvidia/gpus").is_dir()
+    return "cuda" if wanted != "cpu" and there else "cpu"
 
 
-def _predictions(told: ProgramExecution, output: Path) -> dict[str, Any]:
-    """Classes by test image, where the program keeps them. Raises BadMetrics where they are not as they should be."""
-    if told.metrics.predictions is None:
-        return {}
-    import numpy as np
-
-    path = Path(told.metrics.predictions.replace("{run}", str(output)))
-    try:
-        with np.load(path, allow_pickle=False) as content:
-            found = {name: content[name] for name in ("targets", "predictions", "confidence") if name in content}
-    except (OSError, ValueError, io.UnsupportedOperation) as error:
-        raise BadMetrics(f"{told.metrics.predictions} cannot be read: {error}") from None
-    missing = {"targets", "predictions"} - found.keys()
-    if missing:
-        raise BadMetrics(f"{told.metrics.predictions} has no {' and no '.join(sorted(missing))}")
-    sizes = {array.shape for array in found.values()}
-    whole = all(found[name].dtype.kind in "iu" for name in ("targets", "predictions"))
-    if len(sizes) > 1 or found["targets"].ndim != 1 or not whole:
-        raise BadMetrics(f"{told.metrics.predictions}: targets and predictions are not classes (N,) of the same images")
-    kept = {"test_targets": found["targets"], "test_pred_class": found["predictions"]}
-    if "confidence" in found:
-        kept["test_confidence_class"] = found["confidence"].astype(np.float16)
-    return kept
-
-
-def _last_line(log: Path) -> str:
-    try:
-        lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    except OSError:
-        lines = []
-    return f": {lines[-1].strip()[:500]}" if lines else ""
-
-
-def _signal(process: subprocess.Popen[bytes], number: int) -> None:
-    """To the command and all that it has started (its session)."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, number)
-
-
-_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
-
-
-def _die_with_parent() -> None:
-    """A worker that is killed must not leave its command running beside the next attempt's: Linux ends it too."""
-    if _LIBC is not None:
-        _LIBC.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+def _last_line(log: Path, ended: str) -> str:
+    """The last line of what a command has printed, before what we have printed since. It is another process that writes
+    a log in the foreground, so it may be a moment until all of it is there."""
+    for _ in range(200):
+        try:
+            before, found, _after = files.read_tail(log, 1 << 16)[0].decode(errors="replace").rpartition(ended)
+        except (OSError, Damaged):
+            return ""
+        if found:
+            lines = [line.rpartition("\r")[2].strip() for line in before.replace("\r\n", "\n").splitlines()]
+            lines = [line for line in lines if re.search(r"\w", line) and not line.startswith(COMMAND_SHOWN)]
+            return f": {lines[-1][:500]}" if lines else ""
+        time.sleep(0.05)
+    return ""

@@ -101,7 +101,8 @@ def _conclude(task: Task, attempt: Attempt, outcome: AnyOutcome, data: dict[str,
         _record(task, attempt, outcome, data)
         return 0
     how = task.store.overtaken(task.run, attempt) or _why_stopped()
-    attempt.close(how, "saved on a signal", **task.reached)
+    why = outcome.reason or "" if isinstance(outcome, program.Outcome) else "saved on a signal"
+    attempt.close(how, why, **task.reached)
     print(f"saved and stopped ({how})", flush=True)
     return 0 if how in ("cancelled", "paused") else SAVED
 
@@ -389,7 +390,7 @@ def _made_with(task: Task, outcome: AnyOutcome) -> dict[str, Any]:
     if isinstance(outcome, program.Outcome):
         told = task.execution.program
         git = checkout_of(Path(told.folder)) if told else None
-        return {**program.provenance(), "hardware": program.hardware(), "git": git}
+        return {**program.made_with(outcome.packages), "git": git}
     from deit_ablate.train.provenance import hardware, provenance
 
     return {**provenance(), "hardware": hardware(outcome.cost.get("device", "cpu")), "git": checkout()}
