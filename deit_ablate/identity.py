@@ -11,14 +11,14 @@ from typing import Any
 
 from deit_ablate.names import fact
 from deit_ablate.program import ProgramRecipe, is_program
-from deit_ablate.recipe import BLOCKS, Block, Data, Distill, Recipe, flatten, known_train_images
+from deit_ablate.recipe import BLOCKS, CONTENT, Block, Data, Distill, Recipe, flatten, known_train_images
 
 SEMANTICS = 4
 """Raised by hand when the same recipe comes to mean another training: it is part of every id."""
 PROGRAM_SEMANTICS = 1
 """The same of recipes of programs, which a change of our trainer is none of."""
 
-ADDED_LATER: dict[str, Any] = {"data.test": True, "augment.custom": []}
+ADDED_LATER: dict[str, Any] = {"data.test": True, "data.file": None, "data.options": {}, "augment.custom": []}
 """Fields added after the first release, with the value that changes nothing: at it they are not hashed."""
 
 
@@ -149,7 +149,9 @@ def _resolved(block: Block) -> dict[str, Any]:
     if isinstance(block, Distill) and values["alpha"] is None:
         values["alpha"] = fact("distillations", values["type"], "alpha")
     if isinstance(block, Data) and values["id"] is None:
-        values["id"] = values["name"]
+        values["id"] = values["name"].replace("/", ".")
+        if values["file"] and CONTENT.match(values["file"]):
+            values["id"] += "-" + values["file"].removeprefix("sha256:")[:12]
     return normal(values)
 
 

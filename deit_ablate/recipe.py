@@ -36,12 +36,13 @@ CONTENT = re.compile(r"^sha256:[0-9a-f]{64}$")
 
 
 def with_files(values: Any, find: Callable[[str], Path | None], inside: bool = False) -> Any:
-    """Plain values of a recipe with the paths of the files that options name by their content; ``inside`` of options.
+    """Plain values of a recipe with the paths of the files that options, and ``data.file``, name by their content;
+    ``inside`` of these.
 
     Raises TrainError where ``find`` gives None for a content ("sha256:<hex>").
     """
     if isinstance(values, dict):
-        return {key: with_files(value, find, inside or key == "options") for key, value in values.items()}
+        return {key: with_files(value, find, inside or key in ("options", "file")) for key, value in values.items()}
     if isinstance(values, (list, tuple)):
         return [with_files(value, find, inside) for value in values]
     if not (inside and isinstance(values, str) and CONTENT.match(values)):
@@ -85,9 +86,10 @@ class Off:
 
 class Data(Block):
     name: Name = "imagenet"
-    """The data set: digits, fashion-mnist, cifar10, cifar100, imagenet, imagefolder, or a custom module:function."""
+    """The data set: digits, fashion-mnist, cifar10, cifar100, imagenet, or one of one's own: imagefolder, csv, or a
+    custom module:function."""
     id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._:-]*$", max_length=200)] | None = None
-    """The name under which the data's fingerprint is pinned; needed by imagefolder, else the data set's name."""
+    """The name under which the data's fingerprint is pinned; needed by one's own, else the data set's name."""
     resolution: Annotated[Whole, Field(ge=4, le=4096)] = 224
     """Side of the square image that the model sees, in pixels."""
     eval_crop: Annotated[float, Field(gt=0, le=1)] = 0.875
@@ -96,6 +98,11 @@ class Data(Block):
     """Share of the training data kept for validation; cut by a fixed seed, never the run's."""
     train_images: Positive | None = None
     """Train on this many images (by the same fixed seed), or on all."""
+    file: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
+    """Of the data set csv: the table of pictures (path, label, and split where there is such a column). A path beside
+    the YAML file; part of the run's id by its content."""
+    options: Options = Field(default={})
+    """Keyword arguments of the data set, such as test_share (of the pictures, where there is no test split; 0.2)."""
     corrupt: Literal["fail", "skip"] = "fail"
     """A file that cannot be decoded ends the run, or its place is taken by the next one (when testing: left out)."""
     test: bool = True
@@ -297,9 +304,14 @@ class Recipe(Block):
         """What no single field can know: (dotted keys that do not go together, problem, expected), none for a sound
         recipe."""
         data, schedule, augment = self.data, self.schedule, self.augment
-        if data.name == "imagefolder" and data.id is None:
-            problem = "imagefolder needs an id under which its fingerprint is kept"
+        if fact("datasets", data.name, "needs_id") and data.id is None:
+            problem = f"{data.name} needs an id under which its fingerprint is kept"
             yield ("data.id",), problem, "a name such as flowers-v1"
+        takes_file = fact("datasets", data.name, "file", ":" in data.name)
+        if data.file is None and takes_file and ":" not in data.name:
+            yield ("data.file", "data.name"), f"{data.name} is read from a table, and none is named", "data.file: FILE"
+        if data.file is not None and not takes_file:
+            yield ("data.file", "data.name"), f"{data.name} is not read from a file", "`name: csv`, or no data.file"
         if not data.test and not data.validation:
             problem = "neither a test split nor a validation part is scored"
             yield ("data.test", "data.validation"), problem, "data.test: true, or data.validation above 0"
@@ -359,7 +371,7 @@ class Recipe(Block):
 
 
 BLOCKS: tuple[str, ...] = tuple(name for name, info in Recipe.model_fields.items() if isinstance(info.default, Block))
-RESETS = {"optimizer": ("base_lr", "options"), "model": ("options",), "data": ("id",)}
+RESETS = {"optimizer": ("base_lr", "options"), "model": ("options",), "data": ("id", "file", "options")}
 """What a change of a block's ``name`` resets: AdamW's betas are none of SGD's."""
 
 

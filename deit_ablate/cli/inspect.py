@@ -18,6 +18,7 @@ from deit_ablate.launch import status as statuses
 from deit_ablate.launch.slurm import job_output, waits
 from deit_ablate.recipe import flatten
 from deit_ablate.store import Attempt, State, Store, owner
+from deit_ablate.store.datafacts import data_lines
 from deit_ablate.store.submissions import Submissions
 
 RunArgument = Annotated[
@@ -177,9 +178,9 @@ def show(
     for part in ("metrics", "data", "cost", "provenance"):
         if outcome.get(part):  # imported records may have no data's facts
             lines += ["", f"{part}:"]
-            lines += [
-                f"  {key}: {console.show_value(value)}" for key, value in flatten(outcome[part]) if key != "git.diff"
-            ]
+            told = {key: value for key, value in outcome[part].items() if key not in ("per_class", "sources")}
+            lines += [f"  {line}" for line in (data_lines(outcome[part]) if part == "data" else ())]
+            lines += [f"  {key}: {console.show_value(value)}" for key, value in flatten(told) if key != "git.diff"]
     print("\n".join(map(console.plain, lines)))
 
 

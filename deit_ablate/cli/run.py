@@ -63,7 +63,7 @@ from deit_ablate.launch.jobs import RETRYABLE, Job, Report, Work
 from deit_ablate.launch.notify import notify
 from deit_ablate.launch.policy import must_be_there, refuse_lost_weights
 from deit_ablate.launch.pool import foreground
-from deit_ablate.launch.preflight import keep_weights
+from deit_ablate.launch.preflight import beside_table, keep_weights
 from deit_ablate.report.declared import refuse_other_looks
 from deit_ablate.report.fresh import current_table
 from deit_ablate.report.trackers.exporters import must_be_installed
@@ -127,7 +127,7 @@ def run(
         execution, executor=executor, parallel=parallel, device=device, data_dir=data_dir, loaders=loaders
     )
     how = execution_for(chosen, file.execution, given)
-    how = search.execution(how) if search else how
+    how = beside_table(search.execution(how) if search else how, runs.values())
     own = (search or plan).executions(how, given)
     if strict:
         plan.executed(own).refuse_undeclared()
@@ -239,7 +239,7 @@ def retry(
     given = given_execution(
         execution, executor=executor, parallel=parallel, device=device, data_dir=data_dir, loaders=loaders
     )
-    how = execution_for(chosen, base, given)
+    how = beside_table(execution_for(chosen, base, given), runs.values())
     own = Executions(runs, needs, how, given)
     work = Work(store, sweep, runs, labels, states, how, command_line(), again, written, own=own)
     chosen_executor = executor_for(work)
@@ -296,6 +296,7 @@ def train(
         store.register(alone.id, alone.recipe, alone.parents, alone.sources)
         status.close_if_gone(store, alone.id)
         how = with_options(Execution(), execution, device=device, data_dir=data_dir, loaders=loaders)
+        how = beside_table(how, [alone])
         print(f"run {alone.id}", flush=True)
         code = foreground(Job(str(store.root), alone.id, how, retry=True, command=command_line()))
     outcome = store.outcome(alone.id)

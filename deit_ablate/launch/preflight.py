@@ -18,6 +18,7 @@ from deit_ablate.names import PACKAGE, fact, hashes, keep_answer, kept_answer
 from deit_ablate.program import is_program
 from deit_ablate.recipe import contents, flatten, with_files
 from deit_ablate.store import Store
+from deit_ablate.store.datafacts import data_lines
 from deit_ablate.sweep.effects import Pair
 from deit_ablate.sweep.overrides import disagreement
 from deit_ablate.sweep.plan import Run
@@ -55,6 +56,20 @@ def must_have(execution: Execution, runs: Sequence[Run]) -> None:
         raise InputError(
             "no such folder", where=(str(folder), 0, 0), key="--data-dir", expected=f"the folder of {name}"
         )
+
+
+def beside_table(execution: Execution, runs: Iterable[Run]) -> Execution:
+    """The execution, whose data folder is that of the table that the runs' ``data.file`` names, unless one is given.
+
+    Raises InputError where tables of several folders are named."""
+    if execution.data_dir:
+        return execution
+    files_of = ((run.weights, (run.recipe.get("data") or {}).get("file")) for run in runs)
+    folders = sorted({str(paths[file].resolve().parent) for paths, file in files_of if file in paths})
+    if len(folders) > 1:
+        problem = f"the paths in tables of several folders ({', '.join(folders)}) are relative to one data folder"
+        raise InputError(problem, key="data.file", expected="--data-dir DIR")
+    return execution.model_copy(update={"data_dir": folders[0]}) if folders else execution
 
 
 def data_folder(data: str, execution: Execution) -> Path | None:
@@ -129,6 +144,9 @@ def preflight(work: Work, ask: Callable[..., int]) -> None:
         if written is None or keys[0].startswith("execution."):
             raise InputError(problem, key=keys[0])
         raise disagreement(written, keys, problem)
+    for name, facts in answered["data"]:
+        for line in data_lines(facts):
+            print(f"data {name}: {line}", file=sys.stderr)
     rows.refuse(answered["effects"], work.written)
 
 

@@ -139,8 +139,14 @@ class DataFacts(File):
     fingerprint_of: str | None = None
     """None in files of versions that took names and sizes of files for the fingerprint of an image folder."""
     listing: str | None = None
+    train: Count | None = None
     validation: Count | None = None
     test: Count | None = None
+    sources: dict[str, str] | None = None
+    per_class: dict[str, list[Count]] | None = None
+    class_count: Count | None = None
+    ignored_hidden: Count = 0
+    ignored_other: Count = 0
 
 
 class Outcome(File):

@@ -21,7 +21,8 @@ from deit_ablate.sweep.yaml import Node, dotted, merge, placed
 
 PROFILES = "profiles"
 """The folder of profiles, beside a sweep file and in the package."""
-TEACHER_WEIGHTS = ("distill", "teacher_weights")
+FILES = {"distill": "teacher_weights", "data": "file"}
+"""Block -> its field that names a file, beside those in options."""
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -153,8 +154,8 @@ def _hashed(node: Node, above: tuple[str, ...], found: dict[str, Path]) -> Node:
 
 
 def named_path(node: Node, above: tuple[str, ...]) -> Path | None:
-    """The path that the value at the recipe's keys ``above`` is, or None: a teacher's weights are one unless they are
-    named by content; of options a text that looks like a path, and is one of a file.
+    """The path that the value at the recipe's keys ``above`` is, or None: that of ``FILES`` is one unless it is named
+    by content; of options a text that looks like a path, and is one of a file.
 
     It is relative to the folder of the YAML file in which it is written; of ``--set``, to the working folder.
     """
@@ -163,7 +164,7 @@ def named_path(node: Node, above: tuple[str, ...]) -> Path | None:
         return None
     written_in, line, _ = node.where
     folder = Path(written_in).parent if line else Path()
-    if above == TEACHER_WEIGHTS:
+    if len(above) == 2 and FILES.get(above[0]) == above[1]:
         return None if text.startswith("sha256:") else folder / Path(text).expanduser()
     if "options" not in above or not re.search(r"[./~]", text) or "\0" in text:
         return None
@@ -208,9 +209,10 @@ def check_layer(node: Node, extra: Iterable[str] = (), prefix: str = "") -> None
         whole = child
         if block in BLOCKS:
             _check_mapping(child, list(fields_of(block)), f"{prefix}{block}.")
-            weights = child.get(TEACHER_WEIGHTS[1]) if block == TEACHER_WEIGHTS[0] else None
-            if weights is not None and named_path(weights, TEACHER_WEIGHTS):  # a file that need not be on this machine
-                child = child.without(TEACHER_WEIGHTS[1])
+            field = FILES.get(block, "")
+            named = child.get(field) if field else None
+            if named is not None and named_path(named, (block, field)):  # a file that need not be on this machine
+                child = child.without(field)
             _validated(block, child, (*prefix.split(".")[:-1], block))
             _sound[block, id(whole)] = whole
         else:

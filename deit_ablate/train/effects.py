@@ -191,6 +191,8 @@ READ_BY: dict[str, tuple[Part, ...]] = {
     "data.eval_crop": (data,),
     "data.validation": (data,),
     "data.train_images": (data,),
+    "data.file": (data,),
+    "data.options": (data,),
     "model": (model, optimizer),
     "augment": (images, loss),
     "regularize.label_smoothing": (loss, images),

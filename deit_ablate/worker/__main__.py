@@ -117,6 +117,7 @@ def _answer(mode: str, answers: IO[bytes]) -> int:
 def _preflight(question: Path) -> int:
     """Answer a question file beside it: in a file, because a forked child's output is the server's."""
     from deit_ablate import files
+    from deit_ablate.recipe import Recipe
     from deit_ablate.store import Store
     from deit_ablate.train.data.sets import data_loader
     from deit_ablate.train.effects import effects
@@ -126,6 +127,9 @@ def _preflight(question: Path) -> int:
     splits_of = data_loader(Path(request["data_dir"]) if request["data_dir"] else None)
     answer: dict[str, Any] = {"refusal": preflight(request, Store(request["results"]).teacher_weights, splits_of)}
     if answer["refusal"] is None:
+        recipes = [Recipe.model_validate_json(json.dumps(run["recipe"])) for run in request["runs"]]
+        about = {recipe.data.model_dump_json(): (recipe.data.id, splits_of(recipe).facts()) for recipe in recipes}
+        answer["data"] = [*about.values()]
         answer["effects"] = effects(request["pairs"], request["recipes"], splits_of)
     files.replace(question.with_suffix(".answer"), files.to_json(answer))
     return 0

@@ -17,6 +17,7 @@ from deit_ablate import files
 from deit_ablate.errors import DataError
 from deit_ablate.recipe import Recipe
 from deit_ablate.store import Attempt, Overtaken
+from deit_ablate.store.datafacts import data_lines
 from deit_ablate.train import checkpoint as checkpoints
 from deit_ablate.train.loop import Journal
 
@@ -42,13 +43,8 @@ class FileJournal(Journal):
         """Those that a checkpoint of these data may have."""
 
     def data(self, facts: dict[str, Any]) -> None:
-        ignored = {what: facts.get(f"ignored_{what}", 0) for what in ("hidden", "other")}
-        if any(ignored.values()):
-            print(
-                f"no part of the data: {ignored['hidden']} hidden files or folders, {ignored['other']} files that are "
-                "no pictures by their extensions",
-                flush=True,
-            )
+        for line in data_lines(facts):
+            print(f"data: {line}", flush=True)
         self._fingerprints = (facts["fingerprint"], facts.get("listing"))
         self.facts = facts
         self._check_pin()

@@ -26,6 +26,7 @@ from deit_ablate.program import is_program, source_sha256
 from deit_ablate.recipe import Recipe
 from deit_ablate.store import Attempt, Overtaken, Refused, Store
 from deit_ablate.store.checkout import checkout, checkout_of
+from deit_ablate.store.datafacts import small
 from deit_ablate.worker import program
 from deit_ablate.worker.forkserver import HELD
 from deit_ablate.worker.log import log_to
@@ -414,7 +415,7 @@ def _record(task: Task, attempt: Attempt, outcome: AnyOutcome, data: dict[str, A
             "status": outcome.status,
             "reason": outcome.reason,
             "metrics": outcome.metrics,
-            "data": {key: value for key, value in data.items() if key != "classes"} or None,
+            "data": small(data) or None,
             "weights_sha256": outcome.weights_sha256,
             "arrays_sha256": hashlib.sha256(buffer.getvalue()).hexdigest(),
             "cost": {**outcome.cost, "wall_seconds": seconds, "wall_seconds_all_attempts": seconds + earlier},

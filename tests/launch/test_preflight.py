@@ -86,9 +86,9 @@ def test_a_teachers_file_of_other_classes_is_refused(refused: Callable[..., str 
 
 def test_a_folder_that_does_not_hold_the_data_is_refused(refused: Callable[..., str | None], tmp_path: Path) -> None:
     photos = "variants: {a: {data: {name: imagefolder, id: mine, train_images: 30}}}\n"
-    (tmp_path / "photos" / "train" / "cat").mkdir(parents=True)
+    (tmp_path / "photos" / "val" / "cat").mkdir(parents=True)
     said = refused(photos, data_dir=str(tmp_path / "photos"))
-    assert "data.name: photos has no folder val/ (expected val/<class>/<pictures>)" in (said or "")
+    assert "data.name: photos has no folder train/ (expected train/<class>/<pictures>)" in (said or "")
     said = refused("variants: {a: {data: {name: cifar10, train_images: 100}}}\n", data_dir=str(tmp_path / "photos"))
     assert "no data_batch_1.bin in photos" in (said or "")
 

@@ -278,6 +278,8 @@ ROWS = [
 ]
 ELSEWHERE = {
     "data.corrupt": "test_a_file_that_is_no_picture",
+    "data.file": "test_a_table_of_pictures_and_the_share_that_is_for_testing",
+    "data.options": "test_a_table_of_pictures_and_the_share_that_is_for_testing",
     "distill.teacher": "test_a_teacher_by_name_with_weights_from_a_file",
     "distill.teacher_weights": "test_a_teacher_by_name_with_weights_from_a_file",
     "distill.teacher_resolution": "test_a_teacher_by_name_with_weights_from_a_file",
@@ -352,6 +354,24 @@ def test_a_file_that_is_no_picture(tmp_path: Path) -> None:
     with pytest.raises(TrainError, match=broken.name):
         batches("fail")
     assert [len(targets) for _, targets in batches("skip")] == [8, 8]
+
+
+def test_a_table_of_pictures_and_the_share_that_is_for_testing(tmp_path: Path) -> None:
+    write_tree(tmp_path, {"cat": 8, "dog": 8})
+    (tmp_path / "few.csv").write_text("path,label\n" + "".join(f"train/cat/{n}.png,{n % 2}\n" for n in range(8)))
+    (tmp_path / "all.csv").write_text(
+        "path,label\n" + "".join(f"train/{c}/{n}.png,{c}\n" for c in ("cat", "dog") for n in range(8))
+    )
+
+    def tested(file: str, **options: float) -> tuple[int, int, str]:
+        data = {"name": "csv", "file": str(tmp_path / file), "options": options, "train_images": None, "validation": 0}
+        recipe = tiny(data=data, schedule={"batch_size": 4})
+        found = load_data(recipe, tmp_path).dataset
+        return len(found.train), len(found.test), found.classes[0]
+
+    assert tested("few.csv") == (6, 2, "0")
+    assert tested("all.csv") == (13, 3, "cat")
+    assert tested("all.csv", test_share=0.5) == (8, 8, "cat")
 
 
 def test_a_teacher_by_name_with_weights_from_a_file(tmp_path: Path) -> None:

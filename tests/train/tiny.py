@@ -81,6 +81,13 @@ def write_tree(folder: Path, counts: dict[str, int], mode: str = "RGB") -> None:
                 Image.new(mode, (20 + number, 24), number).save(folder / part / label / f"{number}.png")
 
 
+def write_table(folder: Path) -> None:
+    """A tree of 48 pictures, those of train/, and a table of them."""
+    write_tree(folder, {"cat": 24, "dog": 24})
+    lines = [f"train/{label}/{number}.png,{label}" for label in ("cat", "dog") for number in range(24)]
+    (folder / "labels.csv").write_text("\n".join(["path,label", *lines]) + "\n")
+
+
 # -- custom augmentations, by the names "tiny:noise" and so on ------------------------------------------------------
 
 

@@ -61,14 +61,19 @@ def test_finished_runs_pin_the_data_and_nothing_else_does(command: Command) -> N
     store = Store(command.folder / "results")
     store.pin_data("pets", {"fingerprint": "f" * 64})  # of a run that failed, in an earlier version
     arguments = ("pets.yaml", "--data-dir", "pets", "--device", "cpu")
-    command("run", *arguments)
+    told = command("run", *arguments).stderr
     (run,) = store.runs()
     pin, outcome = store.data_facts("pets"), store.outcome(run)
     assert pin
     assert outcome
     assert (pin["fingerprint"], pin["fingerprint_of"]) == (outcome["data"]["fingerprint"], "content")
-    assert "2 hidden files or folders, 0 files" in command("logs", run).stdout
-    assert "ignored_hidden: 2" in command("show", run).stdout
+    command("report", "pets")
+    counts = "by class (training/validation/test): cat 4/1/5, dog 4/1/5"
+    for line in ("2 classes; pictures: 8 training (train/), 2 validation", counts, "2 hidden files or folders"):
+        assert told.count(f"data pets: {line}") == 1, "once a launch"
+        assert f"data: {line}" in command("logs", run).stdout
+        assert line in command("show", run).stdout
+        assert line in (command.folder / "results" / "pets" / "report.html").read_text()
 
     picture = command.folder / "pets" / "val" / "dog" / "3.bmp"
     whole = picture.read_bytes()

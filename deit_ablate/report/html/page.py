@@ -61,6 +61,7 @@ def written(made: content.Content) -> str:
         letters=provenance.letters(made),
         made_with=provenance.made_with(made),
         diffs=provenance.diffs(made),
+        data=provenance.data(made),
         # What templates word values with.
         command=provenance.command,
         environment=provenance.environment,

@@ -13,6 +13,7 @@ from typing import Any
 
 from deit_ablate.report.html.content import Content, Ended
 from deit_ablate.report.tables.search import has_rows, is_search, of_search, place, searched_row
+from deit_ablate.store.datafacts import data_lines
 
 MADE_WITH = (
     "version",
@@ -96,6 +97,17 @@ def made_with(page: Content) -> list[tuple[str, list[tuple[str, str]]]]:
     blocks = [("all", next(iter(made)), equal)] if len(made) > 1 else []
     blocks += [(letter, values, [i for i in shown if i not in equal]) for values, letter in made.items()]
     return [(title, [(MADE_WITH[i], values[i]) for i in which if values[i]]) for title, values, which in blocks]
+
+
+def data(page: Content) -> list[tuple[str, list[str]]]:
+    """(the data's id, lines about them) of data of one's own, each once, in the order of the runs."""
+    found: dict[tuple[str, tuple[str, ...]], None] = {}
+    for run, outcome in page.outcomes.items():
+        facts = outcome.get("data") or {}
+        if lines := data_lines(facts):
+            recipe = (page.summary.store.sound_recipe(run) or {}).get("recipe") or {}
+            found[str((recipe.get("data") or {}).get("id") or facts.get("name")), tuple(lines)] = None
+    return [(name, [*lines]) for name, lines in found]
 
 
 def diffs(page: Content) -> list[tuple[str, int, Sequence[str]]]:

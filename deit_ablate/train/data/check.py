@@ -1,18 +1,15 @@
-"""What is looked at in an image folder before the first step: its files' content, and whether they are pictures."""
+"""What is looked at in encoded pictures before the first step: their content, and whether they are pictures."""
 
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 
 from deit_ablate.errors import DataError
-from deit_ablate.files import sha256
-from deit_ablate.train.data.images import LISTERS, Array, FileImages, Images, Part, Undecodable
+from deit_ablate.train.data.images import LISTERS, Array, Encoded, Images, Undecodable
 from deit_ablate.train.streams import generator, stream
 
 END = 64 * 1024
@@ -25,46 +22,40 @@ NAMED = 10
 """Damaged files that a message names."""
 
 
-def content_sha256(parts: Sequence[Part]) -> tuple[str, str]:
-    """The SHA-256 of an image folder, and what it is of: "content", or "sample" for more than ``WHOLE`` bytes.
+def content_sha256(pictures: Encoded, sizes: Array, labels: Sequence[bytes] | None = None) -> tuple[str, str]:
+    """The SHA-256 of encoded pictures, and what it is of: "content", or "sample" for more than ``WHOLE`` bytes.
 
-    It is over the sorted (relative path, size, SHA-256 of the content). For "sample", the content is the first and
-    the last 64 KiB, and only of the 16,384 files whose paths have the smallest hashes: every run computes it anew, and
-    must not read a data set of a hundred gigabytes for it. Raises the storage's OSError.
+    It is over the sorted (name, size, SHA-256 of the content), with the labels where the names do not say them. For
+    "sample", the content is the first and the last 64 KiB, and only of the 16,384 pictures whose names have the
+    smallest hashes: every run computes it anew, and must not read a data set of a hundred gigabytes for it.
+    ``sizes``: (N,), in bytes. Raises the storage's OSError.
     """
-    files = sorted(
-        (part.images.name(index), size, part.images.root) for part in parts for index, size in enumerate(part.sizes)
-    )
-    sampled = sum(int(size) for _, size, _ in files) > WHOLE
-    chosen = set(range(len(files)))
+    names = [pictures.name(index) for index in range(len(pictures))]
+    order = sorted(range(len(names)), key=lambda index: (names[index], sizes[index]))
+    sampled = int(sizes.sum()) > WHOLE
+    chosen = set(order)
     if sampled:
-        ranked = sorted(chosen, key=lambda index: hashlib.sha256(files[index][0]).digest())
+        ranked = sorted(order, key=lambda index: hashlib.sha256(names[index]).digest())
         chosen = set(ranked[: WHOLE // (2 * END)])
 
     def line(index: int) -> bytes:
-        name, size, root = files[index]
-        hashed = _file_sha256(os.path.join(root, name), int(size), sampled) if index in chosen else b""
-        return b"%s\0%d\0%s\n" % (name, size, hashed)
+        size, hashed = int(sizes[index]), b""
+        if index in chosen:
+            both = sampled and size > 2 * END
+            content = pictures.ends(index, size, END) if both else pictures.content(index)
+            hashed = hashlib.sha256(content).hexdigest().encode()
+        label = b"\0" + labels[index] if labels else b""
+        return b"%s\0%d\0%s%s\n" % (names[index], size, hashed, label)
 
-    digest = hashlib.sha256(b"%d\n" % len(files))
+    digest = hashlib.sha256(b"%d\n" % len(names))
     with ThreadPoolExecutor(LISTERS) as pool:
-        for each in pool.map(line, range(len(files))):
+        for each in pool.map(line, order):
             digest.update(each)
     return digest.hexdigest(), "sample" if sampled else "content"
 
 
-def _file_sha256(path: bytes, size: int, ends: bool) -> bytes:
-    if not ends or size <= 2 * END:
-        return sha256(Path(os.fsdecode(path))).encode()
-    with open(path, "rb") as file:
-        digest = hashlib.sha256(file.read(END))
-        file.seek(size - END)
-        digest.update(file.read(END))
-    return digest.hexdigest().encode()
-
-
 def check_pictures(test: Images | None, train: Images, validation: Array, kept: Array) -> None:
-    """Decode the pictures in files that this run will read: those of the test split and the validation part, and
+    """Decode the encoded pictures that this run will read: those of the test split and the validation part, and
     those that it trains on where all are at most ``CHECKED``. Of more than that many of the first two, ``CHECKED``
     drawn by a fixed seed. Raises DataError that names those that are none.
     """
@@ -82,7 +73,7 @@ def check_pictures(test: Images | None, train: Images, validation: Array, kept: 
 
 
 def _problems(pictures: Sequence[tuple[Images, int]]) -> Iterator[str]:
-    def look(picture: tuple[FileImages, int]) -> str:
+    def look(picture: tuple[Encoded, int]) -> str:
         images, index = picture
         try:
             images.check(index)
@@ -90,6 +81,6 @@ def _problems(pictures: Sequence[tuple[Images, int]]) -> Iterator[str]:
             return str(error)
         return ""
 
-    files = [(images, index) for images, index in pictures if isinstance(images, FileImages)]
+    files = [(images, index) for images, index in pictures if isinstance(images, Encoded)]
     with ThreadPoolExecutor(LISTERS) as pool:
         yield from pool.map(look, files)

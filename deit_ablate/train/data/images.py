@@ -11,6 +11,7 @@ import hashlib
 import io
 import os
 import stat
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,8 +25,12 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from deit_ablate.errors import DataError
 
 Array = npt.NDArray[Any]
-EXTENSIONS = (b".jpg", b".jpeg", b".png", b".ppm", b".bmp", b".pgm", b".tif", b".tiff", b".webp")
-"""Of the files that count as pictures: torchvision's, so that a tree has the same images here and there."""
+EXTENSIONS = (
+    *(b".jpg", b".jpeg", b".png", b".ppm", b".bmp", b".pgm", b".tif", b".tiff", b".webp"),
+    *(b".gif", b".jfif"),
+)
+"""Of the files that count as pictures: torchvision's, so that a tree has the same images here and there, and two more
+that occur (of a moving picture the first frame is read)."""
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000")
 """That a file may hold, whatever its extension. Not all that Pillow knows: it reads EPS by running Ghostscript."""
 LISTERS = 8
@@ -63,13 +68,57 @@ class ArrayImages:
         return Image.fromarray(self.pixels[index])
 
 
+class Encoded(ABC):
+    """Pictures that are decoded when asked for, as RGB. Raises Undecodable naming the picture, and the storage's
+    OSError."""
+
+    targets: Array
+
+    @abstractmethod
+    def name(self, index: int) -> bytes:
+        """Its name among these, the same wherever they lie."""
+
+    @abstractmethod
+    def content(self, index: int) -> bytes:
+        """All its bytes."""
+
+    @abstractmethod
+    def shown(self, index: int) -> str:
+        """What errors call it."""
+
+    def ends(self, index: int, size: int, length: int) -> bytes:
+        """Its first and its last ``length`` of ``size`` bytes."""
+        content = self.content(index)
+        return content[:length] + content[size - length :]
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, index: int) -> Image.Image:
+        return self._decoded(index)
+
+    def check(self, index: int) -> None:
+        """Raises what reading the picture would, in less time."""
+        self._decoded(index, coarse=True)
+
+    def _decoded(self, index: int, coarse: bool = False) -> Image.Image:
+        content = self.content(index)
+        try:
+            return decode(content, coarse=coarse)
+        except MemoryError:
+            raise
+        except Exception as error:  # of a damaged file Pillow makes SyntaxError, struct.error, OverflowError, ...
+            why = _why(error, content)
+            raise Undecodable(f"{self.shown(index)} cannot be read as a picture: {why}") from error
+
+
 @dataclass(frozen=True, eq=False)
-class FileImages:
-    """Pictures in files below the folder ``root``, decoded when asked for, as RGB.
+class FileImages(Encoded):
+    """Pictures in files below the folder ``root``.
 
     ``names`` holds the N relative paths one after the other; ``bounds`` (N + 1,) int64 says where each begins. Two
     objects, not a million: loaders, which are forks, would come to copy the pages of a million, by counting
-    references. Raises Undecodable naming the file, and the storage's OSError.
+    references.
     """
 
     root: bytes
@@ -83,31 +132,41 @@ class FileImages:
         bounds = np.cumsum([0, *map(len, names)], dtype=np.int64)
         return cls(os.fsencode(root), b"".join(names), bounds, np.asarray(targets, dtype=np.int64))
 
-    def __len__(self) -> int:
-        return len(self.targets)
+    @classmethod
+    def joined(cls, parts: Sequence[FileImages]) -> FileImages:
+        """One after the other, of parts of one root."""
+        ends = np.cumsum([0, *(len(part.names) for part in parts)], dtype=np.int64)
+        bounds = [part.bounds[1:] + start for part, start in zip(parts, ends[:-1], strict=True)]
+        targets = np.concatenate([part.targets for part in parts])
+        return cls(parts[0].root, b"".join(part.names for part in parts), np.concatenate([[0], *bounds]), targets)
+
+    def of_these(self, indices: Array) -> FileImages:
+        if len(indices) and indices[-1] - indices[0] + 1 == len(indices):  # one after the other: a million in no time
+            bounds = self.bounds[indices[0] : indices[-1] + 2]
+            names = self.names[bounds[0] : bounds[-1]]
+            return FileImages(self.root, names, bounds - bounds[0], self.targets[indices])
+        return FileImages.of(os.fsdecode(self.root), [self.name(index) for index in indices], self.targets[indices])
 
     def name(self, index: int) -> bytes:
         """The path relative to ``root``. Raises IndexError."""
         place = range(len(self))[index]
         return self.names[self.bounds[place] : self.bounds[place + 1]]
 
-    def __getitem__(self, index: int) -> Image.Image:
-        return self._decoded(index)
+    def _path(self, index: int) -> bytes:
+        return os.path.join(self.root, self.name(index))
 
-    def check(self, index: int) -> None:
-        """Raises what reading the picture would, in less time."""
-        self._decoded(index, coarse=True)
+    def content(self, index: int) -> bytes:
+        with open(self._path(index), "rb") as file:
+            return file.read()
 
-    def _decoded(self, index: int, coarse: bool = False) -> Image.Image:
-        path = os.path.join(self.root, self.name(index))
-        with open(path, "rb") as file:
-            content = file.read()
-        try:
-            return decode(content, coarse=coarse)
-        except MemoryError:
-            raise
-        except Exception as error:  # of a damaged file Pillow makes SyntaxError, struct.error, OverflowError, ...
-            raise Undecodable(f"{shown(path)} cannot be read as a picture: {_why(error, content)}") from error
+    def ends(self, index: int, size: int, length: int) -> bytes:
+        with open(self._path(index), "rb") as file:
+            first = file.read(length)
+            file.seek(size - length)
+            return first + file.read(length)
+
+    def shown(self, index: int) -> str:
+        return shown(self._path(index))
 
 
 # -- decoding -------------------------------------------------------------------------------------------------------
@@ -235,7 +294,7 @@ _MENDABLE = {
 
 class Ignored(Counter[str]):
     """How many entries of an image folder are no part of the data: ``hidden`` files and folders, and files whose
-    extension is ``other`` than those of pictures."""
+    extension is ``other`` than those of pictures, also by extension (``.txt``)."""
 
     def is_shown(self, name: bytes) -> bool:
         """Whether an entry is no system's own file: .DS_Store, ._1.jpg, .ipynb_checkpoints/, Thumbs.db and the like."""
@@ -247,8 +306,13 @@ class Ignored(Counter[str]):
         if not self.is_shown(name):
             return False
         picture = name.lower().endswith(EXTENSIONS)
-        self["other"] += not picture
+        if not picture:
+            self.note_other(name)
         return picture
+
+    def note_other(self, name: bytes) -> None:
+        extension = os.path.splitext(name)[1].decode("ascii", "replace").lower()
+        self.update(("other", extension if 1 < len(extension) <= 8 else "other kinds"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -269,7 +333,8 @@ def class_names(folder: bytes, ignored: Ignored) -> list[str]:
                 shows = ignored.is_shown(entry.name)
                 if shows and entry.is_dir():
                     names.append(entry.name)
-                ignored["other"] += shows and not entry.is_dir()
+                elif shows:
+                    ignored.note_other(entry.name)
     except OSError as error:
         _tell(folder, error)
         raise

@@ -6,7 +6,6 @@ named ``module:function`` in the recipe.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,21 +14,15 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from deit_ablate.errors import DataError, TrainError
 from deit_ablate.recipe import Data, Recipe, split_sizes
-from deit_ablate.train.data.check import check_pictures, content_sha256
-from deit_ablate.train.data.images import (
-    Array,
-    ArrayImages,
-    Ignored,
-    Images,
-    class_names,
-    files_sha256,
-    list_part,
-    names_and_sizes,
-)
+from deit_ablate.train.data.check import check_pictures
+from deit_ablate.train.data.dataset import SPLIT_SEED, arrays_sha256, stratified
+from deit_ablate.train.data.dataset import Dataset as Dataset
+from deit_ablate.train.data.folders import imagefolder, imagenet, table
+from deit_ablate.train.data.images import Array
+from deit_ablate.train.data.images import ArrayImages as ArrayImages
 from deit_ablate.train.data.published import (
     CIFAR,
     FASHION_CLASSES,
@@ -40,35 +33,7 @@ from deit_ablate.train.data.published import (
     there,
 )
 from deit_ablate.train.registry import lookup
-from deit_ablate.train.streams import generator, stream
-
-SPLIT_SEED = 0
-"""Of the validation part and of ``train_images``: never the run's seed, so that all runs see one split."""
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """``train`` and ``test`` as they come; mean and std per channel, of pixels in [0, 1]; fingerprint: SHA-256."""
-
-    name: str
-    classes: tuple[str, ...]
-    channels: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    train: Images
-    test: Images
-    fingerprint: str
-    fingerprint_of: str = "content"
-    """What was hashed: "content" (all of it), or "sample" (of a large image folder, see ``check.content_sha256``)."""
-    listing: str = ""
-    """Of an image folder: the SHA-256 of its files' names and sizes, which earlier versions took as fingerprint."""
-    ignored: dict[str, int] = field(default_factory=dict)
-    """Of an image folder: how many entries are no part of the data (``images.Ignored``)."""
-
-    def has(self, fingerprint: str) -> bool:
-        """Whether these are the data that were once given this fingerprint."""
-        return fingerprint in (self.fingerprint, self.listing or self.fingerprint)
-
+from deit_ablate.train.streams import stream
 
 # -- the data sets --------------------------------------------------------------------------------------------------
 
@@ -81,7 +46,7 @@ def digits(data: Data, folder: Path | None) -> Dataset:
     """
     with np.load(Path(__file__).with_name("digits.npz")) as file:
         pixels, targets = file["pixels"], file["targets"].astype(np.int64)
-    fingerprint = _sha256(pixels, targets)
+    fingerprint = arrays_sha256(pixels, targets)
     pixels = np.round(pixels * (255 / 16)).astype(np.uint8)
     tested = stratified(targets, len(targets) // 3, stream(SPLIT_SEED, "digits/test"))
     trained = np.setdiff1d(np.arange(len(targets)), tested)
@@ -114,7 +79,7 @@ def fashion_mnist(data: Data, folder: Path | None) -> Dataset:
         std=(0.3530,),
         train=ArrayImages(_resized(pixels, data.resolution), targets.astype(np.int64)),
         test=ArrayImages(_resized(test_pixels, data.resolution), test_targets.astype(np.int64)),
-        fingerprint=_sha256(pixels, targets, test_pixels, test_targets),
+        fingerprint=arrays_sha256(pixels, targets, test_pixels, test_targets),
     )
 
 
@@ -153,57 +118,8 @@ def cifar(data: Data, folder: Path | None) -> Dataset:
         std=kind.std,
         train=ArrayImages(pixels, targets),
         test=ArrayImages(test_pixels, test_targets),
-        fingerprint=_sha256(pixels, targets, test_pixels, test_targets),
+        fingerprint=arrays_sha256(pixels, targets, test_pixels, test_targets),
     )
-
-
-def imagefolder(data: Data, folder: Path | None) -> Dataset:
-    """Any tree of ``train/<class>/*`` and ``val/<class>/*`` pictures; they are read as RGB; ``val`` is the test split.
-
-    Hidden files and folders are no part of it. Raises DataError for what the user can mend.
-    """
-    if folder is None:
-        raise DataError(f"{data.name} needs a data folder with train/ and val/ in it (--data-dir, DEIT_ABLATE_DATA)")
-    for part in ("train", "val"):
-        if not os.path.isdir(folder / part):
-            raise DataError(f"{folder} has no folder {part}/ (expected {part}/<class>/<pictures>)")
-    ignored = Ignored(hidden=0, other=0)
-    classes, tested = (class_names(os.fsencode(folder / part), ignored) for part in ("train", "val"))
-    if classes != tested:
-        alone = {"train": sorted({*classes} - {*tested}), "val": sorted({*tested} - {*classes})}
-        where = "; ".join(f"only in {part}/: {_few(names)}" for part, names in alone.items() if names)
-        raise DataError(f"{folder}: train/ and val/ hold different classes ({where})")
-    if len(classes) == 1:
-        raise DataError(f"{folder} holds one class only ({_few(classes)}): expected two or more folders in train/")
-    train, test = (list_part(folder, part, classes) for part in ("train", "val"))
-    for each in (train, test):
-        ignored.update(each.ignored)
-    fingerprint, hashed = content_sha256((train, test))
-    return Dataset(
-        name=data.name,
-        classes=tuple(classes),
-        channels=3,
-        mean=IMAGENET_DEFAULT_MEAN,
-        std=IMAGENET_DEFAULT_STD,
-        train=train.images,
-        test=test.images,
-        fingerprint=fingerprint,
-        fingerprint_of=hashed,
-        listing=files_sha256(names_and_sizes((train, test))),
-        ignored=dict(ignored),
-    )
-
-
-def imagenet(data: Data, folder: Path | None) -> Dataset:
-    """ImageNet-1k (ILSVRC 2012) as an image folder. Raises DataError where it is not whole."""
-    dataset = imagefolder(data, folder)
-    found = (len(dataset.classes), len(dataset.train), len(dataset.test))
-    if found != (1000, 1_281_167, 50_000):
-        raise DataError(
-            f"{folder} is not the whole ImageNet-1k: it has {found[0]} classes, {found[1]} training and {found[2]} "
-            "validation images, not 1000, 1281167 and 50000 (for a part of it use `name: imagefolder` with an id)"
-        )
-    return dataset
 
 
 @dataclass(frozen=True)
@@ -222,10 +138,19 @@ class DatasetEntry:
     channels: int | None = None
     resolution: int | None = None
     """Side of an image as it comes, in pixels."""
+    needs_id: bool = False
+    """Whether the name says nothing of which pictures these are, so that the recipe must name them."""
+    file: bool = False
+    """Whether ``data.file`` says which pictures these are."""
+    options: dict[str, str] = field(default_factory=dict)
+    """Option -> its kind (``names.KINDS``)."""
     files: bool = False
     """Whether an image is a file, which may turn out to be no picture: what ``data.corrupt`` is for. All others lie in
     memory."""
 
+
+SHARE = {"test_share": "number"}
+"""The option of data sets that may come without a test split."""
 
 DATASETS: dict[str, DatasetEntry] = {
     "digits": DatasetEntry(digits, None, classes=10, train=1198, test=599, channels=1, resolution=16),
@@ -237,7 +162,8 @@ DATASETS: dict[str, DatasetEntry] = {
     "imagenet": DatasetEntry(
         imagenet, classes=1000, train=1_281_167, test=50_000, channels=3, resolution=224, files=True
     ),
-    "imagefolder": DatasetEntry(imagefolder, channels=3, files=True),
+    "imagefolder": DatasetEntry(imagefolder, channels=3, files=True, needs_id=True, options=SHARE),
+    "csv": DatasetEntry(table, channels=3, files=True, file=True, options=SHARE),
 }
 
 
@@ -275,6 +201,8 @@ class Splits:
     train: Array
     """Indices into ``dataset.train``, ascending."""
     validation: Array
+    sources: dict[str, str] = field(default_factory=dict)
+    """train, validation, test -> in words where these pictures are from; empty for data that come in two parts."""
 
     def facts(self) -> dict[str, Any]:
         """What a record says about the data: plain values."""
@@ -289,7 +217,15 @@ class Splits:
             "train": len(self.train),
             "validation": len(self.validation),
             "test": len(self.dataset.test),
+            **({"sources": self.sources, "per_class": self._per_class()} if self.sources else {}),
         }
+
+    def _per_class(self) -> dict[str, list[int]]:
+        """Class -> its pictures to train on, for validation, for testing."""
+        targets = self.dataset.train.targets
+        parts = (targets[self.train], targets[self.validation], self.dataset.test.targets)
+        counts = [np.bincount(part, minlength=len(self.dataset.classes)).tolist() for part in parts]
+        return {name: list(row) for name, *row in zip(self.dataset.classes, *counts, strict=True)}
 
 
 def load_data(recipe: Recipe, data_dir: Path | None) -> Splits:
@@ -298,15 +234,20 @@ def load_data(recipe: Recipe, data_dir: Path | None) -> Splits:
         raise DataError(f"the data folder {data_dir} does not exist, or is not a folder")
     dataset = _loaded(recipe.data, data_dir)
     training, validation = split_sizes(len(dataset.train), recipe.data)
-    targets = dataset.train.targets
+    targets, sources = dataset.train.targets, dict(dataset.sources)
     held = stratified(targets, validation, stream(SPLIT_SEED, "validation"))
+    if dataset.validation is not None:
+        held, training = dataset.validation, recipe.data.train_images or len(targets)
+    elif sources and validation:
+        share = f"{recipe.data.validation:.0%} of the training pictures, cut by a fixed seed"
+        sources["validation"] = share
     rest = np.setdiff1d(np.arange(len(targets)), held)
     kept = rest[stratified(targets[rest], training, stream(SPLIT_SEED, "train_images"))]
     if len(kept) < recipe.schedule.batch_size:
         raise TrainError(f"a batch of {recipe.schedule.batch_size} is more than the {len(kept)} training images")
     if recipe.data.corrupt == "fail":
         check_pictures(dataset.test if recipe.data.test else None, dataset.train, held, kept)
-    return Splits(dataset, kept, held)
+    return Splits(dataset, kept, held, sources)
 
 
 def data_loader(data_dir: Path | None) -> Callable[[Recipe], Splits]:
@@ -322,21 +263,6 @@ def data_loader(data_dir: Path | None) -> Callable[[Recipe], Splits]:
     return splits_of
 
 
-def stratified(targets: Array, count: int, seed: int) -> Array:
-    """``count`` indices, ascending, with the classes in proportion (largest remainders), drawn by ``seed``."""
-    if count >= len(targets):
-        return np.arange(len(targets))
-    classes, sizes = np.unique(targets, return_counts=True)
-    shares = sizes * (count / max(1, len(targets)))
-    takes = np.floor(shares).astype(int)
-    takes[np.argsort(takes - shares, kind="stable")[: count - takes.sum()]] += 1
-    draw = generator(seed)
-    chosen = [
-        draw.permutation(np.flatnonzero(targets == label))[:take] for label, take in zip(classes, takes, strict=True)
-    ]
-    return np.sort(np.concatenate(chosen)) if chosen else np.arange(0)
-
-
 # -- files ----------------------------------------------------------------------------------------------------------
 
 
@@ -345,15 +271,3 @@ def _resized(pixels: Array, resolution: int) -> Array:
         return pixels
     size = (resolution, resolution)
     return np.stack([np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR)) for image in pixels])
-
-
-def _few(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-
-
-def _sha256(*arrays: Array) -> str:
-    digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(f"{array.dtype} {array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()

@@ -298,9 +298,9 @@ def test_image_folders_say_what_is_wrong(tmp_path: Path) -> None:
     said(r"only in train/: x0, x1, x2, x3, x4 and 2 more\)")
     for number in range(7):
         (tmp_path / "train" / f"x{number}").rmdir()
-    (tmp_path / "val" / "dog" / "0.png").rename(tmp_path / "val" / "dog" / "0.gif")
+    (tmp_path / "val" / "dog" / "0.png").rename(tmp_path / "val" / "dog" / "0.heic")
     said(r"val/dog holds no pictures \(\.jpg, .*\): fill the folder or remove it")
-    (tmp_path / "val" / "dog" / "0.gif").rename(tmp_path / "val" / "dog" / "0.png")
+    (tmp_path / "val" / "dog" / "0.heic").rename(tmp_path / "val" / "dog" / "0.png")
     with pytest.raises(TrainError, match="not the whole ImageNet-1k"):
         load_data(tiny(data={"name": "imagenet", "train_images": None}), tmp_path)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny import recipe_for, tiny, write_cifar, write_fashion, write_idx, write_tree
+from tiny import recipe_for, tiny, write_cifar, write_fashion, write_idx, write_table, write_tree
 
 from deit_ablate.errors import TrainError
 from deit_ablate.recipe import split_sizes
@@ -27,6 +27,8 @@ def folder_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
             write_cifar(tmp_path, name, 40)
         elif name in ("imagefolder", "imagenet"):
             write_tree(tmp_path, {"cat": 12, "dog": 12})
+        elif name == "csv":
+            write_table(tmp_path)
         else:
             return None
         return tmp_path
@@ -37,7 +39,8 @@ def folder_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 @pytest.mark.parametrize("name", [name for name in DATASETS if name != "imagenet"])
 def test_every_data_set_splits_without_overlap_and_is_fingerprinted(name: str, folder_for: Any) -> None:
     folder = folder_for(name)
-    recipe = recipe_for(name, validation=0.2)
+    given = {"file": str(folder / "labels.csv")} if folder and DATASETS[name].file else {}
+    recipe = recipe_for(name, validation=0.2, **given)
     data = load_data(recipe, folder)
     available = len(data.dataset.train)
     assert (len(data.train), len(data.validation)) == split_sizes(available, recipe.data)
@@ -48,7 +51,7 @@ def test_every_data_set_splits_without_overlap_and_is_fingerprinted(name: str, f
     again = load_data(recipe, folder)
     assert again.dataset.fingerprint == data.dataset.fingerprint
     assert np.array_equal(again.validation, data.validation)
-    assert load_data(recipe_for(name, resolution=24), folder).dataset.fingerprint == data.dataset.fingerprint
+    assert load_data(recipe_for(name, resolution=24, **given), folder).dataset.fingerprint == data.dataset.fingerprint
 
 
 def test_digits_are_scikit_learns_and_a_third_is_never_trained_on() -> None:

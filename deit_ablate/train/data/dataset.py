@@ -1,0 +1,120 @@
+"""What a data set is, and which of its pictures are trained on, chosen by and tested on."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from deit_ablate.errors import DataError
+from deit_ablate.recipe import Data
+from deit_ablate.train.data.images import Array, Images
+from deit_ablate.train.streams import generator, stream
+
+SPLIT_SEED = 0
+"""Of the test split, the validation part and ``train_images``: never the run's seed, so that all runs see one split."""
+TEST_SHARE = 0.2
+"""Of the pictures that become the test split where there is none, unless the recipe says otherwise."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """``train`` and ``test`` as they come; mean and std per channel, of pixels in [0, 1]; fingerprint: SHA-256."""
+
+    name: str
+    classes: tuple[str, ...]
+    channels: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    train: Images
+    test: Images
+    fingerprint: str
+    fingerprint_of: str = "content"
+    """What was hashed: "content" (all of it), or "sample" (of many pictures, see ``check.content_sha256``)."""
+    listing: str = ""
+    """Of an image folder: the SHA-256 of its files' names and sizes, which earlier versions took as fingerprint."""
+    ignored: dict[str, int] = field(default_factory=dict)
+    """Of an image folder: how many entries are no part of the data (``images.Ignored``)."""
+    validation: Array | None = None
+    """Indices into ``train``, ascending, of the validation part where the data come with one of their own."""
+    sources: dict[str, str] = field(default_factory=dict)
+    """train, validation, test -> in words where these pictures are from, as ``val/``."""
+
+    def has(self, fingerprint: str) -> bool:
+        """Whether these are the data that were once given this fingerprint."""
+        return fingerprint in (self.fingerprint, self.listing or self.fingerprint)
+
+
+@dataclass(frozen=True)
+class Roles:
+    """Which of a data set's pictures are for what: indices, ascending, and ``Dataset.sources``."""
+
+    train: Array
+    """Those of the validation part among them, where the data come with one."""
+    test: Array
+    validation: Array | None
+    """Places in ``train``."""
+    sources: dict[str, str]
+
+
+def roles(targets: Array, parts: Mapping[str, Array], data: Data, shown: Mapping[str, str]) -> Roles:
+    """What is trained, validated and tested on, of pictures that lie in parts called train, val and test.
+
+    ``test`` is the test split. Without it ``val`` is, as in ImageNet; with both, ``val`` is the validation part (if the
+    recipe has one at all). With neither, a share of ``train`` is the test split: stratified, by a fixed seed.
+    ``parts``: indices of the pictures by part; ``shown``: what an error and a record call a part.
+    """
+    train, empty = parts["train"], np.arange(0)
+    found = {part: shown[part] for part in parts}
+    if "test" not in parts and "val" not in parts:
+        share = data.options.get("test_share", TEST_SHARE)
+        if not 0 < share < 1:
+            raise DataError(f"data.options.test_share is {share:g}: expected a share above 0 and below 1")
+        cut = stratified(targets[train], round(len(train) * share), stream(SPLIT_SEED, "test"))
+        if not 0 < len(cut) < len(train):
+            raise DataError(f"{found['train']} has {len(train)} pictures, of which {share:.0%} make no test split")
+        part = f"{share:.0%} of {found['train']}, cut by a fixed seed"
+        kept = {"train": f"the rest of {found['train']}", "test": part}
+        return Roles(np.delete(train, cut), train[cut], None, kept)
+    if "test_share" in data.options:
+        raise DataError(f"data.options.test_share is of no use: {found.get('test') or found['val']} is the test split")
+    if "test" not in parts:
+        return Roles(train, parts["val"], None, {"train": found["train"], "test": found["val"]})
+    sources = {"train": found["train"], "test": found["test"]}
+    held = parts.get("val", empty) if data.validation else empty
+    if not len(held):
+        return Roles(train, parts["test"], None, sources)
+    together = np.concatenate([train, held])
+    order = np.argsort(together, kind="stable")
+    return Roles(
+        together[order], parts["test"], np.flatnonzero(order >= len(train)), {**sources, "validation": found["val"]}
+    )
+
+
+def stratified(targets: Array, count: int, seed: int) -> Array:
+    """``count`` indices, ascending, with the classes in proportion (largest remainders), drawn by ``seed``."""
+    if count >= len(targets):
+        return np.arange(len(targets))
+    classes, sizes = np.unique(targets, return_counts=True)
+    shares = sizes * (count / max(1, len(targets)))
+    takes = np.floor(shares).astype(int)
+    takes[np.argsort(takes - shares, kind="stable")[: count - takes.sum()]] += 1
+    draw = generator(seed)
+    chosen = [
+        draw.permutation(np.flatnonzero(targets == label))[:take] for label, take in zip(classes, takes, strict=True)
+    ]
+    return np.sort(np.concatenate(chosen)) if chosen else np.arange(0)
+
+
+def few(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def arrays_sha256(*arrays: Array) -> str:
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.dtype} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
