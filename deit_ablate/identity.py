@@ -149,7 +149,7 @@ def _resolved(block: Block) -> dict[str, Any]:
     if isinstance(block, Distill) and values["alpha"] is None:
         values["alpha"] = fact("distillations", values["type"], "alpha")
     if isinstance(block, Data) and values["id"] is None:
-        values["id"] = values["name"].replace("/", ".")
+        values["id"] = values["name"]
         if values["file"] and CONTENT.match(values["file"]):
             values["id"] += "-" + values["file"].removeprefix("sha256:")[:12]
     return normal(values)

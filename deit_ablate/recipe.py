@@ -86,8 +86,8 @@ class Off:
 
 class Data(Block):
     name: Name = "imagenet"
-    """The data set: digits, fashion-mnist, cifar10, cifar100, imagenet, or one of one's own: imagefolder, csv, or a
-    custom module:function."""
+    """The data set: digits, fashion-mnist, cifar10, cifar100, imagenet, torchvision:CLASS, or one of one's own:
+    imagefolder, csv, or a custom module:function."""
     id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._:-]*$", max_length=200)] | None = None
     """The name under which the data's fingerprint is pinned; needed by one's own, else the data set's name."""
     resolution: Annotated[Whole, Field(ge=4, le=4096)] = 224
@@ -307,10 +307,10 @@ class Recipe(Block):
         if fact("datasets", data.name, "needs_id") and data.id is None:
             problem = f"{data.name} needs an id under which its fingerprint is kept"
             yield ("data.id",), problem, "a name such as flowers-v1"
-        takes_file = fact("datasets", data.name, "file", ":" in data.name)
-        if data.file is None and takes_file and ":" not in data.name:
+        takes_file = fact("datasets", data.name, "file")  # None of one's own function, which may
+        if data.file is None and takes_file:
             yield ("data.file", "data.name"), f"{data.name} is read from a table, and none is named", "data.file: FILE"
-        if data.file is not None and not takes_file:
+        if data.file is not None and takes_file is False:
             yield ("data.file", "data.name"), f"{data.name} is not read from a file", "`name: csv`, or no data.file"
         if not data.test and not data.validation:
             problem = "neither a test split nor a validation part is scored"

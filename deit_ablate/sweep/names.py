@@ -57,7 +57,7 @@ def _named(recipe: Recipe) -> Iterator[Named]:
 
 def modules(recipe: Recipe) -> list[str]:
     """Each ``module:function`` of the recipe: its code is part of a run's id."""
-    return [named.name for named in _named(recipe) if ":" in named.name]
+    return [named.name for named in _named(recipe) if ":" in named.name and named.name not in names()["datasets"]]
 
 
 def check_names(
@@ -178,7 +178,8 @@ def _refuse_unknown(named: Named, node: Node) -> None:
     models = named.kind == "models"
     listed = [*names().get(named.kind, ()), *(_timm("timm_models") if models else ())]
     name = named.name.partition(".")[0] if models else named.name
-    if ":" in named.name or not listed or name in listed or installed_timm() != names().get("timm"):
+    custom = ":" in named.name and not named.name.startswith("torchvision:")
+    if custom or not listed or name in listed or installed_timm() != names().get("timm"):
         return
     if named.kind == "optimizers" and name.startswith(("fused", "bnb")):
         return  # timm's, of packages that are not needed here: the worker says which

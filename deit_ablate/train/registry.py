@@ -35,7 +35,7 @@ def lookup(kind: str, name: str, registry: Mapping[str, Entry]) -> Entry:
     """The registry's entry, or a custom ``module:function``. Raises TrainError naming the nearest known name."""
     if name in registry:
         return registry[name]
-    if ":" in name:
+    if ":" in name and not name.startswith("torchvision:"):
         entry: Entry = load(name)
         return entry
     few = f" (there are {', '.join(registry)})" if len(registry) <= FEW else ""

@@ -20,9 +20,10 @@ from pathlib import Path
 from torchvision.datasets import FashionMNIST
 from torchvision.datasets.utils import check_integrity, download_url
 
-from deit_ablate.errors import TrainError, did_you_mean
+from deit_ablate.errors import DataError, TrainError, did_you_mean
 from deit_ablate.train.data.published import CIFAR, Cifar
 from deit_ablate.train.data.sets import DATASETS
+from deit_ablate.train.data.vision import VISION, opened
 
 CIFAR_HOME = "https://www.cs.toronto.edu/~kriz/"
 SILENCE_SECONDS = 60.0
@@ -41,6 +42,8 @@ def download(name: str, folder: Path) -> list[str]:
         return _cifar(CIFAR[name], folder)
     if name == "fashion-mnist":
         return _fashion_mnist(folder)
+    if name.startswith("torchvision:") and name in DATASETS:
+        return _vision(name, folder)
     if name not in DATASETS:
         raise TrainError(f"no data set is called {name!r}{did_you_mean(name, DATASETS)}")
     if name == "digits":
@@ -49,6 +52,27 @@ def download(name: str, folder: Path) -> list[str]:
         f"{name} cannot be fetched: supply a folder with train/<class>/<pictures> and val/<class>/<pictures> yourself"
         + (" (ImageNet's terms must be accepted at image-net.org)" if name == "imagenet" else "")
     )
+
+
+def _vision(name: str, folder: Path) -> list[str]:
+    """By torchvision itself, which fetches what is not there: the parts, or none where all are."""
+    fetched = []
+    for part in VISION[name.partition(":")[2]]:
+        try:
+            opened(name, folder, part)
+            continue
+        except DataError:
+            folder.mkdir(parents=True, exist_ok=True)
+        waited = socket.getdefaulttimeout()
+        socket.setdefaulttimeout(SILENCE_SECONDS)
+        try:
+            opened(name, folder, part, download=True)
+        except (*NETWORK, RuntimeError) as error:
+            raise TrainError(f"{name} could not be fetched ({error}): put it into {folder} by other means") from error
+        finally:
+            socket.setdefaulttimeout(waited)
+        fetched.append(f"{name} ({part})")
+    return fetched
 
 
 def _fashion_mnist(folder: Path) -> list[str]:

@@ -61,6 +61,9 @@ class ArrayImages:
     pixels: Array
     targets: Array
 
+    def of_these(self, indices: Array) -> ArrayImages:
+        return ArrayImages(self.pixels[indices], self.targets[indices])
+
     def __len__(self) -> int:
         return len(self.pixels)
 

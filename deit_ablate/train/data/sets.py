@@ -32,6 +32,7 @@ from deit_ablate.train.data.published import (
     idx_file,
     there,
 )
+from deit_ablate.train.data.vision import vision
 from deit_ablate.train.registry import lookup
 from deit_ablate.train.streams import stream
 
@@ -152,6 +153,18 @@ class DatasetEntry:
 SHARE = {"test_share": "number"}
 """The option of data sets that may come without a test split."""
 
+
+def _memory(classes: int, train: int, test: int, channels: int, resolution: int) -> DatasetEntry:
+    return DatasetEntry(
+        vision, fetched=True, classes=classes, train=train, test=test, channels=channels, resolution=resolution
+    )
+
+
+def _pictures(classes: int, train: int | None, test: int) -> DatasetEntry:
+    """``train`` is None for a set with a validation part of its own, whose size the recipe's share does not decide."""
+    return DatasetEntry(vision, fetched=True, classes=classes, train=train, test=test, channels=3, files=True)
+
+
 DATASETS: dict[str, DatasetEntry] = {
     "digits": DatasetEntry(digits, None, classes=10, train=1198, test=599, channels=1, resolution=16),
     "fashion-mnist": DatasetEntry(
@@ -162,6 +175,20 @@ DATASETS: dict[str, DatasetEntry] = {
     "imagenet": DatasetEntry(
         imagenet, classes=1000, train=1_281_167, test=50_000, channels=3, resolution=224, files=True
     ),
+    "torchvision:MNIST": _memory(10, 60_000, 10_000, 1, 28),
+    "torchvision:KMNIST": _memory(10, 60_000, 10_000, 1, 28),
+    "torchvision:FashionMNIST": _memory(10, 60_000, 10_000, 1, 28),
+    "torchvision:CIFAR10": _memory(10, 50_000, 10_000, 3, 32),
+    "torchvision:CIFAR100": _memory(100, 50_000, 10_000, 3, 32),
+    "torchvision:SVHN": _memory(10, 73_257, 26_032, 3, 32),
+    "torchvision:STL10": _memory(10, 5000, 8000, 3, 96),
+    "torchvision:Food101": _pictures(101, 75_750, 25_250),
+    "torchvision:GTSRB": _pictures(43, 26_640, 12_630),
+    "torchvision:OxfordIIITPet": _pictures(37, 3680, 3669),
+    "torchvision:Imagenette": _pictures(10, 9469, 3925),
+    "torchvision:DTD": _pictures(47, None, 1880),
+    "torchvision:Flowers102": _pictures(102, None, 6149),
+    "torchvision:FGVCAircraft": _pictures(100, None, 3333),
     "imagefolder": DatasetEntry(imagefolder, channels=3, files=True, needs_id=True, options=SHARE),
     "csv": DatasetEntry(table, channels=3, files=True, file=True, options=SHARE),
 }

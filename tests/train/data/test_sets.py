@@ -16,6 +16,10 @@ from deit_ablate.train.data.published import CIFAR
 from deit_ablate.train.data.sets import DATASETS, Dataset, load_data, stratified
 
 
+ELSEWHERE = ("imagenet", "webdataset", "huggingface")
+"""Data sets that the files beside this one test, as test_vision.py does torchvision's."""
+
+
 @pytest.fixture
 def folder_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A small data folder of each data set that needs one."""
@@ -36,7 +40,7 @@ def folder_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return make
 
 
-@pytest.mark.parametrize("name", [name for name in DATASETS if name != "imagenet"])
+@pytest.mark.parametrize("name", [name for name in DATASETS if name not in ELSEWHERE and ":" not in name])
 def test_every_data_set_splits_without_overlap_and_is_fingerprinted(name: str, folder_for: Any) -> None:
     folder = folder_for(name)
     given = {"file": str(folder / "labels.csv")} if folder and DATASETS[name].file else {}
