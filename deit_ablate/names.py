@@ -139,10 +139,11 @@ def _cached() -> dict[str, Any] | None:
 
 def _cache() -> Path:
     """One file a copy of the package, so that two checkouts do not overwrite each other's answers."""
-    return _cache_folder() / f"names-{hashlib.sha256(os.fsencode(PACKAGE)).hexdigest()[:16]}.json"
+    return cache_folder() / f"names-{hashlib.sha256(os.fsencode(PACKAGE)).hexdigest()[:16]}.json"
 
 
-def _cache_folder() -> Path:
+def cache_folder() -> Path:
+    """The user's, of what can be made anew."""
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return home / "deit-ablate"
 
@@ -158,7 +159,7 @@ def installed_timm() -> str | None:
 def _answer_path(about: Any) -> Path:
     made_by = [hashes(names()["sources"]), installed_timm(), os.environ.get("DEIT_ABLATE_WORKER"), str(PACKAGE)]
     digest = hashlib.sha256(json.dumps([about, made_by, sys.path], sort_keys=True).encode()).hexdigest()
-    return _cache_folder() / "answers" / f"{digest[:32]}.json"
+    return cache_folder() / "answers" / f"{digest[:32]}.json"
 
 
 def kept_answer(about: Any) -> dict[str, Any] | None:

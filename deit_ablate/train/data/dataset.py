@@ -18,6 +18,14 @@ SPLIT_SEED = 0
 TEST_SHARE = 0.2
 """Of the pictures that become the test split where there is none, unless the recipe says otherwise."""
 
+PARTS = ("train", "val", "test")
+SPLITS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    "test": "test",
+}
+"""What a data set may call a part -> the part."""
+
 
 @dataclass(frozen=True)
 class Dataset:

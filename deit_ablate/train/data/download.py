@@ -68,7 +68,8 @@ def _vision(name: str, folder: Path) -> list[str]:
         try:
             opened(name, folder, part, download=True)
         except (*NETWORK, RuntimeError) as error:
-            raise TrainError(f"{name} could not be fetched ({error}): put it into {folder} by other means") from error
+            why = " ".join(str(error).split())
+            raise TrainError(f"{name} could not be fetched ({why}): put it into {folder} by other means") from error
         finally:
             socket.setdefaulttimeout(waited)
         fetched.append(f"{name} ({part})")

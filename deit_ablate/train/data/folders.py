@@ -12,7 +12,7 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from deit_ablate.errors import DataError
 from deit_ablate.recipe import Data
 from deit_ablate.train.data.check import content_sha256
-from deit_ablate.train.data.dataset import Dataset, few, roles
+from deit_ablate.train.data.dataset import PARTS, SPLITS, Dataset, few, roles
 from deit_ablate.train.data.images import (
     FileImages,
     Ignored,
@@ -21,8 +21,6 @@ from deit_ablate.train.data.images import (
     list_part,
     names_and_sizes,
 )
-
-PARTS = ("train", "val", "test")
 
 
 def imagefolder(data: Data, folder: Path | None, parts: tuple[str, ...] = PARTS) -> Dataset:
@@ -94,12 +92,6 @@ def imagenet(data: Data, folder: Path | None) -> Dataset:
 
 # -- a table of files -----------------------------------------------------------------------------------------------
 
-SPLITS = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
-    "test": "test",
-}
-"""What a data set may call a part -> the part."""
 COLUMNS = {"path": ("path", "file", "filename", "image"), "label": ("label", "class"), "split": ("split",)}
 """What a table may call a column."""
 

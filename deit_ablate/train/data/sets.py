@@ -32,6 +32,7 @@ from deit_ablate.train.data.published import (
     idx_file,
     there,
 )
+from deit_ablate.train.data.shards import webdataset
 from deit_ablate.train.data.vision import vision
 from deit_ablate.train.registry import lookup
 from deit_ablate.train.streams import stream
@@ -190,6 +191,7 @@ DATASETS: dict[str, DatasetEntry] = {
     "torchvision:Flowers102": _pictures(102, None, 6149),
     "torchvision:FGVCAircraft": _pictures(100, None, 3333),
     "imagefolder": DatasetEntry(imagefolder, channels=3, files=True, needs_id=True, options=SHARE),
+    "webdataset": DatasetEntry(webdataset, channels=3, files=True, needs_id=True, options=SHARE),
     "csv": DatasetEntry(table, channels=3, files=True, file=True, options=SHARE),
 }
 

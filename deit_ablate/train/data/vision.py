@@ -93,8 +93,9 @@ def opened(name: str, folder: Path, part: str, *, download: bool = False) -> Any
     except (RuntimeError, OSError, ValueError, EOFError) as error:
         if download:
             raise
+        why = "" if "download=True" in str(error) else f" ({error})"
         hint = "`deit-ablate fetch SWEEP --data-dir DIR` downloads it"
-        raise DataError(f"torchvision finds no whole {_class(name)} in {folder} ({error}): {hint}") from error
+        raise DataError(f"torchvision finds no whole {_class(name)} in {folder}{why}: {hint}") from error
 
 
 def _class(name: str) -> str:

@@ -15,7 +15,6 @@ from deit_ablate.recipe import split_sizes
 from deit_ablate.train.data.published import CIFAR
 from deit_ablate.train.data.sets import DATASETS, Dataset, load_data, stratified
 
-
 ELSEWHERE = ("imagenet", "webdataset", "huggingface")
 """Data sets that the files beside this one test, as test_vision.py does torchvision's."""
 
