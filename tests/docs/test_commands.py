@@ -36,7 +36,7 @@ TRAINED = {
     "README.md": None,
     "docs/guide/first-study.md": None,
     "docs/guide/custom.md": None,
-    "docs/guide/data.md": None,
+    "docs/guide/data.md": "pets.yaml",
     "docs/guide/search.md": "search",
 }
 """Page -> the sweep whose ``run`` is really run there (None: every sweep). Elsewhere ``run`` is parsed, and planned."""

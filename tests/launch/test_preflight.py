@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 from support import NAMED, Command, planned, run_of
+from tiny import write_table
 
 from deit_ablate.errors import InputError
 from deit_ablate.execution import Execution
 from deit_ablate.launch import status
 from deit_ablate.launch.jobs import Work
 from deit_ablate.launch.pool import ProcessPool
-from deit_ablate.launch.preflight import keep_weights, must_have, preflight
+from deit_ablate.launch.preflight import beside_table, keep_weights, must_have, preflight
 from deit_ablate.store import Store
 from deit_ablate.sweep.plan import Run
 
@@ -144,3 +145,43 @@ def test_gpus_that_are_not_there_are_refused(monkeypatch: pytest.MonkeyPatch) ->
     )
     must_have(Execution(ranks=3, device="cpu"), [])
     must_have(Execution(ranks=2, runs_per_gpu=4), [])
+
+
+def test_a_table_is_kept_by_its_content_and_its_paths_are_relative_to_its_folder(
+    command: Command, sweep: Callable[..., Path]
+) -> None:
+    folder = command.folder / "pictures"
+    write_table(folder)
+    table = "seeds: 1\nvariants: {a: {data: {name: csv, file: %s, train_images: 32}}}\n"
+    sweep(table % "pictures/labels.csv")
+    told = command("run", "tiny.yaml", "--device", "cpu")
+    assert "2 classes; pictures: 32 training (the rest of the table)" in told.stderr
+    store = Store(command.folder / "results")
+    (run,) = store.runs()
+    recipe = (store.recipe(run) or {})["recipe"]["data"]
+    kept = store.teacher_weights.find(recipe["file"])
+    assert kept
+    assert kept.read_bytes() == (folder / "labels.csv").read_bytes()
+    assert (store.outcome(run) or {})["status"] == "done"
+    (folder / "labels.csv").rename(command.folder / "elsewhere.csv")
+    sweep(table % "elsewhere.csv")
+    assert "1 runs: 1 done" in command("plan", "tiny.yaml").stdout, "where the table lies is no part of the run"
+    with open(command.folder / "elsewhere.csv", "a") as file:
+        file.write("gone.png,cat\n")
+    refusal = command("run", "tiny.yaml", "--data-dir", "pictures", code=2).stderr
+    assert "line 50 of the table data.file names a file that is not there: " in refusal
+    assert len(list(store.runs())) == 1
+
+
+def test_tables_of_several_folders_need_one_data_folder(sweep: Callable[..., Path], tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "t.csv").write_text(f"path,label\n{name},0\n")
+    made = planned(
+        sweep("variants: {a: {data: {name: csv, file: one/t.csv}}, b: {data: {name: csv, file: two/t.csv}}}\n")
+    )
+    with pytest.raises(InputError, match="relative to one data folder; expected --data-dir DIR"):
+        beside_table(Execution(), made.runs.values())
+    assert beside_table(Execution(data_dir="d"), made.runs.values()).data_dir == "d"
+    (first, *_) = made.runs.values()
+    assert beside_table(Execution(), [first]).data_dir == str(tmp_path / "one")
