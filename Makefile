@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 unexport PYTHONDONTWRITEBYTECODE  # tests start hundreds of processes: the package is compiled once, not by each of them
 
-.PHONY: bench bench-statistics demo docs gallery gpu test test-benchmarks test-slurm test-slurm-full test-trackers lint names clean
+.PHONY: bench bench-statistics demo docs gallery gpu test test-benchmarks test-datasets test-slurm test-slurm-full test-trackers lint names clean
 
 $(VENV)/ready: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -29,6 +29,10 @@ test-benchmarks: $(VENV)/ready  ## whether benchmarks/ runs, in small, and what 
 test-trackers: $(VENV)/ready  ## experiment trackers, all of them, which it installs; MLflow on a server too (a minute)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,trackers]' mlflow
 	$(BIN)/python -m pytest tests/report/trackers tests/servers
+
+test-datasets: $(VENV)/ready  ## data sets in the format of Hugging Face, whose library it installs
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,datasets]'
+	$(BIN)/python -m pytest tests/train/data/test_hub.py
 
 test-slurm: $(VENV)/ready  ## the suite on a real SLURM cluster, which it installs (Debian), starts and stops; needs root
 	$(BIN)/python -m pytest tests/slurm

@@ -18,6 +18,7 @@ from deit_ablate.cli.options import DataDir, Device, Json, Profile, Sets, SweepA
 from deit_ablate.cli.targets import DEFAULT_RESULTS, Results, runs_of, stored_runs, study
 from deit_ablate.errors import InputError
 from deit_ablate.execution import Execution, WorkerFailed, worker_answers
+from deit_ablate.identity import canonical_json
 from deit_ablate.launch.preflight import keep_weights, must_have
 from deit_ablate.names import fact
 from deit_ablate.program import is_program
@@ -56,20 +57,23 @@ def fetch(
     raise typer.Exit(1 if failed else 0)
 
 
-def _data(runs: Mapping[str, Run], folder: Path | None) -> Iterator[dict[str, str]]:
+def _data(runs: Mapping[str, Run], folder: Path | None) -> Iterator[dict[str, Any]]:
     """A request for each data set that lies in a folder; says which the user must supply."""
-    for name in dict.fromkeys(run.recipe["data"]["name"] for run in runs.values()):
+    wanted = {
+        canonical_json([run.recipe["data"]["name"], run.recipe["data"].get("options") or {}]) for run in runs.values()
+    }
+    for name, options in map(json.loads, sorted(wanted)):
         usual = fact("datasets", name, "folder")
         if usual is None or (folder is None and usual != "--data-dir" and Path(usual).is_dir()):
             continue  # it is part of the package, a function of one's own, or installed
-        if not fact("datasets", name, "fetched"):
+        if not fact("datasets", name, "fetched") or (name == "huggingface" and "repo" not in options):
             print(f"data {name}: is not fetched; supply its folder with --data-dir")
         elif folder is None:
             raise InputError(
                 f"no folder is given to fetch {name} into", expected="--data-dir DIR (or DEIT_ABLATE_DATA)"
             )
         else:
-            yield {"kind": "data", "name": name, "folder": str(folder)}
+            yield {"kind": "data", "name": name, "folder": str(folder), "options": options}
 
 
 def verify(

@@ -424,8 +424,8 @@ def _kept_or_fetched(name: str, store: WeightsStore) -> Path:
 def fetch(requests: Iterable[dict[str, Any]], store: WeightsStore) -> Iterator[dict[str, Any]]:
     """Bring into the store what trainings without a network will need: an answer to each request, in order.
 
-    Requests: {"kind": "teacher", "name"} and {"kind": "data", "name", "folder"}. Answers: the request with "files"
-    (their paths; none where all were there already) and "error" (None, or a sentence).
+    Requests: {"kind": "teacher", "name"} and {"kind": "data", "name", "folder", "options"}. Answers: the request with
+    "files" (their paths; none where all were there already) and "error" (None, or a sentence).
     """
     for request in requests:
         answer = {**request, "files": [], "error": None}
@@ -437,7 +437,7 @@ def fetch(requests: Iterable[dict[str, Any]], store: WeightsStore) -> Iterator[d
             else:
                 from deit_ablate.train.data.download import download
 
-                answer["files"] = download(request["name"], Path(request["folder"]))
+                answer["files"] = download(request["name"], Path(request["folder"]), request.get("options"))
         except (TrainError, OSError) as error:
             answer["error"] = str(error)
         yield answer

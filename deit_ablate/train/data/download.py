@@ -15,12 +15,15 @@ import tarfile
 import tempfile
 import urllib.error
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from torchvision.datasets import FashionMNIST
 from torchvision.datasets.utils import check_integrity, download_url
 
 from deit_ablate.errors import DataError, TrainError, did_you_mean
+from deit_ablate.train.data import hub
 from deit_ablate.train.data.published import CIFAR, Cifar
 from deit_ablate.train.data.sets import DATASETS
 from deit_ablate.train.data.vision import VISION, opened
@@ -32,12 +35,14 @@ NETWORK = (urllib.error.URLError, ConnectionError, TimeoutError, ssl.SSLError, h
 """What the network raises; other OSErrors are the folder's (no room, no permission)."""
 
 
-def download(name: str, folder: Path) -> list[str]:
+def download(name: str, folder: Path, options: Mapping[str, Any] | None = None) -> list[str]:
     """Fetch a data set into ``folder``, made where it is missing; the files' paths below it, none where all are there.
 
     Raises TrainError for data sets that cannot be fetched, and where the network fails (with what to put where by
     hand); OSError for a folder that cannot be written.
     """
+    if name == "huggingface" and options and "repo" in options:
+        return hub.fetch(options, folder)
     if name in CIFAR:
         return _cifar(CIFAR[name], folder)
     if name == "fashion-mnist":

@@ -21,6 +21,7 @@ from deit_ablate.train.data.check import check_pictures
 from deit_ablate.train.data.dataset import SPLIT_SEED, arrays_sha256, stratified
 from deit_ablate.train.data.dataset import Dataset as Dataset
 from deit_ablate.train.data.folders import imagefolder, imagenet, table
+from deit_ablate.train.data.hub import huggingface
 from deit_ablate.train.data.images import Array
 from deit_ablate.train.data.images import ArrayImages as ArrayImages
 from deit_ablate.train.data.published import (
@@ -151,6 +152,8 @@ class DatasetEntry:
     memory."""
 
 
+HUB = {"repo": "str", "revision": "str", "config": "str", "image": "str", "label": "str", "test_share": "number"}
+"""Of the hub: the repository, its revision and configuration. Of the table: the columns of pictures and of classes."""
 SHARE = {"test_share": "number"}
 """The option of data sets that may come without a test split."""
 
@@ -192,6 +195,7 @@ DATASETS: dict[str, DatasetEntry] = {
     "torchvision:FGVCAircraft": _pictures(100, None, 3333),
     "imagefolder": DatasetEntry(imagefolder, channels=3, files=True, needs_id=True, options=SHARE),
     "webdataset": DatasetEntry(webdataset, channels=3, files=True, needs_id=True, options=SHARE),
+    "huggingface": DatasetEntry(huggingface, fetched=True, channels=3, files=True, needs_id=True, options=HUB),
     "csv": DatasetEntry(table, channels=3, files=True, file=True, options=SHARE),
 }
 

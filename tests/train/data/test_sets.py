@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +170,14 @@ def test_damaged_and_missing_cifar_files_are_named(name: str, tmp_path: Path) ->
     last.write_bytes(whole)
     (inside / kind.names).write_text("airplane\n")
     said(f"{kind.names} is damaged: it has 1 names")
+
+
+def test_a_library_that_is_not_installed_is_named_with_its_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(TrainError, match=r"the package datasets is needed .*pip install 'deit-ablate\[datasets\]'"):
+        load_data(recipe_for("huggingface", id="mine"), tmp_path)
 
 
 # -- what all have in common ----------------------------------------------------------------------------------------
