@@ -64,8 +64,8 @@ def beside_table(execution: Execution, runs: Iterable[Run]) -> Execution:
     Raises InputError where tables of several folders are named."""
     if execution.data_dir:
         return execution
-    files_of = ((run.weights, (run.recipe.get("data") or {}).get("file")) for run in runs)
-    folders = sorted({str(paths[file].resolve().parent) for paths, file in files_of if file in paths})
+    named = ((run.weights, run.recipe["data"].get("file")) for run in runs if not is_program(run.recipe))
+    folders = sorted({str(paths[file].resolve().parent) for paths, file in named if file in paths})
     if len(folders) > 1:
         problem = f"the paths in tables of several folders ({', '.join(folders)}) are relative to one data folder"
         raise InputError(problem, key="data.file", expected="--data-dir DIR")
