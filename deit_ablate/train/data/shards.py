@@ -89,7 +89,7 @@ def webdataset(data: Data, folder: Path | None) -> Dataset:
     places = {part: np.flatnonzero(parts == part) for part in PARTS if part in parts}
     if "train" not in places:
         raise DataError(f"{folder} has no tar files of the part train, but of {few([*places])}")
-    count = {part: np.count_nonzero(part_of == part) for part in places}
+    count = {part: int(np.count_nonzero(part_of == part)) for part in places}
     words = {part: f"{many} tar file{'s' * (many != 1)} of {part}" for part, many in count.items()}
     use = roles(targets, places, data, words)
     named = FileImages.of(folder, index.names, targets)
