@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import importlib
 import importlib.metadata
-import io
 import json
 import os
 import platform
@@ -28,7 +28,7 @@ from deit_ablate.errors import Damaged, TrainError
 from deit_ablate.execution import SAVED, ProgramExecution
 from deit_ablate.program import ProgramRecipe, arguments, source_sha256
 from deit_ablate.recipe import flatten
-from deit_ablate.store import Attempt, Overtaken, schema
+from deit_ablate.store import Attempt, Overtaken, owner, schema
 from deit_ablate.worker.reported import BadMetrics, Line, Reported
 
 if TYPE_CHECKING:
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 LOOK_SECONDS = 0.2
 """Between two looks at what a command has reported."""
 BEAT_SECONDS = 30.0
+ARRAYS = ("targets", "predictions", "confidence")
+"""What is read of a program's predictions."""
 
 
 class ProgramFailed(Exception):
@@ -72,13 +74,24 @@ class Training:
         self.parents = {role: task.store.weights(parent["run"]) for role, parent in stored["parents"].items()}
         self.reported = Reported(self.told.metrics, attempt.output.absolute(), attempt.log)
         self.begun = time.time()
+        self._nonce: str = attempt.owner["nonce"]
         self.overtaken: str | None = None
         self._stopping = False
         self._before = self._history_before()
+        self._epoch, self._noted = -1, 0
+        """Of the history so far: the last epoch, and the number of this attempt's lines."""
         for name, sha256 in stored["sources"].items():
             if source_sha256(name, Path(self.told.folder)) != sha256:
                 raise TrainError(f"the source of {name} has changed since this run was planned: it is another run now")
+        self._end_earlier()
         self._make_folders()
+
+    def _end_earlier(self) -> None:
+        """Kill what earlier attempts have left running: it would write beside this one. Raises ProgramFailed."""
+        for before in self.task.store.attempts(self.task.run)[:-1]:
+            if not owner.end_processes(before.owner):
+                left = ", ".join(map(str, owner.processes(before.owner["nonce"])))
+                raise ProgramFailed("crash", f"processes of attempt {before.number} cannot be killed: {left}")
 
     def _make_folders(self) -> None:
         """The attempt's own folder for output, and what the attempt before has kept: it moves, so that one attempt
@@ -90,22 +103,25 @@ class Training:
         files.make_folder(self.attempt.kept)
 
     def _history_before(self) -> list[dict[str, Any]]:
-        """What the attempt before has reported, as far as it can be read."""
-        attempts = self.task.store.attempts(self.task.run)[:-1]
-        try:
-            return schema.read_lines(attempts[-1].metrics, schema.Epoch) if attempts else []
-        except Damaged:
-            return []
+        """What the last attempt that has reported something has, as far as it can be read."""
+        for before in reversed(self.task.store.attempts(self.task.run)[:-1]):
+            with contextlib.suppress(Damaged):
+                if lines := schema.read_lines(before.metrics, schema.Epoch):
+                    return lines
+        return []
 
     # -- its life ------------------------------------------------------------------------------------------------------
 
     def run(self) -> Outcome:
         program = self.recipe.program
         with self._beating():
-            if program.function is not None:
-                over = self._call(program.function)
-            else:
-                over = self._execute(program.command or [])
+            try:
+                if program.function is not None:
+                    over = self._call(program.function)
+                else:
+                    over = self._execute(program.command or [])
+            finally:
+                owner.end_processes(self.attempt.owner)  # what it has left running
         self.note_kept()
         if not over:
             return Outcome("stopped", "asked to stop")
@@ -148,27 +164,55 @@ class Training:
             if any(modified >= self.begun - 1 for modified in kept):
                 files.replace(self.attempt.saved, b"")
 
-    def note(self, lines: Sequence[Line]) -> None:
+    def note(self, lines: Sequence[Line], *, anew: bool = False) -> None:
         """Add what was reported to the run's history. Where the program goes on at a later epoch, by its own count, its
-        history begins with the epochs before that one, as the attempt before has them."""
-        made: list[str] = []
-        if lines and self._before:
+        history begins with the epochs before that one, as the attempt before has them.
+
+        ``anew``: the lines begin again, in place of all that was noted of this attempt. Epochs never go back.
+        """
+        made: list[dict[str, Any]] = []
+        first = 0 if anew else self._noted
+        self._noted = first + len(lines)
+        if lines and first == 0:
             own = lines[0].get("epoch")
-            kept = [line for line in self._before if own is not None and line["epoch"] < own]
-            made += map(json.dumps, kept)
-            for line in reversed(kept):
-                self.reported.final = {**(line.get("metrics") or {}), **self.reported.final}
-            self._before = []
-        first = self.reported.lines - len(lines)
+            made += [line for line in self._before if own is not None and line["epoch"] < own]
+            self._take_values(made)
+        if anew:
+            files.replace(self.attempt.metrics, b"")
+        if anew or made:
+            self._epoch = made[-1]["epoch"] if made else -1
         for number, line in enumerate(lines, start=first):
             own = line.get("epoch")
-            epoch = int(own) if own is not None and own >= 0 and float(own).is_integer() else number
+            known = own is not None and 0 <= own < 2**53 and float(own).is_integer()
+            self._epoch = max(self._epoch, int(own) if own is not None and known else number)
             validation = self.told.metrics.validation
             scored = {"validation": {"metric": line[validation]}} if validation in line else {}
-            made.append(json.dumps({"epoch": epoch, **scored, "metrics": line}))
-            self.task.progress |= {"epoch": epoch}
+            made.append({"epoch": self._epoch, **scored, "metrics": line})
         if made:
-            files.append_line(self.attempt.metrics, "\n".join(made))
+            self.task.progress |= {"epoch": self._epoch}
+            files.append_line(self.attempt.metrics, "\n".join(map(json.dumps, made)))
+
+    def _take_values(self, history: Sequence[Mapping[str, Any]]) -> None:
+        """Values of an earlier attempt, where this one has none of that name."""
+        for line in reversed(history):
+            self.reported.final = {**(line.get("metrics") or {}), **self.reported.final}
+
+    def _note_new(self) -> None:
+        lines = self.reported.new()
+        if lines or self.reported.anew:
+            self.note(lines, anew=self.reported.anew)
+
+    def _had_ended(self) -> bool:
+        """Take over what the attempt before has reported; False where there is nothing.
+
+        One that is killed between what it last keeps and its end has reported all: the next one goes on from there,
+        has nothing left to do, and reports nothing.
+        """
+        if self.reported.lines or not self._before or not any(files.below(self.attempt.kept)):
+            return False
+        self._take_values(self._before)
+        files.replace(self.attempt.metrics, b"".join(json.dumps(line).encode() + b"\n" for line in self._before))
+        return self.told.metrics.primary in self.reported.final
 
     # -- a command -----------------------------------------------------------------------------------------------------
 
@@ -183,33 +227,37 @@ class Training:
                 env=self.environment(),
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
-                preexec_fn=_die_with_parent,
+                preexec_fn=functools.partial(_die_with_parent, os.getpid()),
             )
         except OSError as error:
             raise ProgramFailed("bad-recipe", f"{given[0]!r} cannot be started: {error.strerror}") from None
         told: float | None = None
         try:
-            while process.poll() is None:
+            # Told to stop, it is over when all that it has started is: a shell ends before the training in it.
+            while process.poll() is None or (told is not None and owner.processes(self._nonce)):
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(LOOK_SECONDS if self.reported.lines or time.time() - self.begun > 5 else 0.05)
-                self.note(self.reported.new())
+                if process.returncode is not None:
+                    time.sleep(0.05)
+                self._note_new()
                 if told is None and self.stop():
                     told = time.monotonic()
                     _signal(process, signal.SIGTERM)
                 elif told is not None and time.monotonic() - told > self.told.grace:
-                    _signal(process, signal.SIGKILL)
+                    break
         finally:
             _signal(process, signal.SIGKILL)  # what it has left running, too
             process.wait()
         return self._ended(process.returncode, told is not None)
 
     def _ended(self, code: int, told: bool) -> bool:
-        if code == 0:
-            return True
+        """Whether it is done. One that was told to stop is not, though it ends with 0: it may have stopped half way."""
         if code == SAVED or told:
             return False
+        if code == 0:
+            return True
         if code < 0:
-            raise ProgramFailed("killed", f"the command was killed by signal {-code} ({signal.Signals(-code).name})")
+            raise ProgramFailed("killed", f"the command was killed by signal {-code} ({_signal_name(-code)})")
         raise ProgramFailed("crash", f"the command ended with exit code {code}{_last_line(self.attempt.log)}")
 
     def _values(self) -> dict[str, Any]:
@@ -235,6 +283,7 @@ class Training:
             "CHECKPOINT_DIR": str(self.attempt.kept.absolute()),
             "SEED": str(self.recipe.seed),
             "ATTEMPT": str(self.attempt.number),
+            "OWNER": self._nonce,
             "DATA": self.task.execution.data_dir,
             "PARENT": self._parent("from"),
             "TEACHER": self._parent("teacher"),
@@ -270,7 +319,7 @@ class Training:
 
     def _outcome(self) -> Outcome:
         try:
-            self.note(self.reported.end())
+            self._end_of_metrics()
             primary = self.reported.primary() if self.told.required else 0.0
             arrays = _predictions(self.told, self.attempt.output)
         except BadMetrics as error:
@@ -284,6 +333,17 @@ class Training:
         if primary is None:
             return Outcome("diverged", f"{self.told.metrics.primary} is not finite at the end", metrics, {}, cost)
         return Outcome("done", None, metrics, arrays, cost)
+
+    def _end_of_metrics(self) -> None:
+        """Note the last lines. Raises BadMetrics."""
+        try:
+            lines = self.reported.end()
+        except BadMetrics:
+            if not self._had_ended():
+                raise
+            return
+        self.note(lines, anew=self.reported.anew)
+        self._had_ended()
 
 
 def train(task: Task, attempt: Attempt, stored: Mapping[str, Any]) -> Outcome:
@@ -322,10 +382,12 @@ def _predictions(told: ProgramExecution, output: Path) -> dict[str, Any]:
 
     path = Path(told.metrics.predictions.replace("{run}", str(output)))
     try:
-        with np.load(path, allow_pickle=False) as content:
-            found = {name: content[name] for name in ("targets", "predictions", "confidence") if name in content}
-    except (OSError, ValueError, io.UnsupportedOperation) as error:
-        raise BadMetrics(f"{told.metrics.predictions} cannot be read: {error}") from None
+        found = files.read_arrays(path, files.sha256(path) if path.is_file() else None, ARRAYS)
+    except (Damaged, OSError) as error:
+        why = error.why if isinstance(error, Damaged) else error.strerror
+        raise BadMetrics(f"{told.metrics.predictions} cannot be read: {why}") from None
+    if found is None:
+        raise BadMetrics(f"{told.metrics.predictions}: no such file")
     missing = {"targets", "predictions"} - found.keys()
     if missing:
         raise BadMetrics(f"{told.metrics.predictions} has no {' and no '.join(sorted(missing))}")
@@ -356,7 +418,16 @@ def _signal(process: subprocess.Popen[bytes], number: int) -> None:
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
-def _die_with_parent() -> None:
+def _die_with_parent(parent: int) -> None:
     """A worker that is killed must not leave its command running beside the next attempt's: Linux ends it too."""
     if _LIBC is not None:
         _LIBC.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        if os.getppid() != parent:  # it was killed before
+            os._exit(1)
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return "a real-time signal"

@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import csv
 import glob
+import itertools
 import json
 import math
+import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from deit_ablate.errors import did_you_mean
+from deit_ablate import files
+from deit_ablate.errors import Damaged, did_you_mean
 from deit_ablate.execution import MetricsFile
 
-MOST_METRICS = 1000
-"""Of one line: what has more is no line of metrics."""
+MOST_METRICS, MOST_DEPTH, MOST_NAME = 10_000, 20, 200
+"""Of one line: metrics, levels of names within names, and characters of a name. What is beyond is left out."""
+MOST_LINES = 100_000
+"""Lines of a run's history: of a longer one the beginning, and the last values."""
+MOST_LINE = 1 << 24
+"""Bytes of a line: what has more is no line of metrics."""
+_CHUNK = 1 << 20
+_TAIL = 64
+"""Bytes before the place that was read up to, by which a file that is written anew is known."""
 
 Line = dict[str, float | int | None]
 
@@ -32,11 +42,17 @@ class Reported:
         self.final: Line = {}
         """The last value of each metric; None where that is not finite."""
         self.lines = 0
-        self._offset, self._partial, self._columns = 0, "", list[str]()
+        self.anew = False
+        """Whether the file was written anew since the last call of ``new``: its lines begin again."""
+        self._begin()
+
+    def _begin(self) -> None:
+        self._offset, self._partial, self._tail, self._columns = 0, b"", b"", list[str]()
+        self._too_long = False
 
     def add(self, values: Mapping[str, Any]) -> Line:
         """Take one line of values; returns its numbers."""
-        line = dict(_numbers(values))
+        line = dict(itertools.islice(_numbers(values), MOST_METRICS))
         self.final |= line
         self.lines += 1
         return line
@@ -44,20 +60,43 @@ class Reported:
     def new(self) -> list[Line]:
         """The lines that have been completed since the last call; none of a file that is not there (yet)."""
         found = self._found()
+        self.anew = False
         if len(found) != 1 or self._kind == "json":
             return []
+        made: list[Line] = []
         try:
             with found[0].open("rb") as handle:
-                size = handle.seek(0, 2)
-                if size < self._offset:  # written anew
-                    self._offset, self._partial, self._columns, self.final = 0, "", [], {}
+                if self._is_another(handle.fileno()):
+                    self._begin()
+                    self.final, self.lines, self.anew = {}, 0, True
                 handle.seek(self._offset)
-                content = handle.read()
+                while content := handle.read(_CHUNK):
+                    self._take(content, made)
         except OSError:
-            return []
+            pass  # what has been read counts; the rest is read at the next call
+        return made
+
+    def _is_another(self, handle: int) -> bool:
+        """Whether what was read before is no longer there. A file that is written again and again with the same
+        beginning (a table with one more line) has only grown."""
+        return os.fstat(handle).st_size < self._offset or self._tail != self._bytes_before(handle)
+
+    def _bytes_before(self, handle: int) -> bytes:
+        return os.pread(handle, len(self._tail), self._offset - len(self._tail))
+
+    def _take(self, content: bytes, made: list[Line]) -> None:
         self._offset += len(content)
-        *lines, self._partial = (self._partial + content.decode("utf-8", errors="replace")).split("\n")
-        return [self.add(values) for line in lines if (values := self._values(line))]
+        self._tail = (self._tail + content)[-_TAIL:]
+        *lines, self._partial = re.split(rb"[\r\n]", self._partial + content)  # a progress bar's lines end with \r
+        for line in lines:
+            if self._too_long:
+                self._too_long = False  # the end of that line
+            elif values := self._values(line):
+                added = self.add(values)
+                if self.lines <= MOST_LINES:
+                    made.append(added)
+        if len(self._partial) > MOST_LINE:
+            self._partial, self._too_long = b"", True
 
     def end(self) -> list[Line]:
         """The last lines, of a program that has ended well: one without a line break too, and those of a file that is
@@ -67,21 +106,26 @@ class Reported:
             return []
         found = self._found()
         if len(found) != 1:
-            listed = ", ".join(path.relative_to(self._output).as_posix() for path in found[:5])
+            listed = ", ".join(os.path.relpath(path, self._output) for path in found[:5])
             raise BadMetrics(f"{self.told.file}: {f'several files ({listed})' if found else 'no such file'}")
-        lines = self.new()
         if self._kind == "json":
-            try:
-                content = json.loads(found[0].read_text(encoding="utf-8", errors="replace"))
-            except ValueError as error:
-                raise BadMetrics(f"{self.told.file} is no JSON ({error})") from None
-            if not isinstance(content, dict):
-                raise BadMetrics(f"{self.told.file} is no JSON object")
-            return [self.add(content)]
-        if self._partial and (values := self._values(self._partial)):
+            return [self.add(self._object(found[0]))]
+        lines = self.new()
+        if self._partial and not self._too_long and (values := self._values(self._partial)):
             lines.append(self.add(values))
-            self._partial = ""
+            self._partial = b""
         return lines
+
+    def _object(self, path: Path) -> Mapping[str, Any]:
+        """A file of one JSON object. Raises BadMetrics."""
+        try:
+            content = json.loads((files.read_regular(path) or b"").decode("utf-8-sig", errors="replace"))
+        except (Damaged, ValueError, RecursionError) as error:
+            why = error.why if isinstance(error, Damaged) else f"no JSON ({error})"
+            raise BadMetrics(f"{self.told.file}: {why}") from None
+        if not isinstance(content, dict):
+            raise BadMetrics(f"{self.told.file}: no JSON object")
+        return content
 
     def primary(self) -> float | None:
         """The last value of the primary metric, None where it is not finite. Raises BadMetrics where there is none."""
@@ -106,44 +150,51 @@ class Reported:
         parts = file.replace("{run}", glob.escape(str(self._output)))
         return sorted(path for path in map(Path, glob.glob(parts)) if path.is_file())
 
-    def _values(self, line: str) -> Mapping[str, Any]:
+    def _values(self, content: bytes) -> Mapping[str, Any]:
         """The values of one line; none of a line that is none of metrics."""
-        line = line.rstrip("\r")
+        line = content.decode("utf-8", errors="replace").removeprefix("\ufeff")
+        if not line.strip():
+            return {}
         if self.told.pattern:
             match = re.search(self.told.pattern, line)
             return {name: value for name, value in match.groupdict().items() if value is not None} if match else {}
         if self._kind == "jsonl":
             try:
-                values = json.loads(line) if line.strip() else None
-            except ValueError:
+                values = json.loads(line)
+            except (ValueError, RecursionError):
                 return {}
             return values if isinstance(values, dict) else {}
-        row = next(csv.reader([line]), [])
+        try:
+            row = [value.strip() for value in next(csv.reader([line], skipinitialspace=True), [])]
+        except csv.Error:  # a value longer than any number
+            return {}
         if not self._columns:
             self._columns = row
             return {}
         return {} if row == self._columns else dict(zip(self._columns, row, strict=False))
 
 
-def _numbers(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, float | int | None]]:
+def _numbers(values: Mapping[str, Any], above: str = "", depth: int = 1) -> Iterator[tuple[str, float | int | None]]:
     """(name, number) pairs, dotted where they are nested; texts that are numbers count, all else is left out."""
-    for place, (name, value) in enumerate(values.items()):
-        if place >= MOST_METRICS:
-            return
+    for key, value in values.items():
+        name = f"{above}{key}".encode("utf-8", "replace").decode()  # half a surrogate pair could not be written
         if isinstance(value, Mapping):
-            yield from _numbers(value, f"{above}{name}.")
-        elif (number := _number(value)) is not None:
-            yield f"{above}{name}", number if math.isfinite(number) else None
+            if depth < MOST_DEPTH:
+                yield from _numbers(value, f"{name}.", depth + 1)
+        elif len(name) <= MOST_NAME and (number := _number(value)) is not None:
+            yield name, number if math.isfinite(number) else None
 
 
 def _number(value: Any) -> float | int | None:
     if isinstance(value, bool):
         return None
-    if isinstance(value, int):
-        return value if abs(value) < 2**53 else float(value)
-    if isinstance(value, float):
+    if isinstance(value, int) and abs(value) < 2**53:
         return value
     try:
+        if isinstance(value, (int, float)):
+            return float(value)
         return float(value) if isinstance(value, str) and value.strip() else None
+    except OverflowError:
+        return math.inf
     except ValueError:
         return None
