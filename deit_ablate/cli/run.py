@@ -7,7 +7,7 @@ import re
 import shlex
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -47,6 +47,7 @@ from deit_ablate.cli.targets import (
     by_name,
     execution_for,
     one_run,
+    program_execution,
     refuse_other_file,
     runs_of,
     stored_runs,
@@ -64,6 +65,7 @@ from deit_ablate.launch.notify import notify
 from deit_ablate.launch.policy import must_be_there, refuse_lost_weights
 from deit_ablate.launch.pool import foreground
 from deit_ablate.launch.preflight import keep_weights
+from deit_ablate.program import is_program
 from deit_ablate.report.declared import refuse_other_looks
 from deit_ablate.report.fresh import current_table
 from deit_ablate.report.trackers.exporters import must_be_installed
@@ -210,7 +212,7 @@ def retry(
     needs: Mapping[str, Needs] = {}
     chosen = None
     if store.sweeps.plan(name) is None:
-        runs, labels, sweep, base = stored_runs(named, store), {run: run for run in named}, None, Execution()
+        runs, labels, sweep, base = stored_runs(named, store), {run: run for run in named}, None, _base(named, store)
     else:
         chosen = study(name, store)
         plan = chosen.plan(store)
@@ -295,7 +297,7 @@ def train(
         keep_weights([alone], store)
         store.register(alone.id, alone.recipe, alone.parents, alone.sources)
         status.close_if_gone(store, alone.id)
-        how = with_options(Execution(), execution, device=device, data_dir=data_dir, loaders=loaders)
+        how = with_options(_base([alone.id], store), execution, device=device, data_dir=data_dir, loaders=loaders)
         print(f"run {alone.id}", flush=True)
         code = foreground(Job(str(store.root), alone.id, how, retry=True, command=command_line()))
     outcome = store.outcome(alone.id)
@@ -307,6 +309,12 @@ def train(
         print(f"the worker was killed by signal {-code}", file=sys.stderr)
         code = SAVED if -code in (signal.SIGINT, signal.SIGTERM) else 1  # before it could answer: nothing was begun
     raise typer.Exit(code)
+
+
+def _base(runs: Sequence[str], store: Store) -> Execution:
+    """How runs are executed that are named by themselves."""
+    stored = store.recipe(runs[0])
+    return program_execution(runs[0], store) if stored and is_program(stored["recipe"]) else Execution()
 
 
 def _not_now(alone: Run, states: Mapping[str, State], store: Store) -> int:

@@ -286,6 +286,21 @@ def stored_runs(runs: Sequence[str], store: Store) -> dict[str, Run]:
     return result
 
 
+def program_execution(run: str, store: Store) -> Execution:
+    """How a program's run is executed, which the file of its sweep says. Raises InputError where that is gone."""
+    for sweep in dict.fromkeys(name.split(":")[0] for name in names_of(run, store)):
+        if (file := source_file(store, sweep)) is not None:
+            plan = study(sweep, store).plan(store)
+            if plan.sweep.execution.program is not None:
+                own = plan.executions(plan.sweep.execution)
+                return own[run] if run in plan.runs else plan.sweep.execution
+            raise InputError("no program trains its runs any more", where=(str(file), 0, 0), expected="its command")
+    raise InputError(
+        f"nothing says where the program of {run} is and how its metrics are read",
+        expected="the file of its sweep, where it was when that was planned",
+    )
+
+
 def dependents(run: str, store: Store) -> list[str]:
     """The runs that stand on this one, directly or not."""
     below: dict[str, list[str]] = {}
