@@ -25,11 +25,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from deit_ablate import __version__, files
 from deit_ablate.errors import Damaged, TrainError
-from deit_ablate.execution import SAVED, ProgramExecution
+from deit_ablate.execution import SAVED
 from deit_ablate.program import ProgramRecipe, arguments, source_sha256
 from deit_ablate.recipe import flatten
 from deit_ablate.store import Attempt, Overtaken, owner, schema
-from deit_ablate.worker.reported import BadMetrics, Line, Reported
+from deit_ablate.worker.reported import BadMetrics, Line, Reported, predictions
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,8 +39,6 @@ if TYPE_CHECKING:
 LOOK_SECONDS = 0.2
 """Between two looks at what a command has reported."""
 BEAT_SECONDS = 30.0
-ARRAYS = ("targets", "predictions", "confidence")
-"""What is read of a program's predictions."""
 
 
 class ProgramFailed(Exception):
@@ -77,13 +75,13 @@ class Training:
         self._nonce: str = attempt.owner["nonce"]
         self.overtaken: str | None = None
         self._stopping = False
-        self._before = self._history_before()
         self._epoch, self._noted = -1, 0
         """Of the history so far: the last epoch, and the number of this attempt's lines."""
         for name, sha256 in stored["sources"].items():
             if source_sha256(name, Path(self.told.folder)) != sha256:
                 raise TrainError(f"the source of {name} has changed since this run was planned: it is another run now")
         self._end_earlier()
+        self._before = self._history_before()
         self._make_folders()
 
     def _end_earlier(self) -> None:
@@ -103,12 +101,34 @@ class Training:
         files.make_folder(self.attempt.kept)
 
     def _history_before(self) -> list[dict[str, Any]]:
-        """What the last attempt that has reported something has, as far as it can be read."""
-        for before in reversed(self.task.store.attempts(self.task.run)[:-1]):
-            with contextlib.suppress(Damaged):
-                if lines := schema.read_lines(before.metrics, schema.Epoch):
-                    return lines
-        return []
+        """What earlier attempts have reported: of a killed worker's, what stands in its program's file beyond that."""
+        history: list[dict[str, Any]] = []
+        for before in self.task.store.attempts(self.task.run)[:-1]:
+            read = Reported(self.told.metrics, before.output.absolute(), before.log)
+            lines = read.whole()
+            if lines:
+                history = self._goes_on(history, lines)
+            else:  # a function's are nowhere else
+                with contextlib.suppress(Damaged):
+                    history = schema.read_lines(before.metrics, schema.Epoch) or history
+        return history
+
+    def _goes_on(self, history: Sequence[dict[str, Any]], lines: Sequence[Line]) -> list[dict[str, Any]]:
+        """A history with the lines of the next attempt: where these begin at a later epoch, by the program's own count,
+        with the epochs before that one. Epochs never go back."""
+        own = _own_epoch(lines[0])
+        made = [line for line in history if own is not None and line["epoch"] < own]
+        epoch = made[-1]["epoch"] if made else -1
+        for number, line in enumerate(lines):
+            made.append(self._noted_line(epoch, number, line))
+            epoch = made[-1]["epoch"]
+        return made
+
+    def _noted_line(self, last: int, number: int, line: Line) -> dict[str, Any]:
+        """A line of the history, after one of the epoch ``last``; ``number``: of this attempt's lines, from 0."""
+        own, validation = _own_epoch(line), self.told.metrics.validation
+        scored = {"validation": {"metric": line[validation]}} if validation in line else {}
+        return {"epoch": max(last, number if own is None else own), **scored, "metrics": line}
 
     # -- its life ------------------------------------------------------------------------------------------------------
 
@@ -165,32 +185,23 @@ class Training:
                 files.replace(self.attempt.saved, b"")
 
     def note(self, lines: Sequence[Line], *, anew: bool = False) -> None:
-        """Add what was reported to the run's history. Where the program goes on at a later epoch, by its own count, its
-        history begins with the epochs before that one, as the attempt before has them.
-
-        ``anew``: the lines begin again, in place of all that was noted of this attempt. Epochs never go back.
-        """
-        made: list[dict[str, Any]] = []
-        first = 0 if anew else self._noted
-        self._noted = first + len(lines)
-        if lines and first == 0:
-            own = lines[0].get("epoch")
-            made += [line for line in self._before if own is not None and line["epoch"] < own]
-            self._take_values(made)
+        """Add what was reported to the run's history, which begins with that of the attempts before where the program
+        goes on. ``anew``: the lines begin again, in place of all that was noted of this attempt."""
         if anew:
             files.replace(self.attempt.metrics, b"")
-        if anew or made:
-            self._epoch = made[-1]["epoch"] if made else -1
-        for number, line in enumerate(lines, start=first):
-            own = line.get("epoch")
-            known = own is not None and 0 <= own < 2**53 and float(own).is_integer()
-            self._epoch = max(self._epoch, int(own) if own is not None and known else number)
-            validation = self.told.metrics.validation
-            scored = {"validation": {"metric": line[validation]}} if validation in line else {}
-            made.append({"epoch": self._epoch, **scored, "metrics": line})
-        if made:
-            self.task.progress |= {"epoch": self._epoch}
-            files.append_line(self.attempt.metrics, "\n".join(map(json.dumps, made)))
+            self._epoch, self._noted = -1, 0
+        if not lines:
+            return
+        if self._noted == 0:
+            made = self._goes_on(self._before, lines)
+            self._take_values(made[: -len(lines)])
+        else:
+            made = []
+            for number, line in enumerate(lines, start=self._noted):
+                made.append(self._noted_line(made[-1]["epoch"] if made else self._epoch, number, line))
+        self._epoch, self._noted = made[-1]["epoch"], self._noted + len(lines)
+        self.task.progress |= {"epoch": self._epoch}
+        files.append_line(self.attempt.metrics, "\n".join(map(json.dumps, made)))
 
     def _take_values(self, history: Sequence[Mapping[str, Any]]) -> None:
         """Values of an earlier attempt, where this one has none of that name."""
@@ -233,8 +244,8 @@ class Training:
             raise ProgramFailed("bad-recipe", f"{given[0]!r} cannot be started: {error.strerror}") from None
         told: float | None = None
         try:
-            # Told to stop, it is over when all that it has started is: a shell ends before the training in it.
-            while process.poll() is None or (told is not None and owner.processes(self._nonce)):
+            # Told to stop, it is over when all of its session is: a shell ends before the training in it.
+            while process.poll() is None or (told is not None and self._session_goes_on(process.pid)):
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(LOOK_SECONDS if self.reported.lines or time.time() - self.begun > 5 else 0.05)
                 if process.returncode is not None:
@@ -250,14 +261,22 @@ class Training:
             process.wait()
         return self._ended(process.returncode, told is not None)
 
+    def _session_goes_on(self, session: int) -> bool:
+        for pid in owner.processes(self._nonce):
+            with contextlib.suppress(OSError):
+                if os.getsid(pid) == session:
+                    return True
+        return False
+
     def _ended(self, code: int, told: bool) -> bool:
         """Whether it is done. One that was told to stop is not, though it ends with 0: it may have stopped half way."""
         if code == SAVED or told:
             return False
         if code == 0:
             return True
-        if code < 0:
-            raise ProgramFailed("killed", f"the command was killed by signal {-code} ({_signal_name(-code)})")
+        number = -code if code < 0 else code - 128  # as a shell says it of what it has started
+        if code < 0 or number in (signal.SIGKILL, signal.SIGTERM):
+            raise ProgramFailed("killed", f"the command was killed by signal {number} ({_signal_name(number)})")
         raise ProgramFailed("crash", f"the command ended with exit code {code}{_last_line(self.attempt.log)}")
 
     def _values(self) -> dict[str, Any]:
@@ -321,7 +340,7 @@ class Training:
         try:
             self._end_of_metrics()
             primary = self.reported.primary() if self.told.required else 0.0
-            arrays = _predictions(self.told, self.attempt.output)
+            arrays = predictions(self.told.metrics, self.attempt.output)
         except BadMetrics as error:
             raise ProgramFailed("bad-metrics", str(error)) from None
         seconds = time.monotonic() - self.task.begun
@@ -374,31 +393,10 @@ def _device(wanted: str) -> str:
     return "cuda" if wanted != "cpu" and seen not in ("", "-1") else "cpu"
 
 
-def _predictions(told: ProgramExecution, output: Path) -> dict[str, Any]:
-    """Classes by test image, where the program keeps them. Raises BadMetrics where they are not as they should be."""
-    if told.metrics.predictions is None:
-        return {}
-    import numpy as np
-
-    path = Path(told.metrics.predictions.replace("{run}", str(output)))
-    try:
-        found = files.read_arrays(path, files.sha256(path) if path.is_file() else None, ARRAYS)
-    except (Damaged, OSError) as error:
-        why = error.why if isinstance(error, Damaged) else error.strerror
-        raise BadMetrics(f"{told.metrics.predictions} cannot be read: {why}") from None
-    if found is None:
-        raise BadMetrics(f"{told.metrics.predictions}: no such file")
-    missing = {"targets", "predictions"} - found.keys()
-    if missing:
-        raise BadMetrics(f"{told.metrics.predictions} has no {' and no '.join(sorted(missing))}")
-    sizes = {array.shape for array in found.values()}
-    whole = all(found[name].dtype.kind in "iu" for name in ("targets", "predictions"))
-    if len(sizes) > 1 or found["targets"].ndim != 1 or not whole:
-        raise BadMetrics(f"{told.metrics.predictions}: targets and predictions are not classes (N,) of the same images")
-    kept = {"test_targets": found["targets"], "test_pred_class": found["predictions"]}
-    if "confidence" in found:
-        kept["test_confidence_class"] = found["confidence"].astype(np.float16)
-    return kept
+def _own_epoch(line: Line) -> int | None:
+    """The epoch of a line by the program's own count."""
+    own = line.get("epoch")
+    return int(own) if own is not None and 0 <= own < 2**53 and float(own).is_integer() else None
 
 
 def _last_line(log: Path) -> str:

@@ -26,6 +26,8 @@ MOST_LINE = 1 << 24
 _CHUNK = 1 << 20
 _TAIL = 64
 """Bytes before the place that was read up to, by which a file that is written anew is known."""
+ARRAYS = ("targets", "predictions", "confidence")
+"""What is read of a program's predictions."""
 
 Line = dict[str, float | int | None]
 
@@ -97,6 +99,13 @@ class Reported:
                     made.append(added)
         if len(self._partial) > MOST_LINE:
             self._partial, self._too_long = b"", True
+
+    def whole(self) -> list[Line]:
+        """All that there is by now, of a program that was killed: a line that was cut short is none."""
+        try:
+            return self.end() if self._kind == "json" else self.new()
+        except BadMetrics:
+            return []
 
     def end(self) -> list[Line]:
         """The last lines, of a program that has ended well: one without a line break too, and those of a file that is
@@ -198,3 +207,31 @@ def _number(value: Any) -> float | int | None:
         return math.inf
     except ValueError:
         return None
+
+
+def predictions(told: MetricsFile, output: Path) -> dict[str, Any]:
+    """Classes by test image, where the program keeps them. Raises BadMetrics where they are not as they should be."""
+    if told.predictions is None:
+        return {}
+    import numpy as np
+
+    path = Path(told.predictions.replace("{run}", str(output)))
+    try:
+        found = files.read_arrays(path, files.sha256(path) if path.is_file() else None, ARRAYS)
+    except (Damaged, OSError) as error:
+        why = error.why if isinstance(error, Damaged) else error.strerror
+        raise BadMetrics(f"{told.predictions} cannot be read: {why}") from None
+    if found is None:
+        raise BadMetrics(f"{told.predictions}: no such file")
+    missing = {"targets", "predictions"} - found.keys()
+    if missing:
+        raise BadMetrics(f"{told.predictions} has no {' and no '.join(sorted(missing))}")
+    sizes = {array.shape for array in found.values()}
+    classes = [found[name] for name in ("targets", "predictions")]
+    whole = all(each.dtype.kind in "iu" and each.size and 0 <= each.min() <= each.max() < 2**31 for each in classes)
+    if len(sizes) > 1 or not whole:
+        raise BadMetrics(f"{told.predictions}: targets and predictions are not classes (N,) of the same images")
+    kept = {"test_targets": classes[0].astype(np.int32), "test_pred_class": classes[1].astype(np.int32)}
+    if "confidence" in found:
+        kept["test_confidence_class"] = found["confidence"].astype(np.float16)
+    return kept
