@@ -13,6 +13,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import shlex
 import signal
 import subprocess
 import sys
@@ -230,7 +231,7 @@ class Training:
     def _execute(self, command: list[str]) -> bool:
         """Execute a command until it ends; False where it saved and has more to do. Raises ProgramFailed."""
         given = arguments(command, self._values())
-        print(f"$ {' '.join(given)}", flush=True)
+        print(f"$ {shlex.join(given)}", flush=True)
         try:
             process = subprocess.Popen(
                 given,
