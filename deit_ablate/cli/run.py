@@ -7,7 +7,7 @@ import re
 import shlex
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -44,10 +44,11 @@ from deit_ablate.cli.options import (
 from deit_ablate.cli.targets import (
     DEFAULT_RESULTS,
     Results,
+    all_above,
     by_name,
+    execution_alone,
     execution_for,
     one_run,
-    program_execution,
     refuse_other_file,
     runs_of,
     stored_runs,
@@ -65,7 +66,6 @@ from deit_ablate.launch.notify import notify
 from deit_ablate.launch.policy import must_be_there, refuse_lost_weights
 from deit_ablate.launch.pool import foreground
 from deit_ablate.launch.preflight import keep_weights
-from deit_ablate.program import is_program
 from deit_ablate.report.declared import refuse_other_looks
 from deit_ablate.report.fresh import current_table
 from deit_ablate.report.trackers.exporters import must_be_installed
@@ -212,7 +212,12 @@ def retry(
     needs: Mapping[str, Needs] = {}
     chosen = None
     if store.sweeps.plan(name) is None:
-        runs, labels, sweep, base = stored_runs(named, store), {run: run for run in named}, None, _base(named, store)
+        runs, labels, sweep, base = (
+            stored_runs(named, store),
+            {run: run for run in named},
+            None,
+            execution_alone(named[0], store),
+        )
     else:
         chosen = study(name, store)
         plan = chosen.plan(store)
@@ -220,7 +225,7 @@ def retry(
         runs, labels, sweep, base, written = plan.runs, plan.labels(), name, plan.sweep.execution, plan.written
         needs = plan.needs
         if ":" in target:
-            wanted = set(named) | {above for run in named for above in _above(run, runs)}
+            wanted = set(named) | {above for run in named for above in all_above(run, runs)}
             runs = {run: runs[run] for run in runs if run in wanted}
             if not runs:
                 raise InputError(
@@ -252,13 +257,6 @@ def retry(
     if sweep:
         store.sweeps.lift(sweep)
     _report(work, _launch(work, chosen_executor, wait=wait, json_=json_), chosen_executor, json_=json_)
-
-
-def _above(run: str, runs: Mapping[str, Run]) -> list[str]:
-    found = []
-    for parent in runs[run].above if run in runs else []:
-        found += [parent, *_above(parent, runs)]
-    return found
 
 
 def train(
@@ -297,7 +295,9 @@ def train(
         keep_weights([alone], store)
         store.register(alone.id, alone.recipe, alone.parents, alone.sources)
         status.close_if_gone(store, alone.id)
-        how = with_options(_base([alone.id], store), execution, device=device, data_dir=data_dir, loaders=loaders)
+        how = with_options(
+            execution_alone(alone.id, store), execution, device=device, data_dir=data_dir, loaders=loaders
+        )
         print(f"run {alone.id}", flush=True)
         code = foreground(Job(str(store.root), alone.id, how, retry=True, command=command_line()))
     outcome = store.outcome(alone.id)
@@ -309,12 +309,6 @@ def train(
         print(f"the worker was killed by signal {-code}", file=sys.stderr)
         code = SAVED if -code in (signal.SIGINT, signal.SIGTERM) else 1  # before it could answer: nothing was begun
     raise typer.Exit(code)
-
-
-def _base(runs: Sequence[str], store: Store) -> Execution:
-    """How runs are executed that are named by themselves."""
-    stored = store.recipe(runs[0])
-    return program_execution(runs[0], store) if stored and is_program(stored["recipe"]) else Execution()
 
 
 def _not_now(alone: Run, states: Mapping[str, State], store: Store) -> int:

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 LOOK_SECONDS = 0.2
 """Between two looks at what a command has reported."""
 BEAT_SECONDS = 30.0
+LOG_SECONDS, _ENDED = 10.0, "the command has ended"
 
 
 class ProgramFailed(Exception):
@@ -260,7 +261,16 @@ class Training:
         finally:
             _signal(process, signal.SIGKILL)  # what it has left running, too
             process.wait()
+        if self.task.foreground:
+            self._await_log()
         return self._ended(process.returncode, told is not None)
+
+    def _await_log(self) -> None:
+        """In the foreground another process writes the log: until it has all that the command has printed."""
+        print(_ENDED, flush=True)
+        end = time.monotonic() + LOG_SECONDS
+        while time.monotonic() < end and _ENDED.encode() not in files.read_tail(self.attempt.log, 200)[0]:
+            time.sleep(0.01)
 
     def _session_goes_on(self, session: int) -> bool:
         for pid in owner.processes(self._nonce):
@@ -402,8 +412,9 @@ def _own_epoch(line: Line) -> int | None:
 
 def _last_line(log: Path) -> str:
     try:
-        lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    except OSError:
+        end = files.read_tail(log, 4000)[0].decode(errors="replace")
+        lines = [line for line in end.splitlines() if line.strip() and line != _ENDED]
+    except (OSError, Damaged):
         lines = []
     return f": {lines[-1].strip()[:500]}" if lines else ""
 

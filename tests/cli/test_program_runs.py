@@ -49,6 +49,14 @@ def test_another_queue_trains_what_plan_has_written(study: Command) -> None:
     assert "2 done" in study("status", "s").stdout
 
 
+def test_what_a_command_prints_is_read_in_the_foreground_too(study: Command) -> None:
+    text = SWEEP.replace("{run}/m.jsonl", "{log}").replace("primary", "pattern: 'top1=(?P<top1>.*)', primary")
+    (study.folder / "s.yaml").write_text(text)
+    (study.folder / "train.py").write_text("print('x' * 1_000_000); print('top1=51')\n")
+    study("plan", "s.yaml", "--only", "a", "--commands", "json")
+    assert '"top1": 51' in study("train", "s:a:0").stdout
+
+
 def test_a_run_is_tried_again_by_its_id(study: Command) -> None:
     (study.folder / "broken").touch()
     study("run", "s.yaml", "--only", "a", code=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ import pytest
 from programs import WRITES, Lab, until
 
 from deit_ablate import check_resume
+from deit_ablate.errors import TrainError
 from deit_ablate.execution import SAVED
+from deit_ablate.program import ProgramRecipe
 from deit_ablate.report.records import arrays
 from deit_ablate.worker.trainer import ProgramRun
 
@@ -97,6 +100,28 @@ def test_a_metric_that_is_not_finite_at_the_end_is_a_result(lab: Lab) -> None:
     run = lab.run(WRITES.replace("90 + epoch", "(1e400 - 1e400 if epoch == 2 else epoch)"))
     outcome = lab.store.outcome(run) or {}
     assert (outcome["status"], outcome["reason"]) == ("diverged", "top1 is not finite at the end")
+
+
+ODD = {
+    "an unknown key": ({"odd": 1}, "recipe.json: odd: Extra inputs are not permitted"),
+    "no program": ({"program": 7}, "recipe.json: program: Input should be"),
+    "a text as a command": ({"program": {"command": "x"}}, "recipe.json: program.command: Input should be a valid"),
+    "no command": ({"program": {}}, "neither a command nor a function"),
+    "an empty command": ({"program": {"command": []}}, "program.command: List should have at least 1 item"),
+    "an unknown placeholder": ({"program": {"command": ["{nope}"]}}, "{nope} is no parameter"),
+    "no template": ({"program": {"command": ["{"]}}, "is no template"),
+    "no mapping of parameters": ({"parameters": 3}, "recipe.json: parameters: Input should be"),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_a_stored_recipe_that_is_none_of_a_program_is_refused_in_a_line(name: str) -> None:
+    change, words = ODD[name]
+    sound = {"program": {"command": ["x", "{seed}"]}, "parameters": {}, "data": {"id": None}, "seed": 0}
+    assert ProgramRecipe.of_record(sound).program.command == ["x", "{seed}"]
+    with pytest.raises(TrainError, match=re.escape(words)) as error:
+        ProgramRecipe.of_record({**sound, **change})
+    assert "\n" not in str(error.value)
 
 
 def test_a_source_that_has_changed_is_another_run(lab: Lab) -> None:
