@@ -18,10 +18,16 @@ def checkout() -> dict[str, Any] | None:
     if about.is_file():
         copied: dict[str, Any] = json.loads(about.read_bytes())
         return copied
+    return checkout_of(here, "__init__.py")
+
+
+@functools.cache
+def checkout_of(folder: Path, known: str = ".") -> dict[str, Any] | None:
+    """The same of a folder of one's own code; None where git does not know ``known`` in it."""
 
     def git(*arguments: str) -> str:
         return subprocess.run(
-            ["git", "-C", str(here), *arguments],
+            ["git", "-C", str(folder), *arguments],
             capture_output=True,
             encoding="utf-8",
             errors="replace",
@@ -30,9 +36,9 @@ def checkout() -> dict[str, Any] | None:
         ).stdout
 
     try:
-        if not git("ls-files", "--", "__init__.py").strip():
+        if not git("ls-files", "--", known).strip():
             return None
-        diff = git("diff", "HEAD", "--", str(here))
+        diff = git("diff", "HEAD", "--", str(folder))
         return {"commit": git("rev-parse", "HEAD").strip(), "dirty": bool(diff), "diff": diff[:100_000]}
     except (OSError, subprocess.SubprocessError):
         return None

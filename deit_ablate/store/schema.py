@@ -255,6 +255,7 @@ class OfProgram(File):
 
     kind: Literal["command", "function"]
     data: str | None = None
+    validation: str | None = None
     facts: dict[str, list[str]] = {}
 
 

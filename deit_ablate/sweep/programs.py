@@ -115,14 +115,15 @@ def read_program(node: Node, parsed: SweepFile, path: Path) -> ProgramFile | Non
     _check_placeholders(node, parsed, used, parameters)
     facts = _facts(node, parsed.derived, [key for key, _ in flatten(parameters.plain())])
     data = parsed.data
+    metrics, metric, others = _metrics(node, parsed)
     trainer = OfProgram(
         used,
         parameters,
         ProgramData(id=data.id if data else None),
         _sources(node, parsed.sources, used, folder),
         facts,
+        metrics.validation,
     )
-    metrics, metric, others = _metrics(node, parsed)
     place = str((folder / Path(data.path).expanduser()).resolve()) if data and data.path else None
     execution = ProgramExecution(
         folder=str(folder), command=parsed.command is not None, metrics=metrics, grace=parsed.grace

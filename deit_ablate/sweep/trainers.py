@@ -86,6 +86,8 @@ class OfProgram:
     """Name -> hash of the code that is part of each run's id."""
     facts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """What the program reports as following from its parameters -> those that declare a change of it."""
+    validation: str | None = None
+    """The metric by which a search chooses."""
     of_stage = "parameters"
 
     def check(self, layer: Node, prefix: str = "") -> None:
@@ -135,7 +137,8 @@ class OfProgram:
     def document(self) -> dict[str, Any]:
         """What plan.json holds of it."""
         kind = "command" if any(program.command for program in self.programs.values()) else "function"
-        return {"kind": kind, "data": self.data.id, "facts": {fact: list(keys) for fact, keys in self.facts.items()}}
+        facts = {fact: list(keys) for fact, keys in self.facts.items()}
+        return {"kind": kind, "data": self.data.id, "validation": self.validation, "facts": facts}
 
 
 OURS = Ours()

@@ -68,12 +68,13 @@ def _serve(answers: IO[bytes]) -> int:
 def _hold_data(given: argparse.Namespace) -> None:
     """Load the data of a run before the fork of its process, once for all runs that follow."""
     from deit_ablate.execution import Execution
+    from deit_ablate.program import is_program
     from deit_ablate.recipe import Data
     from deit_ablate.store import Store
     from deit_ablate.train.data.sets import hold
 
     execution, stored = Execution.from_json(given.execution), Store(given.results).recipe(given.run)
-    if stored and not execution.stage_data:
+    if stored and not is_program(stored["recipe"]) and not execution.stage_data:
         folder = Path(execution.data_dir) if execution.data_dir else None
         hold(Data.model_validate_json(json.dumps(stored["recipe"]["data"])), folder)
 

@@ -6,16 +6,14 @@ It imports no torch: a command has its own interpreter.
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import functools
 import importlib
 import importlib.metadata
 import json
 import os
 import platform
+import re
 import shlex
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -30,7 +28,8 @@ from deit_ablate.execution import SAVED
 from deit_ablate.program import ProgramRecipe, arguments, source_sha256
 from deit_ablate.recipe import flatten
 from deit_ablate.store import Attempt, Overtaken, owner, schema
-from deit_ablate.worker.reported import BadMetrics, Line, Reported, predictions
+from deit_ablate.worker.process import CommandProcess
+from deit_ablate.worker.reported import COMMAND_SHOWN, BadMetrics, Line, NoFile, Reported, predictions
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,7 +39,9 @@ if TYPE_CHECKING:
 LOOK_SECONDS = 0.2
 """Between two looks at what a command has reported."""
 BEAT_SECONDS = 30.0
-LOG_SECONDS, _ENDED = 10.0, "the command has ended"
+MOST_HISTORY = 1 << 25
+"""Bytes of an attempt's history; what is reported beyond them counts for the last values alone."""
+PACKAGES = ("torch", "torchvision", "timm", "numpy")
 
 
 class ProgramFailed(Exception):
@@ -60,7 +61,15 @@ class Outcome:
     metrics: dict[str, Any] = field(default_factory=dict)
     arrays: dict[str, np.ndarray[Any, Any]] = field(default_factory=dict)
     cost: dict[str, Any] = field(default_factory=dict)
+    packages: dict[str, str] = field(default_factory=dict)
+    """Of a function those that it may have used; of a command none, for its interpreter is its own."""
     weights_sha256: str | None = None
+
+
+def own_epoch(line: Line) -> int | None:
+    """The epoch of a line by the program's own count, where it has one."""
+    own = line.get("epoch")
+    return int(own) if own is not None and 0 <= own < 2**53 and float(own).is_integer() else None
 
 
 class Training:
@@ -73,25 +82,21 @@ class Training:
         self.recipe = ProgramRecipe.of_record(stored["recipe"])
         self.parents = {role: task.store.weights(parent["run"]) for role, parent in stored["parents"].items()}
         self.reported = Reported(self.told.metrics, attempt.output.absolute(), attempt.log)
-        self.begun = time.time()
-        self._nonce: str = attempt.owner["nonce"]
         self.overtaken: str | None = None
-        self._stopping = False
-        self._epoch, self._noted = -1, 0
-        """Of the history so far: the last epoch, and the number of this attempt's lines."""
+        self._stopping, self._device = False, _device(task.execution.device)
+        self._end_earlier()
+        self._before = self._history_before()
+        self._joined, self._history_bytes, self._looked, self._kept_due = False, 0, 0.0, 0.0
         for name, sha256 in stored["sources"].items():
             if source_sha256(name, Path(self.told.folder)) != sha256:
                 raise TrainError(f"the source of {name} has changed since this run was planned: it is another run now")
-        self._end_earlier()
-        self._before = self._history_before()
         self._make_folders()
 
     def _end_earlier(self) -> None:
-        """Kill what earlier attempts have left running: it would write beside this one. Raises ProgramFailed."""
+        """Kill what earlier attempts have left running, in whatever session. Raises ProgramFailed."""
         for before in self.task.store.attempts(self.task.run)[:-1]:
             if not owner.end_processes(before.owner):
-                left = ", ".join(map(str, owner.processes(before.owner["nonce"])))
-                raise ProgramFailed("crash", f"processes of attempt {before.number} cannot be killed: {left}")
+                raise ProgramFailed("crash", f"processes of attempt {before.number} are left, and cannot be killed")
 
     def _make_folders(self) -> None:
         """The attempt's own folder for output, and what the attempt before has kept: it moves, so that one attempt
@@ -101,52 +106,52 @@ class Training:
             if before.kept.is_dir() and not self.attempt.kept.exists():
                 os.rename(before.kept, self.attempt.kept)
         files.make_folder(self.attempt.kept)
+        self._kept_before = self._kept()
+
+    def _kept(self) -> dict[Path, tuple[int, int, int]]:
+        found = {}
+        for path in files.below(self.attempt.kept):
+            with contextlib.suppress(FileNotFoundError):
+                facts = path.lstat()
+                found[path] = (facts.st_mtime_ns, facts.st_size, facts.st_ino)
+        return found
 
     def _history_before(self) -> list[dict[str, Any]]:
-        """What earlier attempts have reported: of a killed worker's, what stands in its program's file beyond that."""
+        """What the attempts before have reported, as far as it can be read; with what a command had written, by the
+        epochs of its own, when its worker was killed."""
         history: list[dict[str, Any]] = []
-        for before in self.task.store.attempts(self.task.run)[:-1]:
-            read = Reported(self.told.metrics, before.output.absolute(), before.log)
-            lines = read.whole()
-            if lines:
-                history = self._goes_on(history, lines)
-            else:  # a function's are nowhere else
-                with contextlib.suppress(Damaged):
-                    history = schema.read_lines(before.metrics, schema.Epoch) or history
+        for attempt in self.task.store.attempts(self.task.run)[:-1]:
+            noted: list[dict[str, Any]] = []
+            with contextlib.suppress(Damaged):
+                noted = schema.read_lines(attempt.metrics, schema.Epoch)
+            history = noted or history
+            seen = max((line["epoch"] for line in noted), default=-1)
+            reported = Reported(self.told.metrics, attempt.output.absolute(), attempt.log).new()
+            more = [self._history_line(line, -1) for line in reported]
+            if more := [line for line in more if line["epoch"] > seen]:
+                history = [line for line in history if line["epoch"] < more[0]["epoch"]] + more
         return history
 
-    def _goes_on(self, history: Sequence[dict[str, Any]], lines: Sequence[Line]) -> list[dict[str, Any]]:
-        """A history with the lines of the next attempt: where these begin at a later epoch, by the program's own count,
-        with the epochs before that one. Epochs never go back."""
-        own = _own_epoch(lines[0])
-        made = [line for line in history if own is not None and line["epoch"] < own]
-        epoch = made[-1]["epoch"] if made else -1
-        for number, line in enumerate(lines):
-            made.append(self._noted_line(epoch, number, line))
-            epoch = made[-1]["epoch"]
-        return made
-
-    def _noted_line(self, last: int, number: int, line: Line) -> dict[str, Any]:
-        """A line of the history, after one of the epoch ``last``; ``number``: of this attempt's lines, from 0."""
-        own, validation = _own_epoch(line), self.told.metrics.validation
+    def _history_line(self, line: Line, number: int) -> dict[str, Any]:
+        own, validation = own_epoch(line), self.told.metrics.validation
         scored = {"validation": {"metric": line[validation]}} if validation in line else {}
-        return {"epoch": max(last, number if own is None else own), **scored, "metrics": line}
+        return {"epoch": number if own is None else own, **scored, "metrics": line}
 
     # -- its life ------------------------------------------------------------------------------------------------------
 
     def run(self) -> Outcome:
         program = self.recipe.program
         with self._beating():
-            try:
-                if program.function is not None:
-                    over = self._call(program.function)
-                else:
+            if program.function is not None:
+                over = self._call(program.function)
+            else:
+                try:
                     over = self._execute(program.command or [])
-            finally:
-                owner.end_processes(self.attempt.owner)  # what it has left running
+                finally:
+                    owner.end_processes(self.attempt.owner)  # daemons, too
         self.note_kept()
         if not over:
-            return Outcome("stopped", "asked to stop")
+            return Outcome("stopped", "asked to stop, or with more to do")
         return self._outcome()
 
     def stop(self) -> bool:
@@ -181,114 +186,90 @@ class Training:
 
     def note_kept(self) -> None:
         """Remember that this attempt has kept something, which is progress though it be interrupted."""
-        if not self.attempt.saved.exists():
-            kept = (path.lstat().st_mtime for path in files.below(self.attempt.kept))
-            if any(modified >= self.begun - 1 for modified in kept):
-                files.replace(self.attempt.saved, b"")
+        if not self.attempt.saved.exists() and self._kept().items() - self._kept_before.items():
+            files.replace(self.attempt.saved, b"")
 
-    def note(self, lines: Sequence[Line], *, anew: bool = False) -> None:
-        """Add what was reported to the run's history, which begins with that of the attempts before where the program
-        goes on. ``anew``: the lines begin again, in place of all that was noted of this attempt."""
+    def note(self, lines: Sequence[Line]) -> None:
+        """Add what was reported to the run's history. Where the program goes on at a later epoch, by its own count, its
+        history begins with the epochs before that one, as an attempt before has them."""
+        made: list[str] = []
+        anew, self.reported.anew = self.reported.anew, False
         if anew:
-            files.replace(self.attempt.metrics, b"")
-            self._epoch, self._noted = -1, 0
-        if not lines:
-            return
-        if self._noted == 0:
-            made = self._goes_on(self._before, lines)
-            self._take_values(made[: -len(lines)])
-        else:
-            made = []
-            for number, line in enumerate(lines, start=self._noted):
-                made.append(self._noted_line(made[-1]["epoch"] if made else self._epoch, number, line))
-        self._epoch, self._noted = made[-1]["epoch"], self._noted + len(lines)
-        self.task.progress |= {"epoch": self._epoch}
-        files.append_line(self.attempt.metrics, "\n".join(map(json.dumps, made)))
+            self._joined, self._history_bytes = False, 0
+        if lines and not self._joined:
+            made += self._join(own_epoch(lines[0]) or 0)
+        first = self.reported.lines - len(lines)
+        for number, line in enumerate(lines, start=first):
+            made.append(json.dumps(self._history_line(line, number)))
+            self.task.progress |= {"epoch": own_epoch(line) or number}
+        made = [line for line in made if self._has_room(line)]
+        if anew:
+            files.replace(self.attempt.metrics, "".join(f"{line}\n" for line in made).encode())
+        elif made:
+            files.append_line(self.attempt.metrics, "\n".join(made))
 
-    def _take_values(self, history: Sequence[Mapping[str, Any]]) -> None:
-        """Values of an earlier attempt, where this one has none of that name."""
-        for line in reversed(history):
-            self.reported.final = {**(line.get("metrics") or {}), **self.reported.final}
+    def _join(self, epoch: float) -> list[str]:
+        """Take over the history before this epoch; returns its lines."""
+        kept = [line for line in self._before if line["epoch"] < epoch]
+        for line in kept:
+            self.reported.before |= line.get("metrics") or {}
+        self._joined = True
+        return [json.dumps(line) for line in kept]
 
-    def _note_new(self) -> None:
-        lines = self.reported.new()
-        if lines or self.reported.anew:
-            self.note(lines, anew=self.reported.anew)
-
-    def _had_ended(self) -> bool:
-        """Take over what the attempt before has reported; False where there is nothing.
-
-        One that is killed between what it last keeps and its end has reported all: the next one goes on from there,
-        has nothing left to do, and reports nothing.
-        """
-        if self.reported.lines or not self._before or not any(files.below(self.attempt.kept)):
-            return False
-        self._take_values(self._before)
-        files.replace(self.attempt.metrics, b"".join(json.dumps(line).encode() + b"\n" for line in self._before))
-        return self.told.metrics.primary in self.reported.final
+    def _has_room(self, line: str) -> bool:
+        full = self._history_bytes > MOST_HISTORY
+        self._history_bytes += len(line) + 1
+        if not full and self._history_bytes > MOST_HISTORY:
+            print("it has reported very much: from here on its last values count alone, not its history", flush=True)
+        return self._history_bytes <= MOST_HISTORY
 
     # -- a command -----------------------------------------------------------------------------------------------------
 
     def _execute(self, command: list[str]) -> bool:
         """Execute a command until it ends; False where it saved and has more to do. Raises ProgramFailed."""
         given = arguments(command, self._values())
-        print(f"$ {shlex.join(given)}", flush=True)
+        print(f"{COMMAND_SHOWN}{shlex.join(given)}", flush=True)
+        if not Path(self.told.folder).is_dir():
+            raise ProgramFailed("bad-recipe", f"its folder {self.told.folder} is not there")
         try:
-            process = subprocess.Popen(
-                given,
-                cwd=self.told.folder,
-                env=self.environment(),
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,
-                preexec_fn=functools.partial(_die_with_parent, os.getpid()),
-            )
-        except OSError as error:
-            raise ProgramFailed("bad-recipe", f"{given[0]!r} cannot be started: {error.strerror}") from None
-        told: float | None = None
+            process = CommandProcess(given, self.told.folder, self.environment())
+        except (OSError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) else str(error)
+            raise ProgramFailed("bad-recipe", f"{given[0]!r} cannot be started: {why}") from None
+        begun = time.monotonic()
         try:
-            # Told to stop, it is over when all of its session is: a shell ends before the training in it.
-            while process.poll() is None or (told is not None and self._session_goes_on(process.pid)):
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(LOOK_SECONDS if self.reported.lines or time.time() - self.begun > 5 else 0.05)
-                if process.returncode is not None:
-                    time.sleep(0.05)
-                self._note_new()
-                if told is None and self.stop():
-                    told = time.monotonic()
-                    _signal(process, signal.SIGTERM)
-                elif told is not None and time.monotonic() - told > self.told.grace:
-                    break
+            # Often at first: a command that is over at once is not waited for.
+            while not process.over(0.05 if time.monotonic() - begun < 5 else LOOK_SECONDS, self.told.grace):
+                if time.monotonic() - self._looked > LOOK_SECONDS:
+                    self._looked = time.monotonic()
+                    self.note(self.reported.new())
+                if time.monotonic() > self._kept_due:
+                    walk = time.monotonic()
+                    self.note_kept()
+                    self._kept_due = time.monotonic() + max(LOOK_SECONDS, 20 * (time.monotonic() - walk))
+                if self.stop():
+                    process.ask_to_stop()
         finally:
-            _signal(process, signal.SIGKILL)  # what it has left running, too
-            process.wait()
-        if self.task.foreground:
-            self._await_log()
-        return self._ended(process.returncode, told is not None)
-
-    def _await_log(self) -> None:
-        """In the foreground another process writes the log: until it has all that the command has printed."""
-        print(_ENDED, flush=True)
-        end = time.monotonic() + LOG_SECONDS
-        while time.monotonic() < end and _ENDED.encode() not in files.read_tail(self.attempt.log, 200)[0]:
-            time.sleep(0.01)
-
-    def _session_goes_on(self, session: int) -> bool:
-        for pid in owner.processes(self._nonce):
-            with contextlib.suppress(OSError):
-                if os.getsid(pid) == session:
-                    return True
-        return False
+            code = process.close()
+        return self._ended(code, process.told)
 
     def _ended(self, code: int, told: bool) -> bool:
-        """Whether it is done. One that was told to stop is not, though it ends with 0: it may have stopped half way."""
-        if code == SAVED or told:
+        """Whether all is done. One that was asked to stop is gone on with, whatever it ends with: many a script saves
+        and ends with 0 then, far from its end."""
+        ended = f"the command has ended with exit code {code}"
+        print(ended, flush=True)
+        said = _last_line(self.attempt.log, ended)
+        self.note(self.reported.new())
+        if told or code == SAVED:
             return False
         if code == 0:
             return True
-        number = -code if code < 0 else code - 128  # as a shell says it of what it has started
-        if code < 0 or number in (signal.SIGKILL, signal.SIGTERM):
-            raise ProgramFailed("killed", f"the command was killed by signal {number} ({_signal_name(number)})")
-        raise ProgramFailed("crash", f"the command ended with exit code {code}{_last_line(self.attempt.log)}")
+        if code in (-signal.SIGKILL, 128 + signal.SIGKILL):
+            raise ProgramFailed("killed", "the command was killed (SIGKILL), as where memory is exhausted")
+        if code < 0:
+            raise ProgramFailed("killed", f"the command was killed by signal {-code} ({signal.strsignal(-code)})")
+        exhausted = "OutOfMemoryError" in said or "CUDA out of memory" in said
+        raise ProgramFailed("out-of-memory" if exhausted else "crash", f"{ended}{said}")
 
     def _values(self) -> dict[str, Any]:
         """What placeholders stand for."""
@@ -313,7 +294,7 @@ class Training:
             "CHECKPOINT_DIR": str(self.attempt.kept.absolute()),
             "SEED": str(self.recipe.seed),
             "ATTEMPT": str(self.attempt.number),
-            "OWNER": self._nonce,
+            "OWNER": self.attempt.owner.get("nonce"),
             "DATA": self.task.execution.data_dir,
             "PARENT": self._parent("from"),
             "TEACHER": self._parent("teacher"),
@@ -331,6 +312,8 @@ class Training:
         module, _, attribute = name.partition(":")
         function: Callable[[dict[str, Any], ProgramRun], Any] = getattr(importlib.import_module(module), attribute)
         os.environ.update(self.environment())
+        if "torch" in sys.modules:  # by the fork server, before it could know how many threads this run has
+            sys.modules["torch"].set_num_threads(self.task.execution.threads)
         run = ProgramRun(
             seed=self.recipe.seed,
             folder=self.attempt.output.absolute(),
@@ -341,39 +324,50 @@ class Training:
             wanted_device=self.task.execution.device,
             note=lambda values: self.note([self.reported.add(values)]),
             stop=self.stop,
+            kept=self.note_kept,
         )
-        function(dict(self.recipe.parameters), run)
+        try:
+            function(dict(self.recipe.parameters), run)
+        except SystemExit as leaving:
+            code = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
+            if code not in (0, SAVED):
+                raise ProgramFailed("crash", f"the function has called sys.exit({leaving.code!r})") from None
+            return code == 0 and not run.told_to_stop
+        self._device = run.used_device or self._device
         return not run.told_to_stop
 
     # -- its end -------------------------------------------------------------------------------------------------------
 
     def _outcome(self) -> Outcome:
+        told, arrays = self.told.metrics, {}
         try:
-            self._end_of_metrics()
-            primary = self.reported.primary() if self.told.required else 0.0
-            arrays = predictions(self.told.metrics, self.attempt.output)
+            self._note_end()
+            primary = self.reported.primary()
+            arrays = predictions(told, self.attempt.output.absolute())
         except BadMetrics as error:
-            raise ProgramFailed("bad-metrics", str(error)) from None
-        seconds = time.monotonic() - self.task.begun
-        metrics = {"test": None, "validation": None, "train_loss": None, "program": self.reported.final}
-        validation = self.told.metrics.validation
-        if validation is not None and self.reported.final.get(validation) is not None:
-            metrics["validation"] = {"metric": self.reported.final[validation]}
-        cost = {"train_seconds": seconds, "device": _device(self.task.execution.device), "loaders": None}
+            if self.told.required:
+                raise ProgramFailed("bad-metrics", str(error)) from None
+            primary = self.reported.last.get(told.primary, 0.0)
+        last = self.reported.last
+        metrics: dict[str, Any] = {"test": None, "validation": None, "train_loss": None, "program": last}
+        if told.validation is not None and last.get(told.validation) is not None:
+            metrics["validation"] = {"metric": last[told.validation]}
+        cost = {"train_seconds": time.monotonic() - self.task.begun, "device": self._device, "loaders": None}
+        packages = _packages() if self.recipe.program.function is not None else {}
         if primary is None:
-            return Outcome("diverged", f"{self.told.metrics.primary} is not finite at the end", metrics, {}, cost)
-        return Outcome("done", None, metrics, arrays, cost)
+            return Outcome("diverged", f"{told.primary} is not finite at the end", metrics, {}, cost, packages)
+        return Outcome("done", None, metrics, arrays, cost, packages)
 
-    def _end_of_metrics(self) -> None:
-        """Note the last lines. Raises BadMetrics."""
+    def _note_end(self) -> None:
+        """The last lines. An attempt that has ended well without reporting anything has found all done: what was
+        reported before is the run's."""
         try:
-            lines = self.reported.end()
-        except BadMetrics:
-            if not self._had_ended():
+            self.note(self.reported.end())
+        except NoFile:
+            if not self._before:
                 raise
-            return
-        self.note(lines, anew=self.reported.anew)
-        self._had_ended()
+        if not self._joined and (before := self._join(float("inf"))):
+            files.append_line(self.attempt.metrics, "\n".join(before))
 
 
 def train(task: Task, attempt: Attempt, stored: Mapping[str, Any]) -> Outcome:
@@ -386,58 +380,39 @@ def train(task: Task, attempt: Attempt, stored: Mapping[str, Any]) -> Outcome:
     return Training(task, attempt, stored).run()
 
 
-def provenance() -> dict[str, Any]:
-    """The versions with which the worker runs; those of a command's interpreter are its own."""
-    return {
-        "version": __version__,
-        "python": platform.python_version(),
-        "packages": {name: importlib.metadata.version(name) for name in ("numpy",)},
-    }
+def made_with(packages: Mapping[str, str]) -> dict[str, Any]:
+    """Versions and hardware, as far as they are known without torch."""
+    machine = {"host": platform.node(), "cpu": platform.processor() or None, "cores": os.cpu_count(), "gpu": None}
+    python = platform.python_version()
+    return {"version": __version__, "python": python, "packages": dict(packages), "hardware": machine}
 
 
-def hardware() -> dict[str, Any]:
-    return {"host": platform.node(), "cpu": platform.processor() or None, "cores": os.cpu_count(), "gpu": None}
+def _packages() -> dict[str, str]:
+    found = {}
+    for name in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
 
 
 def _device(wanted: str) -> str:
-    seen = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    return "cuda" if wanted != "cpu" and seen not in ("", "-1") else "cpu"
+    """What a program that is asked to use ``wanted`` finds here."""
+    seen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    there = seen not in ("", "-1") if seen is not None else Path("/proc/driver/nvidia/gpus").is_dir()
+    return "cuda" if wanted != "cpu" and there else "cpu"
 
 
-def _own_epoch(line: Line) -> int | None:
-    """The epoch of a line by the program's own count."""
-    own = line.get("epoch")
-    return int(own) if own is not None and 0 <= own < 2**53 and float(own).is_integer() else None
-
-
-def _last_line(log: Path) -> str:
-    try:
-        end = files.read_tail(log, 4000)[0].decode(errors="replace")
-        lines = [line for line in end.splitlines() if line.strip() and line != _ENDED]
-    except (OSError, Damaged):
-        lines = []
-    return f": {lines[-1].strip()[:500]}" if lines else ""
-
-
-def _signal(process: subprocess.Popen[bytes], number: int) -> None:
-    """To the command and all that it has started (its session)."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, number)
-
-
-_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
-
-
-def _die_with_parent(parent: int) -> None:
-    """A worker that is killed must not leave its command running beside the next attempt's: Linux ends it too."""
-    if _LIBC is not None:
-        _LIBC.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-        if os.getppid() != parent:  # it was killed before
-            os._exit(1)
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return "a real-time signal"
+def _last_line(log: Path, ended: str) -> str:
+    """The last line of what a command has printed, before what we have printed since. It is another process that writes
+    a log in the foreground, so it may be a moment until all of it is there."""
+    for _ in range(200):
+        try:
+            before, found, _after = files.read_tail(log, 1 << 16)[0].decode(errors="replace").rpartition(ended)
+        except (OSError, Damaged):
+            return ""
+        if found:
+            lines = [line.rpartition("\r")[2].strip() for line in before.replace("\r\n", "\n").splitlines()]
+            lines = [line for line in lines if re.search(r"\w", line) and not line.startswith(COMMAND_SHOWN)]
+            return f": {lines[-1][:500]}" if lines else ""
+        time.sleep(0.05)
+    return ""

@@ -4,36 +4,35 @@ from __future__ import annotations
 
 import csv
 import glob
-import itertools
 import json
 import math
 import os
 import re
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from deit_ablate import files
-from deit_ablate.errors import Damaged, did_you_mean
+from deit_ablate.errors import did_you_mean
 from deit_ablate.execution import MetricsFile
 
-MOST_METRICS, MOST_DEPTH, MOST_NAME = 10_000, 20, 200
-"""Of one line: metrics, levels of names within names, and characters of a name. What is beyond is left out."""
-MOST_LINES = 100_000
-"""Lines of a run's history: of a longer one the beginning, and the last values."""
-MOST_LINE = 1 << 24
-"""Bytes of a line: what has more is no line of metrics."""
-_CHUNK = 1 << 20
-_TAIL = 64
-"""Bytes before the place that was read up to, by which a file that is written anew is known."""
-ARRAYS = ("targets", "predictions", "confidence")
-"""What is read of a program's predictions."""
+if TYPE_CHECKING:
+    import numpy as np
+
+COMMAND_SHOWN = "$ "
+"""Begins the line of a log that shows the command."""
+MOST_METRICS = 1000
+"""Of one line: what has more is no line of metrics."""
 
 Line = dict[str, float | int | None]
 
 
 class BadMetrics(Exception):
     """The metrics of a program that has ended well are not there, or not as it was said."""
+
+
+class NoFile(BadMetrics):
+    """There is no file of metrics."""
 
 
 class Reported:
@@ -43,18 +42,21 @@ class Reported:
         self.told, self._output, self._log = told, output, log
         self.final: Line = {}
         """The last value of each metric; None where that is not finite."""
+        self.before: Line = {}
+        """The same of the epochs that an attempt before has made, and this one goes on from."""
         self.lines = 0
         self.anew = False
-        """Whether the file was written anew since the last call of ``new``: its lines begin again."""
+        """Whether the file was written anew, so that what was read before is no part of the run's history."""
+        self._file: int | None = None
         self._begin()
 
     def _begin(self) -> None:
-        self._offset, self._partial, self._tail, self._columns = 0, b"", b"", list[str]()
-        self._too_long = False
+        self.lines, self.final, self.before = 0, {}, {}
+        self._offset, self._partial, self._columns = 0, b"", list[str]()
 
     def add(self, values: Mapping[str, Any]) -> Line:
         """Take one line of values; returns its numbers."""
-        line = dict(itertools.islice(_numbers(values), MOST_METRICS))
+        line = dict(_numbers(values))
         self.final |= line
         self.lines += 1
         return line
@@ -62,50 +64,22 @@ class Reported:
     def new(self) -> list[Line]:
         """The lines that have been completed since the last call; none of a file that is not there (yet)."""
         found = self._found()
-        self.anew = False
         if len(found) != 1 or self._kind == "json":
             return []
-        made: list[Line] = []
         try:
             with found[0].open("rb") as handle:
-                if self._is_another(handle.fileno()):
+                facts = os.fstat(handle.fileno())
+                if self._offset and (facts.st_size < self._offset or facts.st_ino != self._file):
                     self._begin()
-                    self.final, self.lines, self.anew = {}, 0, True
+                    self.anew = True
+                self._file = facts.st_ino
                 handle.seek(self._offset)
-                while content := handle.read(_CHUNK):
-                    self._take(content, made)
+                content = handle.read()
         except OSError:
-            pass  # what has been read counts; the rest is read at the next call
-        return made
-
-    def _is_another(self, handle: int) -> bool:
-        """Whether what was read before is no longer there. A file that is written again and again with the same
-        beginning (a table with one more line) has only grown."""
-        return os.fstat(handle).st_size < self._offset or self._tail != self._bytes_before(handle)
-
-    def _bytes_before(self, handle: int) -> bytes:
-        return os.pread(handle, len(self._tail), self._offset - len(self._tail))
-
-    def _take(self, content: bytes, made: list[Line]) -> None:
-        self._offset += len(content)
-        self._tail = (self._tail + content)[-_TAIL:]
-        *lines, self._partial = re.split(rb"[\r\n]", self._partial + content)  # a progress bar's lines end with \r
-        for line in lines:
-            if self._too_long:
-                self._too_long = False  # the end of that line
-            elif values := self._values(line):
-                added = self.add(values)
-                if self.lines <= MOST_LINES:
-                    made.append(added)
-        if len(self._partial) > MOST_LINE:
-            self._partial, self._too_long = b"", True
-
-    def whole(self) -> list[Line]:
-        """All that there is by now, of a program that was killed: a line that was cut short is none."""
-        try:
-            return self.end() if self._kind == "json" else self.new()
-        except BadMetrics:
             return []
+        self._offset += len(content)
+        *lines, self._partial = (self._partial + content).split(b"\n")
+        return [self.add(values) for line in lines if (values := self._values(line))]
 
     def end(self) -> list[Line]:
         """The last lines, of a program that has ended well: one without a line break too, and those of a file that is
@@ -114,36 +88,39 @@ class Reported:
         if self.told.file is None:
             return []
         found = self._found()
-        if len(found) != 1:
+        if not found:
+            raise NoFile(f"{self.told.file}: no such file")
+        if len(found) > 1:
             listed = ", ".join(os.path.relpath(path, self._output) for path in found[:5])
-            raise BadMetrics(f"{self.told.file}: {f'several files ({listed})' if found else 'no such file'}")
-        if self._kind == "json":
-            return [self.add(self._object(found[0]))]
+            raise BadMetrics(f"{self.told.file}: several files ({listed})")
         lines = self.new()
-        if self._partial and not self._too_long and (values := self._values(self._partial)):
+        if self._kind == "json":
+            try:
+                content = json.loads(found[0].read_text(encoding="utf-8", errors="replace"))
+            except (ValueError, RecursionError, OSError) as error:
+                raise BadMetrics(f"{self.told.file} is no JSON ({error})") from None
+            if not isinstance(content, dict):
+                raise BadMetrics(f"{self.told.file} is no JSON object")
+            return [self.add(content)]
+        if self._partial and (values := self._values(self._partial)):
             lines.append(self.add(values))
             self._partial = b""
         return lines
 
-    def _object(self, path: Path) -> Mapping[str, Any]:
-        """A file of one JSON object. Raises BadMetrics."""
-        try:
-            content = json.loads((files.read_regular(path) or b"").decode("utf-8-sig", errors="replace"))
-        except (Damaged, ValueError, RecursionError) as error:
-            why = error.why if isinstance(error, Damaged) else f"no JSON ({error})"
-            raise BadMetrics(f"{self.told.file}: {why}") from None
-        if not isinstance(content, dict):
-            raise BadMetrics(f"{self.told.file}: no JSON object")
-        return content
-
     def primary(self) -> float | None:
         """The last value of the primary metric, None where it is not finite. Raises BadMetrics where there is none."""
         name = self.told.primary
-        if name not in self.final:
+        last = self.last
+        if name not in last:
             where = self.told.file or "what the function has logged"
-            known = ", ".join(sorted(self.final)[:20]) or "no numbers at all"
-            raise BadMetrics(f"{where} has no {name!r}{did_you_mean(name, self.final)}; it has {known}")
-        return self.final[name]
+            known = ", ".join(sorted(last)[:20]) or "no numbers at all"
+            raise BadMetrics(f"{where} has no {name!r}{did_you_mean(name, last)}; it has {known}")
+        return last[name]
+
+    @property
+    def last(self) -> Line:
+        """The last value of each metric, of the whole run."""
+        return {**self.before, **self.final}
 
     @property
     def _kind(self) -> str:
@@ -156,26 +133,28 @@ class Reported:
             return []
         if file == "{log}":
             return [self._log] if self._log.is_file() else []
-        parts = file.replace("{run}", glob.escape(str(self._output)))
+        inside = glob.escape(str(self._output))
+        parts = os.path.join(inside, file.replace("{run}", inside))
         return sorted(path for path in map(Path, glob.glob(parts)) if path.is_file())
 
     def _values(self, content: bytes) -> Mapping[str, Any]:
         """The values of one line; none of a line that is none of metrics."""
-        line = content.decode("utf-8", errors="replace").removeprefix("\ufeff")
-        if not line.strip():
-            return {}
+        line = content.decode("utf-8", errors="replace").rstrip("\r")
         if self.told.pattern:
-            match = re.search(self.told.pattern, line)
+            if self.told.file == "{log}" and line.startswith(COMMAND_SHOWN):
+                return {}
+            shown = line.rpartition("\r")[2]  # of a progress bar what a terminal shows in the end
+            match = re.search(self.told.pattern, shown)
             return {name: value for name, value in match.groupdict().items() if value is not None} if match else {}
         if self._kind == "jsonl":
             try:
-                values = json.loads(line)
+                values = json.loads(line) if line.strip() else None
             except (ValueError, RecursionError):
                 return {}
             return values if isinstance(values, dict) else {}
         try:
-            row = [value.strip() for value in next(csv.reader([line], skipinitialspace=True), [])]
-        except csv.Error:  # a value longer than any number
+            row = next(csv.reader([line]), [])
+        except csv.Error:
             return {}
         if not self._columns:
             self._columns = row
@@ -183,55 +162,51 @@ class Reported:
         return {} if row == self._columns else dict(zip(self._columns, row, strict=False))
 
 
-def _numbers(values: Mapping[str, Any], above: str = "", depth: int = 1) -> Iterator[tuple[str, float | int | None]]:
+def _numbers(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, float | int | None]]:
     """(name, number) pairs, dotted where they are nested; texts that are numbers count, all else is left out."""
-    for key, value in values.items():
-        name = f"{above}{key}".encode("utf-8", "replace").decode()  # half a surrogate pair could not be written
+    for place, (name, value) in enumerate(values.items()):
+        if place >= MOST_METRICS:
+            return
         if isinstance(value, Mapping):
-            if depth < MOST_DEPTH:
-                yield from _numbers(value, f"{name}.", depth + 1)
-        elif len(name) <= MOST_NAME and (number := _number(value)) is not None:
-            yield name, number if math.isfinite(number) else None
+            yield from _numbers(value, f"{above}{name}.")
+        elif (number := _number(value)) is not None:
+            yield f"{above}{name}", number if math.isfinite(number) else None
 
 
 def _number(value: Any) -> float | int | None:
     if isinstance(value, bool):
         return None
-    if isinstance(value, int) and abs(value) < 2**53:
+    if isinstance(value, int):
+        return value if abs(value) < 2**53 else float(value) if abs(value) < 10**300 else math.inf
+    if isinstance(value, float):
         return value
     try:
-        if isinstance(value, (int, float)):
-            return float(value)
         return float(value) if isinstance(value, str) and value.strip() else None
-    except OverflowError:
-        return math.inf
     except ValueError:
         return None
 
 
-def predictions(told: MetricsFile, output: Path) -> dict[str, Any]:
+def predictions(told: MetricsFile, output: Path) -> dict[str, np.ndarray[Any, Any]]:
     """Classes by test image, where the program keeps them. Raises BadMetrics where they are not as they should be."""
     if told.predictions is None:
         return {}
     import numpy as np
 
-    path = Path(told.predictions.replace("{run}", str(output)))
     try:
-        found = files.read_arrays(path, files.sha256(path) if path.is_file() else None, ARRAYS)
-    except (Damaged, OSError) as error:
-        why = error.why if isinstance(error, Damaged) else error.strerror
-        raise BadMetrics(f"{told.predictions} cannot be read: {why}") from None
-    if found is None:
-        raise BadMetrics(f"{told.predictions}: no such file")
+        with np.load(output / told.predictions.replace("{run}", str(output)), allow_pickle=False) as content:
+            found = {name: content[name] for name in ("targets", "predictions", "confidence") if name in content}
+    except (OSError, ValueError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise BadMetrics(f"{told.predictions} cannot be read as an .npz file: {why}") from None
     missing = {"targets", "predictions"} - found.keys()
     if missing:
         raise BadMetrics(f"{told.predictions} has no {' and no '.join(sorted(missing))}")
-    sizes = {array.shape for array in found.values()}
-    classes = [found[name] for name in ("targets", "predictions")]
-    whole = all(each.dtype.kind in "iu" and each.size and 0 <= each.min() <= each.max() < 2**31 for each in classes)
-    if len(sizes) > 1 or not whole:
+    whole = all(found[name].dtype.kind in "iu" for name in ("targets", "predictions"))
+    if len({array.shape for array in found.values()}) > 1 or found["targets"].ndim != 1 or not whole:
         raise BadMetrics(f"{told.predictions}: targets and predictions are not classes (N,) of the same images")
-    kept = {"test_targets": classes[0].astype(np.int32), "test_pred_class": classes[1].astype(np.int32)}
+    kept = {"test_targets": found["targets"], "test_pred_class": found["predictions"]}
     if "confidence" in found:
+        if found["confidence"].dtype.kind != "f":
+            raise BadMetrics(f"{told.predictions}: confidence is no list of floating-point numbers")
         kept["test_confidence_class"] = found["confidence"].astype(np.float16)
     return kept

@@ -25,7 +25,7 @@ from deit_ablate.identity import run_id
 from deit_ablate.program import is_program, source_sha256
 from deit_ablate.recipe import Recipe
 from deit_ablate.store import Attempt, Overtaken, Refused, Store
-from deit_ablate.store.checkout import checkout
+from deit_ablate.store.checkout import checkout, checkout_of
 from deit_ablate.worker import program
 from deit_ablate.worker.forkserver import HELD
 from deit_ablate.worker.log import log_to
@@ -101,7 +101,8 @@ def _conclude(task: Task, attempt: Attempt, outcome: AnyOutcome, data: dict[str,
         _record(task, attempt, outcome, data)
         return 0
     how = task.store.overtaken(task.run, attempt) or _why_stopped()
-    attempt.close(how, "saved on a signal", **task.reached)
+    why = outcome.reason or "" if isinstance(outcome, program.Outcome) else "saved on a signal"
+    attempt.close(how, why, **task.reached)
     print(f"saved and stopped ({how})", flush=True)
     return 0 if how in ("cancelled", "paused") else SAVED
 
@@ -384,13 +385,15 @@ def device_of(wanted: str) -> str:
     return f"cuda:{rank if seen > 1 else 0}"
 
 
-def _made_with(outcome: AnyOutcome) -> dict[str, Any]:
-    """Versions and hardware."""
+def _made_with(task: Task, outcome: AnyOutcome) -> dict[str, Any]:
+    """Versions, hardware, and the state of the code: of a program that of its own."""
     if isinstance(outcome, program.Outcome):
-        return {**program.provenance(), "hardware": program.hardware()}
+        told = task.execution.program
+        git = checkout_of(Path(told.folder)) if told else None
+        return {**program.made_with(outcome.packages), "git": git}
     from deit_ablate.train.provenance import hardware, provenance
 
-    return {**provenance(), "hardware": hardware(outcome.cost.get("device", "cpu"))}
+    return {**provenance(), "hardware": hardware(outcome.cost.get("device", "cpu")), "git": checkout()}
 
 
 def _record(task: Task, attempt: Attempt, outcome: AnyOutcome, data: dict[str, Any]) -> None:
@@ -403,7 +406,7 @@ def _record(task: Task, attempt: Attempt, outcome: AnyOutcome, data: dict[str, A
         raise Overtaken(reason)
     seconds = time.monotonic() - task.begun
     earlier = sum(before.seconds for before in task.store.attempts(task.run)[:-1])
-    made_with = _made_with(outcome)
+    made_with = _made_with(task, outcome)
     task.store.finish(
         task.run,
         attempt,
@@ -416,7 +419,7 @@ def _record(task: Task, attempt: Attempt, outcome: AnyOutcome, data: dict[str, A
             "arrays_sha256": hashlib.sha256(buffer.getvalue()).hexdigest(),
             "cost": {**outcome.cost, "wall_seconds": seconds, "wall_seconds_all_attempts": seconds + earlier},
             "execution": {**attempt.owner["execution"], "loaders": outcome.cost["loaders"]},
-            "provenance": {**made_with, "git": checkout(), "command": task.command or None},
+            "provenance": {**made_with, "command": task.command or None},
             "time": time.time(),
         },
     )

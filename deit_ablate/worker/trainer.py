@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
 import os
+import random
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
 
 STATE = "state.pt"
 
@@ -29,19 +36,24 @@ class ProgramRun:
     wanted_device: str = "auto"
     note: Callable[[Mapping[str, Any]], None] = field(default=lambda values: None, repr=False)
     stop: Callable[[], bool] = field(default=lambda: False, repr=False)
+    kept: Callable[[], None] = field(default=lambda: None, repr=False)
     told_to_stop: bool = field(default=False, init=False)
+    used_device: str | None = field(default=None, init=False)
 
     @property
     def device(self) -> str:
         """``cpu``, or the GPU that this run has, as ``cuda:0``. Imports torch. Raises TrainError where none is."""
-        from deit_ablate.worker.run import device_of
+        if self.used_device is None:
+            from deit_ablate.worker.run import device_of
 
-        return device_of(self.wanted_device)
+            self.used_device = device_of(self.wanted_device)
+        return self.used_device
 
-    def log(self, *, step: int | None = None, epoch: int | None = None, **metrics: float) -> None:
-        """Report metrics: one line of the run's history. The last value of each is the run's."""
+    def log(self, *, step: int | None = None, epoch: int | None = None, **metrics: Any) -> None:
+        """Report metrics, which are numbers (or arrays and tensors of one): one line of the run's history. The last
+        value of each is the run's. Raises TypeError for what is no number."""
         where = {name: value for name, value in (("step", step), ("epoch", epoch)) if value is not None}
-        self.note({**where, **metrics})
+        self.note({**where, **{name: _number(name, value) for name, value in metrics.items()}})
 
     def should_stop(self) -> bool:
         """Whether to save and return: the time is up, or the run was cancelled. It is asked for as often as one likes.
@@ -61,6 +73,7 @@ class ProgramRun:
         with temporary.open("rb") as handle:
             os.fsync(handle.fileno())
         os.replace(temporary, self.checkpoint / STATE)
+        self.kept()
 
     def resume(self) -> dict[str, Any] | None:
         """The state that was saved last; None in a run that begins."""
@@ -73,6 +86,14 @@ class ProgramRun:
         return found
 
 
+def _number(name: str, value: Any) -> float | int:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if not hasattr(value, "__float__"):
+        raise TypeError(f"log({name}=...): {type(value).__name__} is no number")
+    return float(value)
+
+
 def check_resume(
     function: Callable[[dict[str, Any], ProgramRun], Any],
     parameters: Mapping[str, Any],
@@ -82,48 +103,99 @@ def check_resume(
     stops: int = 3,
     **given: Any,
 ) -> None:
-    """Assert that a function which is stopped and gone on with reports what it reports when it is left alone.
+    """Assert that a function which is stopped and gone on with reports what it reports when it is left alone, and
+    returns the same (such as a model's ``state_dict()``), bit for bit.
 
     It is called once from start to end, then stopped at the first, second, ... (up to ``stops``) question of
-    ``should_stop`` and gone on with. ``folder``: an empty one, such as pytest's ``tmp_path``; ``given``: further fields
-    of ``ProgramRun``, such as ``data``. Raises AssertionError, which says where the histories part.
+    ``should_stop`` and gone on with. Before each call the generators of ``random``, NumPy and torch are set to another
+    state, as in a process of its own. ``folder``: an empty one, such as pytest's ``tmp_path``; ``given``: further
+    fields of ``ProgramRun``, such as ``data``. Raises AssertionError, which says where the two part.
     """
     folder = Path(folder)
-    whole, asked = _history(function, parameters, folder / "whole", seed, [], given)
-    assert asked, "it never asks should_stop(), so it cannot be stopped but by being killed"
-    for stop in range(1, min(stops, asked) + 1):
-        parted, _ = _history(function, parameters, folder / f"stopped-{stop}", seed, [stop], given)
-        for place, (here, there) in enumerate(zip(parted, whole, strict=False)):
-            assert here == there, f"stopped at question {stop}: line {place + 1} is {here}, uninterrupted {there}"
-        assert len(parted) == len(whole), (
-            f"stopped at question {stop}: {len(parted)} lines in all, uninterrupted {len(whole)}"
-        )
+    whole = _called(function, parameters, folder / "whole", seed, None, given)
+    assert whole.asked, "it never asks should_stop(), so it cannot be stopped but by being killed"
+    for stop in range(1, min(stops, whole.asked) + 1):
+        parted = _called(function, parameters, folder / f"stopped-{stop}", seed, stop, given)
+        where = f"stopped at question {stop}"
+        for place, (here, there) in enumerate(zip(parted.lines, whole.lines, strict=False), start=1):
+            assert repr(here) == repr(there), f"{where}: line {place} is {here}, uninterrupted {there}"
+        lines = len(parted.lines), len(whole.lines)
+        assert lines[0] == lines[1], f"{where}: {lines[0]} lines in all, uninterrupted {lines[1]}"
+        parts = _parting(parted.returned, whole.returned)
+        assert parts is None, f"{where}: what it returns is another{parts}"
 
 
-def _history(
+@dataclass
+class _Called:
+    """What a function has done, in all of its attempts."""
+
+    lines: list[dict[str, Any]] = field(default_factory=list)
+    asked: int = 0
+    """How often it has asked whether to stop."""
+    returned: Any = None
+
+
+def _called(
     function: Callable[[dict[str, Any], ProgramRun], Any],
     parameters: Mapping[str, Any],
     folder: Path,
     seed: int,
-    stops: list[int],
+    stop_at: int | None,
     given: Mapping[str, Any],
-) -> tuple[list[dict[str, Any]], int]:
-    """The lines that it reports, attempts one after the other, and how often it has asked whether to stop."""
-    lines: list[dict[str, Any]] = []
-    asked, waiting = 0, list(stops)
+) -> _Called:
+    """Call it until it has ended, told to stop at that question."""
+    done = _Called()
     (folder / "checkpoint").mkdir(parents=True)
 
     def stop() -> bool:
-        nonlocal asked
-        asked += 1
-        return bool(waiting) and asked == waiting[0]
+        done.asked += 1
+        return done.asked == stop_at
 
-    while True:
-        output = folder / f"attempt-{len(stops) - len(waiting) + 1}"
+    for attempt in itertools.count(1):
+        output = folder / f"attempt-{attempt}"
         output.mkdir()
         run = ProgramRun(seed=seed, folder=output, checkpoint=folder / "checkpoint", stop=stop, **given)
-        run.note = lambda values: lines.append(dict(values))
-        function(dict(parameters), run)
+        run.note = lambda values: done.lines.append(dict(values))
+        _scramble(f"{folder.name} {attempt}")
+        done.returned = function(copy.deepcopy(dict(parameters)), run)
         if not run.told_to_stop:
-            return lines, asked
-        waiting.pop(0)
+            break
+    return done
+
+
+def _scramble(what: str) -> None:
+    """Set the generators of this process to some other state: a new process would not have this one's."""
+    import numpy as np
+    import torch
+
+    number = zlib.crc32(what.encode())
+    random.seed(number)
+    np.random.seed(number)
+    torch.manual_seed(number)
+
+
+def _parting(here: Any, there: Any, at: str = "") -> str | None:
+    """Where two values part, as " at ['model']['weight']"; None where they are the same, bit for bit."""
+    import numpy as np
+    import torch
+
+    if isinstance(here, Mapping) and isinstance(there, Mapping) and here.keys() == there.keys():
+        parts = (_parting(here[key], there[key], f"{at}[{key!r}]") for key in here)
+    elif isinstance(here, (list, tuple)) and isinstance(there, (list, tuple)) and len(here) == len(there):
+        parts = (_parting(*pair, f"{at}[{index}]") for index, pair in enumerate(zip(here, there, strict=True)))
+    else:
+        if isinstance(here, torch.Tensor) and isinstance(there, torch.Tensor):
+            same = here.dtype == there.dtype and here.shape == there.shape and torch.equal(_bits(here), _bits(there))
+        elif isinstance(here, np.ndarray) and isinstance(there, np.ndarray):
+            same = here.dtype == there.dtype and here.shape == there.shape and here.tobytes() == there.tobytes()
+        else:  # of objects of other kinds nothing is known but that they are of one kind
+            known = isinstance(here, (str, bytes, int, float, np.generic, Mapping, list, tuple))
+            same = type(here) is type(there) and (not known or repr(here) == repr(there))
+        return None if same else f" at {at}" if at else ""
+    return next((part for part in parts if part is not None), None)
+
+
+def _bits(tensor: torch.Tensor) -> torch.Tensor:
+    import torch
+
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)

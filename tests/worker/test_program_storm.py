@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
-from programs import Lab, until
+from program_lab import Lab, until
 
 from deit_ablate.execution import SAVED
 from deit_ablate.store import Store

@@ -122,11 +122,11 @@ def _program(plan: Mapping[str, Any]) -> list[str]:
     if not program:
         return []
     which = "a command" if program["kind"] == "command" else "a function"
-    data = f"their name ({program['data']})" if program["data"] else "nothing"
+    data = f"are known by their name ({program['data']}), not by their content" if program["data"] else "have no name"
     facts = f" but for {listed(list(program['facts']))}, which it reports" if program["facts"] else ""
     return [
         f"Trained by {which} of the user's: an interrupted run goes on from what the program itself has saved, else "
-        f"from the start; the data are known by {data}, not by their content; what follows from a parameter is not "
+        f"from the start; the data {data}; what follows from a parameter is not "
         f"compared{facts}."
     ]
 

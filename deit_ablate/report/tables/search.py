@@ -23,6 +23,7 @@ from deit_ablate.report.tables.table import NOTHING, Column, Table, measure, stu
 from deit_ablate.search.trials import Trial, best, measured, read_trials
 from deit_ablate.store import Store
 from deit_ablate.sweep.confounds import value_words
+from deit_ablate.sweep.metrics import TOP1, Metric
 
 SHOWN = 10
 """The best trials of a row that the table shows."""
@@ -36,7 +37,7 @@ UNITS = {
     "flops": "FLOPs an image",
 }
 """Objective -> how columns and axes name it."""
-DIGITS = {"top1": 2, "loss": 3}
+DIGITS = {"top1": 2, "loss": 3, "highest": 4, "lowest": 4}
 """Digits after the point; of counts and speeds none."""
 POINTS = {"top1": " points"}
 
@@ -70,7 +71,8 @@ class Searched:
     confirmed: Mapping[int, Interval]
     """A winner's number -> its value on the sweep's own seeds, of the runs that are done."""
     test: Mapping[int, Interval]
-    """A winner's number -> test top-1 in percent on those seeds."""
+    """A winner's number -> the metric of the sweep's table (of our trainer test top-1 in percent) on those seeds."""
+    tested: Metric
     images: int | None
     """Of the validation part, where all records agree."""
     hours: float | None
@@ -155,7 +157,8 @@ def read_search(summary: Summary) -> Searched:
     for variant, _, stage, run in plan["cells"]:
         if stage == final:
             runs_of.setdefault(variant, []).append(run)
-    test = {row["variant"]: Interval(row["top1_mean"], row["top1_half_width"], row["seeds"]) for row in summary.rows}
+    tested = summary.metric if summary.metric.program else TOP1
+    test = {row["variant"]: Interval(row[tested.mean], row[tested.half_width], row["seeds"]) for row in summary.rows}
     trained = {asked["run"] for asked in search["asked"]} | {run for runs in candidates.values() for run in runs}
     images = {((store.result(run) or {}).get("data") or {}).get("validation") for run in trained} - {None}
     seconds = sum(line.get("seconds") or 0.0 for run in trained for line in store.sound_history(run))
@@ -164,6 +167,7 @@ def read_search(summary: Summary) -> Searched:
         found,
         {number: mean_interval(_values(store, runs_of.get(name, ()), main)) for number, name in names.items()},
         {number: test[name] for number, name in names.items() if name in test},
+        tested,
         images.pop() if len(images) == 1 else None,
         seconds / 3600 if trained else None,
     )
@@ -200,7 +204,7 @@ def search_table(summary: Summary) -> Table:
         columns.append(Column(f"on fresh seeds{unit}", _mean("fresh", digits), right=True))
     if searched.confirmed:
         columns.append(Column(f"confirmed{unit}", _mean("confirmed", digits), right=True))
-        columns.append(Column("test top-1 (%)", _mean("test_top1", 2), right=True))
+        columns.append(Column(searched.tested.header, _mean("test_top1", searched.tested.digits), right=True))
     what = "the Pareto front" if len(objectives) > 1 else "the best trials"
     title = f"{study_title(plan)}: {what} of the search"
     lines = [_line(searched, found, trial, keys) for found in searched.rows for trial in found.shown]
@@ -275,10 +279,14 @@ def footnotes(searched: Searched) -> list[str]:
     if any(found.fresh or found.winners for found in searched.rows):
         notes.append("± is the half-width of a 95% t interval over n seeds.")
     images = f" ({searched.images} images)" if searched.images else ""
-    notes.append(
-        f"Trials (seed {search['seed']}) are measured on the validation part{images}; they and the "
-        f"fresh seeds leave the test split alone."
-    )
+    seed = search["seed"]
+    if (program := searched.plan.get("program")) is not None:
+        notes.append(f"Trials (seed {seed}) are measured by {program['validation']}, as the program reports it.")
+    else:
+        notes.append(
+            f"Trials (seed {seed}) are measured on the validation part{images}; they and the fresh seeds leave the "
+            "test split alone."
+        )
     if searched.hours is not None:
         notes.append(
             f"Trials and candidates took {searched.hours:.2g} hours of training, beside those of the winners' runs."
