@@ -103,16 +103,6 @@ def test_a_file_that_is_no_json_object_is_refused_in_a_line(tmp_path: Path, cont
         reading(tmp_path, "{run}/m.json").end()
 
 
-def test_a_long_file_is_read_to_its_end_and_its_beginning_is_history(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(reported, "MOST_LINES", 100)
-    (tmp_path / "m.csv").write_text("top1\n" + "".join(f"{value}\n" for value in range(50_000)))
-    found = reading(tmp_path)
-    assert len(found.new()) == 100
-    assert found.primary() == 49_999
-
-
 GROWING: dict[str, list[tuple[str, list[float]]]] = {
     # what the file holds, and the values that are new by then (None: all of it begins again)
     "line by line": [("top1\n", []), ("top1\n1\n", [1]), ("top1\n1\n2", []), ("top1\n1\n25\n", [25])],
@@ -148,7 +138,7 @@ def test_a_text_is_cut_at_no_character(tmp_path: Path) -> None:
 def test_a_progress_bar_is_read_by_its_parts(tmp_path: Path) -> None:
     (tmp_path / "log.txt").write_bytes(b"\r 10% top1=3\r 50% top1=4\r100% top1=5\n")
     found = reading(tmp_path, "{log}", pattern=r"top1=(?P<top1>\S+)")
-    assert [line["top1"] for line in found.new()] == [3, 4, 5]
+    assert [line["top1"] for line in found.new()] == [5]
 
 
 def saved(**arrays: Any) -> bytes:
