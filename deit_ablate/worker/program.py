@@ -266,6 +266,8 @@ class Training:
             return True
         if code in (-signal.SIGKILL, 128 + signal.SIGKILL):
             raise ProgramFailed("killed", "the command was killed (SIGKILL), as where memory is exhausted")
+        if code == 128 + signal.SIGTERM:  # as a shell says it of what it has started
+            code = -signal.SIGTERM
         if code < 0:
             raise ProgramFailed("killed", f"the command was killed by signal {-code} ({signal.strsignal(-code)})")
         exhausted = "OutOfMemoryError" in said or "CUDA out of memory" in said
