@@ -232,9 +232,9 @@ def predictions(told: MetricsFile, output: Path) -> dict[str, Any]:
         found = files.read_arrays(path, files.sha256(path) if path.is_file() else None, ARRAYS)
     except (Damaged, OSError) as error:
         why = error.why if isinstance(error, Damaged) else error.strerror
-        raise BadMetrics(f"{told.predictions} cannot be read: {why}") from None
+        raise BadMetrics(f"{told.predictions} cannot be read as an .npz file: {why}") from None
     if found is None:
-        raise BadMetrics(f"{told.predictions}: no such file")
+        raise BadMetrics(f"{told.predictions} cannot be read as an .npz file: No such file or directory")
     missing = {"targets", "predictions"} - found.keys()
     if missing:
         raise BadMetrics(f"{told.predictions} has no {' and no '.join(sorted(missing))}")
