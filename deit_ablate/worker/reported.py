@@ -133,9 +133,9 @@ class Reported:
             content = json.loads((files.read_regular(path) or b"").decode("utf-8-sig", errors="replace"))
         except (Damaged, ValueError, RecursionError) as error:
             why = error.why if isinstance(error, Damaged) else f"no JSON ({error})"
-            raise BadMetrics(f"{self.told.file}: {why}") from None
+            raise BadMetrics(f"{self.told.file} is {why}") from None
         if not isinstance(content, dict):
-            raise BadMetrics(f"{self.told.file}: no JSON object")
+            raise BadMetrics(f"{self.told.file} is no JSON object")
         return content
 
     def primary(self) -> float | None:

@@ -99,7 +99,7 @@ def test_several_files_of_a_pattern_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"[1]", b"{", b"\x00\xff", b"[" * 100_000, b'{"a": ' + b"9" * 5000 + b"}"])
 def test_a_file_that_is_no_json_object_is_refused_in_a_line(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "m.json").write_bytes(content)
-    with pytest.raises(BadMetrics, match=r"\{run\}/m.json: no JSON"):
+    with pytest.raises(BadMetrics, match=r"\{run\}/m.json is no JSON"):
         reading(tmp_path, "{run}/m.json").end()
 
 
