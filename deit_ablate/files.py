@@ -17,7 +17,7 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -273,8 +273,12 @@ MOST_ARRAYS = 1 << 28
 """Bytes that the arrays of one file may have when unpacked."""
 
 
-def read_arrays(path: Path, sha256: str | None) -> dict[str, np.ndarray[Any, Any]] | None:
+def read_arrays(
+    path: Path, sha256: str | None, names: Collection[str] | None = None
+) -> dict[str, np.ndarray[Any, Any]] | None:
     """The arrays in a NumPy archive of this hash, numbers in one dimension each; None where there is no such file.
+
+    ``names``: those that are read; all of them otherwise.
 
     Raises Damaged for any other content: arrays of objects would be code, and a header may claim any size.
     """
@@ -288,7 +292,8 @@ def read_arrays(path: Path, sha256: str | None) -> dict[str, np.ndarray[Any, Any
         raise Damaged(path, "not what the run wrote")
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            entries = archive.infolist()
+            named = {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}
+            entries = [entry for name, entry in named.items() if names is None or name in names]
             if sum(entry.file_size for entry in entries) > MOST_ARRAYS:
                 raise ValueError(f"more than {MOST_ARRAYS:,} bytes when unpacked")
             return {entry.filename.removesuffix(".npy"): _array(archive, entry) for entry in entries}

@@ -21,10 +21,11 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from deit_ablate.errors import TrainError
 from deit_ablate.execution import Part, Whole
+from deit_ablate.recipe import flatten
 
 PLACES = ("data", "seed", "run", "checkpoint", "parent", "teacher", "log")
 """Placeholders of a command that are no parameters: the data's folder, the run's seed, the folder of this attempt's
@@ -39,7 +40,7 @@ NAME = re.compile(r"[A-Za-z_][\w-]*(\.[A-Za-z_][\w-]*)*", re.ASCII)
 class Program(Part):
     """What is executed: exactly one of a command and a function."""
 
-    command: list[str] | None = None
+    command: Annotated[list[str], Field(min_length=1)] | None = None
     """The arguments of a command, with ``{placeholders}`` for values; no shell is involved."""
     function: str | None = None
     """``module:function``, called in the worker as ``function(parameters, run)``."""
@@ -62,7 +63,23 @@ class ProgramRecipe(Part):
 
     @classmethod
     def of_record(cls, values: Mapping[str, Any]) -> ProgramRecipe:
-        return cls.model_validate_json(json.dumps(values))
+        """A stored recipe. Raises TrainError for one that is none of a program, or whose command has placeholders that
+        stand for nothing."""
+        try:
+            recipe = cls.model_validate_json(json.dumps(values))
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+            raise TrainError(f"recipe.json: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        known = {*PLACES, *(key for key, _ in flatten(recipe.parameters))}
+        try:
+            for _, name in placeholders(recipe.program.command or []):
+                if name not in known:
+                    raise TrainError(f"recipe.json: program.command: {{{name}}} is no parameter")
+        except ValueError as error:
+            raise TrainError(f"recipe.json: program.command: {error}") from None
+        if (recipe.program.command is None) == (recipe.program.function is None):
+            raise TrainError("recipe.json: program: neither a command nor a function, or both")
+        return recipe
 
 
 def is_program(recipe: Mapping[str, Any]) -> bool:

@@ -44,7 +44,9 @@ from deit_ablate.cli.options import (
 from deit_ablate.cli.targets import (
     DEFAULT_RESULTS,
     Results,
+    all_above,
     by_name,
+    execution_alone,
     execution_for,
     one_run,
     refuse_other_file,
@@ -210,7 +212,12 @@ def retry(
     needs: Mapping[str, Needs] = {}
     chosen = None
     if store.sweeps.plan(name) is None:
-        runs, labels, sweep, base = stored_runs(named, store), {run: run for run in named}, None, Execution()
+        runs, labels, sweep, base = (
+            stored_runs(named, store),
+            {run: run for run in named},
+            None,
+            execution_alone(named[0], store),
+        )
     else:
         chosen = study(name, store)
         plan = chosen.plan(store)
@@ -218,7 +225,7 @@ def retry(
         runs, labels, sweep, base, written = plan.runs, plan.labels(), name, plan.sweep.execution, plan.written
         needs = plan.needs
         if ":" in target:
-            wanted = set(named) | {above for run in named for above in _above(run, runs)}
+            wanted = set(named) | {above for run in named for above in all_above(run, runs)}
             runs = {run: runs[run] for run in runs if run in wanted}
             if not runs:
                 raise InputError(
@@ -250,13 +257,6 @@ def retry(
     if sweep:
         store.sweeps.lift(sweep)
     _report(work, _launch(work, chosen_executor, wait=wait, json_=json_), chosen_executor, json_=json_)
-
-
-def _above(run: str, runs: Mapping[str, Run]) -> list[str]:
-    found = []
-    for parent in runs[run].above if run in runs else []:
-        found += [parent, *_above(parent, runs)]
-    return found
 
 
 def train(
@@ -295,7 +295,8 @@ def train(
         keep_weights([alone], store)
         store.register(alone.id, alone.recipe, alone.parents, alone.sources)
         status.close_if_gone(store, alone.id)
-        how = with_options(Execution(), execution, device=device, data_dir=data_dir, loaders=loaders)
+        base = execution_alone(alone.id, store)
+        how = with_options(base, execution, device=device, data_dir=data_dir, loaders=loaders)
         how = beside_table(how, [alone])
         print(f"run {alone.id}", flush=True)
         code = foreground(Job(str(store.root), alone.id, how, retry=True, command=command_line()))

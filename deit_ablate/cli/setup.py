@@ -98,6 +98,9 @@ def verify(
     damaged = {run: str(damage) for run in runs if (damage := store.damage(run))}
     runs = [run for run in runs if run not in damaged]
     for run in runs:
+        if is_program((store.recipe(run) or {"recipe": {}})["recipe"]):
+            expected = "runs of our trainer, whose checkpoints can be evaluated here"
+            raise InputError("a program trained it", where=(run, 0, 0), expected=expected)
         if store.outcome(run) is None:
             raise InputError("has not finished", where=(run, 0, 0), expected="runs with a record")
         if store.weights(run) is None:

@@ -86,6 +86,7 @@ def reproduce(
             print(f"made with deit-ablate {version}; this is {__version__}, in which recipes mean the same", file=out)
         for each in lineage:
             base = anew.recorded_execution(given.store.outcome(each) or {})
+            base = anew.with_program(base, given, given.folder / "sources", required=each == chosen)
             how = with_options(base, execution, device=device, data_dir=data_dir, loaders=loaders)
             _train(anew.job(each, store, how, command_line()), store, each, out)
         from deit_ablate.report.reproduced import compare, differences

@@ -16,6 +16,7 @@ from deit_ablate import files
 from deit_ablate.errors import Damaged, InputError, did_you_mean
 from deit_ablate.execution import Execution, layered
 from deit_ablate.launch.executors import find_executor
+from deit_ablate.program import is_program
 from deit_ablate.report.trackers.exporters import must_be_known
 from deit_ablate.store import Store
 from deit_ablate.sweep.load import load_sweep
@@ -284,6 +285,32 @@ def stored_runs(runs: Sequence[str], store: Store) -> dict[str, Run]:
     for run in runs:
         add(run)
     return result
+
+
+def all_above(run: str, runs: Mapping[str, Run]) -> list[str]:
+    """Those of ``runs`` that a run depends on, directly or not."""
+    found = []
+    for parent in runs[run].above if run in runs else []:
+        found += [parent, *all_above(parent, runs)]
+    return found
+
+
+def execution_alone(run: str, store: Store) -> Execution:
+    """How a run is executed that is named by itself: as the file of its sweep says, where a program trains it. Raises
+    InputError where that is gone."""
+    if not is_program((store.recipe(run) or {"recipe": {}})["recipe"]):
+        return Execution()
+    for sweep in dict.fromkeys(name.split(":")[0] for name in names_of(run, store)):
+        if (file := source_file(store, sweep)) is not None:
+            plan = study(sweep, store).plan(store)
+            if plan.sweep.execution.program is not None:
+                own = plan.executions(plan.sweep.execution)
+                return own[run] if run in plan.runs else plan.sweep.execution
+            raise InputError("no program trains its runs any more", where=(str(file), 0, 0), expected="its command")
+    raise InputError(
+        f"nothing says where the program of {run} is and how its metrics are read",
+        expected="the file of its sweep, where it was when that was planned",
+    )
 
 
 def dependents(run: str, store: Store) -> list[str]:

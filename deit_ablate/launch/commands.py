@@ -20,9 +20,10 @@ _NAMED = {"device": "--device", "data_dir": "--data-dir", "loaders": "--loaders"
 
 
 def train_command(results: Path, execution: Execution) -> list[str]:
-    """The command that trains one run in the foreground, under this execution; the run's id follows."""
+    """The command that trains one run in the foreground, under this execution; the run's id follows. A program's file
+    and metrics are not named: the file of its sweep says them."""
     command = ["deit-ablate", "train", "--results", str(results)]
-    told = execution.model_dump(exclude=set(OF_THE_LAUNCHER), exclude_defaults=True)
+    told = execution.model_dump(exclude={*OF_THE_LAUNCHER, "program"}, exclude_defaults=True)
     for name, value in told.items():
         # JSON is YAML, as which -x reads a value.
         command += [_NAMED[name], str(value)] if name in _NAMED else ["-x", f"{name}={json.dumps(value)}"]

@@ -10,9 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from deit_ablate import files
-from deit_ablate.errors import InputError
-from deit_ablate.execution import OF_THE_LAUNCHER, Execution
+from deit_ablate.errors import Damaged, InputError
+from deit_ablate.execution import OF_THE_LAUNCHER, Execution, ProgramExecution
 from deit_ablate.launch.jobs import Job
 from deit_ablate.launch.preflight import keep_weights
 from deit_ablate.store import Store
@@ -61,6 +63,20 @@ def prepare(bundle: Bundle, run: str, store: Store, given: Sequence[Path] = ()) 
         store.register(planned.id, planned.recipe, planned.parents, planned.sources)
     store.sweeps.save_plan(bundle.sweep, plan)
     return wanted
+
+
+def with_program(execution: Execution, bundle: Bundle, sources: Path, *, required: bool) -> Execution:
+    """The execution of a run that a program trains, with where it is; ``required``: whether its metrics must be there.
+    Raises Damaged where the manifest does not say how it is run."""
+    told = bundle.manifest.get("program")
+    if told is None:
+        return execution
+    try:
+        program = ProgramExecution.model_validate({**told, "folder": str(sources), "required": required})
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        raise Damaged(bundle.folder / "manifest.json", f"program: {first['msg']}") from None
+    return execution.model_copy(update={"program": program})
 
 
 def _keep_files(folder: Path, store: Store, given: Sequence[Path]) -> None:

@@ -16,8 +16,8 @@ import yaml
 
 from deit_ablate import __version__, files
 from deit_ablate.errors import Damaged, InputError, TrainError, unknown_name
-from deit_ablate.identity import SEMANTICS, semantics_of
-from deit_ablate.program import code_of, source_file, source_sha256
+from deit_ablate.identity import semantics_here, semantics_of
+from deit_ablate.program import code_of, is_program, source_file, source_sha256
 from deit_ablate.recipe import contents
 from deit_ablate.report.bundle_texts import Facts, lock, makefile, readme
 from deit_ablate.report.html import content
@@ -28,6 +28,7 @@ from deit_ablate.store import Store
 from deit_ablate.store.archive import keep
 from deit_ablate.store.bundle import cheapest, pack, seconds, write_manifest
 from deit_ablate.store.wheel import requirements, write_wheel
+from deit_ablate.sweep.load import load_sweep
 from deit_ablate.sweep.metrics import planned_metrics
 from deit_ablate.sweep.overrides import PROFILES
 
@@ -83,9 +84,10 @@ def _fill(wanted: Wanted, folder: Path) -> Made:
     if run is None:
         which = f"{wanted.sweep}:{wanted.row}" if wanted.row is not None else wanted.sweep
         raise InputError("no run of it is done", where=(which, 0, 0), expected="a row that was trained to its end")
-    if (semantics := semantics_of(run, store.recipe(run) or {})) != SEMANTICS:
+    stored = store.recipe(run) or {"recipe": {}}
+    if (semantics := semantics_of(run, stored)) != (here := semantics_here(stored["recipe"])):
         raise InputError(
-            f"its recipes mean another training in this version (SEMANTICS {semantics}, here {SEMANTICS})",
+            f"its recipes mean another training in this version (SEMANTICS {semantics}, here {here})",
             where=(wanted.sweep, 0, 0),
             expected="the version that trained them, or `deit-ablate keep`, which shares records alone",
         )
@@ -129,7 +131,9 @@ def _fill(wanted: Wanted, folder: Path) -> Made:
     (folder / "requirements.lock.txt").write_text(lock(facts, requirements()), encoding="utf-8")
     (folder / "Makefile").write_text(makefile(), encoding="utf-8")
     (folder / "README.md").write_text(readme(facts), encoding="utf-8")
-    about = {"version": __version__, "semantics": SEMANTICS, "sweep": wanted.sweep, "row": wanted.row, "run": run}
+    about = {"version": __version__, "semantics": semantics, "sweep": wanted.sweep, "row": wanted.row, "run": run}
+    if is_program(stored["recipe"]):
+        about["program"] = _program(wanted)
     write_manifest(folder, about)
     return made
 
@@ -168,8 +172,8 @@ def _sources(wanted: Wanted, plan: Mapping[str, Any], recipes: Mapping[str, Any]
     copied: dict[str, Path] = {}
     for stored in recipes.values():
         for name, sha256 in stored["sources"].items():
-            if "program" in stored["recipe"]:
-                copied |= _beside(wanted.file, name)
+            if name.startswith("./"):
+                copied |= _beside(wanted.file, name, sha256)
                 continue
             try:
                 if source_sha256(name) != sha256:
@@ -189,6 +193,16 @@ def _sources(wanted: Wanted, plan: Mapping[str, Any], recipes: Mapping[str, Any]
     return sorted(copied)
 
 
+def _program(wanted: Wanted) -> dict[str, Any]:
+    """How runs of a program are executed, as its sweep's file says, less where. Raises InputError."""
+    told = load_sweep(wanted.file).execution.program if wanted.file is not None else None
+    if told is None:
+        raise InputError(
+            "nothing says how its program is run", where=(wanted.sweep, 0, 0), expected="the file of the sweep"
+        )
+    return told.model_dump(mode="json", exclude={"folder"})
+
+
 def _module(module: str) -> dict[str, Path]:
     path = source_file(module)
     *above, last = module.split(".")
@@ -197,13 +211,16 @@ def _module(module: str) -> dict[str, Path]:
     return {"/".join(inside): path}
 
 
-def _beside(file: Path | None, name: str) -> dict[str, Path]:
+def _beside(file: Path | None, name: str, sha256: str) -> dict[str, Path]:
     """A program's source, whose name is its path seen from the sweep's file."""
     if file is None or not (file.parent / name).is_file():
         raise InputError(
             "no such file", where=(name, 0, 0), expected="the sources of the runs, beside the sweep's file"
         )
-    return {name: file.parent / name}
+    if source_sha256(name, file.parent) != sha256:
+        expected = "the code that the runs are of, beside the sweep's file"
+        raise InputError("it has changed since the runs were trained", where=(name, 0, 0), expected=expected)
+    return {name.removeprefix("./"): file.parent / name}
 
 
 def _sweep_file(wanted: Wanted, plan: Mapping[str, Any], folder: Path, say: Callable[[str], str]) -> None:

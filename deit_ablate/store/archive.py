@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -32,6 +33,8 @@ _REQUESTS: dict[str, type[schema.File]] = {"seeds": schema.Declared, "trials": s
 """What belongs to a sweep's plan: planned seeds, and the trials that a search has requested."""
 MOST_TEXT, MOST_LINE, MOST_RUNS = 1 << 30, 1 << 24, 100_000
 """Bytes of records.jsonl or curves.jsonl, bytes of one line of them, and runs that one import may bring."""
+OF_PROGRAMS = ("output", "checkpoint")
+"""Folders of an attempt that a program has written."""
 MOST_FILES = 10_000
 """Files of one run of another store."""
 
@@ -269,7 +272,7 @@ def _read_curves(path: Path, contents: dict[str, dict[str, bytes]]) -> None:
         run = epoch.pop("run", None)
         if not isinstance(run, str) or run not in curves:
             raise Damaged(path, f"run: {str(run)[:40]!r} has no record", number)
-        if epoch["epoch"] <= last[run]:
+        if epoch["epoch"] < last[run] + ("metrics" not in epoch):  # of which a program may report several an epoch
             raise Damaged(path, f"epoch {epoch['epoch']} of {run} comes after epoch {last[run]}", number)
         last[run] = epoch["epoch"]
         curves[run].append(json.dumps(epoch).encode() + b"\n")
@@ -344,11 +347,17 @@ def _stored(folder: Path) -> _Incoming:
 
 def _files_of(run: Path) -> list[Path]:
     """All of a run's files, and those of its attempts. Raises Damaged for what a store has not made: links, and folders
-    in folders."""
+    in folders, but for what a program has written: of that, regular files."""
     found: list[Path] = []
     for path in files.listed(run, MOST_FILES):
         inside = files.listed(path, MOST_FILES) if path.is_dir() and not path.is_symlink() else [path]
-        found += [files.must_be_file(each) for each in inside if not each.name.startswith((files.TEMPORARY, "beat"))]
+        inside = [each for each in inside if not each.name.startswith((files.TEMPORARY, "beat"))]
+        for each in inside:
+            if each.name in OF_PROGRAMS and each.is_dir() and not each.is_symlink():
+                written = (inner for inner in files.below(each) if inner.is_file() and not inner.is_symlink())
+                found += itertools.islice(written, MOST_FILES)
+            else:
+                found.append(files.must_be_file(each))
     return found
 
 

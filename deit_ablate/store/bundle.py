@@ -28,7 +28,7 @@ from pydantic import AfterValidator
 
 from deit_ablate import files
 from deit_ablate.errors import Damaged, InputError
-from deit_ablate.identity import SEMANTICS
+from deit_ablate.identity import PROGRAM_SEMANTICS, SEMANTICS
 from deit_ablate.store import schema
 from deit_ablate.store.archive import import_records
 from deit_ablate.store.store import Store
@@ -58,6 +58,8 @@ class Manifest(schema.File):
     row: str | None = None
     run: schema.RunId
     """The cell that is trained anew where nobody names another."""
+    program: dict[str, Any] | None = None
+    """How runs of a program are executed, less the folder: that of the sources."""
     files: Annotated[dict[str, schema.Listed], AfterValidator(_inside)]
 
 
@@ -109,7 +111,7 @@ def opened(path: Path) -> Iterator[Bundle]:
         content = source.read_manifest()
         where = path / MANIFEST
         manifest = schema.checked(where, files.parse_json(where, content), Manifest)
-        if manifest["semantics"] != SEMANTICS:
+        if manifest["semantics"] not in (SEMANTICS, PROGRAM_SEMANTICS if manifest.get("program") else None):
             raise InputError(
                 f"its recipes mean another training than here (SEMANTICS {manifest['semantics']}, here {SEMANTICS})",
                 where=(str(path), 0, 0),

@@ -7,11 +7,15 @@ booted since; or the same scheduler job has been restarted.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import getpass
 import os
 import platform
 import secrets
+import signal
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +29,11 @@ def _read(path: str) -> str:
 
 KEPT = "kept"
 """The nonce of an attempt that came with kept records: no process has ever executed it here."""
+
+
+MARK = "DEIT_ABLATE_OWNER"
+"""The variable by which a command, and all that it starts, is known as an attempt's: the nonce of its owner."""
+END_SECONDS = 30.0
 
 
 @functools.cache
@@ -90,3 +99,36 @@ def provably_gone(owner: dict[str, Any]) -> bool:
         return True
     this, that = job(), owner.get("job")
     return bool(this and that and this["id"] == that["id"] and this["restarts"] > that["restarts"])
+
+
+def processes(nonce: str) -> list[int]:
+    """The processes of this machine that an attempt's command has started, with itself: those told its ``MARK``. None
+    where there is no /proc."""
+    mark, found = f"{MARK}={nonce}".encode(), []
+    for name in os.listdir("/proc") if os.path.isdir("/proc") else ():
+        if name.isdecimal() and int(name) != os.getpid():
+            try:
+                told = Path("/proc", name, "environ").read_bytes().split(b"\0")
+            except OSError:  # another user's, or gone
+                continue
+            if mark in told and start_time(int(name)) is not None:
+                found.append(int(name))
+    return found
+
+
+def end_processes(owner: Mapping[str, Any]) -> bool:
+    """Kill what the command of an attempt has left running here; False where something of it cannot be killed.
+
+    A kernel kills a command with its worker, but not what the command has started in turn.
+    """
+    if owner.get("nonce") in (None, KEPT) or not same_place(dict(owner)):
+        return True
+    deadline = time.monotonic() + END_SECONDS
+    while left := processes(owner["nonce"]):  # until none is there: one may have started another meanwhile
+        if time.monotonic() > deadline:
+            return False
+        for pid in left:
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.01)
+    return True

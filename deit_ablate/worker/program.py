@@ -27,7 +27,7 @@ from deit_ablate.errors import Damaged, TrainError
 from deit_ablate.execution import SAVED
 from deit_ablate.program import ProgramRecipe, arguments, source_sha256
 from deit_ablate.recipe import flatten
-from deit_ablate.store import Attempt, Overtaken, schema
+from deit_ablate.store import Attempt, Overtaken, owner, schema
 from deit_ablate.worker.process import CommandProcess
 from deit_ablate.worker.reported import COMMAND_SHOWN, BadMetrics, Line, NoFile, Reported, predictions
 
@@ -84,12 +84,19 @@ class Training:
         self.reported = Reported(self.told.metrics, attempt.output.absolute(), attempt.log)
         self.overtaken: str | None = None
         self._stopping, self._device = False, _device(task.execution.device)
+        self._end_earlier()
         self._before = self._history_before()
         self._joined, self._history_bytes, self._looked, self._kept_due = False, 0, 0.0, 0.0
         for name, sha256 in stored["sources"].items():
             if source_sha256(name, Path(self.told.folder)) != sha256:
                 raise TrainError(f"the source of {name} has changed since this run was planned: it is another run now")
         self._make_folders()
+
+    def _end_earlier(self) -> None:
+        """Kill what earlier attempts have left running, in whatever session. Raises ProgramFailed."""
+        for before in self.task.store.attempts(self.task.run)[:-1]:
+            if not owner.end_processes(before.owner):
+                raise ProgramFailed("crash", f"processes of attempt {before.number} are left, and cannot be killed")
 
     def _make_folders(self) -> None:
         """The attempt's own folder for output, and what the attempt before has kept: it moves, so that one attempt
@@ -138,7 +145,10 @@ class Training:
             if program.function is not None:
                 over = self._call(program.function)
             else:
-                over = self._execute(program.command or [])
+                try:
+                    over = self._execute(program.command or [])
+                finally:
+                    owner.end_processes(self.attempt.owner)  # daemons, too
         self.note_kept()
         if not over:
             return Outcome("stopped", "asked to stop, or with more to do")
@@ -256,6 +266,8 @@ class Training:
             return True
         if code in (-signal.SIGKILL, 128 + signal.SIGKILL):
             raise ProgramFailed("killed", "the command was killed (SIGKILL), as where memory is exhausted")
+        if code == 128 + signal.SIGTERM:  # as a shell says it of what it has started
+            code = -signal.SIGTERM
         if code < 0:
             raise ProgramFailed("killed", f"the command was killed by signal {-code} ({signal.strsignal(-code)})")
         exhausted = "OutOfMemoryError" in said or "CUDA out of memory" in said
@@ -284,6 +296,7 @@ class Training:
             "CHECKPOINT_DIR": str(self.attempt.kept.absolute()),
             "SEED": str(self.recipe.seed),
             "ATTEMPT": str(self.attempt.number),
+            "OWNER": self.attempt.owner.get("nonce"),
             "DATA": self.task.execution.data_dir,
             "PARENT": self._parent("from"),
             "TEACHER": self._parent("teacher"),

@@ -4,25 +4,33 @@ from __future__ import annotations
 
 import csv
 import glob
+import itertools
 import json
 import math
 import os
 import re
-import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deit_ablate.errors import did_you_mean
+from deit_ablate import files
+from deit_ablate.errors import Damaged, did_you_mean
 from deit_ablate.execution import MetricsFile
 
 if TYPE_CHECKING:
-    import numpy as np
+    pass
 
 COMMAND_SHOWN = "$ "
 """Begins the line of a log that shows the command."""
-MOST_METRICS = 1000
-"""Of one line: what has more is no line of metrics."""
+MOST_METRICS, MOST_DEPTH, MOST_NAME = 10_000, 20, 200
+"""Of one line: metrics, levels of names within names, and characters of a name. What is beyond is left out."""
+MOST_LINE = 1 << 24
+"""Bytes of a line: what has more is no line of metrics."""
+_CHUNK = 1 << 20
+_TAIL = 64
+"""Bytes before the place that was read up to, by which a file that is written anew is known."""
+ARRAYS = ("targets", "predictions", "confidence")
+"""What is read of a program's predictions."""
 
 Line = dict[str, float | int | None]
 
@@ -47,16 +55,16 @@ class Reported:
         self.lines = 0
         self.anew = False
         """Whether the file was written anew, so that what was read before is no part of the run's history."""
-        self._file: int | None = None
         self._begin()
 
     def _begin(self) -> None:
         self.lines, self.final, self.before = 0, {}, {}
-        self._offset, self._partial, self._columns = 0, b"", list[str]()
+        self._offset, self._partial, self._tail, self._columns = 0, b"", b"", list[str]()
+        self._too_long = False
 
     def add(self, values: Mapping[str, Any]) -> Line:
         """Take one line of values; returns its numbers."""
-        line = dict(_numbers(values))
+        line = dict(itertools.islice(_numbers(values), MOST_METRICS))
         self.final |= line
         self.lines += 1
         return line
@@ -66,20 +74,38 @@ class Reported:
         found = self._found()
         if len(found) != 1 or self._kind == "json":
             return []
+        made: list[Line] = []
         try:
             with found[0].open("rb") as handle:
-                facts = os.fstat(handle.fileno())
-                if self._offset and (facts.st_size < self._offset or facts.st_ino != self._file):
+                if self._is_another(handle.fileno()):
                     self._begin()
                     self.anew = True
-                self._file = facts.st_ino
                 handle.seek(self._offset)
-                content = handle.read()
+                while content := handle.read(_CHUNK):
+                    self._take(content, made)
         except OSError:
-            return []
+            pass  # what has been read counts; the rest is read at the next call
+        return made
+
+    def _is_another(self, handle: int) -> bool:
+        """Whether what was read before is no longer there. A file that is written again and again with the same
+        beginning (a table with one more line) has only grown."""
+        return os.fstat(handle).st_size < self._offset or self._tail != self._bytes_before(handle)
+
+    def _bytes_before(self, handle: int) -> bytes:
+        return os.pread(handle, len(self._tail), self._offset - len(self._tail))
+
+    def _take(self, content: bytes, made: list[Line]) -> None:
         self._offset += len(content)
+        self._tail = (self._tail + content)[-_TAIL:]
         *lines, self._partial = (self._partial + content).split(b"\n")
-        return [self.add(values) for line in lines if (values := self._values(line))]
+        for line in lines:
+            if self._too_long:
+                self._too_long = False  # the end of that line
+            elif values := self._values(line):
+                made.append(self.add(values))
+        if len(self._partial) > MOST_LINE:
+            self._partial, self._too_long = b"", True
 
     def end(self) -> list[Line]:
         """The last lines, of a program that has ended well: one without a line break too, and those of a file that is
@@ -95,17 +121,22 @@ class Reported:
             raise BadMetrics(f"{self.told.file}: several files ({listed})")
         lines = self.new()
         if self._kind == "json":
-            try:
-                content = json.loads(found[0].read_text(encoding="utf-8", errors="replace"))
-            except (ValueError, RecursionError, OSError) as error:
-                raise BadMetrics(f"{self.told.file} is no JSON ({error})") from None
-            if not isinstance(content, dict):
-                raise BadMetrics(f"{self.told.file} is no JSON object")
-            return [self.add(content)]
-        if self._partial and (values := self._values(self._partial)):
+            return [self.add(self._object(found[0]))]
+        if self._partial and not self._too_long and (values := self._values(self._partial)):
             lines.append(self.add(values))
             self._partial = b""
         return lines
+
+    def _object(self, path: Path) -> Mapping[str, Any]:
+        """A file of one JSON object. Raises BadMetrics."""
+        try:
+            content = json.loads((files.read_regular(path) or b"").decode("utf-8-sig", errors="replace"))
+        except (Damaged, ValueError, RecursionError) as error:
+            why = error.why if isinstance(error, Damaged) else f"no JSON ({error})"
+            raise BadMetrics(f"{self.told.file} is {why}") from None
+        if not isinstance(content, dict):
+            raise BadMetrics(f"{self.told.file} is no JSON object")
+        return content
 
     def primary(self) -> float | None:
         """The last value of the primary metric, None where it is not finite. Raises BadMetrics where there is none."""
@@ -139,7 +170,9 @@ class Reported:
 
     def _values(self, content: bytes) -> Mapping[str, Any]:
         """The values of one line; none of a line that is none of metrics."""
-        line = content.decode("utf-8", errors="replace").rstrip("\r")
+        line = content.decode("utf-8", errors="replace").removeprefix("\ufeff").rstrip("\r")
+        if not line.strip():
+            return {}
         if self.told.pattern:
             if self.told.file == "{log}" and line.startswith(COMMAND_SHOWN):
                 return {}
@@ -148,12 +181,12 @@ class Reported:
             return {name: value for name, value in match.groupdict().items() if value is not None} if match else {}
         if self._kind == "jsonl":
             try:
-                values = json.loads(line) if line.strip() else None
+                values = json.loads(line)
             except (ValueError, RecursionError):
                 return {}
             return values if isinstance(values, dict) else {}
         try:
-            row = next(csv.reader([line]), [])
+            row = [value.strip() for value in next(csv.reader([line], skipinitialspace=True), [])]
         except csv.Error:
             return {}
         if not self._columns:
@@ -162,49 +195,55 @@ class Reported:
         return {} if row == self._columns else dict(zip(self._columns, row, strict=False))
 
 
-def _numbers(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, float | int | None]]:
+def _numbers(values: Mapping[str, Any], above: str = "", depth: int = 1) -> Iterator[tuple[str, float | int | None]]:
     """(name, number) pairs, dotted where they are nested; texts that are numbers count, all else is left out."""
-    for place, (name, value) in enumerate(values.items()):
-        if place >= MOST_METRICS:
-            return
+    for key, value in values.items():
+        name = f"{above}{key}".encode("utf-8", "replace").decode()  # half a surrogate pair could not be written
         if isinstance(value, Mapping):
-            yield from _numbers(value, f"{above}{name}.")
-        elif (number := _number(value)) is not None:
-            yield f"{above}{name}", number if math.isfinite(number) else None
+            if depth < MOST_DEPTH:
+                yield from _numbers(value, f"{name}.", depth + 1)
+        elif len(name) <= MOST_NAME and (number := _number(value)) is not None:
+            yield name, number if math.isfinite(number) else None
 
 
 def _number(value: Any) -> float | int | None:
     if isinstance(value, bool):
         return None
-    if isinstance(value, int):
-        return value if abs(value) < 2**53 else float(value) if abs(value) < 10**300 else math.inf
-    if isinstance(value, float):
+    if isinstance(value, int) and abs(value) < 2**53:
         return value
     try:
+        if isinstance(value, (int, float)):
+            return float(value)
         return float(value) if isinstance(value, str) and value.strip() else None
+    except OverflowError:
+        return math.inf
     except ValueError:
         return None
 
 
-def predictions(told: MetricsFile, output: Path) -> dict[str, np.ndarray[Any, Any]]:
+def predictions(told: MetricsFile, output: Path) -> dict[str, Any]:
     """Classes by test image, where the program keeps them. Raises BadMetrics where they are not as they should be."""
     if told.predictions is None:
         return {}
     import numpy as np
 
+    path = output / told.predictions.replace("{run}", str(output))
     try:
-        with np.load(output / told.predictions.replace("{run}", str(output)), allow_pickle=False) as content:
-            found = {name: content[name] for name in ("targets", "predictions", "confidence") if name in content}
-    except (OSError, ValueError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
-        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        found = files.read_arrays(path, files.sha256(path) if path.is_file() else None, ARRAYS)
+    except (Damaged, OSError) as error:
+        why = error.why if isinstance(error, Damaged) else error.strerror
         raise BadMetrics(f"{told.predictions} cannot be read as an .npz file: {why}") from None
+    if found is None:
+        raise BadMetrics(f"{told.predictions} cannot be read as an .npz file: No such file or directory")
     missing = {"targets", "predictions"} - found.keys()
     if missing:
         raise BadMetrics(f"{told.predictions} has no {' and no '.join(sorted(missing))}")
-    whole = all(found[name].dtype.kind in "iu" for name in ("targets", "predictions"))
-    if len({array.shape for array in found.values()}) > 1 or found["targets"].ndim != 1 or not whole:
+    sizes = {array.shape for array in found.values()}
+    classes = [found[name] for name in ("targets", "predictions")]
+    whole = all(each.dtype.kind in "iu" and each.size and 0 <= each.min() <= each.max() < 2**31 for each in classes)
+    if len(sizes) > 1 or not whole:
         raise BadMetrics(f"{told.predictions}: targets and predictions are not classes (N,) of the same images")
-    kept = {"test_targets": found["targets"], "test_pred_class": found["predictions"]}
+    kept = {"test_targets": classes[0].astype(np.int32), "test_pred_class": classes[1].astype(np.int32)}
     if "confidence" in found:
         if found["confidence"].dtype.kind != "f":
             raise BadMetrics(f"{told.predictions}: confidence is no list of floating-point numbers")
