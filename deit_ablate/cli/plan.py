@@ -254,7 +254,8 @@ def _plan_lines(made: Plan, runs: Mapping[str, Run], states: Mapping[str, State]
     sweep = made.sweep
     lines = [
         f"{sweep.name}: {sweep.title}",
-        f"profile {sweep.profile or 'none'}, {len(made.rows)} row{'s' * (len(made.rows) != 1)}, "
+        ("" if sweep.program else f"profile {sweep.profile or 'none'}, ")
+        + f"{len(made.rows)} row{'s' * (len(made.rows) != 1)}, "
         f"{len(runs)} runs: {console.counts(states)}",
         "",
         *_row_lines(made, None if search else runs),

@@ -17,7 +17,7 @@ import yaml
 from deit_ablate import __version__, files
 from deit_ablate.errors import Damaged, InputError, TrainError, unknown_name
 from deit_ablate.identity import SEMANTICS, semantics_of
-from deit_ablate.program import code_of, source_file, source_sha256
+from deit_ablate.program import code_of, is_program, source_file, source_sha256
 from deit_ablate.recipe import contents
 from deit_ablate.report.bundle_texts import Facts, lock, makefile, readme
 from deit_ablate.report.html import content
@@ -83,6 +83,12 @@ def _fill(wanted: Wanted, folder: Path) -> Made:
     if run is None:
         which = f"{wanted.sweep}:{wanted.row}" if wanted.row is not None else wanted.sweep
         raise InputError("no run of it is done", where=(which, 0, 0), expected="a row that was trained to its end")
+    if is_program((store.recipe(run) or {}).get("recipe", {})):
+        raise InputError(
+            "a bundle trains a cell anew, which is not known how to do for a program",
+            where=(wanted.sweep, 0, 0),
+            expected="a sweep over our recipe, or `deit-ablate keep`, which shares records alone",
+        )
     if (semantics := semantics_of(run, store.recipe(run) or {})) != SEMANTICS:
         raise InputError(
             f"its recipes mean another training in this version (SEMANTICS {semantics}, here {SEMANTICS})",
@@ -168,9 +174,6 @@ def _sources(wanted: Wanted, plan: Mapping[str, Any], recipes: Mapping[str, Any]
     copied: dict[str, Path] = {}
     for stored in recipes.values():
         for name, sha256 in stored["sources"].items():
-            if "program" in stored["recipe"]:
-                copied |= _beside(wanted.file, name)
-                continue
             try:
                 if source_sha256(name) != sha256:
                     raise TrainError(f"the source of {name} has changed since the runs were trained")
@@ -195,15 +198,6 @@ def _module(module: str) -> dict[str, Path]:
     package = path.name.partition(".")[0] == "__init__"
     inside = [*above, last, path.name] if package else [*above, path.name]
     return {"/".join(inside): path}
-
-
-def _beside(file: Path | None, name: str) -> dict[str, Path]:
-    """A program's source, whose name is its path seen from the sweep's file."""
-    if file is None or not (file.parent / name).is_file():
-        raise InputError(
-            "no such file", where=(name, 0, 0), expected="the sources of the runs, beside the sweep's file"
-        )
-    return {name: file.parent / name}
 
 
 def _sweep_file(wanted: Wanted, plan: Mapping[str, Any], folder: Path, say: Callable[[str], str]) -> None:
