@@ -84,6 +84,8 @@ class Training:
         self.reported = Reported(self.told.metrics, attempt.output.absolute(), attempt.log)
         self.overtaken: str | None = None
         self._stopping, self._device = False, _device(task.execution.device)
+        self._seconds_before = 0.0
+        """Of attempts whose training this one goes on with."""
         self._before = self._history_before()
         self._joined, self._history_bytes, self._looked, self._kept_due = False, 0, 0.0, 0.0
         for name, sha256 in stored["sources"].items():
@@ -203,6 +205,8 @@ class Training:
         kept = [line for line in self._before if line["epoch"] < epoch]
         for line in kept:
             self.reported.before |= line.get("metrics") or {}
+        if kept:
+            self._seconds_before = sum(before.seconds for before in self.task.store.attempts(self.task.run)[:-1])
         self._joined = True
         return [json.dumps(line) for line in kept]
 
@@ -341,7 +345,8 @@ class Training:
         metrics: dict[str, Any] = {"test": None, "validation": None, "train_loss": None, "program": last}
         if told.validation is not None and last.get(told.validation) is not None:
             metrics["validation"] = {"metric": last[told.validation]}
-        cost = {"train_seconds": time.monotonic() - self.task.begun, "device": self._device, "loaders": None}
+        seconds = self._seconds_before + time.monotonic() - self.task.begun
+        cost = {"train_seconds": seconds, "device": self._device, "loaders": None}
         packages = _packages() if self.recipe.program.function is not None else {}
         if primary is None:
             return Outcome("diverged", f"{told.primary} is not finite at the end", metrics, {}, cost, packages)

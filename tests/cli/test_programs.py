@@ -61,3 +61,23 @@ def test_a_sweep_of_which_no_run_reports_anything_has_a_table_and_goes_on_after_
     assert lab("report", "p").stdout
     (lab.folder / "train.py").write_text(TRAIN.replace('"none"', '"nothing"').replace("float(gain)", "1"))
     assert "top1" in lab("run", "p.yaml").stdout
+
+
+GOES_ON = """\
+import json, os, sys
+state = os.environ["DEIT_ABLATE_CHECKPOINT_DIR"] + "/epoch"
+epoch = int(open(state).read()) + 1 if os.path.exists(state) else 0
+print(json.dumps({"epoch": epoch, "top1": 90}), file=open(sys.argv[1] + "/m.jsonl", "w"))
+open(state, "w").write(str(epoch))
+sys.exit(75 if epoch < 1 else 0)
+"""
+
+
+def test_the_time_of_a_run_that_was_gone_on_with_is_that_of_all_its_attempts(lab: Command) -> None:
+    (lab.folder / "train.py").write_text(GOES_ON)
+    lab("run", "p.yaml", "--seeds", "1")
+    store = Store(lab.folder / "results")
+    run = next(iter(store.runs()))
+    assert [line["epoch"] for line in store.history(run)] == [0, 1]
+    cost = (store.outcome(run) or {})["cost"]
+    assert store.attempt(run, 1).seconds < cost["train_seconds"] <= cost["wall_seconds_all_attempts"]
