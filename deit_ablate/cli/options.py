@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from pydantic import ValidationError
 
 from deit_ablate.errors import InputError
-from deit_ablate.execution import Execution, layered
+from deit_ablate.execution import Execution, ProgramExecution, layered
 from deit_ablate.sweep.overrides import validate
 from deit_ablate.sweep.yaml import Node, assignment, merge
 
@@ -130,6 +131,24 @@ def seconds(text: str | None, option: str = "--budget") -> float | None:
 def with_options(execution: Execution, sets: Sequence[str] | None, **given: Any) -> Execution:
     """The execution with what the command line says (``given_execution``)."""
     return layered(execution, given_execution(sets, **given))
+
+
+def of_program(sets: Sequence[str] | None) -> tuple[Execution, list[str]]:
+    """What ``plan --commands`` says of a program (``program={...}``), and the other texts. Raises InputError."""
+    execution, others = Execution(), []
+    for text in sets or ():
+        key, _, value = text.partition("=")
+        if key != "program":
+            others.append(text)
+            continue
+        try:
+            told = ProgramExecution.model_validate_json(value)
+        except ValidationError as error:
+            problem = f"program: {error.errors()[0]['msg']}"
+            expected = "what `deit-ablate plan SWEEP --commands` gives"
+            raise InputError(problem, where=("--execution", 0, 0), expected=expected) from None
+        execution = execution.model_copy(update={"program": told})
+    return execution, others
 
 
 def given_execution(sets: Sequence[str] | None, **given: Any) -> Execution:

@@ -38,6 +38,7 @@ from deit_ablate.cli.options import (
     Wait,
     Yes,
     given_execution,
+    of_program,
     seconds,
     with_options,
 )
@@ -295,7 +296,8 @@ def train(
         keep_weights([alone], store)
         store.register(alone.id, alone.recipe, alone.parents, alone.sources)
         status.close_if_gone(store, alone.id)
-        how = with_options(Execution(), execution, device=device, data_dir=data_dir, loaders=loaders)
+        told, others = of_program(execution)
+        how = with_options(told, others, device=device, data_dir=data_dir, loaders=loaders)
         print(f"run {alone.id}", flush=True)
         code = foreground(Job(str(store.root), alone.id, how, retry=True, command=command_line()))
     outcome = store.outcome(alone.id)

@@ -77,7 +77,10 @@ class Training:
 
     def __init__(self, task: Task, attempt: Attempt, stored: Mapping[str, Any]) -> None:
         if task.execution.program is None:
-            raise TrainError("nobody has said where this program runs: run its sweep, or `deit-ablate train` its name")
+            problem = (
+                "nobody has said where this program is: run its sweep, or what `plan SWEEP --commands shell` prints"
+            )
+            raise TrainError(problem)
         self.task, self.attempt, self.told = task, attempt, task.execution.program
         self.recipe = ProgramRecipe.of_record(stored["recipe"])
         self.parents = {role: task.store.weights(parent["run"]) for role, parent in stored["parents"].items()}

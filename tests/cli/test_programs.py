@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import subprocess
 
 import pytest
@@ -58,6 +60,11 @@ def test_a_sweep_of_which_no_run_reports_anything_has_a_table_and_goes_on_after_
     done = lab("run", "p.yaml", code=1).stdout
     assert "2 of 2 runs are not done" in done
     assert "no gain" in done
+    run = next(iter(Store(lab.folder / "results").runs()))
+    assert "retry SWEEP:ROW:SEED" in lab("retry", run, code=2).stderr
+    alone = re.search(r"alone, here: (deit-ablate .+)", done)
+    assert alone
+    assert "exit code 1: no gain" in lab(*shlex.split(alone[1])[1:], code=1).stdout
     assert lab("report", "p").stdout
     (lab.folder / "train.py").write_text(TRAIN.replace('"none"', '"nothing"').replace("float(gain)", "1"))
     assert "top1" in lab("run", "p.yaml").stdout
