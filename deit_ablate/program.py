@@ -110,9 +110,8 @@ def placeholders(command: list[str]) -> Iterator[tuple[int, str]]:
 def arguments(command: list[str], values: Mapping[str, Value]) -> list[str]:
     """The command with its placeholders replaced, for an exec without a shell.
 
-    A placeholder that is a whole argument is dropped where its value is null, and becomes several arguments where it
-    is a list; true and false are spelled so. ``values``: by (dotted) name, all that it names. Raises TrainError for a
-    null or a list within an argument.
+    An argument with a null in it is left out. A placeholder that is a whole argument becomes several arguments where
+    its value is a list; true and false are spelled so. ``values``: by (dotted) name, all that it names.
     """
     found: list[str] = []
     for argument in command:
@@ -123,15 +122,26 @@ def arguments(command: list[str], values: Mapping[str, Value]) -> list[str]:
                 spelled(each) for each in (value if isinstance(value, list) else [] if value is None else [value])
             ]
             continue
-        whole = ""
-        for text, name in parts:
-            whole += text
-            if name is not None:
-                if values[name] is None or isinstance(values[name], list):
-                    raise TrainError(f"{{{name}}} is {values[name]!r}, which cannot stand within {argument!r}")
-                whole += spelled(values[name])
-        found.append(whole)
+        if all(name is None or values[name] is not None for _, name in parts):
+            found.append("".join(text + ("" if name is None else spelled(values[name])) for text, name in parts))
     return found
+
+
+def misplaced(command: list[str], values: Mapping[str, Value]) -> tuple[str, str, str] | None:
+    """(parameter, what is wrong with its value, what was expected) of the first value that its argument cannot have.
+
+    A null leaves its argument out: where that is the value of an option before it, the option would take what follows.
+    """
+    for index, name in placeholders(command):
+        value, argument = values.get(name, ""), command[index]
+        whole = argument == f"{{{name}}}"
+        if isinstance(value, list) and not whole:
+            return name, f"{value!r} cannot stand within {argument!r}", f"one value, or an argument that is {{{name}}}"
+        before = command[index - 1] if index else ""
+        if value is None and whole and re.fullmatch(r"--?[A-Za-z][^={}]*", before):
+            expected = f"{before}={{{name}}} in the command, which null leaves out whole; or [] for no argument at all"
+            return name, f"null leaves {before} without its value", expected
+    return None
 
 
 def spelled(value: Any) -> str:

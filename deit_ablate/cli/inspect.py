@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 import time
 from typing import Annotated, Any
@@ -164,7 +165,8 @@ def show(
         print(json.dumps({**_told(found, names, state), **stored, "outcome": outcome, "attempts": attempts}))
         return
     lines = [f"{found}  {', '.join(names)}", f"state: {state}", "", "recipe:"]
-    lines += [f"  {key}: {console.show_value(value)}" for key, value in flatten(stored["recipe"])]
+    for key, value in flatten(stored["recipe"]):
+        lines.append(f"  {key}: {_command(value) if key == 'program.command' and value else console.show_value(value)}")
     lines += [
         f"parent ({role}): {parent['run']}, {parent['weights']} weights" for role, parent in stored["parents"].items()
     ]
@@ -182,6 +184,11 @@ def show(
             lines += [f"  {line}" for line in (data_lines(outcome[part]) if part == "data" else ())]
             lines += [f"  {key}: {console.show_value(value)}" for key, value in flatten(told) if key != "git.diff"]
     print("\n".join(map(console.plain, lines)))
+
+
+def _command(parts: list[str]) -> str:
+    """The words of a command as a sweep file has them; placeholders need no quotes."""
+    return " ".join(part if "{" in part and not set(part) & set(" '\"") else shlex.quote(part) for part in parts)
 
 
 def _told(run: str, names: list[str], state: State) -> dict[str, Any]:

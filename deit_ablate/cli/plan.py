@@ -254,7 +254,8 @@ def _plan_lines(made: Plan, runs: Mapping[str, Run], states: Mapping[str, State]
     sweep = made.sweep
     lines = [
         f"{sweep.name}: {sweep.title}",
-        f"profile {sweep.profile or 'none'}, {len(made.rows)} row{'s' * (len(made.rows) != 1)}, "
+        ("" if sweep.program else f"profile {sweep.profile or 'none'}, ")
+        + f"{len(made.rows)} row{'s' * (len(made.rows) != 1)}, "
         f"{len(runs)} runs: {console.counts(states)}",
         "",
         *_row_lines(made, None if search else runs),
@@ -351,7 +352,7 @@ def _needs_lines(made: Plan, executions: Mapping[str, Execution], left: Sequence
     for (_, runs), need in zip(groups, words, strict=True):
         names = ", ".join(labels[run.id] for run in runs[:3]) + (f" and {len(runs) - 3} more" if len(runs) > 3 else "")
         lines.append(f"{need or 'as all the others'}: {len(runs)} run{'s' * (len(runs) != 1)} ({names})")
-    return ["", *lines] if len(groups) > 1 else []
+    return ["", *lines] if any(words) else []
 
 
 def _cost_lines(estimate: Estimate) -> list[str]:

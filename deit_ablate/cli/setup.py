@@ -103,6 +103,9 @@ def verify(
             raise InputError("a program trained it", where=(run, 0, 0), expected=expected)
         if store.outcome(run) is None:
             raise InputError("has not finished", where=(run, 0, 0), expected="runs with a record")
+        if is_program((store.recipe(run) or {}).get("recipe", {})):
+            problem = "a program trained it, and only that can evaluate it"
+            raise InputError(problem, where=(run, 0, 0), expected="runs of our trainer")
         if store.weights(run) is None:
             raise InputError("its weights are gone", where=(run, 0, 0), expected="runs whose last checkpoint is kept")
     must_have(how, [run for id_, run in stored_runs(runs, store).items() if id_ in runs])

@@ -231,7 +231,7 @@ def runs_of(target: str, store: Store) -> list[str]:
     if known is None:
         raise InputError(
             f"no run or sweep {target!r} in {store.root}{did_you_mean(sweep, store.sweeps.names())}",
-            expected="sweep:variant:seed, or the first digits of a run's id",
+            expected="sweep:variant:seed, or the first digits of a run's id, 4 or more",
         )
     last = known["stages"][-1]["name"]
     found = []

@@ -127,8 +127,9 @@ def by_execution(runs: Iterable[Run], executions: Mapping[str, Execution]) -> li
 
 
 def needs_words(executions: Sequence[Execution]) -> list[str]:
-    """Of each what it has otherwise than some of the others, as ``ranks 2, slurm.gpus 4``."""
-    each = [dict(flatten(execution.model_dump())) for execution in executions]
+    """Of each what it has otherwise than some of the others, as ``ranks 2, slurm.gpus 4``. How the metrics of a program
+    are read is no need."""
+    each = [dict(flatten(execution.model_dump(exclude={"program"}))) for execution in executions]
     keys = dict.fromkeys(key for values in each for key in values)
     differ = [key for key in keys if any(values.get(key) != each[0].get(key) for values in each)]
     return [", ".join(f"{key} {value_words(values.get(key))}" for key in differ) for values in each]

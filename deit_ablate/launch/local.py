@@ -26,7 +26,7 @@ ELSEWHERE_SECONDS = 1.0
 class JobExecutor:
     """Base of executors that take one job at a time: a subclass says by which pool (``make_pool``)."""
 
-    interrupted = "interrupted; what ran was saved, and the same command goes on from there"
+    interrupted = "interrupted; the same command goes on from what the runs have saved"
     """What a user is told who interrupts it."""
 
     def __init__(self, work: Work) -> None:

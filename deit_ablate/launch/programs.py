@@ -9,13 +9,17 @@ from pathlib import Path
 
 from deit_ablate.errors import InputError
 from deit_ablate.execution import Execution
-from deit_ablate.program import placeholders
+from deit_ablate.program import is_program, placeholders
 from deit_ablate.sweep.plan import Run
 
 
 def must_have(runs: Sequence[Run], execution: Execution) -> None:
     """Refuse commands that cannot be started here, or that are told a data folder where none is given (InputError)."""
     told = execution.program
+    if told is None and any(is_program(run.recipe) for run in runs):
+        problem = "a program trains it, and its sweep alone says where that is"
+        expected = "the run by its sweep, as `deit-ablate retry SWEEP:ROW:SEED`"
+        raise InputError(problem, where=(runs[0].id, 0, 0), expected=expected)
     given = (run.recipe.get("program", {}).get("command") for run in runs)
     for command in {repr(command): command for command in given if command}.values():
         if any(name == "data" for _, name in placeholders(command)):

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from deit_ablate.errors import Damaged
-from deit_ablate.identity import SEMANTICS, difference, semantics_of
+from deit_ablate.identity import difference, semantics_here, semantics_of
 from deit_ablate.launch import slurm_commands
 from deit_ablate.launch.slurm_commands import Answer
 from deit_ablate.recipe import CONTENT
@@ -196,7 +196,9 @@ def _reasons(store: Store, runs: Mapping[str, Run], run: str, earlier: str) -> l
     if not all(all(isinstance(each, str) and CONTENT.match(each) for each in pair) for pair in changed.values()):
         return []
     semantics = semantics_of(earlier, stored)
-    reasons = [] if semantics == SEMANTICS else [f"recipes meant another training (SEMANTICS {semantics})"]
+    reasons = (
+        [] if semantics == semantics_here(now.recipe) else [f"recipes meant another training (SEMANTICS {semantics})"]
+    )
     # An earlier version named code by module:function, with a hash that says nothing about today's.
     code = {name for name in stored["sources"].keys() | now.sources if ":" not in name}
     reasons += [

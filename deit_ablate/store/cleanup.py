@@ -53,12 +53,17 @@ def size(store: Store, run: str) -> tuple[int, int]:
 
 
 def disposable(store: Store, run: str, keep: str) -> Iterator[Path]:
-    """Files of a finished run that ``gc`` may remove: by ``keep`` final (its last weights stay), none or all."""
+    """Files of a finished run that ``gc`` may remove: by ``keep`` final (its last weights stay), none or all. Of a
+    program's, what it has kept for a next attempt, and the output of attempts that did not finish."""
     outcome = store.result(run)
     if not outcome or keep == "all" or not proven_over(store, run):
         return
     final = store.weights(run) if keep == "final" else None
     checkpoints = {path for path in store.checkpoints(run) if path != final}
+    for attempt in store.attempts(run):
+        checkpoints |= {*files.below(attempt.kept)}
+        if attempt.number != outcome["attempt"]:
+            checkpoints |= {*files.below(attempt.output)}
     # No link is followed: what it leads to is not the store's.
     for path in files.below(store.run(run)):
         if path in checkpoints or path.name.startswith(files.TEMPORARY):

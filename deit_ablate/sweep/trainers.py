@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from deit_ablate.errors import InputError, unknown_name
 from deit_ablate.identity import canonical, derived, difference
-from deit_ablate.program import Program, ProgramData, ProgramRecipe, placeholders
+from deit_ablate.program import Program, ProgramData, ProgramRecipe, misplaced, placeholders
 from deit_ablate.recipe import BLOCKS, Recipe, fields_of, flatten
 from deit_ablate.sweep import overrides
 from deit_ablate.sweep.yaml import Node, merge
@@ -121,6 +121,9 @@ class OfProgram:
             # A stage whose command does not name a parameter is the same training whatever its value.
             named = {name for _, name in placeholders(program.command)}
             values = _only(values, named)
+            if wrong := misplaced(program.command, dict(flatten(values))):
+                key, problem, expected = wrong
+                raise InputError(problem, where=node.locate(key.split(".")), key=key, expected=expected)
         return ProgramRecipe(program=program, parameters=values, data=self.data)
 
     def numeric(self, key: str) -> bool:

@@ -77,7 +77,10 @@ class Training:
 
     def __init__(self, task: Task, attempt: Attempt, stored: Mapping[str, Any]) -> None:
         if task.execution.program is None:
-            raise TrainError("nobody has said where this program runs: run its sweep, or `deit-ablate train` its name")
+            problem = (
+                "nobody has said where this program is: run its sweep, or what `plan SWEEP --commands shell` prints"
+            )
+            raise TrainError(problem)
         self.task, self.attempt, self.told = task, attempt, task.execution.program
         self.recipe = ProgramRecipe.of_record(stored["recipe"])
         self.parents = {role: task.store.weights(parent["run"]) for role, parent in stored["parents"].items()}
@@ -85,6 +88,8 @@ class Training:
         self.overtaken: str | None = None
         self._stopping, self._device = False, _device(task.execution.device)
         self._end_earlier()
+        self._seconds_before = 0.0
+        """Of attempts whose training this one goes on with."""
         self._before = self._history_before()
         self._joined, self._history_bytes, self._looked, self._kept_due = False, 0, 0.0, 0.0
         for name, sha256 in stored["sources"].items():
@@ -213,6 +218,8 @@ class Training:
         kept = [line for line in self._before if line["epoch"] < epoch]
         for line in kept:
             self.reported.before |= line.get("metrics") or {}
+        if kept:
+            self._seconds_before = sum(before.seconds for before in self.task.store.attempts(self.task.run)[:-1])
         self._joined = True
         return [json.dumps(line) for line in kept]
 
@@ -354,7 +361,8 @@ class Training:
         metrics: dict[str, Any] = {"test": None, "validation": None, "train_loss": None, "program": last}
         if told.validation is not None and last.get(told.validation) is not None:
             metrics["validation"] = {"metric": last[told.validation]}
-        cost = {"train_seconds": time.monotonic() - self.task.begun, "device": self._device, "loaders": None}
+        seconds = self._seconds_before + time.monotonic() - self.task.begun
+        cost = {"train_seconds": seconds, "device": self._device, "loaders": None}
         packages = _packages() if self.recipe.program.function is not None else {}
         if primary is None:
             return Outcome("diverged", f"{told.primary} is not finite at the end", metrics, {}, cost, packages)

@@ -34,6 +34,22 @@ def test_what_may_be_thrown_away(store: Store, run: str) -> None:
     assert store.weights(run) == attempt.checkpoint
 
 
+def test_what_programs_kept_for_a_next_attempt_may_be_thrown_away_and_their_output_stays(
+    store: Store, run: str
+) -> None:
+    end_attempts(store, run, "interrupted", checkpoint=1)
+    attempt = store.claim(run)
+    for folder in (store.attempt(run, 1).output, attempt.output, attempt.kept):
+        files.make_folder(folder / "x")
+        (folder / "x" / "weights.pt").write_bytes(b"x")
+    store.finish(run, attempt, {"status": "done", "reason": None, "metrics": {}, "cost": {}})
+    attempt.close("done")
+    for keep in ("final", "none"):
+        names = {str(path.relative_to(store.run(run))) for path in cleanup.disposable(store, run, keep)}
+        assert names == {"a0001/ckpt.pt", "a0001/output/x/weights.pt", "a0002/checkpoint/x/weights.pt"}
+    assert store.weights(run) == attempt.output
+
+
 def test_nothing_of_an_unfinished_run_is_thrown_away(store: Store, run: str) -> None:
     end_attempts(store, run, "interrupted", checkpoint=1)
     assert list(cleanup.disposable(store, run, "none")) == []

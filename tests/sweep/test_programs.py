@@ -164,6 +164,7 @@ def test_set_changes_a_parameter_of_all_rows(lab: Path) -> None:
         ({"lr": 1.0, "flags": ["--amp", "x y"]}, ["a", "--lr=1", "--amp", "x y"]),
         ({"lr": "; rm -rf $HOME", "flags": True}, ["a", "--lr=; rm -rf $HOME", "true"]),
         ({"lr": "{seed}", "flags": []}, ["a", "--lr={seed}"]),
+        ({"lr": None, "flags": ["--amp"]}, ["a", "--amp"]),
     ],
 )
 def test_values_are_arguments_whatever_is_in_them(values: dict[str, Any], given: list[str]) -> None:
@@ -229,6 +230,16 @@ BAD: dict[str, tuple[dict[str, Any], str, str]] = {
         {"parameters": {"opt": "adamw", "lr": float("inf"), "mixup": 0.8, "flags": []}},
         "parameters.lr",
         "finite",
+    ),
+    "an option that null would leave without its value": (
+        {"variants": {"base": {}, "b": {"opt": None}}},
+        "opt",
+        "expected --opt={opt} in the command",
+    ),
+    "a list within an argument": (
+        {"command": "x {seed} {lr} {mixup} --opt={opt} --f={flags}"},
+        "flags",
+        "cannot stand within '--f={flags}'",
     ),
     "a fact of no parameter": ({"derived": {"f": ["lrr"]}}, "derived.f", "'lr'"),
     "a search without validation": ({"search": {"space": {"lr": [0.1, 1]}}}, "metrics", "metrics.validation"),

@@ -109,7 +109,7 @@ def readings(summary: Summary, figure: Figure) -> list[Reading]:
         found.append(
             Reading(
                 metric,
-                title[0].upper() + title[1:],
+                title if summary.metric.program else title[0].upper() + title[1:],
                 (*axes.get_xlim(), *axes.get_ylim()),
                 tuple(c.label + ("" if len(c.finished[metric]) else " (unfinished)") for c in shown),
                 tuple(OKABE_ITO.index(colours[curve.variant]) for curve in shown),
@@ -144,7 +144,9 @@ def _curves(summary: Summary) -> list[Curve]:
 
 
 def _by_run(lines: pd.DataFrame, metric: str) -> dict[tuple[str, bool], pd.DataFrame]:
-    """By variant and whether runs are finished: epochs (from 1) down, seeds across."""
+    """By variant and whether runs are finished: epochs (from 1) down, seeds across; empty where none was recorded."""
+    if metric not in lines:  # one that a program would have reported
+        return {}
     known = lines.dropna(subset=[metric]).astype({"epoch": int, "seed": int})
     known = known.assign(epoch=known["epoch"] + 1, finished=known["state"] == "done")
     by = ["variant", "finished", "seed"]

@@ -1,0 +1,90 @@
+"""Sweeps over a command: what a user is told who runs them, and where they are not ours to answer."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+
+import pytest
+from support import Command
+
+from deit_ablate.store import Store
+
+TRAIN = """\
+import json, sys
+run, seed, gain = sys.argv[1:4]
+if gain == "none":
+    sys.exit("no gain")
+print(json.dumps({"epoch": 0, "top1": 90 + int(seed) * float(gain)}), file=open(run + "/m.jsonl", "w"))
+"""
+SWEEP = """\
+command: [python, train.py, "{run}", "{seed}", "{gain}", "two words"]
+parameters: {gain: %s}
+metrics: {file: "{run}/m.jsonl", primary: top1, better: higher, unit: "%%"}
+seeds: 2
+variants: {a: {}}
+"""
+
+
+@pytest.fixture
+def lab(command: Command) -> Command:
+    """A folder that is a repository, with a program and a sweep over it."""
+    (command.folder / "train.py").write_text(TRAIN)
+    (command.folder / "p.yaml").write_text(SWEEP % 0.5)
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@example.org"]
+    for words in (["init", "-q"], ["add", "train.py"], ["commit", "-qm", "x"]):
+        subprocess.run([*git, *words], cwd=command.folder, check=True)
+    return command
+
+
+def test_a_run_is_shown_with_its_command_and_the_commit_of_its_code(lab: Command) -> None:
+    lab("run", "p.yaml")
+    store = Store(lab.folder / "results")
+    shown = lab("show", "p:a:1").stdout
+    assert "program.command: python train.py {run} {seed} {gain} 'two words'\n" in shown
+    output = store.attempt(store.sweeps.sound_plan("p")["cells"][1][3], 1).output  # type: ignore[index]
+    assert f"$ python train.py {output.absolute()} 1 0.5 'two words'\n" in lab("logs", "p:a:1").stdout
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=lab.folder, capture_output=True, text=True, check=True)
+    assert f"git.commit: {commit.stdout.strip()}" in shown
+    assert "profile" not in lab("plan", "p.yaml").stdout
+    (lab.folder / "train.py").write_text(TRAIN + "print(1)\n")
+    why = [line for line in lab("plan", "p.yaml").stdout.splitlines() if line.startswith("missing since")]
+    assert why == ["missing since the source of ./train.py changed: a:0, a:1"]
+    for words in (["verify", "p:a:0"], ["bundle", "p:a"]):
+        assert "a program" in lab(*words, code=2).stderr
+
+
+def test_a_sweep_of_which_no_run_reports_anything_has_a_table_and_goes_on_after_a_retry(lab: Command) -> None:
+    (lab.folder / "p.yaml").write_text(SWEEP % "none")
+    done = lab("run", "p.yaml", code=1).stdout
+    assert "2 of 2 runs are not done" in done
+    assert "no gain" in done
+    run = next(iter(Store(lab.folder / "results").runs()))
+    assert "retry SWEEP:ROW:SEED" in lab("retry", run, code=2).stderr
+    alone = re.search(r"alone, here: (deit-ablate .+)", done)
+    assert alone
+    assert "exit code 1: no gain" in lab(*shlex.split(alone[1])[1:], code=1).stdout
+    assert lab("report", "p").stdout
+    (lab.folder / "train.py").write_text(TRAIN.replace('"none"', '"nothing"').replace("float(gain)", "1"))
+    assert "top1" in lab("run", "p.yaml").stdout
+
+
+GOES_ON = """\
+import json, os, sys
+state = os.environ["DEIT_ABLATE_CHECKPOINT_DIR"] + "/epoch"
+epoch = int(open(state).read()) + 1 if os.path.exists(state) else 0
+print(json.dumps({"epoch": epoch, "top1": 90}), file=open(sys.argv[1] + "/m.jsonl", "w"))
+open(state, "w").write(str(epoch))
+sys.exit(75 if epoch < 1 else 0)
+"""
+
+
+def test_the_time_of_a_run_that_was_gone_on_with_is_that_of_all_its_attempts(lab: Command) -> None:
+    (lab.folder / "train.py").write_text(GOES_ON)
+    lab("run", "p.yaml", "--seeds", "1")
+    store = Store(lab.folder / "results")
+    run = next(iter(store.runs()))
+    assert [line["epoch"] for line in store.history(run)] == [0, 1]
+    cost = (store.outcome(run) or {})["cost"]
+    assert store.attempt(run, 1).seconds < cost["train_seconds"] <= cost["wall_seconds_all_attempts"]
