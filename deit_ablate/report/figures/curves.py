@@ -12,8 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from deit_ablate.report.figures.style import GREY, OKABE_ITO, PALE, new_figure, nothing, shortened, style
+from deit_ablate.report.figures.style import GREY, OKABE_ITO, PALE, new_figure, nothing, row_names, style
 from deit_ablate.report.summary import Summary
+from deit_ablate.report.tables.render import plain
 
 PANELS = (("validation_top1", "validation top-1 (%)"), ("train_loss", "training loss"))
 OF_LOSS = (("validation_loss", "validation loss (nats)"), PANELS[1])
@@ -30,6 +31,9 @@ class Curve:
 
     variant: str
     label: str
+    """What it is called, in plain text."""
+    drawn: str
+    """The same as matplotlib is to parse it."""
     baseline: bool
     finished: dict[str, pd.DataFrame]
     others: dict[str, pd.DataFrame]
@@ -139,7 +143,9 @@ def _curves(summary: Summary) -> list[Curve]:
         finished = {metric: table.get((name, True), none).dropna() for metric, table in tables.items()}
         others = {metric: table.get((name, False), none) for metric, table in tables.items()}
         if any(len(table) for table in (*finished.values(), *others.values())):
-            found.append(Curve(name, summary.say(name), name == summary.plan["baseline"], finished, others))
+            drawn = row_names(summary, [name], width=20)[0]
+            said = plain(summary.say(summary.label(name)))
+            found.append(Curve(name, said, drawn, name == summary.plan["baseline"], finished, others))
     return found
 
 
@@ -215,17 +221,17 @@ def _name_lines(axes: Axes, curves: Sequence[Curve], metric: str, colours: dict[
             ends.append((float(means.iloc[-1]), float(means.index[-1]), curve))
     ends.sort(key=lambda end: end[0])
     places = [(min(max(value, low), high) - low) / (high - low) for value, _, _ in ends]
-    names = shortened([curve.label for _, _, curve in ends], width=20)
     lead: Any = {"arrowstyle": "-", "linewidth": 0.4, "shrinkA": 1, "shrinkB": 0, "relpos": (0, 0.5)}
-    for place, name, (value, epoch, curve) in zip(_apart(places, 0.085), names, ends, strict=True):
+    for place, (value, epoch, curve) in zip(_apart(places, 0.085), ends, strict=True):
         colour, beyond = colours[curve.variant], " ↓" if value < low else " ↑" if value > high else ""
         axes.annotate(
-            name + beyond,
+            curve.drawn + beyond,
             (min(epoch, right), min(max(value, low), high)),
             xytext=(1.06, place),
             textcoords="axes fraction",
             va="center",
             color=colour,
+            parse_math=True,
             fontsize=6,
             annotation_clip=False,
             arrowprops={**lead, "color": colour},

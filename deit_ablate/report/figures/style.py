@@ -17,11 +17,14 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.mathtext import MathTextParser
 from matplotlib.ticker import MaxNLocator
 
 from deit_ablate import files
+from deit_ablate.report.summary import Summary
 from deit_ablate.report.tables.render import plain
 from deit_ablate.report.tables.table import measure
+from deit_ablate.sweep.labels import labels_of, parts, words
 
 WIDTH = 3.35
 """Inches: one column of a two-column paper."""
@@ -98,14 +101,14 @@ def nothing(words: str) -> Figure:
 
 
 def row_axes(axes: Axes, labels: Sequence[str], limits: tuple[float, float], bins: int) -> None:
-    """An axis with a row for each label, from the top, each with a thin line behind it."""
+    """An axis with a row for each label (of ``row_names``), from the top, each with a thin line behind it."""
     low, high = limits
     axes.set_xlim(low - 0.5 * (low == high), high + 0.5 * (low == high))  # one value alone has no width
     axes.set_ylim(len(labels) - 0.4, -0.6)
     for y in range(len(labels)):
         axes.axhline(y, color=LIGHT, linewidth=0.4, zorder=0.5)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=bins, steps=[1, 2, 5, 10]))
-    axes.set_yticks(range(len(labels)), labels, linespacing=0.95)
+    axes.set_yticks(range(len(labels)), labels, linespacing=0.95, parse_math=True)
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
 
@@ -163,6 +166,30 @@ def whisker(
     for beyond, edge, marker in ((ends[0] < low, low, 4), (ends[1] > high, high, 5)):
         if beyond:
             axes.plot([edge], [y], marker=marker, markersize=arrow, markeredgewidth=0, clip_on=False, **line)
+
+
+def row_names(summary: Summary, rows: Sequence[str], width: int, lines: int = 1) -> list[str]:
+    """What rows are called, on few lines of ``width`` characters, as text that matplotlib is to parse: labels as they
+    are (a formula is drawn as one), names without a label shortened."""
+    own = labels_of(summary.plan)
+    cut = iter(shortened([summary.say(row) for row in rows if row not in own], width, lines))
+    return [_label(summary.say(own[row]), width, lines) if row in own else _literal(next(cut)) for row in rows]
+
+
+def _literal(text: str) -> str:
+    return text.replace("$", r"\$")
+
+
+def _label(label: str, width: int, lines: int) -> str:
+    formulas = [text for text, shown in parts(label) if shown is not None]
+    if not formulas:
+        return _literal(_wrapped(plain(words(label)).strip(), width, lines))
+    try:
+        for formula in formulas:
+            MathTextParser("path").parse(f"${formula}$")
+    except ValueError:  # TeX knows more than mathtext does
+        return _literal(_wrapped(plain(words(label)).strip(), width, lines))
+    return "".join(_literal(plain(text)) if shown is None else f"${text}$" for text, shown in parts(label))
 
 
 def shortened(names: Sequence[str], width: int, lines: int = 1) -> list[str]:
