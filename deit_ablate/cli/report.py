@@ -109,6 +109,9 @@ def figure(
     sweep: KnownSweep,
     results: Results = DEFAULT_RESULTS,
     format_: Annotated[str, typer.Option("--format", help="png, pdf, svg, or several with commas between.")] = "png",
+    width: Annotated[
+        str, typer.Option("--width", help="column or page of a two-column paper; of a page NAME-page.png and so on.")
+    ] = "column",
 ) -> None:
     """Draw a sweep's figures from its records, and print where they are."""
     store = Store(results)
@@ -116,13 +119,16 @@ def figure(
     formats = list(dict.fromkeys(format_.split(",")))
     if unknown := [form for form in formats if form not in ("png", "pdf", "svg")]:
         raise InputError(f"got {unknown[0]!r}", where=("--format", 0, 0), expected="png, pdf or svg")
+    _one_of(width, ("column", "page"), "--width")
+    from deit_ablate.report.figures import style
     from deit_ablate.report.summary import summarize
     from deit_ablate.report.write import write_figures, write_interactions, write_paper, write_search
 
     summary = summarize(store, name)
-    for write in (write_search, write_figures, write_interactions, write_paper):
-        for path in write(summary, formats):
-            print(path)
+    with style.width(width):
+        for write in (write_search, write_figures, write_interactions, write_paper):
+            for path in write(summary, formats):
+                print(path)
 
 
 def report(

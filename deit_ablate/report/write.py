@@ -143,12 +143,13 @@ def _save_table(table: Table, stem: Path, markdown: str | None = None) -> list[P
 def _save_figures(figures: Mapping[str, Figure], summary: Summary, formats: Sequence[str]) -> list[Path]:
     if not figures:
         return []
-    from deit_ablate.report.figures.style import save
+    from deit_ablate.report.figures.style import PAGE_WIDTH, save
 
     folder = files.make_folder(_folder(summary) / "figures")
     paths = []
     for name, figure in figures.items():
         for form in formats:
-            paths.append(folder / f"{name}.{form}")
+            suffix = "-page" if figure.get_figwidth() == PAGE_WIDTH else ""
+            paths.append(folder / f"{name}{suffix}.{form}")
             save(figure, paths[-1])
     return paths

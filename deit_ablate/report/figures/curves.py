@@ -90,7 +90,12 @@ def curves_figure(summary: Summary) -> Figure:
             axes.set_xlim(first - 0.5 * (first == last), last + 0.5 * (first == last))  # one epoch has no width
             axes.set_ylim(*_interesting(curves, metric))
             _name_lines(axes, curves, metric, colours)
-        panels[-1].set_xlabel("epoch")
+        beyond = max(
+            (_beyond(axes, curves, metric) for axes, (metric, _) in zip(panels, metrics, strict=True)), default=0
+        )
+        words = f"epoch (up to epoch {beyond} some values lie beyond the axes)" if beyond else "epoch"
+        for axes in panels if len({axes.get_position().x0 for axes in panels}) > 1 else panels[-1:]:
+            axes.set_xlabel(words)
         panels[-1].xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10], integer=True))
         _note(panels[-1], curves, len(curves) - len(colours))
         figure.align_ylabels()
@@ -208,6 +213,14 @@ def _interesting(curves: Sequence[Curve], metric: str) -> tuple[float, float]:
     low, high = float(np.nanmin(values)), float(np.nanmax(values))
     margin = 0.06 * ((high - low) or 1.0)
     return low - margin, high + margin
+
+
+def _beyond(axes: Axes, curves: Sequence[Curve], metric: str) -> int:
+    """The last epoch of which a finished run's value lies outside the axes, 0 for none."""
+    low, high = axes.get_ylim()
+    tables = [curve.finished[metric] for curve in curves if len(curve.finished[metric])]
+    outside = [table.index[((table < low) | (table > high)).any(axis=1)] for table in tables]
+    return max((int(epochs.max()) for epochs in outside if len(epochs)), default=0)
 
 
 def _name_lines(axes: Axes, curves: Sequence[Curve], metric: str, colours: dict[str, str]) -> None:

@@ -8,6 +8,7 @@ import math
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +27,16 @@ from deit_ablate.report.tables.render import plain
 from deit_ablate.report.tables.table import measure
 from deit_ablate.sweep.labels import labels_of, parts, words
 
-WIDTH = 3.35
-"""Inches: one column of a two-column paper."""
+WIDTH, PAGE_WIDTH = 3.35, 6.9
+"""Inches: one column of a two-column paper, and both."""
+_width = ContextVar("_width", default=WIDTH)
 DPI = 300
 MOST = 60
 """Rows of the accuracy figure: about a page."""
-OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Colours that colour-blind readers can tell apart; yellow is left out, being too light for a line."""
-GREY, PALE, LIGHT, BAND = "#555555", "#BBBBBB", "#DDDDDD", "#E8EEF4"
+OKABE_ITO = ("#0072B2", "#C24E00", "#00805D", "#B0508A", "#9A6A00", "#2A8FC7", "#000000")
+"""Okabe and Ito's colours, which colour-blind readers can tell apart, as dark as lines and letters on white need; their
+yellow is left out."""
+GREY, PALE, LIGHT, BAND = "#555555", "#999999", "#DDDDDD", "#E8EEF4"
 TIPS = "tips:"
 """A group of marks whose gid begins so lists what each mark stands for, with ``|`` between: pages show that."""
 STYLE: Any = {
@@ -74,6 +77,16 @@ def style() -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def width(name: str) -> Iterator[None]:
+    """What is drawn within is as wide as a "column" or a "page" of a paper, with letters of the same size."""
+    token = _width.set({"column": WIDTH, "page": PAGE_WIDTH}[name])
+    try:
+        yield
+    finally:
+        _width.reset(token)
+
+
 def save(figure: Figure, path: Path) -> None:
     """Write a figure whole, in the format that the suffix names: png, pdf or svg. Raises KeyError for another."""
     form = path.suffix.lstrip(".")
@@ -84,8 +97,11 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def new_figure(panels: int, height: float, *, across: int = 1, share: bool = True) -> tuple[Figure, Sequence[Axes]]:
-    """A figure as wide as a column, its panels below one another or ``across`` in a line; ``share``: their x axis."""
-    figure = Figure(figsize=(WIDTH, height), dpi=DPI, layout="constrained")
+    """A figure as wide as a column, its panels below one another or ``across`` in a line; ``share``: their x axis. Of
+    the width of a page two panels stand side by side."""
+    if _width.get() == PAGE_WIDTH and (panels, across) == (2, 1):
+        across, height = 2, height / 2 + 0.3
+    figure = Figure(figsize=(_width.get(), height), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
     every = list(figure.subplots(-(-panels // across), across, sharex=share, squeeze=False).flat)
     for unused in every[panels:]:
@@ -94,7 +110,7 @@ def new_figure(panels: int, height: float, *, across: int = 1, share: bool = Tru
 
 
 def nothing(words: str) -> Figure:
-    figure = Figure(figsize=(WIDTH, 1), dpi=DPI)
+    figure = Figure(figsize=(_width.get(), 1), dpi=DPI)
     FigureCanvasAgg(figure)
     figure.text(0.5, 0.5, words, ha="center", va="center", color=GREY)
     return figure
