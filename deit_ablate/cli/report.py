@@ -42,6 +42,10 @@ def table(
             help="Effects of a factorial, or steps in several orders, alone; md shows them after the table.",
         ),
     ] = False,
+    pivot: Annotated[
+        bool,
+        typer.Option("--pivot", help="Of a grid: its last axis across, the others down, and the means along each."),
+    ] = False,
     columns: Annotated[
         str | None,
         typer.Option(
@@ -79,7 +83,7 @@ def table(
     if interactions and not summary.design:
         expected = "a factorial, or a cumulative sweep with orders"
         raise InputError(f"{name} combines no changes", where=("--interactions", 0, 0), expected=expected)
-    alone = "search" if search else "interactions" if interactions else "sweep_table"
+    alone = "search" if search else "interactions" if interactions else "pivot" if pivot else "sweep_table"
     module = paper_analysis(summary) if paper else analysis(alone)
     if module is None:
         raise InputError(f"{name} is no table of the paper", where=("--paper", 0, 0), expected="a sweep that is one")
@@ -122,11 +126,11 @@ def figure(
     _one_of(width, ("column", "page"), "--width")
     from deit_ablate.report.figures import style
     from deit_ablate.report.summary import summarize
-    from deit_ablate.report.write import write_figures, write_interactions, write_paper, write_search
+    from deit_ablate.report.write import write_figures, write_interactions, write_paper, write_pivot, write_search
 
     summary = summarize(store, name)
     with style.width(width):
-        for write in (write_search, write_figures, write_interactions, write_paper):
+        for write in (write_search, write_figures, write_interactions, write_pivot, write_paper):
             for path in write(summary, formats):
                 print(path)
 

@@ -192,6 +192,11 @@ def row_names(summary: Summary, rows: Sequence[str], width: int, lines: int = 1)
     return [_label(summary.say(own[row]), width, lines) if row in own else _literal(next(cut)) for row in rows]
 
 
+def text_of(label: str) -> str:
+    """A label as text that matplotlib is to parse."""
+    return _label(label, width=40, lines=1)
+
+
 def _literal(text: str) -> str:
     return text.replace("$", r"\$")
 

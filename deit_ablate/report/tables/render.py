@@ -59,7 +59,7 @@ def markdown_label(text: str) -> str:
 
 def to_markdown(table: Table) -> str:
     """A heading, a pipe table that lines up in a terminal too, and the footnotes as a list."""
-    headers = [escape_markdown(column.header) for column in table.columns]
+    headers = [(markdown_label if column.math else escape_markdown)(column.header) for column in table.columns]
     body: list[list[str]] = []
     for begin, row in zip(table.begins(), table.rows(), strict=True):
         body += [[f"**{markdown_label(begin)}**", *[""] * (len(row) - 1)]] if begin else []
@@ -271,7 +271,9 @@ class _Set:
         return bool(self.cells) and set(self.cells) <= {"✓", "✗", NOTHING}
 
     def lines(self) -> list[str]:
-        """The header, on as many lines as it takes to be no wider than what stands below."""
+        """The header, on as many lines as it takes to be no wider than what stands below; a label is on one."""
+        if self.column.math:
+            return [self.header]
         words = re.split(r"\s|(?<=[^\W\d]-)(?=[^\W\d]{2})", self.header)  # where textwrap may break a line
         most = max(map(len, [*map(self.column.words, self.cells), *words, " "]))
         return textwrap.wrap(self.header, most, break_long_words=False)
@@ -279,7 +281,7 @@ class _Set:
     def natural(self, size: int) -> float:
         if self.turned:
             return 1.25 * size  # as wide as its header is high
-        shown = [*map(self.column.words, self.cells), *self.lines()]
+        shown = [*map(self.column.words, self.cells), *map(self.column.words, self.lines())]
         return max((_points(text, size) for text in shown), default=0.0)
 
     def least(self, size: int, lines: int) -> float:
@@ -287,7 +289,7 @@ class _Set:
         natural = self.natural(size)
         if self.column.right or self.turned:
             return natural
-        texts = [*map(self.column.words, self.cells), self.header]
+        texts = [*map(self.column.words, self.cells), self.column.words(self.header)]
         words = (word for text in texts for word in (_BREAKS if self.column.long else _SPACES).split(text))
         return min(natural, max(*(_points(word, size) for word in words), natural / lines, 6.0 * size))
 
@@ -295,13 +297,16 @@ class _Set:
         if self.turned:
             return rf"\rotatebox{{90}}{{{escape_latex(self.header)}}}"
         if width is not None:
-            return rf"\raggedright {_breakable(escape_latex(self.header))}"
-        lines = list(map(escape_latex, self.lines()))
+            return rf"\raggedright {_breakable(self._escaped(self.header))}"
+        lines = list(map(self._escaped, self.lines()))
         stacked, side = r" \\ ".join(lines), "r" if self.column.right else "l"
         return rf"\begin{{tabular}}[b]{{@{{}}{side}@{{}}}}{stacked}\end{{tabular}}" if len(lines) > 1 else stacked
 
+    def _escaped(self, text: str) -> str:
+        return latex_label(text) if self.column.math else escape_latex(text)
+
     def cell(self, row: int, width: float | None, bold: bool) -> str:
-        text = latex_label(self.cells[row]) if self.column.math else escape_latex(self.cells[row])
+        text = self._escaped(self.cells[row])
         text = rf"\textbf{{{text}}}" if bold else text
         return rf"\raggedright {_breakable(text)}" if width is not None else text
 

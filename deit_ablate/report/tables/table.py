@@ -38,7 +38,7 @@ class Column:
     name: str = ""
     """What ``table --columns`` calls it; its header where this is empty."""
     math: bool = False
-    """Whether its texts are labels, which may have mathematics in them."""
+    """Whether its texts, and its header, are labels, which may have mathematics in them."""
     brief: Callable[[Mapping[str, Any]], str] | None = None
     """What LaTeX has in place of ``text``."""
     extra: bool = False
