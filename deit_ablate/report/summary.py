@@ -432,7 +432,8 @@ def since(differs: Mapping[str, Sequence[Any]], before: Mapping[str, Sequence[An
 def differs_in(differs: Mapping[str, Sequence[Any]]) -> str:
     """Dotted key -> (baseline's value, own value), in few words: ``optimizer: adamw → sgd; base_lr 0.03 → 0.8``.
 
-    A block is named once, where it begins; ``none`` is a value that is null or that the other has no place for.
+    A block is named once, where it begins; ``none`` is a value that is null or that the other has no place for;
+    an option that only one of them gives is ``momentum = 0.9``, or ``momentum 0.9 → unset``.
     """
     words, last = [], ""
     for key, (before, after) in differs.items():
@@ -443,5 +444,7 @@ def differs_in(differs: Mapping[str, Sequence[Any]]) -> str:
         else:
             name = field if block == last or not block else f"{block}.{field}"
         last = block
-        words.append(f"{name} {value_words(before)} → {value_words(after)}")
+        option = ".options." in key  # that is not given: the default, or there is none of this name
+        old = " =" if option and before is None else f" {value_words(before)} →"
+        words.append(f"{name}{old} {'unset' if option and after is None else value_words(after)}")
     return "; ".join(words)

@@ -25,7 +25,7 @@ def pivot_figure(summary: Summary) -> Figure:
         figure, (axes,) = drawing.new_figure(1, 0.3 * len(grid.down) + 0.95)
         low, high = float(np.nanmin(means)), float(np.nanmax(means))
         shade = (means - low) / ((high - low) or 1.0)
-        axes.imshow(shade if metric.sign > 0 else 1 - shade, cmap="Blues", vmin=-0.1, vmax=1.3, aspect="auto")
+        axes.imshow(shade if metric.sign > 0 else 1 - shade, cmap="Blues", vmin=-0.1, vmax=2.0, aspect="auto")
         for (y, x), mean in np.ndenumerate(means):
             axes.text(
                 x, y, measure(float(mean), math.nan, digits=metric.digits), ha="center", va="center", fontsize=6.5

@@ -42,11 +42,11 @@ def test_markdown_of_the_example(optimizers):
     assert lines[:7] == [
         "# Optimizer ablation, profile digits",
         "",
-        "| variant          | differs in                                                      | test top-1 (%) |   difference | verdict                                                              | time (s) | CPU-hours |  seeds |",
-        "| ---------------- | --------------------------------------------------------------- | -------------: | -----------: | -------------------------------------------------------------------- | -------: | --------: | -----: |",
-        "| adamw (baseline) | –                                                               |   98.00 ± 2.48 |            – | –                                                                    |     30.0 |     0.025 |      3 |",
-        "| sgd              | optimizer: adamw → sgd; base_lr 0.03 → 0.8; momentum none → 0.9 | 96.00 ± 12.71* | −2.00 ± 3.44 | undecided: 1 of 3 diverged (0.8–91%); 2 runs are too few; add a seed |     30.0 |     0.025 | 2 of 3 |",
-        "| lamb             | optimizer: adamw → lamb; base_lr 0.03 → 0.32                    |   98.75 ± 9.53 | +0.75 ± 3.18 | 2 runs: too few for a verdict                                        |     30.0 |     0.017 | 2 of 3 |",
+        "| variant          | differs in                                                 | test top-1 (%) |   difference | verdict                                                              | time (s) | CPU-hours |  seeds |",
+        "| ---------------- | ---------------------------------------------------------- | -------------: | -----------: | -------------------------------------------------------------------- | -------: | --------: | -----: |",
+        "| adamw (baseline) | –                                                          |   98.00 ± 2.48 |            – | –                                                                    |     30.0 |     0.025 |      3 |",
+        "| sgd              | optimizer: adamw → sgd; base_lr 0.03 → 0.8; momentum = 0.9 | 96.00 ± 12.71* | −2.00 ± 3.44 | undecided: 1 of 3 diverged (0.8–91%); 2 runs are too few; add a seed |     30.0 |     0.025 | 2 of 3 |",
+        "| lamb             | optimizer: adamw → lamb; base_lr 0.03 → 0.32               |   98.75 ± 9.53 | +0.75 ± 3.18 | 2 runs: too few for a verdict                                        |     30.0 |     0.017 | 2 of 3 |",
     ]
     assert "- \\* Mean over the runs that converged. sgd: 1 of 3 diverged (seed 2: non-finite loss)." in lines
 
