@@ -1,8 +1,9 @@
 """deit-ablate: run the ablation study of a vision transformer's training recipe.
 
-import deit_ablate
-frame = deit_ablate.load("results", "optimizers")          # one row a run
-curves = deit_ablate.load_curves("results", "optimizers")  # one row a run and epoch
+from deit_ablate import Recipe, load, load_curves, profile, train
+frame = load("results", "optimizers")          # one row a run
+curves = load_curves("results", "optimizers")  # one row a run and epoch
+outcome = train(profile("digits", "schedule.epochs=10"))
 """
 
 import importlib
@@ -10,12 +11,27 @@ from typing import Any
 
 __version__ = "0.1.0"
 
+_PLACES = {
+    "Recipe": "recipe",
+    "profile": "sweep.profiles",
+    "load": "report.frame",
+    "load_curves": "report.frame",
+    "DeiT": "train.notebook",
+    "DistillWrapper": "train.notebook",
+    "distillation_loss": "train.distill",
+    "check_resume": "worker.trainer",
+}
+"""What a notebook imports from here -> where it is; imported when used: pandas takes half a second, torch five."""
+
 
 def __getattr__(name: str) -> Any:
-    """``load`` and ``load_curves`` (see ``report.frame``), imported when used: pandas takes half a second; and
-    ``check_resume`` (see ``worker.trainer``), for tests of a function that trains."""
-    if name in ("load", "load_curves"):
-        return getattr(importlib.import_module("deit_ablate.report.frame"), name)
-    if name == "check_resume":
-        return getattr(importlib.import_module("deit_ablate.worker.trainer"), name)
+    """One of _PLACES, or ``train``: the package of the trainer, which can be called."""
+    if name in _PLACES:
+        return getattr(importlib.import_module(f"deit_ablate.{_PLACES[name]}"), name)
+    if name == "train":
+        return importlib.import_module("deit_ablate.train")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*_PLACES, "train", "__version__"])

@@ -67,10 +67,15 @@ def contents(recipe: Mapping[str, Any]) -> set[str]:
 Rate: TypeAlias = Annotated[float, Field(ge=0, lt=1)]
 Probability: TypeAlias = Annotated[float, Field(ge=0, le=1)]
 NonNegative: TypeAlias = Annotated[float, Field(ge=0)]
+Above: TypeAlias = Annotated[float, Field(gt=0)]
 Name: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.:/-]*$", max_length=200)]
 Policy: TypeAlias = Annotated[str, Field(pattern=r"^(rand|v0|v0r|original|originalr|3a)(-[a-z]+[0-9.]+)*$")]
 CustomName: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$", max_length=200)]
 Options: TypeAlias = Annotated[dict[str, Any], AfterValidator(_plain_options)]
+
+
+_AS_STORED = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)
+"""Of a pair: ``Recipe(**record)`` reads the list that a record has."""
 
 
 class Block(Part):
@@ -149,9 +154,9 @@ class Augment(Block):
 
     crop: Literal["random-resized", "pad", "none"] = "random-resized"
     """How a training image is cropped: Inception style, padded by an eighth and cropped, or only resized."""
-    crop_scale: tuple[Probability, Probability] = (0.08, 1.0)
+    crop_scale: Annotated[tuple[Probability, Probability], _AS_STORED] = (0.08, 1.0)
     """Range of the area that the Inception crop takes."""
-    crop_ratio: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (0.75, 4 / 3)
+    crop_ratio: Annotated[tuple[Above, Above], _AS_STORED] = (0.75, 4 / 3)
     """Range of the Inception crop's aspect ratio."""
     hflip: Annotated[Probability, Off(0)] = 0.5
     """Probability of a horizontal flip."""

@@ -206,6 +206,18 @@ def cli() -> Iterator[str]:
         )
 
 
+def statistics() -> Iterator[str]:
+    """The columns of table.csv: those of a sweep whose metric is top-1, and how further metrics are called."""
+    from deit_ablate.report.summary import meanings
+    from deit_ablate.sweep.metrics import TOP1
+
+    known = meanings([TOP1]) | {
+        "METRIC_mean": "mean of another metric that the sweep declares, over the seeds that are done",
+        "METRIC_half_width": "half-width of its 95% t interval",
+    }
+    yield from table(["column", "meaning"], [[f"`{name}`", meaning] for name, meaning in known.items()])
+
+
 def columns() -> Iterator[str]:
     """The columns of ``deit_ablate.load`` and ``load_curves``."""
     from deit_ablate.report.frame import COLUMNS, CURVES
@@ -221,6 +233,7 @@ GENERATED: dict[str, Callable[[], Iterator[str]]] = {
     "sweep-file": sweep_file,
     "cli": cli,
     "columns": columns,
+    "statistics": statistics,
 }
 
 # -- pages ---------------------------------------------------------------------------------------------------------

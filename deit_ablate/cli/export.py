@@ -93,7 +93,7 @@ def _write_table(results: Path, sweep: str, format_: str, *, curves: bool, outpu
     from deit_ablate.report.frame import load, load_curves
     from deit_ablate.report.tables.render import escape_csv
 
-    frame = (load_curves if curves else load)(results, sweep)
+    frame = (load_curves if curves else load)(results, sweep).astype({"variant": "string", "stage": "string"})
     if format_ == "parquet":
         try:
             frame.to_parquet(output)

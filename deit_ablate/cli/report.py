@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeGuard
 
@@ -42,30 +42,61 @@ def table(
             help="Effects of a factorial, or steps in several orders, alone; md shows them after the table.",
         ),
     ] = False,
+    pivot: Annotated[
+        bool,
+        typer.Option("--pivot", help="Of a grid: its last axis across, the others down, and the means along each."),
+    ] = False,
+    columns: Annotated[
+        str | None,
+        typer.Option(
+            "--columns",
+            help="Columns with commas between: row, differs, the metric's name, difference, verdict, time, hours, "
+            "seeds, or statistics (the CSV's columns).",
+        ),
+    ] = None,
+    digits: Annotated[int | None, typer.Option("--digits", min=0, max=9, help="Digits after the point.")] = None,
+    notes: Annotated[
+        str | None, typer.Option("--notes", help="Footnotes: full, short (tex without this) or none.")
+    ] = None,
+    no_notes: Annotated[bool, typer.Option("--no-notes", help="--notes none.")] = False,
+    caption: Annotated[
+        str | None, typer.Option("--caption", help="In place of the title; may have $mathematics$.")
+    ] = None,
+    label: Annotated[str | None, typer.Option("--label", help="Of LaTeX, in place of tab:SWEEP.")] = None,
+    wide: Annotated[bool, typer.Option("--wide", help="LaTeX across the page (table*), with all columns.")] = False,
 ) -> None:
     """Print a sweep's table, made from its records."""
     store = Store(results)
     name = known_sweep(store, sweep)
     from deit_ablate.report.summary import summarize
+    from deit_ablate.report.tables.render import TOO_WIDE
     from deit_ablate.report.tables.search import is_search
+    from deit_ablate.report.tables.table import Printed, sweep_table
     from deit_ablate.report.write import RENDERERS, analysis, markdown, paper_analysis
 
-    if format_ not in RENDERERS:
-        raise InputError(f"got {format_!r}", where=("--format", 0, 0), expected=", ".join(RENDERERS))
+    _one_of(format_, RENDERERS, "--format")
+    notes = "none" if no_notes else notes or ("short" if format_ == "tex" else "full")
+    _one_of(notes, ("full", "short", "none"), "--notes")
     summary = summarize(store, name, strict=strict)
     if search and not is_search(summary.plan):
         raise InputError(f"{name} is no search", where=("--search", 0, 0), expected="a sweep with a search block")
     if interactions and not summary.design:
         expected = "a factorial, or a cumulative sweep with orders"
         raise InputError(f"{name} combines no changes", where=("--interactions", 0, 0), expected=expected)
-    alone = "search" if search else "interactions" if interactions else "sweep_table"
+    alone = "search" if search else "interactions" if interactions else "pivot" if pivot else "sweep_table"
     module = paper_analysis(summary) if paper else analysis(alone)
     if module is None:
         raise InputError(f"{name} is no table of the paper", where=("--paper", 0, 0), expected="a sweep that is one")
-    if format_ == "md" and not paper and alone == "sweep_table":
-        print(markdown(summary), end="")
-    else:
-        print(RENDERERS[format_](module.table(summary)), end="")
+    printed = Printed(tuple((columns or "").split(",")) if columns else (), notes, caption, label, wide)
+    own = not paper and alone == "sweep_table"
+    if digits is not None and not own:
+        raise InputError("this table has digits of its own", where=("--digits", 0, 0), expected="a sweep's own table")
+    made = printed.of(sweep_table(summary, digits) if digits is not None else module.table(summary))
+    plain = printed == Printed() and digits is None
+    text = markdown(summary, made) if format_ == "md" and own and plain else RENDERERS[format_](made)
+    print(text, end="")
+    if format_ == "tex" and TOO_WIDE in text:
+        print(f"note: this is {TOO_WIDE.removeprefix('% ')}", file=sys.stderr)
     not_isolated = [row for row in summary.rows if row["leaks"]] if strict else []
     for row in not_isolated:
         print(f"error: {console.plain(row['variant'])} is not isolated: {console.plain(row['leaks'])}", file=sys.stderr)
@@ -73,10 +104,18 @@ def table(
         raise typer.Exit(1)
 
 
+def _one_of(given: str, known: Iterable[str], option: str) -> None:
+    if given not in known:
+        raise InputError(f"got {given!r}", where=(option, 0, 0), expected=", ".join(known))
+
+
 def figure(
     sweep: KnownSweep,
     results: Results = DEFAULT_RESULTS,
     format_: Annotated[str, typer.Option("--format", help="png, pdf, svg, or several with commas between.")] = "png",
+    width: Annotated[
+        str, typer.Option("--width", help="column or page of a two-column paper; of a page NAME-page.png and so on.")
+    ] = "column",
 ) -> None:
     """Draw a sweep's figures from its records, and print where they are."""
     store = Store(results)
@@ -84,13 +123,16 @@ def figure(
     formats = list(dict.fromkeys(format_.split(",")))
     if unknown := [form for form in formats if form not in ("png", "pdf", "svg")]:
         raise InputError(f"got {unknown[0]!r}", where=("--format", 0, 0), expected="png, pdf or svg")
+    _one_of(width, ("column", "page"), "--width")
+    from deit_ablate.report.figures import style
     from deit_ablate.report.summary import summarize
-    from deit_ablate.report.write import write_figures, write_interactions, write_paper, write_search
+    from deit_ablate.report.write import write_figures, write_interactions, write_paper, write_pivot, write_search
 
     summary = summarize(store, name)
-    for write in (write_search, write_figures, write_interactions, write_paper):
-        for path in write(summary, formats):
-            print(path)
+    with style.width(width):
+        for write in (write_search, write_figures, write_interactions, write_pivot, write_paper):
+            for path in write(summary, formats):
+                print(path)
 
 
 def report(

@@ -15,12 +15,13 @@ from deit_ablate.launch import status
 from deit_ablate.report.metrics import own_columns, reported_columns
 from deit_ablate.report.records import number, record
 from deit_ablate.store import State, Store
+from deit_ablate.sweep.labels import rows_of
 from deit_ablate.sweep.metrics import OF_PROGRAMS
 
 COLUMNS: dict[str, tuple[str, str]] = {
-    "variant": ("string", "the row of the ablation"),
+    "variant": ("string", "the row of the ablation, a category in the plan's order"),
     "seed": ("Int64", "the run's seed"),
-    "stage": ("string", "the stage, empty in a sweep without stages"),
+    "stage": ("string", "the stage, a category in the plan's order; empty in a sweep without stages"),
     "run": ("string", "the run's id; cells that share a run share this"),
     "state": (
         "string",
@@ -122,7 +123,8 @@ def load(results: Path | str, sweep: str) -> pd.DataFrame:
     that vary within the sweep first; lists are JSON text. What is not recorded is missing. Raises NoSweep.
     """
     store = Store(results)
-    return records(store, read_plan(store, sweep)).frame()
+    plan = read_plan(store, sweep)
+    return _in_order(records(store, plan).frame(), plan)
 
 
 def load_curves(results: Path | str, sweep: str) -> pd.DataFrame:
@@ -134,7 +136,16 @@ def load_curves(results: Path | str, sweep: str) -> pd.DataFrame:
     """
     store = Store(results)
     plan = read_plan(store, sweep)
-    return curves(store, plan, {run: state.name for run, state in run_states(store, plan).items()})
+    return _in_order(curves(store, plan, {run: state.name for run, state in run_states(store, plan).items()}), plan)
+
+
+def _in_order(frame: pd.DataFrame, plan: Mapping[str, Any]) -> pd.DataFrame:
+    """With rows and stages as categories in the plan's order, in which ``groupby`` and plots then keep them."""
+    rows = dict.fromkeys([name for name, _ in rows_of(plan)] + [cell[0] for cell in plan["cells"]])
+    stages = dict.fromkeys([cell[2] for cell in plan["cells"]])
+    for column, order in (("variant", rows), ("stage", stages)):
+        frame[column] = pd.Categorical(frame[column], categories=list(order), ordered=True)
+    return frame
 
 
 def to_frame(columns: Columns) -> pd.DataFrame:

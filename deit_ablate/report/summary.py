@@ -23,10 +23,13 @@ from deit_ablate.store import Store
 from deit_ablate.sweep.comparisons import Lineages
 from deit_ablate.sweep.confounds import RECORDED, Undeclared, recorded_undeclared, value_words
 from deit_ablate.sweep.designs import Design
+from deit_ablate.sweep.labels import labels_of, rows_of, words
 from deit_ablate.sweep.metrics import OF_PROGRAMS, TOP1, Metric, planned_metrics
 
 STATISTICS: dict[str, str] = {
     "variant": "the row of the ablation",
+    "label": "what tables and figures call it, as the sweep's `labels` say",
+    "group": "the heading under which it stands, as the sweep's `groups` say",
     "baseline": "whether differences are taken from this row",
     "shows": "the figure shown: class, distillation, ema, or empty for the raw weights with heads fused",
     "differs_in": "how the recipe differs from the baseline's; in a cumulative sweep from that of the row before",
@@ -113,6 +116,10 @@ class Summary:
     """What was declared at the first launch and at each change (``Sweeps.declared``)."""
     say: Callable[[str], str] = str
     """What figures make of names that users gave: a page may have to leave something out."""
+
+    def label(self, row: str) -> str:
+        """What a row is called, in plain text."""
+        return words(labels_of(self.plan).get(row, row))
 
     @cached_property
     def records(self) -> pd.DataFrame:
@@ -250,7 +257,8 @@ def _summary(read: Summary, stage: str) -> Summary:
     judged, looks = _judge(read, runs)
     judged |= _without_effect(read, runs, judged)
     undeclared = _undeclared(plan, runs)
-    statistics = []
+    statistics: list[dict[str, Any]] = []
+    places = {name: (place, heading) for place, (name, heading) in enumerate(rows_of(plan))}
     cumulative = plan["kind"] == "cumulative"
     before: Mapping[str, Any] = {"name": "", "differs": {}}
     steps = _steps(read) if cumulative else {}
@@ -263,6 +271,8 @@ def _summary(read: Summary, stage: str) -> Summary:
         statistics.append(
             {
                 "variant": name,
+                "label": labels_of(plan).get(name, name),
+                "group": places[name][1],
                 "baseline": name == plan["baseline"],
                 "shows": row["shows"] or "",
                 "differs_in": differs_in(differs),
@@ -282,6 +292,7 @@ def _summary(read: Summary, stage: str) -> Summary:
         for metric, of_rows in others.items():
             mean = mean_interval(of_rows[name].values())
             statistics[-1] |= {metric.mean: mean.mean, metric.half_width: mean.half_width}
+    statistics.sort(key=lambda row: places[row["variant"]])
     found = replace(
         read,
         frame=pd.DataFrame(statistics, columns=list(meanings(read.metrics))),
@@ -421,7 +432,8 @@ def since(differs: Mapping[str, Sequence[Any]], before: Mapping[str, Sequence[An
 def differs_in(differs: Mapping[str, Sequence[Any]]) -> str:
     """Dotted key -> (baseline's value, own value), in few words: ``optimizer: adamw → sgd; base_lr 0.03 → 0.8``.
 
-    A block is named once, where it begins; ``none`` is a value that is null or that the other has no place for.
+    A block is named once, where it begins; ``none`` is a value that is null or that the other has no place for;
+    an option that only one of them gives is ``momentum = 0.9``, or ``momentum 0.9 → unset``.
     """
     words, last = [], ""
     for key, (before, after) in differs.items():
@@ -432,5 +444,7 @@ def differs_in(differs: Mapping[str, Sequence[Any]]) -> str:
         else:
             name = field if block == last or not block else f"{block}.{field}"
         last = block
-        words.append(f"{name} {value_words(before)} → {value_words(after)}")
+        option = ".options." in key  # that is not given: the default, or there is none of this name
+        old = " =" if option and before is None else f" {value_words(before)} →"
+        words.append(f"{name}{old} {'unset' if option and after is None else value_words(after)}")
     return "; ".join(words)

@@ -65,7 +65,7 @@ def run_as_script(table: Callable[[Summary], Table]) -> None:
 def write_report(summary: Summary) -> list[Path]:
     """Write a sweep's tables and figures; returns their paths."""
     written = write_table(summary) + write_search(summary) + write_figures(summary)
-    return written + write_interactions(summary) + write_paper(summary)
+    return written + write_interactions(summary) + write_pivot(summary) + write_paper(summary)
 
 
 def write_table(summary: Summary) -> list[Path]:
@@ -127,6 +127,15 @@ def write_interactions(summary: Summary, formats: Sequence[str] = ("png",)) -> l
     return paths + _save_figures(module.figures(summary), summary, formats)
 
 
+def write_pivot(summary: Summary, formats: Sequence[str] = ("png",)) -> list[Path]:
+    """Write pivot.md, .csv, .tex and .html of a grid of two axes or more, and its heat map; returns their paths."""
+    if len(summary.plan.get("axes") or ()) < 2 or not summary.has_results:
+        return []
+    module = analysis("pivot")
+    paths = _save_table(module.table(summary), _folder(summary) / "pivot")
+    return paths + _save_figures(module.figures(summary), summary, formats)
+
+
 def _folder(summary: Summary) -> Path:
     return summary.store.sweeps.folder(summary.sweep)
 
@@ -143,12 +152,13 @@ def _save_table(table: Table, stem: Path, markdown: str | None = None) -> list[P
 def _save_figures(figures: Mapping[str, Figure], summary: Summary, formats: Sequence[str]) -> list[Path]:
     if not figures:
         return []
-    from deit_ablate.report.figures.style import save
+    from deit_ablate.report.figures.style import PAGE_WIDTH, save
 
     folder = files.make_folder(_folder(summary) / "figures")
     paths = []
     for name, figure in figures.items():
         for form in formats:
-            paths.append(folder / f"{name}.{form}")
+            suffix = "-page" if figure.get_figwidth() == PAGE_WIDTH else ""
+            paths.append(folder / f"{name}{suffix}.{form}")
             save(figure, paths[-1])
     return paths

@@ -265,6 +265,16 @@ class OfProgram(File):
     facts: dict[str, list[str]] = {}
 
 
+class Group(File):
+    heading: str
+    rows: list[str]
+
+
+class Axis(File):
+    key: str
+    values: list[str]
+
+
 class Plan(File):
     sweep: str
     program: OfProgram | None = None
@@ -286,6 +296,9 @@ class Plan(File):
     cells: Annotated[list[Annotated[list[Any], Field(min_length=4, max_length=4)]], AfterValidator(_sound_cells)]
     search: Searched | None = None
     design: Designed | None = None
+    labels: dict[str, str] = {}
+    groups: list[Group] = []
+    axes: list[Axis] = []
     asked: Again | None = None
 
     def model_post_init(self, _: Any) -> None:

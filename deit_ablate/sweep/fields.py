@@ -282,6 +282,12 @@ class SweepFile(_Kinds):
     orders: Orders | None = None
     """Of a cumulative sweep: in how many orders its steps are taken (as they stand, in reverse, then by lot), or the
     orders beside the one in which they stand."""
+    labels: dict[str, str] | None = None
+    """What tables and figures call a row, where that is not its name: row -> free text, with LaTeX's mathematics
+    between dollar signs ("$\\beta_2$", "w/o mixup", "LAMB (ours)"); of a grid also axis (its key) -> text. No part of
+    an id."""
+    groups: dict[str, list[str]] | None = None
+    """Rows under headings, in this order, after the rows of no group: heading -> names of rows."""
     search: SearchFile | None = None
     """Trials that Optuna asks for; beside `variants`, a search of its own for each row."""
     stages: dict[str, StageFile] | None = None

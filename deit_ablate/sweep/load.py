@@ -23,12 +23,13 @@ from deit_ablate.recipe import flatten
 from deit_ablate.sweep.comparisons import LOOKS
 from deit_ablate.sweep.designs import Design, cumulative, factorial
 from deit_ablate.sweep.fields import NAME, RESERVED, SweepFile, is_stem
+from deit_ablate.sweep.labels import read_groups, read_labels
 from deit_ablate.sweep.metrics import Metric, read_metric, read_metrics
 from deit_ablate.sweep.overrides import validate
 from deit_ablate.sweep.profiles import check_by_profile, load_profile, read_by_profile, split_stages
 from deit_ablate.sweep.programs import read_program, trainer_of
 from deit_ablate.sweep.resources import read_resources
-from deit_ablate.sweep.rows import KINDS, Row
+from deit_ablate.sweep.rows import KINDS, Row, grid_axes
 from deit_ablate.sweep.space import read_search
 from deit_ablate.sweep.stages import Stage, read_stages, seed_list
 from deit_ablate.sweep.sweep import Sweep, Variant
@@ -116,7 +117,17 @@ def load_sweep(
         search=read_search(node, over.get("search"), rows, stages[-1].seeds, trainer),
         sets=given_sets,
     )
+    sweep = _shown(sweep, node, parsed)
     return program.over(sweep, node) if program else sweep
+
+
+def _shown(sweep: Sweep, node: Node, parsed: SweepFile) -> Sweep:
+    """With what its rows are called, and how they are grouped. Raises InputError."""
+    rows = [variant.name for variant in sweep.variants]
+    axes = grid_axes(node.value[sweep.kind]) if sweep.kind == "grid" else ()
+    read_labels(node, parsed.labels, rows, [key for key, _ in axes])
+    read_groups(node, parsed.groups, rows, sweep.kind)
+    return replace(sweep, labels=parsed.labels or {}, groups=parsed.groups or {}, axes=axes)
 
 
 def _with_recipe(base: Node, recipe: Node | None, trainer: Trainer) -> Node:

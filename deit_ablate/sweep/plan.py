@@ -158,6 +158,7 @@ class Plan:
 
     def document(self, source: str) -> dict[str, Any]:
         """What ``plan.json`` holds: enough for tables, figures and names; rebuildable from the sweep file."""
+        groups, axes = self.sweep.groups, self.sweep.axes
         return {
             "schema": SCHEMA,
             "sweep": self.sweep.name,
@@ -189,6 +190,9 @@ class Plan:
             "cells": [[cell.variant, cell.seed, cell.stage, cell.run] for cell in self.cells],
             **({"search": dict(self.search)} if self.search is not None else {}),
             **({"design": self.sweep.design.document()} if self.sweep.design else {}),
+            **({"labels": dict(self.sweep.labels)} if self.sweep.labels else {}),
+            **({"groups": [{"heading": name, "rows": list(rows)} for name, rows in groups.items()]} if groups else {}),
+            **({"axes": [{"key": key, "values": list(values)} for key, values in axes]} if axes else {}),
         }
 
 

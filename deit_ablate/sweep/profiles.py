@@ -9,10 +9,11 @@ from pathlib import Path
 from deit_ablate import files
 from deit_ablate.errors import Position, unknown_name
 from deit_ablate.execution import Execution
+from deit_ablate.recipe import Recipe
 from deit_ablate.sweep.fields import ProfileFile, SearchFile
 from deit_ablate.sweep.names import check_layer_names
-from deit_ablate.sweep.overrides import PROFILES, check_layer, validate
-from deit_ablate.sweep.yaml import Node, expand_dotted, load
+from deit_ablate.sweep.overrides import PROFILES, check_layer, layer, to_recipe, validate
+from deit_ablate.sweep.yaml import Node, assignment, expand_dotted, load
 
 ByProfile = dict[str, Node]
 """Profile -> a mapping: ``recipe``, ``search``, a stage or a row -> overrides."""
@@ -30,6 +31,16 @@ def load_profile(name: str, beside: Path, where: Position) -> tuple[Node, Execut
     recipe = expand_dotted(node.get("recipe") or Node({}, node.where))
     check_layer(recipe, prefix="recipe.")
     return recipe, parsed.execution
+
+
+def profile(name: str, *sets: str) -> Recipe:
+    """A profile's recipe, with what ``sets`` changes, each as ``--set`` has it: ``profile("digits",
+    "schedule.epochs=5")``. Raises InputError for a profile, a key or a value that there is not."""
+    base, _ = load_profile(name, Path(), ("profile", 0, 0))
+    for given in map(assignment, sets):
+        check_layer(given)
+        base = layer(base, given)
+    return to_recipe(base)
 
 
 def read_by_profile(node: Node, beside: Path) -> ByProfile:
@@ -55,9 +66,9 @@ def check_by_profile(by_profile: ByProfile, rows: Sequence[str], stages: Sequenc
                 validate(SearchFile, part, ("by_profile", profile, name))
                 continue
             whole, by_stage = split_stages(part, stages if name in rows else ())
-            for layer, prefix in [(whole, ""), *((child, f"{stage}.") for stage, child in by_stage.items())]:
-                check_layer(layer, prefix=f"by_profile.{profile}.{name}.{prefix}")
-                check_layer_names(layer, prefix=f"by_profile.{profile}.{name}.{prefix}")
+            for own, prefix in [(whole, ""), *((child, f"{stage}.") for stage, child in by_stage.items())]:
+                check_layer(own, prefix=f"by_profile.{profile}.{name}.{prefix}")
+                check_layer_names(own, prefix=f"by_profile.{profile}.{name}.{prefix}")
 
 
 def split_stages(row: Node, stages: Sequence[str]) -> tuple[Node, Mapping[str, Node]]:

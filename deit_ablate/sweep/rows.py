@@ -77,6 +77,11 @@ def _label(value: Any) -> str:
     return re.sub(r"[^A-Za-z0-9._+-]+", "-", text).strip("-")[:40] or "-"
 
 
+def grid_axes(node: Node) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """A grid's axes, the first one varying slowest: dotted key, and the values as names of rows have them."""
+    return tuple((path, tuple(_label(value.plain()) for value in values)) for path, values, _ in _axes(node))
+
+
 def _grid(node: Node) -> Iterator[Row]:
     axes = _axes(node)
     return _axis_rows(axes, itertools.product(*(values for _, values, _ in axes)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -61,6 +61,12 @@ class Sweep:
     resources: Mapping[str, Needs] = field(default_factory=dict)
     """Row or stage -> what its runs need of their own, over ``execution``."""
     search: SearchSettings | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """Row, or axis of a grid -> what tables and figures call it."""
+    groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Heading -> rows, in the order in which tables show them, after those of no group."""
+    axes: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    """Of a grid, the first one varying slowest: dotted key, and the values as names of rows have them."""
     sets: tuple[Node, ...] = ()
     """What ``--set`` gave, which is part of ``base`` and ``stages`` already."""
 

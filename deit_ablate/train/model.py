@@ -58,10 +58,6 @@ def deit(
     the head, and the class token too starts from a truncated normal of 0.02 (today's timm has 1e-6).
     What the models with and without the distillation token have in common starts from the same values.
     """
-    if shape.resolution % patch_size:
-        raise TrainError(f"a resolution of {shape.resolution} is not a multiple of the patch size {patch_size}")
-    if embed_dim % num_heads:
-        raise TrainError(f"embed_dim {embed_dim} is not a multiple of num_heads {num_heads}")
     build = partial(
         _with_class_token,
         img_size=shape.resolution,
@@ -76,14 +72,25 @@ def deit(
         drop_path_rate=shape.drop_path,
         pos_drop_rate=shape.dropout,
         proj_drop_rate=shape.dropout,
-        norm_layer=partial(nn.LayerNorm, eps=1e-6),
     )
     model = build(VisionTransformer)
     return _start_alike(build(VisionTransformerDistilled), model) if shape.heads == 2 else model
 
 
+def distilled(**arguments: Any) -> VisionTransformerDistilled:
+    """A DeiT with its distillation token, by the arguments of timm's class."""
+    made = _with_class_token(VisionTransformerDistilled, **arguments)
+    assert isinstance(made, VisionTransformerDistilled)
+    return made
+
+
 def _with_class_token(family: Callable[..., VisionTransformer], **arguments: Any) -> VisionTransformer:
-    model = family(**arguments)
+    resolution, patch, dim, heads = (arguments[key] for key in ("img_size", "patch_size", "embed_dim", "num_heads"))
+    if resolution % patch:
+        raise TrainError(f"a resolution of {resolution} is not a multiple of the patch size {patch}")
+    if dim % heads:
+        raise TrainError(f"embed_dim {dim} is not a multiple of num_heads {heads}")
+    model = family(norm_layer=partial(nn.LayerNorm, eps=1e-6), **arguments)
     trunc_normal_(model.cls_token, std=0.02)  # as in the reference code; today's timm has 1e-6
     return model
 

@@ -41,6 +41,13 @@ class Outcome:
     cost: dict[str, Any]
     weights_sha256: str
 
+    def __repr__(self) -> str:
+        """On a line: how it ended, and the figures that a notebook asks for."""
+        test = self.metrics.get("test") or self.metrics.get("validation") or {}
+        top1 = f", top1={test['top1']:.2f}" if "top1" in test else ""
+        reason = f", reason={self.reason!r}" if self.reason else ""
+        return f"Outcome({self.status}{reason}{top1}, {self.cost.get('train_seconds', math.nan):.1f} s of training)"
+
 
 EVALUATION_SHARE = 0.03
 """Of the time of training, which scores on the validation part may take unless the execution says how often."""

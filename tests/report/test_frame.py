@@ -22,12 +22,16 @@ def test_one_row_a_cell_whatever_its_state(optimizers):
 
 def test_columns_are_typed_and_documented(optimizers):
     frame = load(optimizers.root, "optimizers")
+    categories = {"variant": "category", "stage": "category"}
     for name, (dtype, meaning) in COLUMNS.items():
-        assert str(frame[name].dtype) == dtype, name
+        assert str(frame[name].dtype) == categories.get(name, dtype), name
         assert meaning
     curves = load_curves(optimizers.root, "optimizers")
     assert list(curves) == list(CURVES)
-    assert [str(curves[name].dtype) for name in CURVES] == [dtype for dtype, _ in CURVES.values()]
+    assert [str(curves[name].dtype) for name in CURVES] == [
+        categories.get(n, dtype) for n, (dtype, _) in CURVES.items()
+    ]
+    assert list(frame["variant"].cat.categories) == ["adamw", "sgd", "lamb"], "the plan's order"
 
 
 def test_recipe_follows_what_varies_first(optimizers):

@@ -99,7 +99,8 @@ def test_figures_and_page_speak_of_the_metric(lower: Study) -> None:
 
 
 def test_the_better_of_two_rows_is_the_lower_one(lower: Study) -> None:
-    from deit_ablate.report.html.findings import any_two, findings
+    from deit_ablate.report.html.findings import findings
+    from deit_ablate.report.pairs import any_two
 
     pairs = {(pair["first"], pair["second"]): pair["verdict"] for pair in any_two(lower.summary())}
     assert pairs["bad", "good"] == "first is worse"

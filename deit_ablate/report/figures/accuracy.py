@@ -31,7 +31,7 @@ def sweep_figure(summary: Summary) -> Figure:
     with drawing.style():
         if not any(seeds.values()):
             return drawing.nothing("no finished runs")
-        labels = shortened([summary.say(row["variant"]) for row in every], width=22, lines=2)
+        labels = drawing.row_names(summary, [row["variant"] for row in every], width=22, lines=2)
         pitch = drawing.pitch(labels, 0.24 if len(labels) <= 12 else 0.2)
         figure, (axes,) = drawing.new_figure(1, pitch * len(every) + 0.75)
         digits = 1 if metric.share and any(row[metric.half_width] >= 10 for row in every) else metric.digits

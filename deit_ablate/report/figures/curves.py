@@ -12,8 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from deit_ablate.report.figures.style import GREY, OKABE_ITO, PALE, new_figure, nothing, shortened, style
+from deit_ablate.report.figures.style import GREY, OKABE_ITO, PALE, new_figure, nothing, row_names, style
 from deit_ablate.report.summary import Summary
+from deit_ablate.report.tables.render import plain
 
 PANELS = (("validation_top1", "validation top-1 (%)"), ("train_loss", "training loss"))
 OF_LOSS = (("validation_loss", "validation loss (nats)"), PANELS[1])
@@ -30,6 +31,9 @@ class Curve:
 
     variant: str
     label: str
+    """What it is called, in plain text."""
+    drawn: str
+    """The same as matplotlib is to parse it."""
     baseline: bool
     finished: dict[str, pd.DataFrame]
     others: dict[str, pd.DataFrame]
@@ -86,7 +90,12 @@ def curves_figure(summary: Summary) -> Figure:
             axes.set_xlim(first - 0.5 * (first == last), last + 0.5 * (first == last))  # one epoch has no width
             axes.set_ylim(*_interesting(curves, metric))
             _name_lines(axes, curves, metric, colours)
-        panels[-1].set_xlabel("epoch")
+        beyond = max(
+            (_beyond(axes, curves, metric) for axes, (metric, _) in zip(panels, metrics, strict=True)), default=0
+        )
+        words = f"epoch (up to epoch {beyond} some values lie beyond the axes)" if beyond else "epoch"
+        for axes in panels if len({axes.get_position().x0 for axes in panels}) > 1 else panels[-1:]:
+            axes.set_xlabel(words)
         panels[-1].xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10], integer=True))
         _note(panels[-1], curves, len(curves) - len(colours))
         figure.align_ylabels()
@@ -139,7 +148,9 @@ def _curves(summary: Summary) -> list[Curve]:
         finished = {metric: table.get((name, True), none).dropna() for metric, table in tables.items()}
         others = {metric: table.get((name, False), none) for metric, table in tables.items()}
         if any(len(table) for table in (*finished.values(), *others.values())):
-            found.append(Curve(name, summary.say(name), name == summary.plan["baseline"], finished, others))
+            drawn = row_names(summary, [name], width=20)[0]
+            said = plain(summary.say(summary.label(name)))
+            found.append(Curve(name, said, drawn, name == summary.plan["baseline"], finished, others))
     return found
 
 
@@ -206,6 +217,14 @@ def _interesting(curves: Sequence[Curve], metric: str) -> tuple[float, float]:
     return low - margin, high + margin
 
 
+def _beyond(axes: Axes, curves: Sequence[Curve], metric: str) -> int:
+    """The last epoch of which a finished run's value lies outside the axes, 0 for none."""
+    low, high = axes.get_ylim()
+    tables = [curve.finished[metric] for curve in curves if len(curve.finished[metric])]
+    outside = [table.index[((table < low) | (table > high)).any(axis=1)] for table in tables]
+    return max((int(epochs.max()) for epochs in outside if len(epochs)), default=0)
+
+
 def _name_lines(axes: Axes, curves: Sequence[Curve], metric: str, colours: dict[str, str]) -> None:
     """Each coloured line's name at its right end, pushed apart where lines end close together."""
     (low, high), right = axes.get_ylim(), axes.get_xlim()[1]
@@ -217,17 +236,17 @@ def _name_lines(axes: Axes, curves: Sequence[Curve], metric: str, colours: dict[
             ends.append((float(means.iloc[-1]), float(means.index[-1]), curve))
     ends.sort(key=lambda end: end[0])
     places = [(min(max(value, low), high) - low) / (high - low) for value, _, _ in ends]
-    names = shortened([curve.label for _, _, curve in ends], width=20)
     lead: Any = {"arrowstyle": "-", "linewidth": 0.4, "shrinkA": 1, "shrinkB": 0, "relpos": (0, 0.5)}
-    for place, name, (value, epoch, curve) in zip(_apart(places, 0.085), names, ends, strict=True):
+    for place, (value, epoch, curve) in zip(_apart(places, 0.085), ends, strict=True):
         colour, beyond = colours[curve.variant], " ↓" if value < low else " ↑" if value > high else ""
         axes.annotate(
-            name + beyond,
+            curve.drawn + beyond,
             (min(epoch, right), min(max(value, low), high)),
             xytext=(1.06, place),
             textcoords="axes fraction",
             va="center",
             color=colour,
+            parse_math=True,
             fontsize=6,
             annotation_clip=False,
             arrowprops={**lead, "color": colour},

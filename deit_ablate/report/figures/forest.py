@@ -32,7 +32,7 @@ def forest_figure(summary: Summary) -> Figure:
         if not baseline or not any(_compared(row) for row in every):
             return drawing.nothing("no finished runs to compare" if baseline else "no differences from a baseline")
         shown, seeds = _largest(every), _differences(summary)
-        labels = shortened([summary.say(row["variant"]) for row in shown], width=24, lines=2)
+        labels = drawing.row_names(summary, [row["variant"] for row in shown], width=24, lines=2)
         figure, (axes,) = drawing.new_figure(1, drawing.pitch(labels) * len(shown) + 0.85)
         drawing.row_axes(axes, labels, _limits(shown, seeds, margin, metric), bins=4)
         if margin:
@@ -41,12 +41,12 @@ def forest_figure(summary: Summary) -> Figure:
         for y, row in enumerate(shown):
             _row(axes, y, row, seeds.get(row["variant"], {}), metric.digits)
         more = "" if len(shown) == len(every) else f"\nthe {len(shown)} of {len(every)} rows that differ most"
-        name = shortened([summary.say(baseline)], width=24)[0]
-        of = shortened([metric.of_differences], width=40)[0]
+        name = drawing.row_names(summary, [baseline], width=24)[0]
+        of = shortened([metric.of_differences], width=40)[0].replace("$", r"\$")
         also = "\nlower is better" if metric.better == "lower" else ""
         beside = max(len(short_verdict(str(row["verdict_words"]))) for row in shown)
         between = " " if len(name) + len(of) + beside < 56 else "\n"  # what fits for top-1 and the longest name
-        axes.set_xlabel(f"difference from {name}{between}in {of}{also}{more}")
+        axes.set_xlabel(f"difference from {name}{between}in {of}{also}{more}", parse_math=True)
         _key(figure, margin)
         return figure
 
@@ -115,6 +115,6 @@ def _key(figure: Figure, margin: float | None) -> None:
         "mean, 95% interval": Line2D([], [], linewidth=2.0, markersize=4.2, **dot),
         "all rows at once": Line2D([], [], linewidth=0.7, color=GREY),
         "one run": Line2D([], [], linewidth=0, markersize=2.6, alpha=0.45, **dot),
-        **({f"±{margin:g}": Patch(color=BAND, linewidth=0)} if margin else {}),
+        **({f"margin ±{margin:g}": Patch(color=BAND, linewidth=0)} if margin else {}),
     }
-    drawing.key(figure, entries, 4, handlelength=1.8, columnspacing=1.1)
+    drawing.key(figure, entries, 4, handlelength=1.5, handletextpad=0.5, columnspacing=0.8)

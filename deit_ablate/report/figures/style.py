@@ -8,6 +8,7 @@ import math
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +18,25 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.mathtext import MathTextParser
 from matplotlib.ticker import MaxNLocator
 
 from deit_ablate import files
+from deit_ablate.report.summary import Summary
 from deit_ablate.report.tables.render import plain
 from deit_ablate.report.tables.table import measure
+from deit_ablate.sweep.labels import labels_of, parts, words
 
-WIDTH = 3.35
-"""Inches: one column of a two-column paper."""
+WIDTH, PAGE_WIDTH = 3.35, 6.9
+"""Inches: one column of a two-column paper, and both."""
+_width = ContextVar("_width", default=WIDTH)
 DPI = 300
 MOST = 60
 """Rows of the accuracy figure: about a page."""
-OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Colours that colour-blind readers can tell apart; yellow is left out, being too light for a line."""
-GREY, PALE, LIGHT, BAND = "#555555", "#BBBBBB", "#DDDDDD", "#E8EEF4"
+OKABE_ITO = ("#0072B2", "#C24E00", "#00805D", "#B0508A", "#9A6A00", "#2A8FC7", "#000000")
+"""Okabe and Ito's colours, which colour-blind readers can tell apart, as dark as lines and letters on white need; their
+yellow is left out."""
+GREY, PALE, LIGHT, BAND = "#555555", "#999999", "#DDDDDD", "#E8EEF4"
 TIPS = "tips:"
 """A group of marks whose gid begins so lists what each mark stands for, with ``|`` between: pages show that."""
 STYLE: Any = {
@@ -71,6 +77,16 @@ def style() -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def width(name: str) -> Iterator[None]:
+    """What is drawn within is as wide as a "column" or a "page" of a paper, with letters of the same size."""
+    token = _width.set({"column": WIDTH, "page": PAGE_WIDTH}[name])
+    try:
+        yield
+    finally:
+        _width.reset(token)
+
+
 def save(figure: Figure, path: Path) -> None:
     """Write a figure whole, in the format that the suffix names: png, pdf or svg. Raises KeyError for another."""
     form = path.suffix.lstrip(".")
@@ -81,8 +97,11 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def new_figure(panels: int, height: float, *, across: int = 1, share: bool = True) -> tuple[Figure, Sequence[Axes]]:
-    """A figure as wide as a column, its panels below one another or ``across`` in a line; ``share``: their x axis."""
-    figure = Figure(figsize=(WIDTH, height), dpi=DPI, layout="constrained")
+    """A figure as wide as a column, its panels below one another or ``across`` in a line; ``share``: their x axis. Of
+    the width of a page two panels stand side by side."""
+    if _width.get() == PAGE_WIDTH and (panels, across) == (2, 1):
+        across, height = 2, height / 2 + 0.3
+    figure = Figure(figsize=(_width.get(), height), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
     every = list(figure.subplots(-(-panels // across), across, sharex=share, squeeze=False).flat)
     for unused in every[panels:]:
@@ -91,21 +110,21 @@ def new_figure(panels: int, height: float, *, across: int = 1, share: bool = Tru
 
 
 def nothing(words: str) -> Figure:
-    figure = Figure(figsize=(WIDTH, 1), dpi=DPI)
+    figure = Figure(figsize=(_width.get(), 1), dpi=DPI)
     FigureCanvasAgg(figure)
     figure.text(0.5, 0.5, words, ha="center", va="center", color=GREY)
     return figure
 
 
 def row_axes(axes: Axes, labels: Sequence[str], limits: tuple[float, float], bins: int) -> None:
-    """An axis with a row for each label, from the top, each with a thin line behind it."""
+    """An axis with a row for each label (of ``row_names``), from the top, each with a thin line behind it."""
     low, high = limits
     axes.set_xlim(low - 0.5 * (low == high), high + 0.5 * (low == high))  # one value alone has no width
     axes.set_ylim(len(labels) - 0.4, -0.6)
     for y in range(len(labels)):
         axes.axhline(y, color=LIGHT, linewidth=0.4, zorder=0.5)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=bins, steps=[1, 2, 5, 10]))
-    axes.set_yticks(range(len(labels)), labels, linespacing=0.95)
+    axes.set_yticks(range(len(labels)), labels, linespacing=0.95, parse_math=True)
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
 
@@ -163,6 +182,35 @@ def whisker(
     for beyond, edge, marker in ((ends[0] < low, low, 4), (ends[1] > high, high, 5)):
         if beyond:
             axes.plot([edge], [y], marker=marker, markersize=arrow, markeredgewidth=0, clip_on=False, **line)
+
+
+def row_names(summary: Summary, rows: Sequence[str], width: int, lines: int = 1) -> list[str]:
+    """What rows are called, on few lines of ``width`` characters, as text that matplotlib is to parse: labels as they
+    are (a formula is drawn as one), names without a label shortened."""
+    own = labels_of(summary.plan)
+    cut = iter(shortened([summary.say(row) for row in rows if row not in own], width, lines))
+    return [_label(summary.say(own[row]), width, lines) if row in own else _literal(next(cut)) for row in rows]
+
+
+def text_of(label: str) -> str:
+    """A label as text that matplotlib is to parse."""
+    return _label(label, width=40, lines=1)
+
+
+def _literal(text: str) -> str:
+    return text.replace("$", r"\$")
+
+
+def _label(label: str, width: int, lines: int) -> str:
+    formulas = [text for text, shown in parts(label) if shown is not None]
+    if not formulas:
+        return _literal(_wrapped(plain(words(label)).strip(), width, lines))
+    try:
+        for formula in formulas:
+            MathTextParser("path").parse(f"${formula}$")
+    except ValueError:  # TeX knows more than mathtext does
+        return _literal(_wrapped(plain(words(label)).strip(), width, lines))
+    return "".join(_literal(plain(text)) if shown is None else f"${text}$" for text, shown in parts(label))
 
 
 def shortened(names: Sequence[str], width: int, lines: int = 1) -> list[str]:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from deit_ablate.report.stats.moderated import Comparisons, holm, moderate
-from deit_ablate.report.stats.power import ALPHA
-from deit_ablate.report.stats.verdicts import Figures, resolution
 from deit_ablate.report.summary import Summary
 from deit_ablate.report.tables.table import measure
 from deit_ablate.sweep.metrics import Metric
@@ -36,8 +32,6 @@ MARKS = {
     "unjudged": "–",
     "failed": "×",
 }
-MOST_COMPARED = 12
-"""Rows up to which any two are compared: 66 pairs."""
 
 
 def group(verdict: str) -> str:
@@ -146,36 +140,3 @@ def sentence(row: Mapping[str, Any], metric: Metric, margin: float | None) -> tu
         return " is equivalent to ", f"{within}.{observed}{proof}."
     words = row["verdict_words"] or "no verdict"
     return f": {words}.{observed}{_evidence(row, digits) if observed else ''}{'.' if observed else ''}", ""
-
-
-# -- any two rows --------------------------------------------------------------------------------------------------
-
-
-def any_two(summary: Summary) -> list[dict[str, Any]]:
-    """All pairs of rows other than the baseline, by the test of the table, with Holm over all of these pairs: names
-    of the two, their difference (first - second) with its half-width, p, runs of both, and the verdict.
-
-    Nothing where there are more than MOST_COMPARED rows: so many pairs leave no power for any of them.
-    """
-    values = {name: own for name, own in summary.values.items() if name != summary.plan["baseline"] and len(own) > 1}
-    if not 2 <= len(values) <= MOST_COMPARED:
-        return []
-    import numpy as np
-
-    names, couples = list(values), list(itertools.combinations(range(len(values)), 2))
-    paired = [k for k, (i, j) in enumerate(couples) if summary.lineages.paired(names[i], names[j])]
-    table = Figures.of(list(values.values())).values
-    now = moderate(table, Comparisons.of(couples, paired), resolution(summary.images))
-    adjusted, half_width = holm(np.where(now.enough, now.p, np.nan)), now.half_width()
-    found: list[dict[str, Any]] = []
-    for k, (i, j) in enumerate(couples):
-        p, difference = float(adjusted[k]), float(now.difference[k])
-        better = "better" if difference * summary.metric.sign > 0 else "worse"
-        kind, verdict = ("undecided", "undecided") if p > ALPHA else (better, f"first is {better}")
-        if math.isnan(p):
-            kind, verdict = "few", "not tested: no spread" if now.enough[k] else "too few"
-        runs = f"{now.runs[k]} pairs" if k in paired else f"{now.runs[k]}, {now.other_runs[k]}"
-        found.append({"first": names[i], "second": names[j], "runs": runs})
-        found[-1] |= {"difference": difference, "half_width": float(half_width[k]), "p": p}
-        found[-1] |= {"kind": kind, "verdict": verdict}
-    return found

@@ -13,6 +13,7 @@ from deit_ablate.report.declared import before_running
 from deit_ablate.report.frame import rows
 from deit_ablate.report.html import content, findings, provenance
 from deit_ablate.report.html.markup import render
+from deit_ablate.report.pairs import any_two
 from deit_ablate.report.records import number
 from deit_ablate.report.summary import Summary
 from deit_ablate.report.tables.search import UNITS, has_rows, is_search, not_confirmed_words, setting
@@ -53,7 +54,7 @@ def written(made: content.Content) -> str:
         found=findings.findings(summary) if judged else None,
         not_confirmed=None if judged else not_confirmed_words(plan),
         kinds=[findings.group(str(row.get("verdict", ""))) for row in rows(made.table.frame)],
-        any_two=findings.any_two(summary) if judged else [],
+        any_two=any_two(summary) if judged else [],
         figures=figures(made) if judged else [],
         failures=provenance.failures(made),
         boxes=provenance.boxes(made),
@@ -63,6 +64,7 @@ def written(made: content.Content) -> str:
         diffs=provenance.diffs(made),
         data=provenance.data(made),
         # What templates word values with.
+        label=summary.label,
         command=provenance.command,
         environment=provenance.environment,
         figure_of=summary.figure,

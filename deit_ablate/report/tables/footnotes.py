@@ -12,10 +12,12 @@ from deit_ablate.report.declared import before_running, changes, seeds_added_aft
 from deit_ablate.report.stats.exact import at_chance, signal_to_noise
 from deit_ablate.report.stats.verdicts import ADDED_AFTER_LOOKING
 from deit_ablate.report.summary import Summary
+from deit_ablate.sweep.confounds import RECORDED
 from deit_ablate.sweep.metrics import TOP1
 
 NAMED = 20
 """How many runs a footnote names before it counts the rest."""
+COMMIT = RECORDED["commit"][1]
 HEADS = {
     "class": "the class head alone",
     "distillation": "the distillation head alone",
@@ -50,15 +52,41 @@ def footnotes(summary: Summary, *, timed: bool = False) -> list[str]:
     notes += _undecodable(final)
     notes += _data(summary, timed)
     for figure, words in HEADS.items():
-        named = [row["variant"] for row in every if row["shows"] == figure]
+        named = [summary.label(row["variant"]) for row in every if row["shows"] == figure]
         if named:
             notes.append(f"Shows {words}: {listed(named)}.")
-    notes += _chunks(final)
+    notes += _chunks(summary)
     notes += _shared_parents(summary)
     notes += diverged_notes(summary)
-    notes += _fewer_pairs(every)
+    notes += _fewer_pairs(summary)
     notes += _absent(summary, final)
     return notes
+
+
+def short_notes(summary: Summary, best: str | None = None) -> list[str]:
+    """What a paper's table can't do without: what the numbers are, and which of them are not what they seem. ``best``:
+    the row that is in bold."""
+    every, margin = summary.rows, summary.plan["margin"]
+    seeds = sorted({row["seeds"] for row in every if row["seeds"]})
+    notes = _data(summary, timed=False)[:1]
+    if seeds and seeds[-1] > 1:
+        counted = f"{seeds[0]} seeds" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]} seeds"
+        notes.append(f"± is the half-width of a 95% t interval over {counted}.")
+    elif seeds:
+        notes.append("One seed gives no interval.")
+    if any(min(row["runs_compared"], row["baseline_runs_compared"]) > 1 for row in every):
+        of = "" if summary.metric.name == TOP1.name else f" of {summary.metric.words}"
+        kind = "for new images of this kind" if summary.population.judged else "of training noise alone"
+        within = f"; equivalent: within the margin of ±{summary.metric.amount(margin)}" if margin else ""
+        notes.append(f"Verdicts{of} are {kind}, at 5% after Holm over the rows{within}.")
+    notes += ["In bold: better than every other row, at 5% after Holm."] if best else []
+    notes += _unfound(summary.plan)
+    notes += _not_isolated(summary, but=(COMMIT,))
+    notes += _after_looking(summary)[:1] if seeds_added_after_looking(summary.declared, summary.stage) else []
+    for figure, words in HEADS.items():
+        named = [summary.label(row["variant"]) for row in every if row["shows"] == figure]
+        notes += [f"Shows {words}: {listed(named)}."] if named else []
+    return notes + _shared_parents(summary, brief=True) + diverged_notes(summary) + _absent(summary, summary.final)
 
 
 def _judged(summary: Summary, every: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -67,7 +95,7 @@ def _judged(summary: Summary, every: Sequence[Mapping[str, Any]]) -> list[str]:
     if not compared:
         return []
     margin = summary.plan["margin"]
-    paired = [row["variant"] for row in compared if row["paired"]]
+    paired = [summary.label(row["variant"]) for row in compared if row["paired"]]
     how = "by all runs of a row and all of the baseline's (Welch 1947)"
     if summary.looks is not None:
         how = "by the first runs of a row and of the baseline, up to the row's last look (Welch 1947)"
@@ -151,24 +179,31 @@ def _test_set(summary: Summary, every: Sequence[Mapping[str, Any]]) -> str:
         note += f"; the margin is {margin:g}" if margin else ""
     note += "" if known else " count too"
     unknown = summary.population.reasons.items()
-    return note + "".join(f". Not known of {listed(names)}: {why}" for why, names in unknown) + "."
+    return (
+        note
+        + "".join(f". Not known of {listed(list(map(summary.label, names)))}: {why}" for why, names in unknown)
+        + "."
+    )
 
 
-def _not_isolated(summary: Summary) -> list[str]:
-    """The undeclared changes of rows, the same ones together."""
+def _not_isolated(summary: Summary, but: Sequence[str] = ()) -> list[str]:
+    """The undeclared changes of rows, the same ones together; of code without its commits, which pages and CSV have."""
     rows_of: dict[str, list[str]] = {}
     for change in summary.undeclared:
-        rows_of.setdefault(str(change), []).append(change.row)
+        if change.what in but:
+            continue
+        rows_of.setdefault(change.what if change.what == COMMIT else str(change), []).append(summary.label(change.row))
     compared = len(summary.frame) - 1
     named = [
-        f"{listed(names) if len(names) < max(2, compared) else 'all rows'}: {what}" for what, names in rows_of.items()
+        f"{listed(list(dict.fromkeys(names))) if len(names) < max(2, compared) else 'all rows'}: {what}"
+        for what, names in rows_of.items()
     ]
     return [f"Not isolated, differs along with what is declared: {listed(named, '; ')}."] if named else []
 
 
 def _of_rows(summary: Summary) -> list[str]:
     """What is to be said of single rows' statistics."""
-    return [f"{name}: {note}." for name, effect in summary.effects.items() for note in effect.notes]
+    return [f"{summary.label(name)}: {note}." for name, effect in summary.effects.items() for note in effect.notes]
 
 
 def _after_looking(summary: Summary) -> list[str]:
@@ -198,7 +233,7 @@ def _at_chance(summary: Summary) -> list[str]:
         sizes = (record["test_images"], record["test_classes"])
         top1 = summary.figure(record) if summary.metric.figure.startswith("top1") else record["top1"]
         if not math.isnan(top1) and not any(map(pd.isna, sizes)) and at_chance(top1, *sizes):
-            found.setdefault(sizes, {}).setdefault(record["variant"], []).append(record["seed"])
+            found.setdefault(sizes, {}).setdefault(summary.label(record["variant"]), []).append(record["seed"])
     return [
         f"At chance (top-1 not above 1 in {classes} over {images:,} images, exact binomial test at 5%): "
         f"{listed([f'{variant} {_seeds(seeds)}' for variant, seeds in rows_.items()])}."
@@ -240,19 +275,19 @@ def _data(summary: Summary, timed: bool) -> list[str]:
     return notes + (["Time is the mean training time of the runs that are done."] if timed else [])
 
 
-def _chunks(final: Iterable[Mapping[str, Any]]) -> list[str]:
+def _chunks(summary: Summary) -> list[str]:
     """Say it where rows were not computed alike: the model draws at random for each chunk of a batch."""
     by_number: dict[int, dict[str, None]] = {}
-    for record in final:
+    for record in summary.final:
         if record["state"] == "done" and not pd.isna(record["chunks"]):
-            by_number.setdefault(int(record["chunks"]), {})[record["variant"]] = None
+            by_number.setdefault(int(record["chunks"]), {})[summary.label(record["variant"])] = None
     if len(by_number) < 2:
         return []
     parts = [f"{listed(list(names))} {number}" for number, names in sorted(by_number.items())]
     return [f"Batches were cut into different numbers of chunks (ranks x accumulation): {'; '.join(parts)}."]
 
 
-def _shared_parents(summary: Summary) -> list[str]:
+def _shared_parents(summary: Summary, brief: bool = False) -> list[str]:
     """Say it where all seeds of a row depend on one and the same run: its choice is in no interval."""
     final = summary.stage
     runs: dict[tuple[str, str], dict[int, str]] = {}
@@ -274,8 +309,9 @@ def _shared_parents(summary: Summary) -> list[str]:
                 if len(different) == 1
                 else f"seed {seed}, a run of its own for each row"
             )
-            rows_ = "" if len(shared) == len(summary.frame) else f": {listed(list(shared))}"
-            notes.append(f"Conditional on one {stage} ({which}), which all seeds of a row share{rows_}.")
+            rows_ = "" if len(shared) == len(summary.frame) else f": {listed(list(map(summary.label, shared)))}"
+            which, rows_ = ("", "") if brief else (f" ({which})", rows_)
+            notes.append(f"Conditional on one {stage}{which}, which all seeds of a row share{rows_}.")
     return notes
 
 
@@ -303,7 +339,7 @@ def diverged_notes(summary: Summary) -> list[str]:
     for row in summary.rows:
         if row["diverged"]:
             text = (
-                f"{row['variant']}: {row['diverged']} of {row['seeds_planned']} diverged "
+                f"{summary.label(row['variant'])}: {row['diverged']} of {row['seeds_planned']} diverged "
                 f"({listed(why[row['variant']])})"
             )
             (some if row["seeds"] else none).append(text)
@@ -311,15 +347,17 @@ def diverged_notes(summary: Summary) -> list[str]:
     return notes + ([f"No mean: {listed(none, '; ')}."] if none else [])
 
 
-def _fewer_pairs(every: Iterable[Mapping[str, Any]]) -> list[str]:
+def _fewer_pairs(summary: Summary) -> list[str]:
+    every = summary.rows
     pairs = [
-        f"{row['variant']} {row['runs_compared']}"
+        f"{summary.label(row['variant'])} {row['runs_compared']}"
         for row in every
         if row["paired"] and 0 < row["runs_compared"] < row["seeds"]
     ]
     baseline = next((row["seeds"] for row in every if row["baseline"]), 0)
     runs = [
-        f"{row['variant']} {row['runs_compared']} of {row['seeds']} with {row['baseline_runs_compared']} of {baseline}"
+        f"{summary.label(row['variant'])} {row['runs_compared']} of {row['seeds']} with "
+        f"{row['baseline_runs_compared']} of {baseline}"
         for row in every
         if not row["paired"]
         and min(row["runs_compared"], row["baseline_runs_compared"]) > 0
@@ -331,7 +369,10 @@ def _fewer_pairs(every: Iterable[Mapping[str, Any]]) -> list[str]:
 
 def _absent(summary: Summary, final: Iterable[Mapping[str, Any]]) -> list[str]:
     """The runs that are in no mean because they did not end, by state, with the reason."""
-    places = {run: f"{stage or variant} seed {seed}" for variant, seed, stage, run in reversed(summary.plan["cells"])}
+    places = {
+        run: f"{stage or summary.label(variant)} seed {seed}"
+        for variant, seed, stage, run in reversed(summary.plan["cells"])
+    }
     by_state: dict[str, dict[tuple[str, str], list[int]]] = {}
     for record in final:
         state, detail = record["state"], record["detail"]
@@ -345,7 +386,7 @@ def _absent(summary: Summary, final: Iterable[Mapping[str, Any]]) -> list[str]:
     notes = []
     for state, found in sorted(by_state.items()):
         named = [
-            f"{variant} {_seeds(seeds)}" + (f" ({reason})" if reason else "")
+            f"{summary.label(variant)} {_seeds(seeds)}" + (f" ({reason})" if reason else "")
             for (variant, reason), seeds in found.items()
         ]
         notes.append(f"{state.capitalize()}: {listed(named, '; ')}.")

@@ -10,9 +10,12 @@ import re
 import textwrap
 import unicodedata
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from deit_ablate.report.frame import rows
 from deit_ablate.report.tables.table import NOTHING, Column, Table
+from deit_ablate.sweep.labels import parts, words
 
 _ESCAPE_SEQUENCE = re.compile(
     r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|.)?|\x9b[0-?]*[ -/]*[@-~]", re.S
@@ -49,10 +52,19 @@ def escape_markdown(text: str) -> str:
     return re.sub("[&<>]", lambda found: _HTML[found[0]], escaped)
 
 
+def markdown_label(text: str) -> str:
+    """A label as Markdown: its mathematics between dollar signs, as GitHub and mkdocs take it."""
+    return "".join(escape_markdown(part) if shown is None else f"${part}$" for part, shown in parts(text))
+
+
 def to_markdown(table: Table) -> str:
     """A heading, a pipe table that lines up in a terminal too, and the footnotes as a list."""
-    headers = [escape_markdown(column.header) for column in table.columns]
-    body = [[escape_markdown(cell) for cell in row] for row in table.rows()]
+    headers = [(markdown_label if column.math else escape_markdown)(column.header) for column in table.columns]
+    body: list[list[str]] = []
+    for begin, row in zip(table.begins(), table.rows(), strict=True):
+        body += [[f"**{markdown_label(begin)}**", *[""] * (len(row) - 1)]] if begin else []
+        escaped = zip(row, table.columns, strict=True)
+        body.append([markdown_label(cell) if column.math else escape_markdown(cell) for cell, column in escaped])
     widths = [max(map(len, cells)) for cells in zip(headers, *body, strict=True)]
     right = [column.right for column in table.columns]
 
@@ -63,7 +75,13 @@ def to_markdown(table: Table) -> str:
         return "| " + " | ".join(padded) + " |"
 
     rule = line(["-" * (width - 1) + ":" if r else "-" * width for width, r in zip(widths, right, strict=True)])
-    lines = [f"# {escape_markdown(table.title)}", "", line(headers), rule, *map(line, body)]
+    lines = [
+        f"# {escape_markdown(table.title) if table.caption is None else markdown_label(table.caption)}",
+        "",
+        line(headers),
+        rule,
+        *map(line, body),
+    ]
     if table.footnotes:
         lines += ["", *(f"- {escape_markdown(note)}" for note in table.footnotes)]
     return "\n".join(lines) + "\n"
@@ -144,6 +162,11 @@ _LATEX = {
     "↑": r"$\uparrow$",
     "↓": r"$\downarrow$",
     "†": r"$\dagger$",
+    "‡": r"$\ddagger$",
+    "§": r"\S{}",
+    "¶": r"\P{}",
+    "←": r"$\leftarrow$",
+    "∼": r"$\sim$",
     "‘": "`",
     "’": "'",
     "“": "``",
@@ -194,6 +217,9 @@ def _latex(character: str) -> str:
     parts = unicodedata.normalize("NFD", character)
     if len(parts) == 2 and parts[0].isascii() and parts[0].isalpha() and ord(parts[1]) in _ACCENTS:
         return f"\\{_ACCENTS[ord(parts[1])]}{{{parts[0]}}}"
+    kind, _, number = unicodedata.decomposition(character).partition(" ")
+    if kind in ("<sub>", "<super>") and " " not in number:
+        return f"${'_' if kind == '<sub>' else '^'}{{{chr(int(number, 16))}}}$".replace("\N{MINUS SIGN}", "-")
     greek = _GREEK.match(unicodedata.name(character, ""))
     if greek:
         name = greek[2].replace("LAMDA", "LAMBDA")
@@ -209,69 +235,167 @@ def _breakable(escaped: str) -> str:
     return re.sub(r"([,;+/]|\\_|(?<=[a-z])\.)(?=[^\s\d])", r"\1\\allowbreak{}", escaped)
 
 
-def _latex_layout(column: Column, cells: Sequence[str]) -> str:
-    """A column's letter; long text is wrapped, to about three lines where it is very long."""
-    if not column.long:
-        return "r" if column.right else "l"
-    longest = max(map(len, [column.header, *cells]))
-    unbroken = max(
-        len(part) for text in (column.header, *cells) for part in re.split(r"[\s-]|(?<=[,;+/_])|(?<=[a-z]\.)", text)
-    )
-    letters = min(longest, max(16, unbroken, min(longest / 3, 40)))
-    return f"p{{{letters / 2:.3g}em}}"  # a letter is about half an em wide
+def latex_label(text: str) -> str:
+    """A label as LaTeX: its mathematics as it stands, the rest escaped."""
+    return "".join(escape_latex(part) if shown is None else f"${part}$" for part, shown in parts(text))
 
 
-def _latex_header(column: Column, cells: Sequence[str]) -> str:
-    """On as many lines as it takes to be no wider than what stands below; on its side above ticks."""
-    text = plain(column.header)
-    if column.long:
-        return rf"\raggedright {_breakable(escape_latex(text))}"
-    if cells and set(cells) <= {"✓", "✗", NOTHING}:
-        return rf"\rotatebox{{90}}{{{escape_latex(text)}}}"
-    parts = re.split(r"\s|(?<=[^\W\d]-)(?=[^\W\d]{2})", text)  # where textwrap may break a line
-    wrapped = textwrap.wrap(text, max(map(len, [*cells, *parts, " "])), break_long_words=False)
-    lines = [escape_latex(line) for line in wrapped]
-    stacked = r" \\ ".join(lines)
-    side = "r" if column.right else "l"
-    return rf"\begin{{tabular}}[b]{{@{{}}{side}@{{}}}}{stacked}\end{{tabular}}" if len(lines) > 1 else stacked
+COLUMN, PAGE = 234.0, 480.0
+"""Points: a column of a two-column paper, and its page, of the narrowest usual classes (ICML 234 and 487, CVPR 237 and
+497, IEEE 252 and 516)."""
+SIZES = (8, 7)
+"""Points of a table's letters, the first that fits; its notes are in the last."""
+_WIDE, _NARROW = frozenset("mwMW%@±−→×+=<>≤≥≈…—"), frozenset(".,:;'|!ijlI()[] ")
+
+
+def _points(text: str, size: int) -> float:
+    """About how wide a text is in Computer Modern, which is wider than Times."""
+    ems = sum(0.88 if c in _WIDE else 0.36 if c in _NARROW else 0.77 if c.isupper() else 0.56 for c in text)
+    return ems * size
+
+
+@dataclass(frozen=True)
+class _Set:
+    """One column as LaTeX sets it."""
+
+    column: Column
+    cells: tuple[str, ...]
+
+    @property
+    def header(self) -> str:
+        return plain(self.column.header)
+
+    @property
+    def turned(self) -> bool:
+        """Whether its header stands on its side: above ticks."""
+        return bool(self.cells) and set(self.cells) <= {"✓", "✗", NOTHING}
+
+    def lines(self) -> list[str]:
+        """The header, on as many lines as it takes to be no wider than what stands below; a label is on one."""
+        if self.column.math:
+            return [self.header]
+        words = re.split(r"\s|(?<=[^\W\d]-)(?=[^\W\d]{2})", self.header)  # where textwrap may break a line
+        most = max(map(len, [*map(self.column.words, self.cells), *words, " "]))
+        return textwrap.wrap(self.header, most, break_long_words=False)
+
+    def natural(self, size: int) -> float:
+        if self.turned:
+            return 1.25 * size  # as wide as its header is high
+        shown = [*map(self.column.words, self.cells), *map(self.column.words, self.lines())]
+        return max((_points(text, size) for text in shown), default=0.0)
+
+    def least(self, size: int, lines: int) -> float:
+        """As narrow as it may get: numbers not at all, texts to their longest word and about so many lines."""
+        natural = self.natural(size)
+        if self.column.right or self.turned:
+            return natural
+        texts = [*map(self.column.words, self.cells), self.column.words(self.header)]
+        words = (word for text in texts for word in (_BREAKS if self.column.long else _SPACES).split(text))
+        return min(natural, max(*(_points(word, size) for word in words), natural / lines, 6.0 * size))
+
+    def head(self, width: float | None) -> str:
+        if self.turned:
+            return rf"\rotatebox{{90}}{{{escape_latex(self.header)}}}"
+        if width is not None:
+            return rf"\raggedright {_breakable(self._escaped(self.header))}"
+        lines = list(map(self._escaped, self.lines()))
+        stacked, side = r" \\ ".join(lines), "r" if self.column.right else "l"
+        return rf"\begin{{tabular}}[b]{{@{{}}{side}@{{}}}}{stacked}\end{{tabular}}" if len(lines) > 1 else stacked
+
+    def _escaped(self, text: str) -> str:
+        return latex_label(text) if self.column.math else escape_latex(text)
+
+    def cell(self, row: int, width: float | None, bold: bool) -> str:
+        text = self._escaped(self.cells[row])
+        text = rf"\textbf{{{text}}}" if bold else text
+        return rf"\raggedright {_breakable(text)}" if width is not None else text
+
+
+_SPACES, _BREAKS = re.compile(r"[\s-]"), re.compile(r"[\s-]|(?<=[,;+/_])|(?<=[a-z]\.)")
+
+
+@dataclass(frozen=True)
+class _Layout:
+    size: int
+    gap: float
+    """Points between columns."""
+    page: bool
+    widths: tuple[float | None, ...]
+    """In points, of columns whose texts are wrapped."""
+    fits: bool
+
+
+def _layout(columns: Sequence[_Set], wide: bool) -> _Layout:
+    """In a column if that can be, else across the page; in letters that can be read, texts on several lines."""
+    tries = [(width, size, 3, 6.0) for width in ([PAGE] if wide else [COLUMN, PAGE]) for size in SIZES]
+    tries.append((PAGE, SIZES[-1], 99, 4.0))
+    for width, size, lines, gap in tries:
+        least, natural = [own.least(size, lines) for own in columns], [own.natural(size) for own in columns]
+        room = width - gap * (len(columns) - 1) - sum(least)
+        if room < 0 and lines < tries[-1][2]:
+            continue
+        wish = sum(natural) - sum(least)
+        share = min(1.0, max(room, 0.0) / wish) if wish else 1.0
+        widths = tuple(
+            None if share == 1 or n == few else few + share * (n - few) for few, n in zip(least, natural, strict=True)
+        )
+        return _Layout(size, gap, width == PAGE, widths, room >= 0)
+    raise AssertionError("the last try is taken")
+
+
+TOO_WIDE = "% wider than a page: choose fewer --columns"
 
 
 def to_latex(table: Table) -> str:
-    """A table environment with caption and label (tab:<name>), which needs booktabs and graphicx. What is wider than
-    the line is scaled down to it."""
-    body = table.rows()
-    columns = [(column, [row[place] for row in body]) for place, column in enumerate(table.columns)]
-    layout = "".join(_latex_layout(*column) for column in columns)
+    r"""A table environment with caption and label (tab:<name>), to be ``\input``: it needs booktabs, and graphicx where
+    headers stand on their side.
 
-    def line(cells: Sequence[str]) -> str:
-        escaped = (
-            rf"\raggedright {_breakable(escape_latex(cell))}" if column.long else escape_latex(cell)
-            for cell, column in zip(cells, table.columns, strict=True)
+    In letters of 8 or 7 points, nothing scaled: in a column where it fits one, else across the page (``table*``).
+    """
+    shown = [column for column in table.columns if table.wide or not column.extra]
+    made = rows(table.frame)
+    columns = [_Set(column, tuple(map(column.brief or column.text, made))) for column in shown]
+    layout, begins = _layout(columns, table.wide), table.begins()
+    environment = "table*" if layout.page else "table"
+    specs = (
+        f"p{{{width:.1f}pt}}" if width is not None else "r" if own.column.right else "l"
+        for own, width in zip(columns, layout.widths, strict=True)
+    )
+    end = r" \\" if set(layout.widths) == {None} else r" \tabularnewline"  # \raggedright has a \\ of its own
+    body: list[str] = []
+    for place, row in enumerate(made):
+        if begins[place]:
+            above = [r"\addlinespace"] if place else []
+            body += [*above, rf"\multicolumn{{{len(columns)}}}{{@{{}}l}}{{\itshape {latex_label(begins[place])}}}{end}"]
+        cells = (
+            own.cell(place, width, own.column.bold(row)) for own, width in zip(columns, layout.widths, strict=True)
         )
-        return " & ".join(escaped) + r" \\"
-
-    label = re.sub(r"[^A-Za-z0-9-]+", "-", table.name)
+        body.append(" & ".join(cells) + end)
+    caption = escape_latex(table.title) if table.caption is None else latex_label(table.caption)
+    label = "tab:" + re.sub(r"[^A-Za-z0-9-]+", "-", table.name) if table.label is None else table.label
+    packages = ",".join(["booktabs"] + ["graphicx"] * any(own.turned for own in columns))
+    small = rf"\fontsize{{{SIZES[-1]}}}{{{1.2 * SIZES[-1]:.3g}}}\selectfont"
     lines = [
-        r"% \usepackage{booktabs,graphicx}",
-        r"\begin{table}",
+        rf"% \usepackage{{{packages}}}",
+        *([] if layout.fits else [TOO_WIDE]),
+        rf"\begin{{{environment}}}",
         r"\centering",
-        r"\footnotesize",
-        r"\setlength{\tabcolsep}{4pt}",
-        rf"\caption{{{escape_latex(table.title)}}}",
-        rf"\label{{tab:{label}}}",
-        rf"\sbox0{{\begin{{tabular}}{{@{{}}{layout}@{{}}}}",
+        rf"\caption{{{caption}}}\smallskip",
+        rf"\label{{{re.sub(r'[^A-Za-z0-9:._-]+', '-', label)}}}",
+        rf"\fontsize{{{layout.size}}}{{{1.2 * layout.size:.3g}}}\selectfont",
+        rf"\setlength{{\tabcolsep}}{{{layout.gap / 2:g}pt}}",
+        rf"\begin{{tabular}}{{@{{}}{''.join(specs)}@{{}}}}",
         r"\toprule",
-        " & ".join(_latex_header(*column) for column in columns) + r" \\",
+        " & ".join(own.head(width) for own, width in zip(columns, layout.widths, strict=True)) + end,
         r"\midrule",
-        *map(line, body),
+        *body,
         r"\bottomrule",
-        r"\end{tabular}}",
-        r"\ifdim\wd0>\linewidth\resizebox{\linewidth}{!}{\usebox0}\else\usebox0\fi",
+        r"\end{tabular}",
     ]
-    if table.footnotes:
-        notes = (rf"{escape_latex(note)}\par" for note in table.footnotes)
-        lines += [r"\par\medskip", r"\begin{minipage}{\linewidth}\raggedright", *notes, r"\end{minipage}"]
-    return "\n".join([*lines, r"\end{table}"]) + "\n"
+    if notes := table.footnotes if table.short is None else table.short:
+        lines += [r"\par\smallskip", rf"\begin{{minipage}}{{\linewidth}}\raggedright{small}"]
+        lines += [*(rf"{escape_latex(note)}\par" for note in notes), r"\end{minipage}"]
+    return "\n".join([*lines, rf"\end{{{environment}}}"]) + "\n"
 
 
 # -- HTML ----------------------------------------------------------------------------------------------------------
@@ -288,14 +412,20 @@ def to_html(table: Table) -> str:
     def line(tag: str, cells: Sequence[str]) -> str:
         right = ' style="text-align: right"'
         styled = (
-            f"<{tag}{right if column.right else ''}>{escape_html(cell)}</{tag}>"
+            f"<{tag}{right if column.right else ''}>{escape_html(column.words(cell))}</{tag}>"
             for cell, column in zip(cells, table.columns, strict=True)
         )
         return f"<tr>{''.join(styled)}</tr>"
 
-    lines = ["<table>", f"<caption>{escape_html(table.title)}</caption>"]
+    caption = table.title if table.caption is None else words(table.caption)
+    lines = ["<table>", f"<caption>{escape_html(caption)}</caption>"]
     lines += ["<thead>", line("th", [column.header for column in table.columns]), "</thead>"]
-    lines += ["<tbody>", *(line("td", row) for row in table.rows()), "</tbody>", "</table>"]
+    lines.append("<tbody>")
+    for begin, row in zip(table.begins(), table.rows(), strict=True):
+        if begin:
+            lines.append(f'<tr><th colspan="{len(row)}" scope="rowgroup">{escape_html(words(begin))}</th></tr>')
+        lines.append(line("td", row))
+    lines += ["</tbody>", "</table>"]
     if table.footnotes:
         lines += ["<ul>", *(f"<li>{escape_html(note)}</li>" for note in table.footnotes), "</ul>"]
     return "\n".join(lines) + "\n"

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import pandas as pd
 
+from deit_ablate.errors import unknown_name
 from deit_ablate.report.frame import rows
+from deit_ablate.report.pairs import best_row
 from deit_ablate.report.summary import Summary
-from deit_ablate.report.tables.footnotes import footnotes
+from deit_ablate.report.tables.footnotes import footnotes, short_notes
+from deit_ablate.sweep.labels import words
 from deit_ablate.sweep.metrics import Metric
 
 NOTHING = "–"
@@ -31,7 +34,20 @@ class Column:
     text: Callable[[Mapping[str, Any]], str]
     right: bool = False
     long: bool = False
-    """Long text, which LaTeX should wrap."""
+    """Long text, which may break within words."""
+    name: str = ""
+    """What ``table --columns`` calls it; its header where this is empty."""
+    math: bool = False
+    """Whether its texts, and its header, are labels, which may have mathematics in them."""
+    brief: Callable[[Mapping[str, Any]], str] | None = None
+    """What LaTeX has in place of ``text``."""
+    extra: bool = False
+    """Whether a table in a paper's column goes without it, unless it is asked for."""
+    bold: Callable[[Mapping[str, Any]], bool] = lambda row: False
+
+    def words(self, cell: str) -> str:
+        """A text of this column without mathematics."""
+        return words(cell) if self.math else cell
 
 
 @dataclass(frozen=True)
@@ -43,37 +59,129 @@ class Table:
     frame: pd.DataFrame
     columns: tuple[Column, ...]
     footnotes: tuple[str, ...]
+    short: tuple[str, ...] | None = None
+    """What a paper needs of the footnotes; None: all of them."""
+    headings: tuple[str, ...] = ()
+    """The heading of each row's group, empty for none; nothing where rows are in no groups."""
+    caption: str | None = None
+    """In place of the title; may have mathematics."""
+    label: str | None = None
+    """What LaTeX refers to it by; ``tab:<name>`` where there is none."""
+    wide: bool = False
+    """Whether LaTeX sets it across the page (``table*``), with all columns."""
 
     def rows(self) -> list[list[str]]:
         """The body as plain text, a list a row."""
         return [[column.text(row) for column in self.columns] for row in rows(self.frame)]
 
+    def begins(self) -> list[str]:
+        """For each row the heading to be set above it, or an empty text."""
+        before = ("", *self.headings)
+        return [now if now != last else "" for last, now in zip(before, self.headings, strict=False)] or [""] * len(
+            self.frame
+        )
 
-def sweep_table(summary: Summary) -> Table:
-    """The default table of any sweep: rows are variants, in the plan's order.
+    def _repr_html_(self) -> str:
+        from deit_ablate.report.tables.render import to_html
+
+        return to_html(self)
+
+
+@dataclass(frozen=True)
+class Printed:
+    """How a table is to be printed: options of ``deit-ablate table``."""
+
+    columns: tuple[str, ...] = ()
+    """Names of columns, or of statistics; nothing: the table's own."""
+    notes: str = "full"
+    """full, short or none."""
+    caption: str | None = None
+    label: str | None = None
+    wide: bool = False
+
+    def of(self, table: Table) -> Table:
+        """The table so printed. Raises InputError for a column that there is not."""
+        known = {column.name or column.header: column for column in table.columns}
+        statistics = {str(name): _statistic(table.frame, str(name)) for name in table.frame if str(name) not in known}
+        for name in self.columns:
+            if name not in known and name not in statistics:
+                raise unknown_name("no column", name, [*known, *statistics], where=("--columns", 0, 0))
+        chosen = [replace(known.get(name) or statistics[name], extra=False) for name in self.columns]
+        notes = {"full": table.footnotes, "short": table.short or table.footnotes, "none": ()}[self.notes]
+        return replace(
+            table,
+            columns=tuple(chosen) or table.columns,
+            footnotes=notes,
+            short=notes,
+            caption=self.caption,
+            label=self.label,
+            wide=self.wide,
+        )
+
+
+def _statistic(frame: pd.DataFrame, name: str) -> Column:
+    """A column of the frame as it is, four digits of a number."""
+
+    def text(row: Mapping[str, Any]) -> str:
+        value = row[name]
+        if isinstance(value, float):
+            return NOTHING if math.isnan(value) else f"{value:.4g}".replace("-", "\N{MINUS SIGN}")
+        return str(value) or NOTHING
+
+    right = pd.api.types.is_numeric_dtype(frame[name])
+    return Column(name, text, right=right, long=not right, name=name, math=name in ("label", "group"))
+
+
+def sweep_table(summary: Summary, digits: int | None = None) -> Table:
+    """The default table of any sweep: rows are variants, in the plan's order or that of its groups. ``digits``: those
+    after the point of the metric and differences.
 
     The metric with 95% t intervals over seeds, the difference from the baseline, the verdict, and further metrics.
     """
     plan, frame, metric = summary.plan, summary.frame, summary.metric
+    if digits is not None:
+        metric = replace(metric, digits=digits)
     signed = partial(measure, signed=True, digits=metric.digits)
     unit, seconds = _time_unit(frame["train_seconds"])
-    long_names = any(len(row["name"]) > LONG_NAME for row in plan["variants"])
+    long_names = any(len(label) > LONG_NAME for label in frame["label"])
+    best = best_row(summary)
+    number = partial(Column, right=True)
     columns = [
-        Column("variant", lambda row: row["variant"] + (" (baseline)" if row["baseline"] else ""), long=long_names),
-        Column("differs in", lambda row: row["differs_in"] or NOTHING, long=True),
-        Column(metric.header, partial(_mean, metric), right=True),
-        Column("difference", lambda row: signed(row["difference"], row["difference_half_width"]), right=True),
-        Column("verdict", lambda row: row["verdict_words"] or NOTHING, long=True),
-        *(Column(further.header, partial(_mean, further), right=True) for further in summary.metrics[1:]),
-        Column(f"time ({unit})", lambda row: _time(row["train_seconds"] / seconds), right=True),
-        Column(f"{device_of(summary)}-hours", lambda row: _hours(row["hours"]), right=True),
-        Column("seeds", lambda row: _of(row["seeds"], row["seeds_planned"]), right=True),
+        Column("variant", _label, long=long_names, name="row", math=True),
+        Column("differs in", lambda row: row["differs_in"] or NOTHING, long=True, name="differs", extra=True),
+        number(metric.header, partial(_mean, metric), name=metric.name, bold=lambda row: row["variant"] == best),
+        number("difference", lambda row: signed(row["difference"], row["difference_half_width"])),
+        Column(
+            "verdict",
+            lambda row: row["verdict_words"] or NOTHING,
+            long=True,
+            brief=_brief_verdict,
+        ),
+        *(
+            number(further.header, partial(_mean, further), name=further.name, extra=True)
+            for further in summary.metrics[1:]
+        ),
+        number(f"time ({unit})", lambda row: _time(row["train_seconds"] / seconds), name="time", extra=True),
+        number(f"{device_of(summary)}-hours", lambda row: _hours(row["hours"]), name="hours", extra=True),
+        number("seeds", lambda row: _of(row["seeds"], row["seeds_planned"]), extra=True),
     ]
     if plan["kind"] == "cumulative":
-        columns.insert(3, Column("step", lambda row: signed(row["step"], row["step_half_width"]), right=True))
+        columns.insert(3, number("step", lambda row: signed(row["step"], row["step_half_width"])))
     if not plan["baseline"]:
         columns = [column for column in columns if column.header not in ("differs in", "difference", "verdict")]
-    return Table(summary.sweep, study_title(plan), frame, tuple(columns), tuple(footnotes(summary, timed=True)))
+    return Table(
+        summary.sweep,
+        study_title(plan),
+        frame,
+        tuple(columns),
+        tuple(footnotes(summary, timed=True)),
+        short=tuple(short_notes(summary, best)),
+        headings=tuple(frame["group"]) if any(frame["group"]) else (),
+    )
+
+
+def _label(row: Mapping[str, Any]) -> str:
+    return f"{row['label']} (baseline)" if row["baseline"] else str(row["label"])
 
 
 def study_title(plan: Mapping[str, Any]) -> str:
@@ -96,6 +204,12 @@ def measure(mean: float, half_width: float, *, signed: bool = False, digits: int
 def short_verdict(words: str) -> str:
     """A verdict's words without what would be needed to reach one, and without its evidence."""
     return words.partition(";")[0].partition(":")[0].partition(" (")[0]
+
+
+def _brief_verdict(row: Mapping[str, Any]) -> str:
+    return (
+        "too few runs" if row["verdict"] in ("too_few", "one_seed") else short_verdict(row["verdict_words"]) or NOTHING
+    )
 
 
 def _mean(metric: Metric, row: Mapping[str, Any]) -> str:

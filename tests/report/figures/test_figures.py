@@ -8,6 +8,7 @@ from PIL import Image
 
 from deit_ablate.report.figures.accuracy import sweep_figure
 from deit_ablate.report.figures.curves import _apart, curves_figure
+from deit_ablate.report.figures.forest import forest_figure
 from deit_ablate.report.figures.style import DPI, WIDTH, save, shortened
 
 FIGURES = (sweep_figure, curves_figure)
@@ -154,3 +155,22 @@ def test_long_names_are_cut_in_their_middle():
     assert shortened(["augment.mixup=0.8,augment.cutmix=1", "a.b"], width=22) == ["mixup=0.8,cutmix=1", "b"]
     assert shortened(["x" * 50], width=11) == ["xxxxx…xxxxx"]
     assert shortened(["without something quite long"], width=18, lines=2) == ["without something\nquite long"]
+
+
+LABELS = {"adamw": "AdamW", "sgd": r"SGD, $\beta_2 = 0.99$ †", "lamb": "LAMB $5 (ours)"}
+
+
+@pytest.mark.parametrize("make", [sweep_figure, curves_figure, forest_figure])
+def test_labels_are_drawn_with_their_formulas(study, tmp_path, make):
+    rows = {name: {0: 90.0 + place, 1: 91.0 + place} for place, name in enumerate(LABELS)}
+    made = study(rows, baseline="adamw", labels=LABELS, groups={"Others": ["lamb", "sgd"]})
+    figure = make(made.summary())
+    pixels(figure, tmp_path / "x.png")
+    drawn = {text.get_text(): text.get_parse_math() for text in figure.findobj(matplotlib.text.Text)}
+    assert drawn[r"SGD, $\beta_2 = 0.99$ †"]
+    assert r"LAMB \$5 (ours)" in drawn, "which matplotlib shows as a dollar sign"
+    assert not any(name in drawn for name in LABELS)
+    if make is not curves_figure:
+        assert [label.get_text()[:4] for label in figure.axes[0].get_yticklabels()][-2:] == ["LAMB", "SGD,"]
+    save(figure, tmp_path / "x.svg")
+    save(figure, tmp_path / "x.pdf")

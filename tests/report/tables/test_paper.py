@@ -56,6 +56,7 @@ def test_every_analysis_is_tested_here() -> None:
     assert ANALYSES == [
         "figure3",
         "interactions",
+        "pivot",
         "search",
         "sweep_table",
         "table10",

@@ -7,6 +7,7 @@ import subprocess
 import pandas as pd
 import pytest
 
+from deit_ablate.errors import InputError
 from deit_ablate.report.tables.render import (
     RENDERERS,
     escape_csv,
@@ -14,10 +15,11 @@ from deit_ablate.report.tables.render import (
     escape_markdown,
     plain,
     to_csv,
+    to_html,
     to_latex,
     to_markdown,
 )
-from deit_ablate.report.tables.table import Column, Table, sweep_table
+from deit_ablate.report.tables.table import Column, Printed, Table, sweep_table
 from deit_ablate.report.write import paper_analysis
 
 HOSTILE = [
@@ -40,11 +42,11 @@ def test_markdown_of_the_example(optimizers):
     assert lines[:7] == [
         "# Optimizer ablation, profile digits",
         "",
-        "| variant          | differs in                                                      | test top-1 (%) |   difference | verdict                                                              | time (s) | CPU-hours |  seeds |",
-        "| ---------------- | --------------------------------------------------------------- | -------------: | -----------: | -------------------------------------------------------------------- | -------: | --------: | -----: |",
-        "| adamw (baseline) | –                                                               |   98.00 ± 2.48 |            – | –                                                                    |     30.0 |     0.025 |      3 |",
-        "| sgd              | optimizer: adamw → sgd; base_lr 0.03 → 0.8; momentum none → 0.9 | 96.00 ± 12.71* | −2.00 ± 3.44 | undecided: 1 of 3 diverged (0.8–91%); 2 runs are too few; add a seed |     30.0 |     0.025 | 2 of 3 |",
-        "| lamb             | optimizer: adamw → lamb; base_lr 0.03 → 0.32                    |   98.75 ± 9.53 | +0.75 ± 3.18 | 2 runs: too few for a verdict                                        |     30.0 |     0.017 | 2 of 3 |",
+        "| variant          | differs in                                                 | test top-1 (%) |   difference | verdict                                                              | time (s) | CPU-hours |  seeds |",
+        "| ---------------- | ---------------------------------------------------------- | -------------: | -----------: | -------------------------------------------------------------------- | -------: | --------: | -----: |",
+        "| adamw (baseline) | –                                                          |   98.00 ± 2.48 |            – | –                                                                    |     30.0 |     0.025 |      3 |",
+        "| sgd              | optimizer: adamw → sgd; base_lr 0.03 → 0.8; momentum = 0.9 | 96.00 ± 12.71* | −2.00 ± 3.44 | undecided: 1 of 3 diverged (0.8–91%); 2 runs are too few; add a seed |     30.0 |     0.025 | 2 of 3 |",
+        "| lamb             | optimizer: adamw → lamb; base_lr 0.03 → 0.32               |   98.75 ± 9.53 | +0.75 ± 3.18 | 2 runs: too few for a verdict                                        |     30.0 |     0.017 | 2 of 3 |",
     ]
     assert "- \\* Mean over the runs that converged. sgd: 1 of 3 diverged (seed 2: non-finite loss)." in lines
 
@@ -58,24 +60,76 @@ def test_csv_of_the_example(optimizers):
 
 
 def test_latex_of_the_example(optimizers):
-    text = to_latex(sweep_table(optimizers.summary()))
-    assert text.splitlines()[:10] == [
-        r"% \usepackage{booktabs,graphicx}",
+    table = sweep_table(optimizers.summary())
+    text = to_latex(table)
+    assert text.splitlines()[:11] == [
+        r"% \usepackage{booktabs}",
         r"\begin{table}",
         r"\centering",
-        r"\footnotesize",
-        r"\setlength{\tabcolsep}{4pt}",
-        r"\caption{Optimizer ablation, profile digits}",
+        r"\caption{Optimizer ablation, profile digits}\smallskip",
         r"\label{tab:optimizers}",
-        r"\sbox0{\begin{tabular}{@{}lp{10.5em}rrp{11.3em}rrr@{}}",
+        r"\fontsize{8}{9.6}\selectfont",
+        r"\setlength{\tabcolsep}{3pt}",
+        r"\begin{tabular}{@{}p{54.9pt}rrp{49.7pt}@{}}",
         r"\toprule",
-        r"variant & \raggedright differs in & test top-1 (\%) & difference & \raggedright verdict & "
-        r"\begin{tabular}[b]{@{}r@{}}time \\ (s)\end{tabular} & \begin{tabular}[b]{@{}r@{}}CPU- \\ hours\end{tabular} & seeds \\",
+        r"\raggedright variant & test top-1 (\%) & difference & \raggedright verdict \tabularnewline",
+        r"\midrule",
     ]
-    assert (
-        r"lamb & \raggedright optimizer: adamw $\rightarrow$ lamb; base\_\allowbreak{}lr 0.03 $\rightarrow$ 0.32 & 98.75 $\pm$ 9.53 & +0.75 $\pm$ 3.18 & "
-        r"\raggedright 2 runs: too few for a verdict & 30.0 & 0.017 & 2 of 3 \\" in text
-    )
+    assert r"lamb & 98.75 $\pm$ 9.53 & +0.75 $\pm$ 3.18 & \raggedright too few runs \tabularnewline" in text
+    assert r"$\pm$ is the half-width of a 95\% t interval over 2 to 3 seeds.\par" in text
+    wide = to_latex(Printed(wide=True, notes="none", label="tab:x", caption=r"Ours, $\beta_2$ & 5%").of(table))
+    assert (wide.splitlines()[1], wide.splitlines()[-1]) == (r"\begin{table*}", r"\end{table*}")
+    assert r"\caption{Ours, $\beta_2$ \& 5\%}" in wide
+    assert r"\label{tab:x}" in wide
+    assert "minipage" not in wide
+    assert r"base\_\allowbreak{}lr 0.03 $\rightarrow$ 0.32 & 98.75 $\pm$ 9.53" in wide
+    assert r" & 30.0 & 0.017 & 2 of 3 \tabularnewline" in wide
+
+
+def test_columns_are_chosen_by_name(optimizers):
+    table = sweep_table(optimizers.summary(), digits=1)
+    lines = to_markdown(Printed(columns=("row", "top1", "seeds", "p_holm"), notes="none").of(table)).splitlines()
+    assert [cell.strip() for cell in lines[2].split("|")[1:-1]] == ["variant", "test top-1 (%)", "seeds", "p_holm"]
+    assert [cell.strip() for cell in lines[4].split("|")[1:-1]] == ["adamw (baseline)", "98.0 ± 2.5", "3", "–"]
+    with pytest.raises(InputError, match="no column 'tpo1'; did you mean 'top1'"):
+        Printed(columns=("row", "tpo1")).of(table)
+
+
+def test_a_label_is_shown_by_every_format_and_escaped_by_each(study):
+    labels = {"b": r"LAMB$_2$ ($\beta_2 = 0.99$) † 50% & <ours>", "a": "w/o mixup"}
+    made = study({"a": {0: 90.0}, "b": {0: 91.0}}, labels=labels, groups={"Ours, $\\eta$": ["b"]})
+    table = sweep_table(made.summary())
+    assert r"| LAMB$_2$ ($\beta_2 = 0.99$) † 50% &amp; &lt;ours&gt; |" in to_markdown(table)
+    assert r"| **Ours, $\eta$**" in to_markdown(table)
+    latex = to_latex(table)
+    assert r"LAMB$_2$ ($\beta_2 = 0.99$) $\dagger$ 50\% \& \textless{}ours\textgreater{} & 91.00" in latex
+    assert "\n\\addlinespace\n\\multicolumn{2}{@{}l}{\\itshape Ours, $\\eta$} \\" in latex
+    page = to_html(table)
+    assert "<td>LAMB₂ (β₂=0.99) † 50% &amp; &lt;ours&gt;</td>" in page
+    assert '<tr><th colspan="5" scope="rowgroup">Ours, η</th></tr>' in page
+    assert page == table._repr_html_()
+    (first, second) = csv.DictReader(io.StringIO(to_csv(table)))
+    assert (first["variant"], first["label"], second["label"]) == ("a", "w/o mixup", labels["b"])
+
+
+def test_what_is_no_formula_is_text():
+    table = one(r"$\input{/etc/passwd}$ $x_a_b$", math=True)
+    assert r"\$\textbackslash{}input\{/etc/passwd\}\$ \$x\_a\_b\$ \\" in to_latex(table)
+
+
+def test_the_best_is_bold_where_that_is_decided(study):
+    near = {seed: 90.0 + 0.1 * seed for seed in range(4)}
+    far = {seed: 97.0 + 0.1 * seed for seed in range(4)}
+    decided = study({"base": near, "up": far, "same": near}, baseline="base")
+    assert r"\textbf{97.15 $\pm$ 0.21}" in to_latex(sweep_table(decided.summary()))
+    assert "In bold: better than every other row" in to_latex(sweep_table(decided.summary()))
+
+
+def test_nothing_is_bold_where_two_are_as_good(study):
+    near = {seed: 90.0 + 0.1 * seed for seed in range(4)}
+    far = {seed: 97.0 + 0.1 * seed for seed in range(4)}
+    made = study({"base": near, "up": far, "also": {seed: far[seed] + 0.05 for seed in far}}, baseline="base")
+    assert "textbf" not in to_latex(sweep_table(made.summary()))
 
 
 @pytest.mark.parametrize("form", RENDERERS)
@@ -152,10 +206,12 @@ def test_latex_escapes(text, expected):
 
 
 def test_long_names_may_break_in_latex():
+    text = "augment.mixup=0.8,augment.cutmix=1"
     assert r"augment.\allowbreak{}mixup=0.8,\allowbreak{}augment.\allowbreak{}cutmix=1" in to_latex(
-        one("augment.mixup=0.8,augment.cutmix=1", long=True)
+        one(f"{text} " * 9, long=True)
     )
-    assert r"\={o}/\allowbreak{}x" in to_latex(one("ō/x", long=True))
+    assert r"\={o}/\allowbreak{}x" in to_latex(one("ō/x " * 99, long=True))
+    assert "allowbreak" not in to_latex(one(text, long=True)), "it fits a line"
 
 
 @pytest.mark.parametrize("text", HOSTILE)
@@ -183,14 +239,14 @@ def test_latex_headers_are_no_wider_than_their_columns_and_stand_above_ticks():
     assert head("top-1 ours", "97.3") == r"\begin{tabular}[b]{@{}l@{}}top-1 \\ ours\end{tabular} \\"
     assert head("50% of all", "1", right=True) == r"\begin{tabular}[b]{@{}r@{}}50\% \\ of \\ all\end{tabular} \\"
     assert head("rep. aug.", "✓", "✗", "–") == r"\rotatebox{90}{rep. aug.} \\"
-    assert head("top-1 ours", "97.3", long=True) == r"\raggedright top-1 ours \\"
+    assert head("top-1 ours", "97.3 " * 99, long=True) == r"\raggedright top-1 ours \tabularnewline"
     assert head("", "97.3") == r" \\"
 
 
 @pytest.mark.skipif(
     shutil.which("pdflatex") is None, reason="needs pdflatex with booktabs (Debian: texlive-latex-recommended)"
 )
-def test_latex_compiles_and_no_table_is_wider_than_the_page(tmp_path, study, optimizers, shipped_sweep):
+def test_latex_compiles_and_no_table_is_wider_than_its_column_or_the_page(tmp_path, study, optimizers, shipped_sweep):
     hostile = study(
         {name: {0: 90.0, 1: 91.0} for name in HOSTILE}, name="hostile", title=" ".join(HOSTILE), baseline="=1+1"
     )
@@ -199,12 +255,14 @@ def test_latex_compiles_and_no_table_is_wider_than_the_page(tmp_path, study, opt
     wide = study(long, name="wide", baseline=next(iter(long)), differs=differs, kind="cumulative")
     papers = [shipped_sweep(name, lambda cell: 80.0 + cell.seed, profile="imagenet") for name in ("table5", "table8")]
     tables = [sweep_table(made.summary()) for made in (optimizers, hostile, wide, *papers)]
+    tables += [Printed(wide=True, notes="full").of(table) for table in tables]
     tables += [paper_analysis(made.summary()).table(made.summary()) for made in papers]
     body = "\n".join(map(to_latex, tables))
     assert "U+2713" not in body, "a tick has a sign"
     packages = "\\usepackage{booktabs,graphicx}"
     (tmp_path / "all.tex").write_text(
-        f"\\documentclass{{article}}\n{packages}\n\\begin{{document}}\n{body}\\end{{document}}\n"
+        f"\\documentclass[twocolumn]{{article}}\n{packages}\n\\setlength{{\\textwidth}}{{487pt}}\n"
+        f"\\setlength{{\\columnsep}}{{18pt}}\n\\begin{{document}}\n{body}\\end{{document}}\n"
     )
     command = ["pdflatex", "-halt-on-error", "-draftmode", "-no-shell-escape", "all.tex"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, stdin=subprocess.DEVNULL, timeout=120)

@@ -31,7 +31,7 @@ def test_the_example_by_hand(optimizers):
         "undecided: 1 of 3 diverged (0.8–91%); 2 runs are too few; add a seed",
         "2 runs: too few for a verdict",
     ]
-    assert rows["sgd"]["differs in"] == "optimizer: adamw → sgd; base_lr 0.03 → 0.8; momentum none → 0.9"
+    assert rows["sgd"]["differs in"] == "optimizer: adamw → sgd; base_lr 0.03 → 0.8; momentum = 0.9"
 
 
 def test_the_example_says_what_it_stands_on(optimizers):

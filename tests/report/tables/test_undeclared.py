@@ -53,7 +53,7 @@ def test_what_records_differ_in_is_told(study: Callable[..., Study]) -> None:
     assert note.startswith("Not isolated, differs along with what is declared: ")
     assert "elsewhere: GPU A100 → T4" in note
     assert "elsewhere: package versions timm 1.0, torch 2.5 → timm 1.0, torch 2.6" in note
-    assert "edited: git commit aaaaaaaaaa → aaaaaaaaaa + changes" in note
+    assert "edited: git commit" in note
     assert "wider: parameters 210000 → 420000" in note, "of a row that says nothing about its model"
     assert "on a CPU: device cuda → cpu" in note
     assert "deeper" not in note, "a deeper model has more parameters: that is what it declares"
@@ -68,7 +68,7 @@ def test_what_all_rows_have_is_said_once(study: Callable[..., Study]) -> None:
     rows = {name: with_records(provenance=new) for name in ("one", "two", "three")}
     made = study({"base": with_records(provenance=old), **rows}, baseline="base")
     assert told(sweep_table(made.summary())) == [
-        "Not isolated, differs along with what is declared: all rows: git commit aaaaaaaaaa → bbbbbbbbbb."
+        "Not isolated, differs along with what is declared: all rows: git commit."
     ]
 
 

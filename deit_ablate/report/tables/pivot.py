@@ -1,0 +1,106 @@
+"""A grid as its axes have it: the last one across, the others down, with the means along each. Imports pandas."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import pandas as pd
+
+from deit_ablate.errors import InputError
+from deit_ablate.report.summary import Summary
+from deit_ablate.report.tables.footnotes import short_notes
+from deit_ablate.report.tables.table import Column, Table, measure, study_title
+from deit_ablate.sweep.labels import labels_of
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A grid's rows by the values of its axes: ``down`` (a line each) and ``across`` (a column each)."""
+
+    axes: tuple[str, ...]
+    """What each axis is called: its label, or its key's last part."""
+    down: tuple[tuple[str, ...], ...]
+    across: tuple[str, ...]
+    cells: Mapping[tuple[tuple[str, ...], str], Mapping[str, Any]]
+    """(down, across) -> the row of the summary."""
+    metric: str
+    """The column of means."""
+
+    @classmethod
+    def of(cls, summary: Summary) -> Grid:
+        """Raises InputError for a sweep that is no grid, or whose plan was made before plans had axes."""
+        axes = summary.plan.get("axes") or []
+        if not axes:
+            expected = "a sweep with `grid` (of an early plan: `deit-ablate run` with its file, which trains nothing)"
+            raise InputError(f"{summary.sweep} has no axes", where=("--pivot", 0, 0), expected=expected)
+        labels, rows = labels_of(summary.plan), {row["variant"]: row for row in summary.rows}
+        values = list(itertools.product(*(axis["values"] for axis in axes)))
+        names = [row["name"] for row in summary.plan["variants"]]
+        return cls(
+            tuple(labels.get(axis["key"], axis["key"].rpartition(".")[2]) for axis in axes),
+            tuple(dict.fromkeys(value[:-1] for value in values)),
+            tuple(axes[-1]["values"]),
+            {(value[:-1], value[-1]): rows[name] for value, name in zip(values, names, strict=True)},
+            summary.metric.mean,
+        )
+
+    def mean(self, down: tuple[str, ...] | None = None, across: str | None = None) -> float:
+        """Of the rows' means along a line, a column, or everywhere; NaN where one of them is missing."""
+        found = [
+            row[self.metric] for (own, at), row in self.cells.items() if down in (None, own) and across in (None, at)
+        ]
+        return statistics.fmean(found)
+
+
+def pivot_table(summary: Summary) -> Table:
+    """A grid's means with their intervals, and the main effect of each axis as the means along it."""
+    grid, metric = Grid.of(summary), summary.metric
+    number = partial(measure, digits=metric.digits)
+    heads = [f"{name}_" if name in grid.across else name for name in grid.axes[:-1]]
+
+    def line(down: tuple[str, ...] | None) -> dict[str, Any]:
+        names = dict(zip(heads, down if down is not None else ("mean", *[""] * len(heads)), strict=False))
+        if down is None:
+            return names | {value: grid.mean(across=value) for value in grid.across} | {"mean": grid.mean()}
+        means = {value: grid.cells[down, value][metric.mean] for value in grid.across}
+        return names | means | {"mean": grid.mean(down)}
+
+    lines = [*grid.down, None] if heads else [()]
+    frame = pd.DataFrame([line(down) for down in lines])
+    half_widths = {
+        (place, value): grid.cells[down, value][metric.half_width]
+        for place, down in enumerate(lines)
+        if down is not None
+        for value in grid.across
+    }
+    frame.insert(0, "line", range(len(frame)))
+
+    def cell(value: str, row: Mapping[str, Any]) -> str:
+        return number(row[value], half_widths.get((row["line"], value), math.nan))
+
+    across = grid.axes[-1]
+    columns = [Column(head, partial(_text, head), math=True) for head in heads]
+    columns += [
+        Column(f"{across} = {value}", partial(cell, value), right=True, name=value, math=True) for value in grid.across
+    ]
+    columns.append(Column("mean", lambda row: number(row["mean"], math.nan), right=True))
+    notes = [
+        f"{metric.words[0].upper()}{metric.words[1:]}; along each axis the mean of the rows' means.",
+        *short_notes(summary),
+    ]
+    return Table(summary.sweep, study_title(summary.plan), frame, tuple(columns), tuple(notes))
+
+
+def _text(head: str, row: Mapping[str, Any]) -> str:
+    return str(row[head])
+
+
+def lines_of(grid: Grid) -> Sequence[str]:
+    """Each line's values in words."""
+    return [", ".join(down) for down in grid.down]
