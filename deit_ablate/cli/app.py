@@ -117,7 +117,8 @@ class App(typer.Typer):
         try:
             return super().__call__(*args, **{"prog_name": "deit-ablate", "args": _spelled_out(sys.argv[1:]), **kwargs})
         except InputError as error:
-            _say("error", error)
+            for each in getattr(error, "errors", (error,)):
+                _say("error", each)
             raise SystemExit(2) from None
         except StoreGone as error:
             _say("error", error)
