@@ -48,6 +48,7 @@ from deit_ablate.cli.targets import (
     by_name,
     execution_alone,
     execution_for,
+    known_runs,
     one_run,
     refuse_other_file,
     runs_of,
@@ -280,12 +281,13 @@ def train(
     path = Path(recipe)
     if path.suffix in (".yaml", ".yml", ".json") or path.is_file():
         alone = single_run(path, set_ or ())
+        runs = {**stored_runs(alone.above, store), alone.id: alone}
     elif set_:
         raise InputError("--set needs a recipe file", expected="a YAML file, or the run without --set")
     else:
         run_id = one_run(recipe, store)
-        alone = stored_runs([run_id], store)[run_id]
-    runs = {**stored_runs(alone.above, store), alone.id: alone}
+        runs = known_runs(run_id, store)
+        alone = runs[run_id]
     states = status.states(store, {run.id: run.above for run in runs.values()})
     refuse_lost_weights(runs, {}, states, store)
     if (before := store.outcome(alone.id)) is not None:

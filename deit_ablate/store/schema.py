@@ -287,6 +287,7 @@ class Plan(File):
     search: Searched | None = None
     design: Designed | None = None
     asked: Again | None = None
+    content: str | None = None
 
     def model_post_init(self, _: Any) -> None:
         rows, stages = {row.name for row in self.variants}, {stage.name for stage in self.stages}
