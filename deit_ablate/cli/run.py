@@ -183,7 +183,7 @@ def _left_words(search: Search | None, added: AddedSeeds | None, report: Report)
     if search is not None and search.late and search.to_ask:
         yield f"the search's time is over: {search.to_ask} trials were not requested; `run` goes on"
     if added is not None and not report.interrupted:
-        yield added.words()
+        yield added.words(len(report.failed()))
 
 
 def retry(

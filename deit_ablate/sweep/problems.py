@@ -10,7 +10,7 @@ from deit_ablate.sweep.fields import SweepFile
 from deit_ablate.sweep.names import check_layer_names
 from deit_ablate.sweep.overrides import check_layer, validate
 from deit_ablate.sweep.profiles import split_stages
-from deit_ablate.sweep.rows import KINDS, Row
+from deit_ablate.sweep.rows import KINDS
 from deit_ablate.sweep.yaml import Node, expand_dotted, load
 
 
@@ -45,12 +45,9 @@ def _layers(node: Node, problems: Problems) -> Iterator[tuple[Node, str]]:
             yield expand_dotted(recipe), "recipe."
     for kind in KINDS:
         part = node.get(kind)
-        if part is None or KINDS[kind].shape == "axes":
+        if part is None or not _is_mapping(part) or KINDS[kind].shape == "axes":
             continue
-        rows: list[Row] = []
-        with problems.at():
-            rows += KINDS[kind].rows(part)
-        for name, overrides, _ in rows:
+        for name, overrides in part.items():
             if _is_mapping(overrides):
                 with problems.at():
                     whole, by_stage = split_stages(expand_dotted(overrides).without("shows"), stages)
