@@ -285,8 +285,7 @@ def train(
     elif set_:
         raise InputError("--set needs a recipe file", expected="a YAML file, or the run without --set")
     else:
-        run_id = one_run(recipe, store)
-        runs = known_runs(run_id, store)
+        runs = known_runs(run_id := one_run(recipe, store), store)
         alone = runs[run_id]
     states = status.states(store, {run.id: run.above for run in runs.values()})
     refuse_lost_weights(runs, {}, states, store)
