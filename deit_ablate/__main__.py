@@ -6,9 +6,13 @@ import sys
 
 
 def main() -> None:
-    from deit_ablate.cli import app
+    try:
+        from deit_ablate.cli import app
 
-    app()
+        app()
+    except KeyboardInterrupt:  # before the command has begun
+        print("interrupted before anything was begun", file=sys.stderr)
+        raise SystemExit(130) from None
 
 
 if __name__ == "__main__":

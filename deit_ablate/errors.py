@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import io
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 Position = tuple[str, int, int]
 
@@ -37,6 +38,46 @@ class InputError(Exception):
             parts.append(self.key)
         text = ": ".join([*parts, self.problem])
         return f"{text}; expected {self.expected}" if self.expected else text
+
+
+class InputErrors(InputError):
+    """Several of them, found at once: ``errors``. Where one is asked for, it is the first; in words, a line each."""
+
+    def __init__(self, errors: Sequence[InputError]):
+        self.errors = tuple(errors)
+        first = self.errors[0]
+        super().__init__(first.problem, where=first.where, key=first.key, expected=first.expected)
+
+    def under(self, prefix: str) -> InputErrors:
+        return InputErrors([error.under(prefix) for error in self.errors])
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.errors))
+
+
+class Problems:
+    """Collects what is wrong at several places that do not depend on one another, to raise it at once.
+
+    ``with problems.at(): ...`` for each place, then ``problems.refuse()``.
+    """
+
+    def __init__(self) -> None:
+        self.found: dict[object, InputError] = {}
+        """By place and problem: two layers may share a node."""
+
+    @contextlib.contextmanager
+    def at(self) -> Iterator[None]:
+        try:
+            yield
+        except InputError as error:
+            for each in error.errors if isinstance(error, InputErrors) else (error,):
+                self.found.setdefault((each.where, each.problem), each)
+
+    def refuse(self) -> None:
+        """Raises InputError for what was found: as it is where that is one, else all of it."""
+        errors = list(self.found.values())
+        if errors:
+            raise errors[0] if len(errors) == 1 else InputErrors(errors)
 
 
 class Damaged(InputError):

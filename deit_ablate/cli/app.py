@@ -62,6 +62,25 @@ class Commands(typer.core.TyperGroup):
         alone.command(cmd_name)(getattr(module, "import_" if cmd_name == "import" else cmd_name))
         return typer.main.get_command(alone)
 
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """As typer's, with a hint where a command is misspelled."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            from deit_ablate.errors import InputError, did_you_mean
+
+            expected = "" if did_you_mean(args[0], COMMANDS) else "one of those that `deit-ablate --help` lists"
+            raise InputError(f"no command {args[0]!r}{did_you_mean(args[0], COMMANDS)}", expected=expected)
+        return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        """As typer's. Ctrl-C is answered here until a launch takes it, which lets runs save (``JobExecutor``)."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            starts = ctx.invoked_subcommand in ("run", "retry", "train")
+            what = " before any run was started; the same command begins again" if starts else ""
+            print(f"interrupted{what}", file=sys.stderr)
+            raise SystemExit(130) from None
+
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
@@ -98,7 +117,8 @@ class App(typer.Typer):
         try:
             return super().__call__(*args, **{"prog_name": "deit-ablate", "args": _spelled_out(sys.argv[1:]), **kwargs})
         except InputError as error:
-            _say("error", error)
+            for each in getattr(error, "errors", (error,)):
+                _say("error", each)
             raise SystemExit(2) from None
         except StoreGone as error:
             _say("error", error)

@@ -96,7 +96,9 @@ def _states(store: Store, sweep: str) -> dict[str, State]:
 
 def logs(
     run: RunArgument,
-    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on printing until the run ends.")] = False,
+    follow: Annotated[
+        bool, typer.Option("-f", "--follow", help="Go on printing, later attempts too, until the run is over.")
+    ] = False,
     results: Results = DEFAULT_RESULTS,
 ) -> None:
     """Print what a run's latest attempt printed."""
@@ -106,10 +108,10 @@ def logs(
         raise InputError(f"{run} has not started yet", expected="a run with an attempt")
     if not store.attempts(found):
         print(job_output(store, found) or f"{run} waits at the scheduler")
-    number = position = 0
+    number = position = told = 0
     while True:
         last = next(reversed(store.attempts(found)), None)
-        over = _over(store, found, last)
+        over, ended = _over(store, found), _ended(last)
         if last is not None and last.number != number:
             if number:
                 print(f"--- attempt {last.number} ---")
@@ -121,14 +123,26 @@ def logs(
             sys.stdout.flush()
         if over or not follow:
             return
+        if ended and last is not None and last.number != told:
+            told = last.number
+            print(f"--- attempt {told} ended: {ended}; waiting for the next (Ctrl-C ends) ---", flush=True)
         time.sleep(0.5)
 
 
-def _over(store: Store, run: str, last: Attempt | None) -> bool:
-    """Whether nothing more will be printed, as far as files say."""
+def _ended(last: Attempt | None) -> str:
+    """How an attempt has ended, in a word; empty where it goes on, as far as files say."""
     try:
-        ended = last is None or last.exit is not None or owner.provably_gone(last.owner)
-        return store.outcome(run) is not None or (ended and not waits(store, run))
+        if last is None or (last.exit is None and not owner.provably_gone(last.owner)):
+            return ""
+        return str((last.exit or {}).get("class", "its process is gone"))
+    except Damaged:
+        return "damaged"
+
+
+def _over(store: Store, run: str) -> bool:
+    """Whether nothing more will be printed until somebody retries it: it has ended other than by an interruption."""
+    try:
+        return not waits(store, run) and statuses.states(store, {run: []})[run].name not in ("running", "resumable")
     except Damaged:
         return True
 

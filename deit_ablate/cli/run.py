@@ -48,6 +48,7 @@ from deit_ablate.cli.targets import (
     by_name,
     execution_alone,
     execution_for,
+    known_runs,
     one_run,
     refuse_other_file,
     runs_of,
@@ -182,7 +183,7 @@ def _left_words(search: Search | None, added: AddedSeeds | None, report: Report)
     if search is not None and search.late and search.to_ask:
         yield f"the search's time is over: {search.to_ask} trials were not requested; `run` goes on"
     if added is not None and not report.interrupted:
-        yield added.words()
+        yield added.words(len(report.failed()))
 
 
 def retry(
@@ -280,12 +281,12 @@ def train(
     path = Path(recipe)
     if path.suffix in (".yaml", ".yml", ".json") or path.is_file():
         alone = single_run(path, set_ or ())
+        runs = {**stored_runs(alone.above, store), alone.id: alone}
     elif set_:
         raise InputError("--set needs a recipe file", expected="a YAML file, or the run without --set")
     else:
-        run_id = one_run(recipe, store)
-        alone = stored_runs([run_id], store)[run_id]
-    runs = {**stored_runs(alone.above, store), alone.id: alone}
+        runs = known_runs(run_id := one_run(recipe, store), store)
+        alone = runs[run_id]
     states = status.states(store, {run.id: run.above for run in runs.values()})
     refuse_lost_weights(runs, {}, states, store)
     if (before := store.outcome(alone.id)) is not None:

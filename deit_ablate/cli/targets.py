@@ -82,7 +82,7 @@ class Study:
         """plan.json: the plan, and how to make it again. The path is relative: a store may move with its sweeps."""
         source = os.path.relpath(self.file.resolve(), store.root.resolve())
         again = {"profile": self.profile, "sets": list(self.sets), "seeds": self.seeds, "name": self.name}
-        return {**plan.document(source), "asked": again}
+        return {**plan.document(source), "asked": again, "content": files.sha256(self.file)}
 
 
 def study(
@@ -178,12 +178,22 @@ def by_name(target: str, store: Store) -> str:
     made = [name for name in names if path.exists() and sources[name].exists() and sources[name].samefile(path)]
     if path.stem in names and not sources[path.stem].exists():
         made = [path.stem]  # of a file that has moved since
+    if not made and path.is_file():  # moved and renamed, or a copy
+        made = [name for name in names if _same_content(path, sources[name], store, name)]
     if len(made) > 1 and path.stem not in made:
         raise InputError(f"{len(made)} studies of it were run", where=(given[1], 0, 0), expected=" or ".join(made))
     if not made:
         near = did_you_mean(path.stem, names)
         raise InputError(f"no sweep of this file in {store.root}{near}", where=(given[1], 0, 0))
     return (path.stem if path.stem in made else made[0]) + (given[2] or "")
+
+
+def _same_content(path: Path, source: Path, store: Store, sweep: str) -> bool:
+    """Whether a file has the content of that of which a sweep's plan.json was made, wherever either lies now."""
+    content = (store.sweeps.sound_plan(sweep) or {}).get("content")
+    if source.is_file() and path.read_bytes() == source.read_bytes():
+        return True
+    return not source.exists() and content is not None and content == files.sha256(path)
 
 
 def _source(store: Store, plan: Mapping[str, Any]) -> Path:
@@ -207,7 +217,7 @@ def refuse_other_file(store: Store, plan: Plan, file: Path) -> None:
     if before is None:
         return
     other = _source(store, before)
-    if other.exists() and not os.path.samefile(other, file):
+    if other.exists() and not os.path.samefile(other, file) and not _same_content(file, other, store, plan.sweep.name):
         raise InputError(
             f"{store.sweeps.folder(plan.sweep.name)} holds the sweep of {os.path.relpath(other)}",
             where=(str(file), 0, 0),
@@ -219,7 +229,7 @@ def runs_of(target: str, store: Store) -> list[str]:
     """The run ids that ``target`` names: a sweep (or its file), sweep:variant, sweep:variant:seed[:stage], or a prefix
     of one id."""
     if re.fullmatch(r"[0-9a-f]{4,16}", target):
-        found = sorted(run for run in store.runs() if run.startswith(target))
+        found = sorted(run for run in {*store.runs(), *planned_runs(store)} if run.startswith(target))
         if len(found) > 1:
             raise InputError(
                 f"{target!r} is the beginning of {len(found)} runs: {', '.join(found[:5])}", expected="more digits"
@@ -250,6 +260,12 @@ def runs_of(target: str, store: Store) -> list[str]:
     return list(dict.fromkeys(found))
 
 
+def planned_runs(store: Store) -> dict[str, str]:
+    """The runs of all plans, whether they have started or not, each with a sweep that it is of."""
+    plans = {name: store.sweeps.sound_plan(name) or {"cells": []} for name in store.sweeps.names()}
+    return {run: name for name, plan in plans.items() for *_, run in plan["cells"]}
+
+
 def one_run(target: str, store: Store) -> str:
     """The one run that ``target`` names. Raises InputError where it names several."""
     found = runs_of(target, store)
@@ -266,6 +282,20 @@ def names_of(run: str, store: Store) -> list[str]:
             if cell == run:
                 found.append(":".join([sweep, variant, str(seed), *([stage] if stage else [])]))
     return found
+
+
+def known_runs(run: str, store: Store) -> dict[str, Run]:
+    """A run with all that it stands on, as ``stored_runs``; of one that has not started, as its sweep file plans it."""
+    sweep = planned_runs(store).get(run)
+    if store.recipe(run) is None and sweep is not None:
+        planned = study(sweep, store).plan(store).runs
+        if run in planned:
+            wanted, left = set(), [run]
+            while left:
+                wanted.add(last := left.pop())
+                left += planned[last].above
+            return {each: planned[each] for each in planned if each in wanted}
+    return stored_runs([run], store)
 
 
 def stored_runs(runs: Sequence[str], store: Store) -> dict[str, Run]:

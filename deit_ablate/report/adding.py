@@ -192,8 +192,8 @@ class AddedSeeds:
             self.full, runs={run: self.full.runs[run] for run in self.full.runs if run in self.runs}, cells=cells
         )
 
-    def words(self) -> str:
-        """How it ended, in one line: what is undecided, and what that would cost."""
+    def words(self, failed: int = 0) -> str:
+        """How it ended, in one line: what is undecided, what that would cost, and that ``failed`` runs come first."""
         self.look()
         names, looks = self.undecided, self.standing.looks
         used = (
@@ -205,7 +205,8 @@ class AddedSeeds:
         following = {run for row in names for run in self._of_look(row, self.standing.taken[row])} - self._ended
         every = {run for row in names for run in self._of_look(row, len(looks) - 1)} - self._ended
         costs = [duration(self._seconds(sorted(runs))) for runs in (following, every)]
+        again = f"{failed} runs are not done: `deit-ablate retry` first" if failed else "the same command goes on"
         return (
             f"undecided: {', '.join(names)}{used}; their next look needs {len(following)} runs, machine time "
-            f"{costs[0]}, all looks up to {len(every)} runs, {costs[1]}; the same command goes on"
+            f"{costs[0]}, all looks up to {len(every)} runs, {costs[1]}; {again}"
         )

@@ -300,6 +300,7 @@ class Plan(File):
     groups: list[Group] = []
     axes: list[Axis] = []
     asked: Again | None = None
+    content: str | None = None
 
     def model_post_init(self, _: Any) -> None:
         rows, stages = {row.name for row in self.variants}, {stage.name for stage in self.stages}

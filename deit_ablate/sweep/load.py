@@ -26,6 +26,7 @@ from deit_ablate.sweep.fields import NAME, RESERVED, SweepFile, is_stem
 from deit_ablate.sweep.labels import read_groups, read_labels
 from deit_ablate.sweep.metrics import Metric, read_metric, read_metrics
 from deit_ablate.sweep.overrides import validate
+from deit_ablate.sweep.problems import refuse_all
 from deit_ablate.sweep.profiles import check_by_profile, load_profile, read_by_profile, split_stages
 from deit_ablate.sweep.programs import read_program, trainer_of
 from deit_ablate.sweep.resources import read_resources
@@ -49,10 +50,21 @@ def load_sweep(
     name: str | None = None,
     until_decided: bool = False,
 ) -> Sweep:
-    """Read a sweep file. Raises InputError with the place of the first thing that is wrong.
+    """Read a sweep file. Raises InputError with the place of what is wrong: of all that can be told at once.
 
     ``until_decided``: with the seeds of all looks, the usual ones (``comparisons.LOOKS``) where the file has none.
     """
+    try:
+        return _load(path, profile, sets, seeds, name, until_decided)
+    except InputError as error:
+        first = error
+    refuse_all(path, first)
+    raise first
+
+
+def _load(
+    path: Path, profile: str | None, sets: Sequence[str], seeds: int | None, name: str | None, until_decided: bool
+) -> Sweep:
     node = load(path)
     stem = _stem(path, name)
     parsed = validate(SweepFile, node)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import json
 import re
@@ -10,10 +11,11 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from deit_ablate import files
-from deit_ablate.errors import InputError, did_you_mean, unknown_name
+from deit_ablate.errors import InputError, Position, Problems, did_you_mean, nearest, unknown_name
 from deit_ablate.execution import hosts_only
 from deit_ablate.names import fact, names
 from deit_ablate.recipe import BLOCKS, RESETS, Block, Recipe, fields_of
@@ -26,17 +28,32 @@ FILES = {"distill": "teacher_weights", "data": "file"}
 Model = TypeVar("Model", bound=BaseModel)
 
 
+Complaint = tuple[tuple[str | int, ...], ErrorDetails]
+"""A place in the user's file, and what pydantic says of it."""
+
+
+def _refuse(error: ValidationError, node: Node, prefix: tuple[str | int, ...], model: type[BaseModel]) -> None:
+    """Raises InputError for all of pydantic's complaints, in the user's terms and at the user's lines."""
+    problems = Problems()
+    left: list[Complaint] = [(_place_of(each, node), each) for each in error.errors(include_url=False)]
+    while left:
+        place = left[0][0]
+        of_first = [pair for pair in left if pair[0][: len(place)] == place]
+        left = [pair for pair in left if pair[0][: len(place)] != place[: len(pair[0])]]  # none below it, or above
+        with problems.at():
+            raise _input_error(of_first, node, prefix, model)
+    problems.refuse()
+
+
 def _input_error(
-    error: ValidationError, node: Node, prefix: tuple[str | int, ...], model: type[BaseModel]
+    of_first: Sequence[Complaint], node: Node, prefix: tuple[str | int, ...], model: type[BaseModel]
 ) -> InputError:
-    """The first of pydantic's complaints, in the user's terms and at the user's line."""
-    errors = [(_place_of(each, node), each) for each in error.errors(include_url=False)]
-    of_first = [pair for pair in errors if pair[0][: len(errors[0][0])] == errors[0][0]]
+    """What is complained about at one place, and below it."""
     loc, first = max(of_first, key=lambda pair: len(pair[0]))  # of a value of several kinds, the kind that fits best
     key = dotted((*prefix, *loc))
     if first["type"] == "extra_forbidden":
         place = node.locate(loc, at_key=True)
-        return unknown_name("unknown key", str(loc[-1]), _fields_at(model, loc[:-1]), where=place, key=key)
+        return unknown_key(str(loc[-1]), list(_fields_at(model, loc[:-1])), where=place, key=key)
     if first["type"] == "missing" and isinstance(first["loc"][-1], str):
         return InputError(f"the key {loc[-1]!r} is missing", where=node.locate(loc[:-1]), key=key)
     missing = [each["loc"][-1] for place, each in of_first if place == loc and each["type"] == "missing"]
@@ -44,6 +61,9 @@ def _input_error(
     if missing:  # the items that a list is too short for
         expected = f"{int(missing[-1]) + 1} items"
     given = first["input"]
+    field = _fields_at(model, loc[:-1]).get(str(loc[-1])) if loc else None
+    if given in _OFF and field is not None and type(None) in get_args(field.annotation):
+        expected += "; null switches it off"
     shown = "a mapping" if isinstance(given, dict) else "a list" if isinstance(given, (list, tuple)) else _show(given)
     return InputError(f"got {shown}", where=node.locate(loc), key=key, expected=expected)
 
@@ -72,13 +92,17 @@ def _show(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _fields_at(model: type[BaseModel], loc: tuple[str | int, ...]) -> list[str]:
+_OFF: tuple[Any, ...] = ("none", "None", "off", "no", "", 0, False)
+"""What users write for the null that switches something off."""
+
+
+def _fields_at(model: type[BaseModel], loc: tuple[str | int, ...]) -> dict[str, FieldInfo]:
     """The keys of the model at ``loc``; steps that are no field are keys of a mapping of models."""
     for step in loc:
         info = model.model_fields.get(str(step))
         if info is not None:
             model = _model_within(info.annotation) or model
-    return [info.alias or name for name, info in model.model_fields.items()]
+    return {info.alias or name: info for name, info in model.model_fields.items()}
 
 
 def _model_within(annotation: Any) -> type[BaseModel] | None:
@@ -96,7 +120,9 @@ def validate(model: type[Model], node: Node, prefix: tuple[str | int, ...] = ())
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise _input_error(error, node, prefix, model) from None
+        refused = error
+    _refuse(refused, node, prefix, model)
+    raise refused
 
 
 _DEFAULTS: dict[str, Block] = {name: Recipe.model_fields[name].default for name in BLOCKS}
@@ -198,35 +224,88 @@ def check_layer(node: Node, extra: Iterable[str] = (), prefix: str = "") -> None
 
     It is not yet merged into others, so that what is overridden, or is for another profile, is checked as well.
     """
-    known = [*BLOCKS, "precision", *extra]
+    known, problems = [*BLOCKS, "precision", *extra], Problems()
     if node.get("seed") is not None and "seed" not in known:
         place, expected = node.locate(("seed",), at_key=True), "`seeds:` at the top of the sweep"
-        raise InputError("a row cannot set the seed", where=place, key=f"{prefix}seed", expected=expected)
-    _check_mapping(node, known, prefix)
-    for block, child in node.items():
-        if (block, id(child)) in _sound:
-            continue
-        whole = child
-        if block in BLOCKS:
-            _check_mapping(child, list(fields_of(block)), f"{prefix}{block}.")
-            field = FILES.get(block, "")
-            named = child.get(field) if field else None
-            if named is not None and named_path(named, (block, field)):  # a file that need not be on this machine
-                child = child.without(field)
-            _validated(block, child, (*prefix.split(".")[:-1], block))
-            _sound[block, id(whole)] = whole
-        else:
-            validate(Recipe, Node({block: child}, node.where, node.keys), tuple(prefix.split(".")[:-1]))
+        with problems.at():
+            raise InputError("a row cannot set the seed", where=place, key=f"{prefix}seed", expected=expected)
+        node = node.without("seed")
+    with problems.at():
+        _check_mapping(node, known, prefix)
+    for block, child in node.items() if isinstance(node.value, dict) else ():
+        with problems.at():
+            if block in BLOCKS:
+                _check_block(block, child, prefix)
+            elif block in known:
+                validate(Recipe, Node({block: child}, node.where, node.keys), tuple(prefix.split(".")[:-1]))
+    problems.refuse()
+
+
+def _check_block(block: str, node: Node, prefix: str) -> None:
+    if (block, id(node)) in _sound:
+        return
+    problems, whole, known = Problems(), node, list(fields_of(block))
+    with problems.at():
+        _check_mapping(node, known, f"{prefix}{block}.")
+    if isinstance(node.value, dict):
+        field = FILES.get(block, "")
+        named = node.get(field) if field else None
+        if named is not None and named_path(named, (block, field)):  # a file that need not be on this machine
+            node = node.without(field)
+        with problems.at():
+            _validated(block, node.without(*(node.value.keys() - known)), (*prefix.split(".")[:-1], block))
+    problems.refuse()
+    _sound[block, id(whole)] = whole
 
 
 def _check_mapping(node: Node, known: list[str], prefix: str) -> None:
     if not isinstance(node.value, dict):
         expected = "a mapping with some of " + ", ".join(known)
         raise InputError(f"got {_show(node.plain())}", where=node.where, key=prefix.rstrip("."), expected=expected)
+    problems = Problems()
     for name in node.value:
         if name not in known:
-            place = node.locate((name,), at_key=True)
-            raise unknown_name("unknown key", name, known, where=place, key=f"{prefix}{name}")
+            with problems.at():
+                raise unknown_key(name, known, where=node.locate((name,), at_key=True), key=f"{prefix}{name}")
+    problems.refuse()
+
+
+ELSEWHERE = {
+    "lr": "optimizer.base_lr",
+    "learning_rate": "optimizer.base_lr",
+    "wd": "optimizer.weight_decay",
+    "momentum": "optimizer.options.momentum",
+    "betas": "optimizer.options.betas",
+    "num_epochs": "schedule.epochs",
+    "warmup": "schedule.warmup_epochs",
+    "smoothing": "regularize.label_smoothing",
+    "reprob": "augment.erasing",
+    "ema": "regularize.ema_decay",
+    "dim": "model.options.embed_dim",
+    "width": "model.options.embed_dim",
+    "embed_dim": "model.options.embed_dim",
+    "depth": "model.options.depth",
+    "layers": "model.options.depth",
+    "heads": "model.options.num_heads",
+    "num_heads": "model.options.num_heads",
+    "patch_size": "model.options.patch_size",
+    "seeds": "seeds, at the top of the sweep",
+}
+"""What other tools call a key of a recipe, or where they have it -> where it is here."""
+
+
+def unknown_key(name: str, known: Sequence[str], *, where: Position, key: str) -> InputError:
+    """As ``unknown_name``, for a key of a recipe, which may be known in another block, or by another name."""
+    elsewhere = [f"{block}.{name}" for block in BLOCKS if name in fields_of(block)]
+    other = elsewhere[0] if elsewhere else None if nearest(name, known) else ELSEWHERE.get(name)
+    if other is None and not nearest(name, known):
+        all_fields = {field: block for block in BLOCKS for field in fields_of(block)}
+        close = difflib.get_close_matches(name, list(all_fields), n=1, cutoff=0.8)
+        other = f"{all_fields[close[0]]}.{close[0]}" if close else None
+    error = unknown_name("unknown key", name, known, where=where, key=key)
+    if other is None:
+        return error
+    return InputError(f"unknown key {name!r}; did you mean {other!r}?", where=where, key=key, expected=error.expected)
 
 
 def layer(lower: Node, upper: Node | None) -> Node:
@@ -274,8 +353,11 @@ def to_recipe(node: Node) -> Recipe:
         parsed = validate(Recipe, Node(scalars, node.where, node.keys))
         values |= {"precision": parsed.precision, "seed": parsed.seed}
     recipe = Recipe.model_construct(**values)
+    problems = Problems()
     for keys, problem, expected in recipe.check():
-        raise disagreement(node, keys, problem, expected)
+        with problems.at():
+            raise disagreement(node, keys, problem, expected)
+    problems.refuse()
     return recipe
 
 

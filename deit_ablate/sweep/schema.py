@@ -8,6 +8,7 @@ from typing import Any
 from deit_ablate.recipe import Recipe
 from deit_ablate.sweep.fields import NAME, ProfileFile, SweepFile
 from deit_ablate.sweep.rows import KINDS
+from deit_ablate.sweep.yaml import SHARED
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -53,7 +54,8 @@ def _with_recipes(schema: dict[str, Any]) -> dict[str, Any]:
             properties[name] = {**shapes[kind.shape], "description": kind.doc}
     if "StageFile" in definitions:
         definitions["StageFile"]["properties"]["recipe"] = overrides
-    return {**schema, "$schema": DIALECT, "$defs": definitions}
+    shared = {f"^{SHARED}": {"description": "Not read: a place for anchors that other keys merge in."}}
+    return {**schema, "$schema": DIALECT, "patternProperties": shared, "$defs": definitions}
 
 
 SCHEMAS: dict[str, Callable[[], dict[str, Any]]] = {

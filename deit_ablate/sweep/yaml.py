@@ -21,6 +21,8 @@ MAX_VALUES = 400_000
 MAX_DEPTH = 40
 MERGE = "<<"
 """The key that merges other mappings in."""
+SHARED = "x-"
+"""What the top-level keys begin with that hold anchors for other places of the file, and are not read themselves."""
 
 
 @dataclass(slots=True)
@@ -243,7 +245,7 @@ def load(path: Path) -> Node:
         raise InputError("the file is empty", where=node.where, expected="keys and values, such as `title: ...`")
     if not isinstance(node.value, dict):
         raise InputError("not a mapping", where=node.where, expected="keys and values, such as `title: ...`")
-    return node
+    return node.without(*(key for key in node.value if key.startswith(SHARED)))
 
 
 def expand_dotted(node: Node) -> Node:

@@ -34,6 +34,7 @@ class FileJournal(Journal):
     def __init__(self, task: Task, recipe: Recipe, attempt: Attempt) -> None:
         self._task, self._store, self._run, self._attempt = task, task.store, task.run, attempt
         self._data_id = recipe.data.id or recipe.data.name
+        self._epochs = recipe.schedule.epochs
         self._saved = time.monotonic()
         self._overtaken: str | None = None
         self.resumed_from: Path | None = None
@@ -93,6 +94,10 @@ class FileJournal(Journal):
 
     def epoch(self, line: dict[str, Any]) -> None:
         files.append_line(self._attempt.metrics, json.dumps(line))
+        validation = (line["validation"] or {}).get("top1")
+        shown = "" if validation is None else f", validation {validation:.2f}%"
+        number, loss, seconds = line["epoch"] + 1, line["train_loss"], line["seconds"]
+        print(f"epoch {number}/{self._epochs}: loss {loss:.4f}{shown}, {seconds:.1f} s", flush=True)
 
     def progress(self, epoch: int, step: int, steps: int, loss: float) -> None:
         self._task.progress |= {"epoch": epoch, "step": step}

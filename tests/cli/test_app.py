@@ -73,6 +73,7 @@ def test_a_finished_sweep_is_seen_without_torch_or_pandas(command: Command, swee
         (["run", "optimizers", "--seeds", "0"], "--seeds"),
         (["show", "nothing:a:0"], "no run or sweep 'nothing:a:0'"),
         (["status", "nothing"], "no sweep 'nothing'"),
+        (["tabel", "nothing"], "no command 'tabel'; did you mean 'table'?"),
         (["logs", "0123abcd"], "no run or sweep"),
         (["gc", "--keep", "some"], "expected final, none or all"),
         (["schema", "x"], "expected sweep, profile, recipe"),

@@ -28,12 +28,24 @@ def test_a_hostile_log_cannot_drive_the_terminal(command: Command, alone: tuple[
     assert "next" in out
 
 
-def test_following_ends_when_the_process_is_gone(command: Command, alone: tuple[Store, str]) -> None:
+def test_following_goes_on_with_the_next_attempt_and_ends_with_the_run(
+    command: Command, alone: tuple[Store, str]
+) -> None:
     store, run = alone
     code = "import sys; from deit_ablate.store import Store\n"
-    code += "Store(sys.argv[1]).claim(sys.argv[2]).log.write_text('last words')"
+    code += "Store(sys.argv[1]).claim(sys.argv[2]).log.write_text('last words\\n')"
     subprocess.run([sys.executable, "-c", code, str(store.root), run], check=True)
-    assert "last words" in command("logs", run, "-f", timeout=20).stdout
+    process = command.start("logs", run, "-f", to_kill=False)
+    assert process.stdout
+    told = [process.stdout.readline() for _ in range(2)]
+    assert told == [
+        "last words\n",
+        "--- attempt 1 ended: its process is gone; waiting for the next (Ctrl-C ends) ---\n",
+    ]
+    attempt = store.claim(run)
+    attempt.log.write_text("second words\n")
+    attempt.close("crash")
+    assert process.communicate(timeout=60)[0] == "--- attempt 2 ---\nsecond words\n"
 
 
 def test_a_prefix_names_a_run_when_it_names_one(command: Command, alone: tuple[Store, str]) -> None:

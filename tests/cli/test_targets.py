@@ -72,3 +72,18 @@ def test_of_several_studies_of_a_file_the_one_of_its_name_is_meant(
     assert "elsewhere/tiny.yaml: no sweep of this file in results" in command("status", str(other), code=2).stderr
     path.unlink()
     assert json.loads(command("status", str(other), "--json").stdout), "a file that moved is no other file"
+
+
+def test_a_planned_id_can_be_trained_and_a_moved_file_is_known_by_its_content(
+    command: Command, sweep: Callable[..., Path], store: Store
+) -> None:
+    path = sweep("seeds: 1\nvariants: {a: {}, b: {augment.erasing: 0}}\n")
+    command("run", "tiny.yaml", "--only", "a")
+    planned = next(line.split()[0] for line in command("plan", "tiny.yaml").stdout.splitlines() if " b:0 " in line)
+    assert "has not started yet" in command("show", planned[:8], code=2).stderr
+    command("train", planned[:8])
+    assert store.outcome(planned)
+    path.rename(path.with_name("renamed.yaml"))
+    assert "2 done" in command("status", "renamed.yaml").stdout
+    path.with_name("renamed.yaml").write_text(path.with_name("renamed.yaml").read_text() + "margin: 1\n")
+    assert "no sweep of this file" in command("status", "renamed.yaml", code=2).stderr

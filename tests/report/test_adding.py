@@ -103,6 +103,7 @@ def test_a_budget_begins_whole_looks_and_stops(
         "all looks up to 11 runs, 18 min; the same command goes on"
     )
     assert source.words() == expected
+    assert source.words(failed=2).endswith("; 2 runs are not done: `deit-ablate retry` first")
     part = AddedSeeds(plan, store, saved.append, budget=250)
     assert [part.labels[run.id] for run in part({}, 1)] == ["base:1"], "as far as it goes, and as there is room"
     assert [part.labels[run.id] for run in part({}, 9)] == ["base:2"]

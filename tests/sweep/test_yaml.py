@@ -77,6 +77,12 @@ def test_an_anchor_bomb_is_refused_and_a_plain_anchor_is_not() -> None:
         parse(bomb, "x.yaml")
 
 
+def test_a_top_level_key_that_begins_with_x_holds_anchors_and_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text("x-short: &short {schedule.epochs: 3}\nvariants: {a: {<<: *short, seed: 1}}\n")
+    assert load(path).plain() == {"variants": {"a": {"schedule.epochs": 3, "seed": 1}}}
+
+
 def test_a_merge_key_adds_what_a_mapping_has_not_itself() -> None:
     node = parse("a: &a {k: 1, l: 2}\nb: &b {l: 3, m: 4}\nc:\n  m: 5\n  <<: [*a, *b]\nd: {<<: *a}", "x.yaml")
     assert node.plain()["c"] == {"m": 5, "k": 1, "l": 2}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ def test_damaged_checkpoints_and_torn_lines_are_survived(
         assert "passed over" in log
         assert "ckpt.pt" in log
     assert result(store, run) == undisturbed["result"]
+    assert re.search(r"^epoch 6/6: loss \d+\.\d{4}, .*\d s$", store.attempts(run)[-1].log.read_text(), re.MULTILINE)
 
 
 FOLDER = """
