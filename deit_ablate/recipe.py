@@ -36,8 +36,8 @@ CONTENT = re.compile(r"^sha256:[0-9a-f]{64}$")
 
 
 def with_files(values: Any, find: Callable[[str], Path | None], inside: bool = False) -> Any:
-    """Plain values of a recipe with the paths of the files that options, ``data.file`` and ``model.init`` name by their content;
-    ``inside`` of these.
+    """Plain values of a recipe with the paths of the files that options, ``data.file`` and ``model.init`` name by their
+    content; ``inside`` of these.
 
     Raises TrainError where ``find`` gives None for a content ("sha256:<hex>").
     """

@@ -34,18 +34,18 @@ def load_file(model: nn.Module, path: Path) -> None:
         try:
             fitted = _fitted(model, weights, own)
         except (RuntimeError, AssertionError, ValueError, KeyError, AttributeError, NotImplementedError) as error:
-            raise TrainError(f"model.init: {path} does not fit this model: {error}") from error
+            raise TrainError(f"{path} (model.init) does not fit this model: {error}") from error
         fresh = {key for key in (*TOKEN, *_heads(model)) if key in own and key not in fitted}
         strangers = [*sorted(fitted.keys() - own.keys()), *sorted(own.keys() - fitted.keys() - fresh)]
         if strangers:
             raise TrainError(
-                f"model.init: {path} is of another model: {', '.join(strangers[:5])} "
+                f"{path} (model.init) is of another model: {', '.join(strangers[:5])} "
                 f"{'are' if len(strangers) > 1 else 'is'} in one of the two alone"
             )
         for key, value in fitted.items():
             if value.shape != own[key].shape:
                 shapes = f"{tuple(value.shape)}, not {tuple(own[key].shape)}"
-                raise TrainError(f"model.init: {path} is of another model: {key} has the shape {shapes}")
+                raise TrainError(f"{path} (model.init) is of another model: {key} has the shape {shapes}")
         for key, held in model.state_dict().items():
             if key in fitted and held.device.type != "meta":
                 held.copy_(fitted[key])
