@@ -1,8 +1,9 @@
 """deit-ablate: run the ablation study of a vision transformer's training recipe.
 
-from deit_ablate import Recipe, load, load_curves, profile, train
+from deit_ablate import Recipe, load, load_curves, load_model, profile, train
 frame = load("results", "optimizers")          # one row a run
 curves = load_curves("results", "optimizers")  # one row a run and epoch
+model = load_model("results", "optimizers:adamw:0")  # in evaluation mode, with its transform and classes
 outcome = train(profile("digits", "schedule.epochs=10"))
 """
 
@@ -20,6 +21,7 @@ _PLACES = {
     "DistillWrapper": "train.notebook",
     "distillation_loss": "train.distill",
     "check_resume": "worker.trainer",
+    "load_model": "worker.models",
 }
 """What a notebook imports from here -> where it is; imported when used: pandas takes half a second, torch five."""
 

@@ -18,7 +18,13 @@ SEMANTICS = 4
 PROGRAM_SEMANTICS = 1
 """The same of recipes of programs, which a change of our trainer is none of."""
 
-ADDED_LATER: dict[str, Any] = {"data.test": True, "data.file": None, "data.options": {}, "augment.custom": []}
+ADDED_LATER: dict[str, Any] = {
+    "data.test": True,
+    "data.file": None,
+    "data.options": {},
+    "augment.custom": [],
+    "model.init": None,
+}
 """Fields added after the first release, with the value that changes nothing: at it they are not hashed."""
 
 

@@ -36,13 +36,15 @@ CONTENT = re.compile(r"^sha256:[0-9a-f]{64}$")
 
 
 def with_files(values: Any, find: Callable[[str], Path | None], inside: bool = False) -> Any:
-    """Plain values of a recipe with the paths of the files that options, and ``data.file``, name by their content;
-    ``inside`` of these.
+    """Plain values of a recipe with the paths of the files that options, ``data.file`` and ``model.init`` name by their
+    content; ``inside`` of these.
 
     Raises TrainError where ``find`` gives None for a content ("sha256:<hex>").
     """
     if isinstance(values, dict):
-        return {key: with_files(value, find, inside or key in ("options", "file")) for key, value in values.items()}
+        return {
+            key: with_files(value, find, inside or key in ("options", "file", "init")) for key, value in values.items()
+        }
     if isinstance(values, (list, tuple)):
         return [with_files(value, find, inside) for value in values]
     if not (inside and isinstance(values, str) and CONTENT.match(values)):
@@ -119,6 +121,9 @@ class Model(Block):
     """deit_tiny, deit_small, deit_base, deit, small_convnet, any of timm's names, or module:function."""
     options: Options = Field(default={})
     """Keyword arguments of the model, such as patch_size, embed_dim, depth, num_heads."""
+    init: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
+    """A weights file to start from, in place of fresh weights. Sweep files give its path; the recipe keeps the hash of
+    its content. Classes, channels, resolution and heads may be others than the file's."""
 
 
 class CustomAugmentation(Block):
@@ -376,7 +381,7 @@ class Recipe(Block):
 
 
 BLOCKS: tuple[str, ...] = tuple(name for name, info in Recipe.model_fields.items() if isinstance(info.default, Block))
-RESETS = {"optimizer": ("base_lr", "options"), "model": ("options",), "data": ("id", "file", "options")}
+RESETS = {"optimizer": ("base_lr", "options"), "model": ("options", "init"), "data": ("id", "file", "options")}
 """What a change of a block's ``name`` resets: AdamW's betas are none of SGD's."""
 
 

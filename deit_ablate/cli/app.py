@@ -33,6 +33,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "judge": ("judge", "Judge a candidate by a baseline or a fixed value: rows, or files of numbers"),
     "export": ("export", "Write a sweep's records as one table, or send its runs to an experiment tracker"),
     "search": ("report", "Write what a search has found as a recipe, to be the baseline of an ablation"),
+    "weights": ("models", "Write a run's trained model to a file, for timm or ONNX"),
+    "predict": ("models", "Classify pictures by a run's model"),
     "tokens": ("report", "Show how alike class and distillation token are, layer by layer"),
     "disagree": ("report", "Show how often classifiers decide differently on the same test images"),
     "cancel": ("manage", "Cancel runs that are not finished"),

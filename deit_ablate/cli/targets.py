@@ -19,6 +19,10 @@ from deit_ablate.launch.executors import find_executor
 from deit_ablate.program import is_program
 from deit_ablate.report.trackers.exporters import must_be_known
 from deit_ablate.store import Store
+from deit_ablate.store.named import by_name as by_name
+from deit_ablate.store.named import one_run as one_run
+from deit_ablate.store.named import planned_runs, same_content, source_of
+from deit_ablate.store.named import runs_of as runs_of
 from deit_ablate.sweep.load import load_sweep
 from deit_ablate.sweep.plan import Plan, Run, make_plan
 from deit_ablate.sweep.sweep import Sweep
@@ -108,7 +112,7 @@ def study(
     known = store.sweeps.plan(sweep) if re.match(r"[A-Za-z0-9]", sweep) and "/" not in sweep else None
     if known is not None:
         before = known.get("asked", {})
-        file = _source(store, known)
+        file = source_of(store, known)
         if not file.exists():
             raise InputError(
                 f"its sweep file {known['source']} (seen from the results folder) is gone",
@@ -165,45 +169,9 @@ def known_sweep(store: Store, sweep: str) -> str:
     return name
 
 
-def by_name(target: str, store: Store) -> str:
-    """``sweep.yaml[:variant...]`` with the sweep's name under results for its file; any other target as it is.
-
-    Raises InputError where no study of the file was run, or several were.
-    """
-    given = re.fullmatch(r"([^:]+\.ya?ml)(:.*)?", target, re.DOTALL)
-    if given is None:
-        return target
-    path, names = Path(given[1]), store.sweeps.names()
-    sources = {name: _source(store, store.sweeps.sound_plan(name) or {}) for name in names}
-    made = [name for name in names if path.exists() and sources[name].exists() and sources[name].samefile(path)]
-    if path.stem in names and not sources[path.stem].exists():
-        made = [path.stem]  # of a file that has moved since
-    if not made and path.is_file():  # moved and renamed, or a copy
-        made = [name for name in names if _same_content(path, sources[name], store, name)]
-    if len(made) > 1 and path.stem not in made:
-        raise InputError(f"{len(made)} studies of it were run", where=(given[1], 0, 0), expected=" or ".join(made))
-    if not made:
-        near = did_you_mean(path.stem, names)
-        raise InputError(f"no sweep of this file in {store.root}{near}", where=(given[1], 0, 0))
-    return (path.stem if path.stem in made else made[0]) + (given[2] or "")
-
-
-def _same_content(path: Path, source: Path, store: Store, sweep: str) -> bool:
-    """Whether a file has the content of that of which a sweep's plan.json was made, wherever either lies now."""
-    content = (store.sweeps.sound_plan(sweep) or {}).get("content")
-    if source.is_file() and path.read_bytes() == source.read_bytes():
-        return True
-    return not source.exists() and content is not None and content == files.sha256(path)
-
-
-def _source(store: Store, plan: Mapping[str, Any]) -> Path:
-    """The file of which a plan.json is."""
-    return Path(os.path.normpath(store.root.resolve() / (plan.get("source") or "")))
-
-
 def source_file(store: Store, sweep: str) -> Path | None:
     """The file of a sweep that was run, where it is still there."""
-    file = _source(store, store.sweeps.plan(sweep) or {})
+    file = source_of(store, store.sweeps.plan(sweep) or {})
     return file if file.is_file() else None
 
 
@@ -216,62 +184,13 @@ def refuse_other_file(store: Store, plan: Plan, file: Path) -> None:
         before = None
     if before is None:
         return
-    other = _source(store, before)
-    if other.exists() and not os.path.samefile(other, file) and not _same_content(file, other, store, plan.sweep.name):
+    other = source_of(store, before)
+    if other.exists() and not os.path.samefile(other, file) and not same_content(file, other, store, plan.sweep.name):
         raise InputError(
             f"{store.sweeps.folder(plan.sweep.name)} holds the sweep of {os.path.relpath(other)}",
             where=(str(file), 0, 0),
             expected="another file name, or --name",
         )
-
-
-def runs_of(target: str, store: Store) -> list[str]:
-    """The run ids that ``target`` names: a sweep (or its file), sweep:variant, sweep:variant:seed[:stage], or a prefix
-    of one id."""
-    if re.fullmatch(r"[0-9a-f]{4,16}", target):
-        found = sorted(run for run in {*store.runs(), *planned_runs(store)} if run.startswith(target))
-        if len(found) > 1:
-            raise InputError(
-                f"{target!r} is the beginning of {len(found)} runs: {', '.join(found[:5])}", expected="more digits"
-            )
-        if found:
-            return found
-    sweep, *parts = by_name(target, store).split(":")
-    known = store.sweeps.plan(sweep) if re.match(r"[A-Za-z0-9]", sweep) and "/" not in sweep else None
-    if known is None:
-        raise InputError(
-            f"no run or sweep {target!r} in {store.root}{did_you_mean(sweep, store.sweeps.names())}",
-            expected="sweep:variant:seed, or the first digits of a run's id, 4 or more",
-        )
-    last = known["stages"][-1]["name"]
-    found = []
-    for variant, seed, stage, run in known["cells"]:
-        wanted = [variant, str(seed), stage or last]
-        if len(parts) == 2 and stage != last:
-            continue
-        if all(part in ("*", value) for part, value in zip(parts, wanted, strict=False)):
-            found.append(run)
-    if not found or len(parts) > 3:
-        variants = [row["name"] for row in known["variants"]]
-        hint = did_you_mean(parts[0], variants) if parts and parts[0] not in variants else ""
-        raise InputError(
-            f"no run {target!r}{hint}", expected=f"{sweep}:VARIANT:SEED, with one of {', '.join(variants[:20])}"
-        )
-    return list(dict.fromkeys(found))
-
-
-def planned_runs(store: Store) -> dict[str, str]:
-    """The runs of all plans, whether they have started or not, each with a sweep that it is of."""
-    plans = {name: store.sweeps.sound_plan(name) or {"cells": []} for name in store.sweeps.names()}
-    return {run: name for name, plan in plans.items() for *_, run in plan["cells"]}
-
-
-def one_run(target: str, store: Store) -> str:
-    """The one run that ``target`` names. Raises InputError where it names several."""
-    found = runs_of(target, store)
-    if len(found) > 1:
-        raise InputError(f"{target!r} names {len(found)} runs", expected="one run, such as sweep:variant:seed")
-    return found[0]
 
 
 def names_of(run: str, store: Store) -> list[str]:

@@ -148,12 +148,12 @@ def _known(named: Named, recipe: Recipe, node: Node) -> bool:
             raise node.error(named.key, f"{named.name!r} is no pretrained model of timm's", expected)
         if recipe.distill.teacher_resolution is None and named.name in _timm("timm_pretrained"):
             return True
-    if named.kind == "models" and ":" not in named.name and named.options.get("pretrained"):
-        raise node.error(
-            ("model", "options", "pretrained"),
-            f"{named.name} would take pretrained weights from a hub, where their content is not known",
-            "options: {checkpoint_path: FILE}, which is in the run's id by its content",
-        )
+    if named.kind == "models" and ":" not in named.name and named.options:
+        for key in ("pretrained", "checkpoint_path"):
+            if key in named.options and named.name in _timm("timm_models"):
+                problem = f"{key} is not how {named.name} gets weights to start from"
+                expected = "model: {init: FILE}, which is fitted to the data and is in the run's id by its content"
+                raise node.error(("model", "options", key), problem, expected)
     known = names().get(named.kind, {}).get(named.name)
     if known is None:
         _refuse_unknown(named, node)

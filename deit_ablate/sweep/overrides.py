@@ -23,7 +23,7 @@ from deit_ablate.sweep.yaml import Node, dotted, merge, placed
 
 PROFILES = "profiles"
 """The folder of profiles, beside a sweep file and in the package."""
-FILES = {"distill": "teacher_weights", "data": "file"}
+FILES = {"distill": "teacher_weights", "data": "file", "model": "init"}
 """Block -> its field that names a file, beside those in options."""
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -210,7 +210,8 @@ def _content_of(path: Path, node: Node, key: str) -> str:
             problem = f"not a file: {path}"
     except OSError as error:
         problem = f"{path} cannot be read ({error.strerror})"
-    raise InputError(problem, where=node.where, key=key, expected=f"a {'checkpoint ' * key.startswith('distill')}file")
+    weights = key in ("distill.teacher_weights", "model.init")
+    raise InputError(problem, where=node.where, key=key, expected=f"a {'checkpoint ' * weights}file")
 
 
 @functools.lru_cache(maxsize=1024)

@@ -17,7 +17,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -277,10 +277,19 @@ def to_pictures(pixels: Tensor | Sequence[Image.Image]) -> Sequence[Image.Image]
     return [Image.fromarray(each) for each in arrays.contiguous().numpy()]
 
 
+class Moments(Protocol):
+    """Mean and standard deviation per channel, of pixels in [0, 1]."""
+
+    @property
+    def mean(self) -> tuple[float, ...]: ...
+    @property
+    def std(self) -> tuple[float, ...]: ...
+
+
 class Normalise:
     """Pixels uint8 (B, C, H, W) to float32 of mean 0 and deviation 1."""
 
-    def __init__(self, dataset: Dataset) -> None:
+    def __init__(self, dataset: Moments) -> None:
         self.mean = torch.tensor(dataset.mean).mul(255).view(1, -1, 1, 1)
         self.factor = torch.tensor(dataset.std).mul(255).reciprocal().view(1, -1, 1, 1)
 

@@ -6,6 +6,7 @@ To add a model, write a function of a ``Shape`` and of the options that recipes 
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -216,6 +217,18 @@ def timm_model(name: str, shape: Shape, options: dict[str, Any]) -> nn.Module:
     if name.startswith("deit_"):
         trunc_normal_(model.cls_token, std=0.02)  # as in the reference code, see deit()
     return model
+
+
+@contextmanager
+def quiet_timm() -> Iterator[None]:
+    """Without timm's remarks on what it loads."""
+    logger = logging.getLogger("timm")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def shape_of(recipe: Recipe, classes: int, channels: int, heads: int) -> Shape:

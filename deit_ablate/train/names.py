@@ -102,8 +102,6 @@ def _model(request: dict[str, Any]) -> Facts:
     """Build it, on the meta device, which costs no memory: a random-weights model of any size takes milliseconds."""
     name, options = request["name"], request.get("options") or {}
     shape = Shape(request.get("resolution") or 224, 3, 10, 1, 0.0, 0.0)
-    if timm.is_model(name) and ":" not in name:  # whether weights fit depends on the data, which nobody knows here
-        options = {key: value for key, value in options.items() if key != "checkpoint_path"}
     if ":" not in name and name not in MODELS and not timm.is_model(name):
         raise TrainError(f"no model is called {name!r}")
     logging.disable(logging.WARNING)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -13,6 +13,7 @@ from torch import nn
 from deit_ablate.recipe import Recipe
 from deit_ablate.train import cost
 from deit_ablate.train.checkpoint import Position
+from deit_ablate.train.classifier import Classifier, Transform
 from deit_ablate.train.data.images import Array, Images
 from deit_ablate.train.data.loader import evaluation_batches
 from deit_ablate.train.data.sets import Splits
@@ -40,6 +41,8 @@ class Outcome:
     arrays: dict[str, Array]
     cost: dict[str, Any]
     weights_sha256: str
+    model: Classifier | None = field(default=None, repr=False, compare=False)
+    """The model with its raw weights, in evaluation mode, with its ``transform`` and ``classes``."""
 
     def __repr__(self) -> str:
         """On a line: how it ended, and the figures that a notebook asks for."""
@@ -122,7 +125,10 @@ class Examiner:
     ) -> Outcome:
         last = at.history[-1] if at.history else {"validation": None, "train_loss": None}
         metrics = {"test": test, "validation": last["validation"], "train_loss": last["train_loss"]}
-        return Outcome(status, reason, metrics, arrays, self._cost(at), cost.weights_sha256(self.model))
+        dataset = self.data.dataset
+        spent, sha256 = self._cost(at), cost.weights_sha256(self.model)
+        classifier = Classifier(self.model, Transform(self.recipe, dataset), dataset.classes)
+        return Outcome(status, reason, metrics, arrays, spent, sha256, classifier)
 
     def _cost(self, at: Position) -> dict[str, Any]:
         seconds = at.train_seconds

@@ -28,7 +28,15 @@ from deit_ablate.train.teachers import WeightsStore, build_teacher, teacher_file
 
 Step = tuple[tuple[str, ...], Callable[[], object]]
 """A key of the recipe (or of the execution), others that an error may name, and what may raise for their sake."""
-MODEL = ("model.name", "model.options", "distill.type", "data.resolution", "regularize.drop_path", "regularize.dropout")
+MODEL = (
+    "model.name",
+    "model.options",
+    "model.init",
+    "distill.type",
+    "data.resolution",
+    "regularize.drop_path",
+    "regularize.dropout",
+)
 
 
 def preflight(

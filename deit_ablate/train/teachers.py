@@ -7,8 +7,6 @@ is never executed: safetensors, or torch files with ``weights_only``.
 from __future__ import annotations
 
 import argparse
-import contextlib
-import logging
 import math
 import pickle
 import re
@@ -33,7 +31,7 @@ from deit_ablate.train import checkpoint
 from deit_ablate.train.data.sets import Dataset, Splits
 from deit_ablate.train.distill import distillation_of, recipe_model
 from deit_ablate.train.evaluate import classifiers
-from deit_ablate.train.model import Heads, heads, load_weights
+from deit_ablate.train.model import Heads, heads, load_weights, quiet_timm
 from deit_ablate.train.precision import HeadsOf, compiled
 
 HOLDERS = ("model", "state_dict", "model_ema", "state_dict_ema", "ema")
@@ -313,7 +311,7 @@ def _trained_at(name: str, tensors: dict[str, Tensor]) -> int | None:
     positions = tensors.get("pos_embed")
     if positions is None or positions.ndim != 3:
         return None
-    with torch.device("meta"), _quiet():
+    with torch.device("meta"), quiet_timm():
         model = timm.create_model(name)
     if not isinstance(model, VisionTransformer):
         return None
@@ -349,7 +347,7 @@ def _from_hub(name: str, config: Any, overlay: dict[str, Any]) -> nn.Module:
 
 def _create(name: str, overlay: dict[str, Any]) -> nn.Module:
     """timm builds the model for the overlaid facts, converts and loads the weights and position embeddings."""
-    with _quiet():
+    with quiet_timm():
         model: Any = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay)
     model.pretrained_cfg.pop("state_dict", None)  # else the weights stay in memory twice
     assert isinstance(model, nn.Module)
@@ -364,18 +362,6 @@ def _try_out(name: str, model: nn.Module, size: tuple[int, ...], classes: int) -
         raise TrainError(f"the teacher {name} does not take images of {size[-1]} pixels: {error}") from error
     if logits.shape != (1, classes):
         raise TrainError(f"the teacher {name} gives logits of shape {tuple(logits.shape)}, not (1, {classes})")
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without timm's remarks on what it loads."""
-    logger = logging.getLogger("timm")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 # -- the store ------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@
     python -m deit_ablate.worker names | offered           answer questions about names; say what names.json should hold
     python -m deit_ablate.worker names FILE                answer the questions of FILE, in a file beside it
     python -m deit_ablate.worker fetch | verify            bring weights and data, or evaluate anew
+    python -m deit_ablate.worker weights | predict         write a run's model to a file, or let it classify pictures
     python -m deit_ablate.worker measure                   say what trainings take, by their first steps
     python -m deit_ablate.worker preflight FILE            say which runs of FILE are refused, which rows do nothing
 
@@ -79,7 +80,7 @@ def _hold_data(given: argparse.Namespace) -> None:
         hold(Data.model_validate_json(json.dumps(stored["recipe"]["data"])), folder)
 
 
-ANSWERED = ("names", "offered", "fetch", "verify", "measure")
+ANSWERED = ("names", "offered", "fetch", "verify", "measure", "weights", "predict")
 """Modes that answer one request, which is JSON on standard input, as ``execution.worker_answers`` reads it."""
 
 
@@ -95,6 +96,10 @@ def _answers(mode: str, request: Any) -> Iterable[Any]:
         from deit_ablate.worker.run import measured
 
         return map(measured, request)
+    if mode in ("weights", "predict"):
+        from deit_ablate.worker import models
+
+        return models.answers(mode, request)
     store = Store(request["results"])
     if mode == "fetch":
         return teachers.fetch(request["requests"], store.teacher_weights)

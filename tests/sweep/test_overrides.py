@@ -111,18 +111,34 @@ def test_a_file_that_options_name_counts_by_its_content(
     asked: list[dict[str, Any]] = []
     answer = {"ok": True, "sources": {}, "facts": {}}
     monkeypatch.setattr(names, "ask_worker", lambda requests: asked.extend(requests) or [answer for _ in requests])
-    text = "seeds: 1\nvariants: {a: {model: {name: vit_tiny_patch16_224, options: {checkpoint_path: %s}}}}"
+    text = "seeds: 1\nvariants: {a: {model: {name: 'mylab:stored', options: {file: %s}}}}"
     sha256 = f"sha256:{files.sha256(weights)}"
     first = run_of(planned(sweep(text % "files/teacher.pth")), "a")
-    assert first.recipe["model"]["options"] == {"checkpoint_path": sha256}
+    assert first.recipe["model"]["options"] == {"file": sha256}
     assert first.weights == {sha256: weights}
-    assert asked[-1]["options"] == {"checkpoint_path": str(weights.resolve())}, "who builds the model gets the path"
+    assert asked[-1]["options"] == {"file": str(weights.resolve())}, "who builds the model gets the path"
     shutil.copy(weights, tmp_path / "renamed.pth")
     assert run_of(planned(sweep(text % "./renamed.pth")), "a").id == first.id
     (tmp_path / "renamed.pth").write_bytes(b"other weights")
     assert run_of(planned(sweep(text % "./renamed.pth")), "a").id != first.id
-    with pytest.raises(InputError, match=r"tiny.yaml:10:\d+: model.options.pretrained: .* from a hub.*checkpoint_path"):
-        planned(sweep(text.replace("checkpoint_path: %s", "pretrained: true")))
+
+
+def test_weights_to_start_from_count_by_their_content(sweep: Callable[..., Path], weights: Path) -> None:
+    text = "seeds: 1\nvariants: {none: {}, init: {model.init: %s}}"
+    made = planned(sweep(text % "files/teacher.pth"))
+    sha256 = f"sha256:{files.sha256(weights)}"
+    assert run_of(made, "init").recipe["model"]["init"] == sha256
+    assert run_of(made, "init").weights == {sha256: weights}
+    assert run_of(made, "none").id == run_of(planned(sweep("seeds: 1\nvariants: {none: {}}")), "none").id
+    with pytest.raises(InputError, match=r"model.init: no such file: .*gone.pth; expected a checkpoint file"):
+        planned(sweep(text % "gone.pth"))
+
+
+@pytest.mark.parametrize("option", ["pretrained: true", "checkpoint_path: files/teacher.pth"])
+def test_timms_own_roads_to_weights_are_refused(sweep: Callable[..., Path], weights: Path, option: str) -> None:
+    text = "seeds: 1\nvariants: {a: {model: {name: vit_tiny_patch16_224, options: {%s}}}}"
+    with pytest.raises(InputError, match=r"tiny.yaml:10:\d+: model.options.\w+: .*expected model: {init: FILE}"):
+        planned(sweep(text % option))
 
 
 def test_a_path_is_relative_to_the_file_it_stands_in(

@@ -280,6 +280,7 @@ ELSEWHERE = {
     "data.corrupt": "test_a_file_that_is_no_picture",
     "data.file": "test_a_table_of_pictures_and_the_share_that_is_for_testing",
     "data.options": "test_a_table_of_pictures_and_the_share_that_is_for_testing",
+    "model.init": "test_a_training_starts_from_a_file",
     "distill.teacher": "test_a_teacher_by_name_with_weights_from_a_file",
     "distill.teacher_weights": "test_a_teacher_by_name_with_weights_from_a_file",
     "distill.teacher_resolution": "test_a_teacher_by_name_with_weights_from_a_file",
@@ -399,3 +400,15 @@ def test_a_teacher_by_name_with_weights_from_a_file(tmp_path: Path) -> None:
         answers(teacher="test_resnet", teacher_weights="sha256:" + "0" * 64)
     with pytest.raises(TrainError):
         answers(teacher="no_such_model", teacher_weights=content)
+
+
+def test_a_training_starts_from_a_file(tmp_path: Path) -> None:
+    """A training of a step of no size ends at the weights of the file."""
+    first = train(tiny(seed=1, schedule={"epochs": 1}))
+    assert first.model is not None
+    torch.save(first.model.model.state_dict(), tmp_path / "w.pth")
+    still = tiny(model={"init": str(tmp_path / "w.pth")}, optimizer={"base_lr": 1e-30}, schedule={"epochs": 1})
+    second = train(still)
+    assert second.model is not None
+    there, here = (outcome.model.model.state_dict() for outcome in (first, second) if outcome.model)
+    assert all(torch.allclose(there[name], here[name], atol=1e-5) for name in there)

@@ -247,6 +247,8 @@ class Splits:
             **{f"ignored_{what}": count for what, count in self.dataset.ignored.items()},
             "classes": list(self.dataset.classes),
             "channels": self.dataset.channels,
+            "mean": list(self.dataset.mean),
+            "std": list(self.dataset.std),
             "train": len(self.train),
             "validation": len(self.validation),
             "test": len(self.dataset.test),

@@ -1,0 +1,83 @@
+"""Weights files to start from: fitted to other classes, channels, resolutions and heads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from tiny import TINY, tiny
+
+from deit_ablate.errors import TrainError
+from deit_ablate.train.data.sets import load_data
+from deit_ablate.train.loop import initial_model
+
+SMALL = {"patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2}
+DATA = load_data(tiny(), None)
+
+
+def written(path: Path, name: str = "deit_tiny_patch16_224", **options: Any) -> dict[str, torch.Tensor]:
+    """A checkpoint as the DeiT authors have it, of timm's model: its state dict."""
+    torch.manual_seed(7)
+    model = timm.create_model(name, **{**SMALL, "img_size": 32, "num_classes": 5, **options})
+    torch.save({"model": model.state_dict()}, path)
+    return model.state_dict()
+
+
+def started(path: Path, **blocks: Any) -> dict[str, torch.Tensor]:
+    recipe = tiny(**{**blocks, "model": {**TINY["model"], **blocks.get("model", {}), "init": str(path)}})
+    return initial_model(recipe, DATA, None).state_dict()
+
+
+def test_a_file_of_other_classes_channels_and_resolution(tmp_path: Path) -> None:
+    theirs, ours = written(tmp_path / "w.pth"), started(tmp_path / "w.pth")
+    fresh = initial_model(tiny(), DATA, None).state_dict()
+    assert torch.equal(ours["blocks.1.mlp.fc1.weight"], theirs["blocks.1.mlp.fc1.weight"])
+    assert torch.equal(ours["head.weight"], fresh["head.weight"]), "a head of other classes starts afresh"
+    summed = theirs["patch_embed.proj.weight"].sum(1, keepdim=True)
+    assert torch.allclose(ours["patch_embed.proj.weight"], summed), "three channels into one, as timm does it"
+    assert ours["pos_embed"].shape == (1, 5, 16)
+    assert torch.equal(ours["pos_embed"][:, 0], theirs["pos_embed"][:, 0])
+
+
+def test_a_file_that_fits_is_taken_to_the_bit(tmp_path: Path) -> None:
+    theirs = written(tmp_path / "w.pth", img_size=16, num_classes=10, in_chans=1)
+    ours = started(tmp_path / "w.pth")
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+@pytest.mark.parametrize("token", [True, False])
+def test_the_distillation_token_comes_and_goes(tmp_path: Path, token: bool) -> None:
+    name = "deit_tiny_distilled_patch16_224" if token else "deit_tiny_patch16_224"
+    theirs = written(tmp_path / "w.pth", name, img_size=16, num_classes=10, in_chans=1)
+    ours = started(tmp_path / "w.pth", distill={"type": "none" if token else "two-class-tokens"})
+    assert torch.equal(ours["head.weight"], theirs["head.weight"])
+    assert torch.equal(ours["pos_embed"][:, :1], theirs["pos_embed"][:, :1])
+    assert torch.equal(ours["pos_embed"][:, -4:], theirs["pos_embed"][:, -4:])
+    assert ("head_dist.weight" in ours) == (not token)
+
+
+def test_a_convnet_and_its_first_layer(tmp_path: Path) -> None:
+    theirs = timm.create_model("test_resnet", num_classes=5).state_dict()
+    torch.save(theirs, tmp_path / "w.pth")
+    ours = started(tmp_path / "w.pth", model={"name": "test_resnet", "options": {}}, regularize={"dropout": 0.0})
+    first = next(name for name in theirs if theirs[name].ndim == 4)
+    assert torch.allclose(ours[first], theirs[first].sum(1, keepdim=True))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs if name != first and "fc" not in name)
+
+
+def test_what_does_not_fit_is_refused_on_the_meta_device_too(tmp_path: Path) -> None:
+    written(tmp_path / "w.pth", depth=3)
+    with pytest.raises(TrainError, match=r"w.pth .model.init. is of another model: blocks.2"):
+        started(tmp_path / "w.pth")
+    written(tmp_path / "w.pth", embed_dim=32)
+    with torch.device("meta"), pytest.raises(TrainError, match="has the shape"):
+        started(tmp_path / "w.pth")
+    written(tmp_path / "w.pth")
+    with torch.device("meta"):
+        started(tmp_path / "w.pth")
+    (tmp_path / "w.pth").write_bytes(b"nothing")
+    with pytest.raises(TrainError, match="is not a whole weights file"):
+        started(tmp_path / "w.pth")
