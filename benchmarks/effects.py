@@ -15,7 +15,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from deit_ablate.shipped import folder
+from deit_ablate.files import shipped as folder
 
 from deit_ablate.errors import InputError
 from deit_ablate.execution import Execution

@@ -71,7 +71,7 @@ def stripes(data: Data, folder: Path | None) -> Dataset:
     pixels = np.random.RandomState(0).randint(0, 90, (136, data.resolution, data.resolution)).astype(np.uint8)
     pixels[targets == 1, ::2] += 90
     train, test = ArrayImages(pixels[:96], targets[:96]), ArrayImages(pixels[96:], targets[96:])
-    return Dataset("stripes", ("plain", "striped"), 1, (0.2,), (0.2,), train, test, _sha256(pixels))
+    return Dataset("stripes", ("plain", "striped"), 1, (0.2,), (0.2,), train, test, arrays_sha256(pixels))
 """,
     ),
     "train/model.py": (

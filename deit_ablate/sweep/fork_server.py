@@ -34,7 +34,7 @@ class ForkServer:
         self.errors: IO[bytes] = tempfile.TemporaryFile("a+b")  # noqa: SIM115 (it lives as long as the server)
         """What the server and its children print, before a run's log begins."""
         self._partial = b""
-        if not commands:  # which takes seconds, on a cold network file system minutes
+        if not commands and sys.stderr.isatty():  # it takes seconds, on a cold network file system minutes
             print("importing torch ...", file=sys.stderr, flush=True)
         try:
             # A session of its own: Ctrl-C in the terminal must reach runs through us alone.

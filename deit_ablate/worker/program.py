@@ -276,7 +276,7 @@ class Training:
         if code == 128 + signal.SIGTERM:  # as a shell says it of what it has started
             code = -signal.SIGTERM
         if code < 0:
-            raise ProgramFailed("killed", f"the command was killed by signal {-code} ({signal.strsignal(-code)})")
+            raise ProgramFailed("killed", f"the command was killed by signal {-code} ({signal.Signals(-code).name})")
         exhausted = "OutOfMemoryError" in said or "CUDA out of memory" in said
         raise ProgramFailed("out-of-memory" if exhausted else "crash", f"{ended}{said}")
 

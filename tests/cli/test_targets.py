@@ -69,7 +69,10 @@ def test_of_several_studies_of_a_file_the_one_of_its_name_is_meant(
     (command.folder / "elsewhere").mkdir()
     other = command.folder / "elsewhere" / "tiny.yaml"
     other.write_text(path.read_text())
+    assert json.loads(command("status", str(other), "--json").stdout), "a copy is known by its content"
+    other.write_text(path.read_text() + "margin: 1\n")
     assert "elsewhere/tiny.yaml: no sweep of this file in results" in command("status", str(other), code=2).stderr
+    other.write_text(path.read_text())
     path.unlink()
     assert json.loads(command("status", str(other), "--json").stdout), "a file that moved is no other file"
 

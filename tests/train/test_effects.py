@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from deit_ablate.shipped import folder
+from deit_ablate.files import shipped as folder
 from support import Command, planned
 from test_every_field import ROWS
 from tiny import tiny

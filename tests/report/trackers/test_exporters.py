@@ -32,7 +32,7 @@ def made(study: Callable[..., Study]) -> Study:
         "own": {0: {"top1": 50.0, "history": PROGRAM}},
     }
     made = study(rows, teacher=99.5, epochs=3)
-    change(made.store, made.runs["own", 0], metrics__program={"eval_loss": 0.25, "note": "best"})
+    change(made.store, made.runs["own", 0], metrics__program={"eval_loss": 0.25, "other": None})
     return made
 
 
