@@ -15,10 +15,9 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from deit_ablate.files import shipped as folder
-
 from deit_ablate.errors import InputError
 from deit_ablate.execution import Execution
+from deit_ablate.files import shipped as folder
 from deit_ablate.launch.jobs import Work
 from deit_ablate.launch.pool import ProcessPool
 from deit_ablate.launch.preflight import preflight

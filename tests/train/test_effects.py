@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 import torch
-from deit_ablate.files import shipped as folder
 from support import Command, planned
 from test_every_field import ROWS
 from tiny import tiny
 
+from deit_ablate.files import shipped as folder
 from deit_ablate.identity import canonical
 from deit_ablate.sweep.effects import pairs
 from deit_ablate.train.data.sets import data_loader
