@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from deit_ablate.errors import DataError
 from deit_ablate.recipe import Data
-from deit_ablate.train.data.images import Array, Images
+from deit_ablate.train.data.images import Array, ArrayImages, Encoded, Images
 from deit_ablate.train.streams import generator, stream
 
 SPLIT_SEED = 0
@@ -98,6 +99,26 @@ def roles(targets: Array, parts: Mapping[str, Array], data: Data, shown: Mapping
     order = np.argsort(together, kind="stable")
     return Roles(
         together[order], parts["test"], np.flatnonzero(order >= len(train)), {**sources, "validation": found["val"]}
+    )
+
+
+def made_of(
+    data: Data, classes: Sequence[str], pictures: Encoded | ArrayImages, use: Roles, fingerprint: tuple[str, str]
+) -> Dataset:
+    """The data set of these pictures, by what they are used for, with ImageNet's channels and normalisation.
+    ``fingerprint``: with what was hashed, as ``check.content_sha256`` gives both."""
+    return Dataset(
+        name=data.name,
+        classes=tuple(classes),
+        channels=3,
+        mean=IMAGENET_DEFAULT_MEAN,
+        std=IMAGENET_DEFAULT_STD,
+        train=pictures.of_these(use.train),
+        test=pictures.of_these(use.test),
+        fingerprint=fingerprint[0],
+        fingerprint_of=fingerprint[1],
+        validation=use.validation,
+        sources=use.sources,
     )
 
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import csv
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from deit_ablate.errors import DataError
 from deit_ablate.recipe import Data
 from deit_ablate.train.data.check import content_sha256
-from deit_ablate.train.data.dataset import PARTS, SPLITS, Dataset, few, roles
+from deit_ablate.train.data.dataset import PARTS, SPLITS, Dataset, few, made_of, roles
 from deit_ablate.train.data.images import (
     FileImages,
     Ignored,
@@ -48,22 +48,9 @@ def imagefolder(data: Data, folder: Path | None, parts: tuple[str, ...] = PARTS)
         part: np.arange(end - len(each.images), end) for part, each, end in zip(found, listed, ends, strict=True)
     }
     use = roles(pictures.targets, indices, data, {part: f"{part}/" for part in found})
-    fingerprint, hashed = content_sha256(pictures, np.concatenate([each.sizes for each in listed]))
-    return Dataset(
-        name=data.name,
-        classes=tuple(classes),
-        channels=3,
-        mean=IMAGENET_DEFAULT_MEAN,
-        std=IMAGENET_DEFAULT_STD,
-        train=pictures.of_these(use.train),
-        test=pictures.of_these(use.test),
-        fingerprint=fingerprint,
-        fingerprint_of=hashed,
-        listing=files_sha256(names_and_sizes(listed)),
-        ignored=dict(ignored),
-        validation=use.validation,
-        sources=use.sources,
-    )
+    fingerprint = content_sha256(pictures, np.concatenate([each.sizes for each in listed]))
+    listing = files_sha256(names_and_sizes(listed))
+    return replace(made_of(data, classes, pictures, use, fingerprint), listing=listing, ignored=dict(ignored))
 
 
 def _same_classes(folder: Path, part: str, classes: list[str], here: list[str]) -> None:
@@ -118,22 +105,8 @@ def table(data: Data, folder: Path | None) -> Dataset:
         raise DataError(f"the table data.file has no rows of the split train, but of {few([*parts])}")
     use = roles(targets, parts, data, {part: f"split {part}" if len(parts) > 1 else "the table" for part in parts})
     pictures = FileImages.of(folder, names, targets)
-    fingerprint, hashed = content_sha256(
-        pictures, np.array(sizes), [f"{label}\0{part}".encode() for _, _, label, part in rows]
-    )
-    return Dataset(
-        name=data.name,
-        classes=tuple(classes),
-        channels=3,
-        mean=IMAGENET_DEFAULT_MEAN,
-        std=IMAGENET_DEFAULT_STD,
-        train=pictures.of_these(use.train),
-        test=pictures.of_these(use.test),
-        fingerprint=fingerprint,
-        fingerprint_of=hashed,
-        validation=use.validation,
-        sources=use.sources,
-    )
+    labels = [f"{label}\0{part}".encode() for _, _, label, part in rows]
+    return made_of(data, classes, pictures, use, content_sha256(pictures, np.array(sizes), labels))
 
 
 Row = tuple[int, str, str, str]

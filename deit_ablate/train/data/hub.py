@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from deit_ablate.errors import DataError, TrainError
 from deit_ablate.recipe import Data
 from deit_ablate.train.data.check import content_sha256
-from deit_ablate.train.data.dataset import PARTS, SPLITS, Dataset, few, roles
+from deit_ablate.train.data.dataset import PARTS, SPLITS, Dataset, few, made_of, roles
 from deit_ablate.train.data.images import Array, Encoded
 
 
@@ -72,20 +71,8 @@ def huggingface(data: Data, folder: Path | None) -> Dataset:
     places = {part: np.flatnonzero(pictures.part == place) for place, part in enumerate(found)}
     use = roles(targets, places, data, {part: f"split {splits[part]}" for part in found})
     sizes = np.concatenate([_sizes(each, image) for each in tables])
-    fingerprint, hashed = content_sha256(pictures, sizes, [classes[target].encode() for target in targets])
-    return Dataset(
-        name=data.name,
-        classes=tuple(classes),
-        channels=3,
-        mean=IMAGENET_DEFAULT_MEAN,
-        std=IMAGENET_DEFAULT_STD,
-        train=pictures.of_these(use.train),
-        test=pictures.of_these(use.test),
-        fingerprint=fingerprint,
-        fingerprint_of=hashed,
-        validation=use.validation,
-        sources=use.sources,
-    )
+    fingerprint = content_sha256(pictures, sizes, [classes[target].encode() for target in targets])
+    return made_of(data, classes, pictures, use, fingerprint)
 
 
 def fetch(options: Mapping[str, Any], folder: Path) -> list[str]:

@@ -78,6 +78,10 @@ class Encoded(ABC):
     targets: Array
 
     @abstractmethod
+    def of_these(self, indices: Array) -> Encoded:
+        """Those at these places, in this order."""
+
+    @abstractmethod
     def name(self, index: int) -> bytes:
         """Its name among these, the same wherever they lie."""
 

@@ -13,18 +13,17 @@ import re
 import tarfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from deit_ablate import files
 from deit_ablate.errors import DataError
 from deit_ablate.names import cache_folder
 from deit_ablate.recipe import Data
 from deit_ablate.train.data.check import content_sha256
-from deit_ablate.train.data.dataset import PARTS, SPLITS, Dataset, few, roles
+from deit_ablate.train.data.dataset import PARTS, SPLITS, Dataset, few, made_of, roles
 from deit_ablate.train.data.images import LISTERS, Array, Encoded, FileImages, Ignored, list_tree, shown
 
 MOST_LABEL_BYTES = 1000
@@ -100,21 +99,8 @@ def webdataset(data: Data, folder: Path | None) -> Dataset:
         index.offset,
         index.size,
     )
-    fingerprint, hashed = content_sha256(pictures, index.size, index.labels)
-    return Dataset(
-        name=data.name,
-        classes=tuple(classes),
-        channels=3,
-        mean=IMAGENET_DEFAULT_MEAN,
-        std=IMAGENET_DEFAULT_STD,
-        train=pictures.of_these(use.train),
-        test=pictures.of_these(use.test),
-        fingerprint=fingerprint,
-        fingerprint_of=hashed,
-        ignored=dict(ignored),
-        validation=use.validation,
-        sources=use.sources,
-    )
+    fingerprint = content_sha256(pictures, index.size, index.labels)
+    return replace(made_of(data, classes, pictures, use, fingerprint), ignored=dict(ignored))
 
 
 def _is_shard(name: bytes, ignored: Ignored) -> bool:

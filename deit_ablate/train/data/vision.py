@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torchvision
-from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from deit_ablate.errors import DataError
 from deit_ablate.recipe import Data
 from deit_ablate.train.data.check import content_sha256
-from deit_ablate.train.data.dataset import Dataset, arrays_sha256, roles
+from deit_ablate.train.data.dataset import Dataset, arrays_sha256, made_of, roles
 from deit_ablate.train.data.images import Array, ArrayImages, FileImages
 
 Parts = Mapping[str, Mapping[str, Any]]
@@ -58,31 +58,17 @@ def vision(data: Data, folder: Path | None) -> Dataset:
     pixels = np.concatenate([*images.values()])
     pictures = ArrayImages(pixels, targets) if in_memory else _below(folder, pixels, targets)
     split = np.repeat([*found], [len(each) for each in labels.values()])
-    mean: tuple[float, ...] = IMAGENET_DEFAULT_MEAN
-    std: tuple[float, ...] = IMAGENET_DEFAULT_STD
-    if isinstance(pictures, ArrayImages):
-        fingerprint, hashed = arrays_sha256(pixels, targets, split), "content"
-        mean, std = _moments(pixels[use.train])
-    else:
-        sizes = np.array([_size(path) for path in pixels])
-        fingerprint, hashed = content_sha256(
-            pictures, sizes, [f"{label}\0{part}".encode() for label, part in zip(targets, split, strict=True)]
-        )
     known = list(getattr(found["train"], "classes", ()))
     count = int(targets.max()) + 1
-    return Dataset(
-        name=data.name,
-        classes=tuple(map(_text, known)) if len(known) == count else tuple(map(str, range(count))),
-        channels=1 if isinstance(pictures, ArrayImages) and pixels.ndim == 3 else 3,
-        mean=mean,
-        std=std,
-        train=pictures.of_these(use.train),
-        test=pictures.of_these(use.test),
-        fingerprint=fingerprint,
-        fingerprint_of=hashed,
-        validation=use.validation,
-        sources=use.sources,
-    )
+    classes = tuple(map(_text, known)) if len(known) == count else tuple(map(str, range(count)))
+    if isinstance(pictures, ArrayImages):
+        fingerprint = arrays_sha256(pixels, targets, split), "content"
+        mean, std = _moments(pixels[use.train])
+        made = made_of(data, classes, pictures, use, fingerprint)
+        return replace(made, channels=1 if pixels.ndim == 3 else 3, mean=mean, std=std)
+    sizes = np.array([_size(path) for path in pixels])
+    labelled = [f"{label}\0{part}".encode() for label, part in zip(targets, split, strict=True)]
+    return made_of(data, classes, pictures, use, content_sha256(pictures, sizes, labelled))
 
 
 def opened(name: str, folder: Path, part: str, *, download: bool = False) -> Any:
