@@ -239,6 +239,26 @@ def source_sha256(name: str, folder: Path | None = None) -> str:
     return _hash_and_imports(module, str(path), path.stat().st_mtime_ns, path.stat().st_size)[0]
 
 
+def changed(sources: Mapping[str, str], folder: Path | None = None) -> str | None:
+    """The first of a run's ``sources`` (name -> hash) whose code is another by now; None where all are as they were.
+    ``folder``: of files. Raises TrainError where there is no such source."""
+    return next((name for name, sha256 in sources.items() if source_sha256(name, folder) != sha256), None)
+
+
+def must_be_planned(sources: Mapping[str, str], folder: Path | None = None) -> None:
+    """Raises TrainError where the code is not that with which a run was planned."""
+    if name := changed(sources, folder):
+        raise TrainError(f"the source of {name} has changed since this run was planned: it is another run now")
+
+
+def undefined(function: str) -> str:
+    """Why a ``module:function`` is not there, in words; empty where it is. Nothing is imported to look."""
+    try:
+        return "" if defines(function) else f"{function.partition(':')[0]!r} has no {function.partition(':')[2]!r}"
+    except TrainError as error:
+        return str(error)
+
+
 def source_file(module: str) -> Path:
     """The file of a module. Raises TrainError where there is none."""
     if (file := _file(module)) is None:

@@ -44,7 +44,6 @@ from deit_ablate.cli.options import (
 from deit_ablate.cli.targets import (
     DEFAULT_RESULTS,
     Results,
-    all_above,
     by_name,
     execution_alone,
     execution_for,
@@ -73,6 +72,7 @@ from deit_ablate.report.trackers.exporters import must_be_installed
 from deit_ablate.report.trackers.live import Live
 from deit_ablate.store import State, Store
 from deit_ablate.sweep.effects import pairs
+from deit_ablate.sweep.enumeration import with_parents
 from deit_ablate.sweep.fork_server import let_go, preparing_jobs
 from deit_ablate.sweep.plan import Run, make_plan, single_run
 from deit_ablate.sweep.resources import Executions
@@ -226,7 +226,7 @@ def retry(
         runs, labels, sweep, base, written = plan.runs, plan.labels(), name, plan.sweep.execution, plan.written
         needs = plan.needs
         if ":" in target:
-            wanted = set(named) | {above for run in named for above in all_above(run, runs)}
+            wanted = with_parents(runs, [run for run in named if run in runs])
             runs = {run: runs[run] for run in runs if run in wanted}
             if not runs:
                 raise InputError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -23,6 +23,7 @@ from deit_ablate.store.named import by_name as by_name
 from deit_ablate.store.named import one_run as one_run
 from deit_ablate.store.named import planned_runs, same_content, source_of
 from deit_ablate.store.named import runs_of as runs_of
+from deit_ablate.sweep.enumeration import with_parents
 from deit_ablate.sweep.load import load_sweep
 from deit_ablate.sweep.plan import Plan, Run, make_plan
 from deit_ablate.sweep.sweep import Sweep
@@ -209,10 +210,7 @@ def known_runs(run: str, store: Store) -> dict[str, Run]:
     if store.recipe(run) is None and sweep is not None:
         planned = study(sweep, store).plan(store).runs
         if run in planned:
-            wanted, left = set(), [run]
-            while left:
-                wanted.add(last := left.pop())
-                left += planned[last].above
+            wanted = with_parents(planned, [run])
             return {each: planned[each] for each in planned if each in wanted}
     return stored_runs([run], store)
 
@@ -234,14 +232,6 @@ def stored_runs(runs: Sequence[str], store: Store) -> dict[str, Run]:
     for run in runs:
         add(run)
     return result
-
-
-def all_above(run: str, runs: Mapping[str, Run]) -> list[str]:
-    """Those of ``runs`` that a run depends on, directly or not."""
-    found = []
-    for parent in runs[run].above if run in runs else []:
-        found += [parent, *all_above(parent, runs)]
-    return found
 
 
 def execution_alone(run: str, store: Store) -> Execution:

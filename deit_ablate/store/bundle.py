@@ -111,9 +111,10 @@ def opened(path: Path) -> Iterator[Bundle]:
         content = source.read_manifest()
         where = path / MANIFEST
         manifest = schema.checked(where, files.parse_json(where, content), Manifest)
-        if manifest["semantics"] not in (SEMANTICS, PROGRAM_SEMANTICS if manifest.get("program") else None):
+        here = PROGRAM_SEMANTICS if manifest.get("program") else SEMANTICS
+        if manifest["semantics"] != here:
             raise InputError(
-                f"its recipes mean another training than here (SEMANTICS {manifest['semantics']}, here {SEMANTICS})",
+                f"its recipes mean another training than here (SEMANTICS {manifest['semantics']}, here {here})",
                 where=(str(path), 0, 0),
                 expected=f"deit-ablate {manifest['version']}, which it holds: `make reproduce` in its folder",
             )

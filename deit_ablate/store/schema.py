@@ -16,9 +16,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from deit_ablate import files
 from deit_ablate.errors import Damaged
 from deit_ablate.identity import belongs
+from deit_ablate.program import FUNCTION
 from deit_ablate.store.values import Amount, Count, Number, Reported, RunId, Scores
 from deit_ablate.sweep.fields import Looks
-from deit_ablate.sweep.metrics import CUSTOM, METRICS, Better
+from deit_ablate.sweep.metrics import METRICS, Better
 
 SCHEMA = 1
 """Of every file of a store. Raised when a key comes to mean something else; older files stay readable."""
@@ -243,7 +244,7 @@ class Metric(File):
     place: Annotated[list[Count], Field(min_length=2, max_length=2)]
 
     def model_post_init(self, _: Any) -> None:
-        if not self.program and self.name not in METRICS and not CUSTOM.fullmatch(self.name):
+        if not self.program and self.name not in METRICS and not FUNCTION.fullmatch(self.name):
             raise ValueError("name: no metric is called so")
 
 

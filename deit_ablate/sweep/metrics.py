@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, TypeAlias
@@ -15,13 +14,11 @@ from pydantic import AfterValidator, Field
 
 from deit_ablate.errors import InputError, Position, TrainError, unknown_name
 from deit_ablate.execution import Part
-from deit_ablate.program import code_of, defines
+from deit_ablate.program import FUNCTION, code_of, undefined
 from deit_ablate.sweep.overrides import dotted, validate
 from deit_ablate.sweep.yaml import Node
 
 Better: TypeAlias = Literal["higher", "lower"]
-CUSTOM = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
-"""``module:function``"""
 
 
 @dataclass(frozen=True)
@@ -164,7 +161,7 @@ class MetricFile(Part):
 
 def metrics_schema() -> dict[str, Any]:
     """A metric in a sweep file, for editors."""
-    name = {"anyOf": [{"enum": list(METRICS)}, {"type": "string", "pattern": f"^{CUSTOM.pattern}$"}]}
+    name = {"anyOf": [{"enum": list(METRICS)}, {"type": "string", "pattern": f"^{FUNCTION.pattern}$"}]}
     long = MetricFile.model_json_schema()
     return {"anyOf": [*name["anyOf"], {**long, "properties": {**long["properties"], "name": name}}]}
 
@@ -207,7 +204,7 @@ def _read(node: Node, key: tuple[str | int, ...]) -> Metric:
     given = MetricFile(name=node.value) if short else validate(MetricFile, node, key)
     where = node.where if short else node.locate(("name",))
     said = dotted(key if short else (*key, "name"))
-    if given.name not in METRICS and not CUSTOM.fullmatch(given.name):
+    if given.name not in METRICS and not FUNCTION.fullmatch(given.name):
         raise unknown_name("no metric is called", given.name, [*METRICS, "module:function"], where=where, key=said)
     metric = from_document(given.model_dump() | {"place": where[1:]})
     for field in ("better", "unit", "digits") if metric.figure else ():
@@ -216,21 +213,9 @@ def _read(node: Node, key: tuple[str | int, ...]) -> Metric:
             place, named = node.locate((field,)), dotted((*key, field))
             expected = f"{known!r}, as {metric.name} has, or nothing"
             raise InputError(f"got {own!r}", where=place, key=named, expected=expected)
-    if not metric.figure:
-        _check_code(metric.name, where, said)
+    if not metric.figure and (problem := undefined(metric.name)):
+        raise InputError(problem, where=where, key=said, expected="a function of a module on PYTHONPATH")
     return metric
-
-
-def _check_code(name: str, where: Position, key: str) -> None:
-    """Raises InputError for a function that is not there; nothing is imported to look."""
-    problem = ""
-    try:
-        if not defines(name):
-            problem = f"{name.partition(':')[0]!r} has no {name.partition(':')[2]!r}"
-    except TrainError as error:
-        problem = str(error)
-    if problem:
-        raise InputError(problem, where=where, key=key, expected="a function of a module on PYTHONPATH")
 
 
 def from_document(content: Mapping[str, Any] | None) -> Metric:

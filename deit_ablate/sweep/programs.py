@@ -19,9 +19,9 @@ from deit_ablate.program import (
     Program,
     ProgramData,
     code_of,
-    defines,
     placeholders,
     source_files,
+    undefined,
 )
 from deit_ablate.recipe import flatten
 from deit_ablate.sweep.fields import OF_OURS, ProgramMetrics, StageFile, SweepFile
@@ -164,12 +164,7 @@ def _program(node: Node, at: str, command: str | list[str] | None, function: str
     key = f"{at}{'command' if command is not None else 'trainer'}"
     where = node.locate(key.split("."))
     if function is not None:
-        problem = "" if FUNCTION.fullmatch(function) else f"got {function!r}"
-        try:
-            if not problem and not defines(function):
-                problem = f"{function.partition(':')[0]!r} has no {function.partition(':')[2]!r}"
-        except TrainError as error:
-            problem = str(error)
+        problem = undefined(function) if FUNCTION.fullmatch(function) else f"got {function!r}"
         if problem:
             raise InputError(problem, where=where, key=key, expected="module:function of a module on PYTHONPATH")
         return Program(function=function)

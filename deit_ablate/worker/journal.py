@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,11 +18,11 @@ from deit_ablate.store import Attempt, Overtaken
 from deit_ablate.store.datafacts import data_lines
 from deit_ablate.train import checkpoint as checkpoints
 from deit_ablate.train.loop import Journal
+from deit_ablate.worker.heartbeat import beating
 
 if TYPE_CHECKING:
     from deit_ablate.worker.run import Task
 
-BEAT_SECONDS = 30.0
 CHECKPOINT_SECONDS = 600.0
 
 
@@ -114,23 +112,10 @@ class FileJournal(Journal):
         elif reason:
             raise Overtaken(reason)
 
-    @contextlib.contextmanager
-    def beating(self) -> Iterator[None]:
+    def beating(self) -> contextlib.AbstractContextManager[None]:
         """A heartbeat while the training goes on; each also looks whether the attempt is overtaken."""
-        ended = threading.Event()
+        return beating(self._beat)
 
-        def beat() -> None:
-            while True:
-                with contextlib.suppress(OSError):  # a full disk is the trainer's to report
-                    self._attempt.beat(**self._task.reached)
-                    self._overtaken = self._store.overtaken(self._run, self._attempt)
-                if ended.wait(BEAT_SECONDS):
-                    return
-
-        thread = threading.Thread(target=beat, daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            ended.set()
-            thread.join()
+    def _beat(self) -> None:
+        self._attempt.beat(**self._task.reached)
+        self._overtaken = self._store.overtaken(self._run, self._attempt)

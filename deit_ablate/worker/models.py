@@ -14,7 +14,7 @@ from torch import Tensor
 
 from deit_ablate import files
 from deit_ablate.errors import InputError, TrainError
-from deit_ablate.program import is_program, source_sha256
+from deit_ablate.program import changed, is_program
 from deit_ablate.recipe import Recipe
 from deit_ablate.store import Store
 from deit_ablate.store.named import one_run
@@ -69,9 +69,8 @@ def _loaded(store: Store, run: str, head: Head, ema: bool, data_dir: Path | None
         )
     if path is None:
         raise InputError("its weights are gone", where=(run, 0, 0), expected="a run whose last checkpoint is kept")
-    for name, sha256 in stored["sources"].items():
-        if source_sha256(name) != sha256:
-            raise TrainError(f"the source of {name} is not that of {run}: it would be another model")
+    if name := changed(stored["sources"]):
+        raise TrainError(f"the source of {name} is not that of {run}: it would be another model")
     recipe = Recipe.of_record(stored["recipe"], store.teacher_weights.find)
     state = checkpoint.load(path)
     weights: dict[str, Tensor] | None = state["ema" if ema else "model"]

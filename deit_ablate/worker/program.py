@@ -15,9 +15,8 @@ import re
 import shlex
 import signal
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -25,9 +24,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from deit_ablate import __version__, files
 from deit_ablate.errors import Damaged, TrainError
 from deit_ablate.execution import SAVED
-from deit_ablate.program import ProgramRecipe, arguments, source_sha256
+from deit_ablate.program import ProgramRecipe, arguments, must_be_planned
 from deit_ablate.recipe import flatten
 from deit_ablate.store import Attempt, Overtaken, owner, schema
+from deit_ablate.worker.heartbeat import beating
 from deit_ablate.worker.process import CommandProcess
 from deit_ablate.worker.reported import COMMAND_SHOWN, BadMetrics, Line, NoFile, Reported, predictions
 
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
 LOOK_SECONDS = 0.2
 """Between two looks at what a command has reported."""
-BEAT_SECONDS = 30.0
 MOST_HISTORY = 1 << 25
 """Bytes of an attempt's history; what is reported beyond them counts for the last values alone."""
 PACKAGES = ("torch", "torchvision", "timm", "numpy")
@@ -92,9 +91,7 @@ class Training:
         """Of attempts whose training this one goes on with."""
         self._before = self._history_before()
         self._joined, self._history_bytes, self._looked, self._kept_due = False, 0, 0.0, 0.0
-        for name, sha256 in stored["sources"].items():
-            if source_sha256(name, Path(self.told.folder)) != sha256:
-                raise TrainError(f"the source of {name} has changed since this run was planned: it is another run now")
+        must_be_planned(stored["sources"], Path(self.told.folder))
         self._make_folders()
 
     def _end_earlier(self) -> None:
@@ -146,7 +143,7 @@ class Training:
 
     def run(self) -> Outcome:
         program = self.recipe.program
-        with self._beating():
+        with beating(self._beat):
             if program.function is not None:
                 over = self._call(program.function)
             else:
@@ -168,26 +165,10 @@ class Training:
             raise Overtaken(self.overtaken)
         return self._stopping or self.task.stop.is_set()
 
-    @contextlib.contextmanager
-    def _beating(self) -> Iterator[None]:
-        ended = threading.Event()
-
-        def beat() -> None:
-            while True:
-                with contextlib.suppress(OSError):
-                    self.attempt.beat(**self.task.reached)
-                    self.overtaken = self.task.store.overtaken(self.task.run, self.attempt)
-                    self.note_kept()
-                if ended.wait(BEAT_SECONDS):
-                    return
-
-        thread = threading.Thread(target=beat, daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            ended.set()
-            thread.join()
+    def _beat(self) -> None:
+        self.attempt.beat(**self.task.reached)
+        self.overtaken = self.task.store.overtaken(self.task.run, self.attempt)
+        self.note_kept()
 
     def note_kept(self) -> None:
         """Remember that this attempt has kept something, which is progress though it be interrupted."""

@@ -11,14 +11,11 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from deit_ablate import files
 from deit_ablate.errors import Damaged, did_you_mean
 from deit_ablate.execution import MetricsFile
-
-if TYPE_CHECKING:
-    pass
 
 COMMAND_SHOWN = "$ "
 """Begins the line of a log that shows the command."""

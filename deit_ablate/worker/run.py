@@ -22,7 +22,7 @@ from deit_ablate import __version__, files
 from deit_ablate.errors import Damaged, DataError, TrainError
 from deit_ablate.execution import FIXED, SAVED, Execution
 from deit_ablate.identity import run_id
-from deit_ablate.program import is_program, source_sha256
+from deit_ablate.program import is_program, must_be_planned
 from deit_ablate.recipe import Recipe
 from deit_ablate.store import Attempt, Overtaken, Refused, Store
 from deit_ablate.store.checkout import checkout, checkout_of
@@ -265,9 +265,7 @@ def _train_ours(task: Task, attempt: Attempt, stored: Mapping[str, Any]) -> tupl
     from deit_ablate.worker.journal import FileJournal
 
     store, execution, group = task.store, task.execution, task.group or Group()
-    for name, sha256 in stored["sources"].items():
-        if source_sha256(name) != sha256:
-            raise TrainError(f"the source of {name} has changed since this run was planned: it is another run now")
+    must_be_planned(stored["sources"])
     find = store.teacher_weights.find
     recipe = Recipe.of_record(stored["recipe"], find)
     torch.set_num_threads(execution.threads)
