@@ -15,14 +15,6 @@ from deit_ablate.identity import canonical, run_id
 from deit_ablate.program import Program, ProgramRecipe, source_files
 from deit_ablate.store import Store
 
-WRITES = """\
-import json, os, sys
-run, seed = sys.argv[1:3]
-with open(run + "/m.jsonl", "w") as file:
-    for epoch in range(3):
-        print(json.dumps({"epoch": epoch, "top1": 90 + epoch + int(seed) / 10, "val": epoch}), file=file)
-"""
-
 
 @dataclass
 class Lab:
@@ -31,8 +23,6 @@ class Lab:
     folder: Path
     command: list[str] = field(default_factory=lambda: [sys.executable, "train.py", "{run}", "{seed}"])
     metrics: dict[str, Any] = field(default_factory=lambda: {"file": "{run}/m.jsonl", "primary": "top1"})
-    function: str | None = None
-    parameters: dict[str, Any] = field(default_factory=dict)
     grace: int = 5
     shared: Path | None = None
     """The folder of the data."""
@@ -41,11 +31,10 @@ class Lab:
     def store(self) -> Store:
         return Store(self.folder / "results")
 
-    def register(self, script: str = WRITES, seed: int = 1) -> str:
+    def register(self, script: str) -> str:
         (self.folder / "train.py").write_text(script)
-        program = Program(function=self.function) if self.function else Program(command=self.command)
-        recipe = canonical(ProgramRecipe(program=program, parameters=self.parameters, seed=seed))
-        sources = {} if self.function else source_files(["train.py"], self.folder)
+        recipe = canonical(ProgramRecipe(program=Program(command=self.command), seed=1))
+        sources = source_files(["train.py"], self.folder)
         run = run_id(recipe, {}, sources)
         self.store.register(run, recipe, {}, sources)
         return run
@@ -53,7 +42,6 @@ class Lab:
     def start(self, run: str) -> subprocess.Popen[str]:
         told = ProgramExecution(
             folder=str(self.folder),
-            command=self.function is None,
             metrics=MetricsFile(**self.metrics),
             grace=self.grace,
         )
@@ -68,7 +56,7 @@ class Lab:
             text=True,
         )
 
-    def run(self, script: str = WRITES, code: int = 0) -> str:
+    def run(self, script: str, code: int = 0) -> str:
         run = self.register(script)
         worker = self.start(run)
         printed, _ = worker.communicate(timeout=120)

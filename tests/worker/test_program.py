@@ -18,7 +18,6 @@ from support import wait_for
 
 from deit_ablate import files
 from deit_ablate.execution import SAVED
-from deit_ablate.store import Store
 
 ONE_LINE = 'import os\nopen(os.environ["DEIT_ABLATE_RUN_DIR"] + "/log.jsonl", "w").write(\'{"total": 1}\\n\')\n'
 
@@ -28,12 +27,6 @@ def workers() -> Iterator[Workers]:
     made = Workers()
     yield made
     made.close()
-
-
-@pytest.fixture
-def programs(tmp_path: Path, workers: Workers) -> Programs:
-    (tmp_path / "lab").mkdir()
-    return Programs(tmp_path / "lab", Store(tmp_path / "results"), workers)
 
 
 def epochs(programs: Programs, *, seconds: float = 0.0, seed: int = 0) -> str:

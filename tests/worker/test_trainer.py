@@ -14,7 +14,6 @@ from support import wait_for
 
 import deit_ablate
 from deit_ablate.execution import SAVED
-from deit_ablate.store import Store
 from deit_ablate.worker.trainer import ProgramRun
 
 FUNCTIONS = """
@@ -62,12 +61,6 @@ def workers(custom_models: Path, warm_python: list[str]) -> Iterator[Workers]:
     made = Workers(commands=False)
     yield made
     made.close()
-
-
-@pytest.fixture
-def programs(tmp_path: Path, workers: Workers) -> Programs:
-    (tmp_path / "lab").mkdir()
-    return Programs(tmp_path / "lab", Store(tmp_path / "results"), workers)
 
 
 def test_a_function_is_called_with_its_parameters_and_its_run(programs: Programs, tmp_path: Path) -> None:
