@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 LOOK_SECONDS = 0.2
 """Between two looks at what a command has reported."""
+SIGNAL_SECONDS = 1.0
+"""Between the signal that ends a command and our own, where both are told to stop."""
 MOST_HISTORY = 1 << 25
 """Bytes of an attempt's history; what is reported beyond them counts for the last values alone."""
 PACKAGES = ("torch", "torchvision", "timm", "numpy")
@@ -239,7 +241,10 @@ class Training:
                     process.ask_to_stop()
         finally:
             code = process.close()
-        return self._ended(code, process.told)
+        if code in (-signal.SIGTERM, 128 + signal.SIGTERM):
+            # A scheduler signals all processes of a job at once: the command may have ended before we know of ours.
+            self.task.stop.wait(SIGNAL_SECONDS)
+        return self._ended(code, process.told or self.task.stop.is_set())
 
     def _ended(self, code: int, told: bool) -> bool:
         """Whether all is done. One that was asked to stop is gone on with, whatever it ends with: many a script saves
