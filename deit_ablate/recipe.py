@@ -93,7 +93,7 @@ class Off:
 
 class Data(Block):
     name: Name = "imagenet"
-    """The data set: digits, fashion-mnist, cifar10, cifar100, imagenet, torchvision:CLASS, or one of one's own:
+    """The data set: digits, glyphs, fashion-mnist, cifar10, cifar100, imagenet, torchvision:CLASS, or one of one's own:
     imagefolder, csv, webdataset, huggingface, or a custom module:function."""
     id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._:-]*$", max_length=200)] | None = None
     """The name under which the data's fingerprint is pinned; needed by one's own, else the data set's name."""

@@ -38,6 +38,7 @@ def test_the_wheel_carries_the_sweeps_inside_the_package(tmp_path: Path) -> None
         "shipped/sweeps/profiles/digits.yaml",
         "shipped/analysis/sweep_table.py",
         "train/data/digits.npz",
+        "train/data/glyphs.npz",
         "names.json",
         "report/html/page.css",
         "report/html/page.js",

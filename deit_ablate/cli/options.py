@@ -21,7 +21,8 @@ KnownSweep = Annotated[str, typer.Argument(help="A sweep's name under the result
 Profile = Annotated[
     str | None,
     typer.Option(
-        "--profile", help="Run the study at another scale: digits, fashion-mnist-small, fashion-mnist, imagenet."
+        "--profile",
+        help="Run the study at another scale: digits, glyphs, fashion-mnist-small, fashion-mnist, imagenet.",
     ),
 ]
 Sets = Annotated[

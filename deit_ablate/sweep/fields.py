@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, create_model
 
@@ -224,16 +224,26 @@ _LIST_OF_METRICS = {"type": "array", "items": metrics_schema()}
 _METRICS_SCHEMA = {"anyOf": [_LIST_OF_METRICS, ProgramMetrics.model_json_schema()]}
 
 
+Margin: TypeAlias = Annotated[float, Field(gt=0)] | None
+
+
+class OfProfile(Part):
+    """What a profile may change of a sweep, beside its recipes."""
+
+    search: SearchFile | None = None
+    margin: Margin = None
+
+
 class SweepFile(_Kinds):
     """A sweep file: one question, and how to vary a recipe to answer it."""
 
     title: str = ""
     description: str = ""
     profile: str | None = None
-    """The base recipe: digits, fashion-mnist-small, fashion-mnist, imagenet, or a file of your own in profiles/."""
+    """The base recipe: digits, glyphs, fashion-mnist-small, fashion-mnist, imagenet, or a file of your own in profiles/."""
     seeds: Seeds = 3
     """How many seeds (0, 1, ...), or a list of them. Of a search (5): the seeds on which its winners are confirmed."""
-    margin: Annotated[float, Field(gt=0)] | None = None
+    margin: Margin = None
     """The difference, in the metric's unit (of top-1 points), below which rows count as equivalent; to be declared
     before the sweep is run."""
     metric: Annotated[Any, WithJsonSchema(metrics_schema())] = None
@@ -293,7 +303,7 @@ class SweepFile(_Kinds):
     stages: dict[str, StageFile] | None = None
     """Steps that feed one another: a teacher, its students, fine-tuning."""
     by_profile: dict[str, Mapping_] | None = None
-    """Overrides under one profile: profile, then variant (or stage, or `recipe`), then keys."""
+    """Overrides under one profile: profile, then variant (or stage, `recipe` or `search`), then keys; or `margin`."""
 
 
 class ProfileFile(Part):

@@ -114,7 +114,7 @@ def _load(
         profile=chosen,
         metric=metric,
         metrics=() if program else read_metrics(node.get("metrics"), metric),
-        margin=parsed.margin,
+        margin=parsed.margin if (own := over.get("margin")) is None else own.value,
         population=_population(node, parsed, baseline, metric, until_decided),
         looks=tuple(looks) if looks else None,
         until_decided=until_decided,

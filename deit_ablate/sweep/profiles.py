@@ -10,13 +10,13 @@ from deit_ablate import files
 from deit_ablate.errors import Position, unknown_name
 from deit_ablate.execution import Execution
 from deit_ablate.recipe import Recipe
-from deit_ablate.sweep.fields import ProfileFile, SearchFile
+from deit_ablate.sweep.fields import OfProfile, ProfileFile
 from deit_ablate.sweep.names import check_layer_names
 from deit_ablate.sweep.overrides import PROFILES, check_layer, layer, to_recipe, validate
 from deit_ablate.sweep.yaml import Node, assignment, expand_dotted, load
 
 ByProfile = dict[str, Node]
-"""Profile -> a mapping: ``recipe``, ``search``, a stage or a row -> overrides."""
+"""Profile -> a mapping: ``recipe``, ``search``, a stage or a row -> overrides; ``margin`` -> a number."""
 
 
 @functools.lru_cache(maxsize=64)
@@ -49,21 +49,23 @@ def read_by_profile(node: Node, beside: Path) -> ByProfile:
     found = {}
     for profile, parts in whole.items():
         load_profile(profile, beside, whole.keys[profile])
-        expanded = {name: part if name == "search" else expand_dotted(part) for name, part in parts.items()}
+        expanded = {
+            name: part if name in OfProfile.model_fields else expand_dotted(part) for name, part in parts.items()
+        }
         found[profile] = Node(expanded, parts.where, parts.keys)
     return found
 
 
 def check_by_profile(by_profile: ByProfile, rows: Sequence[str], stages: Sequence[str], searched: bool) -> None:
-    """Raises InputError for what changes no row, no stage and no search, or has keys that these do not have."""
-    known = [*rows, *stages, "recipe", *(["search"] if searched else [])]
+    """Raises InputError for what is no row, no stage and no other part, or has keys that these do not have."""
+    known = [*rows, *stages, "recipe", "margin", *(["search"] if searched else [])]
     for profile, parts in by_profile.items():
         for name, part in parts.items():
             if name not in known:
                 place = parts.keys.get(name, part.where)
                 raise unknown_name("no row or stage", name, known, where=place, key=f"by_profile.{profile}")
-            if name == "search":
-                validate(SearchFile, part, ("by_profile", profile, name))
+            if name in OfProfile.model_fields:
+                validate(OfProfile, Node({name: part}, parts.where, parts.keys), ("by_profile", profile))
                 continue
             whole, by_stage = split_stages(part, stages if name in rows else ())
             for own, prefix in [(whole, ""), *((child, f"{stage}.") for stage, child in by_stage.items())]:

@@ -143,6 +143,11 @@ BAD = {
     "a baseline that does not exist": ("variants: {adamw: {}}\nbaseline: adam", ":4:11", "did you mean 'adamw'?"),
     "a path for a name": ("variants: {../a: {}}", ":3:12", "cannot name a row"),
     "a row called like a stage": ("stages: {t: {}}\nvariants: {t: {}}", ":4:12", "is the name of a stage"),
+    "a margin that is none": (
+        "variants: {a: {}}\nby_profile: {imagenet: {margin: 0}}",
+        ":4:32",
+        "by_profile.imagenet.margin: got 0; expected greater than 0",
+    ),
     "an unknown profile": ("variants: {a: {}}\nby_profile: {imagnet: {}}", ":4:14", "did you mean 'imagenet'?"),
     "an unknown row by profile": (
         "variants: {sgd: {}}\nby_profile: {imagenet: {sdg: {}}}",
@@ -373,6 +378,13 @@ def test_a_set_that_changes_nothing_is_refused(tmp_path: Path, rows: str, given:
     with pytest.raises(InputError) as caught:
         planned(path, sets=[given])
     assert says.replace("{file}", str(path)) in str(caught.value)
+
+
+def test_a_margin_may_be_a_profile_s(tmp_path: Path) -> None:
+    path = write(
+        tmp_path, "margin: 0.5\nvariants: {a: {}, b: {augment.hflip: 0.1}}\nby_profile: {imagenet: {margin: 0.2}}"
+    )
+    assert [load_sweep(path, profile=name).margin for name in ("digits", "imagenet")] == [0.5, 0.2]
 
 
 def test_precedence_profile_recipe_set_variant_by_profile(tmp_path: Path) -> None:

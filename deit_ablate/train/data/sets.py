@@ -21,6 +21,8 @@ from deit_ablate.train.data.check import check_pictures
 from deit_ablate.train.data.dataset import SPLIT_SEED, arrays_sha256, stratified
 from deit_ablate.train.data.dataset import Dataset as Dataset
 from deit_ablate.train.data.folders import imagefolder, imagenet, table
+from deit_ablate.train.data.glyphs import CLASSES as GLYPHS
+from deit_ablate.train.data.glyphs import draw_part
 from deit_ablate.train.data.hub import huggingface
 from deit_ablate.train.data.images import Array
 from deit_ablate.train.data.images import ArrayImages as ArrayImages
@@ -63,6 +65,22 @@ def digits(data: Data, folder: Path | None) -> Dataset:
         train=ArrayImages(pixels[trained], targets[trained]),
         test=ArrayImages(pixels[tested], targets[tested]),
         fingerprint=fingerprint,
+    )
+
+
+def glyphs(data: Data, folder: Path | None) -> Dataset:
+    """The letters A to J in the 21 fonts of ``glyphs.npz``, 10,000 + 10,000 images of 28x28, each drawn anew."""
+    pixels, targets = draw_part("train")
+    test_pixels, test_targets = draw_part("test")
+    return Dataset(
+        name="glyphs",
+        classes=GLYPHS,
+        channels=1,
+        mean=(0.2843,),
+        std=(0.1878,),
+        train=ArrayImages(_resized(pixels, data.resolution), targets),
+        test=ArrayImages(_resized(test_pixels, data.resolution), test_targets),
+        fingerprint=arrays_sha256(pixels, targets, test_pixels, test_targets),
     )
 
 
@@ -171,6 +189,7 @@ def _pictures(classes: int, train: int | None, test: int) -> DatasetEntry:
 
 DATASETS: dict[str, DatasetEntry] = {
     "digits": DatasetEntry(digits, None, classes=10, train=1198, test=599, channels=1, resolution=16),
+    "glyphs": DatasetEntry(glyphs, None, classes=10, train=10_000, test=10_000, channels=1, resolution=28),
     "fashion-mnist": DatasetEntry(
         fashion_mnist, str(FASHION_DEBIAN), True, classes=10, train=60_000, test=10_000, channels=1, resolution=28
     ),

@@ -13,6 +13,7 @@ from tiny import recipe_for, tiny, write_cifar, write_fashion, write_idx, write_
 
 from deit_ablate.errors import TrainError
 from deit_ablate.recipe import split_sizes
+from deit_ablate.train.data.glyphs import EDGED, ONE, cover
 from deit_ablate.train.data.published import CIFAR
 from deit_ablate.train.data.sets import DATASETS, Dataset, load_data, stratified
 
@@ -72,6 +73,35 @@ def test_digits_are_scikit_learns_and_a_third_is_never_trained_on() -> None:
     assert np.array_equal(ours[order], expected[their_order])
     labels = np.concatenate([data.train.targets, data.test.targets])
     assert np.array_equal(labels[order], theirs.target[their_order])
+
+
+def test_glyphs_are_the_same_bytes_everywhere_and_each_is_drawn_anew() -> None:
+    entry, data = DATASETS["glyphs"], load_data(recipe_for("glyphs", resolution=28), None).dataset
+    assert data.fingerprint == "6b3a6e0683c9ee94ed7f6d927e1e03387ca30b6bf38a4d0c5e179305cb549e65"
+    assert (len(data.train), len(data.test), len(data.classes)) == (entry.train, entry.test, entry.classes)
+    pixels = np.concatenate([data.train.pixels, data.test.pixels])  # type: ignore[attr-defined]
+    assert len({image.tobytes() for image in pixels}) == 20_000
+    assert np.bincount(data.test.targets).tolist() == [1000] * 10
+    train = data.train.pixels / 255  # type: ignore[attr-defined]
+    assert (data.mean[0], data.std[0]) == pytest.approx((train.mean(), train.std()), abs=5e-5)
+
+
+def test_the_middle_of_a_letter_is_where_it_was_put_and_its_size_and_turn_are_the_matrix_s() -> None:
+    bar = np.zeros((1, EDGED, EDGED), np.int32)
+    bar[0, 15:19, 7:27] = 255  # 20 pixels wide and 4 high, about the middle (17, 17)
+    centre = np.array([[10 * ONE, 14 * ONE]], np.int32)
+    lying, standing, small = (
+        np.array([matrix], np.int32) * ONE for matrix in ([[1, 0], [0, 1]], [[0, 1], [-1, 0]], [[2, 0], [0, 2]])
+    )
+    columns, rows = (np.ptp(np.flatnonzero(cover(bar, np.array([0]), lying, centre)[0].any(axis))) for axis in (0, 1))
+    assert (columns, rows) == (19, 3)
+    columns, rows = (
+        np.ptp(np.flatnonzero(cover(bar, np.array([0]), standing, centre)[0].any(axis))) for axis in (0, 1)
+    )
+    assert (columns, rows) == (3, 19)
+    half = cover(bar, np.array([0]), small, centre)[0]
+    assert np.flatnonzero(half.any(0)).tolist() == list(range(5, 15))
+    assert np.flatnonzero(half.any(1)).tolist() == [13, 14]
 
 
 def test_the_split_is_the_same_for_every_seed_and_kept_when_training_on_fewer() -> None:
