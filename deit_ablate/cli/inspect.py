@@ -6,6 +6,7 @@ import json
 import shlex
 import sys
 import time
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
@@ -185,6 +186,7 @@ def show(
         f"parent ({role}): {parent['run']}, {parent['weights']} weights" for role, parent in stored["parents"].items()
     ]
     lines += [f"source of {name}: {sha256[:16]}" for name, sha256 in stored["sources"].items()]
+    lines += _accepted(store, found, names)
     lines += ["", "attempts:"]
     for attempt in attempts:
         owner, ended = attempt["owner"], attempt["exit"] or {}
@@ -198,6 +200,16 @@ def show(
             lines += [f"  {line}" for line in (data_lines(outcome[part]) if part == "data" else ())]
             lines += [f"  {key}: {console.show_value(value)}" for key, value in flatten(told) if key != "git.diff"]
     print("\n".join(map(console.plain, lines)))
+
+
+def _accepted(store: Store, run: str, names: list[str]) -> Iterator[str]:
+    """In which sweeps a run is used though code has changed since, and who has said so."""
+    for sweep in dict.fromkeys(name.partition(":")[0] for name in names):
+        for used in store.sweeps.accepted(sweep).values():
+            if used["run"] == run:
+                when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(used["time"]))
+                pairs = (f"{name} {str(old)[:12]} -> {str(new)[:12]}" for name, (old, new) in used["sources"].items())
+                yield f"accepted in {sweep} by {used['user']}, {when}: cosmetic change of {', '.join(pairs)}"
 
 
 def _command(parts: list[str]) -> str:

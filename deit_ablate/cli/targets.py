@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -47,9 +47,13 @@ class Study:
     seeds: int | None = None
     name: str | None = None
     until_decided: bool = False
+    store: Store | None = None
+    """Whose accepted runs of earlier code its plans use."""
+    accepting: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Further ones, which are not accepted yet."""
 
     def sweep(self) -> Sweep:
-        return load_sweep(
+        sweep = load_sweep(
             self.file,
             profile=self.profile,
             sets=self.sets,
@@ -57,6 +61,8 @@ class Study:
             name=self.name,
             until_decided=self.until_decided,
         )
+        accepted = self.store.sweeps.accepted(sweep.name) if self.store else {}
+        return replace(sweep, accepted={**accepted, **self.accepting})
 
     def plan(self, store: Store) -> Plan:
         """All runs of the sweep; of a search, or of one that is run until its rows are decided, those that it has
@@ -109,7 +115,7 @@ def study(
                 where=(sweep, 0, 0),
                 expected=f"a sweep file; `deit-ablate init` writes {path.name} and the others that are shipped",
             )
-        return Study(path, profile, tuple(sets), seeds, name, until_decided)
+        return Study(path, profile, tuple(sets), seeds, name, until_decided, store)
     known = store.sweeps.plan(sweep) if re.match(r"[A-Za-z0-9]", sweep) and "/" not in sweep else None
     if known is not None:
         before = known.get("asked", {})
@@ -128,10 +134,11 @@ def study(
             seeds or before.get("seeds"),
             name or before.get("name"),
             until_decided or bool(known.get("until_decided")),
+            store,
         )
     built_in = files.shipped("sweeps") / f"{sweep}.yaml"
     if "/" not in sweep and built_in.exists():
-        return Study(built_in, profile, tuple(sets), seeds, name, until_decided)
+        return Study(built_in, profile, tuple(sets), seeds, name, until_decided, store)
     names = [*store.sweeps.names(), *(path.stem for path in files.shipped("sweeps").glob("*.yaml"))]
     raise InputError(
         f"no sweep {sweep!r}{did_you_mean(sweep, names)}", expected="a sweep file, or a name under the results folder"

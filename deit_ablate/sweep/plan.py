@@ -159,6 +159,9 @@ class Plan:
     def document(self, source: str) -> dict[str, Any]:
         """What ``plan.json`` holds: enough for tables, figures and names; rebuildable from the sweep file."""
         groups, axes = self.sweep.groups, self.sweep.axes
+        accepted = [
+            {key: run.accepted[key] for key in ("run", "sources", "time")} for run in self.runs.values() if run.accepted
+        ]
         return {
             "schema": SCHEMA,
             "sweep": self.sweep.name,
@@ -188,6 +191,7 @@ class Plan:
             ],
             "parents": {run.id: run.above for run in self.runs.values() if run.above},
             "cells": [[cell.variant, cell.seed, cell.stage, cell.run] for cell in self.cells],
+            **({"accepted": accepted} if accepted else {}),
             **({"search": dict(self.search)} if self.search is not None else {}),
             **({"design": self.sweep.design.document()} if self.sweep.design else {}),
             **({"labels": dict(self.sweep.labels)} if self.sweep.labels else {}),
