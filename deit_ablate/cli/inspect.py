@@ -68,14 +68,15 @@ def _look(store: Store, name: str | None) -> tuple[list[tuple[str, ...]], list[s
         return [*counts], [] if counts else [f"no sweeps in {store.root}"]
     plan = store.sweeps.plan(name) or {"cells": []}
     states = _states(store, name)
+    metric = console.judged_by(store, name)
     table: list[tuple[str, ...]] = [("name", "run", "state", "")]
     for variant, seed, stage, run in plan["cells"]:
         label = ":".join([variant, str(seed), *([stage] if stage else [])])
         more = ""
         if states[run].name == "running":
-            more = console.glance(store, run, console.length((store.recipe(run) or {})["recipe"]))
+            more = console.glance(store, run, console.length((store.recipe(run) or {})["recipe"]), metric)
         elif states[run].name == "done":
-            more = console.score(store.index.metrics(run) or (store.outcome(run) or {}).get("metrics"))
+            more = console.score(store.index.metrics(run) or (store.outcome(run) or {}).get("metrics"), metric)
         table.append((label, run, str(states[run]), more))
     notes = [f"{run}: {what}" for run, state in states.items() if (what := console.damaged(store, run, state))]
     return table, [console.counts(states), *notes, *map(str, Submissions(store).read()[1])]

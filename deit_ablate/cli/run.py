@@ -364,7 +364,7 @@ def _launch(work: Work, executor: RunExecutor | None, *, wait: bool, json_: bool
         which = f"all {len(work.runs)} runs are done" if every else f"nothing is left of {len(work.runs)} runs"
         print(f"{work.sweep}: {which} ({console.counts(work.states)}); nothing to train", file=_out(json_))
         return Report(dict(work.states))
-    watch = console.Watch(work.store, work.labels, work.runs, stream=_out(json_))
+    watch = console.Watch(work.store, work.labels, work.runs, work.sweep, stream=_out(json_))
     if work.sweep:
         watch.also = [Live(tracker, work.store, work.sweep, watch.say) for tracker in work.execution.track]
     try:

@@ -25,6 +25,7 @@ from deit_ablate.store.named import planned_runs, same_content, source_of
 from deit_ablate.store.named import runs_of as runs_of
 from deit_ablate.sweep.enumeration import with_parents
 from deit_ablate.sweep.load import load_sweep
+from deit_ablate.sweep.metrics import planned_metrics
 from deit_ablate.sweep.plan import Plan, Run, make_plan
 from deit_ablate.sweep.sweep import Sweep
 from deit_ablate.sweep.yaml import load
@@ -181,6 +182,29 @@ def source_file(store: Store, sweep: str) -> Path | None:
     """The file of a sweep that was run, where it is still there."""
     file = source_of(store, store.sweeps.plan(sweep) or {})
     return file if file.is_file() else None
+
+
+def hint_of_edits(store: Store, name: str) -> None:
+    """Say on stderr in what a sweep's file differs by now from what its tables are made by, which only `run` takes
+    over."""
+    known, file = store.sweeps.sound_plan(name) or {}, source_file(store, name)
+    if file is None or known.get("content") in (None, files.sha256(file)):
+        return
+    try:
+        sweep = study(name, store).sweep()
+    except InputError as error:
+        print(f"note: the file has changed since it was last run, and is in error: {error}", file=sys.stderr)
+        return
+    facts = [
+        ("margin", sweep.margin, known["margin"]),
+        ("metric", sweep.metric.words, planned_metrics(known)[0].words),
+        ("baseline", sweep.baseline, known["baseline"]),
+    ]
+    if sweep.search is None:  # whose rows are what it has found
+        rows = (row["name"] for row in known["variants"])
+        facts.append(("rows", ", ".join(row.name for row in sweep.variants), ", ".join(rows)))
+    if changed := "; ".join(f"{key}: {now} there, {then} here" for key, now, then in facts if now != then):
+        print(f"note: {file.name} has changed ({changed}); `deit-ablate run {name}` takes that over", file=sys.stderr)
 
 
 def refuse_other_file(store: Store, plan: Plan, file: Path) -> None:

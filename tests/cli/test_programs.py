@@ -39,7 +39,8 @@ def lab(command: Command) -> Command:
 
 
 def test_a_run_is_shown_with_its_command_and_the_commit_of_its_code(lab: Command) -> None:
-    lab("run", "p.yaml")
+    assert "a:1: done, top1 90.50% in " in lab("run", "p.yaml").stdout
+    assert re.search(r"^a:1 .* done +top1 90.50%$", lab("status", "p").stdout, re.MULTILINE)
     store = Store(lab.folder / "results")
     shown = lab("show", "p:a:1").stdout
     assert "program.command: python train.py {run} {seed} {gain} 'two words'\n" in shown
@@ -121,3 +122,16 @@ def test_a_plan_says_that_what_failed_before_has_other_code_now(lab: Command) ->
     (lab.folder / "train.py").write_text(TRAIN.replace('"none"', '"nothing"'))
     why = "missing since the source of ./train.py changed (before: failed (crash)): a:0, a:1\n"
     assert why in lab("plan", "p.yaml").stdout
+
+
+def test_a_table_says_that_its_file_has_another_margin_by_now(lab: Command) -> None:
+    text = SWEEP % 0.5 + "baseline: a\nmargin: 0.5\n"
+    (lab.folder / "p.yaml").write_text(text)
+    lab("run", "p.yaml")
+    assert "note:" not in lab("table", "p").stderr
+    (lab.folder / "p.yaml").write_text(text.replace("margin: 0.5", "margin: 0.2") + "# said better\n")
+    note = "note: p.yaml has changed (margin: 0.2 there, 0.5 here); `deit-ablate run p` takes that over\n"
+    assert note in lab("table", "p").stderr
+    assert note in lab("report", "p").stderr
+    lab("run", "p")
+    assert "note:" not in lab("table", "p").stderr

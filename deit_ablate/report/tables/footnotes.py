@@ -403,6 +403,12 @@ def _absent(summary: Summary, final: Iterable[Mapping[str, Any]]) -> list[str]:
             for (variant, reason), seeds in found.items()
         ]
         notes.append(f"{state.capitalize()}: {listed(named, '; ')}.")
+    for metric in summary.metrics[1:]:
+        rows = [row["name"] for row in summary.plan["variants"] if not metric.figure and metric.shown(row["shows"])]
+        done = [record for record in final if record["state"] == "done" and record["variant"] in rows]
+        if lost := [record for record in done if math.isnan(summary.figure(record, metric))]:
+            named = [f"{summary.label(record['variant'])} seed {record['seed']}" for record in lost]
+            notes.append(f"In no mean of {metric.words}, as it gives no finite number of them: {listed(named)}.")
     return notes
 
 
