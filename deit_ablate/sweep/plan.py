@@ -6,12 +6,13 @@ up by the worker command, in one call, before anything is written.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from deit_ablate.errors import InputError, unknown_name
+from deit_ablate.errors import InputError, Problems, unknown_name
 from deit_ablate.execution import Execution, Needs
 from deit_ablate.identity import canonical, run_id
 from deit_ablate.names import fact
@@ -269,18 +270,19 @@ def _of_variant(sweep: Sweep, variant: Variant, shared: dict[str, Node]) -> dict
 def _recipes(sweep: Sweep, nodes: Mapping[str, Mapping[str, Node]]) -> dict[tuple[str, str], AnyRecipe]:
     """By (variant, stage); a node that several share is validated once."""
     validated: dict[tuple[int, str], AnyRecipe] = {}
-    result = {}
-    for variant in sweep.variants:
-        for stage in sweep.stages:
-            node = nodes[variant.name][stage.name]
-            # Of a program each stage may have a command of its own.
-            known = (id(node), stage.name if sweep.program else "")
+    result, problems = {}, Problems()
+    for variant, stage in itertools.product(sweep.variants, sweep.stages):
+        node = nodes[variant.name][stage.name]
+        # Of a program each stage may have a command of its own.
+        known = (id(node), stage.name if sweep.program else "")
+        with problems.at():
             if known not in validated:
                 made = sweep.trainer.recipe(node, stage.name)
                 if isinstance(made, Recipe):
                     _check_teacher(made, node, stage)
                 validated[known] = made
             result[variant.name, stage.name] = validated[known]
+    problems.refuse()
     return result
 
 
