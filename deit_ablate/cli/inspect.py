@@ -13,7 +13,7 @@ import typer
 
 from deit_ablate import files
 from deit_ablate.cli import console
-from deit_ablate.cli.targets import DEFAULT_RESULTS, Results, known_sweep, names_of, one_run
+from deit_ablate.cli.targets import DEFAULT_RESULTS, Results, any_run, known_runs, known_sweep, names_of, one_run
 from deit_ablate.errors import Damaged, InputError
 from deit_ablate.identity import difference
 from deit_ablate.launch import status as statuses
@@ -156,7 +156,7 @@ def show(
 ) -> None:
     """Show a run: its names, state, recipe, attempts, metrics and where its result comes from."""
     store = Store(results)
-    found = one_run(run, store)
+    found = any_run(run, store)
     names = names_of(found, store)
     if (damage := store.damage(found)) is not None:
         state = store.state(found, {})
@@ -168,7 +168,8 @@ def show(
         return
     stored, outcome = store.recipe(found), store.outcome(found) or {}
     if stored is None:
-        raise InputError(f"{run} has not started yet", expected="a run that was started once")
+        planned = known_runs(found, store)[found]
+        stored = {"recipe": planned.recipe, "parents": planned.parents, "sources": planned.sources}
     state = statuses.states(
         store,
         {**{p["run"]: [] for p in stored["parents"].values()}, found: [p["run"] for p in stored["parents"].values()]},
@@ -188,7 +189,7 @@ def show(
     ]
     lines += [f"source of {name}: {sha256[:16]}" for name, sha256 in stored["sources"].items()]
     lines += _accepted(store, found, names)
-    lines += ["", "attempts:"]
+    lines += ["", "attempts:"] if attempts else []
     for attempt in attempts:
         owner, ended = attempt["owner"], attempt["exit"] or {}
         place = owner.get("message") or f"on {owner.get('host')}, pid {owner.get('pid')}"

@@ -44,11 +44,11 @@ from deit_ablate.cli.options import (
 from deit_ablate.cli.targets import (
     DEFAULT_RESULTS,
     Results,
+    any_run,
     by_name,
     execution_alone,
     execution_for,
     known_runs,
-    one_run,
     refuse_other_file,
     runs_of,
     stored_runs,
@@ -285,7 +285,7 @@ def train(
     elif set_:
         raise InputError("--set needs a recipe file", expected="a YAML file, or the run without --set")
     else:
-        runs = known_runs(run_id := one_run(recipe, store), store)
+        runs = known_runs(run_id := any_run(recipe, store), store)
         alone = runs[run_id]
     states = status.states(store, {run.id: run.above for run in runs.values()})
     refuse_lost_weights(runs, {}, states, store)

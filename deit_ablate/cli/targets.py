@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,7 +17,9 @@ import typer
 from deit_ablate import files
 from deit_ablate.errors import Damaged, InputError, did_you_mean
 from deit_ablate.execution import Execution, layered
+from deit_ablate.identity import canonical_json
 from deit_ablate.launch.executors import find_executor
+from deit_ablate.names import cache_folder
 from deit_ablate.program import is_program
 from deit_ablate.report.trackers.exporters import must_be_known
 from deit_ablate.store import Store
@@ -36,6 +40,8 @@ if TYPE_CHECKING:
 
 Results = Annotated[Path, typer.Option("--results", help="Folder of the run store.", envvar="DEIT_ABLATE_RESULTS")]
 DEFAULT_RESULTS = Path("results")
+MOST_PLANS = 50
+"""Of plans that were shown, in the user's cache: the oldest go first."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +131,7 @@ def study(
             raise InputError(
                 f"its sweep file {known['source']} (seen from the results folder) is gone",
                 where=(sweep, 0, 0),
-                expected="the path of the file",
+                expected=f"its path, and where that has another name by now `deit-ablate run PATH --name {sweep}`",
             )
         file = Path(os.path.relpath(file)) if not os.path.relpath(file).startswith("../../..") else file
         return Study(
@@ -235,15 +241,55 @@ def names_of(run: str, store: Store) -> list[str]:
     return found
 
 
+def remember(chosen: Study, store: Store, runs: Iterable[str]) -> None:
+    """Note in the user's cache which runs `plan` has shown, so that `train` and `show` know their ids."""
+    about = {key: getattr(chosen, key) for key in ("profile", "sets", "seeds", "name")}
+    about |= {"file": str(chosen.file.resolve()), "store": str(store.root.resolve())}
+    path = cache_folder() / "plans" / f"{hashlib.sha256(canonical_json(about).encode()).hexdigest()[:16]}.json"
+    with contextlib.suppress(OSError):
+        files.make_folder(path.parent)
+        files.replace(path, files.to_json({**about, "runs": list(runs)}))
+        for old in sorted(path.parent.iterdir(), key=lambda kept: kept.stat().st_mtime)[:-MOST_PLANS]:
+            old.unlink(missing_ok=True)
+
+
+def _shown(store: Store) -> Iterator[tuple[Study, list[str]]]:
+    """The studies that `plan` has shown for this store, as they were given, and their runs."""
+    for path in sorted((cache_folder() / "plans").glob("*.json")):
+        with contextlib.suppress(OSError, Damaged, KeyError, TypeError):
+            kept = files.read_json(path) or {}
+            file, sets = Path(kept["file"]), tuple(kept["sets"])
+            if kept["store"] == str(store.root.resolve()) and file.is_file():
+                yield Study(file, kept["profile"], sets, kept["seeds"], kept["name"], store=store), kept["runs"]
+
+
+def any_run(target: str, store: Store) -> str:
+    """As ``one_run``; and the id of a run that `plan` has shown, of a sweep that was never run."""
+    try:
+        return one_run(target, store)
+    except InputError:
+        wanted = re.fullmatch(r"[0-9a-f]{4,16}", target) is not None
+        found = {run for _, runs in _shown(store) if wanted for run in runs if run.startswith(target)}
+        if len(found) != 1:
+            raise
+        return found.pop()
+
+
 def known_runs(run: str, store: Store) -> dict[str, Run]:
     """A run with all that it stands on, as ``stored_runs``; of one that has not started, as its sweep file plans it."""
-    sweep = planned_runs(store).get(run)
-    if store.recipe(run) is None and sweep is not None:
-        planned = study(sweep, store).plan(store).runs
+    for chosen in _studies_of(run, store) if store.recipe(run) is None else ():
+        planned = chosen.plan(store).runs
         if run in planned:
             wanted = with_parents(planned, [run])
             return {each: planned[each] for each in planned if each in wanted}
     return stored_runs([run], store)
+
+
+def _studies_of(run: str, store: Store) -> Iterator[Study]:
+    """The studies that a run is of: that were run, then those that `plan` has shown."""
+    if (sweep := planned_runs(store).get(run)) is not None:
+        yield study(sweep, store)
+    yield from (chosen for chosen, runs in _shown(store) if run in runs)
 
 
 def stored_runs(runs: Sequence[str], store: Store) -> dict[str, Run]:
@@ -270,13 +316,15 @@ def execution_alone(run: str, store: Store) -> Execution:
     InputError where that is gone."""
     if not is_program((store.recipe(run) or {"recipe": {}})["recipe"]):
         return Execution()
-    for sweep in dict.fromkeys(name.split(":")[0] for name in names_of(run, store)):
-        if (file := source_file(store, sweep)) is not None:
-            plan = study(sweep, store).plan(store)
-            if plan.sweep.execution.program is not None:
-                own = plan.executions(plan.sweep.execution)
-                return own[run] if run in plan.runs else plan.sweep.execution
-            raise InputError("no program trains its runs any more", where=(str(file), 0, 0), expected="its command")
+    names = dict.fromkeys(name.split(":")[0] for name in names_of(run, store))
+    studies = [study(sweep, store) for sweep in names if source_file(store, sweep) is not None]
+    for chosen in studies or (chosen for chosen, runs in _shown(store) if run in runs):
+        plan = chosen.plan(store)
+        if plan.sweep.execution.program is not None:
+            own = plan.executions(plan.sweep.execution)
+            return own[run] if run in plan.runs else plan.sweep.execution
+        expected = "its command"
+        raise InputError("no program trains its runs any more", where=(str(chosen.file), 0, 0), expected=expected)
     raise InputError(
         f"nothing says where the program of {run} is and how its metrics are read",
         expected="the file of its sweep, where it was when that was planned",
