@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from deit_ablate import files
 from deit_ablate.cli import console
 from deit_ablate.cli.options import (
     AllowNoEffect,
@@ -30,6 +31,7 @@ from deit_ablate.cli.options import (
     Profile,
     Seeds,
     Sets,
+    Shared,
     Strict,
     SweepArgument,
     Target,
@@ -107,6 +109,7 @@ def run(
     yes: Yes = False,
     strict: Strict = False,
     allow_no_effect: AllowNoEffect = False,
+    shared: Shared = False,
     json_: Json = False,
 ) -> None:
     """Run a sweep: train what is missing, then write its table and figures."""
@@ -149,14 +152,15 @@ def run(
             for line in added.measure(own):
                 print(line, file=_out(json_), flush=True)
         _confirm_if_large(work, yes or limit is not None)
+    if shared:
+        files.share(store.root)
     keep_weights(work.to_come(), store)
     store.sweeps.save_plan(file.name, chosen.document(added.plan() if added else plan, store))
     if search:
         search.show()
     store.sweeps.declare(file.name, plan.declared(), sum(state.finished for state in states.values()))
     report = _launch(work, chosen_executor, wait=wait or bool(added), json_=json_)
-    for line in _left_words(search, added, report):
-        print(line, file=_out(json_))
+    print("".join(f"{line}\n" for line in _left_words(search, added, report)), end="", file=_out(json_))
     _report(work, report, chosen_executor, json_=json_)
 
 
@@ -404,9 +408,7 @@ def _ending(work: Work, report: Report) -> str | None:
 def _report(work: Work, report: Report, executor: RunExecutor | None, *, json_: bool) -> None:
     """Write and print what has come of it, and leave with the exit code that says so."""
     store, sweep, labels = work.store, work.sweep, work.labels
-    table = None
-    if sweep and not report.interrupted:
-        table = current_table(store, sweep)
+    table = current_table(store, sweep) if sweep and not report.interrupted else None
     failed = console.failures(report, store, labels, shlex.join(train_command(store.root, work.execution)))
     if json_:
         summary = {
@@ -444,7 +446,5 @@ def _announce_versions(store: Store, report: Report) -> None:
     versions = [(store.outcome(run) or {}).get("provenance", {}).get("version") for run in finished]
     others = [version for version in versions if version and version != __version__]
     if others:
-        print(
-            f"{len(others)} of these runs were made by deit-ablate {', '.join(sorted(set(others)))}, which means the"
-            " same training by the same recipe"
-        )
+        which = f"{len(others)} of these runs were made by deit-ablate {', '.join(sorted(set(others)))}"
+        print(f"{which}, which means the same training by the same recipe")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
@@ -135,3 +136,12 @@ def test_a_table_says_that_its_file_has_another_margin_by_now(lab: Command) -> N
     assert note in lab("report", "p").stderr
     lab("run", "p")
     assert "note:" not in lab("table", "p").stderr
+
+
+def test_a_shared_results_folder_is_for_others_as_the_umask_says(lab: Command) -> None:
+    os.umask(before := os.umask(0))
+    lab("run", "p.yaml", "--shared")
+    lab("table", "p")
+    made = list((lab.folder / "results").rglob("*"))
+    wrong = {path: oct(mode) for path in made if (mode := path.stat().st_mode) & 0o066 != 0o066 & ~before}
+    assert wrong == {}
