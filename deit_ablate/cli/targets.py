@@ -31,6 +31,7 @@ from deit_ablate.sweep.enumeration import with_parents
 from deit_ablate.sweep.load import load_sweep
 from deit_ablate.sweep.metrics import planned_metrics
 from deit_ablate.sweep.plan import Plan, Run, make_plan
+from deit_ablate.sweep.programs import ONE_RANK
 from deit_ablate.sweep.sweep import Sweep
 from deit_ablate.sweep.yaml import load
 
@@ -158,6 +159,8 @@ def execution_for(study: Study | None, base: Execution, given: Execution) -> Exe
     Raises InputError for an unknown executor or tracker, at the place where it is named.
     """
     execution = layered(base, given)
+    if execution.program and execution.ranks > 1:
+        raise InputError(ONE_RANK[0], where=("--execution", 0, 0), key="ranks", expected=ONE_RANK[1])
     key = "executor"
     try:
         find_executor(execution.executor, ("--executor", 0, 0))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,6 +37,8 @@ ALONE = ("parameters", "sources", "data", "lock", "derived", "grace")
 """Keys of a sweep file that mean something beside ``command`` or ``trainer`` alone."""
 NOT_BESIDE = ("profile", "by_profile", "recipe", "metric")
 """Keys that are of recipes of our trainer."""
+ONE_RANK = ("a program starts its processes itself", "1, and a command such as `torchrun --nproc-per-node 2 train.py`")
+"""What is wrong with several ranks of a program, and what was expected."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,11 @@ class ProgramFile:
 
     def over(self, sweep: Sweep, node: Node) -> Sweep:
         """The sweep with what follows from its program. Raises InputError."""
+        given: list[tuple[list[str], Needs]] = [(["execution"], sweep.execution)]
+        given += [(["resources", name], need) for name, need in sweep.resources.items()]
+        for place, how in given:
+            if how.ranks > 1:
+                raise node.error([*place, "ranks"], *ONE_RANK)
         told: dict[str, Any] = {"program": self.execution}
         if sweep.execution.data_dir is None:
             told["data_dir"] = self.data_dir
@@ -298,6 +306,11 @@ def read_metrics_of(node: Node, parsed: SweepFile) -> tuple[MetricsFile, Metric,
     predicted = given.predictions is not None and given.unit == "%"
     where = block.locate(("primary",))
     metric = of_program(given.primary, given.better, given.unit, given.digits, where, predicted)
+    if given.validation == given.primary:
+        problem, expected = "the metric that tables report, too", "one of data that is no test data, or none"
+        place = block.locate(("validation",))
+        said = InputError(problem, where=place, key="metrics.validation", expected=expected)
+        warnings.warn(str(said), stacklevel=2)
     others = []
     for at, other in enumerate(given.columns):
         if other != given.primary:
