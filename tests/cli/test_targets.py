@@ -85,7 +85,7 @@ def test_a_planned_id_can_be_trained_and_a_moved_file_is_known_by_its_content(
     path = sweep("seeds: 1\nvariants: {a: {}, b: {augment.erasing: 0}}\n")
     command("run", "tiny.yaml", "--only", "a")
     planned = next(line.split()[0] for line in command("plan", "tiny.yaml").stdout.splitlines() if " b:0 " in line)
-    assert "has not started yet" in command("show", planned[:8], code=2).stderr
+    assert "state: missing" in command("show", planned[:8]).stdout
     command("train", planned[:8])
     assert store.outcome(planned)
     path.rename(path.with_name("renamed.yaml"))
