@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import hashlib
 import io
 import itertools
@@ -29,15 +30,43 @@ if TYPE_CHECKING:
     import numpy as np
 
 TEMPORARY = ".tmp-"
+MARK_OF_SHARED = ".deit-ablate-shared"
+"""The file whose presence says that a folder is shared (``share``)."""
 
 
 def make_folder(path: Path) -> Path:
-    """Create a folder (and its parents) readable by its owner alone; an existing one is left as it is."""
+    """Create a folder (and its parents) readable by its owner alone (but see ``share``); an existing one is left as it
+    is."""
     missing = [path, *(parent for parent in path.parents if not parent.exists())] if not path.exists() else []
     for folder in reversed(missing):
         with contextlib.suppress(FileExistsError):
-            folder.mkdir(mode=0o700)
+            folder.mkdir(mode=0o777 if is_shared(folder) else 0o700)
     return path
+
+
+def share(root: Path) -> None:
+    """Let permissions of what is made below a folder follow the umask, from now on and in every process."""
+    if not root.exists():
+        make_folder(root.parent)
+        root.mkdir(exist_ok=True)
+    (root / MARK_OF_SHARED).touch()
+    _is_shared.cache_clear()
+
+
+def is_shared(path: Path) -> bool:
+    """Whether a folder, or one that it is in, is shared."""
+    return _is_shared(path.absolute())
+
+
+@functools.lru_cache(maxsize=4096)
+def _is_shared(path: Path) -> bool:
+    return os.path.exists(path / MARK_OF_SHARED) or (path.parent != path and _is_shared(path.parent))
+
+
+def open_to_append(path: Path) -> int:
+    """A file descriptor for a file that only its owner can read, unless the folder is shared."""
+    mode = 0o666 if is_shared(path.parent) else 0o600
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, mode)
 
 
 def sync_folder(path: Path) -> None:
@@ -129,7 +158,7 @@ def adopt(path: Path, target: Path, expected: str) -> None:
 
 
 def append_line(path: Path, line: str) -> None:
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    handle = open_to_append(path)
     try:
         content = line.encode() + b"\n"
         if os.write(handle, content) < len(content):  # what came after it would be one line with it

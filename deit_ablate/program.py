@@ -79,6 +79,8 @@ class ProgramRecipe(Part):
             raise TrainError(f"recipe.json: program.command: {error}") from None
         if (recipe.program.command is None) == (recipe.program.function is None):
             raise TrainError("recipe.json: program: neither a command nor a function, or both")
+        if recipe.program.function is not None and not FUNCTION.fullmatch(recipe.program.function):
+            raise TrainError(f"recipe.json: program.function: {recipe.program.function!r} is no module:function")
         return recipe
 
 

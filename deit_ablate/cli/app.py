@@ -37,6 +37,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "predict": ("models", "Classify pictures by a run's model"),
     "tokens": ("report", "Show how alike class and distillation token are, layer by layer"),
     "disagree": ("report", "Show how often classifiers decide differently on the same test images"),
+    "accept": ("manage", "Use finished runs of earlier code, where what changed in the code is cosmetic"),
     "cancel": ("manage", "Cancel runs that are not finished"),
     "release": ("manage", "Say that an attempt is over, where nobody can prove it"),
     "forget": ("manage", "Move a run to the trash, so that it is trained again"),

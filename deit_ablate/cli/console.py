@@ -20,6 +20,7 @@ from deit_ablate.program import is_program
 from deit_ablate.report.trackers.live import Live
 from deit_ablate.store import State, Store
 from deit_ablate.store.attempt import failure
+from deit_ablate.sweep.metrics import TOP1, Metric, planned_metrics
 from deit_ablate.sweep.plan import Run
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -64,19 +65,28 @@ def length(recipe: Mapping[str, Any]) -> int | None:
     return None if is_program(recipe) else int(recipe["schedule"]["epochs"])
 
 
-def glance(store: Store, run: str, epochs: int | None) -> str:
-    """Where a running run stands: epoch and validation accuracy, from its own lines; of a program what it last said."""
+def judged_by(store: Store, sweep: str | None) -> Metric:
+    """The metric of a sweep's verdicts; top-1 of runs that are of none."""
+    return planned_metrics(store.sweeps.sound_plan(sweep) or {} if sweep else {})[0]
+
+
+def glance(store: Store, run: str, epochs: int | None, metric: Metric = TOP1) -> str:
+    """Where a running run stands: its epoch and the metric so far (of the validation part; top-1 where a run's lines do
+    not have it), from its own lines; of a program what it last said."""
     try:
         history = store.history(run)
     except Damaged as damage:
         return str(damage)
     if epochs is None:
-        return ", ".join(f"{name} {value:.6g}" for name, value in list(_reported(history).items())[:4])
+        last = _reported(history)
+        first = ["epoch", *([metric.words] if metric.program else [])]
+        names = [name for name in dict.fromkeys([*first, *last]) if name in last]
+        return ", ".join(f"{name} {last[name]:.6g}" for name in names[:4])
     if not history:
         return f"epoch 0/{epochs}"
-    validation: Mapping[str, Any] = next((line["validation"] for line in history[::-1] if line.get("validation")), {})
-    shown = f", validation {validation['top1']:.1f}%" if validation.get("top1") is not None else ""
-    return f"epoch {history[-1]['epoch'] + 1}/{epochs}{shown}"
+    scored = next((line["validation"] for line in history[::-1] if line.get("validation")), None)
+    shown = score({"validation": scored}, metric)
+    return f"epoch {history[-1]['epoch'] + 1}/{epochs}{f', {shown}' if shown else ''}"
 
 
 def _reported(history: Sequence[Mapping[str, Any]]) -> dict[str, float]:
@@ -86,12 +96,17 @@ def _reported(history: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def score(metrics: Mapping[str, Any] | None) -> str:
-    """``test top-1 90.12%``; validation where the test split was left alone, nothing where neither was scored."""
+def score(metrics: Mapping[str, Any] | None, metric: Metric = TOP1) -> str:
+    """``test top-1 90.12%``: the metric, and top-1 where records do not have it; of the validation part where the test
+    split was left alone, nothing where neither was scored."""
     metrics = metrics or {}
-    split = "test" if metrics.get("test") else "validation"
-    scores = metrics.get(split) or {}
-    return f"{split} top-1 {scores['top1']:.2f}%" if "top1" in scores else ""
+    part = "test" if metrics.get("test") else "validation"
+    for each in (metric, TOP1):
+        scores = (metrics.get("program") if each.program else metrics.get(part)) or {}
+        if (value := scores.get(each.words if each.program else each.figure)) is not None:
+            unit = each.unit if each.unit == "%" else f" {each.unit}".rstrip()
+            return f"{each.words.replace('test', part, 1)} {value:.{each.digits}f}{unit}"
+    return ""
 
 
 def watch(look: Callable[[], tuple[Sequence[Sequence[str]], Sequence[str]]], every: float) -> None:
@@ -128,11 +143,20 @@ def on_terminal(stream: Any) -> bool:
 class Watch:
     """Shows a launch as it goes: a live block on a terminal, else a line for each thing that happens."""
 
-    def __init__(self, store: Store, labels: Mapping[str, str], runs: Mapping[str, Run], *, stream: Any = None):
+    def __init__(
+        self,
+        store: Store,
+        labels: Mapping[str, str],
+        runs: Mapping[str, Run],
+        sweep: str | None = None,
+        *,
+        stream: Any = None,
+    ):
         """Of the search that adds to them, ``labels`` and ``runs`` grow meanwhile."""
         self.also: list[Live] = []
         """Trackers that are shown the same."""
         self.store, self.labels, self.runs = store, labels, runs
+        self.metric = judged_by(store, sweep)
         self.stream = stream or sys.stdout
         self.begun = self.last = time.monotonic()
         self.announced: set[str] = set()
@@ -169,7 +193,7 @@ class Watch:
     def ending(self, run: str, state: State) -> str:
         if state.finished:
             outcome = self.store.outcome(run) or {}
-            scored = score(outcome.get("metrics"))
+            scored = score(outcome.get("metrics"), self.metric)
             shown = f", {scored}" if scored else ""
             shown = f" ({state.detail})" if state.name == "diverged" and state.detail else shown
             return f"{state.name}{shown} in {duration(outcome.get('cost', {}).get('wall_seconds'))}"
@@ -194,7 +218,7 @@ class Watch:
         return " · ".join([*parts, f"{duration(time.monotonic() - self.begun)} so far", *([left] if left else [])])
 
     def line(self, run: str, progress: Progress) -> str:
-        text = f"{plain(self.labels.get(run, run)):<28} {glance(self.store, run, self.epochs(run))}"
+        text = f"{plain(self.labels.get(run, run)):<28} {glance(self.store, run, self.epochs(run), self.metric)}"
         if progress.states[run].detail == "stale":
             where = self.store.attempts(run)[-1].owner.get("host")
             text += f", no sign of life from {where} for minutes (`deit-ablate release {run}` if it is gone for good)"

@@ -6,13 +6,14 @@ import json
 import shlex
 import sys
 import time
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
 
 from deit_ablate import files
 from deit_ablate.cli import console
-from deit_ablate.cli.targets import DEFAULT_RESULTS, Results, known_sweep, names_of, one_run
+from deit_ablate.cli.targets import DEFAULT_RESULTS, Results, any_run, known_runs, known_sweep, names_of, one_run
 from deit_ablate.errors import Damaged, InputError
 from deit_ablate.identity import difference
 from deit_ablate.launch import status as statuses
@@ -67,14 +68,15 @@ def _look(store: Store, name: str | None) -> tuple[list[tuple[str, ...]], list[s
         return [*counts], [] if counts else [f"no sweeps in {store.root}"]
     plan = store.sweeps.plan(name) or {"cells": []}
     states = _states(store, name)
+    metric = console.judged_by(store, name)
     table: list[tuple[str, ...]] = [("name", "run", "state", "")]
     for variant, seed, stage, run in plan["cells"]:
         label = ":".join([variant, str(seed), *([stage] if stage else [])])
         more = ""
         if states[run].name == "running":
-            more = console.glance(store, run, console.length((store.recipe(run) or {})["recipe"]))
+            more = console.glance(store, run, console.length((store.recipe(run) or {})["recipe"]), metric)
         elif states[run].name == "done":
-            more = console.score(store.index.metrics(run) or (store.outcome(run) or {}).get("metrics"))
+            more = console.score(store.index.metrics(run) or (store.outcome(run) or {}).get("metrics"), metric)
         table.append((label, run, str(states[run]), more))
     notes = [f"{run}: {what}" for run, state in states.items() if (what := console.damaged(store, run, state))]
     return table, [console.counts(states), *notes, *map(str, Submissions(store).read()[1])]
@@ -154,7 +156,7 @@ def show(
 ) -> None:
     """Show a run: its names, state, recipe, attempts, metrics and where its result comes from."""
     store = Store(results)
-    found = one_run(run, store)
+    found = any_run(run, store)
     names = names_of(found, store)
     if (damage := store.damage(found)) is not None:
         state = store.state(found, {})
@@ -166,7 +168,8 @@ def show(
         return
     stored, outcome = store.recipe(found), store.outcome(found) or {}
     if stored is None:
-        raise InputError(f"{run} has not started yet", expected="a run that was started once")
+        planned = known_runs(found, store)[found]
+        stored = {"recipe": planned.recipe, "parents": planned.parents, "sources": planned.sources}
     state = statuses.states(
         store,
         {**{p["run"]: [] for p in stored["parents"].values()}, found: [p["run"] for p in stored["parents"].values()]},
@@ -185,7 +188,8 @@ def show(
         f"parent ({role}): {parent['run']}, {parent['weights']} weights" for role, parent in stored["parents"].items()
     ]
     lines += [f"source of {name}: {sha256[:16]}" for name, sha256 in stored["sources"].items()]
-    lines += ["", "attempts:"]
+    lines += _accepted(store, found, names)
+    lines += ["", "attempts:"] if attempts else []
     for attempt in attempts:
         owner, ended = attempt["owner"], attempt["exit"] or {}
         place = owner.get("message") or f"on {owner.get('host')}, pid {owner.get('pid')}"
@@ -198,6 +202,16 @@ def show(
             lines += [f"  {line}" for line in (data_lines(outcome[part]) if part == "data" else ())]
             lines += [f"  {key}: {console.show_value(value)}" for key, value in flatten(told) if key != "git.diff"]
     print("\n".join(map(console.plain, lines)))
+
+
+def _accepted(store: Store, run: str, names: list[str]) -> Iterator[str]:
+    """In which sweeps a run is used though code has changed since, and who has said so."""
+    for sweep in dict.fromkeys(name.partition(":")[0] for name in names):
+        for used in store.sweeps.accepted(sweep).values():
+            if used["run"] == run:
+                when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(used["time"]))
+                pairs = (f"{name} {str(old)[:12]} -> {str(new)[:12]}" for name, (old, new) in used["sources"].items())
+                yield f"accepted in {sweep} by {used['user']}, {when}: cosmetic change of {', '.join(pairs)}"
 
 
 def _command(parts: list[str]) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -20,12 +21,14 @@ from deit_ablate.cli.targets import (
     names_of,
     one_run,
     runs_of,
+    study,
 )
 from deit_ablate.errors import Damaged, InputError
-from deit_ablate.launch import control
+from deit_ablate.launch import control, status
 from deit_ablate.store import Store, cleanup
 from deit_ablate.store.archive import import_records
 from deit_ablate.store.archive import keep as keep_records
+from deit_ablate.sweep.plan import Plan
 
 
 def cancel(target: Target, results: Results = DEFAULT_RESULTS) -> None:
@@ -84,6 +87,42 @@ def forget(
     control.forget(store, forgotten)
     for each in forgotten:
         print(f"{each}: forgotten")
+
+
+def accept(sweep: KnownSweep, results: Results = DEFAULT_RESULTS, yes: Yes = False) -> None:
+    """Use a sweep's finished runs though code of your own has changed since: you declare that the change is cosmetic.
+
+    Of modules of your own and of a program's sources alone: where a recipe, data or a lock file changed, it is another
+    training. Who accepted what is kept, and said in `show`, tables and reports; records are not changed.
+    """
+    store = Store(results)
+    name = known_sweep(store, sweep)
+    chosen = study(name, store)
+    used = dict[str, dict[str, Any]]()
+    while more := status.acceptable(store, plan := replace(chosen, accepting=used).plan(store)):
+        used |= more  # and once more: the next stage's runs are planned from these
+    if not used:
+        raise InputError(
+            "no finished run of it differs in its code alone", where=(name, 0, 0), expected=_why(store, plan)
+        )
+    labels = plan.labels()
+    changed = sorted({(source, *pair) for each in used.values() for source, pair in each["sources"].items()}, key=str)
+    for source, before, after in changed:
+        print(console.plain(f"{source}: {(before or 'none')[:12]} -> {(after or 'none')[:12]}"))
+    named = ", ".join(labels[each["run"]] for each in used.values())
+    print(console.plain(f"{len(used)} finished runs of {name}: {named}"))
+    if not yes:
+        typer.confirm("Does this change of code leave what they computed as it is?", abort=True)
+    store.sweeps.accept(name, used)
+    store.sweeps.save_plan(name, chosen.document(chosen.plan(store), store))
+    print(f"accepted; `deit-ablate plan {name}` says what is left to do")
+
+
+def _why(store: Store, plan: Plan) -> str:
+    """What was expected of a sweep, and what is there instead."""
+    changed = status.what_changed(store, plan)
+    but = f", not in {', '.join(changed[:5])}" if changed else ""
+    return f"runs that were finished, and are missing since code of your own changed{but}"
 
 
 def du(results: Results = DEFAULT_RESULTS) -> None:

@@ -99,6 +99,10 @@ Executor = Annotated[
         help="local, slurm (its settings: --slurm.partition=..., and so on), or one that a package registers.",
     ),
 ]
+Shared = Annotated[
+    bool,
+    typer.Option("--shared", help="From now on, what is made in the results folder is for others as the umask says."),
+]
 Wait = Annotated[
     bool, typer.Option("--wait", help="On a cluster: stay, show progress, and submit again what ended early.")
 ]

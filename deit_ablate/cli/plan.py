@@ -27,7 +27,7 @@ from deit_ablate.cli.options import (
     given_execution,
     seconds,
 )
-from deit_ablate.cli.targets import DEFAULT_RESULTS, Results, Study, execution_for, refuse_other_file, study
+from deit_ablate.cli.targets import DEFAULT_RESULTS, Results, Study, execution_for, refuse_other_file, remember, study
 from deit_ablate.errors import InputError
 from deit_ablate.execution import Execution
 from deit_ablate.launch import status
@@ -79,7 +79,7 @@ def plan(
     ] = None,
     json_: Json = False,
 ) -> None:
-    """Show what a sweep would run: rows, what they change, run ids, states, expected time and disk. Writes nothing.
+    """Show what a sweep would run: rows, what they change, run ids, states, time and disk. It writes no results.
 
     With --budget: how many seeds of which rows a machine time buys, and what they find. Where no run like them has
     finished, their first steps are timed here.
@@ -111,6 +111,7 @@ def plan(
     states = status.states(store, {run.id: run.above for run in runs.values()})
     left = [run for run in runs.values() if not states[run.id].at_rest]
     estimate = Costs(store, runs).estimate([*left, *(search.examples() if search else [])])
+    remember(chosen, store, runs)
     if json_:
         print(
             json.dumps(

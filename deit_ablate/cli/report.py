@@ -14,7 +14,7 @@ import typer
 from deit_ablate import files
 from deit_ablate.cli import console
 from deit_ablate.cli.options import KnownSweep
-from deit_ablate.cli.targets import DEFAULT_RESULTS, Results, by_name, known_sweep, runs_of
+from deit_ablate.cli.targets import DEFAULT_RESULTS, Results, by_name, hint_of_edits, known_sweep, runs_of
 from deit_ablate.errors import InputError, did_you_mean
 from deit_ablate.search.export import export as export_winner
 from deit_ablate.store import Store
@@ -87,6 +87,7 @@ def table(
     module = paper_analysis(summary) if paper else analysis(alone)
     if module is None:
         raise InputError(f"{name} is no table of the paper", where=("--paper", 0, 0), expected="a sweep that is one")
+    hint_of_edits(store, name)
     printed = Printed(tuple((columns or "").split(",")) if columns else (), notes, caption, label, wide)
     own = not paper and alone == "sweep_table"
     if digits is not None and not own:
@@ -162,6 +163,7 @@ def report(
     store = Store(results)
     if sweep is not None:
         name = known_sweep(store, sweep)
+        hint_of_edits(store, name)
         from deit_ablate.report.html import write_page
         from deit_ablate.report.summary import summarize
 

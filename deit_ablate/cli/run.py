@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from deit_ablate import files
 from deit_ablate.cli import console
 from deit_ablate.cli.options import (
     AllowNoEffect,
@@ -30,6 +31,7 @@ from deit_ablate.cli.options import (
     Profile,
     Seeds,
     Sets,
+    Shared,
     Strict,
     SweepArgument,
     Target,
@@ -44,11 +46,11 @@ from deit_ablate.cli.options import (
 from deit_ablate.cli.targets import (
     DEFAULT_RESULTS,
     Results,
+    any_run,
     by_name,
     execution_alone,
     execution_for,
     known_runs,
-    one_run,
     refuse_other_file,
     runs_of,
     stored_runs,
@@ -107,6 +109,7 @@ def run(
     yes: Yes = False,
     strict: Strict = False,
     allow_no_effect: AllowNoEffect = False,
+    shared: Shared = False,
     json_: Json = False,
 ) -> None:
     """Run a sweep: train what is missing, then write its table and figures."""
@@ -149,14 +152,15 @@ def run(
             for line in added.measure(own):
                 print(line, file=_out(json_), flush=True)
         _confirm_if_large(work, yes or limit is not None)
+    if shared:
+        files.share(store.root)
     keep_weights(work.to_come(), store)
     store.sweeps.save_plan(file.name, chosen.document(added.plan() if added else plan, store))
     if search:
         search.show()
     store.sweeps.declare(file.name, plan.declared(), sum(state.finished for state in states.values()))
     report = _launch(work, chosen_executor, wait=wait or bool(added), json_=json_)
-    for line in _left_words(search, added, report):
-        print(line, file=_out(json_))
+    print("".join(f"{line}\n" for line in _left_words(search, added, report)), end="", file=_out(json_))
     _report(work, report, chosen_executor, json_=json_)
 
 
@@ -285,7 +289,7 @@ def train(
     elif set_:
         raise InputError("--set needs a recipe file", expected="a YAML file, or the run without --set")
     else:
-        runs = known_runs(run_id := one_run(recipe, store), store)
+        runs = known_runs(run_id := any_run(recipe, store), store)
         alone = runs[run_id]
     states = status.states(store, {run.id: run.above for run in runs.values()})
     refuse_lost_weights(runs, {}, states, store)
@@ -364,7 +368,7 @@ def _launch(work: Work, executor: RunExecutor | None, *, wait: bool, json_: bool
         which = f"all {len(work.runs)} runs are done" if every else f"nothing is left of {len(work.runs)} runs"
         print(f"{work.sweep}: {which} ({console.counts(work.states)}); nothing to train", file=_out(json_))
         return Report(dict(work.states))
-    watch = console.Watch(work.store, work.labels, work.runs, stream=_out(json_))
+    watch = console.Watch(work.store, work.labels, work.runs, work.sweep, stream=_out(json_))
     if work.sweep:
         watch.also = [Live(tracker, work.store, work.sweep, watch.say) for tracker in work.execution.track]
     try:
@@ -404,9 +408,7 @@ def _ending(work: Work, report: Report) -> str | None:
 def _report(work: Work, report: Report, executor: RunExecutor | None, *, json_: bool) -> None:
     """Write and print what has come of it, and leave with the exit code that says so."""
     store, sweep, labels = work.store, work.sweep, work.labels
-    table = None
-    if sweep and not report.interrupted:
-        table = current_table(store, sweep)
+    table = current_table(store, sweep) if sweep and not report.interrupted else None
     failed = console.failures(report, store, labels, shlex.join(train_command(store.root, work.execution)))
     if json_:
         summary = {
@@ -444,7 +446,5 @@ def _announce_versions(store: Store, report: Report) -> None:
     versions = [(store.outcome(run) or {}).get("provenance", {}).get("version") for run in finished]
     others = [version for version in versions if version and version != __version__]
     if others:
-        print(
-            f"{len(others)} of these runs were made by deit-ablate {', '.join(sorted(set(others)))}, which means the"
-            " same training by the same recipe"
-        )
+        which = f"{len(others)} of these runs were made by deit-ablate {', '.join(sorted(set(others)))}"
+        print(f"{which}, which means the same training by the same recipe")

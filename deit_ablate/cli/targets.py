@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
 import re
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,7 +17,9 @@ import typer
 from deit_ablate import files
 from deit_ablate.errors import Damaged, InputError, did_you_mean
 from deit_ablate.execution import Execution, layered
+from deit_ablate.identity import canonical_json
 from deit_ablate.launch.executors import find_executor
+from deit_ablate.names import cache_folder
 from deit_ablate.program import is_program
 from deit_ablate.report.trackers.exporters import must_be_known
 from deit_ablate.store import Store
@@ -25,7 +29,9 @@ from deit_ablate.store.named import planned_runs, same_content, source_of
 from deit_ablate.store.named import runs_of as runs_of
 from deit_ablate.sweep.enumeration import with_parents
 from deit_ablate.sweep.load import load_sweep
+from deit_ablate.sweep.metrics import planned_metrics
 from deit_ablate.sweep.plan import Plan, Run, make_plan
+from deit_ablate.sweep.programs import ONE_RANK
 from deit_ablate.sweep.sweep import Sweep
 from deit_ablate.sweep.yaml import load
 
@@ -35,6 +41,8 @@ if TYPE_CHECKING:
 
 Results = Annotated[Path, typer.Option("--results", help="Folder of the run store.", envvar="DEIT_ABLATE_RESULTS")]
 DEFAULT_RESULTS = Path("results")
+MOST_PLANS = 50
+"""Of plans that were shown, in the user's cache: the oldest go first."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +55,13 @@ class Study:
     seeds: int | None = None
     name: str | None = None
     until_decided: bool = False
+    store: Store | None = None
+    """Whose accepted runs of earlier code its plans use."""
+    accepting: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Further ones, which are not accepted yet."""
 
     def sweep(self) -> Sweep:
-        return load_sweep(
+        sweep = load_sweep(
             self.file,
             profile=self.profile,
             sets=self.sets,
@@ -57,6 +69,8 @@ class Study:
             name=self.name,
             until_decided=self.until_decided,
         )
+        accepted = self.store.sweeps.accepted(sweep.name) if self.store else {}
+        return replace(sweep, accepted={**accepted, **self.accepting})
 
     def plan(self, store: Store) -> Plan:
         """All runs of the sweep; of a search, or of one that is run until its rows are decided, those that it has
@@ -109,7 +123,7 @@ def study(
                 where=(sweep, 0, 0),
                 expected=f"a sweep file; `deit-ablate init` writes {path.name} and the others that are shipped",
             )
-        return Study(path, profile, tuple(sets), seeds, name, until_decided)
+        return Study(path, profile, tuple(sets), seeds, name, until_decided, store)
     known = store.sweeps.plan(sweep) if re.match(r"[A-Za-z0-9]", sweep) and "/" not in sweep else None
     if known is not None:
         before = known.get("asked", {})
@@ -118,7 +132,7 @@ def study(
             raise InputError(
                 f"its sweep file {known['source']} (seen from the results folder) is gone",
                 where=(sweep, 0, 0),
-                expected="the path of the file",
+                expected=f"its path, and where that has another name by now `deit-ablate run PATH --name {sweep}`",
             )
         file = Path(os.path.relpath(file)) if not os.path.relpath(file).startswith("../../..") else file
         return Study(
@@ -128,10 +142,11 @@ def study(
             seeds or before.get("seeds"),
             name or before.get("name"),
             until_decided or bool(known.get("until_decided")),
+            store,
         )
     built_in = files.shipped("sweeps") / f"{sweep}.yaml"
     if "/" not in sweep and built_in.exists():
-        return Study(built_in, profile, tuple(sets), seeds, name, until_decided)
+        return Study(built_in, profile, tuple(sets), seeds, name, until_decided, store)
     names = [*store.sweeps.names(), *(path.stem for path in files.shipped("sweeps").glob("*.yaml"))]
     raise InputError(
         f"no sweep {sweep!r}{did_you_mean(sweep, names)}", expected="a sweep file, or a name under the results folder"
@@ -144,6 +159,8 @@ def execution_for(study: Study | None, base: Execution, given: Execution) -> Exe
     Raises InputError for an unknown executor or tracker, at the place where it is named.
     """
     execution = layered(base, given)
+    if execution.program and execution.ranks > 1:
+        raise InputError(ONE_RANK[0], where=("--execution", 0, 0), key="ranks", expected=ONE_RANK[1])
     key = "executor"
     try:
         find_executor(execution.executor, ("--executor", 0, 0))
@@ -176,6 +193,29 @@ def source_file(store: Store, sweep: str) -> Path | None:
     return file if file.is_file() else None
 
 
+def hint_of_edits(store: Store, name: str) -> None:
+    """Say on stderr in what a sweep's file differs by now from what its tables are made by, which only `run` takes
+    over."""
+    known, file = store.sweeps.sound_plan(name) or {}, source_file(store, name)
+    if file is None or known.get("content") in (None, files.sha256(file)):
+        return
+    try:
+        sweep = study(name, store).sweep()
+    except InputError as error:
+        print(f"note: the file has changed since it was last run, and is in error: {error}", file=sys.stderr)
+        return
+    facts = [
+        ("margin", sweep.margin, known["margin"]),
+        ("metric", sweep.metric.words, planned_metrics(known)[0].words),
+        ("baseline", sweep.baseline, known["baseline"]),
+    ]
+    if sweep.search is None:  # whose rows are what it has found
+        rows = (row["name"] for row in known["variants"])
+        facts.append(("rows", ", ".join(row.name for row in sweep.variants), ", ".join(rows)))
+    if changed := "; ".join(f"{key}: {now} there, {then} here" for key, now, then in facts if now != then):
+        print(f"note: {file.name} has changed ({changed}); `deit-ablate run {name}` takes that over", file=sys.stderr)
+
+
 def refuse_other_file(store: Store, plan: Plan, file: Path) -> None:
     """Raise InputError where the sweep's folder belongs to another file of the same name that still exists."""
     try:
@@ -204,15 +244,55 @@ def names_of(run: str, store: Store) -> list[str]:
     return found
 
 
+def remember(chosen: Study, store: Store, runs: Iterable[str]) -> None:
+    """Note in the user's cache which runs `plan` has shown, so that `train` and `show` know their ids."""
+    about = {key: getattr(chosen, key) for key in ("profile", "sets", "seeds", "name")}
+    about |= {"file": str(chosen.file.resolve()), "store": str(store.root.resolve())}
+    path = cache_folder() / "plans" / f"{hashlib.sha256(canonical_json(about).encode()).hexdigest()[:16]}.json"
+    with contextlib.suppress(OSError):
+        files.make_folder(path.parent)
+        files.replace(path, files.to_json({**about, "runs": list(runs)}))
+        for old in sorted(path.parent.iterdir(), key=lambda kept: kept.stat().st_mtime)[:-MOST_PLANS]:
+            old.unlink(missing_ok=True)
+
+
+def _shown(store: Store) -> Iterator[tuple[Study, list[str]]]:
+    """The studies that `plan` has shown for this store, as they were given, and their runs."""
+    for path in sorted((cache_folder() / "plans").glob("*.json")):
+        with contextlib.suppress(OSError, Damaged, KeyError, TypeError):
+            kept = files.read_json(path) or {}
+            file, sets = Path(kept["file"]), tuple(kept["sets"])
+            if kept["store"] == str(store.root.resolve()) and file.is_file():
+                yield Study(file, kept["profile"], sets, kept["seeds"], kept["name"], store=store), kept["runs"]
+
+
+def any_run(target: str, store: Store) -> str:
+    """As ``one_run``; and the id of a run that `plan` has shown, of a sweep that was never run."""
+    try:
+        return one_run(target, store)
+    except InputError:
+        wanted = re.fullmatch(r"[0-9a-f]{4,16}", target) is not None
+        found = {run for _, runs in _shown(store) if wanted for run in runs if run.startswith(target)}
+        if len(found) != 1:
+            raise
+        return found.pop()
+
+
 def known_runs(run: str, store: Store) -> dict[str, Run]:
     """A run with all that it stands on, as ``stored_runs``; of one that has not started, as its sweep file plans it."""
-    sweep = planned_runs(store).get(run)
-    if store.recipe(run) is None and sweep is not None:
-        planned = study(sweep, store).plan(store).runs
+    for chosen in _studies_of(run, store) if store.recipe(run) is None else ():
+        planned = chosen.plan(store).runs
         if run in planned:
             wanted = with_parents(planned, [run])
             return {each: planned[each] for each in planned if each in wanted}
     return stored_runs([run], store)
+
+
+def _studies_of(run: str, store: Store) -> Iterator[Study]:
+    """The studies that a run is of: that were run, then those that `plan` has shown."""
+    if (sweep := planned_runs(store).get(run)) is not None:
+        yield study(sweep, store)
+    yield from (chosen for chosen, runs in _shown(store) if run in runs)
 
 
 def stored_runs(runs: Sequence[str], store: Store) -> dict[str, Run]:
@@ -239,13 +319,15 @@ def execution_alone(run: str, store: Store) -> Execution:
     InputError where that is gone."""
     if not is_program((store.recipe(run) or {"recipe": {}})["recipe"]):
         return Execution()
-    for sweep in dict.fromkeys(name.split(":")[0] for name in names_of(run, store)):
-        if (file := source_file(store, sweep)) is not None:
-            plan = study(sweep, store).plan(store)
-            if plan.sweep.execution.program is not None:
-                own = plan.executions(plan.sweep.execution)
-                return own[run] if run in plan.runs else plan.sweep.execution
-            raise InputError("no program trains its runs any more", where=(str(file), 0, 0), expected="its command")
+    names = dict.fromkeys(name.split(":")[0] for name in names_of(run, store))
+    studies = [study(sweep, store) for sweep in names if source_file(store, sweep) is not None]
+    for chosen in studies or (chosen for chosen, runs in _shown(store) if run in runs):
+        plan = chosen.plan(store)
+        if plan.sweep.execution.program is not None:
+            own = plan.executions(plan.sweep.execution)
+            return own[run] if run in plan.runs else plan.sweep.execution
+        expected = "its command"
+        raise InputError("no program trains its runs any more", where=(str(chosen.file), 0, 0), expected=expected)
     raise InputError(
         f"nothing says where the program of {run} is and how its metrics are read",
         expected="the file of its sweep, where it was when that was planned",

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from deit_ablate.errors import Damaged
-from deit_ablate.identity import difference, semantics_here, semantics_of
+from deit_ablate.identity import canonical_json, difference, semantics_here, semantics_of, without_later
 from deit_ablate.launch import slurm_commands
 from deit_ablate.launch.slurm_commands import Answer
 from deit_ablate.recipe import CONTENT
@@ -172,19 +172,65 @@ def runs_here(store: Store, run: str) -> bool:
     return bool(attempts) and attempts[-1].exit is None and owner.same_place(attempts[-1].owner)
 
 
-def why_missing(store: Store, plan: Plan, missing: Collection[str]) -> dict[str, list[str]]:
-    """Reason -> missing runs, for those whose place in this sweep had a finished run of the same recipe when the sweep
-    was last run: what differs is code, the content of a file, or SEMANTICS, in the run or in those above it."""
+def _earlier(store: Store, plan: Plan, missing: Collection[str]) -> Iterator[tuple[str, str]]:
+    """Each missing run, with the one that had its place in this sweep when that was last run."""
     cells = (store.sweeps.sound_plan(plan.sweep.name) or {}).get("cells", [])
     before = {(variant, seed, stage): run for variant, seed, stage, run in cells}
-    found: dict[str, list[str]] = {}
     for cell in plan.cells:
-        earlier = before.get((cell.variant, cell.seed, cell.stage))
-        if cell.run in missing and earlier not in (None, cell.run) and store.result(str(earlier)) is not None:
-            for reason in _reasons(store, plan.runs, cell.run, str(earlier)):
-                if cell.run not in found.setdefault(reason, []):
-                    found[reason].append(cell.run)
+        earlier = before.get((cell.variant, cell.seed, cell.stage), cell.run)
+        if cell.run in missing and earlier != cell.run:
+            yield cell.run, earlier
+
+
+def why_missing(store: Store, plan: Plan, missing: Collection[str]) -> dict[str, list[str]]:
+    """Reason -> missing runs, for those whose place in this sweep had a run of the same recipe that has finished, or
+    failed, when the sweep was last run: what differs is code, the content of a file, or SEMANTICS, in the run or in
+    those above it."""
+    found: dict[str, list[str]] = {}
+    for run, earlier in _earlier(store, plan, missing):
+        state = store.state(earlier, {})
+        if state.finished or state.name == "failed":
+            for reason in _reasons(store, plan.runs, run, earlier):
+                runs = found.setdefault(reason if state.finished else f"{reason} (before: {state})", [])
+                runs += [run] if run not in runs else []
     return found
+
+
+def what_changed(store: Store, plan: Plan) -> list[str]:
+    """The keys of recipes in which missing runs differ from those that had their places."""
+    keys: dict[str, None] = {}
+    for run, earlier in _earlier(store, plan, plan.runs):
+        if store.result(run) is None and (stored := store.sound_recipe(earlier)) is not None:
+            keys |= dict.fromkeys(difference(plan.runs[run].recipe, stored["recipe"]))
+    return list(keys)
+
+
+def acceptable(store: Store, plan: Plan) -> dict[str, dict[str, Any]]:
+    """Planned run that is not finished -> the finished run that differs from it in its code alone, the latest of
+    several, as ``Sweeps.accept`` takes them; of runs with a parent, those whose parent is the same."""
+    missing = {_but_code(run.recipe, run.parents): run for run in plan.runs.values() if store.result(run.id) is None}
+    found: dict[str, dict[str, Any]] = {}
+    for earlier in sorted(store.runs(), key=lambda run: _finished_at(store, run)) if missing else ():
+        stored = store.sound_recipe(earlier) or {"recipe": {}, "parents": {}}
+        run = missing.get(_but_code(stored["recipe"], stored["parents"]))
+        same = run is not None and semantics_of(earlier, stored) == semantics_here(run.recipe)
+        if run is not None and same and store.result(earlier) is not None:
+            names = (stored["sources"] | run.sources).keys()
+            pairs = {name: [stored["sources"].get(name), run.sources.get(name)] for name in names}
+            sources = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+            found[run.id] = {"run": earlier, "sources": sources}
+    return {run: found[run] for run in plan.runs if run in found}
+
+
+def _finished_at(store: Store, run: str) -> float:
+    try:
+        return (store.run(run) / "outcome.json").stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _but_code(recipe: Mapping[str, Any], parents: Mapping[str, Any]) -> str:
+    return canonical_json([without_later(recipe), parents])
 
 
 def _reasons(store: Store, runs: Mapping[str, Run], run: str, earlier: str) -> list[str]:

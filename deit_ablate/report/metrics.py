@@ -43,7 +43,7 @@ def own_columns(store: Store, plan: Mapping[str, Any], cells: Sequence[dict[str,
     """Give each cell of a finished run what the plan's functions of one's own make of it; returns their names.
 
     They are computed whenever they are read: what a function depends on beside its code nobody knows. Raises InputError
-    at the line of a function that is not there, fails, or returns no number.
+    at the line of a function that is not there, fails, or returns something else than numbers.
     """
     shows = {row["name"]: row["shows"] for row in plan["variants"]}
     metrics = list(_named(store, plan))
@@ -76,7 +76,7 @@ class Named:
 
     def values(self, kept: Mapping[str, Array], run: str, shows: str | None) -> Array:
         """What it makes of the arrays of a run whose row shows this: a number, or one for each test image; NaN where
-        there is nothing to give it. Raises InputError."""
+        there is nothing to give it, or any of what it returns is not finite. Raises InputError."""
         try:
             given = _given(kept, shows)
             return _result(self.function(), given) if given else np.array(math.nan)
@@ -118,10 +118,7 @@ def _result(function: Callable[[Any], Any], given: dict[str, Array]) -> Array:
     found = np.asarray(function(given), dtype=np.float64)
     if found.shape not in ((), given["targets"].shape):
         raise NoNumber(f"returned an array of shape {found.shape} of {len(given['targets'])} images")
-    mean = float(found.mean())
-    if not math.isfinite(mean):
-        raise NoNumber(f"returned {'an array with ' if found.ndim else ''}{mean}")
-    return found
+    return found if math.isfinite(found.mean()) else np.array(math.nan)
 
 
 OfImages: TypeAlias = Callable[[Mapping[str, Array], str, str | None], Array | str]

@@ -29,8 +29,13 @@ from deit_ablate.sweep.fields import is_sweep_name
 _ABSOLUTE = re.compile(r"(?<![^\s='\"])/[^\s'\"]*/(?=[^\s/])")
 """The folders of an absolute path: what is kept is shown to others."""
 _NUMBERED = re.compile(r"[1-9][0-9]{0,5}\.json")
-_REQUESTS: dict[str, type[schema.File]] = {"seeds": schema.Declared, "trials": schema.TrialRequest}
-"""What belongs to a sweep's plan: planned seeds, and the trials that a search has requested."""
+_REQUESTS: dict[str, type[schema.File]] = {
+    "seeds": schema.Declared,
+    "trials": schema.TrialRequest,
+    "accepted": schema.Accepted,
+}
+"""What belongs to a sweep's plan: planned seeds, the trials that a search has requested, and which runs of earlier code
+a user has accepted."""
 MOST_TEXT, MOST_LINE, MOST_RUNS = 1 << 30, 1 << 24, 100_000
 """Bytes of records.jsonl or curves.jsonl, bytes of one line of them, and runs that one import may bring."""
 OF_PROGRAMS = ("output", "checkpoint")

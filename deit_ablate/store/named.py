@@ -32,7 +32,8 @@ def by_name(target: str, store: Store) -> str:
         raise InputError(f"{len(made)} studies of it were run", where=(given[1], 0, 0), expected=" or ".join(made))
     if not made:
         near = did_you_mean(path.stem, names)
-        raise InputError(f"no sweep of this file in {store.root}{near}", where=(given[1], 0, 0))
+        expected = f"a sweep that was run (`deit-ablate run {given[1]}`)" if path.is_file() else "a sweep's file"
+        raise InputError(f"no sweep of this file in {store.root}{near}", where=(given[1], 0, 0), expected=expected)
     return (path.stem if path.stem in made else made[0]) + (given[2] or "")
 
 

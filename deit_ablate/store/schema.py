@@ -11,13 +11,13 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from deit_ablate import files
 from deit_ablate.errors import Damaged
 from deit_ablate.identity import belongs
 from deit_ablate.program import FUNCTION
-from deit_ablate.store.values import Amount, Count, Number, Reported, RunId, Scores
+from deit_ablate.store.values import Amount, Cells, Count, Number, Reported, RunId, Scores
 from deit_ablate.sweep.fields import Looks
 from deit_ablate.sweep.metrics import METRICS, Better
 
@@ -248,15 +248,6 @@ class Metric(File):
             raise ValueError("name: no metric is called so")
 
 
-def _sound_cells(cells: list[Any]) -> list[Any]:
-    for cell in cells:
-        variant, seed, stage, run = cell
-        texts = isinstance(variant, str) and isinstance(stage, str) and isinstance(run, str)
-        if not (texts and type(seed) is int and 0 <= seed < 2**53 and len(run) == 16 and run.isalnum()):
-            raise ValueError(f"{cell!r} is no variant, seed, stage and run")
-    return cells
-
-
 class OfProgram(File):
     """What a plan says of a program: which it is, its data's name, and facts -> the parameters that declare them."""
 
@@ -274,6 +265,12 @@ class Group(File):
 class Axis(File):
     key: str
     values: list[str]
+
+
+class AcceptedRun(File):
+    run: RunId
+    sources: dict[str, Annotated[list[str | None], Field(min_length=2, max_length=2)]]
+    time: float
 
 
 class Plan(File):
@@ -294,12 +291,13 @@ class Plan(File):
     stages: Annotated[list[Stage], Field(min_length=1)]
     variants: list[Row]
     parents: dict[str, list[RunId]]
-    cells: Annotated[list[Annotated[list[Any], Field(min_length=4, max_length=4)]], AfterValidator(_sound_cells)]
+    cells: Cells
     search: Searched | None = None
     design: Designed | None = None
     labels: dict[str, str] = {}
     groups: list[Group] = []
     axes: list[Axis] = []
+    accepted: list[AcceptedRun] = []
     asked: Again | None = None
     content: str | None = None
 
@@ -347,6 +345,10 @@ class Declared(File):
     baseline_seeds: Count | None = None
     rows: list[str] | None = None
     finished_runs_then: Count = 0
+
+
+class Accepted(File):
+    runs: dict[RunId, AcceptedRun]
 
 
 class TrialRequest(File):

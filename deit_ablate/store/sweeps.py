@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import getpass
 import itertools
 import time
 from collections.abc import Mapping, Sequence
@@ -89,6 +90,22 @@ class Sweeps:
             when = {"time": time.time(), "finished_runs_then": finished}
             if files.publish(path, files.to_json({"schema": SCHEMA, **declared, **when})):
                 return
+
+    def accepted(self, name: str) -> dict[str, dict[str, Any]]:
+        """Id of a run as the sweep plans it -> the finished run of earlier code that is used in its place, as a user
+        has said that the change between them is cosmetic: ``run``, ``sources`` (module, or file of a program -> its
+        hash then, and now), ``time`` and ``user``."""
+        folder, found, number = self.folder(name) / "accepted", dict[str, dict[str, Any]](), 1
+        while (content := schema.read(folder / f"{number}.json", schema.Accepted)) is not None:
+            found, number = found | content["runs"], number + 1
+        return {run: used for run, used in found.items() if self._store.result(used["run"]) is not None}
+
+    def accept(self, name: str, runs: Mapping[str, Mapping[str, Any]]) -> None:
+        """Record what ``accepted`` has from now on: ``run`` and ``sources`` by the id that was planned."""
+        folder = files.make_folder(self.folder(name) / "accepted")
+        who = {"time": time.time(), "user": getpass.getuser()}
+        content = files.to_json({"schema": SCHEMA, "runs": {run: {**used, **who} for run, used in runs.items()}})
+        next(n for n in itertools.count(1) if files.publish(folder / f"{n}.json", content))
 
     # -- holding ------------------------------------------------------------------------------------------------------
 

@@ -37,3 +37,16 @@ Scores = Annotated[dict[str, Any], AfterValidator(_sound_scores)]
 
 Reported = dict[str, float | int | None]
 """Metrics by the names that a program gives them; None for one that is not finite."""
+
+
+def _sound_cells(cells: list[Any]) -> list[Any]:
+    for cell in cells:
+        variant, seed, stage, run = cell
+        texts = isinstance(variant, str) and isinstance(stage, str) and isinstance(run, str)
+        if not (texts and type(seed) is int and 0 <= seed < 2**53 and len(run) == 16 and run.isalnum()):
+            raise ValueError(f"{cell!r} is no variant, seed, stage and run")
+    return cells
+
+
+Cells = Annotated[list[Annotated[list[Any], Field(min_length=4, max_length=4)]], AfterValidator(_sound_cells)]
+"""The places of runs: variant, seed, stage, run."""

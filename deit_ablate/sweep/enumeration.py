@@ -30,6 +30,9 @@ class Run:
     weights: dict[str, Path] = field(default_factory=dict, compare=False)
     """Files that the recipe names by their content, where their paths were given: content -> path."""
 
+    accepted: Mapping[str, Any] | None = field(default=None, compare=False)
+    """Of a run of earlier code, which a user has accepted: from which, when and by whom (``Sweeps.accepted``)."""
+
     @property
     def above(self) -> list[str]:
         return [parent["run"] for parent in self.parents.values()]
@@ -67,10 +70,19 @@ class Enumeration:
             recipe, node = self._recipes[variant.name, stage.name], self._nodes[variant.name][stage.name]
             custom = self._custom(recipe)
             made[stage.name] = _runs_of_stage(stage, recipe, node, custom, made)
+            made[stage.name] = {seed: self._used(run) for seed, run in made[stage.name].items()}
             for run in made[stage.name].values():
                 self.runs.setdefault(run.id, run)
                 self.written.setdefault(run.id, node)
         self._made[variant.name] = made
+
+    def _used(self, run: Run) -> Run:
+        """A planned run, or the accepted one of earlier code in its place."""
+        if (accepted := self._sweep.accepted.get(run.id)) is None:
+            return run
+        before = {name: pair[0] for name, pair in accepted["sources"].items()}
+        sources = {name: sha256 for name, sha256 in {**run.sources, **before}.items() if sha256 is not None}
+        return replace(run, id=accepted["run"], sources=sources, accepted=accepted)
 
     def _custom(self, recipe: AnyRecipe) -> dict[str, str]:
         """The code of one's own that is part of a run's id: name -> hash."""

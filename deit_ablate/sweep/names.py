@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from deit_ablate.errors import InputError, TrainError, did_you_mean, unknown_name
+from deit_ablate.errors import InputError, Problems, TrainError, did_you_mean, unknown_name
 from deit_ablate.names import fact, installed_timm, keep_answer, kept_answer, misfit, names
 from deit_ablate.program import code_of
 from deit_ablate.recipe import Recipe, with_files
@@ -69,27 +69,32 @@ def check_names(
     """
     questions: dict[str, tuple[Named, Node]] = {}
     seen: set[tuple[int, ...]] = set()
+    problems = Problems()
     for (variant, stage), recipe in recipes.items():
         blocks = tuple(map(id, (recipe.model, recipe.optimizer, recipe.distill, recipe.data, recipe.augment)))
         if blocks in seen:
             continue
         seen.add(blocks)
+        node = nodes[variant][stage]
         for named in _named(recipe):
-            node = nodes[variant][stage]
-            if not _known(named, recipe, node):
-                try:
-                    questions.setdefault(_question(named, recipe, files_named(node)), (named, node))
-                except TrainError as error:
-                    raise node.error(named.key, str(error), "the file's path") from None
+            with problems.at():
+                if not _known(named, recipe, node):
+                    try:
+                        questions.setdefault(_question(named, recipe, files_named(node)), (named, node))
+                    except TrainError as error:
+                        raise node.error(named.key, str(error), "the file's path") from None
+    problems.refuse()
     unknown = [question for question in questions if question not in answers]
     _ask(unknown, questions, answers)
     sources: dict[str, dict[str, str]] = {}
     for question, (named, node) in questions.items():
         answer = answers[question]
-        if not answer["ok"]:
-            place = named.place(answer["option"]) if answer.get("option") else named.key
-            raise node.error(place, answer["error"], answer.get("expected") or "")
-        sources[named.name] = answer["sources"]
+        with problems.at():
+            if not answer["ok"]:
+                place = named.place(answer["option"]) if answer.get("option") else named.key
+                raise node.error(place, answer["error"], answer.get("expected") or "")
+            sources[named.name] = answer["sources"]
+    problems.refuse()
     return sources
 
 
@@ -101,9 +106,11 @@ def check_layer_names(layer: Node, prefix: str) -> None:
     for kind, key in PLACES.items():
         block = layer.get(key[0]) or Node({}, layer.where)
         name, options = block.get(key[1]), block.get("options")
-        named = Named(kind, key, str(name.value) if name else "", options.plain() if options else {})
+        # What is no name, and no mapping, is told by who checks values.
+        given = options.plain() if options and isinstance(options.value, dict) else {}
+        named = Named(kind, key, name.value if name and isinstance(name.value, str) else "", given)
         try:
-            if name and named.name not in names()[kind]:
+            if named.name and named.name not in names()[kind]:
                 _refuse_unknown(named, layer)
             _check_options(named, fact(kind, named.name, "options", {"**": "unknown"}), layer)
         except InputError as error:

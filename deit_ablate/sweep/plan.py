@@ -6,12 +6,13 @@ up by the worker command, in one call, before anything is written.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from deit_ablate.errors import InputError, unknown_name
+from deit_ablate.errors import InputError, Problems, unknown_name
 from deit_ablate.execution import Execution, Needs
 from deit_ablate.identity import canonical, run_id
 from deit_ablate.names import fact
@@ -159,6 +160,9 @@ class Plan:
     def document(self, source: str) -> dict[str, Any]:
         """What ``plan.json`` holds: enough for tables, figures and names; rebuildable from the sweep file."""
         groups, axes = self.sweep.groups, self.sweep.axes
+        accepted = [
+            {key: run.accepted[key] for key in ("run", "sources", "time")} for run in self.runs.values() if run.accepted
+        ]
         return {
             "schema": SCHEMA,
             "sweep": self.sweep.name,
@@ -188,6 +192,7 @@ class Plan:
             ],
             "parents": {run.id: run.above for run in self.runs.values() if run.above},
             "cells": [[cell.variant, cell.seed, cell.stage, cell.run] for cell in self.cells],
+            **({"accepted": accepted} if accepted else {}),
             **({"search": dict(self.search)} if self.search is not None else {}),
             **({"design": self.sweep.design.document()} if self.sweep.design else {}),
             **({"labels": dict(self.sweep.labels)} if self.sweep.labels else {}),
@@ -265,18 +270,19 @@ def _of_variant(sweep: Sweep, variant: Variant, shared: dict[str, Node]) -> dict
 def _recipes(sweep: Sweep, nodes: Mapping[str, Mapping[str, Node]]) -> dict[tuple[str, str], AnyRecipe]:
     """By (variant, stage); a node that several share is validated once."""
     validated: dict[tuple[int, str], AnyRecipe] = {}
-    result = {}
-    for variant in sweep.variants:
-        for stage in sweep.stages:
-            node = nodes[variant.name][stage.name]
-            # Of a program each stage may have a command of its own.
-            known = (id(node), stage.name if sweep.program else "")
+    result, problems = {}, Problems()
+    for variant, stage in itertools.product(sweep.variants, sweep.stages):
+        node = nodes[variant.name][stage.name]
+        # Of a program each stage may have a command of its own.
+        known = (id(node), stage.name if sweep.program else "")
+        with problems.at():
             if known not in validated:
                 made = sweep.trainer.recipe(node, stage.name)
                 if isinstance(made, Recipe):
                     _check_teacher(made, node, stage)
                 validated[known] = made
             result[variant.name, stage.name] = validated[known]
+    problems.refuse()
     return result
 
 

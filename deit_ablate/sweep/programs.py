@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import shlex
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from deit_ablate import files
-from deit_ablate.errors import InputError, Position, TrainError, unknown_name
+from deit_ablate.errors import InputError, Position, Problems, TrainError, unknown_name
 from deit_ablate.execution import MetricsFile, Needs, ProgramExecution
 from deit_ablate.program import (
     FUNCTION,
@@ -36,6 +37,8 @@ ALONE = ("parameters", "sources", "data", "lock", "derived", "grace")
 """Keys of a sweep file that mean something beside ``command`` or ``trainer`` alone."""
 NOT_BESIDE = ("profile", "by_profile", "recipe", "metric")
 """Keys that are of recipes of our trainer."""
+ONE_RANK = ("a program starts its processes itself", "1, and a command such as `torchrun --nproc-per-node 2 train.py`")
+"""What is wrong with several ranks of a program, and what was expected."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,11 @@ class ProgramFile:
 
     def over(self, sweep: Sweep, node: Node) -> Sweep:
         """The sweep with what follows from its program. Raises InputError."""
+        given: list[tuple[list[str], Needs]] = [(["execution"], sweep.execution)]
+        given += [(["resources", name], need) for name, need in sweep.resources.items()]
+        for place, how in given:
+            if how.ranks > 1:
+                raise node.error([*place, "ranks"], *ONE_RANK)
         told: dict[str, Any] = {"program": self.execution}
         if sweep.execution.data_dir is None:
             told["data_dir"] = self.data_dir
@@ -105,7 +113,7 @@ def read_program(node: Node, parsed: SweepFile, path: Path) -> ProgramFile | Non
             problem = f"{key} is for recipes of our trainer, and here a program trains"
             raise InputError(problem, where=node.keys[key], key=key, expected=expected)
     folder = path.parent.resolve()
-    parameters = _parameters(node)
+    parameters = read_parameters(node)
     programs = {"": _program(node, "", parsed.command, parsed.trainer)}
     for name, stage in (parsed.stages or {}).items():
         programs[name] = _of_stage(node, name, stage, programs[""])
@@ -115,7 +123,7 @@ def read_program(node: Node, parsed: SweepFile, path: Path) -> ProgramFile | Non
     _check_placeholders(node, parsed, used, parameters)
     facts = _facts(node, parsed.derived, [key for key, _ in flatten(parameters.plain())])
     data = parsed.data
-    metrics, metric, others = _metrics(node, parsed)
+    metrics, metric, others = read_metrics_of(node, parsed)
     trainer = OfProgram(
         used,
         parameters,
@@ -138,13 +146,14 @@ def trainer_of(program: ProgramFile | None) -> Trainer:
 # -- the program -------------------------------------------------------------------------------------------------------
 
 
-def _parameters(node: Node) -> Node:
+def read_parameters(node: Node) -> Node:
     given = node.get("parameters")
     if given is None or given.value is None:
         return Node({}, node.where)
     given = expand_dotted(given)
     if not isinstance(given.value, dict):
         raise InputError("no mapping", where=given.where, key="parameters", expected="parameters with their defaults")
+    problems = Problems()
     for key, value in flatten(given.plain()):
         place, problem = given.locate(key.split("."), at_key=True), ""
         if not NAME.fullmatch(key):
@@ -155,8 +164,10 @@ def _parameters(node: Node) -> Node:
             problem, expected = "a list of lists or mappings", "a list of plain values, each an argument"
         elif not is_finite(value):
             problem, expected = f"got {value!r}", "a finite number"
-        if problem:
-            raise InputError(problem, where=place, key=f"parameters.{key}", expected=expected)
+        with problems.at():
+            if problem:
+                raise InputError(problem, where=place, key=f"parameters.{key}", expected=expected)
+    problems.refuse()
     return given
 
 
@@ -190,33 +201,41 @@ def _of_stage(node: Node, name: str, stage: StageFile, base: Program) -> Program
 
 def _check_placeholders(node: Node, parsed: SweepFile, programs: Mapping[str, Program], parameters: Node) -> None:
     """Raises InputError for a placeholder that is nothing, and for a parameter that no command is told."""
-    known = [key for key, _ in flatten(parameters.plain())]
+    known, problems = [key for key, _ in flatten(parameters.plain())], Problems()
     told: set[str] = set()
     for stage, program in programs.items():
         of = (parsed.stages or {}).get(stage)
         key = f"stages.{stage}.command" if of and of.command is not None else "command"
-        where = node.locate(key.split("."))
-        for _, name in placeholders(program.command or []):
-            if name not in known and name not in PLACES:
-                raise unknown_name("no parameter", name, [*known, *PLACES], where=where, key=key)
-            role = {"parent": of.from_ if of else None, "teacher": of.teacher if of else None}
-            if name in role and role[name] is None and not (name == "teacher" and of and of.from_):
-                expected = f"a stage with `{'from' if name == 'parent' else 'teacher'}:`"
-                problem = f"{{{name}}} where no other stage is one's {name}"
-                raise InputError(problem, where=where, key=key, expected=expected)
-            if name == "log":
-                raise InputError("{log} in a command", where=where, key=key, expected="{log} in metrics.file alone")
-            told.add(name)
-        if program.command is not None and "seed" not in {name for _, name in placeholders(program.command)}:
+        names = [name for _, name in placeholders(program.command or [])]
+        for name in names:
+            with problems.at():
+                _check_placeholder(name, of, known, node.locate(key.split(".")), key)
+        told.update(names)
+        if program.command is not None and "seed" not in names and "DEIT_ABLATE_SEED" not in " ".join(program.command):
             expected = "{seed} among its arguments (or DEIT_ABLATE_SEED read by the program, named in `parameters`)"
-            if "DEIT_ABLATE_SEED" not in " ".join(program.command):
+            with problems.at():
+                where = node.locate(key.split("."))
                 raise InputError("the command is not told the seed", where=where, key=key, expected=expected)
-    if all(program.command is not None for program in programs.values()):
-        for name in known:
+    problems.refuse()  # a command with an error may be meant to tell more
+    for name in known if all(program.command is not None for program in programs.values()) else ():
+        with problems.at():
             if name not in told:
                 at = parameters.locate(name.split("."), at_key=True)
                 expected = f"{{{name}}} in the command, or no such parameter"
                 raise InputError("no command is told it", where=at, key=f"parameters.{name}", expected=expected)
+    problems.refuse()
+
+
+def _check_placeholder(name: str, of: StageFile | None, known: Sequence[str], where: Position, key: str) -> None:
+    if name not in known and name not in PLACES:
+        raise unknown_name("no parameter", name, [*known, *PLACES], where=where, key=key)
+    role = {"parent": of.from_ if of else None, "teacher": of.teacher if of else None}
+    if name in role and role[name] is None and not (name == "teacher" and of and of.from_):
+        expected = f"a stage with `{'from' if name == 'parent' else 'teacher'}:`"
+        problem = f"{{{name}}} where no other stage is one's {name}"
+        raise InputError(problem, where=where, key=key, expected=expected)
+    if name == "log":
+        raise InputError("{log} in a command", where=where, key=key, expected="{log} in metrics.file alone")
 
 
 def _sources(node: Node, patterns: Sequence[str], programs: Mapping[str, Program], folder: Path) -> dict[str, str]:
@@ -270,7 +289,7 @@ def _facts(node: Node, derived: list[str] | dict[str, list[str]], known: Sequenc
 # -- its metrics -------------------------------------------------------------------------------------------------------
 
 
-def _metrics(node: Node, parsed: SweepFile) -> tuple[MetricsFile, Metric, tuple[Metric, ...]]:
+def read_metrics_of(node: Node, parsed: SweepFile) -> tuple[MetricsFile, Metric, tuple[Metric, ...]]:
     block = node.get("metrics")
     where: Position = node.keys.get("metrics", node.where)
     if block is None or not isinstance(block.value, dict):
@@ -287,6 +306,11 @@ def _metrics(node: Node, parsed: SweepFile) -> tuple[MetricsFile, Metric, tuple[
     predicted = given.predictions is not None and given.unit == "%"
     where = block.locate(("primary",))
     metric = of_program(given.primary, given.better, given.unit, given.digits, where, predicted)
+    if given.validation == given.primary:
+        problem, expected = "the metric that tables report, too", "one of data that is no test data, or none"
+        place = block.locate(("validation",))
+        said = InputError(problem, where=place, key="metrics.validation", expected=expected)
+        warnings.warn(str(said), stacklevel=2)
     others = []
     for at, other in enumerate(given.columns):
         if other != given.primary:

@@ -54,6 +54,11 @@ def _axes(node: Node) -> list[tuple[str, list[Node], Position]]:
     return axes
 
 
+def axis_values(node: Node) -> Iterator[Node]:
+    """Every value of a grid's axes by itself, as an override."""
+    return (nested(path, value, place) for path, values, place in _axes(node) for value in values)
+
+
 def _axis_rows(axes: list[tuple[str, list[Node], Position]], combinations: Iterator[tuple[Node, ...]]) -> Iterator[Row]:
     short = [path.rsplit(".", 1)[-1] for path, _, _ in axes]
     labels = [path if short.count(last) > 1 else last for (path, _, _), last in zip(axes, short, strict=True)]

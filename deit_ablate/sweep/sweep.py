@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from deit_ablate.errors import Position
 from deit_ablate.execution import Execution, Needs
@@ -67,6 +68,9 @@ class Sweep:
     """Heading -> rows, in the order in which tables show them, after those of no group."""
     axes: tuple[tuple[str, tuple[str, ...]], ...] = ()
     """Of a grid, the first one varying slowest: dotted key, and the values as names of rows have them."""
+    accepted: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, compare=False)
+    """Id of a run of the code as it is -> the finished run of earlier code that is used in its place
+    (``Sweeps.accepted``)."""
     sets: tuple[Node, ...] = ()
     """What ``--set`` gave, which is part of ``base`` and ``stages`` already."""
 

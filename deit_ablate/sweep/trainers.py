@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from deit_ablate.errors import InputError, unknown_name
+from deit_ablate.errors import InputError, Problems, unknown_name
 from deit_ablate.identity import canonical, derived, difference
 from deit_ablate.program import Program, ProgramData, ProgramRecipe, misplaced, placeholders
 from deit_ablate.recipe import BLOCKS, Recipe, fields_of, flatten
@@ -99,17 +99,23 @@ class OfProgram:
                 key=prefix.rstrip("."),
                 expected="a mapping with some of " + ", ".join(known),
             )
+        problems = Problems()
         for key, _ in flatten(layer.plain()):
-            place = layer.locate(key.split("."))
-            if key not in known:
-                at = layer.locate(key.split("."), at_key=True)
-                raise unknown_name("unknown parameter", key, list(known), where=at, key=prefix + key)
-            given, default = _at(layer, key), known[key]
-            if not is_finite(given):
-                raise InputError(f"got {given!r}", where=place, key=prefix + key, expected="a finite number")
-            if not _fits(given, default):
-                expected = f"{_KINDS.get(type(default), 'a value')}, as its default {default!r} is"
-                raise InputError(f"got {given!r}", where=place, key=prefix + key, expected=expected)
+            with problems.at():
+                self._check_value(layer, key, known, prefix)
+        problems.refuse()
+
+    def _check_value(self, layer: Node, key: str, known: Mapping[str, Any], prefix: str) -> None:
+        place = layer.locate(key.split("."))
+        if key not in known:
+            at = layer.locate(key.split("."), at_key=True)
+            raise unknown_name("unknown parameter", key, list(known), where=at, key=prefix + key)
+        given, default = _at(layer, key), known[key]
+        if not is_finite(given):
+            raise InputError(f"got {given!r}", where=place, key=prefix + key, expected="a finite number")
+        if not _fits(given, default):
+            expected = f"{_KINDS.get(type(default), 'a value')}, as its default {default!r} is"
+            raise InputError(f"got {given!r}", where=place, key=prefix + key, expected=expected)
 
     def layer(self, lower: Node, upper: Node | None) -> Node:
         return lower if upper is None or not upper.value else merge(lower, upper)

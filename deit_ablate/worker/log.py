@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from deit_ablate import files
+
 
 def log_to(path: Path, *, and_here: bool = False) -> None:
     """Send all that this process prints to its log; in the foreground to the terminal as well."""
@@ -21,7 +23,7 @@ def log_to(path: Path, *, and_here: bool = False) -> None:
         tee.stdin.close()
         atexit.register(_end_log, tee)
     else:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        handle = files.open_to_append(path)
     os.dup2(handle, 1)
     os.dup2(handle, 2)
     os.close(handle)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
@@ -39,7 +40,8 @@ def lab(command: Command) -> Command:
 
 
 def test_a_run_is_shown_with_its_command_and_the_commit_of_its_code(lab: Command) -> None:
-    lab("run", "p.yaml")
+    assert "a:1: done, top1 90.50% in " in lab("run", "p.yaml").stdout
+    assert re.search(r"^a:1 .* done +top1 90.50%$", lab("status", "p").stdout, re.MULTILINE)
     store = Store(lab.folder / "results")
     shown = lab("show", "p:a:1").stdout
     assert "program.command: python train.py {run} {seed} {gain} 'two words'\n" in shown
@@ -87,3 +89,59 @@ def test_the_time_of_a_run_that_was_gone_on_with_is_that_of_all_its_attempts(lab
     assert [line["epoch"] for line in store.history(run)] == [0, 1]
     cost = (store.outcome(run) or {})["cost"]
     assert store.attempt(run, 1).seconds < cost["train_seconds"] <= cost["wall_seconds_all_attempts"]
+
+
+def test_runs_of_earlier_code_are_used_where_a_user_accepts_its_change(lab: Command) -> None:
+    command = '[python, train.py, "{run}", "{seed}", "{gain}", "{parent}"]'
+    stages = f"stages: {{first: {{}}, last: {{from: first, command: {command}}}}}\n"
+    (lab.folder / "p.yaml").write_text(SWEEP % 0.5 + stages)
+    lab("run", "p.yaml")
+    store = Store(lab.folder / "results")
+    before, records = lab("plan", "p.yaml").stdout, {p: p.read_bytes() for p in store.root.glob("runs/*/*.json")}
+    (lab.folder / "train.py").write_text(TRAIN + "print(1)\n")
+    asked = lab("accept", "p", code=1).stdout
+    assert "4 finished runs of p: a:0:first, a:1:first, a:0:last, a:1:last\n" in asked
+    assert "2 missing, 2 waiting" in lab("plan", "p").stdout
+    lab("accept", "p", "--yes")
+    assert lab("plan", "p").stdout == before
+    assert "nothing to train" in lab("run", "p.yaml").stdout
+    assert "Of earlier code, with the change of ./train.py declared cosmetic on " in lab("table", "p").stdout
+    assert re.search(
+        r"accepted in p by \S+, 20\d\d-.+: cosmetic change of ./train.py \w{12} -> \w{12}\n",
+        lab("show", "p:a:1").stdout,
+    )
+    assert {p: p.read_bytes() for p in store.root.glob("runs/*/*.json")} == records
+    (lab.folder / "p.yaml").write_text(SWEEP % 0.7 + stages)
+    refused = lab("accept", "p", "--yes", code=2).stderr
+    assert "no finished run of it differs in its code alone" in refused
+    assert "not in parameters.gain" in refused
+
+
+def test_a_plan_says_that_what_failed_before_has_other_code_now(lab: Command) -> None:
+    (lab.folder / "p.yaml").write_text(SWEEP % "none")
+    lab("run", "p.yaml", code=1)
+    (lab.folder / "train.py").write_text(TRAIN.replace('"none"', '"nothing"'))
+    why = "missing since the source of ./train.py changed (before: failed (crash)): a:0, a:1\n"
+    assert why in lab("plan", "p.yaml").stdout
+
+
+def test_a_table_says_that_its_file_has_another_margin_by_now(lab: Command) -> None:
+    text = SWEEP % 0.5 + "baseline: a\nmargin: 0.5\n"
+    (lab.folder / "p.yaml").write_text(text)
+    lab("run", "p.yaml")
+    assert "note:" not in lab("table", "p").stderr
+    (lab.folder / "p.yaml").write_text(text.replace("margin: 0.5", "margin: 0.2") + "# said better\n")
+    note = "note: p.yaml has changed (margin: 0.2 there, 0.5 here); `deit-ablate run p` takes that over\n"
+    assert note in lab("table", "p").stderr
+    assert note in lab("report", "p").stderr
+    lab("run", "p")
+    assert "note:" not in lab("table", "p").stderr
+
+
+def test_a_shared_results_folder_is_for_others_as_the_umask_says(lab: Command) -> None:
+    os.umask(before := os.umask(0))
+    lab("run", "p.yaml", "--shared")
+    lab("table", "p")
+    made = list((lab.folder / "results").rglob("*"))
+    wrong = {path: oct(mode) for path in made if (mode := path.stat().st_mode) & 0o066 != 0o066 & ~before}
+    assert wrong == {}

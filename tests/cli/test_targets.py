@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -83,10 +85,41 @@ def test_a_planned_id_can_be_trained_and_a_moved_file_is_known_by_its_content(
     path = sweep("seeds: 1\nvariants: {a: {}, b: {augment.erasing: 0}}\n")
     command("run", "tiny.yaml", "--only", "a")
     planned = next(line.split()[0] for line in command("plan", "tiny.yaml").stdout.splitlines() if " b:0 " in line)
-    assert "has not started yet" in command("show", planned[:8], code=2).stderr
+    assert "state: missing" in command("show", planned[:8]).stdout
     command("train", planned[:8])
     assert store.outcome(planned)
     path.rename(path.with_name("renamed.yaml"))
     assert "2 done" in command("status", "renamed.yaml").stdout
     path.with_name("renamed.yaml").write_text(path.with_name("renamed.yaml").read_text() + "margin: 1\n")
     assert "no sweep of this file" in command("status", "renamed.yaml", code=2).stderr
+
+
+def test_ids_that_a_plan_prints_are_known_before_anything_is_run(command: Command, tmp_path: Path) -> None:
+    command.environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    (command.folder / "train.py").write_text(
+        "import json, sys\nopen(sys.argv[1] + '/m.jsonl', 'w').write(json.dumps({'epoch': 0, 'top1': 1.5}))\n"
+    )
+    (command.folder / "p.yaml").write_text(
+        'command: [python, train.py, "{run}", "{seed}", "{lr}"]\nparameters: {lr: 0.5}\n'
+        'metrics: {file: "{run}/m.jsonl", primary: top1, better: higher}\nvariants: {a: {}}\n'
+    )
+    shown = command("plan", "p.yaml", "--set", "lr=0.25", "--seeds", "1").stdout
+    (run,) = re.findall(r"^([0-9a-f]{16})  a:0", shown, re.MULTILINE)
+    assert not (command.folder / "results").exists()
+    told = command("show", run[:8]).stdout
+    assert "state: missing" in told
+    assert "parameters.lr: 0.25" in told
+    assert "no run or sweep" in command("show", "0123456789abcdef", code=2).stderr
+    assert '"top1": 1.5' in command("train", run).stdout
+    assert "state: done" in command("show", run).stdout
+
+
+def test_a_sweep_whose_file_is_gone_says_how_to_go_on(command: Command, sweep: Callable[..., Path]) -> None:
+    path = sweep("seeds: 1\nvariants: {a: {}}\n")
+    command("plan", path, "--commands", "json")
+    moved = path.rename(path.with_name("renamed.yaml"))
+    name = path.stem
+    refused = command("run", name, code=2).stderr
+    assert f"`deit-ablate run PATH --name {name}`" in refused
+    assert f"{name}: " in command("plan", moved, "--name", name).stdout
+    assert f"`deit-ablate run {path}`" not in command("retry", path, code=2).stderr

@@ -168,8 +168,10 @@ def nothing(run):
     return run["no such array"]
 
 
-def nan(run):
-    return [float("nan")] * len(run["targets"])
+def shaky(run):
+    """Nothing that is a number of the runs that get all right."""
+    wrong = (run["predictions"] != run["targets"]).sum()
+    return wrong if wrong else [float("nan")] * len(run["targets"])
 
 
 def shape(run):
@@ -235,7 +237,6 @@ def test_a_row_that_shows_a_head_is_measured_by_it(study: Callable[..., Study]) 
     ("name", "why"),
     [
         ("nothing", "fails, KeyError: 'no such array', of run "),
-        ("nan", "returned an array with nan, of run "),
         ("shape", "returned an array of shape (2,) of 8 images, of run "),
         ("text", "fails, ValueError: "),
         ("gone", "fails, AttributeError: "),
@@ -246,6 +247,17 @@ def test_a_function_that_fails_is_told_at_its_line(study: Callable[..., Study], 
     with pytest.raises(InputError) as error:
         made.summary()
     assert f"study.yaml:3:9: metric: reported_lab:{name} {why}" in str(error.value)
+
+
+@pytest.mark.usefixtures("lab")
+def test_a_run_of_which_a_function_makes_no_number_is_in_no_mean_and_said(study: Callable[..., Study]) -> None:
+    made = with_arrays(study, metrics=[own("shaky")], shows={"some": "ema"})
+    rows, notes = body(made.summary()), sweep_table(made.summary()).footnotes
+    assert (rows["base (baseline)"]["shaky (%)"], rows["many"]["shaky (%)"]) == ("1.0", "4.3 ± 1.4")
+    assert "In no mean of shaky, as it gives no finite number of them: base seed 0, base seed 2." in notes
+    verdicts = with_arrays(study, name="judged", metric=own("shaky")).summary()
+    assert verdicts.values["base"] == {1: 1.0}
+    assert "Done without this figure: base seeds 0, 2." in sweep_table(verdicts).footnotes
 
 
 def test_a_table_is_made_anew_where_the_function_changes(study: Callable[..., Study], lab: Path) -> None:

@@ -244,6 +244,8 @@ BAD: dict[str, tuple[dict[str, Any], str, str]] = {
     "a fact of no parameter": ({"derived": {"f": ["lrr"]}}, "derived.f", "'lr'"),
     "a search without validation": ({"search": {"space": {"lr": [0.1, 1]}}}, "metrics", "metrics.validation"),
     "population without predictions": ({"population": True}, "population", "image by image"),
+    "ranks": ({"execution": {"ranks": 2}}, "execution.ranks", "starts its processes itself"),
+    "ranks of a row": ({"resources": {"sgd": {"ranks": 4}}}, "resources.sgd.ranks", "starts its processes itself"),
     "execution by hand": ({"execution": {"program": {"folder": "/"}}}, "execution.program", "command"),
 }
 
@@ -265,3 +267,9 @@ def test_keys_of_programs_are_refused_beside_none(tmp_path: Path) -> None:
     path.write_text("profile: digits\nparameters: {a: 1}\nvariants: {a: {}}\n")
     with pytest.raises(InputError, match=r"x.yaml:2:1: parameters: .*beside no program"):
         load_sweep(path)
+
+
+def test_choosing_by_the_metric_of_the_tables_is_warned_of(lab: Path) -> None:
+    metrics = yaml.safe_load(SWEEP)["metrics"]
+    with pytest.warns(UserWarning, match=r"y.yaml:\d+:\d+: metrics.validation: the metric that tables report, too"):
+        planned(lab, metrics={**metrics, "validation": metrics["primary"]})

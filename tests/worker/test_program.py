@@ -9,24 +9,18 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from programs import EPOCHS, Programs, Workers, environment
+from programs import EPOCHS, Programs, environment
 from support import wait_for
 
 from deit_ablate import files
 from deit_ablate.execution import SAVED
+from deit_ablate.identity import run_id
 
 ONE_LINE = 'import os\nopen(os.environ["DEIT_ABLATE_RUN_DIR"] + "/log.jsonl", "w").write(\'{"total": 1}\\n\')\n'
-
-
-@pytest.fixture(scope="module")
-def workers() -> Iterator[Workers]:
-    made = Workers()
-    yield made
-    made.close()
 
 
 def epochs(programs: Programs, *, seconds: float = 0.0, seed: int = 0) -> str:
@@ -238,6 +232,37 @@ def test_what_cannot_be_started_is_a_bad_recipe(programs: Programs) -> None:
     assert (how, "./train.py has changed" in message) == ("bad-recipe", True)
     programs.script("# another comment is the same program\n" + ONE_LINE)
     assert programs.train(changed, "--retry") == 0
+
+
+ODD: dict[str, tuple[Any, str]] = {
+    "nothing": ({}, "neither a command nor a function, or both"),
+    "both": ({"command": ["true"], "function": "a:b"}, "neither a command nor a function, or both"),
+    "no words": ({"command": []}, "program.command"),
+    "a text": ("touch /tmp/x", "program"),
+    "a text for a command": ({"command": "touch x"}, "program.command"),
+    "a number in a command": ({"command": ["sh", 1]}, "program.command.1"),
+    "a key": ({"command": ["true"], "shell": True}, "program.shell"),
+    "a placeholder": ({"command": ["touch", "{x}"]}, "{x} is no parameter"),
+    "an attribute": ({"command": ["touch", "{seed.__class__}"]}, "program.command"),
+    "an open brace": ({"command": ["touch", "{seed"]}, "is no template"),
+    "a function that is none": ({"function": "os.system('true')"}, "os.system"),
+    "a lock": ({"command": ["true"], "lock": "../../x"}, "program.lock"),
+}
+
+
+@pytest.mark.parametrize("which", ODD)
+def test_an_odd_recipe_json_starts_nothing_and_is_told(programs: Programs, which: str) -> None:
+    """As somebody may write one by hand, with the id that belongs to it."""
+    program, words = ODD[which]
+    recipe = {"program": program, "parameters": {}, "data": {"id": None}, "seed": 0}
+    run = run_id(recipe, {}, {})
+    programs.store.register(run, recipe, {}, {})
+    assert programs.train(run) == 1
+    how, message = programs.ended(run)
+    assert how == "bad-recipe", (how, message)
+    assert words in message
+    assert "\n" not in message
+    assert "Traceback" not in programs.last(run).log.read_text()
 
 
 def test_a_metric_that_is_not_finite_at_the_end_is_a_result(programs: Programs) -> None:

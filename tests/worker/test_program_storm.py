@@ -10,11 +10,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
-from program_lab import Lab, until
+from programs import Programs, Worker
 
+from deit_ablate import files
 from deit_ablate.execution import SAVED
 from deit_ablate.store import Store
 
@@ -56,10 +60,44 @@ for child in children:
 WHOLE = [(epoch, 50 + epoch) for epoch in range(6)]
 
 
+@dataclass
+class Lab:
+    """One run of a script, and how the worker is told to execute it."""
+
+    programs: Programs
+    command: list[str] = field(default_factory=list)
+    told: dict[str, Any] = field(default_factory=lambda: {"file": "{run}/m.jsonl", "primary": "top1", "grace": 5})
+
+    @property
+    def store(self) -> Store:
+        return self.programs.store
+
+    @property
+    def shared(self) -> Path:
+        """The folder of the data."""
+        return files.make_folder(self.programs.folder / "shared")
+
+    def register(self, script: str) -> str:
+        self.programs.script(script)
+        return self.programs.registered(self.command, seed=1)
+
+    def start(self, run: str) -> Worker:
+        return self.programs.start(run, data_dir=str(self.shared), **self.told)
+
+
 @pytest.fixture
-def lab(tmp_path: Path) -> Lab:
-    (tmp_path / "shared").mkdir()
-    return Lab(tmp_path, shared=tmp_path / "shared")
+def lab(programs: Programs) -> Lab:
+    return Lab(programs)
+
+
+def until(holds: Callable[[], bool], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while True:
+        with contextlib.suppress(OSError, IndexError):
+            if holds():
+                return
+        assert time.monotonic() < end, "not within a minute"
+        time.sleep(0.02)
 
 
 def command(*words: str, shell: bool = False) -> list[str]:
@@ -74,19 +112,19 @@ def history(lab: Lab, run: str) -> list[tuple[int, float]]:
 def must_be_whole(lab: Lab, run: str) -> None:
     assert (lab.store.outcome(run) or {})["metrics"]["program"]["top1"] == 55
     assert history(lab, run) == WHOLE
-    assert not (lab.folder / "shared" / "twice").exists()
+    assert not (lab.shared / "twice").exists()
 
 
-def started(lab: Lab, run: str, lines: int = 3) -> subprocess.Popen[str]:
+def started(lab: Lab, run: str, lines: int = 3) -> Worker:
     """A worker whose command waits after this many lines."""
-    (lab.folder / "shared" / "wait").touch()
+    (lab.shared / "wait").touch()
     worker = lab.start(run)
     until(lambda: len(lab.store.history(run)) >= lines)
     return worker
 
 
 def let_go(lab: Lab) -> None:
-    (lab.folder / "shared" / "wait").unlink()
+    (lab.shared / "wait").unlink()
 
 
 @pytest.mark.parametrize(("words", "shell"), [((), False), (("plain",), True)])
@@ -95,18 +133,18 @@ def test_what_a_killed_worker_leaves_is_ended_before_the_next_attempt(
 ) -> None:
     lab.command = command(*words, shell=shell)
     run = lab.register(TRAIN)
-    started(lab, run).kill()
+    started(lab, run).send_signal(signal.SIGKILL)
     let_go(lab)
     assert lab.start(run).wait(60) == 0
     must_be_whole(lab, run)
-    assert (lab.folder / "shared" / "starts").read_text() == "xx"
+    assert (lab.shared / "starts").read_text() == "xx"
 
 
 def test_what_a_command_leaves_running_is_ended_with_it(lab: Lab) -> None:
     lab.command = command("plain")
     run = lab.register(TRAIN.replace("    child.kill()", "    pass"))
     assert lab.start(run).wait(60) == 0
-    assert subprocess.call(["flock", "--nonblock", str(lab.folder / "shared" / "lock"), "true"]) == 0
+    assert subprocess.call(["flock", "--nonblock", str(lab.shared / "lock"), "true"]) == 0
 
 
 def test_lines_that_a_killed_worker_had_not_read_are_not_lost(lab: Lab) -> None:
@@ -117,7 +155,7 @@ def test_lines_that_a_killed_worker_had_not_read_are_not_lost(lab: Lab) -> None:
     let_go(lab)
     until(lambda: len((lab.store.attempt(run, 1).output / "m.jsonl").read_text().splitlines()) == 6)
     assert len(lab.store.history(run)) == 3
-    worker.kill()
+    worker.send_signal(signal.SIGKILL)
     worker.wait()
     assert lab.start(run).wait(60) == 0
     must_be_whole(lab, run)
@@ -126,7 +164,7 @@ def test_lines_that_a_killed_worker_had_not_read_are_not_lost(lab: Lab) -> None:
 def test_one_that_is_killed_at_its_very_end_has_nothing_left_to_do(lab: Lab) -> None:
     lab.command = command()
     run = lab.register(TRAIN.replace("epoch == 2", "epoch == 5"))
-    started(lab, run, lines=6).kill()
+    started(lab, run, lines=6).send_signal(signal.SIGKILL)
     let_go(lab)
     assert lab.start(run).wait(60) == 0
     must_be_whole(lab, run)
@@ -135,12 +173,12 @@ def test_one_that_is_killed_at_its_very_end_has_nothing_left_to_do(lab: Lab) -> 
 def test_attempts_that_end_before_they_report_lose_nothing_of_those_before(lab: Lab) -> None:
     lab.command = command()
     run = lab.register(TRAIN.replace("run, kept", "time.sleep(5 * os.path.exists('slow'))\nrun, kept"))
-    started(lab, run).kill()
-    (lab.folder / "slow").touch()
+    started(lab, run).send_signal(signal.SIGKILL)
+    (lab.programs.folder / "slow").touch()
     worker = lab.start(run)
     until(lambda: lab.store.attempt(run, 2).kept.is_dir())
-    worker.kill()
-    (lab.folder / "slow").unlink()
+    worker.send_signal(signal.SIGKILL)
+    (lab.programs.folder / "slow").unlink()
     let_go(lab)
     assert lab.start(run).wait(60) == 0
     must_be_whole(lab, run)
@@ -148,12 +186,12 @@ def test_attempts_that_end_before_they_report_lose_nothing_of_those_before(lab: 
 
 @pytest.mark.parametrize(("words", "shell"), [((), True), (("zero",), False)])
 def test_one_that_is_told_to_stop_has_its_grace_and_is_not_done(lab: Lab, words: tuple[str, ...], shell: bool) -> None:
-    lab.command, lab.grace = command(*words, shell=shell), 60
+    lab.command, lab.told["grace"] = command(*words, shell=shell), 60
     run = lab.register(TRAIN.replace("signal.signal(15, signal.SIG_IGN); ", ""))
     worker = started(lab, run)
-    worker.terminate()
+    worker.send_signal(signal.SIGTERM)
     assert worker.wait(60) == SAVED
-    assert lab.ended(run)[0] == "interrupted"
+    assert lab.programs.ended(run)[0] == "interrupted"
     assert (lab.store.attempt(run, 1).kept / "saved").exists(), "killed while it was saving"
     let_go(lab)
     assert lab.start(run).wait(60) == 0
@@ -173,8 +211,9 @@ ENDS = {
 @pytest.mark.parametrize("script", ENDS)
 def test_how_a_command_has_ended_is_said(lab: Lab, script: str) -> None:
     lab.command = ["sh", "-c", script, "{run}", "{seed}"]
-    run = lab.run("", code=1)
-    how, words = lab.ended(run)
+    run = lab.register("")
+    assert lab.start(run).wait() == 1
+    how, words = lab.programs.ended(run)
     assert how == ENDS[script][0]
     assert ENDS[script][1] in words
     assert len(words) < 2000
@@ -184,7 +223,7 @@ def test_how_a_command_has_ended_is_said(lab: Lab, script: str) -> None:
 def test_saved_and_more_to_do_needs_progress(lab: Lab, progress: bool) -> None:
     save = 'echo >> "$1/n"; test $(wc -l < "$1/n") -ge 5 && echo "top1=1" && exit 0\n' if progress else ""
     lab.command = ["sh", "-c", f"{save}exit 75", "{run}", "{checkpoint}", "{seed}"]
-    lab.metrics = {"file": "{log}", "pattern": "^top1=(?P<top1>.*)", "primary": "top1"}
+    lab.told = {"file": "{log}", "pattern": "^top1=(?P<top1>.*)", "primary": "top1"}
     run = lab.register("")
     codes = []
     while (state := lab.store.states({run: ()})[run]).name in ("missing", "resumable"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -45,6 +46,7 @@ def footnotes(summary: Summary, *, timed: bool = False) -> list[str]:
         )
     notes += _program(summary.plan)
     notes += _unfound(summary.plan)
+    notes += _earlier_code(summary)
     notes += _not_isolated(summary)
     notes += _of_rows(summary)
     notes += _after_looking(summary)
@@ -81,6 +83,7 @@ def short_notes(summary: Summary, best: str | None = None) -> list[str]:
         notes.append(f"Verdicts{of} are {kind}, at 5% after Holm over the rows{within}.")
     notes += ["In bold: better than every other row, at 5% after Holm."] if best else []
     notes += _unfound(summary.plan)
+    notes += _earlier_code(summary)
     notes += _not_isolated(summary, but=(COMMIT,))
     notes += _after_looking(summary)[:1] if seeds_added_after_looking(summary.declared, summary.stage) else []
     for figure, words in HEADS.items():
@@ -157,6 +160,16 @@ def _program(plan: Mapping[str, Any]) -> list[str]:
         f"from the start; the data {data}; what follows from a parameter is not "
         f"compared{facts}."
     ]
+
+
+def _earlier_code(summary: Summary) -> list[str]:
+    """Of which code runs are that a user has accepted, a sentence for each change."""
+    label = {run: f"{summary.label(variant)} {seed}" for variant, seed, _, run in summary.plan["cells"]}
+    found: dict[str, list[str]] = {}
+    for used in summary.plan.get("accepted", ()):
+        day = time.strftime("%Y-%m-%d", time.gmtime(used["time"]))
+        found.setdefault(f"{listed(sorted(used['sources']))} declared cosmetic on {day}", []).append(label[used["run"]])
+    return [f"Of earlier code, with the change of {change}: {listed(runs)}." for change, runs in found.items()]
 
 
 def _test_set(summary: Summary, every: Sequence[Mapping[str, Any]]) -> str:
@@ -390,6 +403,12 @@ def _absent(summary: Summary, final: Iterable[Mapping[str, Any]]) -> list[str]:
             for (variant, reason), seeds in found.items()
         ]
         notes.append(f"{state.capitalize()}: {listed(named, '; ')}.")
+    for metric in summary.metrics[1:]:
+        rows = [row["name"] for row in summary.plan["variants"] if not metric.figure and metric.shown(row["shows"])]
+        done = [record for record in final if record["state"] == "done" and record["variant"] in rows]
+        if lost := [record for record in done if math.isnan(summary.figure(record, metric))]:
+            named = [f"{summary.label(record['variant'])} seed {record['seed']}" for record in lost]
+            notes.append(f"In no mean of {metric.words}, as it gives no finite number of them: {listed(named)}.")
     return notes
 
 
