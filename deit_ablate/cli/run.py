@@ -47,6 +47,7 @@ from deit_ablate.cli.targets import (
     by_name,
     execution_alone,
     execution_for,
+    finder,
     known_runs,
     one_run,
     refuse_other_file,
@@ -115,7 +116,7 @@ def run(
     chosen = study(sweep, store, profile=profile, sets=set_ or (), seeds=seeds, name=name, until_decided=adding)
     if chosen.until_decided and seeds:
         raise InputError("looks say how many seeds there are", where=("--seeds", 0, 0), expected="`looks:` in the file")
-    file = chosen.sweep()
+    file = chosen.sweep(store)
     search = chosen.search(file, store, trials=trials, confirm=confirm, only=only or ())
     _refuse_of_search(search, file, trials, confirm, seeds)
     if search:
@@ -280,7 +281,7 @@ def train(
     store = Store(results)
     path = Path(recipe)
     if path.suffix in (".yaml", ".yml", ".json") or path.is_file():
-        alone = single_run(path, set_ or ())
+        alone = single_run(path, set_ or (), finder(store))
         runs = {**stored_runs(alone.above, store), alone.id: alone}
     elif set_:
         raise InputError("--set needs a recipe file", expected="a YAML file, or the run without --set")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -48,8 +49,8 @@ class Study:
     name: str | None = None
     until_decided: bool = False
 
-    def sweep(self) -> Sweep:
-        return load_sweep(
+    def sweep(self, store: Store) -> Sweep:
+        sweep = load_sweep(
             self.file,
             profile=self.profile,
             sets=self.sets,
@@ -57,11 +58,12 @@ class Study:
             name=self.name,
             until_decided=self.until_decided,
         )
+        return replace(sweep, find_run=finder(store))
 
     def plan(self, store: Store) -> Plan:
         """All runs of the sweep; of a search, or of one that is run until its rows are decided, those that it has
         requested so far. Raises InputError."""
-        sweep = self.sweep()
+        sweep = self.sweep(store)
         source = self.search(sweep, store) or (self.added(make_plan(sweep), store) if self.until_decided else None)
         return source.plan() if source else make_plan(sweep)
 
@@ -213,6 +215,30 @@ def known_runs(run: str, store: Store) -> dict[str, Run]:
             wanted = with_parents(planned, [run])
             return {each: planned[each] for each in planned if each in wanted}
     return stored_runs([run], store)
+
+
+_planning: list[str] = []
+"""Runs that are looked for now, each as the start of one of the plan in which the next is looked for."""
+
+
+def finder(store: Store) -> Callable[[str], Mapping[str, Run]]:
+    """What finds the run that ``model.init`` names (``Sweep.find_run``)."""
+
+    @functools.cache
+    def find(name: str) -> Mapping[str, Run]:
+        if name in _planning:
+            raise InputError(f"{name} starts from itself", expected="a run of another sweep, or a stage with `from`")
+        _planning.append(name)
+        try:
+            run = one_run(name, store)
+            runs = known_runs(run, store)
+        finally:
+            _planning.pop()
+        if is_program(runs[run].recipe):
+            raise InputError(f"{name} was trained by a program", expected="a run of our trainer, or a weights FILE")
+        return {**{each: runs[each] for each in runs if each != run}, run: runs[run]}
+
+    return find
 
 
 def stored_runs(runs: Sequence[str], store: Store) -> dict[str, Run]:

@@ -16,7 +16,7 @@ from deit_ablate.launch.jobs import Work
 from deit_ablate.launch.pool import may_have_gpu, visible_gpus
 from deit_ablate.names import PACKAGE, fact, hashes, keep_answer, kept_answer
 from deit_ablate.program import is_program
-from deit_ablate.recipe import contents, flatten, with_files
+from deit_ablate.recipe import contents, flatten, hub_names, with_files
 from deit_ablate.store import Store
 from deit_ablate.store.datafacts import data_lines
 from deit_ablate.sweep.effects import Pair
@@ -87,9 +87,9 @@ def worth_a_preflight(work: Work) -> bool:
     """Whether a login node can tell more than that a shipped data set is there, which is not worth its time."""
     runs = [run for run in work.to_come() if not is_program(run.recipe)]
     folders = [data_folder(run.recipe["data"]["name"], work.execution) for run in runs]
-    teachers = any(run.recipe["distill"]["teacher"] for run in runs)
+    fetched = any(hub_names(run.recipe) or run.recipe["distill"]["teacher"] for run in runs)
     there = all(folder is None or folder.is_dir() for folder in folders)
-    return there and (teachers or any(folder is not None for folder in folders))
+    return there and (fetched or any(folder is not None for folder in folders))
 
 
 def preflight(work: Work, ask: Callable[..., int]) -> None:
