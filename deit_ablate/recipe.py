@@ -367,7 +367,10 @@ class Recipe(Block):
         if isinstance(patch, int) and (patch < 1 or size % patch) and not options.get("dynamic_img_pad"):
             key = "model.options.patch_size" if "patch_size" in options else "model.name"
             problem = f"a resolution of {size} pixels is no whole number of patches of {patch} pixels"
-            yield ("data.resolution", key), problem, f"a multiple of {patch}" if patch > 0 else "a larger patch"
+            expected = f"a multiple of {patch}" if patch > 0 else "a larger patch"
+            if name.partition(".")[0] in names()["timm_models"]:
+                expected += ", or model.options: {dynamic_img_size: true, dynamic_img_pad: true}, which pads pictures"
+            yield ("data.resolution", key), problem, expected
         if isinstance(width, int) and isinstance(depth, int) and (depth < 1 or width % depth):
             problem = f"a width of {width} is not divided by {depth} heads"
             yield ("model.options.num_heads", "model.options.embed_dim"), problem, "a divisor"

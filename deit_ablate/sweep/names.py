@@ -138,6 +138,10 @@ def _question(named: Named, recipe: Recipe, paths: Mapping[str, Path]) -> str:
     resolution = recipe.distill.teacher_resolution if teaches else recipe.data.resolution
     options = with_files(dict(named.options), paths.get, inside=True)
     request = {"kind": named.kind, "name": named.name, "options": options, "resolution": resolution}
+    if named.kind == "models" and not teaches:
+        known = {part: fact("datasets", recipe.data.name, part) for part in ("channels", "classes")}
+        known["heads"] = fact("distillations", recipe.distill.type, "heads")
+        request |= {part: number for part, number in known.items() if number is not None}
     return json.dumps(request, sort_keys=True)
 
 
