@@ -35,7 +35,7 @@ CONTENT = re.compile(r"^sha256:[0-9a-f]{64}$")
 """A file in a recipe: named by its content, wherever it lies."""
 HUB = "timm:"
 """Before the name of one of timm's pretrained models, in ``model.init``."""
-RUN_NAME = re.compile(r"^[^/:]+(?::[^/:]+)?:\d+(?::[a-z][a-z0-9_-]*)?$")
+RUN_NAME = re.compile(r"^[^/:]+:[^/:]+:\d+(?::[a-z][a-z0-9_-]*)?$")
 """A run of the store, in ``model.init`` of a sweep file: SWEEP:ROW:SEED[:STAGE]. A plan makes it the run's parent."""
 
 

@@ -72,6 +72,13 @@ Budget = Annotated[
     ),
 ]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask for confirmation.")]
+VerifyData = Annotated[
+    bool,
+    typer.Option(
+        "--verify-data",
+        help="First hash every picture whole, and refuse data of which one has changed since they were hashed first.",
+    ),
+]
 Strict = Annotated[
     bool, typer.Option("--strict", help="Refuse a sweep whose rows differ from the baseline in more than they declare.")
 ]

@@ -35,6 +35,7 @@ from deit_ablate.cli.options import (
     Target,
     Trials,
     UntilDecided,
+    VerifyData,
     Wait,
     Yes,
     given_execution,
@@ -66,7 +67,7 @@ from deit_ablate.launch.jobs import RETRYABLE, Job, Report, Work
 from deit_ablate.launch.notify import notify
 from deit_ablate.launch.policy import must_be_there, refuse_lost_weights
 from deit_ablate.launch.pool import foreground
-from deit_ablate.launch.preflight import beside_table, keep_weights
+from deit_ablate.launch.preflight import beside_table, hashed_data, keep_weights
 from deit_ablate.report.declared import refuse_other_looks
 from deit_ablate.report.fresh import current_table
 from deit_ablate.report.trackers.exporters import must_be_installed
@@ -106,6 +107,7 @@ def run(
     confirm: Confirm = False,
     results: Results = DEFAULT_RESULTS,
     yes: Yes = False,
+    verify_data: VerifyData = False,
     strict: Strict = False,
     allow_no_effect: AllowNoEffect = False,
     json_: Json = False,
@@ -143,6 +145,8 @@ def run(
     )
     refuse_lost_weights(runs, labels, states, store)
     chosen_executor = executor_for(work)
+    for line in hashed_data(work) if verify_data else ():
+        print(line, file=_out(json_))
     if chosen_executor:
         _must_have_trackers(how)
         chosen_executor.preflight()

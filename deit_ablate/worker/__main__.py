@@ -80,7 +80,7 @@ def _hold_data(given: argparse.Namespace) -> None:
         hold(Data.model_validate_json(json.dumps(stored["recipe"]["data"])), folder)
 
 
-ANSWERED = ("names", "offered", "fetch", "verify", "measure", "weights", "predict")
+ANSWERED = ("names", "offered", "fetch", "verify", "measure", "weights", "predict", "hashes")
 """Modes that answer one request, which is JSON on standard input, as ``execution.worker_answers`` reads it."""
 
 
@@ -96,6 +96,10 @@ def _answers(mode: str, request: Any) -> Iterable[Any]:
         from deit_ablate.worker.run import measured
 
         return map(measured, request)
+    if mode == "hashes":
+        from deit_ablate.worker import hashes
+
+        return hashes.verified(request)
     if mode in ("weights", "predict"):
         from deit_ablate.worker import models
 
