@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from deit_ablate.errors import InputError
-from deit_ablate.execution import Execution, layered
+from deit_ablate.execution import Execution, hosts_only, layered
 from deit_ablate.sweep.overrides import validate
 from deit_ablate.sweep.yaml import Node, assignment, merge
 
@@ -155,3 +157,9 @@ def given_execution(sets: Sequence[str] | None, **given: Any) -> Execution:
     if values.get("device") not in (None, "auto", "cpu", "cuda", "mps"):
         raise InputError(f"got {values['device']!r}", where=("--device", 0, 0), expected="auto, cpu or cuda")
     return parsed.model_copy(update=values)
+
+
+def command_line() -> str:
+    """The command as records keep it: without absolute paths and secrets, so that they can be shown to others."""
+    parts = [re.sub(r"\bnotify=.*", "notify=...", hosts_only(part), flags=re.DOTALL) for part in sys.argv[1:]]
+    return shlex.join(["deit-ablate", *(re.sub(r"(^|=)/\S*/(?=[^/])", r"\1.../", part) for part in parts)])

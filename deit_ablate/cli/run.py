@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shlex
 import signal
 import sys
@@ -38,6 +37,7 @@ from deit_ablate.cli.options import (
     VerifyData,
     Wait,
     Yes,
+    command_line,
     given_execution,
     seconds,
     with_options,
@@ -57,7 +57,7 @@ from deit_ablate.cli.targets import (
     study,
 )
 from deit_ablate.errors import InputError
-from deit_ablate.execution import SAVED, Execution, Needs, hosts_only
+from deit_ablate.execution import SAVED, Execution, Needs
 from deit_ablate.launch import status
 from deit_ablate.launch.commands import train_command
 from deit_ablate.launch.cost import Costs
@@ -336,12 +336,6 @@ def _not_now(alone: Run, states: Mapping[str, State], store: Store) -> int:
 
 
 # -- shared ----------------------------------------------------------------------------------------------------------
-
-
-def command_line() -> str:
-    """The command as records keep it: without absolute paths and secrets, so that they can be shown to others."""
-    parts = [re.sub(r"\bnotify=.*", "notify=...", hosts_only(part), flags=re.DOTALL) for part in sys.argv[1:]]
-    return shlex.join(["deit-ablate", *(re.sub(r"(^|=)/\S*/(?=[^/])", r"\1.../", part) for part in parts)])
 
 
 def _must_have_trackers(execution: Execution) -> None:
