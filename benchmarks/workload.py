@@ -19,11 +19,16 @@ from deit_ablate.train.data.sets import load_data
 from deit_ablate.train.outcome import Outcome
 
 SEEDS = (4000, 4001, 4002, 4003)
-PLAIN = (
-    "augment.auto_augment=null augment.erasing=0 augment.mixup=0 augment.cutmix=0 augment.repeats=1 "
-    "regularize.label_smoothing=0 regularize.drop_path=0"
-).split()
-TEACHER = "model.name=small_convnet model.options={} regularize.drop_path=0 schedule.epochs=40".split()
+PLAIN = [
+    "augment.auto_augment=null",
+    "augment.erasing=0",
+    "augment.mixup=0",
+    "augment.cutmix=0",
+    "augment.repeats=1",
+    "regularize.label_smoothing=0",
+    "regularize.drop_path=0",
+]
+TEACHER = ["model.name=small_convnet", "model.options={}", "regularize.drop_path=0", "schedule.epochs=40"]
 
 
 def seeded(seed: int, *of_profile: str) -> Recipe:

@@ -33,6 +33,10 @@ def _plain_options(value: dict[str, Any]) -> dict[str, Any]:
 
 CONTENT = re.compile(r"^sha256:[0-9a-f]{64}$")
 """A file in a recipe: named by its content, wherever it lies."""
+HUB = "timm:"
+"""Before the name of one of timm's pretrained models, in ``model.init``."""
+RUN_NAME = re.compile(r"^[^/:]+:[^/:]+:\d+(?::[a-z][a-z0-9_-]*)?$")
+"""A run of the store, in ``model.init`` of a sweep file: SWEEP:ROW:SEED[:STAGE]. A plan makes it the run's parent."""
 
 
 def with_files(values: Any, find: Callable[[str], Path | None], inside: bool = False) -> Any:
@@ -64,6 +68,13 @@ def contents(recipe: Mapping[str, Any]) -> set[str]:
 
     with_files(recipe, note)
     return set(found)
+
+
+def hub_names(recipe: Mapping[str, Any]) -> set[str]:
+    """The models whose weights a canonical recipe takes from timm's hub: a teacher without a file, and a start."""
+    distill, init = recipe["distill"], recipe["model"].get("init") or ""
+    teacher = {distill["teacher"]} if distill["teacher"] and not distill["teacher_weights"] else set()
+    return teacher | ({init.removeprefix(HUB)} if init.startswith(HUB) else set())
 
 
 Rate: TypeAlias = Annotated[float, Field(ge=0, lt=1)]
@@ -122,8 +133,9 @@ class Model(Block):
     options: Options = Field(default={})
     """Keyword arguments of the model, such as patch_size, embed_dim, depth, num_heads."""
     init: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
-    """A weights file to start from, in place of fresh weights. Sweep files give its path; the recipe keeps the hash of
-    its content. Classes, channels, resolution and heads may be others than the file's."""
+    """Weights to start from, in place of fresh ones: FILE, timm:NAME (one of timm's pretrained models), or
+    SWEEP:ROW:SEED (a run of the same results folder). Of a file the recipe keeps the hash of its content, and a run
+    becomes a parent. Classes, channels, resolution and heads may be others than theirs."""
 
 
 class CustomAugmentation(Block):
@@ -355,7 +367,10 @@ class Recipe(Block):
         if isinstance(patch, int) and (patch < 1 or size % patch) and not options.get("dynamic_img_pad"):
             key = "model.options.patch_size" if "patch_size" in options else "model.name"
             problem = f"a resolution of {size} pixels is no whole number of patches of {patch} pixels"
-            yield ("data.resolution", key), problem, f"a multiple of {patch}" if patch > 0 else "a larger patch"
+            expected = f"a multiple of {patch}" if patch > 0 else "a larger patch"
+            if name.partition(".")[0] in names()["timm_models"]:
+                expected += ", or model.options: {dynamic_img_size: true, dynamic_img_pad: true}, which pads pictures"
+            yield ("data.resolution", key), problem, expected
         if isinstance(width, int) and isinstance(depth, int) and (depth < 1 or width % depth):
             problem = f"a width of {width} is not divided by {depth} heads"
             yield ("model.options.num_heads", "model.options.embed_dim"), problem, "a divisor"

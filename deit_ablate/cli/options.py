@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from deit_ablate.errors import InputError
-from deit_ablate.execution import Execution, layered
+from deit_ablate.execution import Execution, hosts_only, layered
 from deit_ablate.sweep.overrides import validate
 from deit_ablate.sweep.yaml import Node, assignment, merge
 
@@ -72,6 +74,13 @@ Budget = Annotated[
     ),
 ]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask for confirmation.")]
+VerifyData = Annotated[
+    bool,
+    typer.Option(
+        "--verify-data",
+        help="First hash every picture whole, and refuse data of which one has changed since they were hashed first.",
+    ),
+]
 Strict = Annotated[
     bool, typer.Option("--strict", help="Refuse a sweep whose rows differ from the baseline in more than they declare.")
 ]
@@ -152,3 +161,9 @@ def given_execution(sets: Sequence[str] | None, **given: Any) -> Execution:
     if values.get("device") not in (None, "auto", "cpu", "cuda", "mps"):
         raise InputError(f"got {values['device']!r}", where=("--device", 0, 0), expected="auto, cpu or cuda")
     return parsed.model_copy(update=values)
+
+
+def command_line() -> str:
+    """The command as records keep it: without absolute paths and secrets, so that they can be shown to others."""
+    parts = [re.sub(r"\bnotify=.*", "notify=...", hosts_only(part), flags=re.DOTALL) for part in sys.argv[1:]]
+    return shlex.join(["deit-ablate", *(re.sub(r"(^|=)/\S*/(?=[^/])", r"\1.../", part) for part in parts)])

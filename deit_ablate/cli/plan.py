@@ -37,7 +37,7 @@ from deit_ablate.launch.cost import Costs, Estimate
 from deit_ablate.launch.jobs import NOT_DONE, Work, by_execution, needs_words
 from deit_ablate.launch.policy import refuse_lost_weights
 from deit_ablate.launch.pool import Pool
-from deit_ablate.launch.preflight import keep_weights, must_have, preflight, worth_a_preflight
+from deit_ablate.launch.preflight import beside_table, keep_weights, must_have, preflight, worth_a_preflight
 from deit_ablate.report.declared import refuse_other_looks
 from deit_ablate.store import State, Store
 from deit_ablate.sweep.comparisons import LOOKS
@@ -100,7 +100,7 @@ def plan(
         _proposals(chosen, store, given, limit, only or [])
         return
     chosen = study(sweep, store, profile=profile, sets=set_ or (), seeds=seeds, name=name)
-    file = chosen.sweep()
+    file = chosen.sweep(store)
     search = chosen.search(file, store, only=only or ())
     made = search.plan() if search else make_plan(file)
     executions = made.executions(execution_for(chosen, file.execution, given), given)
@@ -134,14 +134,14 @@ def _commands(chosen: Study, store: Store, given: Execution, form: str, only: Se
     """Print the missing runs as commands, and write what these will find."""
     if form not in FORMS:
         raise InputError(f"got {form!r}", where=("--commands", 0, 0), expected=", ".join(FORMS))
-    file = chosen.sweep()
+    file = chosen.sweep(store)
     if file.search is not None:
         expected = "a sweep that is no search, which requests its trials as results come in: `deit-ablate run`"
         raise InputError("a search has no list of runs", where=("--commands", 0, 0), expected=expected)
     made = make_plan(file)
     refuse_other_file(store, made, chosen.file)
     refuse_other_looks(made, store)
-    how = execution_for(chosen, file.execution, given)
+    how = beside_table(execution_for(chosen, file.execution, given), made.runs.values())
     own = made.executions(how, given)
     if strict:
         made.executed(own).refuse_undeclared()
@@ -174,7 +174,7 @@ def _proposals(chosen: Study, store: Store, given: Execution, budget: float, onl
     """Print what a budget buys. Raises InputError for a sweep without a baseline, and for a search."""
     from deit_ablate.report import proposals
 
-    file = replace(chosen, until_decided=False).sweep()
+    file = replace(chosen, until_decided=False).sweep(store)
     if file.search is not None or file.baseline is None:
         where, expected = ("--budget", 0, 0), "a sweep with a baseline, which is no search"
         raise InputError("no row is compared with a baseline", where=where, expected=expected)
@@ -183,7 +183,7 @@ def _proposals(chosen: Study, store: Store, given: Execution, budget: float, onl
         raise InputError("a budget buys seeds of single rows", where=("--budget", 0, 0), expected=expected)
     made = make_plan(file)
     made.only(only)
-    execution = execution_for(chosen, file.execution, given)
+    execution = beside_table(execution_for(chosen, file.execution, given), made.runs.values())
     executions = made.executions(execution, given)
     costs = Costs(store, made.runs)
     states = status.states(store, made.parents)

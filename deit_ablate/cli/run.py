@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shlex
 import signal
 import sys
@@ -37,8 +36,10 @@ from deit_ablate.cli.options import (
     Target,
     Trials,
     UntilDecided,
+    VerifyData,
     Wait,
     Yes,
+    command_line,
     given_execution,
     seconds,
     with_options,
@@ -50,6 +51,7 @@ from deit_ablate.cli.targets import (
     by_name,
     execution_alone,
     execution_for,
+    finder,
     known_runs,
     refuse_other_file,
     runs_of,
@@ -57,7 +59,7 @@ from deit_ablate.cli.targets import (
     study,
 )
 from deit_ablate.errors import InputError
-from deit_ablate.execution import SAVED, Execution, Needs, hosts_only
+from deit_ablate.execution import SAVED, Execution, Needs
 from deit_ablate.launch import status
 from deit_ablate.launch.commands import train_command
 from deit_ablate.launch.cost import Costs
@@ -67,7 +69,7 @@ from deit_ablate.launch.jobs import RETRYABLE, Job, Report, Work
 from deit_ablate.launch.notify import notify
 from deit_ablate.launch.policy import must_be_there, refuse_lost_weights
 from deit_ablate.launch.pool import foreground
-from deit_ablate.launch.preflight import beside_table, keep_weights
+from deit_ablate.launch.preflight import beside_table, hashed_data, keep_weights
 from deit_ablate.report.declared import refuse_other_looks
 from deit_ablate.report.fresh import current_table
 from deit_ablate.report.trackers.exporters import must_be_installed
@@ -107,6 +109,7 @@ def run(
     confirm: Confirm = False,
     results: Results = DEFAULT_RESULTS,
     yes: Yes = False,
+    verify_data: VerifyData = False,
     strict: Strict = False,
     allow_no_effect: AllowNoEffect = False,
     shared: Shared = False,
@@ -118,7 +121,7 @@ def run(
     chosen = study(sweep, store, profile=profile, sets=set_ or (), seeds=seeds, name=name, until_decided=adding)
     if chosen.until_decided and seeds:
         raise InputError("looks say how many seeds there are", where=("--seeds", 0, 0), expected="`looks:` in the file")
-    file = chosen.sweep()
+    file = chosen.sweep(store)
     search = chosen.search(file, store, trials=trials, confirm=confirm, only=only or ())
     _refuse_of_search(search, file, trials, confirm, seeds)
     if search:
@@ -145,6 +148,8 @@ def run(
     )
     refuse_lost_weights(runs, labels, states, store)
     chosen_executor = executor_for(work)
+    for line in hashed_data(work) if verify_data else ():
+        print(line, file=_out(json_))
     if chosen_executor:
         _must_have_trackers(how)
         chosen_executor.preflight()
@@ -284,7 +289,7 @@ def train(
     store = Store(results)
     path = Path(recipe)
     if path.suffix in (".yaml", ".yml", ".json") or path.is_file():
-        alone = single_run(path, set_ or ())
+        alone = single_run(path, set_ or (), finder(store))
         runs = {**stored_runs(alone.above, store), alone.id: alone}
     elif set_:
         raise InputError("--set needs a recipe file", expected="a YAML file, or the run without --set")
@@ -335,12 +340,6 @@ def _not_now(alone: Run, states: Mapping[str, State], store: Store) -> int:
 
 
 # -- shared ----------------------------------------------------------------------------------------------------------
-
-
-def command_line() -> str:
-    """The command as records keep it: without absolute paths and secrets, so that they can be shown to others."""
-    parts = [re.sub(r"\bnotify=.*", "notify=...", hosts_only(part), flags=re.DOTALL) for part in sys.argv[1:]]
-    return shlex.join(["deit-ablate", *(re.sub(r"(^|=)/\S*/(?=[^/])", r"\1.../", part) for part in parts)])
 
 
 def _must_have_trackers(execution: Execution) -> None:

@@ -22,6 +22,7 @@ from deit_ablate.identity import canonical_json
 from deit_ablate.launch.preflight import keep_weights, must_have
 from deit_ablate.names import fact
 from deit_ablate.program import is_program
+from deit_ablate.recipe import hub_names
 from deit_ablate.store import Store
 from deit_ablate.sweep.plan import Run, make_plan
 
@@ -39,16 +40,14 @@ def fetch(
     """
     store = Store(results)
     chosen = study(sweep, store, profile=profile, sets=set_ or ())
-    file = chosen.sweep()
+    file = chosen.sweep(store)
     search = chosen.search(file, store)
     runs = {**search.runs, **{run.id: run for run in search.examples()}} if search else make_plan(file).runs
     runs = {id_: run for id_, run in runs.items() if not is_program(run.recipe)}
-    wanted = [run.recipe["distill"] for run in runs.values()]
-    # A teacher with a file of weights needs nothing from the hub.
-    teachers = dict.fromkeys(part["teacher"] for part in wanted if part["teacher"] and not part["teacher_weights"])
-    requests = [*({"kind": "teacher", "name": name} for name in teachers), *_data(runs, data_dir)]
+    named = sorted({name for run in runs.values() for name in hub_names(run.recipe)})
+    requests = [*({"kind": "weights", "name": name} for name in named), *_data(runs, data_dir)]
     for sha256, path in keep_weights(runs.values(), store).items():
-        print(f"teacher {sha256[:14]}: in {path}")
+        print(f"file {sha256[:14]}: in {path}")
     failed = False
     for answer in _ask("fetch", {"results": str(store.root), "requests": requests}) if requests else ():
         files = f"fetched {', '.join(answer['files'])}" if answer["files"] else "all is there already"

@@ -13,8 +13,7 @@ import typer
 
 from deit_ablate import __version__
 from deit_ablate.cli import console
-from deit_ablate.cli.options import DataDir, Device, ExecutionSets, Json, Loaders, with_options
-from deit_ablate.cli.run import command_line
+from deit_ablate.cli.options import DataDir, Device, ExecutionSets, Json, Loaders, command_line, with_options
 from deit_ablate.cli.targets import DEFAULT_RESULTS, Results, by_name, known_sweep, runs_of, source_file
 from deit_ablate.errors import InputError
 from deit_ablate.execution import SAVED

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -55,12 +56,10 @@ class Study:
     seeds: int | None = None
     name: str | None = None
     until_decided: bool = False
-    store: Store | None = None
-    """Whose accepted runs of earlier code its plans use."""
     accepting: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Further ones, which are not accepted yet."""
+    """Runs of earlier code that its plans use, beside those that are accepted."""
 
-    def sweep(self) -> Sweep:
+    def sweep(self, store: Store) -> Sweep:
         sweep = load_sweep(
             self.file,
             profile=self.profile,
@@ -69,13 +68,13 @@ class Study:
             name=self.name,
             until_decided=self.until_decided,
         )
-        accepted = self.store.sweeps.accepted(sweep.name) if self.store else {}
-        return replace(sweep, accepted={**accepted, **self.accepting})
+        accepted = store.sweeps.accepted(sweep.name)
+        return replace(sweep, find_run=finder(store), accepted={**accepted, **self.accepting})
 
     def plan(self, store: Store) -> Plan:
         """All runs of the sweep; of a search, or of one that is run until its rows are decided, those that it has
         requested so far. Raises InputError."""
-        sweep = self.sweep()
+        sweep = self.sweep(store)
         source = self.search(sweep, store) or (self.added(make_plan(sweep), store) if self.until_decided else None)
         return source.plan() if source else make_plan(sweep)
 
@@ -123,7 +122,7 @@ def study(
                 where=(sweep, 0, 0),
                 expected=f"a sweep file; `deit-ablate init` writes {path.name} and the others that are shipped",
             )
-        return Study(path, profile, tuple(sets), seeds, name, until_decided, store)
+        return Study(path, profile, tuple(sets), seeds, name, until_decided)
     known = store.sweeps.plan(sweep) if re.match(r"[A-Za-z0-9]", sweep) and "/" not in sweep else None
     if known is not None:
         before = known.get("asked", {})
@@ -142,11 +141,10 @@ def study(
             seeds or before.get("seeds"),
             name or before.get("name"),
             until_decided or bool(known.get("until_decided")),
-            store,
         )
     built_in = files.shipped("sweeps") / f"{sweep}.yaml"
     if "/" not in sweep and built_in.exists():
-        return Study(built_in, profile, tuple(sets), seeds, name, until_decided, store)
+        return Study(built_in, profile, tuple(sets), seeds, name, until_decided)
     names = [*store.sweeps.names(), *(path.stem for path in files.shipped("sweeps").glob("*.yaml"))]
     raise InputError(
         f"no sweep {sweep!r}{did_you_mean(sweep, names)}", expected="a sweep file, or a name under the results folder"
@@ -200,7 +198,7 @@ def hint_of_edits(store: Store, name: str) -> None:
     if file is None or known.get("content") in (None, files.sha256(file)):
         return
     try:
-        sweep = study(name, store).sweep()
+        sweep = study(name, store).sweep(store)
     except InputError as error:
         print(f"note: the file has changed since it was last run, and is in error: {error}", file=sys.stderr)
         return
@@ -263,7 +261,7 @@ def _shown(store: Store) -> Iterator[tuple[Study, list[str]]]:
             kept = files.read_json(path) or {}
             file, sets = Path(kept["file"]), tuple(kept["sets"])
             if kept["store"] == str(store.root.resolve()) and file.is_file():
-                yield Study(file, kept["profile"], sets, kept["seeds"], kept["name"], store=store), kept["runs"]
+                yield Study(file, kept["profile"], sets, kept["seeds"], kept["name"]), kept["runs"]
 
 
 def any_run(target: str, store: Store) -> str:
@@ -293,6 +291,30 @@ def _studies_of(run: str, store: Store) -> Iterator[Study]:
     if (sweep := planned_runs(store).get(run)) is not None:
         yield study(sweep, store)
     yield from (chosen for chosen, runs in _shown(store) if run in runs)
+
+
+_planning: list[str] = []
+"""Runs that are looked for now, each as the start of one of the plan in which the next is looked for."""
+
+
+def finder(store: Store) -> Callable[[str], Mapping[str, Run]]:
+    """What finds the run that ``model.init`` names (``Sweep.find_run``)."""
+
+    @functools.cache
+    def find(name: str) -> Mapping[str, Run]:
+        if name in _planning:
+            raise InputError(f"{name} starts from itself", expected="a run of another sweep, or a stage with `from`")
+        _planning.append(name)
+        try:
+            run = one_run(name, store)
+            runs = known_runs(run, store)
+        finally:
+            _planning.pop()
+        if is_program(runs[run].recipe):
+            raise InputError(f"{name} was trained by a program", expected="a run of our trainer, or a weights FILE")
+        return {**{each: runs[each] for each in runs if each != run}, run: runs[run]}
+
+    return find
 
 
 def stored_runs(runs: Sequence[str], store: Store) -> dict[str, Run]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from deit_ablate.execution import Execution, WorkerFailed, worker_answers
 from deit_ablate.program import is_program
-from deit_ablate.recipe import with_files
+from deit_ablate.recipe import HUB, with_files
 from deit_ablate.store import Store, cleanup
 from deit_ablate.sweep.plan import Run
 
@@ -163,7 +163,9 @@ class Costs:
             return run.weights.get(content) or self._store.teacher_weights.find(content) or Path(content)
 
         found: dict[str, Any] = with_files(run.recipe, path)
-        return found
+        # What a step costs is the same from fresh weights, and these would be fetched.
+        by_name = (found["model"].get("init") or "").startswith(HUB)
+        return {**found, "model": {**found["model"], "init": None}} if by_name else found
 
     def seconds(self, recipe: Mapping[str, Any]) -> float | None:
         """Expected wall seconds of one run of this recipe."""

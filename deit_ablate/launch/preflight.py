@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from deit_ablate import files
 from deit_ablate.errors import InputError
-from deit_ablate.execution import Execution
+from deit_ablate.execution import Execution, worker_answers
+from deit_ablate.identity import canonical_json
 from deit_ablate.launch import programs
 from deit_ablate.launch.jobs import Work
 from deit_ablate.launch.pool import may_have_gpu, visible_gpus
 from deit_ablate.names import PACKAGE, fact, hashes, keep_answer, kept_answer
 from deit_ablate.program import is_program
-from deit_ablate.recipe import contents, flatten, with_files
+from deit_ablate.recipe import contents, flatten, hub_names, with_files
 from deit_ablate.store import Store
 from deit_ablate.store.datafacts import data_lines
 from deit_ablate.sweep.effects import Pair
@@ -87,9 +88,9 @@ def worth_a_preflight(work: Work) -> bool:
     """Whether a login node can tell more than that a shipped data set is there, which is not worth its time."""
     runs = [run for run in work.to_come() if not is_program(run.recipe)]
     folders = [data_folder(run.recipe["data"]["name"], work.execution) for run in runs]
-    teachers = any(run.recipe["distill"]["teacher"] for run in runs)
+    fetched = any(hub_names(run.recipe) or run.recipe["distill"]["teacher"] for run in runs)
     there = all(folder is None or folder.is_dir() for folder in folders)
-    return there and (teachers or any(folder is not None for folder in folders))
+    return there and (fetched or any(folder is not None for folder in folders))
 
 
 def preflight(work: Work, ask: Callable[..., int]) -> None:
@@ -148,6 +149,32 @@ def preflight(work: Work, ask: Callable[..., int]) -> None:
         for line in data_lines(facts):
             print(f"data {name}: {line}", file=sys.stderr)
     rows.refuse(answered["effects"], work.written)
+
+
+def hashed_data(work: Work) -> Iterator[str]:
+    """Let a worker hash all pictures of the data of all runs, whole (``worker.hashes``); a line on each data set.
+
+    Raises InputError where one is not as it was when it was hashed first, or cannot be read."""
+    runs = [run for run in [*work.runs.values(), *work.to_come()] if not is_program(run.recipe)]
+    must_have(work.execution.model_copy(update={"device": "cpu", "runs_per_gpu": 1, "ranks": 1}), runs)
+    paths = {sha256: path for run in runs for sha256, path in run.weights.items()}
+    blocks: dict[str, dict[str, Any]] = {}
+    for run in runs:
+        data = {key: value for key, value in run.recipe["data"].items() if key in ("name", "id", "file", "options")}
+        data["options"] = {key: value for key, value in data["options"].items() if key != "test_share"}
+        found = with_files(data, lambda content: paths.get(content) or _in_store(content, work.store, runs))
+        blocks[canonical_json(data)] = found
+    request = {"results": str(work.store.root), "data_dir": work.execution.data_dir, "data": [*blocks.values()]}
+    for answer in worker_answers("hashes", request):
+        problem = answer["error"] or (f"not as they were when hashed first: {', '.join(answer['changed'])}")
+        if answer["error"] or answer["changed"]:
+            where, expected = (f"data {answer['id']}", 0, 0), "the files as they were, or another data.id"
+            raise InputError(problem, where=where, expected="" if answer["error"] else expected)
+        if not answer["pictures"]:
+            yield f"data {answer['id']}: lies in memory, and all of it is in its fingerprint, which every run checks"
+        else:
+            what = "are as they were when hashed first" if answer["pinned"] else "hashed for the first time"
+            yield f"data {answer['id']}: {answer['pictures']} pictures, {what}"
 
 
 class Rows:

@@ -18,7 +18,7 @@ from deit_ablate import __version__, files
 from deit_ablate.errors import Damaged, InputError, TrainError, unknown_name
 from deit_ablate.identity import semantics_here, semantics_of
 from deit_ablate.program import code_of, is_program, source_file, source_sha256
-from deit_ablate.recipe import contents
+from deit_ablate.recipe import contents, hub_names
 from deit_ablate.report.bundle_texts import Facts, lock, makefile, readme
 from deit_ablate.report.html import content
 from deit_ablate.report.html.page import written
@@ -160,11 +160,10 @@ def _weights(wanted: Wanted, recipes: Mapping[str, Any], folder: Path, made: Mad
 
 
 def _named(recipe: Mapping[str, Any]) -> set[str]:
-    """The files of a recipe: contents ("sha256:<hex>"), and the name of a teacher out of timm's hub."""
+    """The files of a recipe: contents ("sha256:<hex>"), and the names of models out of timm's hub."""
     if "distill" not in recipe:
         return set()
-    hub = recipe["distill"]["teacher"] if not recipe["distill"]["teacher_weights"] else None
-    return contents(recipe) | ({hub} if hub and re.fullmatch(r"[\w.-]+", hub) else set())
+    return contents(recipe) | {name for name in hub_names(recipe) if re.fullmatch(r"[\w.-]+", name)}
 
 
 def _sources(wanted: Wanted, plan: Mapping[str, Any], recipes: Mapping[str, Any], folder: Path) -> list[str]:

@@ -373,6 +373,10 @@ class Store:
     def unpin_data(self, data_id: str) -> None:
         (self.root / "data" / f"{data_id}.json").unlink(missing_ok=True)
 
+    def data_hashes(self, data_id: str) -> Path:
+        """Where ``run --verify-data`` keeps the hash of each picture."""
+        return self.root / "data" / f"{data_id}.sha256"
+
     def data_facts(self, data_id: str) -> dict[str, Any] | None:
         """What is pinned under a data set's id, or None. Raises Damaged."""
         return schema.read(self.root / "data" / f"{data_id}.json", schema.DataFacts)

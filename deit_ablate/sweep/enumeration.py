@@ -7,8 +7,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from deit_ablate.errors import InputError
 from deit_ablate.identity import canonical, run_id
-from deit_ablate.recipe import Recipe
+from deit_ablate.recipe import RUN_NAME, Recipe
 from deit_ablate.sweep.comparisons import Comparison, Lineages
 from deit_ablate.sweep.names import modules
 from deit_ablate.sweep.overrides import files_named
@@ -60,6 +61,8 @@ class Enumeration:
     ) -> None:
         self.runs: dict[str, Run] = {}
         self.written: dict[str, Node] = {}
+        self.outside: dict[str, str] = {}
+        """Runs that are no row's: those that ``model.init`` names, and all that they stand on -> what to call it."""
         self._sweep, self._recipes, self._nodes, self._sources = sweep, recipes, nodes, sources
         self._made: dict[str, dict[str, dict[int, Run]]] = {}
 
@@ -68,8 +71,8 @@ class Enumeration:
         made: dict[str, dict[int, Run]] = {}
         for stage in stages:
             recipe, node = self._recipes[variant.name, stage.name], self._nodes[variant.name][stage.name]
-            custom = self._custom(recipe)
-            made[stage.name] = _runs_of_stage(stage, recipe, node, custom, made)
+            custom, start = self._custom(recipe), self._start(stage, recipe, node)
+            made[stage.name] = _runs_of_stage(stage, recipe, node, custom, made, start)
             made[stage.name] = {seed: self._used(run) for seed, run in made[stage.name].items()}
             for run in made[stage.name].values():
                 self.runs.setdefault(run.id, run)
@@ -83,6 +86,24 @@ class Enumeration:
         before = {name: pair[0] for name, pair in accepted["sources"].items()}
         sources = {name: sha256 for name, sha256 in {**run.sources, **before}.items() if sha256 is not None}
         return replace(run, id=accepted["run"], sources=sources, accepted=accepted)
+
+    def _start(self, stage: Stage, recipe: AnyRecipe, node: Node) -> str | None:
+        """The run of the store that ``model.init`` names. Raises InputError where there is none, and beside a stage's
+        parent."""
+        name = recipe.model.init if isinstance(recipe, Recipe) else None
+        if name is None or not RUN_NAME.match(name):
+            return None
+        try:
+            if stage.start:
+                problem = f"the stage starts from the stage {stage.start!r} already"
+                raise InputError(problem, expected="model.init or `from`, not both")
+            found = self._sweep.find_run(name)
+        except InputError as error:
+            raise node.error(("model", "init"), error.problem, error.expected) from None
+        *above, run = found
+        self.runs = {**found, **self.runs}
+        self.outside |= {each: f"{name} (above)" for each in above if each not in self.outside} | {run: name}
+        return run
 
     def _custom(self, recipe: AnyRecipe) -> dict[str, str]:
         """The code of one's own that is part of a run's id: name -> hash."""
@@ -143,15 +164,19 @@ def _runs_of_stage(
     node: Node,
     custom: dict[str, str],
     made: Mapping[str, Mapping[int, Run]],
+    start: str | None = None,
 ) -> dict[int, Run]:
-    """One run a seed; ``made``: the runs of the stages before, by stage and seed."""
+    """One run a seed; ``made``: the runs of the stages before, by stage and seed; ``start``: the run of the store from
+    which all begin, a parent as a stage's is."""
     resolved = canonical(recipe)
+    if start is not None:
+        resolved = {**resolved, "model": {**resolved["model"], "init": None}}
     weights = files_named(node) if isinstance(recipe, Recipe) else {}
     taught = recipe.needs_teacher if isinstance(recipe, Recipe) else True
     roles = {"teacher": stage.teacher if taught else None, "from": stage.start}
     runs = {}
     for seed in stage.seeds:
-        parents = {}
+        parents = {} if start is None else {"from": {"run": start, "weights": "last"}}
         for role, parent in roles.items():
             if parent is not None:
                 of_parent = made[parent]

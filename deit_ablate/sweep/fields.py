@@ -240,7 +240,7 @@ class SweepFile(_Kinds):
     title: str = ""
     description: str = ""
     profile: str | None = None
-    """The base recipe: digits, glyphs, fashion-mnist-small, fashion-mnist, imagenet, or a file of yours in profiles/."""
+    """The base recipe: digits, glyphs, fashion-mnist-small, fashion-mnist, imagenet, or a file in profiles/."""
     seeds: Seeds = 3
     """How many seeds (0, 1, ...), or a list of them. Of a search (5): the seeds on which its winners are confirmed."""
     margin: Margin = None

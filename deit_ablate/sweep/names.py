@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from deit_ablate.errors import InputError, Problems, TrainError, did_you_mean, unknown_name
 from deit_ablate.names import fact, installed_timm, keep_answer, kept_answer, misfit, names
 from deit_ablate.program import code_of
-from deit_ablate.recipe import Recipe, with_files
+from deit_ablate.recipe import HUB, Recipe, with_files
 from deit_ablate.sweep.fork_server import worker_answer
 from deit_ablate.sweep.overrides import files_named
 from deit_ablate.sweep.yaml import Node, dotted
@@ -53,6 +53,8 @@ def _named(recipe: Recipe) -> Iterator[Named]:
         yield Named("augmentations", ("augment", "custom", place), custom.name, custom.options)
     if recipe.distill.teacher:
         yield Named("models", ("distill", "teacher"), recipe.distill.teacher)
+    if (recipe.model.init or "").startswith(HUB):
+        yield Named("models", ("model", "init"), str(recipe.model.init).removeprefix(HUB))
 
 
 def modules(recipe: Recipe) -> list[str]:
@@ -143,6 +145,10 @@ def _question(named: Named, recipe: Recipe, paths: Mapping[str, Path]) -> str:
     resolution = recipe.distill.teacher_resolution if teaches else recipe.data.resolution
     options = with_files(dict(named.options), paths.get, inside=True)
     request = {"kind": named.kind, "name": named.name, "options": options, "resolution": resolution}
+    if named.kind == "models" and not teaches:
+        known = {part: fact("datasets", recipe.data.name, part) for part in ("channels", "classes")}
+        known["heads"] = fact("distillations", recipe.distill.type, "heads")
+        request |= {part: number for part, number in known.items() if number is not None}
     return json.dumps(request, sort_keys=True)
 
 
@@ -155,11 +161,18 @@ def _known(named: Named, recipe: Recipe, node: Node) -> bool:
             raise node.error(named.key, f"{named.name!r} is no pretrained model of timm's", expected)
         if recipe.distill.teacher_resolution is None and named.name in _timm("timm_pretrained"):
             return True
+    if named.key == ("model", "init"):
+        have = _timm("timm_pretrained")
+        if named.name in have or named.name in {name.partition(".")[0] for name in have}:
+            return True
+        if installed_timm() == names().get("timm"):
+            problem = f"timm has no weights called {named.name!r}{did_you_mean(named.name, sorted(have))}"
+            raise node.error(named.key, problem, "a name such as vit_tiny_patch16_224.augreg_in21k")
     if named.kind == "models" and ":" not in named.name and named.options:
         for key in ("pretrained", "checkpoint_path"):
             if key in named.options and named.name in _timm("timm_models"):
                 problem = f"{key} is not how {named.name} gets weights to start from"
-                expected = "model: {init: FILE}, which is fitted to the data and is in the run's id by its content"
+                expected = "model: {init: FILE} or {init: timm:NAME}, fitted to the data and part of the run's id"
                 raise node.error(("model", "options", key), problem, expected)
     known = names().get(named.kind, {}).get(named.name)
     if known is None:

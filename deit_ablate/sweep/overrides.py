@@ -18,7 +18,7 @@ from deit_ablate import files
 from deit_ablate.errors import InputError, Position, Problems, did_you_mean, nearest, unknown_name
 from deit_ablate.execution import hosts_only
 from deit_ablate.names import fact, names
-from deit_ablate.recipe import BLOCKS, RESETS, Block, Recipe, fields_of
+from deit_ablate.recipe import BLOCKS, HUB, RESETS, RUN_NAME, Block, Recipe, fields_of
 from deit_ablate.sweep.yaml import Node, dotted, merge, placed
 
 PROFILES = "profiles"
@@ -191,7 +191,8 @@ def named_path(node: Node, above: tuple[str, ...]) -> Path | None:
     written_in, line, _ = node.where
     folder = Path(written_in).parent if line else Path()
     if len(above) == 2 and FILES.get(above[0]) == above[1]:
-        return None if text.startswith("sha256:") else folder / Path(text).expanduser()
+        elsewhere = above[0] == "model" and (text.startswith(HUB) or RUN_NAME.match(text))
+        return None if elsewhere or text.startswith("sha256:") else folder / Path(text).expanduser()
     if "options" not in above or not re.search(r"[./~]", text) or "\0" in text:
         return None
     try:
@@ -211,7 +212,8 @@ def _content_of(path: Path, node: Node, key: str) -> str:
     except OSError as error:
         problem = f"{path} cannot be read ({error.strerror})"
     weights = key in ("distill.teacher_weights", "model.init")
-    raise InputError(problem, where=node.where, key=key, expected=f"a {'checkpoint ' * weights}file")
+    expected = f"a {'checkpoint ' * weights}file{', timm:NAME or SWEEP:ROW:SEED' * (key == 'model.init')}"
+    raise InputError(problem, where=node.where, key=key, expected=expected)
 
 
 @functools.lru_cache(maxsize=1024)

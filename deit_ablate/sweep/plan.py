@@ -7,7 +7,7 @@ up by the worker command, in one call, before anything is written.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from deit_ablate.sweep.overrides import check_layer, layer, to_recipe
 from deit_ablate.sweep.profiles import load_profile
 from deit_ablate.sweep.resources import Executions, needs_of
 from deit_ablate.sweep.stages import Stage
-from deit_ablate.sweep.sweep import Sweep, Variant
+from deit_ablate.sweep.sweep import Sweep, Variant, no_store
 from deit_ablate.sweep.trainers import AnyRecipe
 from deit_ablate.sweep.yaml import Node, assignment, expand_dotted, load, placed
 
@@ -68,6 +68,8 @@ class Plan:
     comparison: Comparison = field(default_factory=Comparison)
     needs: Mapping[str, Needs] = field(default_factory=dict)
     """By run, of those that ``resources`` say something of."""
+    outside: Mapping[str, str] = field(default_factory=dict)
+    """Runs that are no row's, from which ``model.init`` starts -> what to call them."""
 
     def executions(self, base: Execution, given: Execution | None = None) -> Mapping[str, Execution]:
         """How each run is executed: ``base``, over it what the run's stage and row need, and over that what the
@@ -103,7 +105,7 @@ class Plan:
             first.setdefault(cell.run, cell)
             at_place.setdefault((cell.seed, cell.stage), set()).add(cell.run)
             rows.setdefault(cell.run, set()).add(cell.variant)
-        result = {}
+        result = dict(self.outside)
         for run, cell in first.items():
             shared = len(rows[run]) > 1 and len(at_place[cell.seed, cell.stage]) == 1
             parts = ["*" if shared else cell.variant, str(cell.seed), cell.stage]
@@ -215,11 +217,12 @@ def make_plan(sweep: Sweep, answers: Answers | None = None) -> Plan:
         made.add(variant, sweep.stages)
     comparison = made.compare()
     cells = made.cells()
-    wanted = {cell.run for cell in cells}
+    wanted = with_parents(made.runs, [cell.run for cell in cells])
     rows = tuple(_rows(sweep, recipes))
     runs = {id_: run for id_, run in made.runs.items() if id_ in wanted}
     needs = needs_of(sweep, cells)
-    plan = Plan(sweep, runs, tuple(cells), rows, made.written, comparison=comparison, needs=needs)
+    outside = {run: name for run, name in made.outside.items() if run in wanted}
+    plan = Plan(sweep, runs, tuple(cells), rows, made.written, comparison=comparison, needs=needs, outside=outside)
     if sweep.search is None:  # rows may differ in what is searched, and searches may find the same
         _check_effects(plan, recipes, nodes)
     return plan
@@ -402,8 +405,10 @@ def _sets(sweep: Sweep, variant: Variant) -> dict[str, set[str]]:
     }
 
 
-def single_run(path: Path, sets: Sequence[str]) -> Run:
-    """One run from a recipe file: recipe blocks over an optional ``profile:``, or a run's stored recipe.json."""
+def single_run(path: Path, sets: Sequence[str], find_run: Callable[[str], Mapping[str, Run]] = no_store) -> Run:
+    """One run from a recipe file: recipe blocks over an optional ``profile:``, or a run's stored recipe.json.
+
+    ``find_run``: as a ``Sweep`` has it."""
     node = load(path)
     recipe, run = node.get("recipe"), node.get("run")
     empty = Node({}, node.where)
@@ -421,5 +426,6 @@ def single_run(path: Path, sets: Sequence[str]) -> Run:
         check_layer(upper, extra=("seed",))
         base = layer(base, upper)
     seeds = (to_recipe(base).seed,)
-    sweep = Sweep("", path, base, (Stage("", empty, seeds=seeds),), (Variant("", node.where, empty),))
-    return next(iter(make_plan(sweep).runs.values()))
+    stages, rows = (Stage("", empty, seeds=seeds),), (Variant("", node.where, empty),)
+    plan = make_plan(Sweep("", path, base, stages, rows, find_run=find_run))
+    return plan.runs[plan.cells[0].run]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from deit_ablate.errors import Position
+from deit_ablate.errors import InputError, Position
 from deit_ablate.execution import Execution, Needs
 from deit_ablate.sweep.designs import Design
 from deit_ablate.sweep.metrics import TOP1, Metric
@@ -15,6 +15,13 @@ from deit_ablate.sweep.space import SearchSettings
 from deit_ablate.sweep.stages import Stage
 from deit_ablate.sweep.trainers import OURS, OfProgram, Trainer
 from deit_ablate.sweep.yaml import Node
+
+if TYPE_CHECKING:
+    from deit_ablate.sweep.enumeration import Run
+
+
+def no_store(name: str) -> Mapping[str, Run]:
+    raise InputError(f"there is no results folder in which {name} could be", expected="FILE or timm:NAME")
 
 
 @dataclass(frozen=True)
@@ -73,6 +80,8 @@ class Sweep:
     (``Sweeps.accepted``)."""
     sets: tuple[Node, ...] = ()
     """What ``--set`` gave, which is part of ``base`` and ``stages`` already."""
+    find_run: Callable[[str], Mapping[str, Run]] = field(default=no_store, compare=False, repr=False)
+    """SWEEP:ROW:SEED -> that run of the store, last, below all that it stands on. Raises InputError."""
 
     @property
     def program(self) -> OfProgram | None:

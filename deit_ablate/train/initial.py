@@ -1,51 +1,58 @@
-"""The weights of a file to start from (``model.init``), fitted to the run's classes, channels, resolution and heads."""
+"""Weights to start from (``model.init``, or a parent's): read from files, and fitted to the run's classes, channels,
+resolution and heads."""
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import io
+import pickle
+import re
 from pathlib import Path
 from typing import Any
 
+import safetensors
+import safetensors.torch
 import torch
 from timm.layers import resample_abs_pos_embed
-from timm.models import VisionTransformer, adapt_input_conv
+from timm.models import VisionTransformer, adapt_input_conv, clean_state_dict
 from timm.models.vision_transformer import checkpoint_filter_fn
 from torch import Tensor, nn
 
 from deit_ablate.errors import TrainError
 from deit_ablate.train.model import quiet_timm
-from deit_ablate.train.teachers import read_weights
 
+HOLDERS = ("model", "state_dict", "model_ema", "state_dict_ema", "ema")
+"""Keys of a checkpoint's weights, the first that is there: as in the reference code, raw weights before averages."""
 TOKEN = ("dist_token", "head_dist.weight", "head_dist.bias")
 """What a DeiT with the distillation token has beside a plain one; and one more position."""
 
 
-def load_file(model: nn.Module, path: Path) -> None:
-    """Start from a weights file: safetensors or torch's, of timm, of the DeiT authors or of this trainer.
+def fit(model: nn.Module, weights: dict[str, Tensor], source: str, antialias: bool = True) -> None:
+    """Start from weights of timm, of the DeiT authors or of this trainer; ``source`` is what an error calls them.
 
-    By timm's own functions: patch and position embeddings are resampled, the first layer's weights are summed or
-    repeated for other channels. A head of other classes starts afresh, as do a second token and its head that the
-    file has not; those that the model has not are left out. Raises TrainError where anything else does not fit.
+    By timm's own functions: patch and position embeddings are resampled (bicubically, ``antialias``), the first layer's
+    weights are summed or repeated for other channels. A head of other classes starts afresh, as do a second token and
+    its head that the weights have not; those that the model has not are left out. Raises TrainError where anything else
+    does not fit.
     """
-    weights, _ = read_weights(path)
     with torch.device("cpu"), torch.no_grad(), quiet_timm(), contextlib.redirect_stdout(io.StringIO()):
         own = {key: _on_cpu(value) for key, value in model.state_dict().items()}
         try:
-            fitted = _fitted(model, weights, own)
+            fitted = _fitted(model, weights, own, antialias)
         except (RuntimeError, AssertionError, ValueError, KeyError, AttributeError, NotImplementedError) as error:
-            raise TrainError(f"{path} (model.init) does not fit this model: {error}") from error
+            raise TrainError(f"{source} does not fit this model: {error}") from error
         fresh = {key for key in (*TOKEN, *_heads(model)) if key in own and key not in fitted}
         strangers = [*sorted(fitted.keys() - own.keys()), *sorted(own.keys() - fitted.keys() - fresh)]
         if strangers:
             raise TrainError(
-                f"{path} (model.init) is of another model: {', '.join(strangers[:5])} "
+                f"{source} is of another model: {', '.join(strangers[:5])} "
                 f"{'are' if len(strangers) > 1 else 'is'} in one of the two alone"
             )
         for key, value in fitted.items():
             if value.shape != own[key].shape:
                 shapes = f"{tuple(value.shape)}, not {tuple(own[key].shape)}"
-                raise TrainError(f"{path} (model.init) is of another model: {key} has the shape {shapes}")
+                raise TrainError(f"{source} is of another model: {key} has the shape {shapes}")
         for key, held in model.state_dict().items():
             if key in fitted and held.device.type != "meta":
                 held.copy_(fitted[key])
@@ -64,18 +71,19 @@ def _heads(model: nn.Module) -> list[str]:
     return [f"{layer}.{part}" for layer in layers for part in ("weight", "bias")]
 
 
-def _fitted(model: nn.Module, weights: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
+def _fitted(model: nn.Module, weights: dict[str, Tensor], own: dict[str, Tensor], antialias: bool) -> dict[str, Tensor]:
     fitted = {key: value for key, value in weights.items() if isinstance(value, Tensor)}
     first = _first_layer(model, own)
     if first in fitted and first in own and fitted[first].ndim == 4 and fitted[first].shape[1] != own[first].shape[1]:
         fitted[first] = _other_channels(fitted[first], own[first].shape[1])
     if isinstance(model, VisionTransformer):
         fitted = _tokens(fitted, own)
-        fitted = dict(checkpoint_filter_fn(fitted, model))
+        fitted = dict(checkpoint_filter_fn(fitted, model, antialias=antialias))
         place = fitted.get("pos_embed")
         if place is not None and place.shape[1] != own["pos_embed"].shape[1]:
             size = list(model.patch_embed.grid_size)
-            fitted["pos_embed"] = resample_abs_pos_embed(place, size, num_prefix_tokens=model.num_prefix_tokens)
+            tokens = model.num_prefix_tokens
+            fitted["pos_embed"] = resample_abs_pos_embed(place, size, num_prefix_tokens=tokens, antialias=antialias)
     for key in (*_heads(model), *TOKEN):
         if key in fitted and key in own and fitted[key].shape != own[key].shape:
             del fitted[key]
@@ -105,3 +113,55 @@ def _other_channels(weight: Tensor, channels: int) -> Tensor:
         adapted: Tensor = adapt_input_conv(channels, weight)
         return adapted
     return weight.mean(1, keepdim=True).repeat(1, channels, 1, 1) * (weight.shape[1] / channels)
+
+
+# -- files ----------------------------------------------------------------------------------------------------------
+
+
+def read_weights(path: Path) -> tuple[dict[str, Tensor], bool]:
+    """The state dict in a file, on the CPU, and whether it is a checkpoint of this trainer (``checkpoint.to_state``).
+
+    Safetensors, or torch's format as plain weights, as the official DeiT and timm checkpoints have it, or as our own.
+    Prefixes of DDP and torch.compile are taken off the names. Raises TrainError for a file that is missing, damaged,
+    holds no weights, or asks for code to be run.
+    """
+    content = _read(path)
+    inner = next((content[key] for key in HOLDERS if isinstance(content.get(key), dict)), content)
+    if not inner or not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in inner.items()):
+        raise TrainError(f"{path} holds no state dict (names with tensors), alone or under {', '.join(HOLDERS)}")
+    return clean_state_dict(inner), {"step", "history", "model", "data"} <= content.keys()
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        # By content, for files are renamed: safetensors begins with the length of a JSON object.
+        with open(path, "rb") as file:
+            if file.read(9)[8:] == b"{":
+                return dict(safetensors.torch.load_file(path))
+            file.seek(0)
+            # The official checkpoints hold the command's arguments: a plain object, whose class may be named.
+            with torch.serialization.safe_globals([argparse.Namespace]):
+                content = torch.load(file, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise TrainError(f"the weights file {path} does not exist") from None
+    except (IsADirectoryError, PermissionError) as error:
+        raise TrainError(f"the weights file {path} cannot be read: {error.strerror}") from None
+    except (OSError, MemoryError):
+        raise
+    except pickle.UnpicklingError as error:
+        code = sorted(set(re.findall(r"GLOBAL ([\w.]+)", str(error))))
+        if not code:
+            # torch's message advises to load it as code
+            raise TrainError(f"{path} is not a whole weights file: neither safetensors nor torch's format") from error
+        raise TrainError(
+            f"{path} asks for code to be run ({', '.join(code)}), which is refused: save its state dict alone"
+        ) from error
+    except Exception as error:  # SafetensorError, RuntimeError, EOFError, zip errors: whatever a damaged file gives
+        raise TrainError(f"{path} is not a whole weights file: {first_line(error)}") from error
+    if not isinstance(content, dict):
+        raise TrainError(f"{path} holds a {type(content).__name__}, not a state dict")
+    return content
+
+
+def first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

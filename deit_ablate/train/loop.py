@@ -19,22 +19,21 @@ import torch
 from torch import nn
 
 from deit_ablate.errors import TrainError
-from deit_ablate.recipe import Recipe
+from deit_ablate.recipe import HUB, Recipe
 from deit_ablate.train.answers import keep_answers
 from deit_ablate.train.checkpoint import Position, restore, to_state
 from deit_ablate.train.data.loader import loaders_of, steps_per_epoch, training_batches
 from deit_ablate.train.data.sets import DATASETS, Splits, load_data
 from deit_ablate.train.distill import build_loss, recipe_model
 from deit_ablate.train.distributed import Group, Share
-from deit_ablate.train.initial import load_file
+from deit_ablate.train.initial import fit, read_weights
 from deit_ablate.train.losses import Losses
 from deit_ablate.train.mixing import build_mixing
-from deit_ablate.train.model import load_weights
 from deit_ablate.train.optim import Ema, build_optimizer, build_schedule
 from deit_ablate.train.outcome import Examiner, Outcome
 from deit_ablate.train.precision import HeadsOf, autocast, begin_pass, build_scaler, compiled, keeps_gradients, set_up
 from deit_ablate.train.streams import ModelDraws, seed_generators, stream
-from deit_ablate.train.teachers import Parent, build_teacher, parent_weights
+from deit_ablate.train.teachers import Parent, build_teacher, hub_weights, parent_weights
 
 __all__ = ["Journal", "Outcome", "Parent", "TrainError", "train"]
 
@@ -228,14 +227,15 @@ def _data(recipe: Recipe, data_dir: Path | None, group: Group) -> Splits:
 
 
 def initial_model(recipe: Recipe, data: Splits, parent: Parent | None) -> nn.Module:
-    """The model before the first step: fresh weights from the stream "init", or those of a file
-    (``model.init``), or of the run it starts from."""
+    """The model before the first step: fresh weights from the stream "init", or those of a file or a model of timm's
+    (``model.init``), or of the run it starts from, fitted to the recipe and the data."""
     seed_generators(stream(recipe.seed, "init"))
-    model = recipe_model(recipe, data.dataset)
-    if recipe.model.init is not None:
+    model, init = recipe_model(recipe, data.dataset), recipe.model.init
+    if init is not None:
         if parent is not None:
             raise TrainError("model.init and the stage's parent both give the weights to start from: set init to null")
-        load_file(model, Path(recipe.model.init))
+        weights = hub_weights(init.removeprefix(HUB)) if init.startswith(HUB) else read_weights(Path(init))[0]
+        fit(model, weights, f"{init} (model.init)")
     if parent is not None:
-        load_weights(model, parent_weights(parent))
+        fit(model, parent_weights(parent), "the parent's checkpoint", antialias=False)
     return model

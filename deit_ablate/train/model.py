@@ -16,7 +16,7 @@ from typing import Any
 
 import timm
 import torch
-from timm.layers import DropPath, PatchEmbed, resample_abs_pos_embed, trunc_normal_
+from timm.layers import DropPath, PatchEmbed, trunc_normal_
 from timm.models import VisionTransformer
 from timm.models.deit import VisionTransformerDistilled
 from torch import Tensor, nn
@@ -346,29 +346,3 @@ def heads(model: nn.Module, images: Tensor) -> Heads:
         return model.head(model.head_drop(tokens[:, 0])), model.head_dist(model.head_drop(tokens[:, 1]))
     logits = model(images)
     return (logits[0], logits[1]) if isinstance(logits, tuple) else (logits, None)
-
-
-def load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
-    """Start from a parent's weights: a fine-tune stage, at another resolution or with other classes.
-
-    The position embeddings of the patches are interpolated bicubically where the grid differs, which keeps
-    their norm; those of the class and distillation token are copied. A head of other classes starts afresh.
-    Raises TrainError where anything else does not fit.
-    """
-    ours, weights = model.state_dict(), dict(weights)
-    if "pos_embed" in ours and "pos_embed" in weights and isinstance(model, VisionTransformer):
-        weights["pos_embed"] = resample_abs_pos_embed(
-            weights["pos_embed"],
-            new_size=list(model.patch_embed.grid_size),
-            num_prefix_tokens=model.num_prefix_tokens,
-            interpolation="bicubic",
-            antialias=False,
-        )
-    for key in [
-        key for key in weights if key.startswith("head") and key in ours and weights[key].shape != ours[key].shape
-    ]:
-        weights[key] = ours[key]
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        raise TrainError(f"the parent's weights do not fit this model: {error}") from error

@@ -71,7 +71,8 @@ def ask(requests: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     An answer has "ok", "error" (None where ok), "option" (the one at fault, or None), "expected" and "nearest" (the
     nearest name, or None), "sources" (the code of a ``module:function``, else empty) and "facts" (what ``names.json``
     would hold).
-    ``resolution`` in a request of a model is the size that it must take (224 where absent).
+    ``resolution``, ``channels``, ``classes`` and ``heads`` in a request of a model are those that it must have (224, 3,
+    10 and 1 where nothing is known of them before the data are read).
     """
     return [_answer(request) for request in requests]
 
@@ -101,7 +102,8 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
 def _model(request: dict[str, Any]) -> Facts:
     """Build it, on the meta device, which costs no memory: a random-weights model of any size takes milliseconds."""
     name, options = request["name"], request.get("options") or {}
-    shape = Shape(request.get("resolution") or 224, 3, 10, 1, 0.0, 0.0)
+    channels, classes, heads = request.get("channels", 3), request.get("classes", 10), request.get("heads", 1)
+    shape = Shape(request.get("resolution") or 224, channels, classes, heads, 0.0, 0.0)
     if ":" not in name and name not in MODELS and not timm.is_model(name):
         raise TrainError(f"no model is called {name!r}")
     logging.disable(logging.WARNING)

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import nn
 
 from deit_ablate.errors import TrainError
-from deit_ablate.recipe import Recipe
+from deit_ablate.recipe import HUB, Recipe
 from deit_ablate.train.augment import AUGMENTATIONS, Augmenter, custom_operations, operations
 from deit_ablate.train.data.sets import Splits
 from deit_ablate.train.distill import build_loss, distillation_of
@@ -24,7 +24,7 @@ from deit_ablate.train.distributed import Group, Share
 from deit_ablate.train.loop import initial_model
 from deit_ablate.train.mixing import build_mixing
 from deit_ablate.train.optim import build_optimizer
-from deit_ablate.train.teachers import WeightsStore, build_teacher, teacher_file
+from deit_ablate.train.teachers import WeightsStore, build_teacher, teacher_file, with_start
 
 Step = tuple[tuple[str, ...], Callable[[], object]]
 """A key of the recipe (or of the execution), others that an error may name, and what may raise for their sake."""
@@ -48,12 +48,12 @@ def preflight(
     "accumulation", "teacher" (the path of its weights file, or None), "begun" (whether its batches are cut already)}]}.
     """
     runs = [(Recipe.model_validate_json(json.dumps(run["recipe"])), run) for run in _distinct(request["runs"])]
-    # Teachers last: one from timm's hub is fetched, which nothing should wait for that is refused anyway.
+    # What timm's hub has last: it is fetched, which nothing should wait for that is refused anyway.
     for recipe, run in runs:
         if refusal := _first_refusal(run, _without_teacher(recipe, run, splits_of)):
             return refusal
     for recipe, run in runs:
-        if refusal := _first_refusal(run, _teacher(recipe, run, splits_of, store)):
+        if refusal := _first_refusal(run, _from_hub(recipe, run, splits_of, store)):
             return refusal
     return None
 
@@ -89,8 +89,10 @@ def _without_teacher(recipe: Recipe, run: Mapping[str, Any], splits_of: Callable
 
     def model() -> nn.Module:
         with torch.device("meta"):
-            return initial_model(recipe, splits_of(recipe), None)
+            return initial_model(fresh if by_name else recipe, splits_of(recipe), None)
 
+    by_name = (recipe.model.init or "").startswith(HUB)
+    fresh = recipe.model_copy(update={"model": recipe.model.model_copy(update={"init": None})})
     yield ("data.name",), lambda: splits_of(recipe)
     yield ("execution.ranks",), cut
 
@@ -114,10 +116,17 @@ def _without_teacher(recipe: Recipe, run: Mapping[str, Any], splits_of: Callable
     yield ("optimizer.options", "optimizer.name"), lambda: build_optimizer(recipe, model())
 
 
-def _teacher(
+def _from_hub(
     recipe: Recipe, run: Mapping[str, Any], splits_of: Callable[[Recipe], Splits], store: WeightsStore
 ) -> Iterator[Step]:
+    def start() -> None:
+        at_hand = Recipe.model_validate_json(json.dumps(with_start(run["recipe"], store)))
+        with torch.device("meta"):
+            initial_model(at_hand, splits_of(recipe), None)
+
     wanted = recipe.distill
+    if (recipe.model.init or "").startswith(HUB):
+        yield MODEL[2:3] + MODEL[:2] + MODEL[3:], start
     if wanted.teacher is None or not distillation_of(wanted.type).teacher:
         return
 

@@ -6,36 +6,30 @@ is never executed: safetensors, or torch files with ``weights_only``.
 
 from __future__ import annotations
 
-import argparse
 import math
-import pickle
-import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
-import safetensors
 import safetensors.torch
 import timm
 import torch
-from timm.models import VisionTransformer, clean_state_dict, get_pretrained_cfg
+from timm.models import VisionTransformer, get_pretrained_cfg
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deit_ablate import files
 from deit_ablate.errors import TrainError, did_you_mean
-from deit_ablate.recipe import Recipe
+from deit_ablate.recipe import HUB, Recipe
 from deit_ablate.train import checkpoint
 from deit_ablate.train.data.sets import Dataset, Splits
 from deit_ablate.train.distill import distillation_of, recipe_model
 from deit_ablate.train.evaluate import classifiers
-from deit_ablate.train.model import Heads, heads, load_weights, quiet_timm
+from deit_ablate.train.initial import first_line, fit, read_weights
+from deit_ablate.train.model import Heads, heads, quiet_timm
 from deit_ablate.train.precision import HeadsOf, compiled
-
-HOLDERS = ("model", "state_dict", "model_ema", "state_dict_ema", "ema")
-"""Keys of a checkpoint's weights, the first that is there: as in the reference code, raw weights before averages."""
 
 
 class WeightsStore(Protocol):
@@ -154,7 +148,7 @@ def _run_as_teacher(parent: Parent, dataset: Dataset, resolution: int | None, de
             model.load_state_dict(weights)
         else:
             _same_classes(model, weights)
-            load_weights(model, weights)
+            fit(model, weights, str(parent.weights), antialias=False)
     except (RuntimeError, TrainError) as error:
         raise TrainError(
             f"the teacher's weights ({parent.weights}) do not fit its recipe or this data: {error}"
@@ -163,7 +157,7 @@ def _run_as_teacher(parent: Parent, dataset: Dataset, resolution: int | None, de
 
 
 def _same_classes(model: nn.Module, weights: dict[str, Tensor]) -> None:
-    """``load_weights`` lets a head of other classes start afresh: of a teacher that would be noise."""
+    """``fit`` lets a head of other classes start afresh: of a teacher that would be noise."""
     for name, ours in model.state_dict().items():
         if name.startswith("head") and name in weights and weights[name].shape != ours.shape:
             raise TrainError(f"{name} has shape {tuple(weights[name].shape)}, not {tuple(ours.shape)}")
@@ -180,58 +174,6 @@ def _between(
         torch.tensor(values, dtype=torch.float64)[:, None, None] for values in (mean, std, dataset.mean, dataset.std)
     )
     return (our_std / theirs_std).float(), ((our_mean - theirs_mean) / theirs_std).float()
-
-
-# -- files ----------------------------------------------------------------------------------------------------------
-
-
-def read_weights(path: Path) -> tuple[dict[str, Tensor], bool]:
-    """The state dict in a file, on the CPU, and whether it is a checkpoint of this trainer (``checkpoint.to_state``).
-
-    Safetensors, or torch's format as plain weights, as the official DeiT and timm checkpoints have it, or as our own.
-    Prefixes of DDP and torch.compile are taken off the names. Raises TrainError for a file that is missing, damaged,
-    holds no weights, or asks for code to be run.
-    """
-    content = _read(path)
-    inner = next((content[key] for key in HOLDERS if isinstance(content.get(key), dict)), content)
-    if not inner or not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in inner.items()):
-        raise TrainError(f"{path} holds no state dict (names with tensors), alone or under {', '.join(HOLDERS)}")
-    return clean_state_dict(inner), {"step", "history", "model", "data"} <= content.keys()
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        # By content, for files are renamed: safetensors begins with the length of a JSON object.
-        with open(path, "rb") as file:
-            if file.read(9)[8:] == b"{":
-                return dict(safetensors.torch.load_file(path))
-            file.seek(0)
-            # The official checkpoints hold the command's arguments: a plain object, whose class may be named.
-            with torch.serialization.safe_globals([argparse.Namespace]):
-                content = torch.load(file, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise TrainError(f"the weights file {path} does not exist") from None
-    except (IsADirectoryError, PermissionError) as error:
-        raise TrainError(f"the weights file {path} cannot be read: {error.strerror}") from None
-    except (OSError, MemoryError):
-        raise
-    except pickle.UnpicklingError as error:
-        code = sorted(set(re.findall(r"GLOBAL ([\w.]+)", str(error))))
-        if not code:
-            # torch's message advises to load it as code
-            raise TrainError(f"{path} is not a whole weights file: neither safetensors nor torch's format") from error
-        raise TrainError(
-            f"{path} asks for code to be run ({', '.join(code)}), which is refused: save its state dict alone"
-        ) from error
-    except Exception as error:  # SafetensorError, RuntimeError, EOFError, zip errors: whatever a damaged file gives
-        raise TrainError(f"{path} is not a whole weights file: {_first_line(error)}") from error
-    if not isinstance(content, dict):
-        raise TrainError(f"{path} holds a {type(content).__name__}, not a state dict")
-    return content
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 # -- models by name -------------------------------------------------------------------------------------------------
@@ -290,7 +232,7 @@ def _config(name: str) -> Any:
     except RuntimeError as error:
         raise TrainError(f"timm has no such weights: {error}") from error
     if config is None or config.input_size is None:
-        raise TrainError(f"timm states no input size for {name}: it cannot teach by name")
+        raise TrainError(f"timm states no input size for {name}: it cannot be used by name")
     return config
 
 
@@ -331,7 +273,7 @@ def _from_file(name: str, overlay: dict[str, Any], path: Path) -> nn.Module:
 
 
 def _from_hub(name: str, config: Any, overlay: dict[str, Any]) -> nn.Module:
-    by_hand = "give them as a file (distill.teacher_weights: FILE)"
+    by_hand = "give them as a file (distill.teacher_weights: FILE, or model.init: FILE)"
     if not config.has_weights:
         raise TrainError(f"timm has no weights of {name}: {by_hand}")
     try:
@@ -340,7 +282,7 @@ def _from_hub(name: str, config: Any, overlay: dict[str, Any]) -> nn.Module:
         raise
     except Exception as error:  # of the network, of either of two client libraries, of the cache: one way out of all
         raise TrainError(
-            f"the weights of {name} could not be fetched from timm's hub ({_first_line(error)}): {by_hand}, or run "
+            f"the weights of {name} could not be fetched from timm's hub ({first_line(error)}): {by_hand}, or run "
             "`deit-ablate fetch SWEEP` on a machine with a network and the same results folder"
         ) from error
 
@@ -367,14 +309,17 @@ def _try_out(name: str, model: nn.Module, size: tuple[int, ...], classes: int) -
 # -- the store ------------------------------------------------------------------------------------------------------
 
 
+def hub_weights(name: str) -> dict[str, Tensor]:
+    """The state dict of the weights that timm's hub has under this name. Raises TrainError where it cannot be had."""
+    weights: dict[str, Tensor] = _from_hub(name, _config(name), {}).state_dict()
+    return weights
+
+
 def download_weights(name: str, path: Path) -> None:
     """Write the weights that timm's hub has under this name to ``path``: its state dict, as safetensors, whatever they
     are on the hub. Raises TrainError where they cannot be had."""
-    config = _config(name)
-    model = _from_hub(name, config, {})
-    safetensors.torch.save_file(
-        {key: value.detach().clone().contiguous() for key, value in model.state_dict().items()}, path
-    )
+    weights = hub_weights(name)
+    safetensors.torch.save_file({key: value.detach().clone().contiguous() for key, value in weights.items()}, path)
 
 
 def teacher_file(recipe: Recipe, store: WeightsStore) -> Path | None:
@@ -391,8 +336,21 @@ def teacher_file(recipe: Recipe, store: WeightsStore) -> Path | None:
                 "`deit-ablate fetch SWEEP` puts them there, where the sweep gives their path"
             )
         return kept
-    path = _kept_or_fetched(wanted.teacher, store)
-    if files.sha256(path) != store.hub_sha256(wanted.teacher):
+    return _from_store(wanted.teacher, store)
+
+
+def with_start(values: dict[str, Any], store: WeightsStore) -> dict[str, Any]:
+    """The plain values of a recipe, with the path of the weights (fetched into the store, where that is possible) in
+    place of timm's name in ``model.init``. Raises TrainError where they cannot be had."""
+    init = values["model"].get("init") or ""
+    if not init.startswith(HUB):
+        return values
+    return {**values, "model": {**values["model"], "init": str(_from_store(init.removeprefix(HUB), store))}}
+
+
+def _from_store(name: str, store: WeightsStore) -> Path:
+    path = _kept_or_fetched(name, store)
+    if files.sha256(path) != store.hub_sha256(name):
         raise TrainError(f"{path} is not what was fetched: remove it, and `deit-ablate fetch SWEEP` fetches it again")
     return path
 
@@ -410,13 +368,13 @@ def _kept_or_fetched(name: str, store: WeightsStore) -> Path:
 def fetch(requests: Iterable[dict[str, Any]], store: WeightsStore) -> Iterator[dict[str, Any]]:
     """Bring into the store what trainings without a network will need: an answer to each request, in order.
 
-    Requests: {"kind": "teacher", "name"} and {"kind": "data", "name", "folder", "options"}. Answers: the request with
+    Requests: {"kind": "weights", "name"} and {"kind": "data", "name", "folder", "options"}. Answers: the request with
     "files" (their paths; none where all were there already) and "error" (None, or a sentence).
     """
     for request in requests:
         answer = {**request, "files": [], "error": None}
         try:
-            if request["kind"] == "teacher":
+            if request["kind"] == "weights":
                 before = store.find(request["name"])
                 path = _kept_or_fetched(request["name"], store)
                 answer["files"] = [] if before else [str(path)]

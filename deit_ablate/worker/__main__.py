@@ -80,7 +80,7 @@ def _hold_data(given: argparse.Namespace) -> None:
         hold(Data.model_validate_json(json.dumps(stored["recipe"]["data"])), folder)
 
 
-ANSWERED = ("names", "offered", "fetch", "verify", "measure", "weights", "predict")
+ANSWERED = ("names", "offered", "fetch", "verify", "measure", "weights", "predict", "hashes")
 """Modes that answer one request, which is JSON on standard input, as ``execution.worker_answers`` reads it."""
 
 
@@ -96,6 +96,10 @@ def _answers(mode: str, request: Any) -> Iterable[Any]:
         from deit_ablate.worker.run import measured
 
         return map(measured, request)
+    if mode == "hashes":
+        from deit_ablate.worker import hashes
+
+        return hashes.verified(request)
     if mode in ("weights", "predict"):
         from deit_ablate.worker import models
 
@@ -127,17 +131,20 @@ def _preflight(question: Path) -> int:
     from deit_ablate.train.data.sets import data_loader
     from deit_ablate.train.effects import effects
     from deit_ablate.train.preflight import preflight
+    from deit_ablate.train.teachers import with_start
 
     request = json.loads(question.read_bytes())
     splits_of = data_loader(Path(request["data_dir"]) if request["data_dir"] else None)
-    answer: dict[str, Any] = {"refusal": preflight(request, Store(request["results"]).teacher_weights, splits_of)}
+    weights = Store(request["results"]).teacher_weights
+    answer: dict[str, Any] = {"refusal": preflight(request, weights, splits_of)}
     if answer["refusal"] is None:
         answer["data"] = []
         recipes = [Recipe.model_validate_json(json.dumps(run["recipe"])) for run in request["runs"]]
         for recipe in {recipe.data.model_dump_json(): recipe for recipe in recipes}.values():
             with contextlib.suppress(Exception):  # custom code, which may need what is not on this machine
                 answer["data"].append((recipe.data.id, splits_of(recipe).facts()))
-        answer["effects"] = effects(request["pairs"], request["recipes"], splits_of)
+        started = {run: with_start(values, weights) for run, values in request["recipes"].items()}
+        answer["effects"] = effects(request["pairs"], started, splits_of)
     files.replace(question.with_suffix(".answer"), files.to_json(answer))
     return 0
 

@@ -267,7 +267,8 @@ def _train_ours(task: Task, attempt: Attempt, stored: Mapping[str, Any]) -> tupl
     store, execution, group = task.store, task.execution, task.group or Group()
     must_be_planned(stored["sources"])
     find = store.teacher_weights.find
-    recipe = Recipe.of_record(stored["recipe"], find)
+    values = teachers.with_start(stored["recipe"], store.teacher_weights) if group.first else None
+    recipe = Recipe.of_record(group.from_first(values), find)
     torch.set_num_threads(execution.threads)
     device, data_dir = device_of(execution.device), _data_dir(execution)
     share_gpu(device, execution.runs_per_gpu)

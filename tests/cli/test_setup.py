@@ -38,7 +38,7 @@ def test_a_sweep_with_a_teachers_file_is_fetched_and_run(
     path = sweep("seeds: 1\n" + NAMED % "teacher.pth")
     done = command("fetch", path.name)
     (sha256,) = planned(path).weights
-    assert f"teacher {sha256[:14]}: in results/weights/{sha256[7:]}.pth" in done.stdout
+    assert f"file {sha256[:14]}: in results/weights/{sha256[7:]}.pth" in done.stdout
     (tmp_path / "results" / "weights" / f"{sha256[7:]}.pth").unlink()
     command("run", path.name)
     hard = run_of(planned(path), "hard")

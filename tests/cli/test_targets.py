@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from support import DISTILL, TINY, Command
 
 from deit_ablate.store import Store
+from deit_ablate.store.named import runs_of
 
 NAMED = [
     ["status", "{}"],
@@ -123,3 +125,24 @@ def test_a_sweep_whose_file_is_gone_says_how_to_go_on(command: Command, sweep: C
     assert f"`deit-ablate run PATH --name {name}`" in refused
     assert f"{name}: " in command("plan", moved, "--name", name).stdout
     assert f"`deit-ablate run {path}`" not in command("retry", path, code=2).stderr
+
+
+def test_a_run_of_another_sweep_is_the_start_of_a_row(
+    command: Command, sweep: Callable[..., Path], store: Store
+) -> None:
+    text = 'seeds: 1\nbaseline: a\nvariants: {a: {}, b: {model: {init: "%s"}, data: {resolution: 24}}}\n'
+    sweep(text % "before:c:0")
+    assert "tiny.yaml:11:37: model.init: no run or sweep 'before:c:0'" in command("plan", "tiny.yaml", code=2).stderr
+    sweep("seeds: 1\nvariants: {c: {augment.erasing: 0}}\n", name="before")
+    command("plan", "before.yaml", "--commands", "shell")  # planned, and yet to be trained
+    planned = command("plan", "tiny.yaml").stdout
+    parent = next(line.split()[0] for line in planned.splitlines() if " before:c:0 " in line)
+    assert f"waiting ({parent})" in planned
+    assert "before:c:0: done" in command("run", "tiny.yaml").stdout
+    shown = command("show", "tiny:b:0").stdout
+    assert f"parent (from): {parent}, last weights" in shown
+    assert "before:c:0" not in shown.partition("parent")[0], "its id, and not its name, is part of the run's id"
+    assert "all 3 runs are done" in command("run", "tiny.yaml").stdout
+    shutil.rmtree(store.run(runs_of("tiny:b:0", store)[0]))
+    sweep(text % "tiny:b:0")
+    assert "model.init: tiny:b:0 starts from itself" in command("plan", "tiny.yaml", code=2).stderr

@@ -57,7 +57,7 @@ def test_bad_searches_are_refused_at_their_line(
     path = sweep(text + "\n")
     with pytest.raises(InputError) as refusal:
         found = study(str(path), store)
-        search = found.search(found.sweep(), store)
+        search = found.search(found.sweep(store), store)
         assert search
         search.begin()
     assert f"tiny.yaml:{line}:" in str(refusal.value)

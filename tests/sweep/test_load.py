@@ -31,6 +31,11 @@ BAD = {
         ":3:51",
         "model.name: a resolution of 24 pixels is no whole number of patches of 16 pixels (beside data.resolution in",
     ),
+    "a resolution at which most of a picture would have no influence": (
+        "variants: {a: {data.resolution: 30, model: {name: vit_tiny_patch16_224.augreg_in21k}}}",
+        ":3:51",
+        "expected a multiple of 16, or model.options: {dynamic_img_size: true, dynamic_img_pad: true}, which pads",
+    ),
     "a resolution that a default patch does not fill": (
         "variants: {a: {model: {name: deit_tiny}, data.resolution: 24}}",
         ":3:59",

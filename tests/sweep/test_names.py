@@ -48,6 +48,20 @@ def test_custom_augmentations_are_checked(sweep: Callable[..., Path], custom: st
         planned(sweep(f"variants:\n  a: {{}}\n  b: {{augment: {{custom: {custom}}}}}\n"))
 
 
+def test_a_model_is_tried_at_the_shape_of_the_data(sweep: Callable[..., Path], tmp_path: Path) -> None:
+    """Digits have one channel; what a shipped data set has is known before it is read."""
+    (tmp_path / "mylab_nets.py").write_text(
+        "from torch import nn\n\n\ndef net(shape):\n"
+        "    if (shape.channels, shape.classes, shape.heads) != (1, 10, 1):\n"
+        "        raise ValueError(f'for one channel, not {shape.channels}, and 10 classes, not {shape.classes}')\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(shape.resolution**2, 10))\n"
+    )
+    path = sweep('seeds: 1\nvariants: {a: {model: {name: "mylab_nets:net"}}}\n')
+    assert len(planned(path).runs) == 1
+    with pytest.raises(InputError, match="for one channel, not 3, and 10 classes, not 100"):
+        planned(path, sets=["data.name=cifar100"])
+
+
 def test_the_source_of_a_custom_augmentation_is_part_of_the_id(sweep: Callable[..., Path], tmp_path: Path) -> None:
     path = sweep('seeds: 1\nvariants:\n  a: {}\n  b: {augment: {custom: ["mylab_pictures:noise"]}}\n')
     before, after = {}, {}

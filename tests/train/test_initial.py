@@ -5,14 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub.constants
 import pytest
+import safetensors.torch
 import timm
 import torch
+from support import VIT
+from timm.models import get_pretrained_cfg
 from tiny import TINY, tiny
 
 from deit_ablate.errors import TrainError
+from deit_ablate.store.weights import TeacherWeights
 from deit_ablate.train.data.sets import load_data
-from deit_ablate.train.loop import initial_model
+from deit_ablate.train.loop import Parent, initial_model
+from deit_ablate.train.teachers import fetch, with_start
 
 SMALL = {"patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2}
 DATA = load_data(tiny(), None)
@@ -81,3 +87,44 @@ def test_what_does_not_fit_is_refused_on_the_meta_device_too(tmp_path: Path) -> 
     (tmp_path / "w.pth").write_bytes(b"nothing")
     with pytest.raises(TrainError, match="is not a whole weights file"):
         started(tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("fetched", [True, False])
+def test_weights_of_timms_hub_by_name(fetched: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """By timm's own road to its hub, whose cache on this machine holds the file."""
+    torch.manual_seed(7)
+    theirs = timm.create_model(VIT.partition(".")[0]).state_dict()
+    repository = get_pretrained_cfg(VIT).hf_hub_id.replace("/", "--")  # type: ignore[union-attr]
+    cached = tmp_path / f"models--{repository}"
+    (cached / "snapshots" / "1").mkdir(parents=True)
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text("1")
+    safetensors.torch.save_file(theirs, cached / "snapshots" / "1" / "model.safetensors")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    model = {"name": "test_vit", "options": {}, "init": f"timm:{VIT}"}
+    recipe = tiny(model=model, data={"resolution": 32})
+    if fetched:  # as `deit-ablate fetch` brings them, for runs that have no network
+        store = TeacherWeights(tmp_path / "results")
+        assert [answer["error"] for answer in fetch([{"kind": "weights", "name": VIT}], store)] == [None]
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "none"))
+        at_hand = with_start(recipe.model_dump(mode="json"), store)
+        recipe = type(recipe)(**at_hand)
+    ours = initial_model(recipe, DATA, None).state_dict()
+    assert torch.equal(ours["blocks.1.mlp.fc1.weight"], theirs["blocks.1.mlp.fc1.weight"])
+    assert torch.allclose(ours["patch_embed.proj.weight"], theirs["patch_embed.proj.weight"].sum(1, keepdim=True))
+    assert len(ours["head.weight"]) == 10
+    if fetched:
+        (path,) = (tmp_path / "results" / "weights").glob("*.safetensors")
+        path.write_bytes(b"another")
+        with pytest.raises(TrainError, match="is not what was fetched"):
+            with_start(tiny(model=model).model_dump(mode="json"), store)
+
+
+def test_a_run_to_start_from_is_fitted_as_a_file_is(tmp_path: Path) -> None:
+    theirs = written(tmp_path / "w.pth", in_chans=1)
+    torch.save({"step": 0, "model": theirs, "ema": None}, tmp_path / "run.pt")
+    recipe = tiny(distill={"type": "two-class-tokens"})
+    ours = initial_model(recipe, DATA, Parent(tiny(), tmp_path / "run.pt")).state_dict()
+    assert torch.equal(ours["blocks.1.mlp.fc1.weight"], theirs["blocks.1.mlp.fc1.weight"])
+    assert len(ours["head.weight"]) == len(ours["head_dist.weight"]) == 10

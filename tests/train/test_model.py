@@ -13,8 +13,9 @@ from torch import nn
 from deit_ablate.errors import TrainError
 from deit_ablate.train import cost
 from deit_ablate.train.data.sets import load_data
+from deit_ablate.train.initial import fit
 from deit_ablate.train.loop import initial_model
-from deit_ablate.train.model import MODELS, Shape, build_model, heads, load_weights
+from deit_ablate.train.model import MODELS, Shape, build_model, heads
 
 SMALL = {"patch_size": 4, "embed_dim": 16, "depth": 3, "num_heads": 2}
 SHAPE = Shape(resolution=16, channels=1, classes=10, heads=1, drop_path=0.0, dropout=0.0)
@@ -136,7 +137,7 @@ def test_position_embeddings_grow_bicubically_and_tokens_are_copied() -> None:
     ramp = torch.arange(4.0)[:, None, None].expand(4, 4, 16).reshape(1, 16, 16)  # grows by 1 a row of patches
     with torch.no_grad():
         small.pos_embed[:, 2:] = ramp
-    load_weights(large, small.state_dict())
+    fit(large, small.state_dict(), "it", antialias=False)
     assert torch.equal(large.pos_embed[:, :2], small.pos_embed[:, :2])
     rows = large.pos_embed[0, 2:, 0].view(6, 6)
     assert torch.allclose(rows[:, 0], rows[:, 5])
@@ -144,7 +145,7 @@ def test_position_embeddings_grow_bicubically_and_tokens_are_copied() -> None:
     assert rows[2:4, 0].tolist() == pytest.approx([7 / 6, 11 / 6], abs=0.1)
     same = torch.rand(2, 1, 16, 16)
     again: Any = build_model("deit", SMALL, TWO)
-    load_weights(again, small.state_dict())
+    fit(again, small.state_dict(), "it", antialias=False)
     assert torch.equal(heads(again.eval(), same)[0], heads(small.eval(), same)[0])
 
 
@@ -152,7 +153,7 @@ def test_a_head_of_other_classes_starts_afresh_and_another_width_is_refused() ->
     parent = build_model("deit", SMALL, SHAPE)
     child: Any = build_model("deit", SMALL, Shape(16, 1, 3, 1, 0.0, 0.0))
     before = child.head.weight.clone()
-    load_weights(child, parent.state_dict())
+    fit(child, parent.state_dict(), "it", antialias=False)
     assert torch.equal(child.head.weight, before)
-    with pytest.raises(TrainError, match="the parent's weights do not fit"):
-        load_weights(build_model("deit", {**SMALL, "embed_dim": 32}, SHAPE), parent.state_dict())
+    with pytest.raises(TrainError, match="it is of another model"):
+        fit(build_model("deit", {**SMALL, "embed_dim": 32}, SHAPE), parent.state_dict(), "it", antialias=False)

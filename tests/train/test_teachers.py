@@ -27,8 +27,9 @@ from deit_ablate.train import checkpoint, teachers
 from deit_ablate.train.data.images import ArrayImages
 from deit_ablate.train.data.sets import Dataset, Splits, load_data
 from deit_ablate.train.evaluate import classifiers
+from deit_ablate.train.initial import fit, read_weights
 from deit_ablate.train.loop import Journal, train
-from deit_ablate.train.model import build_model, heads, load_weights, shape_of
+from deit_ablate.train.model import build_model, heads, shape_of
 from deit_ablate.train.teachers import (
     Parent,
     Teacher,
@@ -36,7 +37,6 @@ from deit_ablate.train.teachers import (
     download_weights,
     fetch,
     named_teacher,
-    read_weights,
     teacher_file,
 )
 
@@ -235,7 +235,8 @@ def test_without_a_network_the_way_out_is_named(monkeypatch: pytest.MonkeyPatch,
     said = (
         r"the weights of test_vit.r160_in1k could not be fetched from timm's hub \(Name or service not known\): "
         r"give them "
-        r"as a file \(distill.teacher_weights: FILE\), or run `deit-ablate fetch SWEEP` on a machine with a network"
+        r"as a file \(distill.teacher_weights: FILE, or model.init: FILE\), "
+        r"or run `deit-ablate fetch SWEEP` on a machine with a network"
     )
     with pytest.raises(TrainError, match=said):
         named_teacher(VIT, None, None, 1000, 3)
@@ -316,7 +317,7 @@ def model_at(parent: Parent, data: Splits, resolution: int) -> nn.Module:
     """The parent's model at a resolution, put together here."""
     shape = replace(shape_of(parent.recipe, 10, data.dataset.channels, 1), resolution=resolution)
     model = build_model(parent.recipe.model.name, parent.recipe.model.options, shape)
-    load_weights(model, checkpoint.load(parent.weights)["model"])
+    fit(model, checkpoint.load(parent.weights)["model"], "it", antialias=False)
     return model.eval()
 
 
@@ -396,7 +397,7 @@ def test_fetching_goes_on_after_what_cannot_be_had(monkeypatch: pytest.MonkeyPat
         return model_of(name, num_classes=1000, in_chans=3)
 
     monkeypatch.setattr(teachers, "_from_hub", hub)
-    requests = [{"kind": "teacher", "name": name} for name in (VIT, CONVNET, CONVNET)]
+    requests = [{"kind": "weights", "name": name} for name in (VIT, CONVNET, CONVNET)]
     requests += [{"kind": "data", "name": "digits", "folder": str(tmp_path)}]
     answers = list(fetch(requests, Memory(tmp_path)))
     assert [answer["name"] for answer in answers] == [VIT, CONVNET, CONVNET, "digits"]

@@ -5,12 +5,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from deit_ablate.errors import DataError
 from deit_ablate.train.data.images import LISTERS, Array, Encoded, Images, Undecodable
 from deit_ablate.train.streams import generator, stream
+
+if TYPE_CHECKING:
+    from deit_ablate.train.data.dataset import Dataset
 
 END = 64 * 1024
 """Bytes at the beginning, and at the end, of a file of a large folder that are hashed."""
@@ -52,6 +56,23 @@ def content_sha256(pictures: Encoded, sizes: Array, labels: Sequence[bytes] | No
         for each in pool.map(line, order):
             digest.update(each)
     return digest.hexdigest(), "sample" if sampled else "content"
+
+
+def whole_hashes(dataset: Dataset) -> dict[bytes, str]:
+    """Name -> SHA-256 of the whole content of every encoded picture: 64 hex digits. None of data in memory, whose
+    fingerprint is of all. In names a line's end is \\n, as ``sha256sum`` has it. Raises the storage's OSError.
+    """
+    found: dict[bytes, str] = {}
+    for images in (dataset.train, dataset.test):
+        if isinstance(images, Encoded):
+
+            def line(index: int, images: Encoded = images) -> tuple[bytes, str]:
+                name = images.name(index).replace(b"\\", b"\\\\").replace(b"\n", b"\\n").replace(b"\r", b"\\r")
+                return name, hashlib.sha256(images.content(index)).hexdigest()
+
+            with ThreadPoolExecutor(LISTERS) as pool:
+                found.update(pool.map(line, range(len(images))))
+    return found
 
 
 def check_pictures(test: Images | None, train: Images, validation: Array, kept: Array) -> None:

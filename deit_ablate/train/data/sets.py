@@ -236,7 +236,8 @@ def _key(data: Data, folder: Path | None) -> tuple[str, Path | None]:
     return data.model_dump_json(), folder
 
 
-def _loaded(data: Data, folder: Path | None) -> Dataset:
+def load_dataset(data: Data, folder: Path | None) -> Dataset:
+    """The whole data set. Raises TrainError for what the user can mend."""
     entry = lookup("data set", data.name, DATASETS)
     held = _held.get(_key(data, folder))
     return held or (entry.load if isinstance(entry, DatasetEntry) else entry)(data, folder)
@@ -286,7 +287,7 @@ def load_data(recipe: Recipe, data_dir: Path | None) -> Splits:
     """The recipe's data set, split. Raises TrainError for what the user can mend (folder, files, sizes)."""
     if data_dir is not None and not os.path.isdir(data_dir):
         raise DataError(f"the data folder {data_dir} does not exist, or is not a folder")
-    dataset = _loaded(recipe.data, data_dir)
+    dataset = load_dataset(recipe.data, data_dir)
     training, validation = split_sizes(len(dataset.train), recipe.data)
     targets, sources = dataset.train.targets, dict(dataset.sources)
     held = stratified(targets, validation, stream(SPLIT_SEED, "validation"))
