@@ -1,10 +1,13 @@
-"""The weights of a file to start from (``model.init``), fitted to the run's classes, channels, resolution and heads."""
+"""What a run starts from beside fresh weights: those of a file (``model.init``), fitted to the run's classes, channels,
+resolution and heads; and which of them stay as they are (``model.train_only``)."""
 
 from __future__ import annotations
 
 import contextlib
 import io
+from collections.abc import Sequence
 from pathlib import Path
+from types import MethodType
 from typing import Any
 
 import torch
@@ -16,6 +19,32 @@ from torch import Tensor, nn
 from deit_ablate.errors import TrainError
 from deit_ablate.train.model import quiet_timm
 from deit_ablate.train.teachers import read_weights
+
+
+def freeze(model: nn.Module, train_only: Sequence[str]) -> None:
+    """Leave to training the parameters whose names have one of these parts: "attn" and "blocks.0" are parts of
+    "blocks.0.attn.qkv.weight", "head" is none of "head_dist.bias". A norm that is frozen keeps its running statistics
+    too. Raises TrainError for a part that no name has."""
+    names = [f".{name}." for name, _ in model.named_parameters()]
+    parts = [f".{part}." for part in train_only]
+    for part in parts:
+        if not any(part in name for name in names):
+            known = dict.fromkeys(each for name in names for each in name.strip(".").split(".") if not each.isdigit())
+            raise TrainError(
+                f"model.train_only {part.strip('.')!r} is in no parameter's name (there are {', '.join(known)})"
+            )
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(any(part in f".{name}." for part in parts))
+    for name, module in model.named_modules():
+        trained = any(part in f".{name}." for part in parts) or any(each.requires_grad for each in module.parameters())
+        if getattr(module, "running_mean", None) is not None and not trained:
+            module.eval()
+            module.train = MethodType(_as_it_is, module)
+
+
+def _as_it_is(module: nn.Module, mode: bool = True) -> nn.Module:
+    return module
+
 
 TOKEN = ("dist_token", "head_dist.weight", "head_dist.bias")
 """What a DeiT with the distillation token has beside a plain one; and one more position."""

@@ -26,7 +26,7 @@ from deit_ablate.train.data.loader import loaders_of, steps_per_epoch, training_
 from deit_ablate.train.data.sets import DATASETS, Splits, load_data
 from deit_ablate.train.distill import build_loss, recipe_model
 from deit_ablate.train.distributed import Group, Share
-from deit_ablate.train.initial import load_file
+from deit_ablate.train.initial import freeze, load_file
 from deit_ablate.train.losses import Losses
 from deit_ablate.train.mixing import build_mixing
 from deit_ablate.train.model import load_weights
@@ -229,7 +229,7 @@ def _data(recipe: Recipe, data_dir: Path | None, group: Group) -> Splits:
 
 def initial_model(recipe: Recipe, data: Splits, parent: Parent | None) -> nn.Module:
     """The model before the first step: fresh weights from the stream "init", or those of a file
-    (``model.init``), or of the run it starts from."""
+    (``model.init``), or of the run it starts from; with what ``model.train_only`` freezes."""
     seed_generators(stream(recipe.seed, "init"))
     model = recipe_model(recipe, data.dataset)
     if recipe.model.init is not None:
@@ -238,4 +238,6 @@ def initial_model(recipe: Recipe, data: Splits, parent: Parent | None) -> nn.Mod
         load_file(model, Path(recipe.model.init))
     if parent is not None:
         load_weights(model, parent_weights(parent))
+    if recipe.model.train_only:
+        freeze(model, recipe.model.train_only)
     return model
