@@ -109,24 +109,63 @@ def _start_alike(two: VisionTransformer, one: VisionTransformer) -> VisionTransf
 
 
 def deit_tiny(
-    shape: Shape, *, patch_size: int = 16, embed_dim: int = 192, depth: int = 12, num_heads: int = 3
+    shape: Shape,
+    *,
+    patch_size: int = 16,
+    embed_dim: int = 192,
+    depth: int = 12,
+    num_heads: int = 3,
+    init_values: float | None = None,
 ) -> nn.Module:
     """DeiT-Ti (Table 1): 5.7 million parameters at 224 pixels."""
-    return deit(shape, patch_size=patch_size, embed_dim=embed_dim, depth=depth, num_heads=num_heads)
+    return deit(
+        shape,
+        patch_size=patch_size,
+        embed_dim=embed_dim,
+        depth=depth,
+        num_heads=num_heads,
+        init_values=init_values,
+    )
 
 
 def deit_small(
-    shape: Shape, *, patch_size: int = 16, embed_dim: int = 384, depth: int = 12, num_heads: int = 6
+    shape: Shape,
+    *,
+    patch_size: int = 16,
+    embed_dim: int = 384,
+    depth: int = 12,
+    num_heads: int = 6,
+    init_values: float | None = None,
 ) -> nn.Module:
     """DeiT-S (Table 1): 22.1 million parameters at 224 pixels."""
-    return deit(shape, patch_size=patch_size, embed_dim=embed_dim, depth=depth, num_heads=num_heads)
+    return deit(
+        shape,
+        patch_size=patch_size,
+        embed_dim=embed_dim,
+        depth=depth,
+        num_heads=num_heads,
+        init_values=init_values,
+    )
 
 
 def deit_base(
-    shape: Shape, *, patch_size: int = 16, embed_dim: int = 768, depth: int = 12, num_heads: int = 12
+    shape: Shape,
+    *,
+    patch_size: int = 16,
+    embed_dim: int = 768,
+    depth: int = 12,
+    num_heads: int = 12,
+    init_values: float | None = None,
 ) -> nn.Module:
     """DeiT-B (Table 1): 86.6 million parameters at 224 pixels."""
-    return deit(shape, patch_size=patch_size, embed_dim=embed_dim, depth=depth, num_heads=num_heads)
+    return deit(
+        shape,
+        patch_size=patch_size,
+        embed_dim=embed_dim,
+        depth=depth,
+        num_heads=num_heads,
+        init_values=init_values,
+    )
 
 
 class ConvBlock(nn.Module):
