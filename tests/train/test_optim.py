@@ -168,6 +168,7 @@ def test_lion_by_hand() -> None:
 
 
 def test_muon_turns_a_matrix_s_gradient_into_an_orthogonal_one_and_leaves_the_rest_to_adamw() -> None:
+    seed_generators(0)
     model = nn.Linear(8, 8)
     optimizer = build_optimizer(recipe_for("muon", base_lr=0.1, weight_decay=0.0), model)
     before = copy.deepcopy(model)
