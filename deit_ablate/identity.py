@@ -24,6 +24,12 @@ ADDED_LATER: dict[str, Any] = {
     "data.options": {},
     "augment.custom": [],
     "model.init": None,
+    "model.train_only": [],
+    "regularize.loss": "cross-entropy",
+    "regularize.target_threshold": None,
+    "optimizer.layer_decay": None,
+    "schedule.name": "cosine",
+    "schedule.options": {},
 }
 """Fields added after the first release, with the value that changes nothing: at it they are not hashed."""
 
@@ -62,7 +68,7 @@ UNREAD = (
         Unread(f"augment.{name}", ("crop",), lambda augment: augment["crop"] != "random-resized")
         for name in ("crop_scale", "crop_ratio")
     ),
-    Unread("augment.color_jitter", ("auto_augment",), lambda augment: augment["auto_augment"] is not None, 0),
+    Unread("augment.color_jitter", ("auto_augment",), lambda augment: in_place_of_jitter(augment["auto_augment"]), 0),
     # No mixing has one spelling, whether by its probability or by both strengths.
     Unread("augment.mixup", ("mix_prob",), lambda augment: augment["mixup"] and not augment["mix_prob"], 0),
     Unread("augment.cutmix", ("mix_prob",), lambda augment: augment["cutmix"] and not augment["mix_prob"], 0),
@@ -74,6 +80,12 @@ UNREAD = (
     Unread("augment.mixup", ("mix_switch",), lambda augment: _both(augment) and augment["mix_switch"] == 1),
     Unread("augment.cutmix", ("mix_switch",), lambda augment: _both(augment) and augment["mix_switch"] == 0),
     Unread("regularize.smoothing_over", ("label_smoothing",), lambda regularize: not regularize["label_smoothing"]),
+    Unread(
+        "regularize.target_threshold",
+        ("loss",),
+        lambda regularize: not fact("losses", regularize["loss"], "threshold", True),
+    ),
+    Unread("schedule.min_lr", ("name",), lambda schedule: not fact("schedules", schedule["name"], "min_lr", True)),
     Unread("schedule.warmup_lr", ("warmup_epochs",), lambda schedule: not schedule["warmup_epochs"]),
     *(
         Unread(f"distill.{name}", ("type",), lambda distill: not fact("distillations", distill["type"], "tau", True))
@@ -87,6 +99,11 @@ UNREAD = (
     ),
 )
 """In this order: a key that is not read any more may switch off a later one."""
+
+
+def in_place_of_jitter(policy: str | None) -> bool:
+    """Whether colour jitter is off beside this policy, as in the reference codes: 3-Augment goes with it."""
+    return policy is not None and not policy.startswith("3a")
 
 
 def _takes_all_images(data: Mapping[str, Any]) -> bool:
@@ -287,7 +304,7 @@ def derived(recipe: Recipe, train_images: int | None = None) -> dict[str, Any]:
         "warmup_steps": round(recipe.schedule.warmup_epochs * steps) if steps else None,
         "samples_seen": steps * batch * recipe.schedule.epochs if steps else None,
         "distinct_images_per_epoch": math.ceil(steps * batch / recipe.augment.repeats) if steps else None,
-        "color_jitter": recipe.augment.color_jitter if recipe.augment.auto_augment is None else 0.0,
+        "color_jitter": 0.0 if in_place_of_jitter(recipe.augment.auto_augment) else recipe.augment.color_jitter,
         "mixup_share": round(mix_share, 6),
         "cutmix_share": round(cut_share, 6),
         "loss": loss_name(recipe),
@@ -296,6 +313,8 @@ def derived(recipe: Recipe, train_images: int | None = None) -> dict[str, Any]:
 
 
 def loss_name(recipe: Recipe) -> str:
+    if recipe.regularize.loss != "cross-entropy":
+        return recipe.regularize.loss
     if recipe.mixes:
         return "soft-target cross-entropy"
     return "label-smoothing cross-entropy" if recipe.regularize.label_smoothing else "cross-entropy"

@@ -136,6 +136,8 @@ class Model(Block):
     """Weights to start from, in place of fresh ones: FILE, timm:NAME (one of timm's pretrained models), or
     SWEEP:ROW:SEED (a run of the same results folder). Of a file the recipe keeps the hash of its content, and a run
     becomes a parent. Classes, channels, resolution and heads may be others than theirs."""
+    train_only: Annotated[list[Name], AfterValidator(lambda parts: sorted({*parts})), Off([])] = Field(default=[])
+    """Parts of parameter names, such as head, attn, blocks.11: all others are frozen. Empty trains all."""
 
 
 class CustomAugmentation(Block):
@@ -169,8 +171,8 @@ class Augment(Block):
 
     model_config = ConfigDict(extra="allow", json_schema_extra=_with_added_fields)
 
-    crop: Literal["random-resized", "pad", "none"] = "random-resized"
-    """How a training image is cropped: Inception style, padded by an eighth and cropped, or only resized."""
+    crop: Literal["random-resized", "simple-random", "pad", "none"] = "random-resized"
+    """Inception style; DeiT III's (shorter side resized, 4 reflected pixels around); padded by an eighth; or none."""
     crop_scale: Annotated[tuple[Probability, Probability], _AS_STORED] = (0.08, 1.0)
     """Range of the area that the Inception crop takes."""
     crop_ratio: Annotated[tuple[Above, Above], _AS_STORED] = (0.75, 4 / 3)
@@ -178,9 +180,9 @@ class Augment(Block):
     hflip: Annotated[Probability, Off(0)] = 0.5
     """Probability of a horizontal flip."""
     auto_augment: Annotated[Policy | None, Off(None)] = "rand-m9-mstd0.5-inc1"
-    """RandAugment or AutoAugment in timm's notation (the paper's 9/0.5), or null."""
+    """RandAugment or AutoAugment in timm's notation (the paper's 9/0.5), 3a (DeiT III's 3-Augment), or null."""
     color_jitter: Annotated[Probability, Off(0)] = 0.4
-    """Strength of colour jitter. As in the reference code it acts only where auto_augment is null."""
+    """Strength of colour jitter. As in the reference codes it acts only where auto_augment is null or 3a."""
     erasing: Annotated[Probability, Off(0)] = 0.25
     """Probability of random erasing (mode pixel, one box)."""
     mixup: Annotated[NonNegative, Off(0)] = 0.8
@@ -242,6 +244,10 @@ def added_fields() -> type[Block]:
 
 
 class Regularize(Block):
+    loss: Name = "cross-entropy"
+    """On the labels: cross-entropy, or bce (binary cross-entropy, the mean over batch and classes; DeiT III)."""
+    target_threshold: Annotated[Rate | None, Off(None)] = None
+    """Of bce: a class whose (smoothed, mixed) target is above it counts as 1, others as 0; null keeps the shares."""
     label_smoothing: Annotated[Rate, Off(0)] = 0.1
     """Label smoothing, of the mixed targets too."""
     smoothing_over: Literal["all", "others"] = "all"
@@ -263,11 +269,17 @@ class Optimizer(Block):
     """Not applied to biases, norms, tokens and position embeddings."""
     clip_grad: Annotated[Annotated[float, Field(gt=0)] | None, Off(None)] = None
     """Gradient clipping by global norm, or null."""
+    layer_decay: Annotated[Annotated[float, Field(gt=0, lt=1)] | None, Off(None)] = None
+    """Factor of the learning rate from each layer to the one below it (timm's groups; the head has 1), or null."""
     options: Options = Field(default={})
     """Further keyword arguments of the optimizer, such as betas or momentum."""
 
 
 class Schedule(Block):
+    name: Name = "cosine"
+    """cosine, tanh, poly, step, multistep or wsd (warm-up, stable, decay): timm's."""
+    options: Options = Field(default={})
+    """Keyword arguments of timm's scheduler, times in epochs, such as decay_t, decay_rate, power, cycle_limit."""
     epochs: Positive = 300
     """Epochs, warm-up included; with repeated augmentation an epoch still counts N augmented images."""
     batch_size: Positive = 1024
@@ -277,7 +289,7 @@ class Schedule(Block):
     warmup_lr: NonNegative = 1e-6
     """Learning rate at which the warm-up starts; not scaled by the batch."""
     min_lr: NonNegative = 1e-5
-    """Learning rate at which the cosine ends; not scaled by the batch."""
+    """Learning rate at which the schedule ends (step and multistep have none); not scaled by the batch."""
     stepping: Literal["step", "epoch"] = "step"
     """Set the learning rate each step (today's habit), or once an epoch and lagging, as the reference code does."""
 
@@ -396,7 +408,12 @@ class Recipe(Block):
 
 
 BLOCKS: tuple[str, ...] = tuple(name for name, info in Recipe.model_fields.items() if isinstance(info.default, Block))
-RESETS = {"optimizer": ("base_lr", "options"), "model": ("options", "init"), "data": ("id", "file", "options")}
+RESETS = {
+    "optimizer": ("base_lr", "options"),
+    "model": ("options", "init", "train_only"),
+    "data": ("id", "file", "options"),
+    "schedule": ("options",),
+}
 """What a change of a block's ``name`` resets: AdamW's betas are none of SGD's."""
 
 

@@ -75,12 +75,14 @@ def test_what_decides_the_outcome_decides_the_id() -> None:
 SWITCHES: dict[str, st.SearchStrategy[Any]] = {
     "data.name": st.sampled_from(["digits", "cifar10", "imagenet", "imagefolder"]),
     "augment.crop": st.sampled_from(["random-resized", "pad", "none"]),
-    "augment.auto_augment": st.sampled_from([None, "rand-m9-mstd0.5-inc1"]),
+    "augment.auto_augment": st.sampled_from([None, "rand-m9-mstd0.5-inc1", "3a"]),
     "augment.mixup": st.sampled_from([0, 0.1, 0.8]),
     "augment.cutmix": st.sampled_from([0, 0.1, 1]),
     "augment.mix_prob": st.sampled_from([0, 0.2, 1]),
     "augment.mix_switch": st.sampled_from([0, 0.3, 0.5, 1]),
     "regularize.label_smoothing": st.sampled_from([0, 0.1]),
+    "regularize.loss": st.sampled_from(["cross-entropy", "bce"]),
+    "schedule.name": st.sampled_from(["cosine", "step"]),
     "schedule.warmup_epochs": st.sampled_from([0, 5]),
     "distill.type": st.sampled_from(["none", "soft", "hard", "soft-token", "hard-token", "two-class-tokens"]),
 }
@@ -95,7 +97,9 @@ OTHERS: dict[str, list[Any]] = {
     "augment.mix_prob": [1.0, 0.4],
     "augment.mix_switch": [0.5, 0.3],
     "regularize.smoothing_over": ["all", "others"],
+    "regularize.target_threshold": [0.1, 0.2],
     "schedule.warmup_lr": [1e-6, 1e-3],
+    "schedule.min_lr": [1e-5, 1e-4],
     "distill.tau": [3.0, 7.0],
     "distill.normalisation": ["batch", "element"],
     "distill.alpha": [0.25, 0.75],
@@ -120,7 +124,7 @@ def test_a_key_splits_ids_where_it_is_read_and_nowhere_else(switches: dict[str, 
 def test_every_key_that_may_not_be_read_is_tried() -> None:
     assert {rule.key for rule in UNREAD} == set(OTHERS)
     custom = Recipe.model_validate({"data": {"name": "my:set"}, "distill": {"type": "my:loss"}})
-    assert {rule.block for rule in unread(custom)} == {"augment"}, "of a custom name nothing is known"
+    assert {rule.block for rule in unread(custom)} == {"augment", "regularize"}, "of a custom name nothing is known"
 
 
 def test_an_id_means_the_same_training_in_every_version() -> None:
@@ -141,6 +145,18 @@ def test_a_field_added_later_leaves_old_ids_valid(monkeypatch: pytest.MonkeyPatc
     assert run_id(newer, {}) == before, "at the value that changes nothing it is not hashed"
     newer["augment"]["three_augment"] = True
     assert run_id(newer, {}) != before
+
+
+LATER = ("model.train_only", "regularize.loss", "regularize.target_threshold", "optimizer.layer_decay")
+
+
+def test_records_of_before_a_field_was_added_keep_their_ids() -> None:
+    recipe = canonical(Recipe())
+    earlier = {name: dict(block) if isinstance(block, dict) else block for name, block in recipe.items()}
+    for key in (*LATER, "schedule.name", "schedule.options"):
+        block, _, name = key.partition(".")
+        del earlier[block][name]
+    assert run_id(earlier, {}) == run_id(recipe, {})
 
 
 def test_a_stored_recipe_reads_back_as_itself() -> None:

@@ -28,7 +28,7 @@ FOLLOWS: dict[str, tuple[tuple[str, ...], str]] = {
     "color_jitter": (("augment.color_jitter",), "colour jitter"),
     "mixup_share": (("augment.mixup", "augment.mix_prob", "augment.mix_switch"), "share of batches with mixup"),
     "cutmix_share": (("augment.cutmix", "augment.mix_prob", "augment.mix_switch"), "share of batches with CutMix"),
-    "loss": (("regularize.label_smoothing", "distill.type"), "loss"),
+    "loss": (("regularize.loss", "regularize.label_smoothing", "distill.type"), "loss"),
     "heads": (("distill.type",), "heads"),
 }
 """What follows from a recipe (``identity.derived``) -> the keys that declare it, and its name in messages."""

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from deit_ablate.errors import InputError, Problems, TrainError, did_you_mean, unknown_name
 from deit_ablate.names import fact, installed_timm, keep_answer, kept_answer, misfit, names
 from deit_ablate.program import code_of
-from deit_ablate.recipe import HUB, Recipe, with_files
+from deit_ablate.recipe import BLOCKS, HUB, Recipe, with_files
 from deit_ablate.sweep.fork_server import worker_answer
 from deit_ablate.sweep.overrides import files_named
 from deit_ablate.sweep.yaml import Node, dotted
@@ -20,12 +20,21 @@ Answers = dict[str, dict[str, Any]]
 """What the worker has answered about names, by question."""
 
 
-NOUNS = {"models": "model", "optimizers": "optimizer", "distillations": "distillation type", "datasets": "data set"}
+NOUNS = {
+    "models": "model",
+    "optimizers": "optimizer",
+    "distillations": "distillation type",
+    "datasets": "data set",
+    "losses": "loss",
+    "schedules": "schedule",
+}
 PLACES: dict[str, tuple[str, str]] = {
     "models": ("model", "name"),
     "optimizers": ("optimizer", "name"),
     "distillations": ("distill", "type"),
     "datasets": ("data", "name"),
+    "losses": ("regularize", "loss"),
+    "schedules": ("schedule", "name"),
 }
 FEW = 12
 """Names up to which an error lists them all."""
@@ -73,7 +82,7 @@ def check_names(
     seen: set[tuple[int, ...]] = set()
     problems = Problems()
     for (variant, stage), recipe in recipes.items():
-        blocks = tuple(map(id, (recipe.model, recipe.optimizer, recipe.distill, recipe.data, recipe.augment)))
+        blocks = tuple(id(getattr(recipe, block)) for block in BLOCKS)
         if blocks in seen:
             continue
         seen.add(blocks)

@@ -28,10 +28,11 @@ from torch import Tensor
 from torchvision import transforms
 
 from deit_ablate.errors import TrainError
+from deit_ablate.identity import in_place_of_jitter
 from deit_ablate.recipe import AddedField, Recipe, switches
 from deit_ablate.train import batched
 from deit_ablate.train.batched import Together
-from deit_ablate.train.data.images import Array
+from deit_ablate.train.data.images import Array, ArrayImages
 from deit_ablate.train.data.sets import Dataset
 from deit_ablate.train.registry import check_options, load, option_kinds
 from deit_ablate.train.streams import Draws, generator, seed_generators, stream
@@ -40,27 +41,42 @@ Operation = Callable[[Any], Any]
 
 
 def crop(kind: str, recipe: Recipe, dataset: Dataset) -> Operation:
-    """The picture at the recipe's resolution: Inception crop (bicubic), padded by an eighth and cropped, or resized."""
+    """The picture at the recipe's resolution: Inception crop (bicubic), DeiT III's simple random crop, padded by an
+    eighth and cropped, or resized."""
     augment, side = recipe.augment, recipe.data.resolution
     if kind == "random-resized":
         return RandomResizedCropAndInterpolation(
             side, scale=augment.crop_scale, ratio=augment.crop_ratio, interpolation="bicubic"
+        )
+    if kind == "simple-random":
+        shorter = transforms.Resize(side, transforms.InterpolationMode.BICUBIC)
+        return transforms.Compose(
+            [shorter, transforms.RandomCrop(side, padding=_reflected(side), padding_mode="reflect")]
         )
     if kind == "none":
         return _resize(side)
     return transforms.Compose([_resize(side), transforms.RandomCrop(side, padding=_padding(side))])
 
 
-def crop_together(kind: str, recipe: Recipe, dataset: Dataset) -> Together:
-    """The same, of pictures in memory."""
+def crop_together(kind: str, recipe: Recipe, dataset: Dataset) -> Together | None:
+    """The same, of pictures in memory; of the simple random crop, where they are square."""
     augment, side = recipe.augment, recipe.data.resolution
     if kind == "random-resized":
         return batched.crop_resized(side, augment.crop_scale, augment.crop_ratio)
+    if kind == "simple-random":
+        shape = dataset.train.pixels.shape if isinstance(dataset.train, ArrayImages) else ()
+        square = len(shape) > 2 and shape[1] == shape[2]
+        return batched.crop_padded(side, _reflected(side), reflected=True) if square else None
     return batched.resize(side) if kind == "none" else batched.crop_padded(side, _padding(side))
 
 
 def _padding(side: int) -> int:
     return max(1, side // 8)
+
+
+def _reflected(side: int) -> int:
+    """DeiT III's code has 4 pixels at every resolution; a picture has no more to reflect than it is large."""
+    return min(4, side - 1)
 
 
 def flip(probability: float, recipe: Recipe, dataset: Dataset) -> Operation:
@@ -88,8 +104,10 @@ def policy(text: str, recipe: Recipe, dataset: Dataset) -> Operation:
 
 
 def jitter(strength: float, recipe: Recipe, dataset: Dataset) -> Operation | None:
-    """Colour jitter (brightness, contrast, saturation); as in the reference code only where no policy is set."""
-    return None if recipe.augment.auto_augment is not None else transforms.ColorJitter(strength, strength, strength)
+    """Colour jitter (brightness, contrast, saturation); as in the reference codes only where no policy is set but
+    3-Augment."""
+    off = in_place_of_jitter(recipe.augment.auto_augment)
+    return None if off else transforms.ColorJitter(strength, strength, strength)
 
 
 def erasing(probability: float, recipe: Recipe, dataset: Dataset) -> Together:

@@ -38,16 +38,19 @@ def resize(side: int) -> Together:
     return resized
 
 
-def crop_padded(side: int, padding: int) -> Together:
-    """``side`` x ``side`` of a picture of that size with a black border of ``padding`` around it."""
+def crop_padded(side: int, padding: int, reflected: bool = False) -> Together:
+    """``side`` x ``side`` of a picture of that size with ``padding`` around it, black or its mirror image."""
     whole = resize(side)
 
     def cropped(images: Tensor, draws: Draws) -> Tensor:
-        images = torch.nn.functional.pad(whole(images, draws), [padding] * 4)
+        images = whole(images, draws)
+        images = images if reflected else torch.nn.functional.pad(images, [padding] * 4)
         top, left = (draws.uniform(2) * (2 * padding + 1)).long().unbind(1)
         along = torch.arange(side, device=images.device)
-        rows = (top[:, None] + along)[:, None, :, None]
-        columns = (left[:, None] + along)[:, None, None, :]
+        rows, columns = (start[:, None] + along for start in (top, left))
+        if reflected:
+            rows, columns = (side - 1 - (side - 1 - (at - padding).abs()).abs() for at in (rows, columns))
+        rows, columns = rows[:, None, :, None], columns[:, None, None, :]
         pictures = torch.arange(len(images), device=images.device)[:, None, None, None]
         channels = torch.arange(images.shape[1], device=images.device)[None, :, None, None]
         return images[pictures, channels, rows, columns]

@@ -163,7 +163,7 @@ def config(recipe: Recipe, classifier: Classifier) -> dict[str, Any]:
             "fixed_input_size": "img_size" in arguments,
         },
         "deit_ablate": {
-            "model": recipe.model.model_dump(exclude={"init"}),
+            "model": recipe.model.model_dump(exclude={"init", "train_only"}),
             "heads": distillation_of(recipe.distill.type).heads,
             "head": classifier.head,
         },

@@ -2,8 +2,8 @@
 
 total = (1 - alpha) base + alpha term (Touvron et al., arXiv 2012.12877v2, Eqs. 2 and 3; alpha is the paper's
 lambda). To add a type, write its term and give it an entry in ``DISTILLATIONS``; a custom one is named
-``module:function`` and is (or returns) a ``Distillation``. In a notebook, ``distillation_loss`` is all of it in one
-call.
+``module:function`` and is (or returns) a ``Distillation``. A loss on the labels is an entry in ``LOSSES``. In a
+notebook, ``distillation_loss`` is all of it in one call.
 
 timm.task (timm 1.0.31) has training tasks for two of these types: ``LogitDistillationTask`` is "soft" and
 ``TokenDistillationTask`` "soft-token" and "hard-token", with the same values (a test holds this) where
@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
+from timm.loss import BinaryCrossEntropy, LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -97,8 +97,8 @@ def recipe_model(recipe: Recipe, dataset: Dataset, resolution: int | None = None
     return build_model(recipe.model.name, recipe.model.options, shape)
 
 
-def base_loss(regularize: Regularize, mixed: bool) -> Base:
-    """On the labels: soft-target cross-entropy for mixed (B, K) targets, which hold the smoothing, else smoothed."""
+def cross_entropy(regularize: Regularize, mixed: bool) -> Base:
+    """Soft-target cross-entropy for mixed (B, K) targets, which hold the smoothing, else smoothed."""
     smoothing = regularize.label_smoothing
     if mixed:
         return SoftTargetCrossEntropy()
@@ -112,6 +112,41 @@ def base_loss(regularize: Regularize, mixed: bool) -> Base:
         return loss
 
     return over_the_others
+
+
+def bce(regularize: Regularize, mixed: bool) -> Base:
+    """Timm's binary cross-entropy, the mean over batch and classes: on mixed (B, K) targets, which hold the smoothing,
+    or on smoothed ones. Raises TrainError for a threshold that the smoothing lifts every class above."""
+    threshold = regularize.target_threshold
+
+    def binary(logits: Tensor, targets: Tensor) -> Tensor:
+        smoothing = smoothing_over_all(regularize, logits.shape[1])
+        if threshold is not None and threshold < smoothing / logits.shape[1]:
+            raise TrainError(
+                f"regularize.label_smoothing {regularize.label_smoothing:g} lifts the target of every class above "
+                f"regularize.target_threshold {threshold:g}: all would count as 1"
+            )
+        loss: Tensor = BinaryCrossEntropy(smoothing, threshold)(logits, targets)
+        return loss
+
+    return binary
+
+
+@dataclass(frozen=True)
+class Labels:
+    """A loss on the labels: ``build(recipe's block regularize, whether targets are mixed)``."""
+
+    build: Callable[[Regularize, bool], Base]
+    threshold: bool = False
+    """Whether it reads ``target_threshold``."""
+
+
+LOSSES: dict[str, Labels] = {"cross-entropy": Labels(cross_entropy), "bce": Labels(bce, threshold=True)}
+
+
+def base_loss(regularize: Regularize, mixed: bool) -> Base:
+    """The recipe's loss on the labels. Raises TrainError for an unknown one."""
+    return lookup("loss", regularize.loss, LOSSES).build(regularize, mixed)
 
 
 def build_loss(recipe: Recipe) -> Loss:

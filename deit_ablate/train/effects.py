@@ -171,7 +171,9 @@ def optimizer(recipe: Recipe, splits: Splits) -> Iterator[Any]:
             for name, parameter in list(module.named_parameters(recurse=False)):
                 sides = [min(SIDE, side) for side in parameter.shape]
                 value = torch.randn(sides, generator=generator) * deviation
-                module.register_parameter(name, small.setdefault(id(parameter), nn.Parameter(value)))
+                module.register_parameter(
+                    name, small.setdefault(id(parameter), nn.Parameter(value, parameter.requires_grad))
+                )
         updated = build_optimizer(recipe, built)
         for step in range(UPDATES):
             for group in updated.param_groups if step == UPDATES // 2 else ():
@@ -195,6 +197,8 @@ READ_BY: dict[str, tuple[Part, ...]] = {
     "data.options": (data,),
     "model": (model, optimizer),
     "augment": (images, loss),
+    "regularize.loss": (loss,),
+    "regularize.target_threshold": (loss,),
     "regularize.label_smoothing": (loss, images),
     "regularize.smoothing_over": (loss, images),
     "regularize.drop_path": (model,),
@@ -202,6 +206,7 @@ READ_BY: dict[str, tuple[Part, ...]] = {
     "optimizer.name": (optimizer,),
     "optimizer.options": (optimizer,),
     "optimizer.weight_decay": (optimizer,),
+    "optimizer.layer_decay": (optimizer,),
     "optimizer.base_lr": (schedule,),
     "schedule": (schedule,),
     "schedule.batch_size": (schedule, images),

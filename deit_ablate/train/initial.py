@@ -1,5 +1,5 @@
 """Weights to start from (``model.init``, or a parent's): read from files, and fitted to the run's classes, channels,
-resolution and heads."""
+resolution and heads; and which of them stay as they are (``model.train_only``)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import contextlib
 import io
 import pickle
 import re
+from collections.abc import Sequence
 from pathlib import Path
+from types import MethodType
 from typing import Any
 
 import safetensors
@@ -24,6 +26,33 @@ from deit_ablate.train.model import quiet_timm
 
 HOLDERS = ("model", "state_dict", "model_ema", "state_dict_ema", "ema")
 """Keys of a checkpoint's weights, the first that is there: as in the reference code, raw weights before averages."""
+
+
+def freeze(model: nn.Module, train_only: Sequence[str]) -> None:
+    """Leave to training the parameters whose names have one of these parts: "attn" and "blocks.0" are parts of
+    "blocks.0.attn.qkv.weight", "head" is none of "head_dist.bias". A norm that is frozen keeps its running statistics
+    too. Raises TrainError for a part that no name has."""
+    names = [f".{name}." for name, _ in model.named_parameters()]
+    parts = [f".{part}." for part in train_only]
+    for part in parts:
+        if not any(part in name for name in names):
+            known = dict.fromkeys(each for name in names for each in name.strip(".").split(".") if not each.isdigit())
+            raise TrainError(
+                f"model.train_only {part.strip('.')!r} is in no parameter's name (there are {', '.join(known)})"
+            )
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(any(part in f".{name}." for part in parts))
+    for name, module in model.named_modules():
+        trained = any(part in f".{name}." for part in parts) or any(each.requires_grad for each in module.parameters())
+        if getattr(module, "running_mean", None) is not None and not trained:
+            module.eval()
+            module.train = MethodType(_as_it_is, module)
+
+
+def _as_it_is(module: nn.Module, mode: bool = True) -> nn.Module:
+    return module
+
+
 TOKEN = ("dist_token", "head_dist.weight", "head_dist.bias")
 """What a DeiT with the distillation token has beside a plain one; and one more position."""
 

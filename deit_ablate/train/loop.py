@@ -26,7 +26,7 @@ from deit_ablate.train.data.loader import loaders_of, steps_per_epoch, training_
 from deit_ablate.train.data.sets import DATASETS, Splits, load_data
 from deit_ablate.train.distill import build_loss, recipe_model
 from deit_ablate.train.distributed import Group, Share
-from deit_ablate.train.initial import fit, read_weights
+from deit_ablate.train.initial import fit, freeze, read_weights
 from deit_ablate.train.losses import Losses
 from deit_ablate.train.mixing import build_mixing
 from deit_ablate.train.optim import Ema, build_optimizer, build_schedule
@@ -228,7 +228,8 @@ def _data(recipe: Recipe, data_dir: Path | None, group: Group) -> Splits:
 
 def initial_model(recipe: Recipe, data: Splits, parent: Parent | None) -> nn.Module:
     """The model before the first step: fresh weights from the stream "init", or those of a file or a model of timm's
-    (``model.init``), or of the run it starts from, fitted to the recipe and the data."""
+    (``model.init``), or of the run it starts from, fitted to the recipe and the data; with what ``model.train_only``
+    freezes."""
     seed_generators(stream(recipe.seed, "init"))
     model, init = recipe_model(recipe, data.dataset), recipe.model.init
     if init is not None:
@@ -238,4 +239,6 @@ def initial_model(recipe: Recipe, data: Splits, parent: Parent | None) -> nn.Mod
         fit(model, weights, f"{init} (model.init)")
     if parent is not None:
         fit(model, parent_weights(parent), "the parent's checkpoint", antialias=False)
+    if recipe.model.train_only:
+        freeze(model, recipe.model.train_only)
     return model

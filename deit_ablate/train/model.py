@@ -52,8 +52,10 @@ def deit(
     num_heads: int = 3,
     mlp_ratio: float = 4.0,
     qkv_bias: bool = True,
+    init_values: float | None = None,
 ) -> nn.Module:
     """A DeiT of any size: timm's vision transformer, with the distillation token where two heads are asked for.
+    ``init_values``: where LayerScale starts (DeiT III: 1e-4), or none of it.
 
     As in the reference code (timm 0.3.2), dropout acts on the embeddings and on each block's projections, not on
     the head, and the class token too starts from a truncated normal of 0.02 (today's timm has 1e-6).
@@ -70,6 +72,7 @@ def deit(
         num_heads=num_heads,
         mlp_ratio=mlp_ratio,
         qkv_bias=qkv_bias,
+        init_values=init_values,
         drop_path_rate=shape.drop_path,
         pos_drop_rate=shape.dropout,
         proj_drop_rate=shape.dropout,
@@ -106,24 +109,63 @@ def _start_alike(two: VisionTransformer, one: VisionTransformer) -> VisionTransf
 
 
 def deit_tiny(
-    shape: Shape, *, patch_size: int = 16, embed_dim: int = 192, depth: int = 12, num_heads: int = 3
+    shape: Shape,
+    *,
+    patch_size: int = 16,
+    embed_dim: int = 192,
+    depth: int = 12,
+    num_heads: int = 3,
+    init_values: float | None = None,
 ) -> nn.Module:
     """DeiT-Ti (Table 1): 5.7 million parameters at 224 pixels."""
-    return deit(shape, patch_size=patch_size, embed_dim=embed_dim, depth=depth, num_heads=num_heads)
+    return deit(
+        shape,
+        patch_size=patch_size,
+        embed_dim=embed_dim,
+        depth=depth,
+        num_heads=num_heads,
+        init_values=init_values,
+    )
 
 
 def deit_small(
-    shape: Shape, *, patch_size: int = 16, embed_dim: int = 384, depth: int = 12, num_heads: int = 6
+    shape: Shape,
+    *,
+    patch_size: int = 16,
+    embed_dim: int = 384,
+    depth: int = 12,
+    num_heads: int = 6,
+    init_values: float | None = None,
 ) -> nn.Module:
     """DeiT-S (Table 1): 22.1 million parameters at 224 pixels."""
-    return deit(shape, patch_size=patch_size, embed_dim=embed_dim, depth=depth, num_heads=num_heads)
+    return deit(
+        shape,
+        patch_size=patch_size,
+        embed_dim=embed_dim,
+        depth=depth,
+        num_heads=num_heads,
+        init_values=init_values,
+    )
 
 
 def deit_base(
-    shape: Shape, *, patch_size: int = 16, embed_dim: int = 768, depth: int = 12, num_heads: int = 12
+    shape: Shape,
+    *,
+    patch_size: int = 16,
+    embed_dim: int = 768,
+    depth: int = 12,
+    num_heads: int = 12,
+    init_values: float | None = None,
 ) -> nn.Module:
     """DeiT-B (Table 1): 86.6 million parameters at 224 pixels."""
-    return deit(shape, patch_size=patch_size, embed_dim=embed_dim, depth=depth, num_heads=num_heads)
+    return deit(
+        shape,
+        patch_size=patch_size,
+        embed_dim=embed_dim,
+        depth=depth,
+        num_heads=num_heads,
+        init_values=init_values,
+    )
 
 
 class ConvBlock(nn.Module):

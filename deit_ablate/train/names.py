@@ -27,16 +27,16 @@ from deit_ablate.train import augment, distill, mixing, model, optim, registry
 from deit_ablate.train.augment import AUGMENTATIONS, TENSOR_AUGMENTATIONS, Custom
 from deit_ablate.train.data import sets
 from deit_ablate.train.data.sets import DATASETS, DatasetEntry
-from deit_ablate.train.distill import DISTILLATIONS, Distillation, distillation_of
+from deit_ablate.train.distill import DISTILLATIONS, LOSSES, Distillation, Labels, distillation_of
 from deit_ablate.train.mixing import MIXINGS
 from deit_ablate.train.model import MODELS, Shape, build_model
-from deit_ablate.train.optim import OPTIMIZERS, optimizer_options, timm_optimizers
-from deit_ablate.train.registry import OptionError, check_options, load, option_kinds
+from deit_ablate.train.optim import OPTIMIZERS, SCHEDULES, optimizer_options, schedule_options, timm_optimizers
+from deit_ablate.train.registry import OptionError, check_options, load, lookup, option_kinds
 
 Facts = dict[str, Any]
 SOURCES = (augment, distill, mixing, model, optim, registry, sets, sys.modules[__name__])
 """The modules that hold the registries, and those that say what is known of their entries."""
-BUILDS = ("load", "term")
+BUILDS = ("load", "term", "build")
 """Fields of registry entries that are functions."""
 
 
@@ -53,6 +53,8 @@ def offered() -> Facts:
         "optimizers": {name: _optimizer_facts(name) for name in sorted(KINDS["optimizers"].known())},
         "distillations": {name: _entry_facts(kind) for name, kind in DISTILLATIONS.items()},
         "datasets": {name: _entry_facts(entry) for name, entry in DATASETS.items()},
+        "losses": {name: _entry_facts(entry) for name, entry in LOSSES.items()},
+        "schedules": {name: _schedule_facts(name) for name in SCHEDULES},
         "fields": dict(_fields()),
     }
 
@@ -146,7 +148,14 @@ def _optimizer_facts(name: str) -> Facts:
     return {"options": optimizer_options(name), "base_lr": entry.base_lr if entry else None}
 
 
-def _entry_facts(entry: Distillation | DatasetEntry) -> Facts:
+def _schedule_facts(name: str) -> Facts:
+    return {
+        "options": schedule_options(name),
+        "min_lr": "lr_min" in inspect.signature(SCHEDULES[name].build).parameters,
+    }
+
+
+def _entry_facts(entry: Distillation | DatasetEntry | Labels) -> Facts:
     """What an entry says, less the function that it is of."""
     return {field.name: getattr(entry, field.name) for field in dataclasses.fields(entry) if field.name not in BUILDS}
 
@@ -179,5 +188,7 @@ KINDS: dict[str, Kind] = {
     "optimizers": Kind(lambda: list(dict.fromkeys([*OPTIMIZERS, *timm_optimizers()])), _optimizer),
     "distillations": Kind(lambda: list(DISTILLATIONS), lambda request: _entry_facts(distillation_of(request["name"]))),
     "datasets": Kind(lambda: list(DATASETS), _dataset),
+    "losses": Kind(lambda: list(LOSSES), lambda request: _entry_facts(lookup("loss", request["name"], LOSSES))),
+    "schedules": Kind(lambda: list(SCHEDULES), lambda request: {"options": schedule_options(request["name"])}),
     "augmentations": Kind(list, _augmentation),  # by name only custom ones: the others have fields of the recipe
 }

@@ -2,25 +2,36 @@
 
 To add an optimizer, write a function of parameter groups, learning rate, weight decay and the options that recipes may
 set, and give it an entry in ``OPTIMIZERS``. All of timm's names work as they are; a custom one is ``module:function``.
+A schedule is one of timm's schedulers with an entry in ``SCHEDULES``.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from dataclasses import dataclass
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from typing import Any
 
 import torch
-from timm.optim import Muon, create_optimizer_v2, get_optimizer_info, list_optimizers, param_groups_weight_decay
-from timm.scheduler import CosineLRScheduler
+from timm.optim import (
+    Muon,
+    create_optimizer_v2,
+    get_optimizer_info,
+    list_optimizers,
+    param_groups_layer_decay,
+    param_groups_weight_decay,
+)
+from timm.scheduler import CosineLRScheduler, MultiStepLRScheduler, PolyLRScheduler, StepLRScheduler, TanhLRScheduler
+from timm.scheduler.scheduler import Scheduler
+from timm.scheduler.wsd_lr import WSDLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from deit_ablate.errors import TrainError, did_you_mean
 from deit_ablate.recipe import Recipe
-from deit_ablate.train.registry import check_options, load, option_kinds
+from deit_ablate.train.registry import check_options, load, lookup, option_kinds
 
 Groups = list[dict[str, Any]]
 
@@ -135,10 +146,21 @@ def _is_hybrid(name: str) -> bool:
     return isinstance(opt_class, type) and issubclass(opt_class, Muon)
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> Groups:
-    """Two groups: no decay for biases, norms and whatever else is 1-d, tokens and position embeddings; the rest."""
+def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float | None = None) -> Groups:
+    """Two groups: no decay for biases, norms and whatever else is 1-d, tokens and position embeddings; the rest. With
+    ``layer_decay`` such a pair a layer. Frozen parameters are in none."""
     named: Any = getattr(model, "no_weight_decay", set)
-    return list(param_groups_weight_decay(model, weight_decay, no_weight_decay_list=named()))
+    if layer_decay is None:
+        return list(param_groups_weight_decay(model, weight_decay, no_weight_decay_list=named()))
+    return list(param_groups_layer_decay(model, weight_decay, named(), layer_decay=layer_decay))
+
+
+def _scale_by_layer(optimizer: Optimizer, name: str, lr: float) -> None:
+    """Each layer's rate, and what a scheduler multiplies by timm's ``lr_scale``. Raises TrainError for one layer."""
+    if len({group.get("lr_scale") for group in optimizer.param_groups}) < 2:
+        raise TrainError(f"optimizer.layer_decay: {name} has no layers that timm tells apart, or trains one alone")
+    for group in optimizer.param_groups:
+        group |= {"lr": lr * group["lr_scale"], "initial_lr": lr}
 
 
 def effective_lr(recipe: Recipe) -> float:
@@ -159,35 +181,98 @@ def build_optimizer(recipe: Recipe, model: nn.Module) -> Optimizer:
     try:
         if wanted.name in OPTIMIZERS or ":" in wanted.name:
             build = OPTIMIZERS[wanted.name].build if wanted.name in OPTIMIZERS else load(wanted.name)
-            groups = parameter_groups(model, wanted.weight_decay)
+            groups = parameter_groups(model, wanted.weight_decay, wanted.layer_decay)
             optimizer: Optimizer = build(groups, lr=lr, weight_decay=wanted.weight_decay, **options)
         else:
-            optimizer = create_optimizer_v2(model, wanted.name, lr=lr, weight_decay=wanted.weight_decay, **options)
+            optimizer = create_optimizer_v2(
+                model,
+                wanted.name,
+                lr=lr,
+                weight_decay=wanted.weight_decay,
+                layer_decay=wanted.layer_decay,
+                **options,
+            )
     except (TypeError, ValueError, AssertionError) as error:
         raise TrainError(f"the optimizer {wanted.name} refuses {options}: {error}") from error
+    if wanted.layer_decay is not None:
+        _scale_by_layer(optimizer, recipe.model.name, lr)
     return optimizer
+
+
+@dataclass(frozen=True)
+class ScheduleEntry:
+    """One of timm's schedulers that is a function of the time alone (``plateau`` follows a metric)."""
+
+    build: Callable[..., Scheduler]
+    times: tuple[str, ...]
+    """Options that are times: recipes give epochs."""
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    """Options that timm's own training script sets otherwise than the class does."""
+    after_warmup: bool = False
+    """Whether the schedule's length does not count the warm-up."""
+
+
+SCHEDULES: dict[str, ScheduleEntry] = {
+    "cosine": ScheduleEntry(CosineLRScheduler, ("t_initial",)),
+    "tanh": ScheduleEntry(TanhLRScheduler, ("t_initial",)),
+    "poly": ScheduleEntry(PolyLRScheduler, ("t_initial",)),
+    "step": ScheduleEntry(StepLRScheduler, ("decay_t",), {"decay_rate": 0.1, "warmup_prefix": False}),
+    "multistep": ScheduleEntry(MultiStepLRScheduler, ("decay_t",), {"decay_rate": 0.1, "warmup_prefix": False}),
+    "wsd": ScheduleEntry(WSDLRScheduler, ("decay_t", "stable_timescale"), after_warmup=True),
+}
+_FROM_RECIPE = ("self", "optimizer", "lr_min", "warmup_t", "warmup_lr_init", "t_in_epochs", "initialize")
+
+
+def schedule_options(name: str) -> dict[str, str]:
+    """The options of a schedule by name, with their kinds; timm's noise, which no seed of a run decides, is none.
+    Raises TrainError for an unknown name."""
+    entry = lookup("schedule", name, SCHEDULES)
+    known = option_kinds(entry.build, _FROM_RECIPE)
+    if entry.after_warmup:
+        del known["t_initial"]
+    return {option: kind for option, kind in known.items() if not option.startswith("noise_")}
+
+
+def _in_units(name: str, value: Any, unit: int) -> Any:
+    """A time, or a list of them, in epochs, as timm's scheduler counts. Raises TrainError where it is not above 0."""
+    if isinstance(value, list):
+        return sorted(_in_units(name, each, unit) for each in value)
+    if value is not None and value <= 0:
+        raise TrainError(f"schedule.options.{name} should be epochs above 0, not {value:g}")
+    return value if value is None else value * unit
 
 
 def build_schedule(recipe: Recipe, optimizer: Optimizer, steps_per_epoch: int) -> Callable[[int], float]:
     """Sets the optimizer's learning rate for a step (counted from 0 over the whole training) and returns it.
 
-    Linear warm-up, then the cosine as if it had run from step 0 (timm's, without prefix). Stateless: the step is
-    the position. With ``stepping: epoch`` it changes once an epoch and lags by one, as in the reference code:
-    epochs 0 and 1 run at the first value, epoch n at that of n - 1.
+    Linear warm-up, then timm's schedule as if it had run from step 0 (without prefix; wsd always begins after it).
+    Stateless: the step is the position. With ``stepping: epoch`` it changes once an epoch and lags by one, as in the
+    reference code: epochs 0 and 1 run at the first value, epoch n at that of n - 1. Raises TrainError for options that
+    do not suit.
     """
     plan, peak = recipe.schedule, effective_lr(recipe)
     by_step = plan.stepping == "step"
     unit = steps_per_epoch if by_step else 1
     warmup: Any = round(plan.warmup_epochs * unit) if by_step else plan.warmup_epochs
-    scheduler = CosineLRScheduler(
-        optimizer,
-        t_initial=plan.epochs * unit,
-        lr_min=min(plan.min_lr, peak),
-        warmup_t=warmup,
-        warmup_lr_init=min(plan.warmup_lr, peak),
-        cycle_limit=1,
-        t_in_epochs=not by_step,
-    )
+    entry = lookup("schedule", plan.name, SCHEDULES)
+    check_options(f"the schedule {plan.name}", plan.options, schedule_options(plan.name))
+    arguments = {
+        "t_initial": plan.epochs * unit - (warmup if entry.after_warmup else 0),
+        "lr_min": min(plan.min_lr, peak),
+        **entry.defaults,
+        **{key: _in_units(key, value, unit) if key in entry.times else value for key, value in plan.options.items()},
+    }
+    takes = inspect.signature(entry.build).parameters
+    try:
+        scheduler = entry.build(
+            optimizer,
+            **{key: value for key, value in arguments.items() if key in takes},
+            warmup_t=warmup,
+            warmup_lr_init=min(plan.warmup_lr, peak),
+            t_in_epochs=not by_step,
+        )
+    except (TypeError, ValueError, AssertionError) as error:
+        raise TrainError(f"the schedule {plan.name} refuses schedule.options {plan.options}: {error}") from error
 
     def set_lr(step: int) -> float:
         if by_step:

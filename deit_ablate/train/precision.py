@@ -60,7 +60,7 @@ def keeps_gradients(model: nn.Module, how: bool | str, accumulation: int) -> boo
     they need memory that is not a graph's own, which the next pass overwrites. It is made here."""
     keeps = accumulation > 1 and replayed(how)
     for weight in model.parameters() if keeps else ():
-        weight.grad = torch.zeros_like(weight)
+        weight.grad = torch.zeros_like(weight) if weight.requires_grad else None
     return keeps
 
 

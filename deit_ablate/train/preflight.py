@@ -18,12 +18,13 @@ from torch import nn
 from deit_ablate.errors import TrainError
 from deit_ablate.recipe import HUB, Recipe
 from deit_ablate.train.augment import AUGMENTATIONS, Augmenter, custom_operations, operations
+from deit_ablate.train.data.loader import steps_per_epoch
 from deit_ablate.train.data.sets import Splits
-from deit_ablate.train.distill import build_loss, distillation_of
+from deit_ablate.train.distill import base_loss, build_loss, distillation_of
 from deit_ablate.train.distributed import Group, Share
 from deit_ablate.train.loop import initial_model
 from deit_ablate.train.mixing import build_mixing
-from deit_ablate.train.optim import build_optimizer
+from deit_ablate.train.optim import build_optimizer, build_schedule
 from deit_ablate.train.teachers import WeightsStore, build_teacher, teacher_file, with_start
 
 Step = tuple[tuple[str, ...], Callable[[], object]]
@@ -32,6 +33,7 @@ MODEL = (
     "model.name",
     "model.options",
     "model.init",
+    "model.train_only",
     "distill.type",
     "data.resolution",
     "regularize.drop_path",
@@ -112,8 +114,19 @@ def _without_teacher(recipe: Recipe, run: Mapping[str, Any], splits_of: Callable
         lambda: build_mixing(recipe, len(splits_of(recipe).dataset.classes)),
     )
     yield ("distill.type",), lambda: build_loss(recipe)
+
+    def on_labels() -> None:
+        shares = torch.zeros(2, len(splits_of(recipe).dataset.classes))
+        base_loss(recipe.regularize, recipe.mixes)(shares, shares if recipe.mixes else shares[:, 0].long())
+
+    yield ("regularize.loss", "regularize.target_threshold", "regularize.label_smoothing"), on_labels
     yield MODEL, model
-    yield ("optimizer.options", "optimizer.name"), lambda: build_optimizer(recipe, model())
+    keys = ("optimizer.options", "optimizer.name", "optimizer.layer_decay")
+    yield keys, lambda: build_optimizer(recipe, model())
+    yield (
+        ("schedule.options", "schedule.name"),
+        lambda: build_schedule(recipe, build_optimizer(recipe, model()), steps_per_epoch(recipe, splits_of(recipe))),
+    )
 
 
 def _from_hub(

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from timm.data.auto_augment import _RAND_INCREASING_TRANSFORMS, _RAND_TRANSFORMS
 from tiny import tiny
 
@@ -127,6 +127,45 @@ def test_posterize_to_no_bits_is_black() -> None:
 @pytest.mark.parametrize("text", ["v0", "original-mstd0.5", "3a", "rand-m3-n1-p0.3"])
 def test_autoaugment_and_its_relatives_work_by_name(text: str) -> None:
     assert augmented(tiny(augment={"auto_augment": text}), dataset(1)).shape == (8, 1, 16, 16)
+
+
+def test_three_augment_is_one_of_three_as_in_deit_iii() -> None:
+    """Grey, solarised from 128 or blurred, each for a third of the pictures."""
+    data, views = dataset(3), [(0, 0, repeat) for repeat in range(600)]
+    images = augmented(tiny(augment={**OFF, "auto_augment": "3a"}), data, views)
+    picture, found = data.train[0], []
+    for choice in (picture.convert("L").convert("RGB"), ImageOps.solarize(picture, 128)):
+        expected = Augmenter(tiny(augment=OFF), data)([choice], torch.tensor(views[:1]))[0]
+        found.append(sum(torch.equal(image, expected) for image in images))
+    softer = (
+        images.diff(dim=3).abs().mean((1, 2, 3))
+        < augmented(tiny(augment=OFF), data, views[:1]).diff(dim=3).abs().mean()
+    )
+    found.append(600 - sum(found))
+    assert all(150 < count < 250 for count in found)
+    assert int(softer.sum()) > found[2] * 0.9
+
+
+def test_three_augment_goes_with_jitter_and_leaves_the_draws_of_others_alone() -> None:
+    data = dataset(3)
+    three, plain = ({**OFF, "crop": "simple-random", "auto_augment": policy} for policy in ("3a", None))
+    assert not torch.equal(
+        augmented(tiny(augment=three), data), augmented(tiny(augment={**three, "color_jitter": 0.3}), data)
+    )
+    brightest = [augmented(tiny(augment={**each, "erasing": 1.0}), data) for each in (three, plain)]
+    assert brightest[0].shape == brightest[1].shape
+
+
+def test_the_simple_random_crop_keeps_the_ratio_and_reflects() -> None:
+    """A picture of columns, twice as wide as high, keeps their width, and no place is black."""
+    wide = np.tile(np.repeat(np.arange(50, 242, 6, dtype=np.uint8), 1), (8, 16, 1))
+    images = ArrayImages(wide, np.zeros(8, dtype=np.int64))
+    data = Dataset("wide", ("a",), 1, (0.0,), (1 / 255,), images, images, "")
+    made = augmented(tiny(augment={**OFF, "crop": "simple-random"}), data)
+    assert made.shape == (8, 1, 16, 16)
+    assert made.min() >= 50
+    assert set(made.diff(dim=3).abs().flatten().tolist()) <= {0.0, 6.0}
+    assert len({image.numpy().tobytes() for image in made}) > 4
 
 
 def test_a_notation_that_timm_does_not_know_is_an_error() -> None:

@@ -139,6 +139,16 @@ def test_the_padded_crop_has_every_place_equally_often() -> None:
     assert counted.sum() == MANY
 
 
+def test_the_simple_random_crop_is_torchvisions_at_each_place() -> None:
+    pictures, places = noise(1, 3).expand(81, -1, -1, -1), {}
+    padded = transforms.functional.pad(pictures[0], 4, padding_mode="reflect")
+    for top in range(9):
+        for left in range(9):
+            places[padded[:, top : top + SIDE, left : left + SIDE].numpy().tobytes()] = (top, left)
+    made = batched.crop_padded(SIDE, 4, reflected=True)(noise(1, 3).expand(2000, -1, -1, -1), draws(2000))
+    assert {places[each.numpy().tobytes()] for each in made} == set(places.values())
+
+
 def test_a_flip_comes_as_often_as_it_should() -> None:
     flipped = batched.flip(0.3)(noise(1).expand(MANY, -1, -1, -1), draws(MANY))
     assert changed(flipped, noise(1)) == pytest.approx(0.3, abs=0.012)

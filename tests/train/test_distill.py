@@ -15,7 +15,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 from timm.data.mixup import mixup_target
-from timm.loss import LabelSmoothingCrossEntropy
+from timm.loss import BinaryCrossEntropy, LabelSmoothingCrossEntropy
 from timm.models import create_model
 from tiny import tiny
 from torch import Tensor, nn
@@ -397,3 +397,53 @@ def test_the_same_values_as_timms_tasks(kind: str) -> None:
     assert ours["base"].item() == pytest.approx(theirs["task_loss"].item(), rel=1e-5)
     assert ours["distillation"].item() == pytest.approx(theirs[term].item(), rel=1e-5)
     assert ours["distillation"].item() > 0.01
+
+
+BCE_BY_HAND: list[tuple[dict[str, Any], float]] = [
+    # logits 0, 0, ln 2: sigmoids 1/2, 1/2, 2/3; the label is 1
+    ({"label_smoothing": 0}, (LN2 + LN2 + LN3) / 3),
+    # targets 0.1, 0.8, 0.1: the last class costs 0.1 ln 3/2 + 0.9 ln 3
+    ({"label_smoothing": 0.3}, (LN2 + LN2 + 0.1 * (LN3 - LN2) + 0.9 * LN3) / 3),
+    ({"label_smoothing": 0.3, "target_threshold": 0.2}, (LN2 + LN2 + LN3) / 3),
+]
+
+
+@pytest.mark.parametrize(("regularize", "expected"), BCE_BY_HAND)
+def test_binary_cross_entropy_by_hand(regularize: dict[str, Any], expected: float) -> None:
+    recipe = tiny(**UNMIXED, regularize={"loss": "bce", **regularize})
+    logits = torch.tensor([[0.0, 0.0, LN2]])
+    assert build_loss(recipe)((logits, None), LABEL, None)["total"].item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("threshold", [None, 0.0, 0.2])
+def test_binary_cross_entropy_of_mixed_targets_is_timms(threshold: float | None) -> None:
+    """With 0, DeiT III's: both classes of a mixed image count as 1."""
+    recipe = tiny(regularize={"loss": "bce", "label_smoothing": 0, "target_threshold": threshold})
+    logits = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
+    targets = mixup_target(torch.tensor([0, 1, 1, 2]), 3, 0.7, 0.0)
+    found = build_loss(recipe)((logits, None), targets, None)["total"]
+    assert torch.equal(found, BinaryCrossEntropy(0.0, threshold)(logits, targets))
+    if threshold == 0:
+        assert torch.equal(found, F.binary_cross_entropy_with_logits(logits, (targets > 0).float()))
+
+
+@pytest.mark.parametrize("kind", DISTILLATIONS)
+def test_every_distillation_type_works_with_binary_cross_entropy(kind: str) -> None:
+    settings = DISTILLATIONS[kind]
+    recipe = tiny(**UNMIXED, regularize={"loss": "bce", "label_smoothing": 0}, distill={"type": kind, "alpha": 0.25})
+    teacher = TEACHER if settings.teacher else None
+    parts = build_loss(recipe)((CLASS, TOKEN if settings.heads == 2 else None), LABEL, teacher)
+    on_labels = (LN2 + LN2 + LN3) / 3  # of the class head
+    if kind == "two-class-tokens":
+        # logits 0, ln 3, ln 4: sigmoids 1/2, 3/4, 4/5
+        on_labels = (on_labels + (LN2 + math.log(4 / 3) + math.log(5)) / 3) / 2
+    expected = 0.75 * on_labels + 0.25 * parts["distillation"].item() if settings.teacher else on_labels
+    assert parts["total"].item() == pytest.approx(expected)
+
+
+def test_a_threshold_below_the_smoothing_is_refused() -> None:
+    recipe = tiny(**UNMIXED, regularize={"loss": "bce", "label_smoothing": 0.1, "target_threshold": 0.0})
+    with pytest.raises(TrainError, match="all would count as 1"):
+        build_loss(recipe)((CLASS, None), LABEL, None)
+    with pytest.raises(TrainError, match="no loss is called 'bse'"):
+        build_loss(tiny(regularize={"loss": "bse"}))

@@ -33,7 +33,7 @@ from deit_ablate.train.distill import build_loss, distillation_of
 from deit_ablate.train.loop import initial_model, train
 from deit_ablate.train.mixing import build_mixing
 from deit_ablate.train.model import heads
-from deit_ablate.train.optim import Ema, build_optimizer, build_schedule
+from deit_ablate.train.optim import Ema, build_optimizer, build_schedule, effective_lr
 from deit_ablate.train.precision import autocast, build_scaler
 from deit_ablate.train.streams import seed_generators, stream
 from deit_ablate.train.teachers import build_teacher
@@ -92,20 +92,23 @@ def loss(recipe: Recipe, data: Splits) -> Any:
     return build_loss(recipe)((first, second if two else None), targets, teacher)
 
 
+class Layers(nn.Sequential):
+    """Two layers, which timm can tell apart."""
+
+    def group_matcher(self, coarse: bool) -> dict[str, str]:
+        return {"stem": "^0", "blocks": "^1"}
+
+
 def groups(recipe: Recipe, data: Splits) -> Any:
-    optimizer = build_optimizer(recipe, nn.Linear(3, 2))
+    optimizer = build_optimizer(recipe, Layers(nn.Linear(3, 2), nn.Linear(2, 2)))
     held = [{**group, "params": [tuple(each.shape) for each in group["params"]]} for group in optimizer.param_groups]
     return [type(optimizer).__name__, held]
 
 
 def rates(recipe: Recipe, data: Splits) -> Any:
     steps = steps_per_epoch(recipe, data)
-    set_lr = build_schedule(recipe, torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=build_lr(recipe)), steps)
+    set_lr = build_schedule(recipe, torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=effective_lr(recipe)), steps)
     return [set_lr(step) for step in range(steps * recipe.schedule.epochs)]
-
-
-def build_lr(recipe: Recipe) -> float:
-    return float(build_optimizer(recipe, nn.Linear(1, 1)).param_groups[0]["lr"])
 
 
 def average(recipe: Recipe, data: Splits) -> Any:
@@ -204,6 +207,9 @@ class Row:
 
 UNMIXED: Blocks = {"augment": {"mixup": 0.0, "cutmix": 0.0}}
 INCEPTION: Blocks = {"augment": {"crop": "random-resized"}}
+THREE: Blocks = {"augment": {"auto_augment": "3a"}}
+BCE: Blocks = {"regularize": {"loss": "bce"}}
+STEPS_DOWN: Blocks = {"schedule": {"name": "step", "options": {"decay_t": 1}}}
 NO_POLICY: Blocks = {"augment": {"auto_augment": None}}
 SOFT: Blocks = {"distill": {"type": "soft"}}
 OTHER = "test_every_field:other_digits"
@@ -222,7 +228,9 @@ ROWS = [
     Row("model.name", "small_convnet", "model forward", {"model": {"options": {}}}),
     Row("model.options", {"patch_size": 4, "embed_dim": 16, "depth": 2, "num_heads": 2}, "model forward"),
     Row("model.options", {"width": 8}, "model forward", CONVNET),
+    Row("model.train_only", ["head"], "weights"),
     Row("augment.crop", "none", "images"),
+    Row("augment.crop", "simple-random", "images"),
     Row("augment.crop", "random-resized", "images"),
     Row("augment.crop_scale", (0.5, 1.0), "images", INCEPTION),
     Row("augment.crop_scale", (0.5, 1.0), ""),  # of the Inception crop alone
@@ -232,6 +240,7 @@ ROWS = [
     Row("augment.auto_augment", None, "images"),
     Row("augment.auto_augment", "rand-m9-mstd0.5-inc1", "images"),
     Row("augment.color_jitter", 0.1, "images", NO_POLICY),
+    Row("augment.color_jitter", 0.1, "images", THREE),
     Row("augment.color_jitter", 0.1, ""),  # as in the reference code, it waits until no policy is set
     Row("augment.erasing", 0.0, "images"),
     Row("augment.mixup", 0.0, "mixed"),
@@ -244,6 +253,9 @@ ROWS = [
     Row("augment.repeats", 1, "order"),
     Row("augment.custom", ["test_every_field:brighter"], "images"),
     Row("augment.custom", [{"name": "test_every_field:brighter", "options": {"by": 2}}], "images", BRIGHTER),
+    Row("regularize.loss", "bce", "loss"),
+    Row("regularize.target_threshold", 0.1, "loss", BCE),
+    Row("regularize.target_threshold", 0.1, ""),
     Row("regularize.label_smoothing", 0.2, "mixed"),
     Row("regularize.label_smoothing", 0.2, "loss", UNMIXED),
     Row("regularize.smoothing_over", "others", "mixed"),
@@ -256,7 +268,12 @@ ROWS = [
     Row("optimizer.base_lr", 0.02, "groups rates"),
     Row("optimizer.weight_decay", 0.5, "groups"),
     Row("optimizer.clip_grad", None, "weights"),
+    Row("optimizer.layer_decay", 0.5, "groups"),
     Row("optimizer.options", {"betas": [0.8, 0.9]}, "groups"),
+    Row("schedule.name", "poly", "rates"),
+    Row("schedule.options", {"k_decay": 2.0}, "rates"),
+    Row("schedule.options", {"decay_t": 2}, "rates", STEPS_DOWN),
+    Row("schedule.min_lr", 1e-4, "", STEPS_DOWN),
     Row("schedule.epochs", 3, "rates"),
     Row("schedule.batch_size", 8, "order groups rates"),
     Row("schedule.warmup_epochs", 0.0, "rates"),

@@ -17,7 +17,7 @@ from tiny import TINY, tiny
 from deit_ablate.errors import TrainError
 from deit_ablate.store.weights import TeacherWeights
 from deit_ablate.train.data.sets import load_data
-from deit_ablate.train.loop import Parent, initial_model
+from deit_ablate.train.loop import Journal, Parent, initial_model, train
 from deit_ablate.train.teachers import fetch, with_start
 
 SMALL = {"patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2}
@@ -128,3 +128,49 @@ def test_a_run_to_start_from_is_fitted_as_a_file_is(tmp_path: Path) -> None:
     ours = initial_model(recipe, DATA, Parent(tiny(), tmp_path / "run.pt")).state_dict()
     assert torch.equal(ours["blocks.1.mlp.fc1.weight"], theirs["blocks.1.mlp.fc1.weight"])
     assert len(ours["head.weight"]) == len(ours["head_dist.weight"]) == 10
+
+
+# -- frozen parts ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("parts", "trained"),
+    [
+        (["head"], {"head.weight", "head.bias"}),
+        (
+            ["blocks.1.attn"],
+            {f"blocks.1.attn.{part}.{kind}" for part in ("qkv", "proj") for kind in ("weight", "bias")},
+        ),
+        (["cls_token", "norm"], {"cls_token", "norm.weight", "norm.bias"}),
+    ],
+)
+def test_only_what_train_only_names_moves_and_has_a_state(parts: list[str], trained: set[str]) -> None:
+    recipe, journal = tiny(model={"train_only": parts}, distill={"type": "two-class-tokens"}), Journal()
+    before = initial_model(recipe, DATA, None)
+    assert {name for name, each in before.named_parameters() if each.requires_grad} == trained
+    train(recipe, journal=journal)
+    assert journal.state is not None
+    moved = {
+        name for name, value in journal.state["model"].items() if not torch.equal(value, before.state_dict()[name])
+    }
+    assert moved == trained
+    assert len(journal.state["optimizer"]["state"]) == len(trained)
+
+
+def test_a_part_that_no_parameter_has_is_refused() -> None:
+    with pytest.raises(TrainError, match=r"model.train_only 'heads' is in no parameter's name \(there are .*attn, qkv"):
+        initial_model(tiny(model={"train_only": ["head", "heads"]}), DATA, None)
+
+
+def test_a_frozen_norm_keeps_its_running_statistics() -> None:
+    model = {"name": "test_resnet", "options": {}}
+    for parts, moves in ((["fc"], False), (["bn1", "fc"], True)):
+        recipe, journal = tiny(model={**model, "train_only": parts}, data={"resolution": 32}), Journal()
+        before = initial_model(recipe, DATA, None).state_dict()
+        train(recipe, journal=journal)
+        assert journal.state is not None
+        after, averaged = journal.state["model"], journal.state["ema"]
+        assert torch.equal(after["bn1.running_mean"], before["bn1.running_mean"]) != moves
+        name = "layer1.0.bn1.running_var"
+        assert torch.equal(after[name], before[name]) != moves
+        assert torch.equal(averaged["layer1.0.conv1.weight"], before["layer1.0.conv1.weight"])

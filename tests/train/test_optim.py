@@ -5,10 +5,12 @@ from __future__ import annotations
 import copy
 import functools
 import io
+import math
 from typing import Any
 
 import pytest
 import torch
+from timm.optim import create_optimizer_v2
 from tiny import tiny
 from torch import nn
 from torch.nn import functional as F
@@ -16,7 +18,15 @@ from torch.nn import functional as F
 from deit_ablate.errors import TrainError
 from deit_ablate.recipe import Recipe
 from deit_ablate.train.model import Shape, build_model, heads
-from deit_ablate.train.optim import OPTIMIZERS, Ema, build_optimizer, build_schedule, parameter_groups, timm_optimizers
+from deit_ablate.train.optim import (
+    OPTIMIZERS,
+    SCHEDULES,
+    Ema,
+    build_optimizer,
+    build_schedule,
+    parameter_groups,
+    timm_optimizers,
+)
 from deit_ablate.train.streams import seed_generators
 
 INPUTS = torch.tensor([[1.0, 0.0, 0.5, -1.0], [0.0, 1.0, -0.5, 1.0], [1.0, 1.0, 0.0, 0.0], [0.5, -1.0, 1.0, 0.0]])
@@ -158,6 +168,7 @@ def test_lion_by_hand() -> None:
 
 
 def test_muon_turns_a_matrix_s_gradient_into_an_orthogonal_one_and_leaves_the_rest_to_adamw() -> None:
+    seed_generators(0)
     model = nn.Linear(8, 8)
     optimizer = build_optimizer(recipe_for("muon", base_lr=0.1, weight_decay=0.0), model)
     before = copy.deepcopy(model)
@@ -280,6 +291,71 @@ def test_warm_up_and_minimum_are_not_scaled_but_never_above_the_peak() -> None:
         schedule={"epochs": 4, "warmup_epochs": 1, "batch_size": 512, "min_lr": 1e-3, "warmup_lr": 1e-2},
     )
     assert rates(recipe, steps_per_epoch=3) == pytest.approx([1e-6] * 12)
+
+
+HALF = [0.5 * (1 + math.cos(math.pi * step / 4)) for step in range(4)]
+SCHEDULES_BY_HAND: dict[str, tuple[dict[str, Any], list[float]]] = {
+    "poly": ({"power": 0.5}, [(1 - step / 8) ** 0.5 for step in range(8)]),
+    "tanh": ({}, [0.5 * (1 - math.tanh(-7 + 10 * step / 8)) for step in range(8)]),
+    "step": ({"decay_t": 1}, [1, 1, 0.1, 0.1, 0.01, 0.01, 0.001, 0.001]),
+    # timm's milestone m applies from step m - 1
+    "multistep": ({"decay_t": [3, 1], "decay_rate": 0.5}, [1, 0.5, 0.5, 0.5, 0.5, 0.25, 0.25, 0.25]),
+    "wsd": ({"decay_t": 2}, [1, 1, 1, 1, 1, 0.5, 1 - 0.5**0.5, 1 - 0.75**0.5]),
+    "cosine": ({"t_initial": 2, "cycle_limit": 2, "cycle_decay": 0.5}, [*HALF, *(0.5 * each for each in HALF)]),
+}
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_schedules_by_hand_with_times_in_epochs(name: str) -> None:
+    options, expected = SCHEDULES_BY_HAND[name]
+    plan = {"name": name, "options": options, "epochs": 4, "batch_size": 512, "warmup_epochs": 0, "min_lr": 0}
+    assert rates(Recipe(optimizer={"base_lr": 1}, schedule=plan), steps_per_epoch=2) == pytest.approx(expected)
+    lagging = rates(Recipe(optimizer={"base_lr": 1}, schedule={**plan, "stepping": "epoch"}), steps_per_epoch=2)
+    assert lagging[::2] == lagging[1::2], "a change once an epoch"
+    assert lagging[0] == lagging[2], "and one epoch late"
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("plateau", {}, "no schedule is called 'plateau'"),
+        ("step", {}, "step refuses schedule.options .*decay_t"),
+        ("step", {"decay_t": 0}, "decay_t should be epochs above 0"),
+        ("wsd", {"decay_t": 299}, "wsd refuses schedule.options .*Invalid decay_t"),
+        ("poly", {"noise_std": 1.0}, "has no option 'noise_std'"),
+    ],
+)
+def test_a_schedule_that_does_not_suit_is_refused(name: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(TrainError, match=message):
+        rates(Recipe(schedule={"name": name, "options": options}), steps_per_epoch=2)
+
+
+SCALES = {"patch_embed.proj.weight": 0.25, "cls_token": 0.25, "blocks.0.attn.qkv.bias": 0.5, "head.weight": 1}
+
+
+@pytest.mark.parametrize("name", ["adamw", "lamb", "lion"])
+def test_each_layer_has_its_share_of_the_rate_as_timm_has_it(name: str) -> None:
+    """Of a DeiT of one block: embeddings, block, and the heads with the last norm."""
+    model = small_deit()
+    recipe = Recipe(optimizer={"name": name, "base_lr": 1e-3, "layer_decay": 0.5}, schedule={"batch_size": 512})
+    optimizer = build_optimizer(recipe, model)
+    theirs = create_optimizer_v2(model, name, lr=1e-3, weight_decay=0.05, layer_decay=0.5)
+    set_lr = build_schedule(recipe, optimizer, 2)
+    for step, peak in ((10, 1e-3), (599, None)):
+        lr = set_lr(step)
+        assert peak is None or lr == pytest.approx(peak, rel=0.01)
+        found = {id(each): group for group in optimizer.param_groups for each in group["params"]}
+        for group in theirs.param_groups:
+            for each in group["params"]:
+                assert found[id(each)]["lr"] == pytest.approx(lr * group["lr_scale"])
+                assert found[id(each)]["weight_decay"] == group["weight_decay"]
+        named = dict(model.named_parameters())
+        assert {key: found[id(named[key])]["lr"] / lr for key in SCALES} == pytest.approx(SCALES)
+
+
+def test_a_model_of_one_layer_has_no_layer_decay() -> None:
+    with pytest.raises(TrainError, match="layer_decay"):
+        build_optimizer(Recipe(optimizer={"layer_decay": 0.5}), nn.Linear(2, 2))
 
 
 def test_the_schedule_is_a_function_of_the_step() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from resuming import ema_sha256, essence
-from tiny import STEPS, Recording, Stopping, tiny
+from tiny import STEPS, TINY, Recording, Stopping, tiny
 
 from deit_ablate.errors import TrainError
 from deit_ablate.train import checkpoint
@@ -80,6 +80,21 @@ def test_loaders_change_nothing(undisturbed: dict[str, Any]) -> None:
 @pytest.mark.parametrize(("name", "lr"), [("sgd", 0.5), ("lamb", 0.3), ("muon", 0.1)])
 def test_other_optimizers_resume_to_the_bit_and_by_epoch_too(name: str, lr: float) -> None:
     blocks: dict[str, Any] = {"optimizer": {"name": name, "base_lr": lr}, "schedule": {"stepping": "epoch"}}
+    whole = train(tiny(**blocks))
+    journal = Journal()
+    journal.state = stopped_at(STEPS + 2, **blocks)
+    assert train(tiny(**blocks), journal=journal).weights_sha256 == whole.weights_sha256
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "lamb"])
+def test_what_deit_iii_has_resumes_to_the_bit(optimizer: str) -> None:
+    blocks: dict[str, Any] = {
+        "model": {"options": {**TINY["model"]["options"], "init_values": 1e-4}, "train_only": ["head", "attn", "ls1"]},
+        "augment": {"crop": "simple-random", "auto_augment": "3a", "color_jitter": 0.3},
+        "regularize": {"loss": "bce", "target_threshold": 0.2},
+        "optimizer": {"name": optimizer, "layer_decay": 0.7},
+        "schedule": {"name": "wsd", "options": {"decay_t": 1}},
+    }
     whole = train(tiny(**blocks))
     journal = Journal()
     journal.state = stopped_at(STEPS + 2, **blocks)
