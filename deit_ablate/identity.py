@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from deit_ablate.errors import TrainError
 from deit_ablate.names import fact
 from deit_ablate.program import ProgramRecipe, is_program
-from deit_ablate.recipe import BLOCKS, CONTENT, Block, Data, Distill, Recipe, flatten, known_train_images
+from deit_ablate.recipe import BLOCKS, Block, Data, Distill, Recipe, flatten, known_train_images
 
 SEMANTICS = 4
 """Raised by hand when the same recipe comes to mean another training: it is part of every id."""
@@ -318,3 +321,59 @@ def loss_name(recipe: Recipe) -> str:
     if recipe.mixes:
         return "soft-target cross-entropy"
     return "label-smoothing cross-entropy" if recipe.regularize.label_smoothing else "cross-entropy"
+
+
+# -- what a recipe names from elsewhere -----------------------------------------------------------------------------
+
+CONTENT = re.compile(r"^sha256:[0-9a-f]{64}$")
+"""A file in a recipe: named by its content, wherever it lies."""
+HUB = "timm:"
+"""Before the name of one of timm's pretrained models, in ``model.init``."""
+RUN_NAME = re.compile(r"^[^/:]+:[^/:]+:\d+(?::[a-z][a-z0-9_-]*)?$")
+"""A run of the store, in ``model.init`` of a sweep file: SWEEP:ROW:SEED[:STAGE]. A plan makes it the run's parent."""
+
+
+def with_files(values: Any, find: Callable[[str], Path | None], inside: bool = False) -> Any:
+    """Plain values of a recipe with the paths of the files that options, ``data.file`` and ``model.init`` name by their
+    content; ``inside`` of these.
+
+    Raises TrainError where ``find`` gives None for a content ("sha256:<hex>").
+    """
+    if isinstance(values, dict):
+        return {
+            key: with_files(value, find, inside or key in ("options", "file", "init")) for key, value in values.items()
+        }
+    if isinstance(values, (list, tuple)):
+        return [with_files(value, find, inside) for value in values]
+    if not (inside and isinstance(values, str) and CONTENT.match(values)):
+        return values
+    if (path := find(values)) is None:
+        raise TrainError(f"the file with the content {values} is not in the store: plan its sweep again, with its path")
+    return str(path.resolve())
+
+
+def contents(recipe: Mapping[str, Any]) -> set[str]:
+    """The contents ("sha256:<hex>") of all files that a canonical recipe names."""
+    found = [recipe["distill"]["teacher_weights"]] if recipe["distill"]["teacher_weights"] else []
+
+    def note(content: str) -> Path:
+        found.append(content)
+        return Path(content)
+
+    with_files(recipe, note)
+    return set(found)
+
+
+def hub_names(recipe: Mapping[str, Any]) -> set[str]:
+    """The models whose weights a canonical recipe takes from timm's hub: a teacher without a file, and a start."""
+    distill, init = recipe["distill"], recipe["model"].get("init") or ""
+    teacher = {distill["teacher"]} if distill["teacher"] and not distill["teacher_weights"] else set()
+    return teacher | ({init.removeprefix(HUB)} if init.startswith(HUB) else set())
+
+
+def recipe_of_record(values: Mapping[str, Any], find: Callable[[str], Path | None]) -> Recipe:
+    """A recipe as it was stored, with the files that it names by content at the paths that ``find`` gives.
+
+    Raises TrainError where it gives none.
+    """
+    return Recipe.model_validate_json(json.dumps(with_files(values, find)))

@@ -23,6 +23,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 from torchvision import transforms
 
+from deit_ablate.identity import recipe_of_record
 from deit_ablate.recipe import Recipe
 from deit_ablate.sweep.load import load_sweep
 from deit_ablate.sweep.plan import make_plan
@@ -39,7 +40,7 @@ def recipe_of(profile: str, folder: Path, row: str = "{}") -> Recipe:
     path = folder / f"{profile}.yaml"
     path.write_text(f"profile: {profile}\nvariants: {{row: {row}}}\n")
     run = next(iter(make_plan(load_sweep(path, seeds=1)).runs.values()))
-    return Recipe.of_record(run.recipe, lambda sha256: None)
+    return recipe_of_record(run.recipe, lambda sha256: None)
 
 
 def timed(function: Callable[[], Any]) -> float:

@@ -18,11 +18,10 @@ from deit_ablate.cli.options import DataDir, Device, Json, Profile, Sets, SweepA
 from deit_ablate.cli.targets import DEFAULT_RESULTS, Results, runs_of, stored_runs, study
 from deit_ablate.errors import InputError
 from deit_ablate.execution import Execution, WorkerFailed, worker_answers
-from deit_ablate.identity import canonical_json
+from deit_ablate.identity import canonical_json, hub_names
 from deit_ablate.launch.preflight import keep_weights, must_have
 from deit_ablate.names import fact
 from deit_ablate.program import is_program
-from deit_ablate.recipe import hub_names
 from deit_ablate.store import Store
 from deit_ablate.sweep.plan import Run, make_plan
 

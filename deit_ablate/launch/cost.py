@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from deit_ablate.execution import Execution, WorkerFailed, worker_answers
+from deit_ablate.identity import HUB, with_files
 from deit_ablate.program import is_program
-from deit_ablate.recipe import HUB, with_files
 from deit_ablate.store import Store, cleanup
 from deit_ablate.sweep.plan import Run
 

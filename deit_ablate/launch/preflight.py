@@ -11,13 +11,13 @@ from typing import Any
 from deit_ablate import files
 from deit_ablate.errors import InputError
 from deit_ablate.execution import Execution, worker_answers
-from deit_ablate.identity import canonical_json
+from deit_ablate.identity import canonical_json, contents, hub_names, with_files
 from deit_ablate.launch import programs
 from deit_ablate.launch.jobs import Work
 from deit_ablate.launch.pool import may_have_gpu, visible_gpus
 from deit_ablate.names import PACKAGE, fact, hashes, keep_answer, kept_answer
 from deit_ablate.program import is_program
-from deit_ablate.recipe import contents, flatten, hub_names, with_files
+from deit_ablate.recipe import flatten
 from deit_ablate.store import Store
 from deit_ablate.store.datafacts import data_lines
 from deit_ablate.sweep.effects import Pair

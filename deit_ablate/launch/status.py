@@ -9,10 +9,9 @@ from dataclasses import replace
 from typing import Any
 
 from deit_ablate.errors import Damaged
-from deit_ablate.identity import canonical_json, difference, semantics_here, semantics_of, without_later
+from deit_ablate.identity import CONTENT, canonical_json, difference, semantics_here, semantics_of, without_later
 from deit_ablate.launch import slurm_commands
 from deit_ablate.launch.slurm_commands import Answer
-from deit_ablate.recipe import CONTENT
 from deit_ablate.store import Attempt, State, Store, owner
 from deit_ablate.store.submissions import Submissions, Ticket, tickets_by_run
 from deit_ablate.sweep.plan import Plan, Run

@@ -16,9 +16,8 @@ import yaml
 
 from deit_ablate import __version__, files
 from deit_ablate.errors import Damaged, InputError, TrainError, unknown_name
-from deit_ablate.identity import semantics_here, semantics_of
+from deit_ablate.identity import contents, hub_names, semantics_here, semantics_of
 from deit_ablate.program import code_of, is_program, source_file, source_sha256
-from deit_ablate.recipe import contents, hub_names
 from deit_ablate.report.bundle_texts import Facts, lock, makefile, readme
 from deit_ablate.report.html import content
 from deit_ablate.report.html.page import written

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from deit_ablate.errors import InputError
-from deit_ablate.identity import canonical, run_id
-from deit_ablate.recipe import RUN_NAME, Recipe
+from deit_ablate.identity import RUN_NAME, canonical, run_id
+from deit_ablate.recipe import Recipe
 from deit_ablate.sweep.comparisons import Comparison, Lineages
 from deit_ablate.sweep.names import modules
 from deit_ablate.sweep.overrides import files_named

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from deit_ablate.errors import InputError, Problems, TrainError, did_you_mean, unknown_name
+from deit_ablate.identity import HUB, with_files
 from deit_ablate.names import fact, installed_timm, keep_answer, kept_answer, misfit, names
 from deit_ablate.program import code_of
-from deit_ablate.recipe import BLOCKS, HUB, Recipe, with_files
+from deit_ablate.recipe import BLOCKS, Recipe
 from deit_ablate.sweep.fork_server import worker_answer
 from deit_ablate.sweep.overrides import files_named
 from deit_ablate.sweep.yaml import Node, dotted

@@ -17,8 +17,9 @@ from pydantic_core import ErrorDetails
 from deit_ablate import files
 from deit_ablate.errors import InputError, Position, Problems, did_you_mean, nearest, unknown_name
 from deit_ablate.execution import hosts_only
+from deit_ablate.identity import HUB, RUN_NAME
 from deit_ablate.names import fact, names
-from deit_ablate.recipe import BLOCKS, HUB, RESETS, RUN_NAME, Block, Recipe, fields_of
+from deit_ablate.recipe import BLOCKS, RESETS, Block, Recipe, fields_of
 from deit_ablate.sweep.yaml import Node, dotted, merge, placed
 
 PROFILES = "profiles"

@@ -19,7 +19,8 @@ import torch
 from torch import nn
 
 from deit_ablate.errors import TrainError
-from deit_ablate.recipe import HUB, Recipe
+from deit_ablate.identity import HUB
+from deit_ablate.recipe import Recipe
 from deit_ablate.train.answers import keep_answers
 from deit_ablate.train.checkpoint import Position, restore, to_state
 from deit_ablate.train.data.loader import loaders_of, steps_per_epoch, training_batches

@@ -16,7 +16,8 @@ from PIL import Image
 from torch import nn
 
 from deit_ablate.errors import TrainError
-from deit_ablate.recipe import HUB, Recipe
+from deit_ablate.identity import HUB
+from deit_ablate.recipe import Recipe
 from deit_ablate.train.augment import AUGMENTATIONS, Augmenter, custom_operations, operations
 from deit_ablate.train.data.loader import steps_per_epoch
 from deit_ablate.train.data.sets import Splits

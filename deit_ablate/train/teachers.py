@@ -22,7 +22,8 @@ from torch.nn import functional as F
 
 from deit_ablate import files
 from deit_ablate.errors import TrainError, did_you_mean
-from deit_ablate.recipe import HUB, Recipe
+from deit_ablate.identity import HUB
+from deit_ablate.recipe import Recipe
 from deit_ablate.train import checkpoint
 from deit_ablate.train.data.sets import Dataset, Splits
 from deit_ablate.train.distill import distillation_of, recipe_model

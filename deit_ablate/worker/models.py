@@ -14,6 +14,7 @@ from torch import Tensor
 
 from deit_ablate import files
 from deit_ablate.errors import InputError, TrainError
+from deit_ablate.identity import recipe_of_record
 from deit_ablate.program import changed, is_program
 from deit_ablate.recipe import Recipe
 from deit_ablate.store import Store
@@ -71,7 +72,7 @@ def _loaded(store: Store, run: str, head: Head, ema: bool, data_dir: Path | None
         raise InputError("its weights are gone", where=(run, 0, 0), expected="a run whose last checkpoint is kept")
     if name := changed(stored["sources"]):
         raise TrainError(f"the source of {name} is not that of {run}: it would be another model")
-    recipe = Recipe.of_record(stored["recipe"], store.teacher_weights.find)
+    recipe = recipe_of_record(stored["recipe"], store.teacher_weights.find)
     state = checkpoint.load(path)
     weights: dict[str, Tensor] | None = state["ema" if ema else "model"]
     if weights is None:

@@ -21,9 +21,8 @@ from typing import TYPE_CHECKING, Any
 from deit_ablate import __version__, files
 from deit_ablate.errors import Damaged, DataError, TrainError
 from deit_ablate.execution import FIXED, SAVED, Execution
-from deit_ablate.identity import run_id
+from deit_ablate.identity import recipe_of_record, run_id
 from deit_ablate.program import is_program, must_be_planned
-from deit_ablate.recipe import Recipe
 from deit_ablate.store import Attempt, Overtaken, Refused, Store
 from deit_ablate.store.checkout import checkout, checkout_of
 from deit_ablate.store.datafacts import small
@@ -268,7 +267,7 @@ def _train_ours(task: Task, attempt: Attempt, stored: Mapping[str, Any]) -> tupl
     must_be_planned(stored["sources"])
     find = store.teacher_weights.find
     values = teachers.with_start(stored["recipe"], store.teacher_weights) if group.first else None
-    recipe = Recipe.of_record(group.from_first(values), find)
+    recipe = recipe_of_record(group.from_first(values), find)
     torch.set_num_threads(execution.threads)
     device, data_dir = device_of(execution.device), _data_dir(execution)
     share_gpu(device, execution.runs_per_gpu)
@@ -279,7 +278,7 @@ def _train_ours(task: Task, attempt: Attempt, stored: Mapping[str, Any]) -> tupl
             raise TrainError(
                 f"the weights of {parent['run']} are gone; `deit-ablate forget {parent['run']}` trains it again"
             )
-        parents[role] = loop.Parent(Recipe.of_record(above["recipe"], find), weights, parent["weights"])
+        parents[role] = loop.Parent(recipe_of_record(above["recipe"], find), weights, parent["weights"])
     teacher = group.from_first(teachers.teacher_file(recipe, store.teacher_weights) if group.first else None)
     journal = FileJournal(task, recipe, attempt)
     with journal.beating() if group.first else contextlib.nullcontext():
@@ -340,14 +339,14 @@ def measured(request: Mapping[str, Any]) -> dict[str, Any]:
         with tempfile.TemporaryDirectory() as folder:
             parents, data_dir = {}, _data_dir(execution)
             for role, parent in request["parents"].items():
-                recipe = Recipe.of_record(parent["recipe"], find)
+                recipe = recipe_of_record(parent["recipe"], find)
                 parents[role] = (
                     probe.Parent(recipe, Path(parent["path"]), parent["weights"])
                     if parent["path"]
                     else probe.untrained(recipe, data_dir, Path(folder), parent)
                 )
             found = probe.measure(
-                Recipe.of_record(request["recipe"], find),
+                recipe_of_record(request["recipe"], find),
                 device=device_of(execution.device),
                 ranks=execution.ranks,
                 accumulation=execution.accumulation,

@@ -17,7 +17,7 @@ from support import Command
 
 import deit_ablate
 from deit_ablate.errors import InputError, TrainError
-from deit_ablate.recipe import Recipe
+from deit_ablate.identity import recipe_of_record
 from deit_ablate.store import Store
 from deit_ablate.sweep.plan import Plan
 from deit_ablate.train import checkpoint
@@ -33,7 +33,7 @@ def results(finished: tuple[Path, Plan]) -> Path:
 def digits(store: Store, run: str) -> Splits:
     stored = store.recipe(run)
     assert stored
-    return load_data(Recipe.of_record(stored["recipe"], lambda sha256: None), None)
+    return load_data(recipe_of_record(stored["recipe"], lambda sha256: None), None)
 
 
 def accuracy(model: Any, data: Splits) -> float:
