@@ -12,11 +12,13 @@ $(VENV)/ready: pyproject.toml constraints.txt
 	touch $@
 
 demo: $(VENV)/ready  ## the main job: three optimizers on scikit-learn's digits, a table and two figures
-	$(BIN)/deit-ablate run sweeps/optimizers.yaml
+	$(BIN)/deit-ablate run sweeps/optimizers.yaml --seeds 12
 
-STUDIES := table8 table8_as_run table2 table3 table5 table10 figure3 tokens roadmap optimizers distillation regularization augmentation interactions
-gallery: $(VENV)/ready  ## every shipped study on digits (an hour or more of two cores), and docs/gallery.md from them
+STUDIES := tokens augmentation regularization table8_as_run table2 table3 table5 table10 figure3 roadmap finetuning schedules deit3 interactions
+gallery: $(VENV)/ready  ## every shipped study (hours of two cores), and docs/gallery.md from them
+	for study in table8 distillation; do $(BIN)/deit-ablate run sweeps/$$study.yaml --until-decided --budget 3h --yes || exit 1; done
 	for study in $(STUDIES); do $(BIN)/deit-ablate run sweeps/$$study.yaml --yes || exit 1; done
+	$(BIN)/deit-ablate run sweeps/optimizers.yaml --profile glyphs --yes
 	for study in search optimizers_tuned; do $(BIN)/deit-ablate run sweeps/$$study.yaml --confirm --yes || exit 1; done
 	$(BIN)/python docs/make_gallery.py
 

@@ -1,4 +1,4 @@
-"""Write docs/gallery.md and its images from a store in which the studies have been run (`make gallery`).
+"""Write the studies of docs/gallery.md and their images from a store in which they have been run (`make gallery`).
 
 python docs/make_gallery.py [--results DIR]
 """
@@ -15,18 +15,21 @@ from deit_ablate.store import Store
 DOCS = Path(__file__).parent
 STUDIES = {
     "table8": ["paper_effects_pretrained", "paper_effects_finetuned"],
+    "distillation": ["effects"],
+    "tokens": ["paper_token_similarity"],
+    "optimizers@glyphs": ["effects", "curves"],
+    "augmentation": ["effects"],
+    "regularization": ["effects"],
     "table8_as_run": ["paper_effects_finetuned"],
     "table2": ["effects"],
     "table3": ["paper_top1"],
     "table5": ["paper_trade_off"],
     "table10": ["effects"],
     "figure3": ["paper_epochs"],
-    "tokens": ["paper_token_similarity"],
     "roadmap": ["effects"],
-    "optimizers": ["effects", "curves"],
-    "distillation": ["effects"],
-    "regularization": ["effects"],
-    "augmentation": ["effects"],
+    "finetuning": ["effects"],
+    "schedules": ["effects"],
+    "deit3": ["effects"],
     "interactions": ["interactions"],
     "search": ["search-history", "search-importances", "search-slices", "search-contour"],
     "optimizers_tuned": ["effects", "search-history-sgd"],
@@ -49,20 +52,20 @@ def command(sweep: Path) -> str:
 
 
 def section(results: Path, name: str) -> list[str]:
-    folder, sweep = Store(results).sweeps.folder(name), DOCS.parent / "sweeps" / f"{name}.yaml"
+    folder, sweep = Store(results).sweeps.folder(name), DOCS.parent / "sweeps" / f"{name.partition('@')[0]}.yaml"
     write_report(summarize(Store(results), name))
     paper = (folder / "paper.md").exists()
     table = (folder / ("paper.md" if paper else "table.md")).read_text()
-    title = re.sub(r",? profile digits", "", table.splitlines()[0].removeprefix("# "))
+    title = re.sub(r",? profile glyphs", "", table.splitlines()[0].removeprefix("# "))
     again = f"deit-ablate table {name}" + (" --paper" if paper else "")
-    shown = [re.sub(r"^# (.*?)(, profile digits)?$", r"### \1", line) for line in table.splitlines()[2:]]
+    shown = [re.sub(r"^# (.*?)(, profile glyphs)?$", r"### \1", line) for line in table.splitlines()[2:]]
     lines = [
         f"## {title}",
         "",
         question(sweep),
         "",
         "```",
-        command(sweep),
+        command(sweep) + (f" --profile {name.partition('@')[2]}" if "@" in name else ""),
         again,
         "```",
         "",
@@ -83,21 +86,12 @@ def main() -> None:
     results = parser.parse_args().results
     shutil.rmtree(DOCS / "images" / "gallery", ignore_errors=True)
     (DOCS / "images" / "gallery").mkdir(parents=True)
-    lines = [
-        "# Gallery",
-        "",
-        "Every study that is shipped, on scikit-learn's digits (1,078 training, 120 validation and 599 test "
-        "images, a DeiT of",
-        "70,000 parameters), three seeds, as `make gallery` made it: each from the commands above it. At this "
-        "scale most",
-        "differences drown in the noise of three seeds, and the tables say so; what they are to show is the form. The",
-        "same studies on Fashion-MNIST at five seeds are in [results/reference](../results/reference).",
-        "",
-    ]
+    gallery = DOCS / "gallery.md"
+    lines = [gallery.read_text().partition("\n## ")[0], ""]  # what is written by hand stands above the first study
     for name in STUDIES:
         if Store(results).sweeps.plan(name) is not None:
             lines += section(results, name)
-    (DOCS / "gallery.md").write_text("\n".join(lines).rstrip() + "\n")
+    gallery.write_text("\n".join(lines).rstrip() + "\n")
 
 
 if __name__ == "__main__":

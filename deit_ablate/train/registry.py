@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 import json
@@ -45,8 +46,9 @@ def lookup(kind: str, name: str, registry: Mapping[str, Entry]) -> Entry:
 def option_kinds(function: Callable[..., Any], skip: Iterable[str]) -> dict[str, str]:
     """The keyword arguments that a function or class takes, less ``skip`` -> the kind of each (``names.KINDS``), by its
     annotation and default; ``**`` is among them where it takes any."""
+    whole = function.func if isinstance(function, functools.partial) else function
     try:
-        hints = typing.get_type_hints(function.__init__ if inspect.isclass(function) else function)
+        hints = typing.get_type_hints(whole.__init__ if inspect.isclass(whole) else whole)
     except Exception:  # names that only a type checker imports
         hints = {}
     kinds = {}
