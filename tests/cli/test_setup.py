@@ -58,7 +58,7 @@ def test_fetch_says_what_it_cannot_bring(sweep: Callable[..., Path], command: Co
     )
     taught = f"seeds: 1\nvariants: {{a: {{distill: {{type: hard, teacher: {VIT}}}}}}}"
     done = command("fetch", sweep(taught).name, code=1)  # the hub is out of reach: see warm.ENVIRONMENT
-    assert f"teacher {VIT}: the weights of {VIT} could not be fetched from timm's hub" in done.stdout
+    assert f"weights {VIT}: the weights of {VIT} could not be fetched from timm's hub" in done.stdout
 
 
 def test_init_writes_what_is_shipped_and_overwrites_nothing(command: Command) -> None:
