@@ -13,7 +13,7 @@ SWEEPS = ("figure3",)
 def table(summary):
     ours, paper = summary.recipes("student"), read_published("figure3")
     first = [
-        Column("row", lambda row: row["row"]),
+        Column("row", lambda row: row["label"], math=True),
         Column("epochs paper", lambda row: paper[row["row"], "epochs"].text, right=True),
         Column("epochs ours", lambda row: str(ours.get(row["row"], {}).get("schedule.epochs", NOTHING)), right=True),
     ]

@@ -15,7 +15,7 @@ def table(summary):
         return f"{value:.0f}" if value == value else NOTHING
 
     first = [
-        Column("row", lambda row: row["row"]),
+        Column("row", lambda row: row["label"], math=True),
         Column("pixels paper", lambda row: paper[row["row"], "image size"].text, right=True),
         Column("pixels ours", lambda row: str(ours.get(row["row"], {}).get("data.resolution", NOTHING)), right=True),
         Column("images/s paper", lambda row: paper[row["row"], "images/s"].text, right=True),

@@ -30,7 +30,7 @@ def table(summary):
         return text
 
     first = [
-        Column("model", lambda row: row["row"]),
+        Column("model", lambda row: row["label"], math=True),
         Column("million parameters paper", published("#param"), right=True),
         Column("ours", measured("parameters", 1e6, 3), right=True),
         Column("images/s paper", published("images/s"), right=True),

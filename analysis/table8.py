@@ -33,7 +33,7 @@ def table(summary):
         return lambda row: of.get(row["row"], {}).get("optimizer.name", NOTHING)
 
     first = [
-        Column("row", lambda row: row["row"], long=True),
+        Column("row", lambda row: row["label"], math=True, long=True),
         Column("pre-train", optimizer(pretrain)),
         Column("fine-tune", optimizer(finetune)),
         *(Column(header, tick(*switch)) for header, switch in SWITCHES.items()),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from deit_ablate import files
 from deit_ablate.errors import print_anything
 from deit_ablate.report.summary import Summary, summarize
+from deit_ablate.report.tables.pivot import is_grid
 from deit_ablate.report.tables.render import RENDERERS
 from deit_ablate.report.tables.search import has_rows, is_search
 from deit_ablate.report.tables.table import Table
@@ -129,7 +130,7 @@ def write_interactions(summary: Summary, formats: Sequence[str] = ("png",)) -> l
 
 def write_pivot(summary: Summary, formats: Sequence[str] = ("png",)) -> list[Path]:
     """Write pivot.md, .csv, .tex and .html of a grid of two axes or more, and its heat map; returns their paths."""
-    if len(summary.plan.get("axes") or ()) < 2 or not summary.has_results:
+    if not is_grid(summary):
         return []
     module = analysis("pivot")
     paths = _save_table(module.table(summary), _folder(summary) / "pivot")

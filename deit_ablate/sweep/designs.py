@@ -84,12 +84,18 @@ class Design:
                 found.setdefault(signs, []).append((1, effect))
         return [Estimate(tuple(aliases), signs) for signs, aliases in found.items()]
 
-    def name(self, estimate: Estimate) -> str:
-        """``mixup × erasing``; aliases joined by ``=``."""
+    def name(self, estimate: Estimate, called: Sequence[str] = ()) -> str:
+        """``mixup × erasing``; aliases joined by ``=``. ``called``: what factors are called instead."""
+        names = called or self.factors
         return " = ".join(
-            ("\N{MINUS SIGN}" if sign < 0 else "") + " × ".join(self.factors[i] for i in effect)
+            ("\N{MINUS SIGN}" if sign < 0 else "") + " × ".join(names[i] for i in effect)
             for sign, effect in estimate.aliases
         )
+
+    def called(self, labels: Mapping[str, str]) -> list[str]:
+        """What factors and steps are called: by the label of a factor, or of the row that a step makes."""
+        pairs = zip(self.factors, self.changes, strict=True)
+        return [labels.get(factor, labels.get(change, factor) if self.orders else factor) for factor, change in pairs]
 
     def words(self) -> list[str]:
         """What a plan says of it."""

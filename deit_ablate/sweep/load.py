@@ -137,7 +137,8 @@ def _shown(sweep: Sweep, node: Node, parsed: SweepFile) -> Sweep:
     """With what its rows are called, and how they are grouped. Raises InputError."""
     rows = [variant.name for variant in sweep.variants]
     axes = grid_axes(node.value[sweep.kind]) if sweep.kind == "grid" else ()
-    read_labels(node, parsed.labels, rows, [key for key, _ in axes])
+    factors = list(sweep.design.factors) if sweep.design else []
+    read_labels(node, parsed.labels, rows, [key for key, _ in axes] + factors)
     read_groups(node, parsed.groups, rows, sweep.kind)
     return replace(sweep, labels=parsed.labels or {}, groups=parsed.groups or {}, axes=axes)
 

@@ -32,11 +32,12 @@ def sweep_figure(summary: Summary) -> Figure:
         if not any(seeds.values()):
             return drawing.nothing("no finished runs")
         labels = drawing.row_names(summary, [row["variant"] for row in every], width=22, lines=2)
+        at = drawing.lines(every)
         pitch = drawing.pitch(labels, 0.24 if len(labels) <= 12 else 0.2)
-        figure, (axes,) = drawing.new_figure(1, pitch * len(every) + 0.75)
+        figure, (axes,) = drawing.new_figure(1, pitch * sum(map(len, at)) + 0.75)
         digits = 1 if metric.share and any(row[metric.half_width] >= 10 for row in every) else metric.digits
-        drawing.row_axes(axes, labels, _limits(summary, every), bins=6)
-        for y, row in enumerate(every):
+        drawing.row_axes(axes, labels, _limits(summary, every), bins=6, at=at)
+        for y, row in zip(at[0], every, strict=True):
             colour = GREY if row["baseline"] else OKABE_ITO[0]
             if row["baseline"] and row["seeds"]:
                 axes.axvline(row[metric.mean], color=GREY, linewidth=0.7, dashes=(4, 2.5), zorder=1)

@@ -33,12 +33,13 @@ def forest_figure(summary: Summary) -> Figure:
             return drawing.nothing("no finished runs to compare" if baseline else "no differences from a baseline")
         shown, seeds = _largest(every), _differences(summary)
         labels = drawing.row_names(summary, [row["variant"] for row in shown], width=24, lines=2)
-        figure, (axes,) = drawing.new_figure(1, drawing.pitch(labels) * len(shown) + 0.85)
-        drawing.row_axes(axes, labels, _limits(shown, seeds, margin, metric), bins=4)
+        at = drawing.lines(shown)
+        figure, (axes,) = drawing.new_figure(1, drawing.pitch(labels) * sum(map(len, at)) + 0.85)
+        drawing.row_axes(axes, labels, _limits(shown, seeds, margin, metric), bins=4, at=at)
         if margin:
             axes.axvspan(-margin, margin, color=BAND, linewidth=0, zorder=0)
         axes.axvline(0, color=GREY, linewidth=0.7, dashes=(4, 2.5), zorder=1)
-        for y, row in enumerate(shown):
+        for y, row in zip(at[0], shown, strict=True):
             _row(axes, y, row, seeds.get(row["variant"], {}), metric.digits)
         more = "" if len(shown) == len(every) else f"\nthe {len(shown)} of {len(every)} rows that differ most"
         name = drawing.row_names(summary, [baseline], width=24)[0]

@@ -13,11 +13,12 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from deit_ablate.report.figures import style as drawing
-from deit_ablate.report.figures.style import GREY, OKABE_ITO, shortened
+from deit_ablate.report.figures.style import GREY, OKABE_ITO
 from deit_ablate.report.summary import Summary
 from deit_ablate.report.tables.interactions import Steps, level_means
 from deit_ablate.report.tables.table import measure
 from deit_ablate.sweep.designs import Design
+from deit_ablate.sweep.labels import labels_of
 from deit_ablate.sweep.metrics import Metric
 
 MOST_PAIRS = 12
@@ -40,7 +41,7 @@ def _pairs(summary: Summary, design: Design) -> Figure:
     means = level_means(summary, pairs)
     if len(pairs) > MOST_PAIRS:
         pairs = sorted(sorted(pairs, key=lambda pair: -_bend(means[pair]))[:MOST_PAIRS])
-    names = shortened([summary.say(name) for name in design.factors], width=16)
+    names = [drawing.text_of(summary.say(name), 16) for name in design.called(labels_of(summary.plan))]
     across = min(3, len(pairs))
     figure, every = drawing.new_figure(len(pairs), 1.35 * -(-len(pairs) // across) + 0.45, across=across, share=False)
     values = [value for pair in pairs for value, _ in means[pair].values()]
@@ -89,13 +90,13 @@ def _panel(
         axes.plot([shift, 1 + shift], ends, color=colour, zorder=3, **line)
     axes.set_xlim(-0.35, 1.35)
     axes.set_xticks([0, 1], ["without", "with"])
-    axes.set_xlabel(names[0])
-    axes.set_title(f"{names[0]} ×\n{names[1]}", fontsize=6.5)
+    axes.set_xlabel(names[0], parse_math=True)
+    axes.set_title(f"{names[0]} ×\n{names[1]}", fontsize=6.5, parse_math=True)
 
 
 def _steps(summary: Summary, design: Design) -> Figure:
     made, numbers, metric = Steps.of(summary), range(len(design.changes)), summary.metric
-    labels = shortened([summary.say(name) for name in design.factors], width=22, lines=2)
+    labels = [drawing.text_of(summary.say(name), 22, 2) for name in design.called(labels_of(summary.plan))]
     figure, (axes,) = drawing.new_figure(1, max(drawing.pitch(labels), 0.3) * len(labels) + 0.85)
     ends = [
         made.mean[i].difference + sign * made.mean[i].half_width

@@ -35,16 +35,20 @@ def pivot_figure(summary: Summary) -> Figure:
         for y, down in enumerate(grid.down):
             axes.text(right, y, measure(grid.mean(down), math.nan, digits=metric.digits), va="center", **side)
         axes.text(right, -0.75, "mean", va="center", **side)
+
+        def name(text: str) -> str:
+            return drawing.text_of(summary.say(text))
+
         names = [
-            f"{drawing.text_of(value)}\n({measure(grid.mean(across=value), math.nan, digits=metric.digits)})"
+            f"{name(value)}\n({measure(grid.mean(across=value), math.nan, digits=metric.digits)})"
             for value in grid.across
         ]
         axes.set_xticks(range(len(names)), names)
-        axes.set_yticks(range(len(grid.down)), [drawing.text_of(name) for name in lines_of(grid)])
+        axes.set_yticks(range(len(grid.down)), [name(line) for line in lines_of(grid)])
         axes.tick_params(length=0)
         for spine in axes.spines.values():
             spine.set_visible(False)
-        axes.set_xlabel(f"{drawing.text_of(grid.axes[-1])} (mean over the others)", parse_math=True)
-        axes.set_ylabel(", ".join(map(drawing.text_of, grid.axes[:-1])), parse_math=True)
+        axes.set_xlabel(f"{name(grid.axes[-1])} (mean over the others)", parse_math=True)
+        axes.set_ylabel(", ".join(map(name, grid.axes[:-1])), parse_math=True)
         axes.set_title(metric.header, loc="left")
         return figure

@@ -47,7 +47,7 @@ def search_figures(summary: Summary) -> dict[str, Figure]:
         while slug in taken:
             slug += "-"
         taken.add(slug)
-        row = Row(study, plan["search"]["objectives"], summary.say(name) if several else "", summary.say)
+        row = Row(study, plan["search"]["objectives"], summary.say(summary.label(name)) if several else "", summary.say)
         for kind, figure in row.figures():
             found[f"search-{kind}-{slug}" if several else f"search-{kind}"] = figure
     return found

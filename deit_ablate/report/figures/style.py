@@ -116,15 +116,39 @@ def nothing(words: str) -> Figure:
     return figure
 
 
-def row_axes(axes: Axes, labels: Sequence[str], limits: tuple[float, float], bins: int) -> None:
-    """An axis with a row for each label (of ``row_names``), from the top, each with a thin line behind it."""
+def lines(rows: Sequence[Mapping[str, Any]]) -> tuple[list[int], dict[int, str]]:
+    """The line of each of a summary's rows, from the top, and line -> the heading of the group that begins below it."""
+    own: list[int] = []
+    headings: dict[int, str] = {}
+    before = ""
+    for row in rows:
+        if row["group"] not in ("", before):
+            headings[len(own) + len(headings)] = row["group"]
+        before = row["group"]
+        own.append(len(own) + len(headings))
+    return own, headings
+
+
+def row_axes(
+    axes: Axes,
+    labels: Sequence[str],
+    limits: tuple[float, float],
+    bins: int,
+    at: tuple[Sequence[int], Mapping[int, str]] | None = None,
+) -> None:
+    """An axis with a row for each label (of ``row_names``), each with a thin line behind it: from the top, or where
+    ``lines`` has them."""
+    own, headings = at or (range(len(labels)), {})
     low, high = limits
     axes.set_xlim(low - 0.5 * (low == high), high + 0.5 * (low == high))  # one value alone has no width
-    axes.set_ylim(len(labels) - 0.4, -0.6)
-    for y in range(len(labels)):
+    axes.set_ylim(len(labels) + len(headings) - 0.4, -0.6)
+    for y in own:
         axes.axhline(y, color=LIGHT, linewidth=0.4, zorder=0.5)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=bins, steps=[1, 2, 5, 10]))
-    axes.set_yticks(range(len(labels)), labels, linespacing=0.95, parse_math=True)
+    above = [text_of(heading, 30) for heading in headings.values()]
+    axes.set_yticks([*own, *headings], [*labels, *above], linespacing=0.95, parse_math=True)
+    for tick in axes.get_yticklabels()[len(labels) :]:
+        tick.set_fontweight("bold")
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
 
@@ -189,19 +213,15 @@ def row_names(summary: Summary, rows: Sequence[str], width: int, lines: int = 1)
     are (a formula is drawn as one), names without a label shortened."""
     own = labels_of(summary.plan)
     cut = iter(shortened([summary.say(row) for row in rows if row not in own], width, lines))
-    return [_label(summary.say(own[row]), width, lines) if row in own else _literal(next(cut)) for row in rows]
-
-
-def text_of(label: str) -> str:
-    """A label as text that matplotlib is to parse."""
-    return _label(label, width=40, lines=1)
+    return [text_of(summary.say(own[row]), width, lines) if row in own else _literal(next(cut)) for row in rows]
 
 
 def _literal(text: str) -> str:
     return text.replace("$", r"\$")
 
 
-def _label(label: str, width: int, lines: int) -> str:
+def text_of(label: str, width: int = 40, lines: int = 1) -> str:
+    """A label as text that matplotlib is to parse, on few lines of ``width`` characters unless it has a formula."""
     formulas = [text for text, shown in parts(label) if shown is not None]
     if not formulas:
         return _literal(_wrapped(plain(words(label)).strip(), width, lines))

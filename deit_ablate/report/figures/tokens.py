@@ -8,6 +8,7 @@ from matplotlib.ticker import MaxNLocator
 
 from deit_ablate.report.figures.style import GREY, OKABE_ITO, new_figure, shortened, style
 from deit_ablate.report.tables.tokens import Similarities, published
+from deit_ablate.sweep.labels import words
 
 
 def tokens_figure(found: Similarities) -> Figure:
@@ -22,7 +23,7 @@ def tokens_figure(found: Similarities) -> Figure:
         figure, (axes,) = new_figure(1, 2.1 + 0.14 * (len(shown) + bool(others) + len(paper)))
         axes.axhline(0, color=GREY, linewidth=0.4, zorder=0)
         for i, (row, colour, name) in enumerate(
-            zip(shown, palette, shortened([row.name for row in shown], width=40), strict=False)
+            zip(shown, palette, shortened([words(row.label or row.name) for row in shown], width=40), strict=False)
         ):
             # Beside one another, where bars would hide each other.
             places = np.arange(len(row.mean)) + min(0.1, 0.02 * found.layers) * (i - (len(shown) - 1) / 2)

@@ -16,6 +16,7 @@ from deit_ablate.report.frame import rows
 from deit_ablate.report.html.markup import Say
 from deit_ablate.report.redaction import Redactor, user_names
 from deit_ablate.report.summary import Summary
+from deit_ablate.report.tables.pivot import is_grid
 from deit_ablate.report.tables.search import is_search
 from deit_ablate.report.tables.table import Table
 from deit_ablate.report.write import analysis, paper_analysis
@@ -24,6 +25,7 @@ from deit_ablate.store import Store
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+JUDGED = ("difference", "verdict")
 LOG_LINES, LOG_BYTES = 30, 16_384
 LOGS = 40
 """Failed runs whose logs are shown; of the others only how they ended."""
@@ -61,6 +63,8 @@ class Content:
     """Where the sweep is a search."""
     interactions: Shown | None
     """Of a factorial, and of a cumulative sweep of several orders."""
+    pivot: Shown | None
+    """Of a grid of several axes, where some run has finished."""
     paper: Shown | None
     """Where the paper has a table of it, and some run has finished."""
 
@@ -100,13 +104,30 @@ def read(summary: Summary, *, redact: bool = False) -> Content:
     lost = [run for run, state in states.items() if state in ("failed", "diverged", "damaged")]
     ended = {run: _ended(store, run, shown=i < LOGS) for i, run in enumerate(lost)}
     say = Say(_redactor(store, summary.plan, cells, ended) if redact else None)
-    shown = {"search": is_search(summary.plan), "interactions": summary.design is not None}
-    search, interactions = (_shown(summary, name, say) if there else None for name, there in shown.items())
+    shown = {"search": is_search(summary.plan), "interactions": summary.design is not None, "pivot": is_grid(summary)}
+    search, interactions, pivot = (_shown(summary, name, say) if there else None for name, there in shown.items())
     paper, beside = None, paper_analysis(summary)
     if beside is not None and outcomes:
         # The names in its figures are not the page's to redact.
         paper = Shown(beside.table(summary), {} if redact else _pictures(beside.figures(summary)))
-    return Content(summary, analysis().table(summary), cells, outcomes, ended, say, search, interactions, paper)
+    return Content(
+        summary,
+        _judged_first(analysis().table(summary)),
+        cells,
+        outcomes,
+        ended,
+        say,
+        search,
+        interactions,
+        pivot,
+        paper,
+    )
+
+
+def _judged_first(table: Table) -> Table:
+    """Difference and verdict beside the row's name: what stands further right is off a phone's screen."""
+    first, *others = table.columns
+    return replace(table, columns=(first, *sorted(others, key=lambda column: column.header not in JUDGED)))
 
 
 def _shown(summary: Summary, name: str, say: Say) -> Shown:

@@ -18,6 +18,7 @@ from deit_ablate.report.summary import Summary
 from deit_ablate.report.tables.footnotes import listed
 from deit_ablate.report.tables.table import NOTHING, Column, Table, measure, study_title
 from deit_ablate.sweep.designs import Design, Estimate, Numbers
+from deit_ablate.sweep.labels import labels_of, words
 from deit_ablate.sweep.metrics import Metric
 
 Coefficients = dict[str, float]
@@ -117,9 +118,10 @@ def interactions_table(summary: Summary) -> Table:
 
 def _effects(summary: Summary) -> tuple[list[dict[str, Any]], list[Column], list[str]]:
     made, margin, metric = Factorial.of(summary), summary.plan["margin"], summary.metric
-    names = made.design.factors
-    frame = []
+    names = made.design.called(labels_of(summary.plan))
+    frame, called = [], {}
     for found, (name, effect) in zip(made.estimates, made.effects.items(), strict=True):
+        called[name] = made.design.name(found, names)
         row: dict[str, Any] = {"effect": name, "factors": len(found.effect)}
         row |= {"estimate": effect.difference, "half_width": effect.half_width}
         row |= {"half_width_all": effect.half_width_simultaneous, "p": effect.p, "p_holm": effect.p_holm}
@@ -140,12 +142,12 @@ def _effects(summary: Summary) -> tuple[list[dict[str, Any]], list[Column], list
                 row[f"{key}_half_width_all"] = part.half_width_simultaneous if part else math.nan
         frame.append(row)
     columns = [
-        Column("effect", lambda row: row["effect"], long=True),
+        Column("effect", lambda row: called[row["effect"]], long=True, math=True),
         Column(metric.counted_in or "estimate", partial(_measured, metric, "estimate"), right=True),
         Column("all at once", lambda row: _half(row["half_width_all"], metric), right=True),
         Column("p (Holm)", lambda row: _p(row["p_holm"]), right=True),
         Column("verdict", lambda row: row["verdict_words"] or NOTHING, long=True),
-        Column("simple effects", lambda row: row["simple_effects"] or NOTHING, long=True),
+        Column("simple effects", lambda row: row["simple_effects"] or NOTHING, long=True, math=True),
     ]
     return frame, columns, list(_effects_notes(summary, made))
 
@@ -262,6 +264,8 @@ def _sum(steps: Sequence[tuple[tuple[str, str], float]]) -> Coefficients:
 
 def _steps(summary: Summary, design: Design) -> tuple[list[dict[str, Any]], list[Column], list[str]]:
     made, margin, metric, frame = Steps.of(summary), summary.plan["margin"], summary.metric, []
+    names = design.called(labels_of(summary.plan))
+    called = dict(zip(design.factors, names, strict=True))
     for i, name in enumerate(design.factors):
         values = [step[i] for step in made.each]
         row = {"step": name, "mean": made.mean[i].difference, "half_width": made.mean[i].half_width}
@@ -281,13 +285,14 @@ def _steps(summary: Summary, design: Design) -> tuple[list[dict[str, Any]], list
         return Column(f"order {k}", text, right=True)
 
     columns = [
-        Column("step", lambda row: row["step"], long=True),
+        Column("step", lambda row: called[row["step"]], long=True, math=True),
         Column("mean", partial(_measured, metric, "mean"), right=True),
         Column("range", lambda row: _range(alone(row["lowest"]), alone(row["highest"])), right=True),
         *(at(k) for k in range(1, len(design.orders) + 1)),
         Column("depends on its place?", lambda row: row["verdict_words"], long=True),
     ]
-    orders = "; ".join(f"{k}. {line.partition('. ')[2]}" for k, line in enumerate(design.words()[1:], start=1))
+    said = [" → ".join(words(names[i]) for i in order) for order in design.orders]
+    orders = "; ".join(f"{k}. {order}" for k, order in enumerate(said, start=1))
     notes = [
         f"What each step adds to {metric.of_differences}, by its place in each order. Orders: {orders}.",
         f"± is the half-width of a 95% interval. {_how(summary)}; whether a step depends on its place is judged "
@@ -316,5 +321,5 @@ def _ordinal(place: int) -> str:
 
 
 def _lacking(summary: Summary) -> list[str]:
-    lacking = [row for row, own in summary.values.items() if not own]
+    lacking = [summary.label(row) for row, own in summary.values.items() if not own]
     return [f"Without any figure, so that nothing is known of what takes them: {listed(lacking)}."] if lacking else []

@@ -95,7 +95,7 @@ def paper_table(
     last = summaries[list(stages)[-1]]
     comparable = last.plan["profile"] == PAPER_SCALE and "+" not in last.plan["sweep"]
     frame = _frame(published, beside, summaries, comparable)
-    columns = [*(first or [Column("row", lambda row: row["row"])])]
+    columns = [*(first or [Column("row", lambda row: row["label"], math=True)])]
     for part in beside:
         columns += _columns(part, comparable)
     columns.append(
@@ -103,7 +103,8 @@ def paper_table(
     )
     notes = _agreements(published, beside, summaries, baselines)
     notes += _scale(last, comparable, next(iter(published.values())).source)
-    notes += [f"{own} stands for the paper's {theirs}." for own, theirs in (stand_ins or {}).items() if own != theirs]
+    called = [(last.label(own), theirs) for own, theirs in (stand_ins or {}).items() if own != theirs]
+    notes += [f"{own} stands for the paper's {theirs}." for own, theirs in called]
     remarks = [cell.note.lstrip("*: ") for cell in published.values() if cell.text.endswith(REMARKED)]
     notes += [f"{REMARKED} The paper's remark: {remark}." for remark in dict.fromkeys(remarks)]
     notes += footnotes(last)
@@ -123,7 +124,8 @@ def _frame(
     by_row = {stage: {row["variant"]: row for row in summary.rows} for stage, summary in summaries.items()}
     made = []
     for variant in next(iter(by_row.values())):
-        line: dict[str, Any] = {"row": variant}
+        label = next(iter(by_row.values()))[variant]["label"]
+        line: dict[str, Any] = {"row": variant, "label": label}
         for part in beside:
             cell = published.get((variant, part.column), NO_CELL)
             own = by_row[part.stage][variant] if part.ours else NO_ROW
@@ -196,7 +198,7 @@ def _agreements(
             paired = [name for name in ours if alike(name, own)]
             judged = effects(ours, values[own], paired=paired, margin=margin, test_images=images, strict=strict)
             said = agreement(ours, values[own], theirs, judged, paired=alike, test_images=images)
-            label = f"{part.header}, against {own}" if baselines else part.header
+            label = f"{part.header}, against {summary.label(own)}" if baselines else part.header
             label += ", by training noise alone" if summary.population.judged else ""
             notes.append(f"Agreement with the paper's study, {label}: {'; '.join(said.words)}.")
     return notes

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -16,7 +16,7 @@ from deit_ablate.errors import InputError
 from deit_ablate.report.summary import Summary
 from deit_ablate.report.tables.footnotes import short_notes
 from deit_ablate.report.tables.table import Column, Table, measure, study_title
-from deit_ablate.sweep.labels import labels_of
+from deit_ablate.sweep.labels import labels_of, words
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,11 @@ class Grid:
         return statistics.fmean(found)
 
 
+def is_grid(summary: Summary) -> bool:
+    """Whether there are two axes or more to show, and a run that has ended."""
+    return len(summary.plan.get("axes") or ()) > 1 and summary.has_results
+
+
 def pivot_table(summary: Summary) -> Table:
     """A grid's means with their intervals, and the main effect of each axis as the means along it."""
     grid, metric = Grid.of(summary), summary.metric
@@ -92,9 +97,19 @@ def pivot_table(summary: Summary) -> Table:
     columns.append(Column("mean", lambda row: number(row["mean"], math.nan), right=True))
     notes = [
         f"{metric.words[0].upper()}{metric.words[1:]}; along each axis the mean of the rows' means.",
+        *(f"Mean over all other axes, {words(name)}: {said}." for name, said in _effects(grid, number)),
         *short_notes(summary),
     ]
     return Table(summary.sweep, study_title(summary.plan), frame, tuple(columns), tuple(notes))
+
+
+def _effects(grid: Grid, number: Callable[[float, float], str]) -> Iterator[tuple[str, str]]:
+    """The means along each of several axes that stand below one another: lines are of all of them together."""
+    for place, name in enumerate(grid.axes[:-1] if len(grid.axes) > 2 else ()):
+        found: dict[str, list[float]] = {}
+        for down in grid.down:
+            found.setdefault(down[place], []).append(grid.mean(down))
+        yield name, ", ".join(f"{value}: {number(statistics.fmean(own), math.nan)}" for value, own in found.items())
 
 
 def _text(head: str, row: Mapping[str, Any]) -> str:

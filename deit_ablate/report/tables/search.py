@@ -23,6 +23,7 @@ from deit_ablate.report.tables.table import NOTHING, Column, Table, measure, stu
 from deit_ablate.search.trials import Trial, best, measured, read_trials
 from deit_ablate.store import Store
 from deit_ablate.sweep.confounds import value_words
+from deit_ablate.sweep.labels import labels_of
 from deit_ablate.sweep.metrics import TOP1, Metric
 
 SHOWN = 10
@@ -54,6 +55,8 @@ class Found:
     """Trial number -> its values (``main``) on fresh seeds, of the runs that are done."""
     winners: Mapping[int, str]
     """Trial number -> its row of the sweep's table."""
+    label: str
+    """What the row is called, in plain text."""
 
     def outcomes(self) -> str:
         """``5 complete, 1 pruned, 2 diverged``: every trial counted once; diverged ones have no value."""
@@ -152,7 +155,7 @@ def read_search(summary: Summary) -> Searched:
         shown += [trial for trial in own if trial.number in winners and trial not in shown]
         tried = [(trial.number, candidates.get(str(trial.number))) for trial in own]
         fresh = {number: _values(store, runs, main) for number, runs in tried if runs is not None}
-        found.append(Found(row, own, shown, fresh, winners))
+        found.append(Found(row, own, shown, fresh, winners, summary.label(row)))
     runs_of: dict[str, list[str]] = {}
     for variant, _, stage, run in plan["cells"]:
         if stage == final:
@@ -195,7 +198,10 @@ def search_table(summary: Summary) -> Table:
     short = short_names(keys)
     numeric = {key for key in keys if all(own[key]["type"] != "categorical" for own in spaces.values() if key in own)}
     params = {trial.number: trial.params for found in searched.rows for trial in found.shown}
-    columns = [Column("row", lambda row: row["row"])] if len(searched.rows) > 1 else []
+    labels = labels_of(plan)
+    columns = (
+        [Column("row", lambda row: labels.get(row["row"], row["row"]), math=True)] if len(searched.rows) > 1 else []
+    )
     columns.append(Column("trial", lambda row: str(row["trial"]), right=True))
     columns += [Column(short[key], _setting(params, key), right=key in numeric) for key in keys]
     columns += [Column(UNITS[name], _value(f"search_{name}", DIGITS.get(name, 0)), right=True) for name in objectives]
@@ -296,7 +302,7 @@ def footnotes(searched: Searched) -> list[str]:
     for found in searched.rows:
         budget, asked = search["budget"].get(found.row), len(found.trials)
         of = f"{asked} of {budget}" if budget and budget != asked else str(asked)
-        notes.append(f"{found.row}: {of} trial{'s' * (max(asked, budget or 0) != 1)}: {found.outcomes()}.")
+        notes.append(f"{found.label}: {of} trial{'s' * (max(asked, budget or 0) != 1)}: {found.outcomes()}.")
     for found in searched.rows:
         notes += _row_notes(searched, found)
     if not has_rows(searched.plan):
@@ -315,15 +321,15 @@ def _row_notes(searched: Searched, found: Found) -> list[str]:
     notes = []
     complete = {trial.number: trial.values[searched.main] for trial in found.trials if trial.values is not None}
     if found.trials and not complete and all(trial.outcome != "open" for trial in found.trials):
-        notes.append(f"{found.row}: no winner, for no trial has a value ({found.outcomes()}).")
+        notes.append(f"{found.label}: no winner, for no trial has a value ({found.outcomes()}).")
     elif has_rows(searched.plan) and not found.winners:
         notes.append(
-            f"{found.row}: no winner, for no candidate is done on all fresh seeds (one that diverged on one of "
+            f"{found.label}: no winner, for no candidate is done on all fresh seeds (one that diverged on one of "
             f"them is out)."
         )
     planned = len(searched.plan["stages"][-1]["seeds"])
     for number in found.winners:
-        which, confirmed = f"{found.row}, trial {number}", searched.confirmed[number]
+        which, confirmed = f"{found.label}, trial {number}", searched.confirmed[number]
         if number not in complete or not confirmed.n:
             notes.append(f"{which}: its confirmation on {planned} new seeds has no finished run yet.")
             continue
@@ -336,7 +342,7 @@ def _row_notes(searched: Searched, found: Found) -> list[str]:
         notes.append(f"{which}: {words}, in {UNITS[searched.objective]}{missing}.")
     if (expected := expected_optimism(searched, found)) is not None:
         notes.append(
-            f"{found.row}: of {len(complete)} trials like these the best is expected to look {searched.say(expected)}"
+            f"{found.label}: of {len(complete)} trials like these the best is expected to look {searched.say(expected)}"
             f"{POINTS.get(searched.objective, '')} better than it is, by chance alone (from their spread, and that of "
             f"candidates over fresh seeds; rough)."
         )

@@ -22,6 +22,7 @@ from deit_ablate.report.frame import final_stage
 from deit_ablate.report.records import arrays
 from deit_ablate.report.tables.table import NOTHING, Column, Table, measure
 from deit_ablate.store import Store
+from deit_ablate.sweep.labels import labels_of, words
 
 Array = npt.NDArray[Any]
 TWO_TOKENS = "a deit model with distill.type soft-token, hard-token or two-class-tokens"
@@ -37,8 +38,15 @@ class RunGroup:
     runs: tuple[str, ...]
     shows: str = ""
     """The figure that the row shows: class, distillation, ema, or empty for the headline."""
+    label: str = ""
+    """What a table calls it; its name where this is empty."""
     requested: bool = True
     """By name, so that it is an error where something lacks; of a whole sweep such a row is left out instead."""
+
+    @property
+    def called(self) -> str:
+        """In plain text."""
+        return words(self.label or self.name)
 
 
 @dataclass(frozen=True)
@@ -55,16 +63,17 @@ def groups(plan: Mapping[str, Any], variant: str = "*", seed: str = "*", stage: 
     ``*`` is any; ``stage`` is the final one unless named.
     """
     final = final_stage(plan)
-    shows = {row["name"]: row["shows"] or "" for row in plan["variants"]}
+    shows, labels = {row["name"]: row["shows"] or "" for row in plan["variants"]}, labels_of(plan)
     runs: dict[tuple[str, ...], list[str]] = {}
     for name, number, own, run in plan["cells"]:
         if variant in ("*", name) and seed in ("*", str(number)) and own == (final if stage is None else stage):
             runs.setdefault((name,) if seed == "*" else (name, str(number)), []).append(run)
     return [
         RunGroup(
-            ":".join([*key, *(["*"] if stage and seed == "*" else []), *([stage] if stage else [])]),
+            ":".join([*key, *(more := [*(["*"] if stage and seed == "*" else []), *([stage] if stage else [])])]),
             tuple(dict.fromkeys(found)),
             shows[key[0]] if stage in (None, final) else "",
+            ":".join([labels[key[0]], *key[1:], *more]) if key[0] in labels else "",
             requested=variant != "*",
         )
         for key, found in runs.items()
@@ -99,7 +108,7 @@ def left_out(found: Sequence[Recorded], wanted: Sequence[RunGroup]) -> list[str]
     """A footnote on the runs of these groups that are in no number because they are not done."""
     done = {kept.group.name: len(kept.arrays) for kept in found}
     counted = [(group, done.get(group.name, 0)) for group in wanted]
-    named = [f"{group.name} {count} of {len(group.runs)}" for group, count in counted if count < len(group.runs)]
+    named = [f"{group.called} {count} of {len(group.runs)}" for group, count in counted if count < len(group.runs)]
     return [f"Runs that are done, the others being left out: {', '.join(named)}."] if named else []
 
 
@@ -113,6 +122,8 @@ class Similarity:
 
     name: str
     values: Mapping[str, Array]
+    label: str = ""
+    """What tables call it; its name where this is empty."""
 
     @property
     def mean(self) -> Array:
@@ -170,15 +181,16 @@ def similarities(store: Store, wanted: Sequence[RunGroup]) -> Similarities:
     for kept in every:
         if all("token_similarity" in arrays for arrays in kept.arrays.values()):
             values = {run: arrays["token_similarity"] for run, arrays in kept.arrays.items()}
-            found.append(Similarity(kept.group.name, values))
+            found.append(Similarity(kept.group.name, values, kept.group.label))
         elif kept.group.requested:
             raise InputError(f"{kept.group.name} has no two tokens", expected=TWO_TOKENS)
         else:
-            without.append(kept.group.name)
+            without.append(kept.group)
+    names = ", ".join(group.called for group in without)
     if not found:
-        raise InputError(f"no two tokens in any of {', '.join(without)}", expected=TWO_TOKENS)
-    notes = left_out(every, [group for group in wanted if group.name not in without])
-    notes += [f"Without two tokens: {', '.join(without)}."] if without else []
+        raise InputError(f"no two tokens in any of {names}", expected=TWO_TOKENS)
+    notes = left_out(every, [group for group in wanted if group not in without])
+    notes += [f"Without two tokens: {names}."] if names else []
     return Similarities(tuple(found), tuple(notes))
 
 
@@ -187,7 +199,7 @@ def tokens_table(found: Similarities) -> Table:
     columns = [Column("layer", lambda line: str(line["layer"]) if line["layer"] else "input", right=True)]
     for row in found.rows:
         seeds = f" ({len(row.values)} seeds)" if len(row.values) > 1 else ""
-        columns.append(Column(row.name + seeds, _cell(row), right=True))
+        columns.append(Column((row.label or row.name) + seeds, _cell(row), right=True, math=True))
     notes = ["Layer: input is between the learned tokens, then after each block, a mean over the test images."]
     if any(len(row.values) > 1 for row in found.rows):
         notes.append("± is the standard deviation over seeds.")

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 from studies import Study
 
+from deit_ablate.report.figures.accuracy import sweep_figure
 from deit_ablate.report.figures.forest import forest_figure
 from deit_ablate.report.figures.style import DPI, MOST, WIDTH, save
 
@@ -55,6 +56,19 @@ STUDIES: dict[str, Mapping[str, Mapping[int, Any]]] = {
     },
     "strange names": {"base $x_1$": row(90), "<b>\x1b[31m $\\frac{": row(91), "中": row(92)},
 }
+
+
+def test_rows_stand_under_the_headings_of_their_groups(study: Callable[..., Study]) -> None:
+    rows = {"base": row(90), "a": row(91), "b": row(80), "c": row(90)}
+    made = study(rows, baseline="base", groups={"Mixing": ["b"], "Other ($x$)": ["a"]}).summary()
+    for figure, above in ((forest_figure(made), []), (sweep_figure(made), ["base"])):
+        (axes,) = figure.axes
+        ticks = dict(sorted(zip(axes.get_yticks(), axes.get_yticklabels(), strict=True)))
+        assert [label.get_text() for label in ticks.values()] == [*above, "c", "Mixing", "b", "Other ($x$)", "a"]
+        bold = [label.get_text() for label in ticks.values() if label.get_fontweight() == "bold"]
+        assert bold == ["Mixing", "Other ($x$)"]
+        dots = {float(line.get_ydata()[0]) for line in axes.lines if line.get_markersize() == 4.2}
+        assert dots == {at for at, label in ticks.items() if label.get_text() not in bold}
 
 
 @pytest.mark.parametrize("name", STUDIES)

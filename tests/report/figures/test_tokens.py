@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -95,6 +96,17 @@ def test_the_csv_has_every_run_and_layer(two_tokens: Study) -> None:
         "layer": "1",
         "cosine": "0.3",
     }
+
+
+def test_rows_are_called_by_their_labels(two_tokens: Study) -> None:
+    plan = two_tokens.store.sweeps.folder("study") / "plan.json"
+    told = json.loads(plan.read_text()) | {"labels": {"hard token": r"hard ($\tau$)", "none": "ViT"}}
+    files.replace(plan, files.to_json(told))
+    found = found_in(two_tokens)
+    assert r"| layer | hard ($\tau$) (2 seeds) | soft token |" in to_markdown(tokens_table(found))
+    assert found.notes[1] == "Without two tokens: ViT."
+    legend = [text.get_text() for text in tokens_figure(found).findobj(matplotlib.text.Text)]
+    assert "hard (τ) (mean ± sd of 2 seeds)" in legend
 
 
 def test_models_of_different_depth_stand_in_one_table() -> None:

@@ -99,6 +99,19 @@ def test_findings_are_sentences(judged: Any) -> None:
     assert "low − same" in said, "two rows of which neither is the baseline can be compared too"
 
 
+def test_the_verdict_comes_first(judged: Any) -> None:
+    text = page(judged.summary())
+    assert (
+        text.index("is worse than")
+        < text.index('class="facts"')
+        < text.index("How to read this")
+        < text.index("All rows")
+    )
+    head = re.findall(r'<th scope="col"[^>]*>([^<]+)', text[text.index('class="sortable main"') :])
+    assert head[:5] == ["variant", "difference", "verdict", "differs in", "test top-1 (%)"]
+    assert "<details open" not in text
+
+
 def test_footnotes_and_columns_are_the_tables(judged: Any) -> None:
     from deit_ablate.report.tables.table import sweep_table
 

@@ -86,6 +86,20 @@ def test_does_mixup_still_help_without_randaugment(tmp_path: Path) -> None:
     )
 
 
+def test_factors_and_steps_are_called_by_their_labels(tmp_path: Path) -> None:
+    labels = "labels: {mixup: 'Mixup ($\\alpha$)', no mixup: w/o mixup}\n"
+    study = made(tmp_path / "factors", FACTORS + labels, planted)
+    table = interactions_table(study.summary())
+    assert table.rows()[0][0] == "Mixup ($\\alpha$)"
+    assert table.rows()[3][0] == "Mixup ($\\alpha$) × erasing"
+    assert table.frame["effect"][0] == "mixup"
+    assert "Mixup ($\\alpha$) × erasing" in RENDERERS["tex"](table)
+    study = made(tmp_path / "steps", ROAD + "labels: {+mixup: 'Mixup, $\\alpha$'}\n", road)
+    table = interactions_table(study.summary())
+    assert [row[0] for row in table.rows()] == ["erasing", "repeats", "Mixup, $\\alpha$"]
+    assert "1. erasing → repeats → Mixup, α" in table.footnotes[0]
+
+
 def test_a_factor_that_is_added_helps_where_it_is(tmp_path: Path) -> None:
     text = "profile: digits\nseeds: 3\nfactorial: {+lamb: {optimizer: {name: lamb, base_lr: 1}}, "
     text += "mixup: {augment.mixup: 0}}"

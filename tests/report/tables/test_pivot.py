@@ -9,6 +9,7 @@ from studies import Study
 
 from deit_ablate.errors import InputError
 from deit_ablate.report.figures.pivot import pivot_figure
+from deit_ablate.report.html import page
 from deit_ablate.report.tables.pivot import pivot_table
 from deit_ablate.report.tables.render import to_latex, to_markdown
 
@@ -40,6 +41,18 @@ def test_the_heat_map_says_the_same(study: Callable[..., Study]) -> None:
     assert texts[4:] == ["81.50", "93.50", "mean"]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["0\n(85.50)", "1\n(89.50)"]
     assert axes.get_ylabel() == r"$\eta$"
+
+
+def test_of_three_axes_each_has_its_means(study: Callable[..., Study]) -> None:
+    values = [(a, b, c) for a in "12" for b in "12" for c in "12"]
+    rows = {f"a={a},b={b},c={c}": {0: 80.0 + 4 * (a == "2") + 2 * (b == "2")} for a, b, c in values}
+    made = study(rows, kind="grid", axes=[(axis, ["1", "2"]) for axis in "abc"], labels={"a": r"$\eta$"})
+    notes = pivot_table(made.summary()).footnotes
+    assert "Mean over all other axes, η: 1: 81.00, 2: 85.00." in notes
+    assert "Mean over all other axes, b: 1: 82.00, 2: 84.00." in notes
+    text = page(made.summary())
+    assert 'id="pivot"' in text
+    assert "darker is better" in text
 
 
 def test_what_is_no_grid_is_refused(study: Callable[..., Study]) -> None:
