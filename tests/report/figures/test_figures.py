@@ -171,6 +171,6 @@ def test_labels_are_drawn_with_their_formulas(study, tmp_path, make):
     assert r"LAMB \$5 (ours)" in drawn, "which matplotlib shows as a dollar sign"
     assert not any(name in drawn for name in LABELS)
     if make is not curves_figure:
-        assert [label.get_text()[:4] for label in figure.axes[0].get_yticklabels()][-2:] == ["LAMB", "SGD,"]
+        assert [label.get_text()[:4] for label in figure.axes[0].get_yticklabels()][-3:] == ["LAMB", "SGD,", "Othe"]
     save(figure, tmp_path / "x.svg")
     save(figure, tmp_path / "x.pdf")

@@ -310,8 +310,8 @@ def test_it_works_in_a_browser(browser: Browser, judged: Any) -> None:
         assert browser.messages == []
         assert browser.requests == [path.resolve().as_uri()]
     first_cells = "[...document.querySelectorAll('table.main tbody tr')].map(row => row.cells[0].textContent)"
-    sorted_by = "document.querySelectorAll('table.main th')[2].getAttribute('aria-sort')"
-    button = "table.main thead th:nth-child(3) button"
+    sorted_by = "document.querySelectorAll('table.main th')[4].getAttribute('aria-sort')"
+    button = "table.main thead th:nth-child(5) button"
     planned = browser.evaluate(first_cells)
     browser.click(*browser.middle(button))
     assert browser.evaluate(sorted_by) == "ascending"

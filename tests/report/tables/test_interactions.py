@@ -93,7 +93,7 @@ def test_factors_and_steps_are_called_by_their_labels(tmp_path: Path) -> None:
     assert table.rows()[0][0] == "Mixup ($\\alpha$)"
     assert table.rows()[3][0] == "Mixup ($\\alpha$) × erasing"
     assert table.frame["effect"][0] == "mixup"
-    assert "Mixup ($\\alpha$) × erasing" in RENDERERS["tex"](table)
+    assert "Mixup ($\\alpha$) $\\times$ erasing" in RENDERERS["tex"](table)
     study = made(tmp_path / "steps", ROAD + "labels: {+mixup: 'Mixup, $\\alpha$'}\n", road)
     table = interactions_table(study.summary())
     assert [row[0] for row in table.rows()] == ["erasing", "repeats", "Mixup, $\\alpha$"]
