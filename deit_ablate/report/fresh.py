@@ -70,12 +70,16 @@ def _noted(store: Store, sweep: str) -> dict[str, Any]:
 
 
 def current_table(store: Store, sweep: str) -> str:
-    """Write the sweep's table and figures anew where they were made from something else; returns table.md's text."""
+    """Write the sweep's table and figures, and its page if it has one, anew where they were made from something else;
+    returns table.md's text."""
     now = made_from(store, sweep)
     if not is_current(store, sweep, "table.md", now):
+        from deit_ablate.report.html.index import renew
         from deit_ablate.report.summary import summarize
         from deit_ablate.report.write import write_report
 
-        write_report(summarize(store, sweep))
+        summary = summarize(store, sweep)
+        write_report(summary)
         note(store, sweep, "table.md", now)
+        renew(summary, now)
     return (store.sweeps.folder(sweep) / "table.md").read_text(encoding="utf-8")

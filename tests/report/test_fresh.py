@@ -6,7 +6,9 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import pytest
 from support import Command, change
 
 from deit_ablate.report.fresh import MADE_FROM, current_table, made_from
@@ -59,6 +61,20 @@ def test_a_page_of_what_was_imported_is_written_anew(
     assert page not in command("report", "--all").stdout, "nothing has changed"
     command("import", "older")
     assert page in command("report", "--all").stdout
+
+
+@pytest.mark.parametrize("redact", [True, False])
+def test_a_page_is_never_older_than_the_table_and_stays_redacted(study: Callable[..., Any], redact: bool) -> None:
+    from deit_ablate.report.html import write_page
+    from deit_ablate.report.html.markup import stamp
+
+    made = study({"a": {0: 90.0}}, name="shown")
+    page = write_page(made.summary(), redact=redact)
+    plan = made.store.sweeps.plan("shown") or {}
+    made.store.sweeps.save_plan("shown", plan | {"title": "Another title"})
+    current_table(made.store, "shown")
+    assert "Another title" in page.read_text()
+    assert f'content="{stamp(redact)}"' in page.read_text()
 
 
 def test_a_damaged_record_is_no_obstacle(command: Command, sweep: Callable[..., Path], store: Store) -> None:

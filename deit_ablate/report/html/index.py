@@ -17,7 +17,7 @@ from deit_ablate.report.html.findings import GROUPS, group
 from deit_ablate.report.html.markup import Say, render, stamp
 from deit_ablate.report.html.page import NAME, written
 from deit_ablate.report.redaction import Redactor
-from deit_ablate.report.summary import summarize
+from deit_ablate.report.summary import Summary, summarize
 from deit_ablate.report.tables.search import has_rows
 from deit_ablate.store import Store
 
@@ -53,6 +53,16 @@ def write_index(store: Store, *, redact: bool = False) -> Written:
     path = store.root / "index.html"
     files.replace(path, render("index", say, sweeps=lines, page_name=NAME).encode())
     return Written(path, tuple(pages), unreadable)
+
+
+def renew(summary: Summary, now: Mapping[str, Any] | None) -> None:
+    """Write a sweep's page anew where there is one: with hosts, users and paths left out where that one has them not.
+    ``now``: what it is made from."""
+    path = summary.store.sweeps.folder(summary.sweep) / NAME
+    if path.exists():
+        made = content.read(summary, redact=_same_stamp(path, redact=True))
+        files.replace(path, written(made).encode())
+        note(summary.store, summary.sweep, NAME, now)
 
 
 def _line(made: content.Content) -> dict[str, Any]:
