@@ -123,6 +123,11 @@ def started(lab: Lab, run: str, lines: int = 3) -> Worker:
     return worker
 
 
+def kill(worker: Worker) -> None:
+    worker.send_signal(signal.SIGKILL)
+    worker.wait()  # until it is gone, a next attempt has to leave the run to it
+
+
 def let_go(lab: Lab) -> None:
     (lab.shared / "wait").unlink()
 
@@ -133,7 +138,7 @@ def test_what_a_killed_worker_leaves_is_ended_before_the_next_attempt(
 ) -> None:
     lab.command = command(*words, shell=shell)
     run = lab.register(TRAIN)
-    started(lab, run).send_signal(signal.SIGKILL)
+    kill(started(lab, run))
     let_go(lab)
     assert lab.start(run).wait(60) == 0
     must_be_whole(lab, run)
@@ -155,8 +160,7 @@ def test_lines_that_a_killed_worker_had_not_read_are_not_lost(lab: Lab) -> None:
     let_go(lab)
     until(lambda: len((lab.store.attempt(run, 1).output / "m.jsonl").read_text().splitlines()) == 6)
     assert len(lab.store.history(run)) == 3
-    worker.send_signal(signal.SIGKILL)
-    worker.wait()
+    kill(worker)
     assert lab.start(run).wait(60) == 0
     must_be_whole(lab, run)
 
@@ -164,7 +168,7 @@ def test_lines_that_a_killed_worker_had_not_read_are_not_lost(lab: Lab) -> None:
 def test_one_that_is_killed_at_its_very_end_has_nothing_left_to_do(lab: Lab) -> None:
     lab.command = command()
     run = lab.register(TRAIN.replace("epoch == 2", "epoch == 5"))
-    started(lab, run, lines=6).send_signal(signal.SIGKILL)
+    kill(started(lab, run, lines=6))
     let_go(lab)
     assert lab.start(run).wait(60) == 0
     must_be_whole(lab, run)
@@ -173,11 +177,11 @@ def test_one_that_is_killed_at_its_very_end_has_nothing_left_to_do(lab: Lab) -> 
 def test_attempts_that_end_before_they_report_lose_nothing_of_those_before(lab: Lab) -> None:
     lab.command = command()
     run = lab.register(TRAIN.replace("run, kept", "time.sleep(5 * os.path.exists('slow'))\nrun, kept"))
-    started(lab, run).send_signal(signal.SIGKILL)
+    kill(started(lab, run))
     (lab.programs.folder / "slow").touch()
     worker = lab.start(run)
     until(lambda: lab.store.attempt(run, 2).kept.is_dir())
-    worker.send_signal(signal.SIGKILL)
+    kill(worker)
     (lab.programs.folder / "slow").unlink()
     let_go(lab)
     assert lab.start(run).wait(60) == 0
