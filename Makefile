@@ -34,7 +34,7 @@ test-trackers: $(VENV)/ready  ## experiment trackers, all of them, which it inst
 
 test-datasets: $(VENV)/ready  ## data sets in the format of Hugging Face, whose library it installs
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,datasets]'
-	$(BIN)/python -m pytest tests/train/data/test_hub.py
+	$(BIN)/python -m pytest tests/train/data/test_hub.py tests/worker/test_hashes.py
 
 test-slurm: $(VENV)/ready  ## the suite on a real SLURM cluster, which it installs (Debian), starts and stops; needs root
 	$(BIN)/python -m pytest tests/slurm
