@@ -165,7 +165,8 @@ def run(
         search.show()
     store.sweeps.declare(file.name, plan.declared(), sum(state.finished for state in states.values()))
     report = _launch(work, chosen_executor, wait=wait or bool(added), json_=json_)
-    print("".join(f"{line}\n" for line in _left_words(search, added, report)), end="", file=_out(json_))
+    for line in _left_words(search, added, report):
+        print(line, file=_out(json_))
     _report(work, report, chosen_executor, json_=json_)
 
 

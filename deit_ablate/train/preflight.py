@@ -6,6 +6,7 @@ clear error instead of a failed run a seed.
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -90,6 +91,7 @@ def _without_teacher(recipe: Recipe, run: Mapping[str, Any], splits_of: Callable
         if not run["begun"]:
             Share(Group(0, run["ranks"]), run["accumulation"]).check(recipe.schedule.batch_size, recipe.mixes)
 
+    @functools.cache  # its weights may be a file that takes long to read
     def model() -> nn.Module:
         with torch.device("meta"):
             return initial_model(fresh if by_name else recipe, splits_of(recipe), None)
@@ -122,11 +124,11 @@ def _without_teacher(recipe: Recipe, run: Mapping[str, Any], splits_of: Callable
 
     yield ("regularize.loss", "regularize.target_threshold", "regularize.label_smoothing"), on_labels
     yield MODEL, model
-    keys = ("optimizer.options", "optimizer.name", "optimizer.layer_decay")
-    yield keys, lambda: build_optimizer(recipe, model())
+    optimizer = functools.cache(lambda: build_optimizer(recipe, model()))
+    yield ("optimizer.options", "optimizer.name", "optimizer.layer_decay"), optimizer
     yield (
         ("schedule.options", "schedule.name"),
-        lambda: build_schedule(recipe, build_optimizer(recipe, model()), steps_per_epoch(recipe, splits_of(recipe))),
+        lambda: build_schedule(recipe, optimizer(), steps_per_epoch(recipe, splits_of(recipe))),
     )
 
 

@@ -12,7 +12,7 @@ from torch import nn
 from deit_ablate import files
 from deit_ablate.errors import Damaged, TrainError
 from deit_ablate.identity import belongs, recipe_of_record
-from deit_ablate.program import source_sha256
+from deit_ablate.program import changed
 from deit_ablate.recipe import Recipe
 from deit_ablate.train import checkpoint, cost
 from deit_ablate.train.data.images import Array
@@ -67,9 +67,8 @@ def verify(store: Records, run: str, data_dir: Path | None, device: str) -> dict
         raise TrainError(f"{run} {ended}")
     if path is None:
         raise TrainError(f"the weights of {run} are gone: `gc` has removed them")
-    for name, sha256 in stored["sources"].items():
-        if source_sha256(name) != sha256:
-            raise TrainError(f"the source of {name} is not that of {run}: it would be another model")
+    if name := changed(stored["sources"]):
+        raise TrainError(f"the source of {name} is not that of {run}: it would be another model")
     recipe = recipe_of_record(stored["recipe"], store.teacher_weights.find)
     execution = outcome.get("execution") or {}
     torch.set_num_threads(int(execution.get("threads") or outcome["provenance"]["hardware"]["threads"]))

@@ -11,6 +11,7 @@ from deit_ablate.errors import TrainError
 from deit_ablate.recipe import Data
 from deit_ablate.store import Store
 from deit_ablate.train.data.check import whole_hashes
+from deit_ablate.train.data.dataset import few
 from deit_ablate.train.data.sets import load_dataset
 
 NAMED = 10
@@ -71,5 +72,5 @@ def _differences(before: Mapping[bytes, str], now: Mapping[bytes, str]) -> Itera
     }
     for kind, names in kinds.items():
         if names:
-            few = ", ".join(name.decode("utf-8", "backslashreplace") for name in names[:NAMED])
-            yield f"{len(names)} {kind} ({few}{f' and {len(names) - NAMED} more' if len(names) > NAMED else ''})"
+            named = few([name.decode("utf-8", "backslashreplace") for name in names], NAMED)
+            yield f"{len(names)} {kind} ({named})"

@@ -42,9 +42,7 @@ def write_index(store: Store, *, redact: bool = False) -> Written:
             made = content.read(summarize(store, sweep), redact=redact)
             path = store.sweeps.folder(sweep) / NAME
             if not (_same_stamp(path, redact) and is_current(store, sweep, NAME, now)):
-                files.replace(path, written(made).encode())
-                note(store, sweep, NAME, now)
-                pages.append(path)
+                pages.append(_write(made, now))
             lines.append(_line(made))
         except (NoSweep, InputError, OSError) as error:
             # One damaged sweep must not hide all others; the caller says it aloud.
@@ -60,9 +58,15 @@ def renew(summary: Summary, now: Mapping[str, Any] | None) -> None:
     ``now``: what it is made from."""
     path = summary.store.sweeps.folder(summary.sweep) / NAME
     if path.exists():
-        made = content.read(summary, redact=_same_stamp(path, redact=True))
-        files.replace(path, written(made).encode())
-        note(summary.store, summary.sweep, NAME, now)
+        _write(content.read(summary, redact=_same_stamp(path, redact=True)), now)
+
+
+def _write(made: content.Content, now: Mapping[str, Any] | None) -> Path:
+    store, sweep = made.summary.store, made.summary.sweep
+    path = store.sweeps.folder(sweep) / NAME
+    files.replace(path, written(made).encode())
+    note(store, sweep, NAME, now)
+    return path
 
 
 def _line(made: content.Content) -> dict[str, Any]:

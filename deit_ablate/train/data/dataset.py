@@ -137,8 +137,8 @@ def stratified(targets: Array, count: int, seed: int) -> Array:
     return np.sort(np.concatenate(chosen)) if chosen else np.arange(0)
 
 
-def few(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+def few(names: Sequence[str], most: int = 5) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def arrays_sha256(*arrays: Array) -> str:

@@ -70,18 +70,7 @@ def digits(data: Data, folder: Path | None) -> Dataset:
 
 def glyphs(data: Data, folder: Path | None) -> Dataset:
     """The letters A to J in the 21 fonts of ``glyphs.npz``, 10,000 + 10,000 images of 28x28, each drawn anew."""
-    pixels, targets = draw_part("train")
-    test_pixels, test_targets = draw_part("test")
-    return Dataset(
-        name="glyphs",
-        classes=GLYPHS,
-        channels=1,
-        mean=(0.2843,),
-        std=(0.1878,),
-        train=ArrayImages(_resized(pixels, data.resolution), targets),
-        test=ArrayImages(_resized(test_pixels, data.resolution), test_targets),
-        fingerprint=arrays_sha256(pixels, targets, test_pixels, test_targets),
-    )
+    return _gray(data, GLYPHS, (*draw_part("train"), *draw_part("test")), (0.2843,), (0.1878,))
 
 
 def fashion_mnist(data: Data, folder: Path | None) -> Dataset:
@@ -92,15 +81,27 @@ def fashion_mnist(data: Data, folder: Path | None) -> Dataset:
         raise DataError(f"{folder}: images and labels differ in number; a file is damaged or of another data set")
     if max(targets.max(initial=0), test_targets.max(initial=0)) >= len(FASHION_CLASSES):
         raise DataError(f"{folder}: a label is above 9; a file is damaged or of another data set")
+    return _gray(data, FASHION_CLASSES, (pixels, targets, test_pixels, test_targets), (0.2860,), (0.3530,))
+
+
+def _gray(
+    data: Data,
+    classes: tuple[str, ...],
+    arrays: tuple[Array, Array, Array, Array],
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+) -> Dataset:
+    """Of ``arrays``, whose hash is the fingerprint: pixels (N, H, W) and classes (N,) to train on, and to test on."""
+    pixels, targets, test_pixels, test_targets = arrays
     return Dataset(
-        name="fashion-mnist",
-        classes=FASHION_CLASSES,
+        name=data.name,
+        classes=classes,
         channels=1,
-        mean=(0.2860,),
-        std=(0.3530,),
+        mean=mean,
+        std=std,
         train=ArrayImages(_resized(pixels, data.resolution), targets.astype(np.int64)),
         test=ArrayImages(_resized(test_pixels, data.resolution), test_targets.astype(np.int64)),
-        fingerprint=arrays_sha256(pixels, targets, test_pixels, test_targets),
+        fingerprint=arrays_sha256(*arrays),
     )
 
 
