@@ -49,6 +49,7 @@ started = contextlib.ExitStack()
 def pytest_configure(config: pytest.Config) -> None:
     for name in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL"):  # of `make test`: a make that a test starts is to be a user's own
         os.environ.pop(name, None)
+    os.environ["DEIT_ABLATE_CHECKPOINT_SECONDS"] = "0"  # after each epoch, for runs that are killed after a second
     if FORKS and getattr(config.option, "dist", "no") != "no" and WARM not in os.environ:
         os.environ[WARM] = shlex.join(started.enter_context(warm.warm_python()))
 

@@ -64,6 +64,10 @@ class Journal:
         """Asked after each step: whether to save in mid-epoch."""
         return False
 
+    def epoch_checkpoint_due(self) -> bool:
+        """Asked after each epoch but the last, whose checkpoint is always kept."""
+        return True
+
     def epoch(self, line: dict[str, Any]) -> None:
         """One finished epoch's metrics."""
 
@@ -205,7 +209,8 @@ def train(
         }
         at.history, at.sums, at.seconds = [*at.history, line], {}, 0.0
         journal.epoch(line)
-        journal.checkpoint(to_state(at, data, model, ema, optimizer, scaler))
+        if epoch + 1 == recipe.schedule.epochs or journal.epoch_checkpoint_due():
+            journal.checkpoint(to_state(at, data, model, ema, optimizer, scaler))
 
     return examiner.finished(at)
 

@@ -7,8 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from PIL import Image
 from support import INTERRUPTED, Command, result
+from tiny import tiny
 
 from deit_ablate.execution import Execution
 from deit_ablate.identity import run_id
@@ -16,6 +18,7 @@ from deit_ablate.launch.jobs import Report
 from deit_ablate.recipe import Recipe
 from deit_ablate.store import Store
 from deit_ablate.train import checkpoint as checkpoints
+from deit_ablate.train.loop import train
 from deit_ablate.worker.journal import FileJournal
 from deit_ablate.worker.run import Task
 
@@ -37,6 +40,19 @@ def test_damaged_checkpoints_and_torn_lines_are_survived(
         assert "ckpt.pt" in log
     assert result(store, run) == undisturbed["result"]
     assert re.search(r"^epoch 6/6: loss \d+\.\d{4}, .*\d s$", store.attempts(run)[-1].log.read_text(), re.MULTILINE)
+
+
+def test_short_epochs_share_a_checkpoint(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = tiny()
+    assert recipe.schedule.epochs == 2
+    for seed, (seconds, epochs) in enumerate((("0", [1, 2]), ("1000", [2]))):
+        monkeypatch.setenv("DEIT_ABLATE_CHECKPOINT_SECONDS", seconds)
+        values = recipe.model_copy(update={"seed": seed}).model_dump(mode="json")
+        store.register(run := run_id(values, {}), values, {}, {})
+        attempt = store.claim(run)
+        train(recipe, journal=FileJournal(Task(store, run, Execution()), recipe, attempt))
+        kept = checkpoints.newest([attempt.path / "ckpt.prev"]).state, checkpoints.load(attempt.checkpoint)
+        assert [len(state["history"]) for state in kept if state] == epochs
 
 
 FOLDER = """

@@ -58,7 +58,7 @@ def test_workers_killed_at_random_instants(
     struck = rounds = 0
     while struck < 12:
         rounds += 1
-        assert rounds <= 20, f"only {struck} blows struck home"
+        assert rounds <= 60, f"only {struck} blows struck home"
         store = Store(tmp_path / f"round{rounds}")
         killer = Killer(store, run, 0.8 * float(str(undisturbed["seconds"])), draw, most=5)
         for _ in range(10):
