@@ -32,7 +32,16 @@ from deit_ablate.train.losses import Losses
 from deit_ablate.train.mixing import build_mixing
 from deit_ablate.train.optim import Ema, build_optimizer, build_schedule
 from deit_ablate.train.outcome import Examiner, Outcome
-from deit_ablate.train.precision import HeadsOf, autocast, begin_pass, build_scaler, compiled, keeps_gradients, set_up
+from deit_ablate.train.precision import (
+    HeadsOf,
+    autocast,
+    begin_pass,
+    build_scaler,
+    compiled,
+    keeps_gradients,
+    set_up,
+    update,
+)
 from deit_ablate.train.streams import ModelDraws, seed_generators, stream
 from deit_ablate.train.teachers import Parent, build_teacher, hub_weights, parent_weights
 
@@ -64,8 +73,8 @@ class Journal:
         """Asked after each step: whether to save in mid-epoch."""
         return False
 
-    def epoch_checkpoint_due(self) -> bool:
-        """Asked after each epoch but the last, whose checkpoint is always kept."""
+    def epoch_checkpoint_due(self, last: bool) -> bool:
+        """Asked after each epoch. After the last one a checkpoint is always kept: a record's weights are in it."""
         return True
 
     def epoch(self, line: dict[str, Any]) -> None:
@@ -176,11 +185,7 @@ def train(
                 at.sums, diverged = losses.read(at.sums)
                 if diverged:
                     return examiner.diverged(at, diverged)
-            if recipe.optimizer.clip_grad is not None:
-                scaler.unscale_(optimizer)
-                nn.utils.clip_grad_norm_(model.parameters(), recipe.optimizer.clip_grad)
-            scaler.step(optimizer)
-            scaler.update()
+            update(model, optimizer, scaler, recipe.optimizer.clip_grad)
             if ema:
                 ema.update()
 
@@ -196,7 +201,7 @@ def train(
             if request == "stop":
                 return examiner.stopped(at)
 
-        means = {name: total / steps for name, total in at.sums.items()}
+        means = losses.means(at.sums, steps)
         line = {
             "epoch": epoch,
             "step": at.step,
@@ -209,7 +214,7 @@ def train(
         }
         at.history, at.sums, at.seconds = [*at.history, line], {}, 0.0
         journal.epoch(line)
-        if epoch + 1 == recipe.schedule.epochs or journal.epoch_checkpoint_due():
+        if journal.epoch_checkpoint_due(last=epoch + 1 == recipe.schedule.epochs):
             journal.checkpoint(to_state(at, data, model, ema, optimizer, scaler))
 
     return examiner.finished(at)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
+from torch.optim import Optimizer
 
 from deit_ablate.recipe import Recipe
 from deit_ablate.train.model import Heads, heads
@@ -79,6 +80,15 @@ def autocast(recipe: Recipe, device: torch.device) -> Callable[[], AbstractConte
 def build_scaler(recipe: Recipe, device: torch.device) -> GradScaler:
     """Loss scaling for fp16; does nothing at any other precision."""
     return GradScaler(device.type, enabled=recipe.precision == "fp16")
+
+
+def update(model: nn.Module, optimizer: Optimizer, scaler: GradScaler, clip_grad: float | None) -> None:
+    """A step of the optimizer by the scaled gradients, after clipping their norm at ``clip_grad``."""
+    if clip_grad is not None:
+        scaler.unscale_(optimizer)
+        nn.utils.clip_grad_norm_(model.parameters(), clip_grad)
+    scaler.step(optimizer)
+    scaler.update()
 
 
 class HeadsOf(nn.Module):

@@ -96,8 +96,8 @@ class FileJournal(Journal):
     def checkpoint_due(self) -> bool:
         return time.monotonic() - self._saved > CHECKPOINT_SECONDS
 
-    def epoch_checkpoint_due(self) -> bool:
-        return time.monotonic() - self._saved > self._between
+    def epoch_checkpoint_due(self, last: bool) -> bool:
+        return last or time.monotonic() - self._saved > self._between
 
     def epoch(self, line: dict[str, Any]) -> None:
         files.append_line(self._attempt.metrics, json.dumps(line))
