@@ -310,7 +310,7 @@ def t13(quick: bool) -> Iterator[Figure]:
     }
     powers = {(2, None, 3): 0.643, (3, None, 3): 0.690, (3, None, 5): 0.782, (4, "1/2", 3): 0.680}
     for (factors, fraction, seeds), rates in expected.items():
-        effects = factorial([f"no {letter}" for letter in "abcd"[:factors]], fraction, ("", 0, 0)).effects()
+        effects = factorial([f"no {letter}" for letter in "abcd"[:factors]], fraction).effects()
         signs = np.array([effect.signs for effect in effects], dtype=np.float64)
         rows = signs.shape[1]
         weights = signs * np.array([[2 * len(effect.effect) / rows] for effect in effects])

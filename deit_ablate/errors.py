@@ -74,8 +74,8 @@ class Problems:
                 self.found.setdefault((each.where, each.problem), each)
 
     def refuse(self) -> None:
-        """Raises InputError for what was found: as it is where that is one, else all of it."""
-        errors = list(self.found.values())
+        """Raises InputError for what was found: as it is where that is one, else all of it, in the file's order."""
+        errors = sorted(self.found.values(), key=lambda error: error.where or ("", 0, 0))
         if errors:
             raise errors[0] if len(errors) == 1 else InputErrors(errors)
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from deit_ablate.errors import InputError, Position
+from deit_ablate.errors import InputError
 
 MOST_FACTORS = 7
 GENERATORS: dict[tuple[int, int], tuple[str, ...]] = {
@@ -135,23 +135,23 @@ class Estimate:
         return self.aliases[0][1]
 
 
-def factorial(changes: Sequence[str], fraction: str | None, where: Position) -> Design:
-    """All combinations of changes, or a fraction of them with the recipe as it is. Raises InputError at ``where``."""
+def factorial(changes: Sequence[str], fraction: str | None) -> Design:
+    """All combinations of changes, or a fraction of them with the recipe as it is. Raises InputError, of no place."""
     k, part = len(changes), int((fraction or "1/1").partition("/")[2])
     if not 2 <= k <= MOST_FACTORS:
-        raise InputError(f"{k} factor{'s' * (k != 1)}", where=where, expected=f"2 to {MOST_FACTORS}")
+        raise InputError(f"{k} factor{'s' * (k != 1)}", expected=f"2 to {MOST_FACTORS}")
     possible = [of for factors, of in GENERATORS if factors == k]
     if part != 1 and part not in possible:
         fractions = ", ".join(f"1/{of}" for of in possible)
         expected = f"{fractions}, or no fraction" if possible else "no fraction: two factors have four combinations"
-        raise InputError(f"a fraction of {fraction} of {k} factors tells nothing apart", where=where, expected=expected)
+        raise InputError(f"a fraction of {fraction} of {k} factors tells nothing apart", expected=expected)
     generators = GENERATORS.get((k, part), ())
     free = k - len(generators)
     rows: dict[str, Numbers] = {}
     for levels in itertools.product((0, 1), repeat=free):
         whole = [*levels, *(sum(levels[ord(letter) - ord("A")] for letter in word) % 2 for word in generators)]
         own = tuple(i for i, level in enumerate(whole) if level)
-        _add(rows, combined([changes[i] for i in own]), own, where)
+        _add(rows, combined([changes[i] for i in own]), own)
     return Design(tuple(changes), dict(sorted(rows.items(), key=lambda row: (len(row[1]), row[1]))))
 
 
@@ -161,18 +161,16 @@ def combined(changes: Sequence[str]) -> str:
     return name.removeprefix(" ").removeprefix("+ ") or "baseline"
 
 
-def cumulative(changes: Sequence[str], orders: int | Sequence[Sequence[str]] | None, where: Position) -> Design:
+def cumulative(changes: Sequence[str], orders: int | Sequence[Sequence[str]] | None) -> Design:
     """Each change on top of those before; in several orders the rows that two orders share are one."""
     steps, given = [change.removeprefix("+") for change in changes], tuple(range(len(changes)))
     chosen: list[Numbers]
     if orders is None or isinstance(orders, int):
-        chosen = _orders(len(given), orders or 1, where)
+        chosen = _orders(len(given), orders or 1)
     else:
         for named in orders:
             if sorted(named) != sorted(steps):
-                raise InputError(
-                    f"got {list(named)}", where=where, expected=f"all of {', '.join(steps)}, in some order"
-                )
+                raise InputError(f"got {list(named)}", expected=f"all of {', '.join(steps)}, in some order")
         chosen = list(dict.fromkeys([given, *(tuple(map(steps.index, named)) for named in orders)]))
     rows: dict[str, Numbers] = {"baseline": (), **{changes[i]: given[: i + 1] for i in given}}
     known = set(map(frozenset, rows.values()))
@@ -181,20 +179,20 @@ def cumulative(changes: Sequence[str], orders: int | Sequence[Sequence[str]] | N
             own = tuple(sorted(order[: i + 1]))
             if frozenset(own) not in known:
                 known.add(frozenset(own))
-                _add(rows, " ".join(["baseline", *(changes[j] for j in own)]), own, where)
+                _add(rows, " ".join(["baseline", *(changes[j] for j in own)]), own)
     return Design(tuple(changes), rows, tuple(chosen) if len(chosen) > 1 else ())
 
 
-def _add(rows: dict[str, Numbers], name: str, own: Numbers, where: Position) -> None:
+def _add(rows: dict[str, Numbers], name: str, own: Numbers) -> None:
     if name in rows:
-        raise InputError(f"two rows would be called {name!r}", where=where, expected="names that do not contain others")
+        raise InputError(f"two rows would be called {name!r}", expected="names that do not contain others")
     rows[name] = own
 
 
-def _orders(steps: int, many: int, where: Position) -> list[Numbers]:
+def _orders(steps: int, many: int) -> list[Numbers]:
     """The order that is given, its reverse, and others by lot: always the same ones."""
     if many > math.factorial(steps):
-        raise InputError(f"{many} orders of {steps} steps", where=where, expected=f"at most {math.factorial(steps)}")
+        raise InputError(f"{many} orders of {steps} steps", expected=f"at most {math.factorial(steps)}")
     given = tuple(range(steps))
     found = dict.fromkeys([given, given[::-1]])
     lot = 0

@@ -15,9 +15,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import NoReturn
 
-from deit_ablate.errors import InputError, Position, unknown_name
+from deit_ablate.errors import InputError, Position, Problems
 from deit_ablate.execution import Execution, layered
 from deit_ablate.recipe import flatten
 from deit_ablate.sweep.comparisons import LOOKS
@@ -26,15 +25,15 @@ from deit_ablate.sweep.fields import NAME, RESERVED, SweepFile, is_stem
 from deit_ablate.sweep.labels import read_groups, read_labels
 from deit_ablate.sweep.metrics import Metric, read_metric, read_metrics
 from deit_ablate.sweep.overrides import validate
-from deit_ablate.sweep.problems import refuse_all
+from deit_ablate.sweep.problems import check_layers
 from deit_ablate.sweep.profiles import check_by_profile, load_profile, read_by_profile, split_stages
-from deit_ablate.sweep.programs import read_program, trainer_of
+from deit_ablate.sweep.programs import read_program
 from deit_ablate.sweep.resources import read_resources
 from deit_ablate.sweep.rows import KINDS, Row, grid_axes
 from deit_ablate.sweep.space import read_search
 from deit_ablate.sweep.stages import Stage, read_stages, seed_list
 from deit_ablate.sweep.sweep import Sweep, Variant
-from deit_ablate.sweep.trainers import OURS, Trainer, must_not_list
+from deit_ablate.sweep.trainers import OURS, Trainer
 from deit_ablate.sweep.yaml import Node, assignment, expand_dotted, load, merge
 
 CONFIRMED_SEEDS = 5
@@ -54,43 +53,36 @@ def load_sweep(
 
     ``until_decided``: with the seeds of all looks, the usual ones (``comparisons.LOOKS``) where the file has none.
     """
-    try:
-        return _load(path, profile, sets, seeds, name, until_decided)
-    except InputError as error:
-        first = error
-    refuse_all(path, first)
-    raise first
-
-
-def _load(
-    path: Path, profile: str | None, sets: Sequence[str], seeds: int | None, name: str | None, until_decided: bool
-) -> Sweep:
-    node = load(path)
-    stem = _stem(path, name)
-    parsed = validate(SweepFile, node)
-    program = read_program(node, parsed, path)
-    trainer = trainer_of(program)
-    if program:
-        program.refuse_profile(profile)
+    node, problems = load(path), Problems()
+    with problems.at():
+        stem = _stem(path, name)
+    with problems.at():
+        parsed = validate(SweepFile, node)
+        program = read_program(node, parsed, path)
+    with problems.at():
+        kind = _kind(node)
+    check_layers(node, problems)
+    problems.refuse()
+    trainer = program.trainer if program else OURS
     chosen = profile or parsed.profile
     base, execution = program.trainer.defaults if program else Node({}, node.where), Execution()
+    if program and profile:
+        problem = "a program trains, and profiles are recipes of our trainer"
+        raise InputError(problem, where=("--profile", 0, 0), expected="none, or --set")
     if chosen:
-        where = ("--profile", 0, 0) if profile else node.locate(("profile",))
+        where = ("--profile", 0, 0) if profile else node.locate("profile")
         base, execution = load_profile(chosen, path.parent, where)
     by_profile = read_by_profile(node, path.parent)
     over = by_profile.get(chosen or "", Node({}, node.where))
-    base = trainer.layer(_with_recipe(base, node.get("recipe"), trainer), over.get("recipe"))
+    base = trainer.layer(trainer.layer(base, expand_dotted(node.part("recipe"))), over.get("recipe"))
     looks, all_seeds = _looks_and_seeds(node, parsed, seeds, until_decided)
     stages = read_stages(node, parsed.stages, all_seeds, over.value, trainer)
     given_sets = tuple(map(assignment, sets))
     for given_set in given_sets:
         base, stages = _set(base, stages, given_set, trainer)
 
-    kind = _kind(node)
     names = [stage.name for stage in stages if stage.name]
     metric = program.metric if program else read_metric(node.get("metric"))
-    if program and kind in KINDS:
-        must_not_list(kind, node.value[kind], KINDS[kind].shape)
     changes = _variants(node, kind, names, over, trainer)
     check_by_profile(by_profile, [variant.name for variant in changes], names, parsed.search is not None)
     design = _design(node, kind, changes, parsed, until_decided, trainer)
@@ -100,8 +92,8 @@ def _load(
     baseline = _baseline(node, parsed, kind, rows)
     for other in by_profile.values():
         read_search(node, other.get("search"), rows, stages[-1].seeds, trainer)
-    if until_decided and (baseline is None or stages[-1].seeds != all_seeds):
-        _refuse_until_decided(node, stages[-1].name if baseline else None)
+    if until_decided:
+        _must_have_looks(node, baseline, stages[-1], all_seeds)
     sweep = Sweep(
         name=name or _folder(stem, profile if profile != parsed.profile else None, sets),
         file=path,
@@ -119,10 +111,7 @@ def _load(
         looks=tuple(looks) if looks else None,
         until_decided=until_decided,
         baseline=baseline,
-        # Each effect of a factorial takes all rows alike: more seeds of one of them would buy little.
-        baseline_seeds=(1 if kind == "factorial" else None)
-        if parsed.baseline_seeds == "auto"
-        else parsed.baseline_seeds,
+        baseline_seeds=_automatic_seeds(kind) if parsed.baseline_seeds == "auto" else parsed.baseline_seeds,
         design=design if kind == "factorial" or (design and design.orders) else None,
         execution=layered(execution, parsed.execution),
         resources=read_resources(node, parsed.resources, rows, names),
@@ -131,6 +120,11 @@ def _load(
     )
     sweep = _shown(sweep, node, parsed)
     return program.over(sweep, node) if program else sweep
+
+
+def _automatic_seeds(kind: str) -> int | None:
+    """Each effect of a factorial takes all rows alike: more seeds of one of them would buy little."""
+    return 1 if kind == "factorial" else None
 
 
 def _shown(sweep: Sweep, node: Node, parsed: SweepFile) -> Sweep:
@@ -143,22 +137,18 @@ def _shown(sweep: Sweep, node: Node, parsed: SweepFile) -> Sweep:
     return replace(sweep, labels=parsed.labels or {}, groups=parsed.groups or {}, axes=axes)
 
 
-def _with_recipe(base: Node, recipe: Node | None, trainer: Trainer) -> Node:
-    if recipe is None:
-        return base
-    recipe = expand_dotted(recipe)
-    trainer.check(recipe, prefix="recipe.")
-    return trainer.layer(base, recipe)
-
-
 def _looks_and_seeds(
     node: Node, parsed: SweepFile, seeds: int | None, until_decided: bool
 ) -> tuple[list[int] | None, tuple[int, ...]]:
     """When rows are looked at, and the seeds of a stage that names none. Raises InputError."""
     default_seeds = CONFIRMED_SEEDS if parsed.search and "seeds" not in parsed.model_fields_set else parsed.seeds
     looks = parsed.looks or (list(LOOKS) if until_decided else None)
-    if until_decided:
-        _must_have_looks(node, parsed)
+    if until_decided and parsed.search is not None:
+        expected = "no --until-decided or --budget (a search has `trials` and `timeout`)"
+        raise node.error("search", "a search is not run until its rows are decided", expected, at_key=True)
+    if until_decided and seed_list(parsed.seeds) != tuple(range(len(seed_list(parsed.seeds)))):
+        problem = f"looks are at the seeds 0, 1, 2, ..., not at {parsed.seeds}"
+        raise node.error("seeds", problem, "a number of seeds")
     planned = range(looks[-1]) if until_decided and looks else {*seed_list(default_seeds), *range(seeds or 0)}
     return looks, tuple(sorted(planned))
 
@@ -167,50 +157,26 @@ def _must_fit(metric: Metric, variants: Sequence[Variant], kind: str) -> None:
     """Raises InputError for a row that shows another figure than the metric's."""
     for variant in variants:
         if not metric.fits(variant.shows):
-            raise InputError(
-                f"the row shows another figure ({variant.shows}) than `metric: {metric.name}`",
-                where=variant.where,
-                key=f"{kind}.{variant.name}.shows",
-                expected="`metric: top1` beside rows with `shows`, or rows without",
-            )
+            problem = f"the row shows another figure ({variant.shows}) than `metric: {metric.name}`"
+            expected = "`metric: top1` beside rows with `shows`, or rows without"
+            raise InputError(problem, where=variant.where, key=f"{kind}.{variant.name}.shows", expected=expected)
 
 
 def _baseline(node: Node, parsed: SweepFile, kind: str, rows: Sequence[str]) -> str | None:
     baseline = parsed.baseline or ("baseline" if kind in KINDS and KINDS[kind].from_baseline else None)
     if baseline is not None and baseline not in rows:
-        raise unknown_name("no row", baseline, rows, where=node.locate(("baseline",)), key="baseline")
+        raise node.unknown("baseline", "no row", baseline, rows)
     return baseline
 
 
-def _must_have_looks(node: Node, parsed: SweepFile) -> None:
-    """Raises InputError for a sweep that cannot be looked at."""
-    if parsed.search is not None:
-        raise InputError(
-            "a search is not run until its rows are decided",
-            where=node.keys["search"],
-            key="search",
-            expected="no --until-decided or --budget (a search has `trials` and `timeout`)",
-        )
-    if seed_list(parsed.seeds) != tuple(range(len(seed_list(parsed.seeds)))):
-        problem, expected = f"looks are at the seeds 0, 1, 2, ..., not at {parsed.seeds}", "a number of seeds"
-        raise InputError(problem, where=node.locate(("seeds",)), key="seeds", expected=expected)
-
-
-def _refuse_until_decided(node: Node, stage: str | None) -> NoReturn:
-    """Raise InputError: no baseline (``stage`` None), or seeds of the last stage's own."""
-    if stage is None:
-        raise InputError(
-            "no row is compared with a baseline, so none is ever decided",
-            where=node.where,
-            key="baseline",
-            expected="the name of a row, or no --until-decided or --budget",
-        )
-    raise InputError(
-        "the last stage has seeds of its own, and looks have theirs",
-        where=node.locate(("stages", stage, "seeds")),
-        key=f"stages.{stage}.seeds",
-        expected="no `seeds` in this stage",
-    )
+def _must_have_looks(node: Node, baseline: str | None, final: Stage, seeds: tuple[int, ...]) -> None:
+    """Raises InputError for a sweep in which nothing is compared, or seeds are not those of the looks."""
+    if baseline is None:
+        expected = "the name of a row, or no --until-decided or --budget"
+        raise node.error("baseline", "no row is compared with a baseline, so none is ever decided", expected)
+    if final.seeds != seeds:
+        problem = "the last stage has seeds of its own, and looks have theirs"
+        raise node.error(("stages", final.name, "seeds"), problem, "no `seeds` in this stage")
 
 
 def _population(node: Node, parsed: SweepFile, baseline: str | None, metric: Metric, until_decided: bool) -> bool:
@@ -225,8 +191,7 @@ def _population(node: Node, parsed: SweepFile, baseline: str | None, metric: Met
         problem = metric.lacks_images
         expected = "`metric: top1`, a head, or a function of your own that returns a number for each image"
     if parsed.population and problem:
-        where = node.locate(("population",))
-        raise InputError(f"population: true, but {problem}", where=where, key="population", expected=expected)
+        raise node.error("population", f"population: true, but {problem}", expected)
     return parsed.population
 
 
@@ -271,18 +236,12 @@ def _kind(node: Node) -> str:
     given = [kind for kind in KINDS if node.get(kind) is not None and node.value[kind].value is not None]
     if node.get("search") is not None:
         if given not in ([], ["variants"]):
-            raise InputError(
-                f"a search beside {given[0]}",
-                where=node.keys[given[0]],
-                key=given[0],
-                expected="`variants`, each of which is searched, or none",
-            )
+            expected = "`variants`, each of which is searched, or none"
+            raise node.error(given[0], f"a search beside {given[0]}", expected, at_key=True)
         return "variants" if given else "search"
     if len(given) != 1:
-        place = node.keys.get(given[1]) if given else node.where
-        found = " and ".join(given) or "none of them"
-        key, expected = given[1] if given else "variants", "exactly one of " + ", ".join([*KINDS, "search"])
-        raise InputError(f"{found} given", where=place, key=key, expected=expected)
+        found, expected = " and ".join(given) or "none of them", "exactly one of " + ", ".join([*KINDS, "search"])
+        raise node.error(given[1] if given else "variants", f"{found} given", expected, at_key=True)
     return given[0]
 
 
@@ -290,6 +249,9 @@ def _variants(node: Node, kind: str, stages: Sequence[str], over: Node, trainer:
     """The rows of the file, with what the profile changes about them (``over``)."""
     place = node.keys[kind]
     variants: dict[str, Variant] = {}
+    if trainer is not OURS and isinstance(node.part(kind).value, list):
+        expected = "names with overrides, as `no mixup: {mixup: 0}`"
+        raise node.error(kind, "a parameter of a program has no off value that is known", expected)
     for row in [("tuned", Node({}, place), place)] if kind == "search" else _rows(kind, node.value[kind]):
         name, _, where = row
         problem, expected = "", ""
@@ -324,12 +286,8 @@ def _variant(kind: str, row: Row, stages: Sequence[str], over: Node | None, trai
     shows = whole.get("shows") if trainer is OURS else None
     if shows is not None:
         if shows.value not in ("class", "distillation", "ema"):
-            expected = "class, distillation or ema"
-            raise InputError(f"got {shows.value!r}", where=shows.where, key=f"{key}.shows", expected=expected)
+            raise whole.error("shows", f"got {shows.value!r}", "class, distillation or ema", under=f"{key}.")
         whole = whole.without("shows")
-    trainer.check(whole, prefix=f"{key}.")
-    for stage, part in by_stage.items():
-        trainer.check(part, prefix=f"{key}.{stage}.")
     if over is not None:
         over, above = split_stages(over, stages)
         by_stage = _over_stages(by_stage, above, trainer)
@@ -350,25 +308,20 @@ def _design(
     combines = KINDS[kind].combines if kind in KINDS else None
     for key, of in (("fraction", "factorial"), ("orders", "cumulative")):
         if key != combines and node.get(key) is not None and node.value[key].value is not None:
-            raise InputError(f"got {key} beside {kind}", where=node.keys[key], key=key, expected=f"{of}, or no {key}")
+            raise node.error(key, f"got {key} beside {kind}", f"{of}, or no {key}", at_key=True)
     if combines is None:
         return None
     names = [change.name for change in changes[1:]]
     key = combines if node.get(combines) is not None else kind
-    where = node.keys[key]
     try:
-        if combines == "orders":
-            design = cumulative(names, parsed.orders, where)
-        else:
-            design = factorial(names, parsed.fraction, where)
+        design = cumulative(names, parsed.orders) if combines == "orders" else factorial(names, parsed.fraction)
     except InputError as error:
-        raise InputError(error.problem, where=error.where, key=key, expected=error.expected) from None
+        raise node.error(key, error.problem, error.expected, at_key=True) from None
     if design.orders or combines == "fraction":
         if parsed.looks or until_decided:
-            key = "looks" if parsed.looks else key
             problem = f"looks at {'a factorial' if combines == 'fraction' else 'several orders'}"
             expected = "no looks (--until-decided, --budget): what is told of a change takes many rows"
-            raise InputError(problem, where=node.keys[key], key=key, expected=expected)
+            raise node.error("looks" if parsed.looks else key, problem, expected, at_key=True)
         for one, other in itertools.combinations(changes[1:], 2):
             keys = {key for key, _ in _given(_over(one, other, trainer)) ^ _given(_over(other, one, trainer))}
             if keys:

@@ -28,7 +28,7 @@ def load_profile(name: str, beside: Path, where: Position) -> tuple[Node, Execut
         raise unknown_name("no profile", name, known, where=where, key="profile")
     node = load(next(path for folder in folders if (path := folder / f"{name}.yaml").exists()))
     parsed = validate(ProfileFile, node)
-    recipe = expand_dotted(node.get("recipe") or Node({}, node.where))
+    recipe = expand_dotted(node.part("recipe"))
     check_layer(recipe, prefix="recipe.")
     return recipe, parsed.execution
 
@@ -45,13 +45,10 @@ def profile(name: str, *sets: str) -> Recipe:
 
 def read_by_profile(node: Node, beside: Path) -> ByProfile:
     """A sweep file's ``by_profile``, dotted keys expanded. Raises InputError for a profile that does not exist."""
-    whole = node.get("by_profile") or Node({}, node.where)
-    found = {}
+    whole, found = node.part("by_profile"), {}
     for profile, parts in whole.items():
         load_profile(profile, beside, whole.keys[profile])
-        expanded = {
-            name: part if name in OfProfile.model_fields else expand_dotted(part) for name, part in parts.items()
-        }
+        expanded = {key: part if key in OfProfile.model_fields else expand_dotted(part) for key, part in parts.items()}
         found[profile] = Node(expanded, parts.where, parts.keys)
     return found
 
@@ -62,8 +59,7 @@ def check_by_profile(by_profile: ByProfile, rows: Sequence[str], stages: Sequenc
     for profile, parts in by_profile.items():
         for name, part in parts.items():
             if name not in known:
-                place = parts.keys.get(name, part.where)
-                raise unknown_name("no row or stage", name, known, where=place, key=f"by_profile.{profile}")
+                raise parts.unknown(name, "no row or stage", name, known, under=f"by_profile.{profile}.")
             if name in OfProfile.model_fields:
                 validate(OfProfile, Node({name: part}, parts.where, parts.keys), ("by_profile", profile))
                 continue

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 import shlex
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from deit_ablate import files
-from deit_ablate.errors import InputError, Position, Problems, TrainError, unknown_name
+from deit_ablate.errors import Problems, TrainError
 from deit_ablate.execution import MetricsFile, Needs, ProgramExecution
 from deit_ablate.program import (
     FUNCTION,
@@ -30,7 +30,7 @@ from deit_ablate.sweep.metrics import Metric, of_program
 from deit_ablate.sweep.overrides import validate
 from deit_ablate.sweep.space import SearchSettings
 from deit_ablate.sweep.sweep import Sweep
-from deit_ablate.sweep.trainers import OURS, OfProgram, Trainer, is_finite
+from deit_ablate.sweep.trainers import OfProgram, is_finite
 from deit_ablate.sweep.yaml import Node, expand_dotted
 
 ALONE = ("parameters", "sources", "data", "lock", "derived", "grace")
@@ -51,18 +51,11 @@ class ProgramFile:
     metric: Metric
     metrics: tuple[Metric, ...]
 
-    def refuse_profile(self, profile: str | None) -> None:
-        if profile:
-            problem = "a program trains, and profiles are recipes of our trainer"
-            raise InputError(problem, where=("--profile", 0, 0), expected="none, or --set")
-
     def over(self, sweep: Sweep, node: Node) -> Sweep:
         """The sweep with what follows from its program. Raises InputError."""
-        given: list[tuple[list[str], Needs]] = [(["execution"], sweep.execution)]
-        given += [(["resources", name], need) for name, need in sweep.resources.items()]
-        for place, how in given:
+        for path, how in [("execution", sweep.execution), *((f"resources {n}", h) for n, h in sweep.resources.items())]:
             if how.ranks > 1:
-                raise node.error([*place, "ranks"], *ONE_RANK)
+                raise node.error([*path.split(" ", 1), "ranks"], *ONE_RANK)
         told: dict[str, Any] = {"program": self.execution}
         if sweep.execution.data_dir is None:
             told["data_dir"] = self.data_dir
@@ -82,54 +75,61 @@ class ProgramFile:
         """A search of its parameters, by its validation metric. Raises InputError."""
         if self.execution.metrics.validation is None:
             expected = "metrics.validation: the name of a metric of data that is no test data"
-            problem = "a search chooses by a validation metric, and none is named"
-            raise InputError(problem, where=search.where, key="metrics", expected=expected)
+            raise node.error("metrics", "a search chooses by a validation metric, and none is named", expected)
         asked = search.file.objective if "objective" in search.file.model_fields_set else None
         wanted = asked or ["highest" if self.metric.better == "higher" else "lowest"]
         if len(wanted) > 1 or wanted[0] in OF_OURS:
-            where = node.locate(("search", "objective"))
-            problem = f"got {', '.join(wanted)}"
-            raise InputError(problem, where=where, key="search.objective", expected="highest or lowest")
+            raise node.error(("search", "objective"), f"got {', '.join(wanted)}", "highest or lowest")
         return replace(search, file=search.file.model_copy(update={"objective": wanted}))
 
 
-def read_program(node: Node, parsed: SweepFile, path: Path) -> ProgramFile | None:
-    """The program of a sweep file; None where our trainer trains. Raises InputError at the line of what is wrong.
+def trained_by(node: Node) -> list[str]:
+    """The keys of a sweep file that name a program in place of our trainer: one at most in a sound one."""
+    return [key for key in ("command", "trainer") if node.part(key).plain() not in (None, {})]
 
-    Its stages are known by ``check_stages``, once they are in order.
-    """
-    given = [key for key in ("command", "trainer") if node.get(key) is not None and node.value[key].value is not None]
-    if not given and (alone := next((key for key in ALONE if key in node.value), None)):
-        raise InputError(
-            f"{alone} beside no program", where=node.keys[alone], key=alone, expected="command, or trainer, beside it"
-        )
+
+def read_program(node: Node, parsed: SweepFile, path: Path) -> ProgramFile | None:
+    """The program of a sweep file; None where our trainer trains. Raises InputError at the line of what is wrong."""
+    given = trained_by(node)
+    for key in ALONE if not given else ():
+        if key in node.value:
+            raise node.error(key, f"{key} beside no program", "command, or trainer, beside it", at_key=True)
     if not given:
         return None
     if len(given) == 2:
-        raise InputError("both command and trainer given", where=node.keys["trainer"], key="trainer", expected="one")
+        raise node.error("trainer", "both command and trainer given", "one", at_key=True)
     for key in NOT_BESIDE:
-        if key in node.value and node.value[key].value is not None:
+        if node.part(key).plain() not in (None, {}):
             expected = "`metrics: {primary: ...}`" if key == "metric" else "parameters, which rows vary"
             problem = f"{key} is for recipes of our trainer, and here a program trains"
-            raise InputError(problem, where=node.keys[key], key=key, expected=expected)
+            raise node.error(key, problem, expected, at_key=True)
     folder = path.parent.resolve()
     parameters = read_parameters(node)
-    programs = {"": _program(node, "", parsed.command, parsed.trainer)}
+    programs = {"": _program(node, given, parsed.command, parsed.trainer)}
     for name, stage in (parsed.stages or {}).items():
-        programs[name] = _of_stage(node, name, stage, programs[""])
+        path_of_stage = ("stages", name, "command")
+        if stage.command is not None and parsed.command is None:
+            raise node.error(path_of_stage, "a command beside trainer", "none")
+        programs[name] = _program(node, path_of_stage, stage.command, None) if stage.command else programs[""]
     lock = _lock(node, parsed.lock, folder)
     programs = {name: program.model_copy(update={"lock": lock}) for name, program in programs.items()}
     used = programs if not parsed.stages else {name: program for name, program in programs.items() if name}
-    _check_placeholders(node, parsed, used, parameters)
-    facts = _facts(node, parsed.derived, [key for key, _ in flatten(parameters.plain())])
-    data = parsed.data
-    metrics, metric, others = read_metrics_of(node, parsed)
+    known, data, problems = [key for key, _ in flatten(parameters.plain())], parsed.data, Problems()
+    with problems.at():
+        _check_placeholders(node, parsed, used, parameters)
+    with problems.at():
+        metrics, metric, others = _metrics(node, parsed)
+    problems.refuse()
+    facts = parsed.derived if isinstance(parsed.derived, dict) else {fact: [] for fact in parsed.derived}
+    for fact, keys in facts.items():
+        for key in (key for key in keys if key not in known):
+            raise node.unknown(("derived", fact), "no parameter", key, known)
     trainer = OfProgram(
         used,
         parameters,
         ProgramData(id=data.id if data else None),
         _sources(node, parsed.sources, used, folder),
-        facts,
+        {fact: tuple(keys) for fact, keys in facts.items()},
         metrics.validation,
     )
     place = str((folder / Path(data.path).expanduser()).resolve()) if data and data.path else None
@@ -139,23 +139,18 @@ def read_program(node: Node, parsed: SweepFile, path: Path) -> ProgramFile | Non
     return ProgramFile(trainer, execution, place, metric, others)
 
 
-def trainer_of(program: ProgramFile | None) -> Trainer:
-    return program.trainer if program else OURS
-
-
 # -- the program -------------------------------------------------------------------------------------------------------
 
 
 def read_parameters(node: Node) -> Node:
-    given = node.get("parameters")
-    if given is None or given.value is None:
+    """The parameters with their defaults. Raises InputError."""
+    given, problems = expand_dotted(node.part("parameters")), Problems()
+    if given.value is None:
         return Node({}, node.where)
-    given = expand_dotted(given)
     if not isinstance(given.value, dict):
-        raise InputError("no mapping", where=given.where, key="parameters", expected="parameters with their defaults")
-    problems = Problems()
+        raise node.error("parameters", "no mapping", "parameters with their defaults")
     for key, value in flatten(given.plain()):
-        place, problem = given.locate(key.split("."), at_key=True), ""
+        problem = ""
         if not NAME.fullmatch(key):
             problem, expected = f"{key!r} cannot name a parameter", "letters, digits, _ and -, the first no digit"
         elif key.partition(".")[0] in PLACES:
@@ -166,18 +161,15 @@ def read_parameters(node: Node) -> Node:
             problem, expected = f"got {value!r}", "a finite number"
         with problems.at():
             if problem:
-                raise InputError(problem, where=place, key=f"parameters.{key}", expected=expected)
+                raise given.error(key.split("."), problem, expected, under="parameters.", at_key=True)
     problems.refuse()
     return given
 
 
-def _program(node: Node, at: str, command: str | list[str] | None, function: str | None) -> Program:
-    key = f"{at}{'command' if command is not None else 'trainer'}"
-    where = node.locate(key.split("."))
+def _program(node: Node, path: Sequence[str], command: str | list[str] | None, function: str | None) -> Program:
     if function is not None:
-        problem = undefined(function) if FUNCTION.fullmatch(function) else f"got {function!r}"
-        if problem:
-            raise InputError(problem, where=where, key=key, expected="module:function of a module on PYTHONPATH")
+        if problem := undefined(function) if FUNCTION.fullmatch(function) else f"got {function!r}":
+            raise node.error(path, problem, "module:function of a module on PYTHONPATH")
         return Program(function=function)
     try:
         parts = shlex.split(command) if isinstance(command, str) else list(command or [])
@@ -185,18 +177,8 @@ def _program(node: Node, at: str, command: str | list[str] | None, function: str
             raise ValueError("an empty command")
         list(placeholders(parts))
     except ValueError as error:
-        expected = "a program and its arguments, with {parameters} in braces"
-        raise InputError(str(error), where=where, key=key, expected=expected) from None
+        raise node.error(path, str(error), "a program and its arguments, with {parameters} in braces") from None
     return Program(command=parts)
-
-
-def _of_stage(node: Node, name: str, stage: StageFile, base: Program) -> Program:
-    if stage.command is None:
-        return base
-    if base.command is None:
-        where = node.locate(("stages", name, "command"))
-        raise InputError("a command beside trainer", where=where, key=f"stages.{name}.command", expected="none")
-    return _program(node, f"stages.{name}.", stage.command, None)
 
 
 def _check_placeholders(node: Node, parsed: SweepFile, programs: Mapping[str, Program], parameters: Node) -> None:
@@ -205,57 +187,53 @@ def _check_placeholders(node: Node, parsed: SweepFile, programs: Mapping[str, Pr
     told: set[str] = set()
     for stage, program in programs.items():
         of = (parsed.stages or {}).get(stage)
-        key = f"stages.{stage}.command" if of and of.command is not None else "command"
+        path = ("stages", stage, "command") if of and of.command is not None else ("command",)
         names = [name for _, name in placeholders(program.command or [])]
         for name in names:
             with problems.at():
-                _check_placeholder(name, of, known, node.locate(key.split(".")), key)
+                _check_placeholder(node, path, name, of, known)
         told.update(names)
         if program.command is not None and "seed" not in names and "DEIT_ABLATE_SEED" not in " ".join(program.command):
             expected = "{seed} among its arguments (or DEIT_ABLATE_SEED read by the program, named in `parameters`)"
             with problems.at():
-                where = node.locate(key.split("."))
-                raise InputError("the command is not told the seed", where=where, key=key, expected=expected)
+                raise node.error(path, "the command is not told the seed", expected)
     problems.refuse()  # a command with an error may be meant to tell more
     for name in known if all(program.command is not None for program in programs.values()) else ():
         with problems.at():
             if name not in told:
-                at = parameters.locate(name.split("."), at_key=True)
                 expected = f"{{{name}}} in the command, or no such parameter"
-                raise InputError("no command is told it", where=at, key=f"parameters.{name}", expected=expected)
+                raise parameters.error(
+                    name.split("."), "no command is told it", expected, under="parameters.", at_key=True
+                )
     problems.refuse()
 
 
-def _check_placeholder(name: str, of: StageFile | None, known: Sequence[str], where: Position, key: str) -> None:
+def _check_placeholder(node: Node, path: Sequence[str], name: str, of: StageFile | None, known: Sequence[str]) -> None:
     if name not in known and name not in PLACES:
-        raise unknown_name("no parameter", name, [*known, *PLACES], where=where, key=key)
+        raise node.unknown(path, "no parameter", name, [*known, *PLACES])
     role = {"parent": of.from_ if of else None, "teacher": of.teacher if of else None}
     if name in role and role[name] is None and not (name == "teacher" and of and of.from_):
         expected = f"a stage with `{'from' if name == 'parent' else 'teacher'}:`"
-        problem = f"{{{name}}} where no other stage is one's {name}"
-        raise InputError(problem, where=where, key=key, expected=expected)
+        raise node.error(path, f"{{{name}}} where no other stage is one's {name}", expected)
     if name == "log":
-        raise InputError("{log} in a command", where=where, key=key, expected="{log} in metrics.file alone")
+        raise node.error(path, "{log} in a command", "{log} in metrics.file alone")
 
 
 def _sources(node: Node, patterns: Sequence[str], programs: Mapping[str, Program], folder: Path) -> dict[str, str]:
     """The code that is part of runs' ids: what ``sources`` names, the files that a command names as its arguments, and
     the module of a function with all own code that it imports."""
     found: dict[str, str] = {}
-    place = node.locate(("sources",))
     for at, pattern in enumerate(patterns):
         try:
             found |= source_files([pattern], folder)
         except TrainError as error:
-            where = node.locate(("sources", at))
-            raise InputError(str(error), where=where, key=f"sources.{at}", expected="files beside the sweep") from None
+            raise node.error(("sources", at), str(error), "files beside the sweep") from None
     for program in programs.values():
         try:
-            named = [part for part in program.command or [] if _is_code(part, folder)]
-            found |= source_files(named, folder)
+            found |= source_files([part for part in program.command or [] if _is_code(part, folder)], folder)
             found |= code_of(program.function) if program.function else {}
         except TrainError as error:
-            raise InputError(str(error), where=place, key="sources", expected="code that can be read") from None
+            raise node.error("sources", str(error), "code that can be read") from None
     return dict(sorted(found.items()))
 
 
@@ -271,77 +249,53 @@ def _lock(node: Node, lock: str | None, folder: Path) -> str | None:
     try:
         return f"sha256:{files.sha256(path)}"
     except OSError as error:
-        where = node.locate(("lock",))
         problem = f"{path} cannot be read ({error.strerror})"
-        raise InputError(problem, where=where, key="lock", expected="a file of package versions") from None
-
-
-def _facts(node: Node, derived: list[str] | dict[str, list[str]], known: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    named = derived if isinstance(derived, dict) else {fact: [] for fact in derived}
-    for fact, keys in named.items():
-        for key in keys:
-            if key not in known:
-                where = node.locate(("derived", fact))
-                raise unknown_name("no parameter", key, list(known), where=where, key=f"derived.{fact}")
-    return {fact: tuple(keys) for fact, keys in named.items()}
+        raise node.error("lock", problem, "a file of package versions") from None
 
 
 # -- its metrics -------------------------------------------------------------------------------------------------------
 
 
-def read_metrics_of(node: Node, parsed: SweepFile) -> tuple[MetricsFile, Metric, tuple[Metric, ...]]:
-    block = node.get("metrics")
-    where: Position = node.keys.get("metrics", node.where)
-    if block is None or not isinstance(block.value, dict):
+def _metrics(node: Node, parsed: SweepFile) -> tuple[MetricsFile, Metric, tuple[Metric, ...]]:
+    """Where they are, that of the verdicts, and further columns. Raises InputError."""
+    block = node.part("metrics")
+    if "metrics" not in node.value or not isinstance(block.value, dict):
         expected = (
             "a mapping with file, primary and better, as {file: '{run}/metrics.jsonl', primary: top1, better: higher}"
         )
-        raise InputError("nothing says which metrics there are", where=where, key="metrics", expected=expected)
+        raise node.error("metrics", "nothing says which metrics there are", expected, at_key=True)
     given = validate(ProgramMetrics, block, ("metrics",))
     if parsed.command is not None and given.file is None:
         expected = "where the command writes its metrics, as '{run}/summary.csv', or '{log}' with a pattern"
-        raise InputError("the key 'file' is missing", where=where, key="metrics", expected=expected)
+        raise node.error("metrics", "the key 'file' is missing", expected, at_key=True)
     if given.file is not None:
-        _check_file(block, given)
-    predicted = given.predictions is not None and given.unit == "%"
-    where = block.locate(("primary",))
-    metric = of_program(given.primary, given.better, given.unit, given.digits, where, predicted)
+        _check_file(block, given.file, given)
     if given.validation == given.primary:
-        problem, expected = "the metric that tables report, too", "one of data that is no test data, or none"
-        place = block.locate(("validation",))
-        said = InputError(problem, where=place, key="metrics.validation", expected=expected)
+        expected = "one of data that is no test data, or none"
+        said = node.error(("metrics", "validation"), "the metric that tables report, too", expected)
         warnings.warn(str(said), stacklevel=2)
-    others = []
-    for at, other in enumerate(given.columns):
-        if other != given.primary:
-            others.append(of_program(other, None, None, None, block.locate(("columns", at))))
-    read = MetricsFile(
-        file=given.file,
-        pattern=given.pattern,
-        primary=given.primary,
-        validation=given.validation,
-        predictions=given.predictions,
-    )
-    return read, metric, tuple(others)
+    predicted = given.predictions is not None and given.unit == "%"
+    where = block.locate("primary")
+    metric = of_program(given.primary, given.better, given.unit, given.digits, where, predicted)
+    others = [
+        of_program(other, None, None, None, block.locate(("columns", at)))
+        for at, other in enumerate(given.columns)
+        if other != given.primary
+    ]
+    return MetricsFile(**given.model_dump(include=set(MetricsFile.model_fields))), metric, tuple(others)
 
 
-def _check_file(block: Node, given: ProgramMetrics) -> None:
-    file, where = given.file or "", block.locate(("file",))
+def _check_file(block: Node, file: str, given: ProgramMetrics) -> None:
     problem, expected = "", ""
-    names = set(_braced(file))
+    names, known_form = set(re.findall(r"\{([^{}]*)\}", file)), file.endswith((".jsonl", ".csv", ".json"))
+    groups = re.compile(given.pattern).groupindex if given.pattern is not None else {}
     if not names <= {"run", "log"} or not names:
         problem, expected = f"got {file!r}", "a path below {run}, as '{run}/summary.csv', or '{log}'"
-    elif given.pattern is None and not file.endswith((".jsonl", ".csv", ".json")):
+    elif given.pattern is None and not known_form:
         problem, expected = f"{file!r} is none of .jsonl, .csv and .json", "one of these, or a pattern beside it"
-    elif given.pattern is not None and file.endswith((".jsonl", ".csv", ".json")):
+    elif given.pattern is not None and known_form:
         problem, expected = f"a pattern beside {file!r}, which is read as what it is", "no pattern"
     if problem:
-        raise InputError(problem, where=where, key="metrics.file", expected=expected)
-    if given.pattern is not None and given.primary not in re.compile(given.pattern).groupindex:
-        where = block.locate(("primary",))
-        groups: Iterable[str] = re.compile(given.pattern).groupindex
-        raise unknown_name("the pattern has no group", given.primary, list(groups), where=where, key="metrics.primary")
-
-
-def _braced(text: str) -> list[str]:
-    return re.findall(r"\{([^{}]*)\}", text)
+        raise block.error("file", problem, expected, under="metrics.")
+    if given.pattern is not None and given.primary not in groups:
+        raise block.unknown("primary", "the pattern has no group", given.primary, list(groups), under="metrics.")

@@ -8,9 +8,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
-from deit_ablate.errors import InputError, Problems, unknown_name
+from deit_ablate.errors import InputError, Problems
 from deit_ablate.identity import canonical, derived, difference
 from deit_ablate.program import Program, ProgramData, ProgramRecipe, misplaced, placeholders
 from deit_ablate.recipe import BLOCKS, Recipe, fields_of, flatten
@@ -20,44 +20,26 @@ from deit_ablate.sweep.yaml import Node, merge
 AnyRecipe = Recipe | ProgramRecipe
 
 
-class Trainer(Protocol):
-    of_stage: str
+class Trainer:
+    """Ours: recipes of blocks."""
+
+    of_stage = "recipe"
     """The key of a stage under which its overrides stand."""
 
     def check(self, layer: Node, prefix: str = "") -> None:
         """Refuse keys that there are not, and values that they cannot have, in one layer by itself (InputError)."""
-
-    def layer(self, lower: Node, upper: Node | None) -> Node:
-        """One layer of overrides over another."""
-
-    def recipe(self, node: Node, stage: str) -> AnyRecipe:
-        """Merged layers as the recipe of a stage. Raises InputError."""
-
-    def numeric(self, key: str) -> bool:
-        """Whether a key may take numbers."""
-
-    def differs(self, recipe: AnyRecipe, base: AnyRecipe) -> dict[str, tuple[Any, Any]]:
-        """Dotted key, as a row would set it -> (value in the baseline, value here), where two recipes differ."""
-
-    def follows(self, recipe: AnyRecipe, base: AnyRecipe) -> dict[str, tuple[Any, Any]]:
-        """The same of what follows from a recipe without being written in it, as far as it is known before a run."""
-
-
-class Ours:
-    """The DeiT trainer: recipes of blocks."""
-
-    of_stage = "recipe"
-
-    def check(self, layer: Node, prefix: str = "") -> None:
         overrides.check_layer(layer, prefix=prefix)
 
     def layer(self, lower: Node, upper: Node | None) -> Node:
+        """One layer of overrides over another."""
         return overrides.layer(lower, upper)
 
-    def recipe(self, node: Node, stage: str) -> Recipe:
+    def recipe(self, node: Node, stage: str) -> AnyRecipe:
+        """Merged layers as the recipe of a stage. Raises InputError."""
         return overrides.to_recipe(node)
 
     def numeric(self, key: str) -> bool:
+        """Whether a key may take numbers."""
         block, _, name = key.partition(".")
         if block not in BLOCKS or "." in name:  # options of a model or an optimizer may
             return True
@@ -65,16 +47,18 @@ class Ours:
         return found is None or any(kind in str(found.annotation) for kind in ("float", "int"))
 
     def differs(self, recipe: AnyRecipe, base: AnyRecipe) -> dict[str, tuple[Any, Any]]:
+        """Dotted key, as a row would set it -> (value in the baseline, value here), where two recipes differ."""
         return difference(canonical(recipe), canonical(base))
 
     def follows(self, recipe: AnyRecipe, base: AnyRecipe) -> dict[str, tuple[Any, Any]]:
+        """The same of what follows from a recipe without being written in it, as far as it is known before a run."""
         assert isinstance(recipe, Recipe)
         assert isinstance(base, Recipe)
         return difference(derived(recipe), derived(base))
 
 
 @dataclass(frozen=True)
-class OfProgram:
+class OfProgram(Trainer):
     """A command or a function, with the parameters that it has."""
 
     programs: Mapping[str, Program]
@@ -91,31 +75,22 @@ class OfProgram:
     of_stage = "parameters"
 
     def check(self, layer: Node, prefix: str = "") -> None:
-        known = dict(flatten(self.defaults.plain()))
+        known, problems = dict(flatten(self.defaults.plain())), Problems()
         if not isinstance(layer.value, dict):
-            raise InputError(
-                f"got {layer.plain()!r}",
-                where=layer.where,
-                key=prefix.rstrip("."),
-                expected="a mapping with some of " + ", ".join(known),
-            )
-        problems = Problems()
-        for key, _ in flatten(layer.plain()):
+            expected = "a mapping with some of " + ", ".join(known)
+            raise InputError(f"got {layer.plain()!r}", where=layer.where, key=prefix.rstrip("."), expected=expected)
+        for key, given in flatten(layer.plain()):
+            path, problem, expected = key.split("."), f"got {given!r}", ""
             with problems.at():
-                self._check_value(layer, key, known, prefix)
+                if key not in known:
+                    raise layer.unknown(path, "unknown parameter", key, list(known), under=prefix)
+                if not is_finite(given):
+                    expected = "a finite number"
+                elif not _fits(given, default := known[key]):
+                    expected = f"{_KINDS.get(type(default), 'a value')}, as its default {default!r} is"
+                if expected:
+                    raise layer.error(path, problem, expected, under=prefix)
         problems.refuse()
-
-    def _check_value(self, layer: Node, key: str, known: Mapping[str, Any], prefix: str) -> None:
-        place = layer.locate(key.split("."))
-        if key not in known:
-            at = layer.locate(key.split("."), at_key=True)
-            raise unknown_name("unknown parameter", key, list(known), where=at, key=prefix + key)
-        given, default = _at(layer, key), known[key]
-        if not is_finite(given):
-            raise InputError(f"got {given!r}", where=place, key=prefix + key, expected="a finite number")
-        if not _fits(given, default):
-            expected = f"{_KINDS.get(type(default), 'a value')}, as its default {default!r} is"
-            raise InputError(f"got {given!r}", where=place, key=prefix + key, expected=expected)
 
     def layer(self, lower: Node, upper: Node | None) -> Node:
         return lower if upper is None or not upper.value else merge(lower, upper)
@@ -129,7 +104,7 @@ class OfProgram:
             values = _only(values, named)
             if wrong := misplaced(program.command, dict(flatten(values))):
                 key, problem, expected = wrong
-                raise InputError(problem, where=node.locate(key.split(".")), key=key, expected=expected)
+                raise node.error(key.split("."), problem, expected)
         return ProgramRecipe(program=program, parameters=values, data=self.data)
 
     def numeric(self, key: str) -> bool:
@@ -150,14 +125,8 @@ class OfProgram:
         return {"kind": kind, "data": self.data.id, "validation": self.validation, "facts": facts}
 
 
-OURS = Ours()
+OURS = Trainer()
 _KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", list: "a list"}
-
-
-def _at(node: Node, key: str) -> Any:
-    for step in key.split("."):
-        node = node.value[step]
-    return node.plain()
 
 
 def is_finite(value: Any) -> bool:
@@ -188,14 +157,3 @@ def _only(values: Mapping[str, Any], named: Iterable[str], above: str = "") -> d
         elif above + key in named:
             found[key] = value
     return found
-
-
-def must_not_list(kind: str, node: Node, shape: str) -> None:
-    """Raises InputError for switches by name, which only recipes of ours have."""
-    if shape == "rows or keys" and isinstance(node.value, list):
-        raise InputError(
-            "a parameter of a program has no off value that is known",
-            where=node.where,
-            key=kind,
-            expected="names with overrides, as `no mixup: {mixup: 0}`",
-        )

@@ -9,12 +9,12 @@ used) are bounded, so that a hostile file costs no more than a long one.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from deit_ablate.errors import InputError, Position, did_you_mean
+from deit_ablate.errors import InputError, Position, did_you_mean, unknown_name
 
 MAX_BYTES = 4 * 1024 * 1024
 MAX_VALUES = 400_000
@@ -44,7 +44,12 @@ class Node:
         return self.value.get(key) if isinstance(self.value, dict) else None
 
     def items(self) -> Iterator[tuple[str, Node]]:
-        yield from (self.value or {}).items()
+        """Of a mapping; of anything else there are none."""
+        yield from self.value.items() if isinstance(self.value, dict) else ()
+
+    def part(self, key: str) -> Node:
+        """As ``get``; an empty mapping where nothing is written."""
+        return self.get(key) or Node({}, self.where)
 
     def without(self, *keys: str) -> Node:
         """The mapping less these keys; itself where it has none of them."""
@@ -59,9 +64,9 @@ class Node:
             node = node.get(step) if node is not None else None
         return node is not None
 
-    def locate(self, path: Sequence[str | int], *, at_key: bool = False) -> Position:
-        """The position of the value at ``path``, or of the deepest existing one on the way."""
-        node = self
+    def locate(self, path: Path_, *, at_key: bool = False) -> Position:
+        """The position of the value (or key) at ``path``, or of the deepest existing value on the way."""
+        node, path = self, (path,) if isinstance(path, str) else path
         for depth, step in enumerate(path):
             last = depth == len(path) - 1
             if isinstance(node.value, dict) and step in node.value:
@@ -74,13 +79,24 @@ class Node:
                 break
         return node.where
 
-    def error(self, path: Sequence[str | int], problem: str, expected: str = "") -> InputError:
-        """An error at the value at ``path``, which the message names."""
-        return InputError(problem, where=self.locate(path), key=dotted(path), expected=expected)
+    def error(
+        self, path: Path_, problem: str, expected: str = "", *, under: str = "", at_key: bool = False
+    ) -> InputError:
+        """An error at the value (or key) at ``path``, which the message names, with ``under`` before it."""
+        return InputError(problem, where=self.locate(path, at_key=at_key), key=under + dotted(path), expected=expected)
+
+    def unknown(self, path: Path_, problem: str, name: str, known: Sequence[str], *, under: str = "") -> InputError:
+        """As ``errors.unknown_name``, at the value or, where that is named, at the key at ``path``."""
+        where = self.locate(path, at_key=name in (dotted(path), path[-1]))
+        return unknown_name(problem, name, known, where=where, key=under + dotted(path))
 
 
-def dotted(path: Iterable[str | int]) -> str:
-    return ".".join(map(str, path))
+Path_ = str | Sequence[str | int]
+"""Where in a node: one key, or several."""
+
+
+def dotted(path: Path_) -> str:
+    return path if isinstance(path, str) else ".".join(map(str, path))
 
 
 def placed(value: Any, where: Position) -> Node:

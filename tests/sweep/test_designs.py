@@ -18,7 +18,6 @@ def write(folder: Path, text: str) -> Path:
     return path
 
 
-HERE = ("sweep.yaml", 1, 1)
 FACTORS = """
 profile: digits
 seeds: 2
@@ -46,7 +45,7 @@ cumulative:
     ],
 )
 def test_fractions_have_the_resolution_of_the_books(factors: int, part: int, resolution: int) -> None:
-    made = factorial([f"no {letter}" for letter in "abcdefg"[:factors]], f"1/{part}", HERE)
+    made = factorial([f"no {letter}" for letter in "abcdefg"[:factors]], f"1/{part}")
     assert len(made.rows) == 2**factors // part
     assert made.resolution == resolution
     assert next(iter(made.rows.items())) == ("baseline", ()), "the recipe as it is"
@@ -68,10 +67,10 @@ def test_fractions_have_the_resolution_of_the_books(factors: int, part: int, res
 
 def test_aliases_of_a_half_of_four_factors() -> None:
     """Box, Hunter and Hunter: with D = ABC, AB = CD, AC = BD and BC = AD; a factor that is added turns signs."""
-    made = factorial(["no A", "no B", "no C", "no D"], "1/2", HERE)
+    made = factorial(["no A", "no B", "no C", "no D"], "1/2")
     names = [made.name(found) for found in made.effects()]
     assert names == ["A", "B", "C", "D", "A × B = C × D", "A × C = B × D", "A × D = B × C"]
-    turned = factorial(["no A", "no B", "no C", "+D"], "1/2", HERE)
+    turned = factorial(["no A", "no B", "no C", "+D"], "1/2")
     assert [turned.name(found) for found in turned.effects()][4] == "A × B = −C × D"
     assert made.words()[0] == (
         "factorial: 8 of 16 combinations of 4 factors, resolution IV; aliased, found only in their sum:"
@@ -134,11 +133,11 @@ def test_orders_share_rows_and_the_given_one_keeps_its_runs(tmp_path: Path) -> N
 
 def test_orders_are_the_given_one_its_reverse_and_then_always_the_same() -> None:
     steps = [f"+{letter}" for letter in "abcd"]
-    made = cumulative(steps, 24, HERE).orders
+    made = cumulative(steps, 24).orders
     assert made[:2] == ((0, 1, 2, 3), (3, 2, 1, 0))
     assert set(made) == set(itertools.permutations(range(4)))
-    assert cumulative(steps, 5, HERE).orders == made[:5] == ((0, 1, 2, 3), (3, 2, 1, 0), *BY_LOT)
-    assert cumulative(steps, None, HERE).orders == ()
+    assert cumulative(steps, 5).orders == made[:5] == ((0, 1, 2, 3), (3, 2, 1, 0), *BY_LOT)
+    assert cumulative(steps, None).orders == ()
 
 
 BY_LOT = ((3, 2, 0, 1), (2, 3, 0, 1), (2, 1, 3, 0))

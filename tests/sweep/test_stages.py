@@ -51,8 +51,8 @@ def test_a_sweep_without_stages_has_one_without_a_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("stages", "message"),
     [
-        ("{A: {}}", "x.yaml:3:10: stages: 'A' cannot name a stage; expected lower-case letters, digits, - and _"),
-        ("{augment: {}}", "x.yaml:3:10: stages: 'augment' cannot name a stage"),
+        ("{A: {}}", "x.yaml:3:10: stages.A: 'A' cannot name a stage; expected lower-case letters, digits, - and _"),
+        ("{augment: {}}", "x.yaml:3:10: stages.augment: 'augment' cannot name a stage"),
         (
             "{t: {}, s: {teacher: tt}}",
             "x.yaml:3:30: stages.s.teacher: no stage 'tt'; did you mean 't'?; expected one of",
