@@ -153,68 +153,43 @@ class Part(BaseModel):
     )
 
 
+ONE_OR_SEVERAL = BeforeValidator(lambda value: [value] if isinstance(value, str) else value)
+"""Of a list of texts: one by itself is a list, too."""
 Word: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.,:=+@/-]*$", max_length=200)]
 """What may stand in an #SBATCH line: no blanks, quotes, line breaks or characters that a shell reads."""
 
 
-OURS = frozenset(
-    [
-        "array",
-        "job-name",
-        "output",
-        "error",
-        "input",
-        "dependency",
-        "requeue",
-        "no-requeue",
-        "open-mode",
-        "signal",
-        "time",
-        "nodes",
-        "ntasks",
-        "ntasks-per-node",
-        "cpus-per-task",
-        "gpus-per-node",
-        "mem",
-        "partition",
-        "account",
-        "qos",
-        "constraint",
-        "reservation",
-        "exclude",
-        "export",
-        "wrap",
-        "parsable",
-        "test-only",
-        "chdir",
-    ]
+OURS = re.compile(
+    "array|job-name|output|error|input|dependency|requeue|no-requeue|open-mode|signal|time|nodes|ntasks|ntasks-per-node|"
+    "cpus-per-task|gpus-per-node|mem|partition|account|qos|constraint|reservation|exclude|export|wrap|parsable|"
+    "test-only|chdir"
 )
 """Options of sbatch that have a setting of their own, or that the program needs for itself."""
 
 
 def _not_ours(option: str) -> str:
-    if option in OURS:
+    if OURS.fullmatch(option):
         raise ValueError(f"{option} has a setting of its own, or is set by the program")
     return option
 
 
-def _time_limit(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
-    """One message for both forms. Zero is refused too: sbatch takes it for no limit at all."""
-    try:
-        limit = check(value)
-    except ValidationError:
-        limit = "0"
+def said(expected: str) -> WrapValidator:
+    """One message for all that a value may be."""
+
+    def check(value: Any, within: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return within(value)
+        except ValidationError:
+            raise ValueError(expected) from None
+
+    return WrapValidator(check)
+
+
+def _not_zero(limit: str | int) -> str | int:
+    """sbatch takes zero for no limit at all."""
     if not str(limit).strip("0:-"):
-        raise ValueError("minutes, or [D-]HH:MM:SS")
+        raise ValueError("a limit")
     return limit
-
-
-def _compilation(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
-    """One message for both forms."""
-    try:
-        return check(value)
-    except ValidationError:
-        raise ValueError("true, false, reduce-overhead or max-autotune") from None
 
 
 class Slurm(Part):
@@ -233,7 +208,8 @@ class Slurm(Part):
     """Nodes not to use."""
     time: Annotated[
         Annotated[str, Field(pattern=r"^([0-9]+|([0-9]+-)?[0-9]{1,2}:[0-9]{2}:[0-9]{2})$")] | Positive,
-        WrapValidator(_time_limit),
+        AfterValidator(_not_zero),
+        said("minutes, or [D-]HH:MM:SS"),
     ] = 60
     """Time limit of a job: minutes, or [D-]HH:MM:SS. A run that needs more takes several turns."""
     nodes: Annotated[int, Field(ge=1, le=1024)] = 1
@@ -287,10 +263,6 @@ def _call(value: Any) -> Any:
     if not (isinstance(words, list) and words and all(isinstance(word, str) and "\0" not in word for word in words)):
         raise ValueError("a URL of http or https, or a command: its words, or one text with quotes where it needs them")
     return words
-
-
-def _list(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
 
 
 def _sound_pattern(text: str) -> str:
@@ -357,7 +329,9 @@ class Needs(Part):
     """Processes (and GPUs) of one run, under DistributedDataParallel; its batch is shared out among them."""
     accumulation: Annotated[int, Field(ge=1, le=4096)] = 1
     """Parts in which a rank computes its share of a batch, one after the other, to need less memory."""
-    compile: Annotated[bool | Literal["reduce-overhead", "max-autotune"], WrapValidator(_compilation)] = False
+    compile: Annotated[
+        bool | Literal["reduce-overhead", "max-autotune"], said("true, false, reduce-overhead or max-autotune")
+    ] = False
     """torch.compile the model; by one of its modes, reduce-overhead (CUDA graphs, for small models) or max-autotune."""
     channels_last: bool = False
     """Keep images and convolutions in the channels-last layout."""
@@ -383,7 +357,7 @@ class Execution(Needs):
     stage_data: str | None = None
     """A folder on a local disk to which the data set is copied once; $SLURM_TMPDIR where that is set."""
 
-    track: Annotated[list[Annotated[str, Field(max_length=80)]], BeforeValidator(_list)] = []
+    track: Annotated[list[Annotated[str, Field(max_length=80)]], ONE_OR_SEVERAL] = []
     """Experiment trackers to which the launcher passes on what its runs record, as they go: tensorboard, wandb, mlflow,
     trackio."""
     notify: Annotated[str | list[str] | None, BeforeValidator(_call)] = None

@@ -26,7 +26,7 @@ def test_what_is_no_time_limit_is_one_message(time: Any) -> None:
     where = ("s.yaml", 3, 7)
     node = Node({"slurm": Node({"time": Node(time, where)}, where)}, where)
     with pytest.raises(InputError) as caught:
-        validate(Execution, node, ("execution",))
+        validate(Execution, node, "execution.")
     expected = f"s.yaml:3:7: execution.slurm.time: got {json.dumps(time)}; expected minutes, or [D-]HH:MM:SS"
     assert str(caught.value) == expected
 
@@ -44,7 +44,7 @@ def test_values_that_a_shell_would_read_are_refused(value: str) -> None:
 
 @pytest.mark.parametrize("compile", [True, False, "reduce-overhead", "max-autotune"])
 def test_compilation_is_a_switch_or_a_mode(compile: bool | str) -> None:
-    read = validate(Execution, Node({"compile": Node(compile, ("s.yaml", 3, 7))}, ("s.yaml", 2, 3)), ("execution",))
+    read = validate(Execution, Node({"compile": Node(compile, ("s.yaml", 3, 7))}, ("s.yaml", 2, 3)), "execution.")
     assert Execution.from_json(read.to_json()).compile == compile
 
 
@@ -52,7 +52,7 @@ def test_compilation_is_a_switch_or_a_mode(compile: bool | str) -> None:
 def test_what_is_no_mode_of_compilation_is_one_message(compile: Any) -> None:
     where = ("s.yaml", 3, 7)
     with pytest.raises(InputError) as caught:
-        validate(Execution, Node({"compile": Node(compile, where)}, where), ("execution",))
+        validate(Execution, Node({"compile": Node(compile, where)}, where), "execution.")
     said = f"got {json.dumps(compile)}; expected true, false, reduce-overhead or max-autotune"
     assert str(caught.value) == f"s.yaml:3:7: execution.compile: {said}"
 
@@ -64,7 +64,7 @@ def test_what_nobody_can_be_notified_by_is_refused_without_its_secret(value: Any
     with pytest.raises(
         InputError, match="s.yaml:3:7: execution.notify: got .*expected a URL of http or https"
     ) as caught:
-        validate(Execution, node, ("execution",))
+        validate(Execution, node, "execution.")
     assert "secret" not in str(caught.value)
 
 

@@ -154,7 +154,7 @@ def given_execution(sets: Sequence[str] | None, **given: Any) -> Execution:
     node = Node({}, ("", 0, 0))
     for text in sets or ():
         node = merge(node, assignment(text, "--execution"))
-    parsed = validate(Execution, node, ("execution",))
+    parsed = validate(Execution, node, "execution.")
     values = {
         key: str(value) if isinstance(value, Path) else value for key, value in given.items() if value is not None
     }

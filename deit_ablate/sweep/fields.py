@@ -7,12 +7,12 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, create_model
+from pydantic import AfterValidator, Field, WithJsonSchema, create_model
 
-from deit_ablate.execution import Execution, MetricsFile, Needs, Part, Positive
+from deit_ablate.execution import ONE_OR_SEVERAL, Execution, MetricsFile, Needs, Part, Positive, said
 from deit_ablate.names import misfit
 from deit_ablate.program import ProgramData
-from deit_ablate.sweep.metrics import Better, metrics_schema, printable
+from deit_ablate.sweep.metrics import Better, Digits, Unit, metrics_schema
 from deit_ablate.sweep.rows import KINDS
 
 RESERVED = frozenset({"runs", "reference", "submissions", "code", "data", "weights", "trash", "cache", "campaigns"})
@@ -33,26 +33,19 @@ def is_sweep_name(name: str) -> bool:
     return found is not None and len(name) <= 200 and is_stem(found[1])
 
 
-def _sound_seeds(value: Any) -> Any:
-    if type(value) is int and 1 <= value <= 1000:
-        return value
-    listed = (
-        isinstance(value, list)
-        and 1 <= len(value) <= 1000
-        and all(type(seed) is int and 0 <= seed < 2**32 for seed in value)
-    )
-    if listed and len(set(value)) == len(value):
-        return value
-    raise ValueError("should be how many seeds (1 to 1000), or a list of different whole numbers >= 0")
+def _distinct(values: list[Any]) -> list[Any]:
+    if len(set(values)) < len(values):
+        raise ValueError("different ones")
+    return values
 
 
-_SEEDS_SCHEMA = {
-    "anyOf": [
-        {"type": "integer", "minimum": 1},
-        {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1},
-    ]
-}
-Seeds = Annotated[Any, AfterValidator(_sound_seeds), WithJsonSchema(_SEEDS_SCHEMA)]
+_Listed = Annotated[
+    list[Annotated[int, Field(ge=0, lt=2**32)]], Field(min_length=1, max_length=1000), AfterValidator(_distinct)
+]
+Seeds = Annotated[
+    Annotated[int, Field(ge=1, le=1000)] | _Listed,
+    said("how many seeds (1 to 1000), or a list of different whole numbers >= 0"),
+]
 Mapping_ = dict[str, Any]
 
 
@@ -85,18 +78,10 @@ def _grows(looks: list[int]) -> list[int]:
 Looks = Annotated[list[Annotated[int, Field(ge=1, le=1000)]], Field(min_length=1, max_length=4), AfterValidator(_grows)]
 
 
-def _sound_orders(value: Any) -> Any:
-    listed = isinstance(value, list) and 1 <= len(value) <= 23
-    if (type(value) is int and 1 <= value <= 24) or (
-        listed and all(isinstance(order, list) and all(isinstance(step, str) for step in order) for order in value)
-    ):
-        return value
-    raise ValueError("how many orders (1 to 24), or a list of orders, each a list of all steps")
-
-
-_ORDER = {"type": "array", "items": {"type": "string"}, "minItems": 1}
-_ORDERS_SCHEMA = {"anyOf": [{"type": "integer", "minimum": 1, "maximum": 24}, {"type": "array", "items": _ORDER}]}
-Orders = Annotated[Any, AfterValidator(_sound_orders), WithJsonSchema(_ORDERS_SCHEMA)]
+Orders = Annotated[
+    Annotated[int, Field(ge=1, le=24)] | Annotated[list[list[str]], Field(min_length=1, max_length=23)],
+    said("how many orders (1 to 24), or a list of orders, each a list of all steps"),
+]
 
 
 SAMPLERS = {
@@ -139,12 +124,6 @@ def _one_of(known: Mapping[str, str]) -> AfterValidator:
     return AfterValidator(check)
 
 
-def _distinct(names: list[str]) -> list[str]:
-    if len(set(names)) < len(names):
-        raise ValueError("different objectives")
-    return names
-
-
 _OBJECTIVE = {"type": "string", "enum": list(OBJECTIVES)}
 
 
@@ -181,7 +160,7 @@ class SearchFile(Part):
     objective: Annotated[
         list[Annotated[str, _one_of(OBJECTIVES)]],
         Field(min_length=1, max_length=2),
-        BeforeValidator(lambda value: [value] if isinstance(value, str) else value),
+        ONE_OR_SEVERAL,
         AfterValidator(_distinct),
         WithJsonSchema({"anyOf": [_OBJECTIVE, {"type": "array", "items": _OBJECTIVE, "minItems": 1, "maxItems": 2}]}),
     ] = Field(["top1"])
@@ -205,9 +184,9 @@ class ProgramMetrics(MetricsFile):
 
     better: Better
     """Which way the primary metric is better: higher or lower."""
-    unit: Annotated[str, Field(max_length=20), AfterValidator(printable)] | None = None
+    unit: Unit = None
     """Of its values and of the margin, as "%" or "nats"."""
-    digits: Annotated[int, Field(ge=0, le=9)] | None = None
+    digits: Digits = None
     """After the point, in tables; by default 3, of percentages 2."""
     columns: list[str] = Field([])
     """Further metrics, a column each."""

@@ -82,7 +82,7 @@ def load_sweep(
         base, stages = _set(base, stages, given_set, trainer)
 
     names = [stage.name for stage in stages if stage.name]
-    metric = program.metric if program else read_metric(node.get("metric"))
+    metric = program.metric if program else read_metric(node)
     changes = _variants(node, kind, names, over, trainer)
     check_by_profile(by_profile, [variant.name for variant in changes], names, parsed.search is not None)
     design = _design(node, kind, changes, parsed, until_decided, trainer)
@@ -105,7 +105,7 @@ def load_sweep(
         title=parsed.title or stem,
         profile=chosen,
         metric=metric,
-        metrics=() if program else read_metrics(node.get("metrics"), metric),
+        metrics=() if program else read_metrics(node, metric),
         margin=parsed.margin if (own := over.get("margin")) is None else own.value,
         population=_population(node, parsed, baseline, metric, until_decided),
         looks=tuple(looks) if looks else None,

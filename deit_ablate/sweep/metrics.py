@@ -12,11 +12,11 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import AfterValidator, Field
 
-from deit_ablate.errors import InputError, Position, TrainError, unknown_name
+from deit_ablate.errors import Position, TrainError
 from deit_ablate.execution import Part
 from deit_ablate.program import FUNCTION, code_of, undefined
-from deit_ablate.sweep.overrides import dotted, validate
-from deit_ablate.sweep.yaml import Node
+from deit_ablate.sweep.overrides import validate
+from deit_ablate.sweep.yaml import Node, dotted
 
 Better: TypeAlias = Literal["higher", "lower"]
 
@@ -148,14 +148,18 @@ def printable(text: str) -> str:
     return text
 
 
+Unit: TypeAlias = Annotated[str, Field(max_length=20), AfterValidator(printable)] | None
+Digits: TypeAlias = Annotated[int, Field(ge=0, le=9)] | None
+
+
 class MetricFile(Part):
     name: str
     """top1, top5, loss, ema, a head, or a function of your own, `module:function`."""
     better: Better | None = None
     """Which way is better: higher or lower. Of a function of your own; the others' is known."""
-    unit: Annotated[str, Field(max_length=20), AfterValidator(printable)] | None = None
+    unit: Unit = None
     """Of its values and of the margin; likewise."""
-    digits: Annotated[int, Field(ge=0, le=9)] | None = None
+    digits: Digits = None
     """After the point, in tables; by default 3; likewise."""
 
 
@@ -166,55 +170,48 @@ def metrics_schema() -> dict[str, Any]:
     return {"anyOf": [*name["anyOf"], {**long, "properties": {**long["properties"], "name": name}}]}
 
 
-def read_metric(node: Node | None) -> Metric:
+def read_metric(node: Node) -> Metric:
     """``metric:`` of a sweep file. Raises InputError at the line of what is wrong."""
-    if node is None or node.value is None:
+    if (given := node.get("metric")) is None or given.value is None:
         return TOP1
-    metric = _read(node, ("metric",))
+    metric = _read(node, given, ("metric",))
     if metric.better is None:
-        raise InputError(
-            f"nothing says which way {metric.name} is better",
-            where=node.where,
-            key="metric",
-            expected=f"{{name: {metric.name}, better: higher}}, or lower",
-        )
+        problem, expected = "nothing says which way", f"{{name: {metric.name}, better: higher}}, or lower"
+        raise node.error("metric", f"{problem} {metric.name} is better", expected)
     return metric
 
 
-def read_metrics(node: Node | None, judged: Metric) -> tuple[Metric, ...]:
+def read_metrics(node: Node, judged: Metric) -> tuple[Metric, ...]:
     """``metrics:``, less the one of the verdicts, which has its column. Raises InputError as above."""
-    if node is None or node.value is None:
+    if (given := node.get("metrics")) is None or given.value is None:
         return ()
-    if not isinstance(node.value, list):
-        raise InputError("no list", where=node.where, key="metrics", expected="a list of metrics, as [loss, top5]")
+    if not isinstance(given.value, list):
+        raise node.error("metrics", "no list", "a list of metrics, as [loss, top5]")
     found: dict[str, Metric] = {}
-    for place, child in enumerate(node.value):
-        metric = _read(child, ("metrics", place))
+    for place, child in enumerate(given.value):
+        metric = _read(node, child, ("metrics", place))
         if metric.name in found:
-            raise InputError(f"{metric.name!r} twice", where=child.where, key=f"metrics.{place}", expected="each once")
+            raise node.error(("metrics", place), f"{metric.name!r} twice", "each once")
         found[metric.name] = metric
     return tuple(metric for metric in found.values() if metric.name != judged.name)
 
 
-def _read(node: Node, key: tuple[str | int, ...]) -> Metric:
-    short = isinstance(node.value, str)
-    if not short and not isinstance(node.value, dict):
-        expected = "a name, or a mapping of name, better, unit and digits"
-        raise InputError(f"got {node.plain()!r}", where=node.where, key=dotted(key), expected=expected)
-    given = MetricFile(name=node.value) if short else validate(MetricFile, node, key)
-    where = node.where if short else node.locate(("name",))
-    said = dotted(key if short else (*key, "name"))
+def _read(node: Node, own: Node, path: tuple[str | int, ...]) -> Metric:
+    short = isinstance(own.value, str)
+    if not short and not isinstance(own.value, dict):
+        raise node.error(path, f"got {own.plain()!r}", "a name, or a mapping of name, better, unit and digits")
+    given = MetricFile(name=own.value) if short else validate(MetricFile, own, f"{dotted(path)}.")
+    at = path if short else (*path, "name")
     if given.name not in METRICS and not FUNCTION.fullmatch(given.name):
-        raise unknown_name("no metric is called", given.name, [*METRICS, "module:function"], where=where, key=said)
-    metric = from_document(given.model_dump() | {"place": where[1:]})
+        raise node.unknown(at, "no metric is called", given.name, [*METRICS, "module:function"])
+    metric = from_document(given.model_dump() | {"place": node.locate(at)[1:]})
     for field in ("better", "unit", "digits") if metric.figure else ():
-        own, known = getattr(given, field), getattr(metric, field)
-        if own not in (None, known):
-            place, named = node.locate((field,)), dotted((*key, field))
+        value, known = getattr(given, field), getattr(metric, field)
+        if value not in (None, known):
             expected = f"{known!r}, as {metric.name} has, or nothing"
-            raise InputError(f"got {own!r}", where=place, key=named, expected=expected)
+            raise node.error((*path, field), f"got {value!r}", expected)
     if not metric.figure and (problem := undefined(metric.name)):
-        raise InputError(problem, where=where, key=said, expected="a function of a module on PYTHONPATH")
+        raise node.error(at, problem, "a function of a module on PYTHONPATH")
     return metric
 
 

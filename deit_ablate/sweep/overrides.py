@@ -6,7 +6,8 @@ import difflib
 import functools
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -15,7 +16,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from deit_ablate import files
-from deit_ablate.errors import InputError, Position, Problems, did_you_mean, nearest, unknown_name
+from deit_ablate.errors import InputError, Problems, did_you_mean, nearest
 from deit_ablate.execution import hosts_only
 from deit_ablate.identity import HUB, RUN_NAME
 from deit_ablate.names import fact, names
@@ -27,13 +28,14 @@ PROFILES = "profiles"
 FILES = {"distill": "teacher_weights", "data": "file", "model": "init"}
 """Block -> its field that names a file, beside those in options."""
 Model = TypeVar("Model", bound=BaseModel)
+Made = TypeVar("Made")
 
 
 Complaint = tuple[tuple[str | int, ...], ErrorDetails]
 """A place in the user's file, and what pydantic says of it."""
 
 
-def _refuse(error: ValidationError, node: Node, prefix: tuple[str | int, ...], model: type[BaseModel]) -> None:
+def _refuse(error: ValidationError, node: Node, under: str, model: type[BaseModel]) -> None:
     """Raises InputError for all of pydantic's complaints, in the user's terms and at the user's lines."""
     problems = Problems()
     left: list[Complaint] = [(_place_of(each, node), each) for each in error.errors(include_url=False)]
@@ -42,21 +44,17 @@ def _refuse(error: ValidationError, node: Node, prefix: tuple[str | int, ...], m
         of_first = [pair for pair in left if pair[0][: len(place)] == place]
         left = [pair for pair in left if pair[0][: len(place)] != place[: len(pair[0])]]  # none below it, or above
         with problems.at():
-            raise _input_error(of_first, node, prefix, model)
+            raise _input_error(of_first, node, under, model)
     problems.refuse()
 
 
-def _input_error(
-    of_first: Sequence[Complaint], node: Node, prefix: tuple[str | int, ...], model: type[BaseModel]
-) -> InputError:
+def _input_error(of_first: Sequence[Complaint], node: Node, under: str, model: type[BaseModel]) -> InputError:
     """What is complained about at one place, and below it."""
     loc, first = max(of_first, key=lambda pair: len(pair[0]))  # of a value of several kinds, the kind that fits best
-    key = dotted((*prefix, *loc))
     if first["type"] == "extra_forbidden":
-        place = node.locate(loc, at_key=True)
-        return unknown_key(str(loc[-1]), list(_fields_at(model, loc[:-1])), where=place, key=key)
+        return unknown_key(node, loc, list(_fields_at(model, loc[:-1])), under)
     if first["type"] == "missing" and isinstance(first["loc"][-1], str):
-        return InputError(f"the key {loc[-1]!r} is missing", where=node.locate(loc[:-1]), key=key)
+        return node.error(loc, f"the key {loc[-1]!r} is missing", under=under)
     missing = [each["loc"][-1] for place, each in of_first if place == loc and each["type"] == "missing"]
     expected = " or ".join(dict.fromkeys(_expected(each) for place, each in of_first if place == loc))
     if missing:  # the items that a list is too short for
@@ -66,7 +64,7 @@ def _input_error(
     if given in _OFF and field is not None and type(None) in get_args(field.annotation):
         expected += "; null switches it off"
     shown = "a mapping" if isinstance(given, dict) else "a list" if isinstance(given, (list, tuple)) else _show(given)
-    return InputError(f"got {shown}", where=node.locate(loc), key=key, expected=expected)
+    return node.error(loc, f"got {shown}", expected, under=under)
 
 
 def _place_of(error: ErrorDetails, node: Node) -> tuple[str | int, ...]:
@@ -112,55 +110,58 @@ def _model_within(annotation: Any) -> type[BaseModel] | None:
     return next(filter(None, map(_model_within, get_args(annotation))), None)
 
 
-def validate(model: type[Model], node: Node, prefix: tuple[str | int, ...] = ()) -> Model:
-    """The node as a model. Raises InputError at the place of the first thing that is wrong."""
-    values = node.plain()
-    if isinstance(values, dict):  # pydantic's strict mode takes tuples for tuple fields, and YAML has lists
-        pairs = {key: tuple(values[key]) for key in ("crop_scale", "crop_ratio") if isinstance(values.get(key), list)}
-        values = {**values, **pairs}
+def validate(model: type[Model], node: Node, under: str = "") -> Model:
+    """The node, whose keys are ``under`` others, as a model. Raises InputError at the places of all that is wrong."""
     try:
-        return model.model_validate(values)
+        return model.model_validate(node.plain())
     except ValidationError as error:
         refused = error
-    _refuse(refused, node, prefix, model)
+    _refuse(refused, node, under, model)
     raise refused
 
 
 _DEFAULTS: dict[str, Block] = {name: Recipe.model_fields[name].default for name in BLOCKS}
-_by_node: dict[tuple[str, int], tuple[Node, Block]] = {}
-"""By block and the id of a node, with the node: while it is held, no other one has its id. The next two likewise."""
-_files: dict[tuple[str, int], tuple[Node, dict[str, Path]]] = {}
-_sound: dict[tuple[str, int], Node] = {}
-"""Blocks that ``check_layer`` has found sound: rows share most of theirs."""
+_known: dict[tuple[str, str, int], tuple[Node, Any]] = {}
 _by_content: dict[tuple[str, str], Block] = {}
+
+
+def _once(what: str, block: str, node: Node, make: Callable[[], Made]) -> Made:
+    """What was made of a block's node, which rows share most of theirs of, before. Each is held with what was made: so
+    no other one has its id."""
+    key = (what, block, id(node))
+    if key not in _known:
+        _known[key] = (node, make())
+    made: Made = _known[key][1]
+    return made
 
 
 def _block(name: str, node: Node | None) -> Block:
     """One block of a recipe; equal blocks of a sweep's thousands of rows are validated once."""
     if node is None:
         return _DEFAULTS[name]
-    if (name, id(node)) not in _by_node:
-        _by_node[name, id(node)] = (node, _validated(name, _hashed(node, (name,), {}), (name,)))
-    return _by_node[name, id(node)][1]
+    return _once("block", name, node, lambda: _validated(name, _with_hashes(name, node)[0], f"{name}."))
 
 
-def _validated(name: str, node: Node, prefix: tuple[str, ...]) -> Block:
+def _validated(name: str, node: Node, under: str) -> Block:
     key = (name, json.dumps(node.plain(), sort_keys=True, default=str))
     if key not in _by_content:
-        _by_content[key] = validate(type(_DEFAULTS[name]), node, prefix)
+        _by_content[key] = validate(type(_DEFAULTS[name]), node, under)
     return _by_content[key]
 
 
 def files_named(node: Node) -> dict[str, Path]:
     """The files that a recipe names by path, a teacher's weights and in options: content ("sha256:<hex>") -> path."""
-    found: dict[str, Path] = {}
-    for name, block in node.items():
-        if (name, id(block)) not in _files:
-            own: dict[str, Path] = {}
-            _hashed(block, (name,), own)
-            _files[name, id(block)] = (block, own)
-        found |= _files[name, id(block)][1]
-    return found
+    return {content: path for block, own in node.items() for content, path in _with_hashes(block, own)[1].items()}
+
+
+def _with_hashes(block: str, node: Node) -> tuple[Node, dict[str, Path]]:
+    """A block with files named by content, and these."""
+
+    def make() -> tuple[Node, dict[str, Path]]:
+        found: dict[str, Path] = {}
+        return _hashed(node, (block,), found), found
+
+    return _once("files", block, node, make)
 
 
 def _hashed(node: Node, above: tuple[str, ...], found: dict[str, Path]) -> Node:
@@ -229,48 +230,37 @@ def check_layer(node: Node, extra: Iterable[str] = (), prefix: str = "") -> None
     It is not yet merged into others, so that what is overridden, or is for another profile, is checked as well.
     """
     known, problems = [*BLOCKS, "precision", *extra], Problems()
-    if node.get("seed") is not None and "seed" not in known:
-        place, expected = node.locate(("seed",), at_key=True), "`seeds:` at the top of the sweep"
-        with problems.at():
-            raise InputError("a row cannot set the seed", where=place, key=f"{prefix}seed", expected=expected)
-        node = node.without("seed")
     with problems.at():
         _check_mapping(node, known, prefix)
-    for block, child in node.items() if isinstance(node.value, dict) else ():
+    for block, child in node.items():
         with problems.at():
             if block in BLOCKS:
-                _check_block(block, child, prefix)
+                _once("sound", block, child, partial(_check_block, block, child, f"{prefix}{block}."))
             elif block in known:
-                validate(Recipe, Node({block: child}, node.where, node.keys), tuple(prefix.split(".")[:-1]))
+                validate(Recipe, Node({block: child}, node.where, node.keys), prefix)
     problems.refuse()
 
 
 def _check_block(block: str, node: Node, prefix: str) -> None:
-    if (block, id(node)) in _sound:
-        return
-    problems, whole, known = Problems(), node, list(fields_of(block))
+    problems, known, field = Problems(), list(fields_of(block)), FILES.get(block, "")
     with problems.at():
-        _check_mapping(node, known, f"{prefix}{block}.")
+        _check_mapping(node, known, prefix)
+    if (named := node.get(field)) is not None and named_path(named, (block, field)):
+        node = node.without(field)  # a file that need not be on this machine
     if isinstance(node.value, dict):
-        field = FILES.get(block, "")
-        named = node.get(field) if field else None
-        if named is not None and named_path(named, (block, field)):  # a file that need not be on this machine
-            node = node.without(field)
         with problems.at():
-            _validated(block, node.without(*(node.value.keys() - known)), (*prefix.split(".")[:-1], block))
+            _validated(block, node.without(*(node.value.keys() - known)), prefix)
     problems.refuse()
-    _sound[block, id(whole)] = whole
 
 
 def _check_mapping(node: Node, known: list[str], prefix: str) -> None:
     if not isinstance(node.value, dict):
-        expected = "a mapping with some of " + ", ".join(known)
-        raise InputError(f"got {_show(node.plain())}", where=node.where, key=prefix.rstrip("."), expected=expected)
+        raise node.error((), f"got {_show(node.plain())}", "a mapping with some of " + ", ".join(known), under=prefix)
     problems = Problems()
     for name in node.value:
         if name not in known:
             with problems.at():
-                raise unknown_key(name, known, where=node.locate((name,), at_key=True), key=f"{prefix}{name}")
+                raise unknown_key(node, (name,), known, prefix)
     problems.refuse()
 
 
@@ -293,23 +283,23 @@ ELSEWHERE = {
     "heads": "model.options.num_heads",
     "num_heads": "model.options.num_heads",
     "patch_size": "model.options.patch_size",
+    "seed": "seeds, at the top of the sweep",
     "seeds": "seeds, at the top of the sweep",
 }
 """What other tools call a key of a recipe, or where they have it -> where it is here."""
 
 
-def unknown_key(name: str, known: Sequence[str], *, where: Position, key: str) -> InputError:
-    """As ``unknown_name``, for a key of a recipe, which may be known in another block, or by another name."""
-    elsewhere = [f"{block}.{name}" for block in BLOCKS if name in fields_of(block)]
-    other = elsewhere[0] if elsewhere else None if nearest(name, known) else ELSEWHERE.get(name)
-    if other is None and not nearest(name, known):
-        all_fields = {field: block for block in BLOCKS for field in fields_of(block)}
-        close = difflib.get_close_matches(name, list(all_fields), n=1, cutoff=0.8)
-        other = f"{all_fields[close[0]]}.{close[0]}" if close else None
-    error = unknown_name("unknown key", name, known, where=where, key=key)
-    if other is None:
+def unknown_key(node: Node, path: Sequence[str | int], known: Sequence[str], under: str = "") -> InputError:
+    """As ``Node.unknown``, for a key of a recipe, which may be known in another block, or by another name."""
+    name = str(path[-1])
+    error = node.unknown(path, "unknown key", name, known, under=under)
+    fields = {field: f"{block}.{field}" for block in reversed(BLOCKS) for field in fields_of(block)}
+    if name not in fields and nearest(name, known):
         return error
-    return InputError(f"unknown key {name!r}; did you mean {other!r}?", where=where, key=key, expected=error.expected)
+    close = difflib.get_close_matches(name, list(fields), n=1, cutoff=0.8)
+    other = fields.get(name) or ELSEWHERE.get(name) or (fields[close[0]] if close else None)
+    problem = f"unknown key {name!r}; did you mean {other!r}?" if other else error.problem
+    return node.error(path, problem, error.expected, under=under, at_key=True)
 
 
 def layer(lower: Node, upper: Node | None) -> Node:
@@ -317,8 +307,7 @@ def layer(lower: Node, upper: Node | None) -> Node:
     if upper is None or not upper.value:
         return lower
     for block, resets in RESETS.items():
-        over, below = upper.get(block), lower.get(block)
-        name = over.get("name") if over else None
+        name, below = upper.part(block).get("name"), lower.get(block)
         if name is None or below is None:
             continue
         default = _DEFAULTS[block].model_dump()["name"]
@@ -344,7 +333,7 @@ def disagreement(node: Node, keys: Sequence[str], problem: str, expected: str = 
     written = [other for other in keys if other != key and node.has(other.split("."))]
     beside = [f"{other} in {InputError('', where=node.locate(other.split('.'))).place}" for other in written]
     text = f"{problem} (beside {', '.join(beside)})" if beside else problem
-    return InputError(text, where=node.locate(key.split(".")), key=key, expected=expected)
+    return node.error(key.split("."), text, expected)
 
 
 def to_recipe(node: Node) -> Recipe:
@@ -367,9 +356,9 @@ def to_recipe(node: Node) -> Recipe:
 
 def _with_default_rate(node: Node) -> Node:
     """The recipe with the learning rate of an optimizer that is named without one, where it has a default."""
-    optimizer = node.get("optimizer")
-    name = optimizer.get("name") if optimizer else None
-    if optimizer is None or name is None or name.value == "adamw" or optimizer.get("base_lr") is not None:
+    optimizer = node.part("optimizer")
+    name = optimizer.get("name")
+    if name is None or name.value == "adamw" or optimizer.get("base_lr") is not None:
         return node
     known, text = names()["optimizers"], str(name.value)
     rate = fact("optimizers", text, "base_lr")

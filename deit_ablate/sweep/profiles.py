@@ -61,7 +61,7 @@ def check_by_profile(by_profile: ByProfile, rows: Sequence[str], stages: Sequenc
             if name not in known:
                 raise parts.unknown(name, "no row or stage", name, known, under=f"by_profile.{profile}.")
             if name in OfProfile.model_fields:
-                validate(OfProfile, Node({name: part}, parts.where, parts.keys), ("by_profile", profile))
+                validate(OfProfile, Node({name: part}, parts.where, parts.keys), f"by_profile.{profile}.")
                 continue
             whole, by_stage = split_stages(part, stages if name in rows else ())
             for own, prefix in [(whole, ""), *((child, f"{stage}.") for stage, child in by_stage.items())]:

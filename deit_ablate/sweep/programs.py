@@ -264,7 +264,7 @@ def _metrics(node: Node, parsed: SweepFile) -> tuple[MetricsFile, Metric, tuple[
             "a mapping with file, primary and better, as {file: '{run}/metrics.jsonl', primary: top1, better: higher}"
         )
         raise node.error("metrics", "nothing says which metrics there are", expected, at_key=True)
-    given = validate(ProgramMetrics, block, ("metrics",))
+    given = validate(ProgramMetrics, block, "metrics.")
     if parsed.command is not None and given.file is None:
         expected = "where the command writes its metrics, as '{run}/summary.csv', or '{log}' with a pattern"
         raise node.error("metrics", "the key 'file' is missing", expected, at_key=True)

@@ -140,7 +140,7 @@ def read_space(node: Node, prefix: str, trainer: Trainer) -> dict[str, Parameter
             problem = "a range for a key that takes no numbers"
             raise InputError(problem, where=place, key=whole, expected="a list of values")
         else:
-            found[key] = Parameter(key, place, validate(Range, child, tuple(whole.split("."))))
+            found[key] = Parameter(key, place, validate(Range, child, f"{whole}."))
         trainer.check(found[key].override(found[key].values()[0]), prefix=f"{prefix}.")
     return found
 
@@ -209,7 +209,7 @@ def read_search(
         if not space:
             expected = "`space:`, with recipe keys and their ranges or choices"
             raise InputError(f"nothing is varied in {name!r}", where=where, key="search", expected=expected)
-    search = SearchSettings(validate(SearchFile, block, ("search",)), spaces, where)
+    search = SearchSettings(validate(SearchFile, block, "search."), spaces, where)
     selecting = (search.file.seed, *search.candidate_seeds)
     if used := set(seeds) & set(selecting):
         problem = f"the search selects by seed {min(used)}, which is one of `seeds:`"

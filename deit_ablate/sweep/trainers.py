@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from deit_ablate.errors import InputError, Problems
+from deit_ablate.errors import Problems
 from deit_ablate.identity import canonical, derived, difference
 from deit_ablate.program import Program, ProgramData, ProgramRecipe, misplaced, placeholders
 from deit_ablate.recipe import BLOCKS, Recipe, fields_of, flatten
@@ -77,8 +77,7 @@ class OfProgram(Trainer):
     def check(self, layer: Node, prefix: str = "") -> None:
         known, problems = dict(flatten(self.defaults.plain())), Problems()
         if not isinstance(layer.value, dict):
-            expected = "a mapping with some of " + ", ".join(known)
-            raise InputError(f"got {layer.plain()!r}", where=layer.where, key=prefix.rstrip("."), expected=expected)
+            raise layer.error((), f"got {layer.plain()!r}", "a mapping with some of " + ", ".join(known), under=prefix)
         for key, given in flatten(layer.plain()):
             path, problem, expected = key.split("."), f"got {given!r}", ""
             with problems.at():

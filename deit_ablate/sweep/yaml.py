@@ -83,7 +83,8 @@ class Node:
         self, path: Path_, problem: str, expected: str = "", *, under: str = "", at_key: bool = False
     ) -> InputError:
         """An error at the value (or key) at ``path``, which the message names, with ``under`` before it."""
-        return InputError(problem, where=self.locate(path, at_key=at_key), key=under + dotted(path), expected=expected)
+        key = under + dotted(path) if path else under.rstrip(".")
+        return InputError(problem, where=self.locate(path, at_key=at_key), key=key, expected=expected)
 
     def unknown(self, path: Path_, problem: str, name: str, known: Sequence[str], *, under: str = "") -> InputError:
         """As ``errors.unknown_name``, at the value or, where that is named, at the key at ``path``."""

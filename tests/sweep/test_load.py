@@ -90,7 +90,7 @@ BAD = {
     "no RandAugment policy": ("variants: {a: {augment.auto_augment: rnd}}", ":3:38", "pattern"),
     "a block that is a number": ("variants: {a: {augment: 3}}", ":3:25", "a mapping"),
     "a row that is a number": ("variants: {a: 3}", ":3:15", "mapping of overrides"),
-    "a seed in a row": ("variants: {a: {seed: 3}}", ":3:16", "`seeds:`"),
+    "a seed in a row": ("variants: {a: {seed: 3}}", ":3:16", "seeds, at the top of the sweep"),
     "no seeds": ("seeds: 0\nvariants: {a: {}}", ":3:8", "how many seeds"),
     "negative seeds": ("seeds: [1, -1]\nvariants: {a: {}}", ":3:8", "how many seeds"),
     "a seed twice": ("seeds: [1, 1]\nvariants: {a: {}}", ":3:8", "different whole numbers"),

@@ -54,7 +54,7 @@ def test_a_name_resets_what_belongs_to_another_name_and_only_that() -> None:
             "x.yaml:1:11: augment.mixpu: unknown key 'mixpu'; did you mean 'mixup'?; expected one of",
         ),
         ("augment: 3", "x.yaml:1:10: augment: got 3; expected a mapping with some of "),
-        ("seed: 1", "x.yaml:1:1: seed: a row cannot set the seed; expected `seeds:` at the top of the sweep"),
+        ("seed: 1", "x.yaml:1:1: seed: unknown key 'seed'; did you mean 'seeds, at the top of the sweep'?"),
     ],
 )
 def test_keys_that_no_recipe_has(text: str, message: str) -> None:

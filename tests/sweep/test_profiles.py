@@ -62,7 +62,7 @@ def test_a_profile_beside_the_sweep_comes_first(tmp_path: Path) -> None:
         ("{digits: {b: {}}}", "x.yaml:3:23: by_profile.digits.b: no row or stage 'b'; expected one of a, recipe"),
         ("{digits: {search: {}}}", "x.yaml:3:23: by_profile.digits.search: no row or stage 'search'"),
         ("{imagenet: {a: {augment: {mixpu: 1}}}}", "x.yaml:3:39: by_profile.imagenet.a.augment.mixpu: unknown key"),
-        ("{digits: {recipe: {seed: 1}}}", "x.yaml:3:32: by_profile.digits.recipe.seed: a row cannot set the seed"),
+        ("{digits: {recipe: {seed: 1}}}", "x.yaml:3:32: by_profile.digits.recipe.seed: unknown key 'seed'"),
     ],
 )
 def test_every_profile_is_checked_whichever_is_chosen(tmp_path: Path, by_profile: str, message: str) -> None:

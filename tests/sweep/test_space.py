@@ -31,7 +31,7 @@ WHERE = ("x.yaml", 1, 1)
         ("search: {trials: 2, space: {optimizer.base_lr: {low: 0.1, high: 0.2, step: 5}}}", 8, "larger than the range"),
         ("search: {trials: 2, space: {augment.repeats: [1, 1.0]}}", 8, "two or more different values"),
         ("search: {trials: 2, space: {optimizer.name: {low: 1, high: 2}}}", 8, "list of values"),
-        ("search: {trials: 2, objective: [top1, top1], space: {augment.repeats: [1, 2]}}", 8, "different objectives"),
+        ("search: {trials: 2, objective: [top1, top1], space: {augment.repeats: [1, 2]}}", 8, "different ones"),
         ("search: [1]", 8, "expected a mapping"),
         ("search:\nvariants: {a: {}}", 8, "an empty search"),
         ("search: {trials: 2}", 8, "nothing is varied"),
