@@ -11,7 +11,6 @@ import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from deit_ablate.errors import InputError, unknown_name
 from deit_ablate.sweep.yaml import Node
 
 LONGEST = 200
@@ -143,11 +142,8 @@ def words(label: str) -> str:
 def read_labels(node: Node, labels: Mapping[str, str] | None, rows: Sequence[str], axes: Sequence[str]) -> None:
     """Raises InputError for the label of a row (or axis of a grid) that does not exist, or that cannot be shown."""
     for name, label in (labels or {}).items():
-        where, key = node.locate(("labels", name)), f"labels.{name}"
         if name not in (*rows, *axes):
-            raise unknown_name(
-                "no row", name, [*rows, *axes], where=node.locate(("labels", name), at_key=True), key=key
-            )
+            raise node.unknown(("labels", name), "no row", name, [*rows, *axes])
         problem = "" if label.strip() else "an empty label"
         problem = f"{len(label)} characters" if len(label) > LONGEST else problem
         for formula in _MATH.findall(label):
@@ -159,7 +155,7 @@ def read_labels(node: Node, labels: Mapping[str, str] | None, rows: Sequence[str
             expected = (
                 f"a text of up to {LONGEST} characters; between two $ Greek letters, _ and ^, \\times and the like"
             )
-            raise InputError(problem, where=where, key=key, expected=f"{expected} (a dollar sign itself is \\$)")
+            raise node.error(("labels", name), problem, f"{expected} (a dollar sign itself is \\$)")
 
 
 def read_groups(node: Node, groups: Mapping[str, list[str]] | None, rows: Sequence[str], kind: str) -> None:
@@ -167,18 +163,16 @@ def read_groups(node: Node, groups: Mapping[str, list[str]] | None, rows: Sequen
     seen: dict[str, str] = {}
     for heading, members in (groups or {}).items():
         for i, name in enumerate(members):
-            where, key = node.locate(("groups", heading, i)), f"groups.{heading}"
             if name not in rows:
-                raise unknown_name("no row", name, rows, where=where, key=key)
+                raise node.unknown(("groups", heading, i), "no row", name, rows)
             if name in seen:
-                problem = f"{name!r} is in {seen[name]!r} already"
-                raise InputError(problem, where=where, key=key, expected="each row in one group")
+                raise node.error(
+                    ("groups", heading, i), f"{name!r} is in {seen[name]!r} already", "each row in one group"
+                )
             seen[name] = heading
     if groups and kind == "cumulative" and [name for name, _ in in_groups(rows, groups)] != list(rows):
-        where, expected = node.locate(("groups",)), "groups of rows that follow one another"
-        raise InputError(
-            "the steps of a cumulative sweep keep their order", where=where, key="groups", expected=expected
-        )
+        expected = "groups of rows that follow one another"
+        raise node.error("groups", "the steps of a cumulative sweep keep their order", expected)
 
 
 def in_groups(rows: Sequence[str], groups: Mapping[str, Sequence[str]]) -> list[tuple[str, str]]:

@@ -152,36 +152,38 @@ class Plan:
         """Raises InputError at the first row that differs from the baseline in more than it declares."""
         for row, variant in zip(self.rows, self.sweep.variants, strict=True):
             if row.undeclared:
-                raise InputError(
-                    f"the row {row.name!r} has undeclared changes: {'; '.join(map(str, row.undeclared))}",
-                    where=variant.where,
-                    key=self.sweep.kind,
-                    expected="rows that hold all else fixed (or no --strict)",
-                )
+                problem = f"the row {row.name!r} has undeclared changes: {'; '.join(map(str, row.undeclared))}"
+                expected = "rows that hold all else fixed (or no --strict)"
+                raise InputError(problem, where=variant.where, key=self.sweep.kind, expected=expected)
 
     def document(self, source: str) -> dict[str, Any]:
         """What ``plan.json`` holds: enough for tables, figures and names; rebuildable from the sweep file."""
-        groups, axes = self.sweep.groups, self.sweep.axes
-        accepted = [
-            {key: run.accepted[key] for key in ("run", "sources", "time")} for run in self.runs.values() if run.accepted
-        ]
+        sweep, accepted = self.sweep, [run.accepted for run in self.runs.values() if run.accepted]
+        of_some = {
+            "program": sweep.program and sweep.program.document(),
+            "metric": None if sweep.metric.name == TOP1.name else sweep.metric.document(),
+            "metrics": [metric.document() for metric in sweep.metrics],
+            "until_decided": sweep.until_decided,
+            "accepted": [{key: each[key] for key in ("run", "sources", "time")} for each in accepted],
+            "search": self.search and dict(self.search),
+            "design": sweep.design and sweep.design.document(),
+            "labels": dict(sweep.labels),
+            "groups": [{"heading": name, "rows": list(rows)} for name, rows in sweep.groups.items()],
+            "axes": [{"key": key, "values": list(values)} for key, values in sweep.axes],
+        }
         return {
             "schema": SCHEMA,
-            "sweep": self.sweep.name,
-            "title": self.sweep.title,
-            "profile": self.sweep.profile,
+            "sweep": sweep.name,
+            "title": sweep.title,
+            "profile": sweep.profile,
             "source": source,
-            "kind": self.sweep.kind,
-            **({"program": self.sweep.program.document()} if self.sweep.program else {}),
-            **({} if self.sweep.metric.name == TOP1.name else {"metric": self.sweep.metric.document()}),
-            **({"metrics": [metric.document() for metric in self.sweep.metrics]} if self.sweep.metrics else {}),
-            "margin": self.sweep.margin,
-            "population": self.sweep.population,
-            "looks": list(self.sweep.looks) if self.sweep.looks else None,
-            "baseline_looks": [self.comparison.seeds(look) for look in self.sweep.looks] if self.sweep.looks else None,
-            **({"until_decided": True} if self.sweep.until_decided else {}),
-            "baseline": self.sweep.baseline,
-            "stages": [{"name": stage.name, "seeds": list(stage.seeds)} for stage in self.sweep.stages],
+            "kind": sweep.kind,
+            "margin": sweep.margin,
+            "population": sweep.population,
+            "looks": list(sweep.looks) if sweep.looks else None,
+            "baseline_looks": [self.comparison.seeds(look) for look in sweep.looks] if sweep.looks else None,
+            "baseline": sweep.baseline,
+            "stages": [{"name": stage.name, "seeds": list(stage.seeds)} for stage in sweep.stages],
             "variants": [
                 {
                     "name": row.name,
@@ -194,12 +196,7 @@ class Plan:
             ],
             "parents": {run.id: run.above for run in self.runs.values() if run.above},
             "cells": [[cell.variant, cell.seed, cell.stage, cell.run] for cell in self.cells],
-            **({"accepted": accepted} if accepted else {}),
-            **({"search": dict(self.search)} if self.search is not None else {}),
-            **({"design": self.sweep.design.document()} if self.sweep.design else {}),
-            **({"labels": dict(self.sweep.labels)} if self.sweep.labels else {}),
-            **({"groups": [{"heading": name, "rows": list(rows)} for name, rows in groups.items()]} if groups else {}),
-            **({"axes": [{"key": key, "values": list(values)} for key, values in axes]} if axes else {}),
+            **{key: value for key, value in of_some.items() if value},
         }
 
 
@@ -211,7 +208,11 @@ def make_plan(sweep: Sweep, answers: Answers | None = None) -> Plan:
     nodes = _merged_layers(sweep)
     recipes = _recipes(sweep, nodes)
     refuse_idle_sets(sweep, recipes, nodes)
-    sources = _check_recipes(sweep, recipes, nodes, answers)
+    sources: dict[str, dict[str, str]] = {}
+    if not sweep.program:
+        ours = {place: recipe for place, recipe in recipes.items() if isinstance(recipe, Recipe)}
+        sources = check_names(ours, nodes, {} if answers is None else answers)
+        _check_figures(sweep, ours)
     made = Enumeration(sweep, recipes, nodes, sources)
     for variant in sweep.variants:
         made.add(variant, sweep.stages)
@@ -226,21 +227,6 @@ def make_plan(sweep: Sweep, answers: Answers | None = None) -> Plan:
     if sweep.search is None:  # rows may differ in what is searched, and searches may find the same
         _check_effects(plan, recipes, nodes)
     return plan
-
-
-def _check_recipes(
-    sweep: Sweep,
-    recipes: Mapping[tuple[str, str], AnyRecipe],
-    nodes: Mapping[str, Mapping[str, Node]],
-    answers: Answers | None,
-) -> dict[str, dict[str, str]]:
-    """What only recipes of our trainer have: names, and figures that rows show. Returns the code of one's own."""
-    ours = {place: recipe for place, recipe in recipes.items() if isinstance(recipe, Recipe)}
-    if sweep.program:
-        return {}
-    sources = check_names(ours, nodes, {} if answers is None else answers)
-    _check_figures(sweep, ours)
-    return sources
 
 
 def _merged_layers(sweep: Sweep) -> dict[str, dict[str, Node]]:
@@ -291,26 +277,19 @@ def _recipes(sweep: Sweep, nodes: Mapping[str, Mapping[str, Node]]) -> dict[tupl
 
 def _check_teacher(recipe: Recipe, node: Node, stage: Stage) -> None:
     """Raises InputError for two teachers, and for none where one is needed."""
-    if recipe.distill.teacher and stage.teacher:
-        raise InputError(
-            f"the stage {stage.teacher!r} teaches already",
-            where=node.locate(("distill", "teacher")),
-            key="distill.teacher",
-            expected="a teacher by name or a stage that teaches, not both",
-        )
-    if recipe.needs_teacher and not (stage.teacher or recipe.distill.teacher):
-        raise InputError(
-            f"{recipe.distill.type!r} needs a teacher",
-            where=node.locate(("distill", "type")),
-            key="distill.type",
-            expected="distill.teacher, or a stage that teaches: `stages: {teacher: ..., student: {teacher: teacher}}`",
-        )
+    distill = recipe.distill
+    if distill.teacher and stage.teacher:
+        expected = "a teacher by name or a stage that teaches, not both"
+        raise node.error(("distill", "teacher"), f"the stage {stage.teacher!r} teaches already", expected)
+    if recipe.needs_teacher and not (stage.teacher or distill.teacher):
+        expected = "distill.teacher, or a stage that teaches: `stages: {teacher: ..., student: {teacher: teacher}}`"
+        raise node.error(("distill", "type"), f"{distill.type!r} needs a teacher", expected)
 
 
 def _rows(sweep: Sweep, recipes: Mapping[tuple[str, str], AnyRecipe]) -> Iterator[Row]:
     final = sweep.final.name
     for variant in sweep.variants:
-        declares = tuple(dict.fromkeys(_declares(variant)))
+        declares = tuple(dict.fromkeys(key for keys in _sets(sweep, variant).values() for key in keys))
         differs: dict[str, tuple[Any, Any]] = {}
         undeclared: list[Undeclared] = []
         # The final stage first; of an earlier one what it does not say already, under the stage's name.
@@ -325,12 +304,6 @@ def _rows(sweep: Sweep, recipes: Mapping[tuple[str, str], AnyRecipe]) -> Iterato
         yield Row(variant.name, recipes[variant.name, final], variant.shows, differs, declares, undeclared)
 
 
-def _declares(variant: Variant) -> Iterator[str]:
-    for node in (variant.overrides, variant.by_profile, *variant.by_stage.values()):
-        if node is not None:
-            yield from (key for key, _ in flatten(node.plain()))
-
-
 def _check_figures(sweep: Sweep, recipes: Mapping[tuple[str, str], Recipe]) -> None:
     """Refuse a row that shows, and a stage that starts from, what its runs will not have."""
     metric = sweep.metric.name
@@ -340,31 +313,22 @@ def _check_figures(sweep: Sweep, recipes: Mapping[tuple[str, str], Recipe]) -> N
         where, key, row = variant.where, f"{variant.name}.shows", "the row"
         if not variant.shows:
             where, key, row = (str(sweep.file), *sweep.metric.place), "metric", f"the row {variant.name!r}"
+        problem = expected = ""
         if (variant.shows or metric) == "ema" and recipe.regularize.ema_decay is None:
-            raise InputError(
-                f"{row} shows a moving average that its recipe has off",
-                where=where,
-                key=key,
-                expected="regularize.ema_decay",
-            )
+            problem, expected = "a moving average that its recipe has off", "regularize.ema_decay"
         # The class head is all of a model that has one; that one row shows it by itself is a mistake.
-        if heads == 1 and (variant.shows in ("class", "distillation") or metric in TWO_HEADS):
+        elif heads == 1 and (variant.shows in ("class", "distillation") or metric in TWO_HEADS):
             which = "both heads" if metric.startswith("fused") else f"the {variant.shows or metric} head"
-            raise InputError(
-                f"{row} shows {which} of a model that has one head",
-                where=where,
-                key=key,
-                expected=f"a distillation type with a token, or {'no `shows`' if variant.shows else 'another metric'}",
-            )
+            problem = f"{which} of a model that has one head"
+            expected = f"a distillation type with a token, or {'no `shows`' if variant.shows else 'another metric'}"
+        if problem:
+            raise InputError(f"{row} shows {problem}", where=where, key=key, expected=expected)
         for stage in sweep.stages:
             for parent in stage.parents:
                 if stage.weights == "ema" and recipes[variant.name, parent].regularize.ema_decay is None:
-                    raise InputError(
-                        f"the stage takes the moving average of {parent!r}, which has it off",
-                        where=variant.where,
-                        key=f"stages.{stage.name}.weights",
-                        expected="regularize.ema_decay in that stage",
-                    )
+                    problem = f"the stage takes the moving average of {parent!r}, which has it off"
+                    key, expected = f"stages.{stage.name}.weights", "regularize.ema_decay in that stage"
+                    raise InputError(problem, where=variant.where, key=key, expected=expected)
 
 
 def _check_effects(
@@ -386,21 +350,18 @@ def _check_effects(
                 unread |= found
                 nothing = nothing and len(found) == len(keys)
         if problem or (nothing and unread):
-            raise InputError(
-                "; ".join([problem or f"the row {variant.name!r} changes nothing", *unread.values()]),
-                where=variant.where,
-                key=sweep.kind,
-                expected="rows that differ (two figures of one run: `shows`)" if problem else "a key that is read",
-            )
+            expected = "rows that differ (two figures of one run: `shows`)" if problem else "a key that is read"
+            problem = "; ".join([problem or f"the row {variant.name!r} changes nothing", *unread.values()])
+            raise InputError(problem, where=variant.where, key=sweep.kind, expected=expected)
 
 
-def _sets(sweep: Sweep, variant: Variant) -> dict[str, set[str]]:
+def _sets(sweep: Sweep, variant: Variant) -> dict[str, list[str]]:
     """Stage -> the recipe's keys that a row sets in it."""
     over = {stage: [variant.overrides, variant.by_profile] for stage in sweep.lineage()}
     for stage, node in variant.by_stage.items():
         over.setdefault(stage, []).append(node)
     return {
-        stage: {key for node in nodes if node is not None for key, _ in flatten(node.plain())}
+        stage: list(dict.fromkeys(key for node in nodes if node is not None for key, _ in flatten(node.plain())))
         for stage, nodes in over.items()
     }
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from deit_ablate.errors import unknown_name
 from deit_ablate.execution import Execution, Needs, layered
 from deit_ablate.sweep.enumeration import Cell
 from deit_ablate.sweep.sweep import Sweep
@@ -19,10 +18,9 @@ def read_resources(
     node: Node, resources: dict[str, Needs], rows: Sequence[str], stages: Sequence[str]
 ) -> dict[str, Needs]:
     """What a sweep file says under ``resources``. Raises InputError for what is neither a row nor a stage."""
-    whole = node.get("resources") or Node({}, node.where)
-    for name in whole.value:
+    for name in resources:
         if name not in (*rows, *stages):
-            raise unknown_name("no row or stage", name, [*stages, *rows], where=whole.keys[name], key="resources")
+            raise node.unknown(("resources", name), "no row or stage", name, [*stages, *rows])
     return resources
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, WithJsonSchema, model_validator
 
-from deit_ablate.errors import InputError, Position, unknown_name
+from deit_ablate.errors import InputError, Position
 from deit_ablate.execution import Part
 from deit_ablate.identity import canonical_json, normal
 from deit_ablate.recipe import flatten
@@ -122,35 +123,28 @@ class Parameter:
 def read_space(node: Node, prefix: str, trainer: Trainer) -> dict[str, Parameter]:
     """The parameters below a mapping of recipe keys, dotted or nested. Raises InputError."""
     found: dict[str, Parameter] = {}
-    for path, child, place in _leaves(expand_dotted(node), ()):
+    node = expand_dotted(node)
+    for path, child, place in _leaves(node, ()):
         key = dotted(path)
-        whole = f"{prefix}.{key}"
+        refused = partial(node.error, path, under=f"{prefix}.")
         choices = child.plain() if isinstance(child.value, list) else []
         inner = [f"{key}.{leaf}" for choice in choices if isinstance(choice, dict) for leaf, _ in flatten(choice)]
         if any(name in FIXED for name in (key, *inner)):
-            raise InputError(
-                "a search cannot vary this", where=place, key=whole, expected="a key other than " + ", ".join(FIXED)
-            )
+            raise refused("a search cannot vary this", "a key other than " + ", ".join(FIXED), at_key=True)
         if isinstance(child.value, list):
-            if len({_spelling(choice, child, whole) for choice in choices}) < max(len(choices), 2):
-                problem = "there is nothing to choose from"
-                raise InputError(problem, where=child.where, key=whole, expected="two or more different values")
+            try:
+                different = {canonical_json(normal(choice)) for choice in choices}
+            except ValueError:
+                raise refused("a choice is not finite", "finite numbers") from None
+            if len(different) < max(len(choices), 2):
+                raise refused("there is nothing to choose from", "two or more different values")
             found[key] = Parameter(key, place, choices=tuple(choices))
         elif not trainer.numeric(key):
-            problem = "a range for a key that takes no numbers"
-            raise InputError(problem, where=place, key=whole, expected="a list of values")
+            raise refused("a range for a key that takes no numbers", "a list of values", at_key=True)
         else:
-            found[key] = Parameter(key, place, validate(Range, child, f"{whole}."))
+            found[key] = Parameter(key, place, validate(Range, child, f"{prefix}.{key}."))
         trainer.check(found[key].override(found[key].values()[0]), prefix=f"{prefix}.")
     return found
-
-
-def _spelling(choice: Any, node: Node, key: str) -> str:
-    """One text for equal values. Raises InputError for numbers that are not finite."""
-    try:
-        return canonical_json(normal(choice))
-    except ValueError:
-        raise InputError("a choice is not finite", where=node.where, key=key, expected="finite numbers") from None
 
 
 def _leaves(node: Node, above: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Node, Position]]:
@@ -188,42 +182,37 @@ def read_search(
 
     None where the file has no search. Raises InputError.
     """
-    block = node.get("search")
-    if block is None:
+    given = node.get("search")
+    if given is None:
         return None
-    where = node.keys["search"]
-    if block.value is None:
-        raise InputError("an empty search", where=where, key="search", expected="a mapping with `space:`")
-    block = _nested_keys(block)
+    if given.value is None:
+        raise node.error("search", "an empty search", "a mapping with `space:`", at_key=True)
+    block = _nested_keys(given)
     if over is not None:
         block = merge(block, _nested_keys(over))
-    empty = Node({}, block.where)
-    by_row = block.get("spaces") or empty
-    for name, child in by_row.items():
-        if name not in rows:
-            place = by_row.keys.get(name, child.where)
-            raise unknown_name("no row", name, rows, where=place, key="search.spaces")
-    shared = read_space(block.get("space") or empty, "search.space", trainer)
-    spaces = {name: shared | read_space(by_row.get(name) or empty, f"search.spaces.{name}", trainer) for name in rows}
-    for name, space in spaces.items():
-        if not space:
-            expected = "`space:`, with recipe keys and their ranges or choices"
-            raise InputError(f"nothing is varied in {name!r}", where=where, key="search", expected=expected)
-    search = SearchSettings(validate(SearchFile, block, "search."), spaces, where)
+    by_row = block.part("spaces")
+    for name in (name for name, _ in by_row.items() if name not in rows):
+        raise by_row.unknown(name, "no row", name, rows, under="search.spaces.")
+    shared = read_space(block.part("space"), "search.space", trainer)
+    spaces = {name: shared | read_space(by_row.part(name), f"search.spaces.{name}", trainer) for name in rows}
+    for name in (name for name, space in spaces.items() if not space):
+        expected = "`space:`, with recipe keys and their ranges or choices"
+        raise node.error("search", f"nothing is varied in {name!r}", expected, at_key=True)
+    search = SearchSettings(validate(SearchFile, block, "search."), spaces, node.keys["search"])
     selecting = (search.file.seed, *search.candidate_seeds)
     if used := set(seeds) & set(selecting):
         problem = f"the search selects by seed {min(used)}, which is one of `seeds:`"
         expected = f"none of {selecting[0]} to {selecting[-1]} in `seeds:`, or another first seed here"
-        raise InputError(problem, where=block.locate(("seed",)), key="search.seed", expected=expected)
+        raise block.error("seed", problem, expected, under="search.")
     return search
 
 
 def _nested_keys(block: Node) -> Node:
     """A search's block with the dotted keys of its spaces nested, so that two of them can be merged."""
     parts = dict(block.items())
-    if (space := block.get("space")) is not None:
-        parts["space"] = expand_dotted(space)
-    if (spaces := block.get("spaces")) is not None and isinstance(spaces.value, dict):
-        rows = {row: expand_dotted(child) for row, child in spaces.items()}
-        parts["spaces"] = Node(rows, spaces.where, spaces.keys)
+    if "space" in parts:
+        parts["space"] = expand_dotted(parts["space"])
+    if isinstance((spaces := block.part("spaces")).value, dict) and "spaces" in parts:
+        nested_rows = {row: expand_dotted(child) for row, child in spaces.items()}
+        parts["spaces"] = Node(nested_rows, spaces.where, spaces.keys)
     return Node(parts, block.where, block.keys)

@@ -95,7 +95,7 @@ def test_rows_that_would_be_executed_otherwise_are_said_before_they_run(
     [
         (
             "{hrad: {threads: 2}}",
-            "11:13: resources: no row or stage 'hrad'; did you mean 'hard'?; expected one of teacher",
+            "11:13: resources.hrad: no row or stage 'hrad'; did you mean 'hard'?; expected one of teacher",
         ),
         ("{hard: {thread: 2}}", "11:20: resources.hard.thread: unknown key 'thread'; did you mean 'threads'?"),
         ("{hard: {executor: local}}", "11:20: resources.hard.executor: unknown key 'executor'"),
