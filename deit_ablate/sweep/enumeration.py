@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -137,7 +137,7 @@ class Enumeration:
         """The places of all runs that a row's last stage needs, row by row."""
         cells = []
         for variant, made in self._made.items():
-            needed = with_parents(self.runs, [run.id for run in made[self._sweep.final.name].values()])
+            needed = with_parents(self.runs, (run.id for run in made[self._sweep.final.name].values()))
             cells += [
                 Cell(variant, seed, stage, run.id)
                 for stage, by_seed in made.items()
@@ -147,12 +147,10 @@ class Enumeration:
         return cells
 
 
-def with_parents(runs: Mapping[str, Run], final: Sequence[str]) -> set[str]:
-    found: set[str] = set()
-    waiting = list(final)
+def with_parents(runs: Mapping[str, Run], final: Iterable[str]) -> set[str]:
+    found, waiting = set(), [*final]
     while waiting:
-        run = waiting.pop()
-        if run not in found:
+        if (run := waiting.pop()) not in found:
             found.add(run)
             waiting += runs[run].above
     return found

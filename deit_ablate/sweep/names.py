@@ -8,35 +8,28 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from deit_ablate.errors import InputError, Problems, TrainError, did_you_mean, unknown_name
+from deit_ablate.errors import InputError, Problems, TrainError, did_you_mean
 from deit_ablate.identity import HUB, with_files
 from deit_ablate.names import fact, installed_timm, keep_answer, kept_answer, misfit, names
 from deit_ablate.program import code_of
 from deit_ablate.recipe import BLOCKS, Recipe
 from deit_ablate.sweep.fork_server import worker_answer
 from deit_ablate.sweep.overrides import files_named
-from deit_ablate.sweep.yaml import Node, dotted
+from deit_ablate.sweep.yaml import Node
 
 Answers = dict[str, dict[str, Any]]
 """What the worker has answered about names, by question."""
 
 
-NOUNS = {
-    "models": "model",
-    "optimizers": "optimizer",
-    "distillations": "distillation type",
-    "datasets": "data set",
-    "losses": "loss",
-    "schedules": "schedule",
+PLACES: dict[str, tuple[str, str, str]] = {
+    "models": ("model", "model", "name"),
+    "optimizers": ("optimizer", "optimizer", "name"),
+    "distillations": ("distillation type", "distill", "type"),
+    "datasets": ("data set", "data", "name"),
+    "losses": ("loss", "regularize", "loss"),
+    "schedules": ("schedule", "schedule", "name"),
 }
-PLACES: dict[str, tuple[str, str]] = {
-    "models": ("model", "name"),
-    "optimizers": ("optimizer", "name"),
-    "distillations": ("distill", "type"),
-    "datasets": ("data", "name"),
-    "losses": ("regularize", "loss"),
-    "schedules": ("schedule", "name"),
-}
+"""Registry -> what its entries are called, and the block and field of a recipe that name one."""
 FEW = 12
 """Names up to which an error lists them all."""
 
@@ -56,7 +49,7 @@ class Named(NamedTuple):
 
 
 def _named(recipe: Recipe) -> Iterator[Named]:
-    for kind, (block, field) in PLACES.items():
+    for kind, (_, block, field) in PLACES.items():
         part = getattr(recipe, block)
         yield Named(kind, (block, field), getattr(part, field), getattr(part, "options", {}))
     for place, custom in enumerate(recipe.augment.custom):
@@ -80,8 +73,7 @@ def check_names(
     Recipes are by (variant, stage), ``nodes`` say where they are written. Raises InputError at the line of a name.
     """
     questions: dict[str, tuple[Named, Node]] = {}
-    seen: set[tuple[int, ...]] = set()
-    problems = Problems()
+    problems, seen = Problems(), set()
     for (variant, stage), recipe in recipes.items():
         blocks = tuple(id(getattr(recipe, block)) for block in BLOCKS)
         if blocks in seen:
@@ -115,12 +107,11 @@ def check_layer_names(layer: Node, prefix: str) -> None:
 
     Only by names.json: the worker is asked about whole recipes. Raises InputError with ``prefix`` before its key.
     """
-    for kind, key in PLACES.items():
-        block = layer.get(key[0]) or Node({}, layer.where)
-        name, options = block.get(key[1]), block.get("options")
+    for kind, (_, block, field) in PLACES.items():
+        name, options = layer.part(block).part(field).value, layer.part(block).part("options")
         # What is no name, and no mapping, is told by who checks values.
-        given = options.plain() if options and isinstance(options.value, dict) else {}
-        named = Named(kind, key, name.value if name and isinstance(name.value, str) else "", given)
+        given = options.plain() if isinstance(options.value, dict) else {}
+        named = Named(kind, (block, field), name if isinstance(name, str) else "", given)
         try:
             if named.name and named.name not in names()[kind]:
                 _refuse_unknown(named, layer)
@@ -197,8 +188,7 @@ def _check_options(named: Named, kinds: Mapping[str, str], node: Node) -> None:
         path = named.place(option)
         kind = kinds.get(option, kinds.get("**"))
         if kind is None:
-            place, problem = node.locate(path, at_key=True), f"{named.name} has no option"
-            raise unknown_name(problem, option, list(kinds), where=place, key=dotted(path))
+            raise node.unknown(path, f"{named.name} has no option", option, list(kinds))
         if expected := misfit(kind, value):
             raise node.error(path, f"got {json.dumps(value)}", expected)
 
@@ -213,7 +203,7 @@ def _refuse_unknown(named: Named, node: Node) -> None:
         return
     if named.kind == "optimizers" and name.startswith(("fused", "bnb")):
         return  # timm's, of packages that are not needed here: the worker says which
-    problem = f"no {NOUNS[named.kind]} is called {named.name!r}{did_you_mean(named.name, listed)}"
+    problem = f"no {PLACES[named.kind][0]} is called {named.name!r}{did_you_mean(named.name, listed)}"
     raise node.error(named.key, problem, f"one of {', '.join(listed)}" if len(listed) <= FEW else "")
 
 

@@ -21,9 +21,7 @@ Row = tuple[str, Node, Position]
 
 def _named(node: Node) -> Iterator[Row]:
     for name, child in node.items():
-        if child.value is None:
-            child = Node({}, child.where)
-        yield name, child, node.keys[name]
+        yield name, Node({}, child.where) if child.value is None else child, node.keys[name]
 
 
 def nested(path: str, value: Node, place: Position) -> Node:
@@ -96,12 +94,8 @@ def _zip(node: Node) -> Iterator[Row]:
     axes = _axes(node)
     for path, values, place in axes:
         if len(values) != len(axes[0][1]):
-            raise InputError(
-                f"{len(values)} values, and {axes[0][0]} has {len(axes[0][1])}",
-                where=place,
-                key=path,
-                expected="lists of equal length",
-            )
+            problem = f"{len(values)} values, and {axes[0][0]} has {len(axes[0][1])}"
+            raise InputError(problem, where=place, key=path, expected="lists of equal length")
     return _axis_rows(axes, zip(*(values for _, values, _ in axes), strict=True))
 
 
@@ -122,28 +116,21 @@ def _leave_one_out(node: Node) -> Iterator[Row]:
 
     def off(key: str, where: Position) -> Any:
         if key not in off_values:
-            raise InputError(
-                f"{key!r} has no off value{did_you_mean(key, off_values)}",
-                where=where,
-                expected="one of " + ", ".join(off_values) + "; or `name: {overrides}`",
-            )
+            expected = "one of " + ", ".join(off_values) + "; or `name: {overrides}`"
+            raise InputError(f"{key!r} has no off value{did_you_mean(key, off_values)}", where=where, expected=expected)
         return off_values[key]
 
     return _switches(node, off, "no ")
 
 
 def _add_one(node: Node) -> Iterator[Row]:
-    off_values, table9 = switches(), Recipe().model_dump()
+    off_values, table9 = switches(), dict(flatten(Recipe().model_dump()))
 
     def on(key: str, where: Position) -> Any:
-        block, _, name = key.partition(".")
-        if key not in off_values or table9[block].get(name, off_values[key]) == off_values[key]:
-            raise InputError(
-                f"{key!r} is no switch that Table 9 has on{did_you_mean(key, off_values)}",
-                where=where,
-                expected="`name: {overrides}`",
-            )
-        return table9[block][name]
+        if key not in off_values or table9.get(key, off_values[key]) == off_values[key]:
+            problem = f"{key!r} is no switch that Table 9 has on{did_you_mean(key, off_values)}"
+            raise InputError(problem, where=where, expected="`name: {overrides}`")
+        return table9[key]
 
     return _switches(node, on, "+")
 

@@ -1,7 +1,7 @@
 """YAML with positions: every value remembers the file, line and column it was written at.
 
-Scalars follow YAML 1.2's core schema (``5e-4`` is a number, ``no`` is a string); PyYAML supplies
-only the parser's events. Merge keys (``<<: *anchor``) are YAML 1.1's. Tags are refused, duplicate
+Scalars follow YAML 1.2's core schema (``5e-4`` is a number, ``no`` is a string); PyYAML composes the
+nodes and resolves no scalar. Merge keys (``<<: *anchor``) are YAML 1.1's. Tags are refused, duplicate
 keys are refused, and size, depth and the number of values (aliases counted each time they are
 used) are bounded, so that a hostile file costs no more than a long one.
 """
@@ -134,79 +134,50 @@ def scalar(text: str) -> Any:
     return text
 
 
-class _Composer:
-    def __init__(self, text: str, file: str):
-        import yaml
+class _Reader:
+    """Turns PyYAML's nodes into ours, with what is refused."""
 
-        self._yaml = yaml
-        self.file = file
-        self.events = yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-        self.anchors: dict[str, tuple[Node, int]] = {}
-        self.values = 0
+    def __init__(self, file: str):
+        self.file, self.values = file, 0
+        self.made: dict[int, tuple[Node, int]] = {}
+        """By the id of PyYAML's node, which an alias shares: ours, and how many values it has."""
 
-    def where(self, event: Any) -> Position:
-        return (self.file, event.start_mark.line + 1, event.start_mark.column + 1)
+    def where(self, found: Any) -> Position:
+        return (self.file, found.start_mark.line + 1, found.start_mark.column + 1)
 
-    def document(self) -> Node:
-        y = self._yaml
-        node: Node | None = None
-        for event in self.events:
-            if isinstance(event, (y.StreamStartEvent, y.StreamEndEvent, y.DocumentEndEvent)):
-                continue
-            if isinstance(event, y.DocumentStartEvent):
-                if node is not None:
-                    raise InputError("a second YAML document", where=self.where(event), expected="one document a file")
-                node = self.compose(next(self.events), 0)
-        return node or Node(None, (self.file, 1, 1))
-
-    def count(self, values: int, event: Any) -> None:
-        self.values += values
-        if self.values > MAX_VALUES:
-            raise InputError(f"more than {MAX_VALUES} values once aliases are expanded", where=self.where(event))
-
-    def compose(self, event: Any, depth: int) -> Node:
-        y = self._yaml
-        where = self.where(event)
+    def node(self, found: Any, depth: int = 0) -> Node:
+        where, before = self.where(found), self.values
         if depth > MAX_DEPTH:
             raise InputError("nested too deeply", where=where, expected=f"at most {MAX_DEPTH} levels")
-        if isinstance(event, y.AliasEvent):
-            if event.anchor not in self.anchors:
-                raise InputError(f"unknown alias *{event.anchor}", where=where)
-            node, size = self.anchors[event.anchor]
-            self.count(size, event)
-            return node
-        if event.tag is not None and event.tag != "!":
-            raise InputError(f"the YAML tag {event.tag!r}", where=where, expected="a plain value without a tag")
-        before = self.values
-        self.count(1, event)
-        if isinstance(event, y.ScalarEvent):
-            plain = not event.style and event.tag is None
-            node = Node(scalar(event.value) if plain else event.value, where)
-        elif isinstance(event, y.SequenceStartEvent):
-            items = []
-            while not isinstance(child := next(self.events), y.SequenceEndEvent):
-                items.append(self.compose(child, depth + 1))
-            node = Node(items, where)
+        known, size = self.made.get(id(found), (None, 1))
+        self.values += size
+        if self.values > MAX_VALUES:
+            raise InputError(f"more than {MAX_VALUES} values once aliases are expanded", where=where)
+        if known is not None:
+            return known
+        if found.tag is not None:
+            raise InputError(f"the YAML tag {found.tag!r}", where=where, expected="a plain value without a tag")
+        if found.id == "scalar":
+            node = Node(found.value if found.style else scalar(found.value), where)
+        elif found.id == "sequence":
+            node = Node([self.node(child, depth + 1) for child in found.value], where)
         else:
-            node = self.mapping(where, depth)
-        if event.anchor:
-            self.anchors[event.anchor] = (node, self.values - before)
+            node = self.mapping(found, where, depth)
+        self.made[id(found)] = (node, self.values - before)
         return node
 
-    def mapping(self, where: Position, depth: int) -> Node:
-        y = self._yaml
+    def mapping(self, found: Any, where: Position, depth: int) -> Node:
         node, merged = Node({}, where), Node({}, where)
-        while not isinstance(event := next(self.events), y.MappingEndEvent):
-            place = self.where(event)
-            if not isinstance(event, y.ScalarEvent):
+        for written, value in found.value:
+            key, place = written.value, self.where(written)
+            if written.id != "scalar":
                 raise InputError("a key that is not a plain scalar", where=place, expected="text without brackets")
-            key = event.value
-            into = merged if key == MERGE and not event.style else node
+            into = merged if key == MERGE and not written.style else node
             if key in into.value:
                 first = into.keys[key]
                 raise InputError(f"the key {key!r} is given twice (first on line {first[1]})", where=place, key=key)
             into.keys[key] = place
-            into.value[key] = self.compose(next(self.events), depth + 1)
+            into.value[key] = self.node(value, depth + 1)
         return _with_merged(node, merged.get(MERGE))
 
 
@@ -227,7 +198,10 @@ def parse(text: str, file: str) -> Node:
     import yaml
 
     try:
-        return _Composer(text, file).document()
+        loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(text)
+        loader.resolve = lambda kind, value, implicit: None  # no tags but those that are written
+        found = loader.get_single_node()
+        return _Reader(file).node(found) if found is not None else Node(None, (file, 1, 1))
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = (file, mark.line + 1, mark.column + 1) if mark else (file, 1, 1)
