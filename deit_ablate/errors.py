@@ -15,11 +15,12 @@ Position = tuple[str, int, int]
 class InputError(Exception):
     """Something a user wrote is wrong. Printed as one message; the command exits with code 2.
 
-    ``where`` is (file, line, column), lines and columns from 1; line 0 means "the file as a whole".
+    ``where`` is (file, line, column), lines and columns from 1; or a name by itself, of a whole file or an option.
     """
 
-    def __init__(self, problem: str, *, where: Position | None = None, key: str = "", expected: str = ""):
-        self.problem, self.where, self.key, self.expected = problem, where, key, expected
+    def __init__(self, problem: str, *, where: Position | str | None = None, key: str = "", expected: str = ""):
+        self.where: Position | None = (where, 0, 0) if isinstance(where, str) else where
+        self.problem, self.key, self.expected = problem, key, expected
         super().__init__(str(self))
 
     @property
@@ -48,9 +49,6 @@ class InputErrors(InputError):
         first = self.errors[0]
         super().__init__(first.problem, where=first.where, key=first.key, expected=first.expected)
 
-    def under(self, prefix: str) -> InputErrors:
-        return InputErrors([error.under(prefix) for error in self.errors])
-
     def __str__(self) -> str:
         return "\n".join(map(str, self.errors))
 
@@ -58,7 +56,7 @@ class InputErrors(InputError):
 class Problems:
     """Collects what is wrong at several places that do not depend on one another, to raise it at once.
 
-    ``with problems.at(): ...`` for each place, then ``problems.refuse()``.
+    ``with problems.at(): ...`` for each place (or ``problems.add(error)``), then ``problems.refuse()``.
     """
 
     def __init__(self) -> None:
@@ -70,8 +68,11 @@ class Problems:
         try:
             yield
         except InputError as error:
-            for each in error.errors if isinstance(error, InputErrors) else (error,):
-                self.found.setdefault((each.where, each.problem), each)
+            self.add(error)
+
+    def add(self, error: InputError) -> None:
+        for each in error.errors if isinstance(error, InputErrors) else (error,):
+            self.found.setdefault((each.where, each.problem), each)
 
     def refuse(self) -> None:
         """Raises InputError for what was found: as it is where that is one, else all of it, in the file's order."""
@@ -89,7 +90,7 @@ class Damaged(InputError):
 
 
 def unknown_name(
-    problem: str, name: str, known: Sequence[str], *, where: Position | None = None, key: str = ""
+    problem: str, name: str, known: Sequence[str], *, where: Position | str | None = None, key: str = ""
 ) -> InputError:
     """``no row 'smal'; did you mean 'small'?; expected one of ...`` (the first 20), for the problem "no row"."""
     listed = ", ".join(known[:20]) + ", ..." * (len(known) > 20)

@@ -234,18 +234,13 @@ def read_regular(path: Path, most: int = MOST_BYTES) -> bytes | None:
         if os.path.islink(path):
             raise Damaged(path, "a link to nothing") from None
         return None
-    try:
-        parts, left = [], most + 1
-        while left and (part := os.read(handle, min(left, 1 << 20))):
-            parts.append(part)
-            left -= len(part)
-    except OSError as error:
-        raise Damaged(path, f"cannot be read ({error.strerror})") from None
-    finally:
-        os.close(handle)
-    if not left:
-        raise Damaged(path, f"more than {most:,} bytes")
-    return b"".join(parts)
+    with open(handle, "rb") as file:
+        if os.fstat(handle).st_size > most:
+            raise Damaged(path, f"more than {most:,} bytes")
+        try:
+            return file.read()
+        except OSError as error:
+            raise Damaged(path, f"cannot be read ({error.strerror})") from None
 
 
 def read_tail(path: Path, most: int, start: int = 0) -> tuple[bytes, int]:

@@ -67,10 +67,8 @@ _FIELDS = {block: type(Recipe.model_fields[block].default).model_fields for bloc
 UNREAD = (
     Unread("data.corrupt", ("name",), lambda data: not fact("datasets", data["name"], "files", True)),
     Unread("data.train_images", ("name", "validation"), lambda data: _takes_all_images(data)),
-    *(
-        Unread(f"augment.{name}", ("crop",), lambda augment: augment["crop"] != "random-resized")
-        for name in ("crop_scale", "crop_ratio")
-    ),
+    Unread("augment.crop_scale", ("crop",), lambda augment: augment["crop"] != "random-resized"),
+    Unread("augment.crop_ratio", ("crop",), lambda augment: augment["crop"] != "random-resized"),
     Unread("augment.color_jitter", ("auto_augment",), lambda augment: in_place_of_jitter(augment["auto_augment"]), 0),
     # No mixing has one spelling, whether by its probability or by both strengths.
     Unread("augment.mixup", ("mix_prob",), lambda augment: augment["mixup"] and not augment["mix_prob"], 0),
@@ -84,20 +82,16 @@ UNREAD = (
     Unread("augment.cutmix", ("mix_switch",), lambda augment: _both(augment) and augment["mix_switch"] == 0),
     Unread("regularize.smoothing_over", ("label_smoothing",), lambda regularize: not regularize["label_smoothing"]),
     Unread(
-        "regularize.target_threshold",
-        ("loss",),
-        lambda regularize: not fact("losses", regularize["loss"], "threshold", True),
+        "regularize.target_threshold", ("loss",), lambda block: not fact("losses", block["loss"], "threshold", True)
     ),
     Unread("schedule.min_lr", ("name",), lambda schedule: not fact("schedules", schedule["name"], "min_lr", True)),
     Unread("schedule.warmup_lr", ("warmup_epochs",), lambda schedule: not schedule["warmup_epochs"]),
     *(
-        Unread(f"distill.{name}", ("type",), lambda distill: not fact("distillations", distill["type"], "tau", True))
+        Unread(f"distill.{name}", ("type",), lambda distill: _lacks(distill, "tau"))
         for name in ("tau", "normalisation")
     ),
     *(
-        Unread(
-            f"distill.{name}", ("type",), lambda distill: not fact("distillations", distill["type"], "teacher", True)
-        )
+        Unread(f"distill.{name}", ("type",), lambda distill: _lacks(distill, "teacher"))
         for name in ("alpha", "teacher", "teacher_weights", "teacher_resolution")
     ),
 )
@@ -116,21 +110,23 @@ def _takes_all_images(data: Mapping[str, Any]) -> bool:
     return bool(fixed and all_images and (data["train_images"] or 0) >= all_images)
 
 
+def _lacks(distill: Mapping[str, Any], what: str) -> bool:
+    return not fact("distillations", distill["type"], what, True)
+
+
 def _both(augment: Mapping[str, Any]) -> bool:
     return bool(augment["mixup"] and augment["cutmix"])
 
 
 def unread(recipe: Recipe | Mapping[str, Any]) -> Iterator[Unread]:
     """Which keys of a recipe, or of a canonical one, are not read, and what switches each of them off."""
-    if isinstance(recipe, Mapping) and is_program(recipe):
-        return
     for name in _RULED:
         block = recipe.get(name) if isinstance(recipe, Mapping) else getattr(recipe, name)
         if isinstance(block, Block):
             if id(block) not in _unread:
                 _unread[id(block)] = (block, _unread_of(name, block.model_dump()))
             yield from _unread[id(block)][1]
-        elif isinstance(block, Mapping):
+        elif isinstance(block, Mapping) and not (isinstance(recipe, Mapping) and is_program(recipe)):
             yield from _unread_of(name, block)
 
 
@@ -149,7 +145,8 @@ def canonical(recipe: Recipe | ProgramRecipe) -> dict[str, Any]:
     """The resolved recipe as plain values: what is hashed, stored and shown."""
     if isinstance(recipe, ProgramRecipe):
         whole = recipe.model_dump()
-        return normal({**whole, **{key: without_none(whole[key]) for key in ("program", "data")}})
+        given = {key: {k: v for k, v in whole[key].items() if v is not None} for key in ("program", "data")}
+        return normal({**whole, **given})
     return {
         **{block: canonical_block(getattr(recipe, block)) for block in BLOCKS},
         "precision": recipe.precision,
@@ -181,10 +178,6 @@ def _resolved(block: Block) -> dict[str, Any]:
     return normal(values)
 
 
-def without_none(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if value is not None}
-
-
 def normal(value: Any) -> Any:
     """One spelling a number: 1.0 is 1, -0.0 is 0."""
     if isinstance(value, dict):
@@ -209,10 +202,9 @@ def without_later(recipe: Mapping[str, Any]) -> dict[str, Any]:
     result = dict(recipe)
     for path, introduced in ADDED_LATER.items():
         block, _, name = path.partition(".")
-        holder, last = (result.get(block, {}), name) if name else (result, block)
-        if last in holder and holder[last] == normal(introduced):
-            left = {key: value for key, value in holder.items() if key != last}
-            result = {**result, block: left} if name else left
+        held = result.get(block, {})
+        if name in held and held[name] == normal(introduced):
+            result[block] = {key: value for key, value in held.items() if key != name}
     return result
 
 
@@ -229,18 +221,14 @@ def run_id(
     that a program names to that of its own (``source_files``).
     """
     semantics = semantics_here(recipe) if semantics is None else semantics
-    if not any(id(block) in _json for block in recipe.values()):  # one that was read: nothing of it is remembered
-        identity = canonical_json(
-            {"parents": parents, "recipe": without_later(recipe), "semantics": semantics, "sources": sources or {}}
-        )
-        return hashlib.sha256(identity.encode()).hexdigest()[:16]
+    # Of a canonical recipe the JSON of its blocks is remembered, for thousands of rows share them.
     blocks = (
-        f'"{key}":{_json.get(id(recipe[key])) or canonical_json(without_later({key: recipe[key]})[key])}'
-        for key in sorted(recipe)
+        f'"{key}":{_json.get(id(block)) or canonical_json(without_later({key: block})[key])}'
+        for key, block in sorted(recipe.items())
     )
     identity = (
         f'{{"parents":{canonical_json(parents)},"recipe":{{{",".join(blocks)}}},'
-        f'"semantics":{semantics},"sources":{canonical_json(sources or {})}}}'
+        f'"semantics":{canonical_json(semantics)},"sources":{canonical_json(sources or {})}}}'
     )
     return hashlib.sha256(identity.encode()).hexdigest()[:16]
 

@@ -44,12 +44,8 @@ def names() -> dict[str, Any]:
         fresh: dict[str, Any] = next(worker_answers("offered", environment={**os.environ, ASKING: "1"}))
     except WorkerFailed:
         return stored  # without torch here, what is not in the file cannot be checked, and check_names will say so
-    try:
-        files.make_folder(_cache().parent)
-        made_from = hashes({**stored["sources"], **fresh["sources"]})
-        files.replace(_cache(), files.to_json({"for": made_from, "names": fresh}))
-    except OSError:
-        pass  # a home that cannot be written: the next process asks again
+    made_from = hashes({**stored["sources"], **fresh["sources"]})
+    keep_in_cache(_cache(), {"for": made_from, "names": fresh}, MOST_ANSWERS)
     return fresh
 
 
@@ -139,7 +135,7 @@ def _cached() -> dict[str, Any] | None:
 
 def _cache() -> Path:
     """One file a copy of the package, so that two checkouts do not overwrite each other's answers."""
-    return cache_folder() / f"names-{hashlib.sha256(os.fsencode(PACKAGE)).hexdigest()[:16]}.json"
+    return cache_folder() / "names" / f"{hashlib.sha256(os.fsencode(PACKAGE)).hexdigest()[:16]}.json"
 
 
 def cache_folder() -> Path:
@@ -172,9 +168,13 @@ def kept_answer(about: Any) -> dict[str, Any] | None:
 
 
 def keep_answer(about: Any, answer: dict[str, Any]) -> None:
-    path = _answer_path(about)
+    keep_in_cache(_answer_path(about), answer, MOST_ANSWERS)
+
+
+def keep_in_cache(path: Path, value: Any, most: int) -> None:
+    """Write a file of the user's cache, if that can be written; of its folder the ``most`` that are newest stay."""
     with contextlib.suppress(OSError):
         files.make_folder(path.parent)
-        files.replace(path, files.to_json(answer))
-        for old in sorted(path.parent.iterdir(), key=lambda kept: kept.stat().st_mtime)[:-MOST_ANSWERS]:
+        files.replace(path, files.to_json(value))
+        for old in sorted(path.parent.iterdir(), key=lambda kept: kept.stat().st_mtime)[:-most]:
             old.unlink(missing_ok=True)

@@ -14,6 +14,7 @@ import importlib
 import json
 import re
 import string
+import symtable
 import sys
 import sysconfig
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +22,7 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from deit_ablate.errors import TrainError
 from deit_ablate.execution import Part, Whole
@@ -42,10 +43,16 @@ class Program(Part):
 
     command: Annotated[list[str], Field(min_length=1)] | None = None
     """The arguments of a command, with ``{placeholders}`` for values; no shell is involved."""
-    function: str | None = None
+    function: Annotated[str, Field(pattern=f"^({FUNCTION.pattern})$")] | None = None
     """``module:function``, called in the worker as ``function(parameters, run)``."""
     lock: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")] | None = None
     """The content of a file that fixes the interpreter's packages."""
+
+    @model_validator(mode="after")
+    def _is_one(self) -> Program:
+        if (self.command is None) == (self.function is None):
+            raise ValueError("neither a command nor a function, or both")
+        return self
 
 
 class ProgramData(Part):
@@ -61,27 +68,24 @@ class ProgramRecipe(Part):
     data: ProgramData = ProgramData()
     seed: Annotated[Whole, Field(ge=0, lt=2**32)] = 0
 
+    @model_validator(mode="after")
+    def _has_what_is_told(self) -> ProgramRecipe:
+        known = {*PLACES, *(key for key, _ in flatten(self.parameters))}
+        for _, name in placeholders(self.program.command or []):
+            if name not in known:
+                raise ValueError(f"program.command: {{{name}}} is no parameter")
+        return self
+
     @classmethod
     def of_record(cls, values: Mapping[str, Any]) -> ProgramRecipe:
         """A stored recipe. Raises TrainError for one that is none of a program, or whose command has placeholders that
         stand for nothing."""
         try:
-            recipe = cls.model_validate_json(json.dumps(values))
+            return cls.model_validate_json(json.dumps(values))
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-            raise TrainError(f"recipe.json: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-        known = {*PLACES, *(key for key, _ in flatten(recipe.parameters))}
-        try:
-            for _, name in placeholders(recipe.program.command or []):
-                if name not in known:
-                    raise TrainError(f"recipe.json: program.command: {{{name}}} is no parameter")
-        except ValueError as error:
-            raise TrainError(f"recipe.json: program.command: {error}") from None
-        if (recipe.program.command is None) == (recipe.program.function is None):
-            raise TrainError("recipe.json: program: neither a command nor a function, or both")
-        if recipe.program.function is not None and not FUNCTION.fullmatch(recipe.program.function):
-            raise TrainError(f"recipe.json: program.function: {recipe.program.function!r} is no module:function")
-        return recipe
+            place, said = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+            raise TrainError(": ".join(filter(None, ["recipe.json", place, said]))) from None
 
 
 def is_program(recipe: Mapping[str, Any]) -> bool:
@@ -120,11 +124,8 @@ def arguments(command: list[str], values: Mapping[str, Value]) -> list[str]:
         parts = [(text, name) for text, name, _, _ in string.Formatter().parse(argument)]
         if len(parts) == 1 and parts[0][1] is not None and not parts[0][0]:
             value = values[parts[0][1]]
-            found += [
-                spelled(each) for each in (value if isinstance(value, list) else [] if value is None else [value])
-            ]
-            continue
-        if all(name is None or values[name] is not None for _, name in parts):
+            found += map(spelled, value if isinstance(value, list) else [] if value is None else [value])
+        elif all(name is None or values[name] is not None for _, name in parts):
             found.append("".join(text + ("" if name is None else spelled(values[name])) for text, name in parts))
     return found
 
@@ -170,12 +171,9 @@ def code_of(name: str) -> dict[str, str]:
     importlib.invalidate_caches()
     root = name.partition(":")[0]
     if (file := _file(root)) is None:
-        problem = (
-            "cannot find {!r}; install it, or add its folder to PYTHONPATH"
-            if _spec(root) is None
-            else "{!r} has no source file"
-        )
-        raise TrainError(f"{name}: {problem.format(root)}")
+        if _spec(root) is None:
+            raise TrainError(f"{name}: cannot find {root!r}; install it, or add its folder to PYTHONPATH")
+        raise TrainError(f"{name}: {root!r} has no source file")
     top, found, waiting = root.partition(".")[0], {root: _hash_and_imports(root, *file)}, [root]
     while waiting:
         importer = waiting.pop()
@@ -196,19 +194,14 @@ def defines(name: str) -> bool:
     file = _file(module)
     if file is None or not file[0].endswith(".py"):
         return True
-    waiting: list[ast.AST] = [*ast.parse(Path(file[0]).read_bytes(), file[0]).body]
-    while waiting:
-        node = waiting.pop()
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-            bound = {node.name}  # what is within is not the module's
-        elif isinstance(node, (ast.Import, ast.ImportFrom)):
-            bound = {alias.asname or alias.name for alias in node.names}
-        else:
-            bound = {node.id} if isinstance(node, ast.Name) else set()
-            waiting += ast.iter_child_nodes(node)
-        if wanted in bound or "*" in bound:
-            return True
-    return False
+    tree = ast.parse(Path(file[0]).read_bytes(), file[0])
+    if any(isinstance(node, ast.ImportFrom) and node.names[0].name == "*" for node in ast.walk(tree)):
+        return True
+    bound = symtable.symtable(ast.unparse(tree), file[0], "exec")
+    if wanted not in bound.get_identifiers():
+        return False
+    symbol = bound.lookup(wanted)
+    return symbol.is_assigned() or symbol.is_imported() or symbol.is_namespace()
 
 
 def source_files(patterns: Sequence[str], folder: Path) -> dict[str, str]:
@@ -217,28 +210,27 @@ def source_files(patterns: Sequence[str], folder: Path) -> dict[str, str]:
     parse, or one outside the folder."""
     found: dict[str, str] = {}
     for pattern in patterns:
-        escapes = Path(pattern).is_absolute() or ".." in Path(pattern).parts
-        paths = [] if escapes else [path for path in sorted(folder.glob(pattern)) if path.is_file()]
-        if not paths:
-            problem = "is not below the folder of the sweep file" if escapes else f"names no file in {folder}"
-            raise TrainError(f"{pattern!r} {problem}")
-        for path in paths:
-            if "__pycache__" not in path.parts:
-                name = f"./{path.relative_to(folder).as_posix()}"
-                found[name] = source_sha256(name, folder)
+        if Path(pattern).is_absolute() or ".." in Path(pattern).parts:
+            raise TrainError(f"{pattern!r} is not below the folder of the sweep file")
+        if not (paths := [path for path in sorted(folder.glob(pattern)) if path.is_file()]):
+            raise TrainError(f"{pattern!r} names no file in {folder}")
+        names = (f"./{path.relative_to(folder).as_posix()}" for path in paths if "__pycache__" not in path.parts)
+        found |= {name: source_sha256(name, folder) for name in names}
     return found
 
 
 def source_sha256(name: str, folder: Path | None = None) -> str:
     """The hash of a module's code, or of a file (below ``folder``), as ``sources`` has it; for ``module:function``,
     that of the file, which earlier versions stored. Raises TrainError where there is no such source."""
-    if name.startswith("./"):
-        return _file_sha256((folder or Path()) / name)
     module = name.partition(":")[0]
-    path = source_file(module)
-    if ":" in name:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    return _hash_and_imports(module, str(path), path.stat().st_mtime_ns, path.stat().st_size)[0]
+    path = (folder or Path()) / name if name.startswith("./") else source_file(module)
+    try:
+        if ":" in name and not name.startswith("./"):
+            return hashlib.sha256(path.read_bytes()).hexdigest()
+        facts = path.stat()
+    except OSError as error:
+        raise TrainError(f"{path}: {error.strerror}") from None
+    return _hash_and_imports(module, str(path), facts.st_mtime_ns, facts.st_size)[0]
 
 
 def changed(sources: Mapping[str, str], folder: Path | None = None) -> str | None:
@@ -266,14 +258,6 @@ def source_file(module: str) -> Path:
     if (file := _file(module)) is None:
         raise TrainError(f"cannot find the source of {module!r}")
     return Path(file[0])
-
-
-def _file_sha256(path: Path) -> str:
-    try:
-        facts = path.stat()
-    except OSError as error:
-        raise TrainError(f"{path}: {error.strerror}") from None
-    return _hash_and_imports(path.stem, str(path), facts.st_mtime_ns, facts.st_size)[0]
 
 
 def _parents(module: str) -> list[str]:

@@ -63,7 +63,7 @@ def test_the_worker_is_asked_once_for_each_change(package: Path) -> None:
 def test_a_damaged_cache_is_written_anew(package: Path) -> None:
     (package / "optim.py").write_text("after")
     optimizers()
-    (cache,) = (package / "cache" / "deit-ablate").iterdir()
+    (cache,) = (package / "cache" / "deit-ablate" / "names").iterdir()
     for damage in ("{", "[]", '{"for": {}}'):
         cache.write_text(damage)
         assert optimizers() == ["adamw", "new"]

@@ -70,7 +70,7 @@ class Commands(typer.core.TyperGroup):
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
             from deit_ablate.errors import InputError, did_you_mean
 
-            expected = "" if did_you_mean(args[0], COMMANDS) else "one of those that `deit-ablate --help` lists"
+            expected = "one of those that `deit-ablate --help` lists"
             raise InputError(f"no command {args[0]!r}{did_you_mean(args[0], COMMANDS)}", expected=expected)
         return super().resolve_command(ctx, args)
 
@@ -83,6 +83,13 @@ class Commands(typer.core.TyperGroup):
             what = " before any run was started; the same command begins again" if starts else ""
             print(f"interrupted{what}", file=sys.stderr)
             raise SystemExit(130) from None
+        except typer.BadParameter as error:  # in a line, as other bad input is said
+            if error.param is None or not error.message:
+                raise
+            from deit_ablate.errors import InputError
+
+            problem = error.message.removeprefix("Value error, ").removesuffix(".")
+            raise InputError(problem, where=max(error.param.opts, key=len)) from None
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         with formatter.section("Commands"):
@@ -106,9 +113,9 @@ def _spelled_out(arguments: list[str]) -> list[str]:
 
 
 def _say(kind: str, what: object) -> None:
-    from deit_ablate.cli.console import plain
+    from deit_ablate.cli import console
 
-    print(plain(f"{kind}: {what}"), file=sys.stderr)
+    console.say(f"{kind}: {what}", out=sys.stderr)
 
 
 class App(typer.Typer):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import re
 import sys
@@ -32,6 +33,28 @@ PLAIN_EVERY = 30.0
 def plain(text: str) -> str:
     """Text without terminal control characters, and with a mark where it would be turned around or hide something."""
     return _UNSEEN.sub("\N{REPLACEMENT CHARACTER}", _CONTROL.sub("", text))
+
+
+def say(*lines: object, out: Any = None) -> None:
+    """Print lines that hold what users, or other programs, have written."""
+    print("".join(f"{plain(str(line))}\n" for line in lines), end="", file=out or sys.stdout, flush=True)
+
+
+def few(names: Sequence[str], most: int, more: str = "more") -> str:
+    """The first names, and how many there are besides."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} {more}" if len(names) > most else "")
+
+
+def json_value(value: Any) -> Any:
+    """A figure of a table or a record as JSON has it: null for what is no number."""
+    if isinstance(value, (list, tuple)):
+        return [json_value(part) for part in value]
+    if value is None or isinstance(value, (str, bool)):
+        return value
+    number = float(value) if str(value) != "<NA>" else math.nan
+    if math.isnan(number):
+        return None
+    return int(number) if number.is_integer() and not isinstance(value, float) else number
 
 
 def show_value(value: Any) -> str:
@@ -78,22 +101,14 @@ def glance(store: Store, run: str, epochs: int | None, metric: Metric = TOP1) ->
     except Damaged as damage:
         return str(damage)
     if epochs is None:
-        last = _reported(history)
-        first = ["epoch", *([metric.words] if metric.program else [])]
-        names = [name for name in dict.fromkeys([*first, *last]) if name in last]
-        return ", ".join(f"{name} {last[name]:.6g}" for name in names[:4])
+        last = {"epoch": history[-1]["epoch"], **(history[-1].get("metrics") or {})} if history else {}
+        names = dict.fromkeys(["epoch", *([metric.words] if metric.program else []), *last])
+        return ", ".join([f"{name} {last[name]:.6g}" for name in names if last.get(name) is not None][:4])
     if not history:
         return f"epoch 0/{epochs}"
     scored = next((line["validation"] for line in history[::-1] if line.get("validation")), None)
     shown = score({"validation": scored}, metric)
     return f"epoch {history[-1]['epoch'] + 1}/{epochs}{f', {shown}' if shown else ''}"
-
-
-def _reported(history: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """The last values that a program has reported, its epoch first."""
-    last = (history[-1].get("metrics") or {}) if history else {}
-    found = {"epoch": history[-1]["epoch"], **last} if history else {}
-    return {name: value for name, value in found.items() if value is not None}
 
 
 def score(metrics: Mapping[str, Any] | None, metric: Metric = TOP1) -> str:
@@ -171,24 +186,22 @@ class Watch:
     def __call__(self, progress: Progress) -> None:
         for tracker in self.also:
             tracker(progress)
-        if self.live is None:
-            self.say_begun(progress)
-        for run in progress.ended:
-            self.say(f"{self.labels.get(run, run)}: {self.ending(run, progress.states[run])}")
-        if self.live is not None:
-            self.live.update(self.block(progress))
-            return
-        if time.monotonic() - self.last > PLAIN_EVERY and progress.running:
-            for run in progress.running:
-                self.say(f"  {self.line(run, progress)}")
-            self.say(self.headline(progress))
-
-    def say_begun(self, progress: Progress) -> None:
-        for run in dict.fromkeys([*progress.started, *progress.running]):
+        for run in dict.fromkeys([*progress.started, *progress.running]) if self.live is None else ():
             if run not in self.announced:
                 self.announced.add(run)
                 how = "runs already, started by another launcher" if run in progress.elsewhere else "started"
                 self.say(f"{self.labels.get(run, run)}: {how} ({run})")
+        for run in progress.ended:
+            self.say(f"{self.labels.get(run, run)}: {self.ending(run, progress.states[run])}")
+        if self.live is not None:
+            from rich.text import Text
+
+            lines = [self.headline(progress), *(f"  {self.line(run, progress)}" for run in progress.running[:20])]
+            self.live.update(Text("\n".join(lines)))
+        elif time.monotonic() - self.last > PLAIN_EVERY and progress.running:
+            for run in progress.running:
+                self.say(f"  {self.line(run, progress)}")
+            self.say(self.headline(progress))
 
     def ending(self, run: str, state: State) -> str:
         if state.finished:
@@ -208,31 +221,20 @@ class Watch:
             f"{progress.count('failed', 'blocked', 'cancelled', 'damaged')} failed",
             f"{max(0, progress.total - over - len(progress.running))} to go",
         ]
-        left = (
-            "saving what runs ..."
-            if progress.stopping
-            else f"about {duration(progress.seconds_left)} left"
-            if progress.seconds_left is not None
-            else ""
-        )
-        return " · ".join([*parts, f"{duration(time.monotonic() - self.begun)} so far", *([left] if left else [])])
+        parts.append(f"{duration(time.monotonic() - self.begun)} so far")
+        if progress.stopping:
+            parts.append("saving what runs ...")
+        elif progress.seconds_left is not None:
+            parts.append(f"about {duration(progress.seconds_left)} left")
+        return " · ".join(parts)
 
     def line(self, run: str, progress: Progress) -> str:
-        text = f"{plain(self.labels.get(run, run)):<28} {glance(self.store, run, self.epochs(run), self.metric)}"
+        epochs = length(self.runs[run].recipe) if run in self.runs else 0
+        text = f"{plain(self.labels.get(run, run)):<28} {glance(self.store, run, epochs, self.metric)}"
         if progress.states[run].detail == "stale":
             where = self.store.attempts(run)[-1].owner.get("host")
             text += f", no sign of life from {where} for minutes (`deit-ablate release {run}` if it is gone for good)"
         return text
-
-    def epochs(self, run: str) -> int | None:
-        return length(self.runs[run].recipe) if run in self.runs else 0
-
-    def block(self, progress: Progress) -> Any:
-        from rich.text import Text
-
-        lines = [self.headline(progress)]
-        lines += [f"  {self.line(run, progress)}" for run in progress.running[:20]]
-        return Text("\n".join(lines))
 
     def say(self, line: str) -> None:
         self.last = time.monotonic()

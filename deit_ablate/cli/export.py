@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from deit_ablate.cli import console
 from deit_ablate.cli.options import KnownSweep
-from deit_ablate.cli.targets import DEFAULT_RESULTS, Results, known_sweep
+from deit_ablate.cli.targets import DEFAULT_RESULTS, Results, known_sweep, states_of
 from deit_ablate.errors import InputError
-from deit_ablate.launch import status as statuses
 from deit_ablate.report.trackers.exporters import EXPORTERS, Destination, Sending, exporter_class, must_be_known
 from deit_ablate.report.trackers.runs import points, scores, tracked_runs
 from deit_ablate.store import Store
-
-FORMATS = ("csv", "jsonl", "parquet")
 
 
 def export(
     sweep: KnownSweep,
     format_: Annotated[
-        str | None, typer.Option("--format", help="csv (the default), jsonl or parquet (which needs pyarrow).")
+        Literal["csv", "jsonl", "parquet"] | None,
+        typer.Option("--format", help="By default csv; parquet needs pyarrow."),
     ] = None,
     curves: Annotated[bool, typer.Option("--curves", help="One row a run and epoch instead of one a run.")] = False,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="A file; standard output without it.")] = None,
@@ -51,16 +49,16 @@ def export(
     if to is not None:
         must_be_known(to, ("--to", 0, 0))
         if given := [option for option, value in of_table.items() if value]:
-            raise InputError("only of a table", where=(given[0], 0, 0), expected="--to without it")
+            raise InputError("only of a table", where=given[0], expected="--to without it")
         for option, value in of_tracker.items():
             if value and option not in exporter_class(to).options:
-                raise InputError(f"{to} has no such option", where=(_option(option), 0, 0))
+                raise InputError(f"{to} has no such option", where=_option(option))
         if folder and uri:
-            raise InputError("both name the place", where=("--dir", 0, 0), expected="--dir or --uri")
+            raise InputError("both name the place", where="--dir", expected="--dir or --uri")
         _send(store, sweep, to, Destination(sweep, store.sweeps.folder(sweep) / to, **of_tracker))
         return
     if given := [option for option, value in of_tracker.items() if value]:
-        raise InputError("only of a tracker", where=(_option(given[0]), 0, 0), expected="--to TRACKER with it")
+        raise InputError("only of a tracker", where=_option(given[0]), expected="--to TRACKER with it")
     _write_table(results, sweep, format_ or "csv", curves=curves, output=output)
 
 
@@ -71,25 +69,22 @@ def _option(name: str) -> str:
 def _send(store: Store, sweep: str, tracker: str, to: Destination) -> None:
     plan = store.sweeps.plan(sweep) or {"cells": []}
     runs = tracked_runs(store, plan)
-    states = statuses.states(store, statuses.parents_first(plan), sweep, learn=True)
-    store.index.keep()
+    states = states_of(store, sweep)
     recorded = {run.id: points(store, run) for run in runs.values()}
     sent = [run for run in runs.values() if recorded[run.id] or states[run.id].finished]
     if not sent:
         expected = f"a sweep of which a run has finished an epoch (`deit-ablate status {sweep}`)"
-        raise InputError(f"{sweep} has no results yet", where=("--to", 0, 0), expected=expected)
+        raise InputError(f"{sweep} has no results yet", where="--to", expected=expected)
     sending = Sending(tracker, to)
     for run in sent:
         sending.send(run, recorded[run.id])
         sending.end(run, states[run.id], scores(store, run, recorded[run.id]))
-    print(console.plain(f"{len(sent)} runs of {sweep} are in {tracker}: {sending.close()}"))
+    console.say(f"{len(sent)} runs of {sweep} are in {tracker}: {sending.close()}")
 
 
 def _write_table(results: Path, sweep: str, format_: str, *, curves: bool, output: Path | None) -> None:
-    if format_ not in FORMATS:
-        raise InputError(f"got {format_!r}", where=("--format", 0, 0), expected=", ".join(FORMATS))
     if format_ == "parquet" and output is None:
-        raise InputError("parquet is not for a terminal", where=("--format", 0, 0), expected="--output FILE")
+        raise InputError("parquet is not for a terminal", where="--format", expected="--output FILE")
     from deit_ablate.report.frame import load, load_curves
     from deit_ablate.report.tables.render import escape_csv
 
@@ -98,10 +93,9 @@ def _write_table(results: Path, sweep: str, format_: str, *, curves: bool, outpu
         try:
             frame.to_parquet(output)
         except ImportError:
+            expected = "`pip install pyarrow`, or csv or jsonl"
             raise InputError(
-                "parquet needs pyarrow, which is not installed",
-                where=("--format", 0, 0),
-                expected="`pip install pyarrow`, or csv or jsonl",
+                "parquet needs pyarrow, which is not installed", where="--format", expected=expected
             ) from None
         return
     if format_ == "csv":

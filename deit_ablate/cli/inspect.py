@@ -13,7 +13,16 @@ import typer
 
 from deit_ablate import files
 from deit_ablate.cli import console
-from deit_ablate.cli.targets import DEFAULT_RESULTS, Results, any_run, known_runs, known_sweep, names_of, one_run
+from deit_ablate.cli.targets import (
+    DEFAULT_RESULTS,
+    Results,
+    any_run,
+    known_runs,
+    known_sweep,
+    names_of,
+    one_run,
+    states_of,
+)
 from deit_ablate.errors import Damaged, InputError
 from deit_ablate.identity import difference
 from deit_ablate.launch import status as statuses
@@ -22,6 +31,7 @@ from deit_ablate.recipe import flatten
 from deit_ablate.store import Attempt, State, Store, owner
 from deit_ablate.store.datafacts import data_lines
 from deit_ablate.store.submissions import Submissions
+from deit_ablate.sweep.enumeration import cell_name
 
 RunArgument = Annotated[
     str, typer.Argument(metavar="RUN", help="sweep:variant:seed[:stage], or the first digits of a run's id.")
@@ -44,21 +54,20 @@ def status(
 ) -> None:
     """Show where the runs of a sweep stand, or how many of each sweep are done."""
     store = Store(results)
+    if watch is not None and json_:
+        raise InputError("a watch is not one JSON object", where="--watch", expected="--json without it")
+    name = None if sweep is None else known_sweep(store, sweep)
     if watch is not None:
-        if json_:
-            raise InputError("a watch is not one JSON object", where=("--watch", 0, 0), expected="--json without it")
-        name = None if sweep is None else known_sweep(store, sweep)
         console.watch(lambda: _look(store, name), watch)
-        return
-    if json_ and sweep is None:
+    elif json_ and name is None:
         print(json.dumps({name: _counts(store, name) for name in store.sweeps.names()}))
-    elif json_ and sweep is not None:
-        states = _states(store, known_sweep(store, sweep))
+    elif json_ and name is not None:
+        states = states_of(store, name)
         shown = {run: {"state": s.name, "detail": s.detail, "attempt": s.attempt} for run, s in states.items()}
         print(json.dumps(shown))
     else:
-        table, notes = _look(store, None if sweep is None else known_sweep(store, sweep))
-        print("\n".join([*console.columns(table), *map(console.plain, notes)]))
+        table, notes = _look(store, name)
+        console.say(*console.columns(table), *notes)
 
 
 def _look(store: Store, name: str | None) -> tuple[list[tuple[str, ...]], list[str]]:
@@ -67,33 +76,25 @@ def _look(store: Store, name: str | None) -> tuple[list[tuple[str, ...]], list[s
         counts = [(name, _counts(store, name)) for name in store.sweeps.names()]
         return [*counts], [] if counts else [f"no sweeps in {store.root}"]
     plan = store.sweeps.plan(name) or {"cells": []}
-    states = _states(store, name)
+    states = states_of(store, name)
     metric = console.judged_by(store, name)
     table: list[tuple[str, ...]] = [("name", "run", "state", "")]
     for variant, seed, stage, run in plan["cells"]:
-        label = ":".join([variant, str(seed), *([stage] if stage else [])])
         more = ""
         if states[run].name == "running":
             more = console.glance(store, run, console.length((store.recipe(run) or {})["recipe"]), metric)
         elif states[run].name == "done":
             more = console.score(store.index.metrics(run) or (store.outcome(run) or {}).get("metrics"), metric)
-        table.append((label, run, str(states[run]), more))
+        table.append((cell_name(variant, seed, stage), run, str(states[run]), more))
     notes = [f"{run}: {what}" for run, state in states.items() if (what := console.damaged(store, run, state))]
     return table, [console.counts(states), *notes, *map(str, Submissions(store).read()[1])]
 
 
 def _counts(store: Store, sweep: str) -> str:
     try:
-        return console.counts(_states(store, sweep))
+        return console.counts(states_of(store, sweep))
     except Damaged as damage:
         return str(damage)
-
-
-def _states(store: Store, sweep: str) -> dict[str, State]:
-    plan = store.sweeps.plan(sweep) or {"cells": [], "parents": {}}
-    states = statuses.states(store, statuses.parents_first(plan), sweep, learn=True)
-    store.index.keep()
-    return {cell[3]: states[cell[3]] for cell in plan["cells"]}
 
 
 def logs(
@@ -163,17 +164,15 @@ def show(
         if json_:
             print(json.dumps({**_told(found, names, state), "damage": str(damage)}))
         else:
-            print(console.plain(f"{found}  {', '.join(names)}\nstate: {state}\n"))
-            print(console.plain(f"{damage}; `deit-ablate forget {found}` clears it"))
+            console.say(f"{found}  {', '.join(names)}", f"state: {state}", "")
+            console.say(f"{damage}; `deit-ablate forget {found}` clears it")
         return
     stored, outcome = store.recipe(found), store.outcome(found) or {}
     if stored is None:
         planned = known_runs(found, store)[found]
         stored = {"recipe": planned.recipe, "parents": planned.parents, "sources": planned.sources}
-    state = statuses.states(
-        store,
-        {**{p["run"]: [] for p in stored["parents"].values()}, found: [p["run"] for p in stored["parents"].values()]},
-    )[found]
+    parents = [parent["run"] for parent in stored["parents"].values()]
+    state = statuses.states(store, {**{parent: [] for parent in parents}, found: parents})[found]
     attempts: list[dict[str, Any]] = [
         {"number": a.number, "owner": _readable(a, "owner"), "exit": _readable(a, "exit")}
         for a in store.attempts(found)
@@ -201,7 +200,7 @@ def show(
             told = {key: value for key, value in outcome[part].items() if key not in ("per_class", "sources")}
             lines += [f"  {line}" for line in (data_lines(outcome[part]) if part == "data" else ())]
             lines += [f"  {key}: {console.show_value(value)}" for key, value in flatten(told) if key != "git.diff"]
-    print("\n".join(map(console.plain, lines)))
+    console.say(*lines)
 
 
 def _accepted(store: Store, run: str, names: list[str]) -> Iterator[str]:
@@ -237,24 +236,16 @@ def diff(first: RunArgument, second: RunArgument, results: Results = DEFAULT_RES
     one, two = (one_run(name, store) for name in (first, second))
     stored = [store.recipe(run) for run in (one, two)]
     if None in stored:
-        raise InputError(
-            "a run that has not started has no recipe to compare", expected="two runs that were started once"
-        )
-    before, after = (item or {} for item in stored)
+        problem = "a run that has not started has no recipe to compare"
+        raise InputError(problem, expected="two runs that were started once")
     outcomes = [store.outcome(run) or {} for run in (one, two)]
-    for title, changed in (
-        ("recipe", difference(after["recipe"], before["recipe"])),
-        ("parents", difference(after["parents"], before["parents"])),
-        ("sources", difference(after["sources"], before["sources"])),
-        ("result", difference(outcomes[1].get("metrics") or {}, outcomes[0].get("metrics") or {})),
-        ("made with", difference(_made_with(outcomes[1]), _made_with(outcomes[0]))),
-    ):
+    made_with = [{k: v for k, v in (each.get("provenance") or {}).items() if k != "command"} for each in outcomes]
+    before, after = (
+        {**(run or {}), "result": each.get("metrics") or {}, "made with": made}
+        for run, each, made in zip(stored, outcomes, made_with, strict=True)
+    )
+    for title in ("recipe", "parents", "sources", "result", "made with"):
+        changed = difference(after[title], before[title])
         print(f"{title}:")
         rows = [(key, console.show_value(old), "->", console.show_value(new)) for key, (old, new) in changed.items()]
         print("\n".join(console.columns(rows, indent="  ")) if rows else "  the same")
-
-
-def _made_with(outcome: dict[str, object]) -> dict[str, object]:
-    provenance = dict(outcome.get("provenance") or {})  # type: ignore[call-overload]
-    provenance.pop("command", None)
-    return provenance

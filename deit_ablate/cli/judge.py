@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -39,7 +39,7 @@ def judge(
         typer.Option("--margin", help="Within which they are equivalent; by default what the sweep declares."),
     ] = None,
     better: Annotated[
-        str | None, typer.Option("--better", help="Of files: which way numbers are better, higher or lower.")
+        Literal["higher", "lower"] | None, typer.Option("--better", help="Of files: which way numbers are better.")
     ] = None,
     column: Annotated[
         str | None, typer.Option("--column", help="Of files: the column, or key, that holds the numbers.")
@@ -61,30 +61,25 @@ def judge(
     with a fixed value.
     """
     if len(groups) > 2 or (len(groups) == 2) == (target is not None):
-        expected = "BASELINE CANDIDATE, or CANDIDATE --target X"
-        raise InputError(
-            f"got {len(groups)} group{'s' * (len(groups) > 1)}{' and a target' * (target is not None)}",
-            expected=expected,
-        )
-    if better not in (None, "higher", "lower"):
-        raise InputError(f"got {better!r}", where=("--better", 0, 0), expected="higher or lower")
+        problem = f"got {len(groups)} group{'s' * (len(groups) > 1)}{' and a target' * (target is not None)}"
+        raise InputError(problem, expected="BASELINE CANDIDATE, or CANDIDATE --target X")
     if target is not None and not abs(target) <= LARGEST:
-        raise InputError(f"got {target}", where=("--target", 0, 0), expected=f"a number, of {LARGEST:g} at most")
+        raise InputError(f"got {target}", where="--target", expected=f"a number, of {LARGEST:g} at most")
     if margin is not None and not 0 < margin < math.inf:
-        raise InputError(f"got {margin}", where=("--margin", 0, 0), expected="a number above 0")
+        raise InputError(f"got {margin}", where="--margin", expected="a number above 0")
     from deit_ablate.report.judge import Question, answer, answer_in_campaign
     from deit_ablate.store.campaigns import Campaigns
 
     store = Store(results)
     *baseline, candidate = [_group(text, column, store) for text in groups]
-    question = Question.of(candidate, baseline[0] if baseline else None, target, margin, better)  # type: ignore[arg-type]
+    question = Question.of(candidate, baseline[0] if baseline else None, target, margin, better)
     if column is not None and all(group.metric for group in question.sides):
-        raise InputError("rows have no columns", where=("--column", 0, 0), expected="a file, or no --column")
-    if campaign is None:
-        found = answer(question)
+        raise InputError("rows have no columns", where="--column", expected="a file, or no --column")
+    found = answer(question) if campaign is None else answer_in_campaign(Campaigns(store), campaign, question)
+    if json_:
+        print(json.dumps(found))
     else:
-        found = answer_in_campaign(Campaigns(store), campaign, question)
-    print(json.dumps(found) if json_ else "\n".join(console.plain(line) for line in _lines(found)))
+        console.say(*_lines(found))
 
 
 def _group(text: str, column: str | None, store: Store) -> Group:
@@ -95,8 +90,7 @@ def _group(text: str, column: str | None, store: Store) -> Group:
         return of_file(path, column)
     name, colon, row = by_name(text, store).partition(":")
     if not colon:
-        where = (text, 0, 0)
-        raise InputError("neither a row nor a file", where=where, expected=f"sweep:row, or a file: {FORMS}")
+        raise InputError("neither a row nor a file", where=text, expected=f"sweep:row, or a file: {FORMS}")
     return of_row(store, known_sweep(store, name), row)
 
 

@@ -6,36 +6,25 @@ import itertools
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
-from deit_ablate.cli import console
+from deit_ablate.cli import console, targets
 from deit_ablate.cli.options import KnownSweep, Target, Yes
-from deit_ablate.cli.targets import (
-    DEFAULT_RESULTS,
-    Results,
-    by_name,
-    dependents,
-    known_sweep,
-    names_of,
-    one_run,
-    runs_of,
-    study,
-)
+from deit_ablate.cli.targets import DEFAULT_RESULTS, Results, known_sweep, names_of, one_run
 from deit_ablate.errors import Damaged, InputError
 from deit_ablate.launch import control, status
 from deit_ablate.store import Store, cleanup
 from deit_ablate.store.archive import import_records
 from deit_ablate.store.archive import keep as keep_records
-from deit_ablate.sweep.plan import Plan
 
 
 def cancel(target: Target, results: Results = DEFAULT_RESULTS) -> None:
     """Cancel runs that are not finished: running ones save and stop, the others are not started. `retry` lifts it."""
     store = Store(results)
-    target = by_name(target, store)
-    runs = runs_of(target, store)
+    target = targets.by_name(target, store)
+    runs = targets.runs_of(target, store)
     if (store.sweeps.sound_plan(target) or {}).get("search"):
         store.sweeps.hold(target, "cancelled", "a user has cancelled it")
     for run, cancelled in control.cancel(store, runs):
@@ -75,7 +64,7 @@ def forget(
     found = one_run(run, store)
     if not store.run(found).exists():
         raise InputError(f"{run} has not started yet", expected="a run with a folder")
-    below = dependents(found, store)
+    below = targets.dependents(found, store)
     if below:
         what = "are forgotten too" if with_dependents else "keep their results"
         print(f"{len(below)} runs depend on it, and {what}:")
@@ -97,32 +86,25 @@ def accept(sweep: KnownSweep, results: Results = DEFAULT_RESULTS, yes: Yes = Fal
     """
     store = Store(results)
     name = known_sweep(store, sweep)
-    chosen = study(name, store)
+    chosen = targets.study(name, store)
     used = dict[str, dict[str, Any]]()
     while more := status.acceptable(store, plan := replace(chosen, accepting=used).plan(store)):
         used |= more  # and once more: the next stage's runs are planned from these
     if not used:
-        raise InputError(
-            "no finished run of it differs in its code alone", where=(name, 0, 0), expected=_why(store, plan)
-        )
+        changed_in = console.few(list(status.what_changed(store, plan)), 5)
+        expected = "runs that were finished, and are missing since code of your own changed"
+        expected += f", not in {changed_in}" if changed_in else ""
+        raise InputError("no finished run of it differs in its code alone", where=name, expected=expected)
     labels = plan.labels()
     changed = sorted({(source, *pair) for each in used.values() for source, pair in each["sources"].items()}, key=str)
     for source, before, after in changed:
-        print(console.plain(f"{source}: {(before or 'none')[:12]} -> {(after or 'none')[:12]}"))
-    named = ", ".join(labels[each["run"]] for each in used.values())
-    print(console.plain(f"{len(used)} finished runs of {name}: {named}"))
+        console.say(f"{source}: {(before or 'none')[:12]} -> {(after or 'none')[:12]}")
+    console.say(f"{len(used)} finished runs of {name}: {', '.join(labels[each['run']] for each in used.values())}")
     if not yes:
         typer.confirm("Does this change of code leave what they computed as it is?", abort=True)
     store.sweeps.accept(name, used)
     store.sweeps.save_plan(name, chosen.document(chosen.plan(store), store))
     print(f"accepted; `deit-ablate plan {name}` says what is left to do")
-
-
-def _why(store: Store, plan: Plan) -> str:
-    """What was expected of a sweep, and what is there instead."""
-    changed = status.what_changed(store, plan)
-    but = f", not in {', '.join(changed[:5])}" if changed else ""
-    return f"runs that were finished, and are missing since code of your own changed{but}"
 
 
 def du(results: Results = DEFAULT_RESULTS) -> None:
@@ -150,13 +132,13 @@ def du(results: Results = DEFAULT_RESULTS) -> None:
 
 
 def gc(
-    keep: Annotated[str, typer.Option("--keep", help="Checkpoints of finished runs: final, none or all.")] = "final",
+    keep: Annotated[
+        Literal["final", "none", "all"], typer.Option("--keep", help="Checkpoints of finished runs.")
+    ] = "final",
     results: Results = DEFAULT_RESULTS,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be freed.")] = False,
 ) -> None:
     """Remove checkpoints that finished runs no longer need, and empty trash and cache. Results are never touched."""
-    if keep not in ("final", "none", "all"):
-        raise InputError(f"got {keep!r}", where=("--keep", 0, 0), expected="final, none or all")
     store = Store(results)
     if not dry_run:
         store.trash()  # what cannot be emptied is said before anything is removed

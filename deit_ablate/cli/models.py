@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import csv
-import io
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Any, TextIO
+from typing import Annotated, Any, Literal, TextIO
 
 import typer
 
 from deit_ablate.cli import console
 from deit_ablate.cli.options import DataDir, Device
 from deit_ablate.cli.targets import DEFAULT_RESULTS, Results, one_run
-from deit_ablate.errors import InputError, did_you_mean
+from deit_ablate.errors import InputError
 from deit_ablate.execution import Execution, worker_answers
 from deit_ablate.store import Store
 
-HEADS = ("fused", "class", "distillation")
 FORMATS = (".safetensors", ".onnx")
 RunArgument = Annotated[
     str, typer.Argument(metavar="RUN", help="sweep:variant[:seed[:stage]], or the first digits of a run's id.")
 ]
 Head = Annotated[
-    str, typer.Option("--head", help="Of a model of two heads: fused (as tables have it), class or distillation.")
+    Literal["fused", "class", "distillation"],
+    typer.Option("--head", help="Of a model of two heads; tables have them fused."),
 ]
 Average = Annotated[bool, typer.Option("--ema", help="The moving average of its weights.")]
 
@@ -47,11 +46,9 @@ def weights(
     the folder (local-dir:FOLDER). .onnx needs the extra deit-ablate[onnx], and is compared with torch.
     """
     if output.suffix not in FORMATS:
-        raise InputError(
-            f"got {str(output)!r}", where=("--output", 0, 0), expected=" or ".join(FORMATS) + " at its end"
-        )
+        raise InputError(f"got {str(output)!r}", where="--output", expected=" or ".join(FORMATS) + " at its end")
     if not output.parent.is_dir():
-        raise InputError("no such folder", where=(str(output.parent), 0, 0), key="--output")
+        raise InputError("no such folder", where=str(output.parent), key="--output")
     request = {**_request(run, head, ema, data_dir, results), "output": str(output.absolute())}
     for answer in _ask("weights", request):
         shown = [str(output), str(output.with_name(Path(answer["files"][1]).name))]
@@ -59,7 +56,7 @@ def weights(
             shown[0] += f" (differs from torch by at most {answer['onnx']['difference']:.1e})"
         elif not answer["timm"]:
             shown[0] += " (timm has no such network: deit_ablate.load_model builds it)"
-        print(console.plain("\n".join(shown)))
+        console.say(*shown)
 
 
 def predict(
@@ -78,7 +75,7 @@ def predict(
     """
     for path in pictures:
         if not path.exists():
-            raise InputError("no such file or folder", where=(str(path), 0, 0))
+            raise InputError("no such file or folder", where=str(path))
     request = {
         **_request(run, head, ema, data_dir, results),
         "paths": list(map(str, pictures)),
@@ -89,31 +86,22 @@ def predict(
         text: TextIO | None = None
         for answer in _ask("predict", request):
             if "error" in answer:
-                print(console.plain(f"{answer['file']}: {answer['error']}"), file=sys.stderr)
+                console.say(f"{answer['file']}: {answer['error']}", out=sys.stderr)
                 unread += 1
                 continue
             if text is None:
                 text = sys.stdout if output is None else opened.enter_context(open(output, "w", encoding="utf-8"))
-                places = range(1, len(answer["top"]) + 1)
-                _write(text, ["file", *(f"{part}_{place}" for place in places for part in ("class", "probability"))])
-            _write(text, [answer["file"], *(part for pair in answer["top"] for part in (pair[0], f"{pair[1]:.6f}"))])
+                rows, places = csv.writer(text, lineterminator="\n"), range(1, len(answer["top"]) + 1)
+                rows.writerow(["file", *(f"{part}_{place}" for place in places for part in ("class", "probability"))])
+            rows.writerow([answer["file"], *(part for pair in answer["top"] for part in (pair[0], f"{pair[1]:.6f}"))])
     raise typer.Exit(1 if unread else 0)
 
 
-def _write(text: TextIO, row: list[str]) -> None:
-    line = io.StringIO()
-    csv.writer(line, lineterminator="\n").writerow(row)
-    text.write(line.getvalue())
-
-
 def _request(run: str, head: str, ema: bool, data_dir: Path | None, results: Path) -> dict[str, Any]:
-    if head not in HEADS:
-        problem = f"got {head!r}{did_you_mean(head, HEADS)}"
-        raise InputError(problem, where=("--head", 0, 0), expected=", ".join(HEADS))
     store = Store(results)
     found = one_run(run, store)
     if store.outcome(found) is None:
-        raise InputError("has not finished", where=(run, 0, 0), expected="a run with a record")
+        raise InputError("has not finished", where=run, expected="a run with a record")
     return {
         "results": str(store.root.resolve()),
         "run": found,

@@ -7,12 +7,12 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from deit_ablate.errors import InputError
-from deit_ablate.execution import Execution, hosts_only, layered
+from deit_ablate.execution import Execution, hosts_only
 from deit_ablate.sweep.overrides import validate
 from deit_ablate.sweep.yaml import Node, assignment, merge
 
@@ -98,7 +98,9 @@ Parallel = Annotated[
     int | None,
     typer.Option("--parallel", min=1, help="Runs at once; by default one a core, or one a GPU (runs_per_gpu)."),
 ]
-Device = Annotated[str | None, typer.Option("--device", help="auto, cpu or cuda.")]
+Device = Annotated[
+    Literal["auto", "cpu", "cuda", "mps"] | None, typer.Option("--device", help="Where a run is computed.")
+]
 DataDir = Annotated[Path | None, typer.Option("--data-dir", envvar="DEIT_ABLATE_DATA", help="Folder of the data set.")]
 Loaders = Annotated[int | None, typer.Option("--loaders", min=0, help="Data-loading processes of a run.")]
 Executor = Annotated[
@@ -137,13 +139,8 @@ def seconds(text: str | None, option: str = "--budget") -> float | None:
     found = re.fullmatch(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)([smhd])", text.strip())
     if found is None or not 0 < (value := float(found[1]) * UNITS[found[2]]) < 1e10:
         expected = "a number above 0 and a unit, s, m, h or d, such as 90m or 2h"
-        raise InputError(f"got {text!r}", where=(option, 0, 0), expected=expected)
+        raise InputError(f"got {text!r}", where=option, expected=expected)
     return value
-
-
-def with_options(execution: Execution, sets: Sequence[str] | None, **given: Any) -> Execution:
-    """The execution with what the command line says (``given_execution``)."""
-    return layered(execution, given_execution(sets, **given))
 
 
 def given_execution(sets: Sequence[str] | None, **given: Any) -> Execution:
@@ -155,11 +152,7 @@ def given_execution(sets: Sequence[str] | None, **given: Any) -> Execution:
     for text in sets or ():
         node = merge(node, assignment(text, "--execution"))
     parsed = validate(Execution, node, "execution.")
-    values = {
-        key: str(value) if isinstance(value, Path) else value for key, value in given.items() if value is not None
-    }
-    if values.get("device") not in (None, "auto", "cpu", "cuda", "mps"):
-        raise InputError(f"got {values['device']!r}", where=("--device", 0, 0), expected="auto, cpu or cuda")
+    values = {key: str(own) if isinstance(own, Path) else own for key, own in given.items() if own is not None}
     return parsed.model_copy(update=values)
 
 

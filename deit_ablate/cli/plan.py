@@ -6,27 +6,13 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from deit_ablate.cli import console
-from deit_ablate.cli.options import (
-    Budget,
-    DataDir,
-    Device,
-    ExecutionSets,
-    Json,
-    Name,
-    Only,
-    Profile,
-    Seeds,
-    Sets,
-    Strict,
-    SweepArgument,
-    given_execution,
-    seconds,
-)
+from deit_ablate.cli import console, options
+from deit_ablate.cli.options import given_execution
+from deit_ablate.cli.options import seconds as seconds_of
 from deit_ablate.cli.targets import DEFAULT_RESULTS, Results, Study, execution_for, refuse_other_file, remember, study
 from deit_ablate.errors import InputError
 from deit_ablate.execution import Execution
@@ -38,6 +24,7 @@ from deit_ablate.launch.jobs import NOT_DONE, Work, by_execution, needs_words
 from deit_ablate.launch.policy import refuse_lost_weights
 from deit_ablate.launch.pool import Pool
 from deit_ablate.launch.preflight import beside_table, keep_weights, must_have, preflight, worth_a_preflight
+from deit_ablate.recipe import flatten
 from deit_ablate.report.declared import refuse_other_looks
 from deit_ablate.store import State, Store
 from deit_ablate.sweep.comparisons import LOOKS
@@ -59,25 +46,23 @@ MOST_JUDGED = 100
 
 
 def plan(
-    sweep: SweepArgument,
-    profile: Profile = None,
-    set_: Sets = None,
-    only: Only = None,
-    seeds: Seeds = None,
-    name: Name = None,
+    sweep: options.SweepArgument,
+    profile: options.Profile = None,
+    set_: options.Sets = None,
+    only: options.Only = None,
+    seeds: options.Seeds = None,
+    name: options.Name = None,
     results: Results = DEFAULT_RESULTS,
-    strict: Strict = False,
-    budget: Budget = None,
-    device: Device = None,
-    data_dir: DataDir = None,
-    execution: ExecutionSets = None,
+    strict: options.Strict = False,
+    budget: options.Budget = None,
+    device: options.Device = None,
+    data_dir: options.DataDir = None,
+    execution: options.ExecutionSets = None,
     commands: Annotated[
-        str | None,
-        typer.Option(
-            "--commands", metavar="FORM", help="The missing runs as commands, for another queue: shell, make or json."
-        ),
+        Literal["shell", "make", "json"] | None,
+        typer.Option("--commands", help="The missing runs as commands, for another queue."),
     ] = None,
-    json_: Json = False,
+    json_: options.Json = False,
 ) -> None:
     """Show what a sweep would run: rows, what they change, run ids, states, time and disk. It writes no results.
 
@@ -87,19 +72,18 @@ def plan(
     With --commands: a shell script, a Makefile or a JSON list with a `deit-ablate train` for each run that is neither
     done nor running. This alone writes: the plan, the recipes and the weights files that the commands will find.
     """
-    store, limit = Store(results), seconds(budget)
+    store, limit = Store(results), seconds_of(budget)
     given = given_execution(execution, device=device, data_dir=data_dir)
+    if commands is not None and (limit is not None or json_):
+        raise InputError("it is an output of its own", where="--commands", expected="no --budget or --json")
+    wanted = seeds if limit is None else MOST_SEEDS
+    chosen = study(sweep, store, profile=profile, sets=set_ or (), seeds=wanted, name=name)
     if commands is not None:
-        if limit is not None or json_:
-            raise InputError("it is an output of its own", where=("--commands", 0, 0), expected="no --budget or --json")
-        chosen = study(sweep, store, profile=profile, sets=set_ or (), seeds=seeds, name=name)
         _commands(chosen, store, given, commands, only or [], strict=strict)
         return
     if limit is not None:
-        chosen = study(sweep, store, profile=profile, sets=set_ or (), seeds=MOST_SEEDS, name=name)
         _proposals(chosen, store, given, limit, only or [])
         return
-    chosen = study(sweep, store, profile=profile, sets=set_ or (), seeds=seeds, name=name)
     file = chosen.sweep(store)
     search = chosen.search(file, store, only=only or ())
     made = search.plan() if search else make_plan(file)
@@ -113,31 +97,20 @@ def plan(
     estimate = Costs(store, runs).estimate([*left, *(search.examples() if search else [])])
     remember(chosen, store, runs)
     if json_:
-        print(
-            json.dumps(
-                {
-                    **made.document(""),
-                    "states": {run: state.name for run, state in states.items()},
-                    "estimate": vars(estimate),
-                }
-            )
-        )
+        named = {run: state.name for run, state in states.items()}
+        print(json.dumps({**made.document(""), "states": named, "estimate": vars(estimate)}))
         return
     missing = {run for run, state in states.items() if state.name in ("missing", "waiting")}
     why = status.why_missing(store, made, missing)
-    of_needs = _needs_lines(made, executions, left)
-    lines = [*_plan_lines(made, runs, states, search), *_why_lines(made, why), *of_needs, *_cost_lines(estimate)]
-    print("\n".join(map(console.plain, lines)))
+    console.say(*_plan_lines(made, runs, states, search), *_left_lines(made, why, executions, left, estimate))
 
 
 def _commands(chosen: Study, store: Store, given: Execution, form: str, only: Sequence[str], *, strict: bool) -> None:
     """Print the missing runs as commands, and write what these will find."""
-    if form not in FORMS:
-        raise InputError(f"got {form!r}", where=("--commands", 0, 0), expected=", ".join(FORMS))
     file = chosen.sweep(store)
     if file.search is not None:
         expected = "a sweep that is no search, which requests its trials as results come in: `deit-ablate run`"
-        raise InputError("a search has no list of runs", where=("--commands", 0, 0), expected=expected)
+        raise InputError("a search has no list of runs", where="--commands", expected=expected)
     made = make_plan(file)
     refuse_other_file(store, made, chosen.file)
     refuse_other_looks(made, store)
@@ -166,8 +139,8 @@ def _commands(chosen: Study, store: Store, given: Execution, form: str, only: Se
         file=sys.stderr,
     )
     if retried := [labels[run] for run, state in states.items() if state.name in NOT_DONE]:
-        few = ", ".join(retried[:5]) + (f" and {len(retried) - 5} more" if len(retried) > 5 else "")
-        print(console.plain(f"left out, as `deit-ablate retry` has to lift that first: {few}"), file=sys.stderr)
+        left_out = "left out, as `deit-ablate retry` has to lift that first"
+        console.say(f"{left_out}: {console.few(retried, 5)}", out=sys.stderr)
 
 
 def _proposals(chosen: Study, store: Store, given: Execution, budget: float, only: Sequence[str]) -> None:
@@ -176,11 +149,11 @@ def _proposals(chosen: Study, store: Store, given: Execution, budget: float, onl
 
     file = replace(chosen, until_decided=False).sweep(store)
     if file.search is not None or file.baseline is None:
-        where, expected = ("--budget", 0, 0), "a sweep with a baseline, which is no search"
-        raise InputError("no row is compared with a baseline", where=where, expected=expected)
+        expected = "a sweep with a baseline, which is no search"
+        raise InputError("no row is compared with a baseline", where="--budget", expected=expected)
     if file.kind == "factorial":
         expected = "no --budget: each effect takes all rows, whose seeds are equal"
-        raise InputError("a budget buys seeds of single rows", where=("--budget", 0, 0), expected=expected)
+        raise InputError("a budget buys seeds of single rows", where="--budget", expected=expected)
     made = make_plan(file)
     made.only(only)
     execution = beside_table(execution_for(chosen, file.execution, given), made.runs.values())
@@ -200,18 +173,15 @@ def _proposals(chosen: Study, store: Store, given: Execution, budget: float, onl
     declared = store.sweeps.declared(file.name)
     looks = bool(declared[-1].get("looks") if declared else file.looks)
     ways = (not looks, (looks or not declared) and not file.population and file.design is None)
-    print("\n".join(map(console.plain, _proposal_lines(found, budget, sd, file, ways))))
+    console.say(*_proposal_lines(found, budget, sd, file, ways))
     if not found[0].fits(budget) and found[0].seconds is not None:
         dropped, left = proposals.leave_out(made, costs, states, budget)
         if len(dropped) == found[0].rows:
             print("not even one row fits: a smaller profile, or fewer epochs")
         else:
             what = f"{left.runs} runs, machine time {console.duration(left.seconds)}"
-            print(
-                console.plain(
-                    f"leave out {', '.join(dropped)}: {_finds(left, sd, file.metric)} with {left.seeds} seeds ({what})"
-                )
-            )
+            finds = f"{_finds(left, sd, file.metric)} with {left.seeds} seeds"
+            console.say(f"leave out {', '.join(dropped)}: {finds} ({what})")
 
 
 def _proposal_lines(
@@ -333,42 +303,25 @@ def _search_lines(search: Search) -> list[str]:
     return lines
 
 
-def _why_lines(made: Plan, why: Mapping[str, list[str]]) -> list[str]:
-    labels = made.labels()
-    return [
-        "",
-        *(
-            f"missing since {reason}: {', '.join(labels[run] for run in runs[:3])}"
-            + (f" and {len(runs) - 3} more runs" if len(runs) > 3 else "")
-            for reason, runs in why.items()
-        ),
-    ][0 if why else 1 :]
-
-
-def _needs_lines(made: Plan, executions: Mapping[str, Execution], left: Sequence[Run]) -> list[str]:
-    """What the runs that are left need, where ``resources`` say that it is not the same."""
-    groups = by_execution(left, executions) if made.needs else []
-    labels, words = made.labels(), needs_words([how for how, _ in groups])
-    lines = []
-    for (_, runs), need in zip(groups, words, strict=True):
-        names = ", ".join(labels[run.id] for run in runs[:3]) + (f" and {len(runs) - 3} more" if len(runs) > 3 else "")
-        lines.append(f"{need or 'as all the others'}: {len(runs)} run{'s' * (len(runs) != 1)} ({names})")
-    return ["", *lines] if any(words) else []
-
-
-def _cost_lines(estimate: Estimate) -> list[str]:
-    if not estimate.runs:
-        return []
-    time, disk = console.duration(estimate.seconds), console.size(estimate.bytes)
-    return ["", f"to do: {estimate.runs} runs, machine time {time}, disk {disk}, files {estimate.files or 'unknown'}"]
-
-
-def _given(overrides: Mapping[str, Any], prefix: str = "") -> str:
-    """What a row of a sweep without a baseline sets."""
-    parts = [
-        _given(value, f"{prefix}{key}.")
-        if isinstance(value, dict) and value
-        else f"{prefix}{key} {console.show_value(value)}"
-        for key, value in overrides.items()
+def _left_lines(
+    made: Plan, why: Mapping[str, list[str]], executions: Mapping[str, Execution], left: Sequence[Run], cost: Estimate
+) -> list[str]:
+    """What is left to do: since when, what it needs where ``resources`` say that it is not the same, what it costs."""
+    labels, groups = made.labels(), by_execution(left, executions) if made.needs else []
+    since = {reason: console.few([labels[run] for run in runs], 3, "more runs") for reason, runs in why.items()}
+    needs = needs_words([how for how, _ in groups])
+    of_groups = [
+        f"{need or 'as all the others'}: {len(runs)} run{'s' * (len(runs) != 1)} "
+        f"({console.few([labels[run.id] for run in runs], 3)})"
+        for (_, runs), need in zip(groups, needs, strict=True)
     ]
+    time, disk = console.duration(cost.seconds), console.size(cost.bytes)
+    to_do = f"to do: {cost.runs} runs, machine time {time}, disk {disk}, files {cost.files or 'unknown'}"
+    parts = ([f"missing since {reason}: {names}" for reason, names in since.items()], of_groups if any(needs) else [])
+    return [line for part in (*parts, [to_do] if cost.runs else []) if part for line in ("", *part)]
+
+
+def _given(overrides: Mapping[str, Any]) -> str:
+    """What a row of a sweep without a baseline sets."""
+    parts = [f"{key} {console.show_value(value)}" for key, value in flatten(overrides)]
     return "; ".join(parts) or "the recipe as it is"

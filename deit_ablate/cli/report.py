@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeGuard
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -15,7 +15,7 @@ from deit_ablate import files
 from deit_ablate.cli import console
 from deit_ablate.cli.options import KnownSweep
 from deit_ablate.cli.targets import DEFAULT_RESULTS, Results, by_name, hint_of_edits, known_sweep, runs_of
-from deit_ablate.errors import InputError, did_you_mean
+from deit_ablate.errors import InputError, unknown_name
 from deit_ablate.search.export import export as export_winner
 from deit_ablate.store import Store
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 def table(
     sweep: KnownSweep,
-    format_: Annotated[str, typer.Option("--format", help="md, csv, tex or html.")] = "md",
+    format_: Annotated[Literal["md", "csv", "tex", "html"], typer.Option("--format")] = "md",
     results: Results = DEFAULT_RESULTS,
     paper: Annotated[bool, typer.Option("--paper", help="The paper's table, with its numbers beside ours.")] = False,
     strict: Annotated[
@@ -56,7 +56,7 @@ def table(
     ] = None,
     digits: Annotated[int | None, typer.Option("--digits", min=0, max=9, help="Digits after the point.")] = None,
     notes: Annotated[
-        str | None, typer.Option("--notes", help="Footnotes: full, short (tex without this) or none.")
+        Literal["full", "short", "none"] | None, typer.Option("--notes", help="Footnotes (of tex by default short).")
     ] = None,
     no_notes: Annotated[bool, typer.Option("--no-notes", help="--notes none.")] = False,
     caption: Annotated[
@@ -74,24 +74,22 @@ def table(
     from deit_ablate.report.tables.table import Printed, sweep_table
     from deit_ablate.report.write import RENDERERS, analysis, markdown, paper_analysis
 
-    _one_of(format_, RENDERERS, "--format")
     notes = "none" if no_notes else notes or ("short" if format_ == "tex" else "full")
-    _one_of(notes, ("full", "short", "none"), "--notes")
     summary = summarize(store, name, strict=strict)
     if search and not is_search(summary.plan):
-        raise InputError(f"{name} is no search", where=("--search", 0, 0), expected="a sweep with a search block")
+        raise InputError(f"{name} is no search", where="--search", expected="a sweep with a search block")
     if interactions and not summary.design:
         expected = "a factorial, or a cumulative sweep with orders"
-        raise InputError(f"{name} combines no changes", where=("--interactions", 0, 0), expected=expected)
+        raise InputError(f"{name} combines no changes", where="--interactions", expected=expected)
     alone = "search" if search else "interactions" if interactions else "pivot" if pivot else "sweep_table"
     module = paper_analysis(summary) if paper else analysis(alone)
     if module is None:
-        raise InputError(f"{name} is no table of the paper", where=("--paper", 0, 0), expected="a sweep that is one")
+        raise InputError(f"{name} is no table of the paper", where="--paper", expected="a sweep that is one")
     hint_of_edits(store, name)
     printed = Printed(tuple((columns or "").split(",")) if columns else (), notes, caption, label, wide)
     own = not paper and alone == "sweep_table"
     if digits is not None and not own:
-        raise InputError("this table has digits of its own", where=("--digits", 0, 0), expected="a sweep's own table")
+        raise InputError("this table has digits of its own", where="--digits", expected="a sweep's own table")
     made = printed.of(sweep_table(summary, digits) if digits is not None else module.table(summary))
     plain = printed == Printed() and digits is None
     text = markdown(summary, made) if format_ == "md" and own and plain else RENDERERS[format_](made)
@@ -100,14 +98,9 @@ def table(
         print(f"note: this is {TOO_WIDE.removeprefix('% ')}", file=sys.stderr)
     not_isolated = [row for row in summary.rows if row["leaks"]] if strict else []
     for row in not_isolated:
-        print(f"error: {console.plain(row['variant'])} is not isolated: {console.plain(row['leaks'])}", file=sys.stderr)
+        console.say(f"error: {row['variant']} is not isolated: {row['leaks']}", out=sys.stderr)
     if not_isolated:
         raise typer.Exit(1)
-
-
-def _one_of(given: str, known: Iterable[str], option: str) -> None:
-    if given not in known:
-        raise InputError(f"got {given!r}", where=(option, 0, 0), expected=", ".join(known))
 
 
 def figure(
@@ -115,7 +108,8 @@ def figure(
     results: Results = DEFAULT_RESULTS,
     format_: Annotated[str, typer.Option("--format", help="png, pdf, svg, or several with commas between.")] = "png",
     width: Annotated[
-        str, typer.Option("--width", help="column or page of a two-column paper; of a page NAME-page.png and so on.")
+        Literal["column", "page"],
+        typer.Option("--width", help="Of a two-column paper; of a page NAME-page.png and so on."),
     ] = "column",
 ) -> None:
     """Draw a sweep's figures from its records, and print where they are."""
@@ -123,8 +117,7 @@ def figure(
     name = known_sweep(store, sweep)
     formats = list(dict.fromkeys(format_.split(",")))
     if unknown := [form for form in formats if form not in ("png", "pdf", "svg")]:
-        raise InputError(f"got {unknown[0]!r}", where=("--format", 0, 0), expected="png, pdf or svg")
-    _one_of(width, ("column", "page"), "--width")
+        raise InputError(f"got {unknown[0]!r}", where="--format", expected="png, pdf or svg")
     from deit_ablate.report.figures import style
     from deit_ablate.report.summary import summarize
     from deit_ablate.report.write import write_figures, write_interactions, write_paper, write_pivot, write_search
@@ -157,9 +150,7 @@ def report(
     if all_ == (sweep is not None):
         raise InputError("what is to be reported?", expected="a sweep's name, or --all")
     if all_ and output is not None:
-        raise InputError(
-            "--all writes into the results folder", where=("--output", 0, 0), expected="--output with a sweep"
-        )
+        raise InputError("--all writes into the results folder", where="--output", expected="--output with a sweep")
     store = Store(results)
     if sweep is not None:
         name = known_sweep(store, sweep)
@@ -167,17 +158,16 @@ def report(
         from deit_ablate.report.html import write_page
         from deit_ablate.report.summary import summarize
 
-        print(console.plain(str(write_page(summarize(store, name), redact=redact, output=output))))
+        console.say(write_page(summarize(store, name), redact=redact, output=output))
         return
     if not store.sweeps.names():
         raise InputError(f"no sweeps in {results}", expected="a results folder with a sweep that was run")
     from deit_ablate.report.html import write_index
 
     written = write_index(store, redact=redact)
-    for path in (*written.pages, written.index):
-        print(console.plain(str(path)))
+    console.say(*written.pages, written.index)
     for name, why in written.unreadable.items():
-        print(f"error: {console.plain(name)} cannot be read: {console.plain(why)}", file=sys.stderr)
+        console.say(f"error: {name} cannot be read: {why}", out=sys.stderr)
     if written.unreadable:
         raise typer.Exit(1)
 
@@ -201,38 +191,25 @@ def explain(
     row, column = (rest, "") if rest in names else (rest.rpartition(":")[0], rest.rpartition(":")[2])
     searched = (plan.get("search") or {}).get("spaces", {})
     if (rest in searched or row in searched) and row not in names:
-        raise InputError(
-            f"the search of {rest!r} has no winner (yet)",
-            where=(cell, 0, 0),
-            expected=f"`deit-ablate table {sweep} --search`",
-        )
+        problem = f"the search of {rest!r} has no winner (yet)"
+        raise InputError(problem, where=cell, expected=f"`deit-ablate table {sweep} --search`")
     if row not in names:
-        raise InputError(
-            f"no row {rest!r} in {sweep}{did_you_mean(rest, names)}",
-            where=(cell, 0, 0),
-            expected="one of " + ", ".join(names[:20]),
-        )
+        raise unknown_name("no row", rest, names, where=cell)
     stages = [part["name"] for part in plan["stages"]]
     if stage is not None and stage not in stages:
-        staged = [name for name in stages if name]
-        expected = "one of " + ", ".join(staged) if staged else "no --stage: this sweep has none"
-        raise InputError(f"no stage {stage!r}", where=("--stage", 0, 0), expected=expected)
+        raise unknown_name("no stage", stage, [name for name in stages if name], where="--stage")
     from deit_ablate.report.summary import OF_EFFECT, meanings, summarize
     from deit_ablate.sweep.metrics import planned_metrics
 
     known = meanings(planned_metrics(plan))
     if column and column not in known:
-        raise InputError(
-            f"no column {column!r}{did_you_mean(column, known)}",
-            where=(cell, 0, 0),
-            expected="one of " + ", ".join(known),
-        )
+        raise unknown_name("no column", column, list(known), where=cell)
     summary = summarize(store, sweep, stage=stage)
     found = next(own for own in summary.rows if own["variant"] == row)
     records = [record for record in summary.final if record["variant"] in (row, plan["baseline"])]
     if json_:
-        said = {key: _plain(value) for key, value in found.items() if not column or key == column}
-        runs = [{key: _plain(value) for key, value in record.items()} for record in records]
+        said = {key: console.json_value(value) for key, value in found.items() if not column or key == column}
+        runs = [{key: console.json_value(value) for key, value in record.items()} for record in records]
         print(json.dumps({"sweep": sweep, "row": row, "stage": summary.stage, "statistics": said, "runs": runs}))
         return
     lines = [f"{sweep}: {row}" + (f", stage {summary.stage}" if summary.stage else ""), ""]
@@ -249,12 +226,8 @@ def explain(
             table = [("seed", "run", "state", summary.metric.words.removeprefix("test "), "commit", "command")]
             table += [_run(record, summary.figure(record), summary.metric.digits) for record in part]
             lines += console.columns(table, indent="  ")
-    lines += [
-        "",
-        "records: " + str(store.run("<run>") / "outcome.json"),
-        f"one run: deit-ablate show {sweep}:{row}:SEED",
-    ]
-    print("\n".join(console.plain(line) for line in lines))
+    records_in = store.run("<run>") / "outcome.json"
+    console.say(*lines, "", f"records: {records_in}", f"one run: deit-ablate show {sweep}:{row}:SEED")
 
 
 def _first(summary: Summary, records: Sequence[Mapping[str, Any]], count: int) -> list[Mapping[str, Any]]:
@@ -275,18 +248,8 @@ def _text(value: Any) -> str:
     return str(value)
 
 
-def _plain(value: Any) -> Any:
-    """A value as JSON has it."""
-    if value is None or isinstance(value, (str, bool)):
-        return value
-    number = float(value) if str(value) != "<NA>" else math.nan
-    return (
-        None if math.isnan(number) else int(number) if number.is_integer() and not isinstance(value, float) else number
-    )
-
-
 def search(
-    action: Annotated[str, typer.Argument(help="export", metavar="export")],
+    action: Annotated[Literal["export"], typer.Argument(metavar="export")],
     sweep: Annotated[str, typer.Argument(help="A sweep that has searched (or its file), or sweep:row.")],
     results: Results = DEFAULT_RESULTS,
 ) -> None:
@@ -296,16 +259,13 @@ def search(
     the file as it is, except for a student's, whose teacher is a stage. The winner is the confirmed one; of a search
     that is not confirmed the best trial, whose value is optimistic (selection bias).
     """
-    if action != "export":
-        raise InputError(f"got {action!r}", where=("search", 0, 0), expected="export")
     store = Store(results)
     name, _, row = by_name(sweep, store).partition(":")
     plan = store.sweeps.plan(known_sweep(store, name)) or {}
     if "search" not in plan:
-        raise InputError(f"{name} has no search", where=(sweep, 0, 0), expected="a sweep with a `search:` block")
+        raise InputError(f"{name} has no search", where=sweep, expected="a sweep with a `search:` block")
     found = export_winner(store, plan, row)
-    for line in found.comments:
-        print(f"# {console.plain(line)}")
+    console.say(*(f"# {line}" for line in found.comments))
     print(found.yaml(), end="")
     if not found.confirmed:
         print("note: this trial is not confirmed", file=sys.stderr)
@@ -329,13 +289,12 @@ def tokens(targets: Targets, results: Results = DEFAULT_RESULTS, out: Out = None
     store = Store(results)
     targets = [by_name(target, store) for target in targets]
     wanted = _groups(targets, store)
-    folder = out or _folder(targets, store, "figures")
     from deit_ablate.report.tables import render
     from deit_ablate.report.tables.tokens import similarities, tokens_table, tokens_values
 
     found = similarities(store, wanted)
     print(render.to_markdown(tokens_table(found)), end="")
-    if _writable(folder):
+    if folder := out or _folder(targets, store, "figures"):
         from deit_ablate.report.figures.style import save
         from deit_ablate.report.figures.tokens import tokens_figure
 
@@ -359,13 +318,12 @@ def disagree(
     store = Store(results)
     targets = [by_name(target, store) for target in targets]
     wanted = _groups(targets, store)
-    folder = out or _folder(targets, store, "")
     from deit_ablate.report.tables import render
     from deit_ablate.report.tables.predictions import disagreement_table, predictions, with_teachers
 
     table = disagreement_table(predictions(store, with_teachers(store, wanted), head))
     print(render.to_markdown(table), end="")
-    if _writable(folder):
+    if folder := out or _folder(targets, store, ""):
         path = files.make_folder(folder) / "disagreement.csv"
         files.replace(path, render.to_csv(table).encode())
         print(path, file=sys.stderr)
@@ -392,11 +350,7 @@ def _groups(targets: Sequence[str], store: Store) -> list[RunGroup]:
 
 def _folder(targets: Sequence[str], store: Store, inside: str) -> Path | None:
     """Where a report on a whole sweep lies; nowhere for a part of one, which would take that one's place."""
-    whole = len(targets) == 1 and store.sweeps.plan(targets[0]) is not None
-    return store.sweeps.folder(targets[0]) / inside if whole else None
-
-
-def _writable(folder: Path | None) -> TypeGuard[Path]:
-    if folder is None:
-        print("nothing is written, as this is not one whole sweep: --out DIR says where to", file=sys.stderr)
-    return folder is not None
+    if len(targets) == 1 and store.sweeps.plan(targets[0]) is not None:
+        return store.sweeps.folder(targets[0]) / inside
+    print("nothing is written, as this is not one whole sweep: --out DIR says where to", file=sys.stderr)
+    return None

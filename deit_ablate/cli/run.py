@@ -13,53 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from deit_ablate import files
-from deit_ablate.cli import console
-from deit_ablate.cli.options import (
-    AllowNoEffect,
-    Budget,
-    Confirm,
-    DataDir,
-    Device,
-    ExecutionSets,
-    Executor,
-    Json,
-    Loaders,
-    Name,
-    Only,
-    Parallel,
-    Profile,
-    Seeds,
-    Sets,
-    Shared,
-    Strict,
-    SweepArgument,
-    Target,
-    Trials,
-    UntilDecided,
-    VerifyData,
-    Wait,
-    Yes,
-    command_line,
-    given_execution,
-    seconds,
-    with_options,
-)
-from deit_ablate.cli.targets import (
-    DEFAULT_RESULTS,
-    Results,
-    any_run,
-    by_name,
-    execution_alone,
-    execution_for,
-    finder,
-    known_runs,
-    refuse_other_file,
-    runs_of,
-    stored_runs,
-    study,
-)
+from deit_ablate.cli import console, options, targets
+from deit_ablate.cli.options import command_line, given_execution
+from deit_ablate.cli.targets import DEFAULT_RESULTS, Results, execution_for
 from deit_ablate.errors import InputError
-from deit_ablate.execution import SAVED, Execution, Needs
+from deit_ablate.execution import SAVED, Needs, layered
 from deit_ablate.launch import status
 from deit_ablate.launch.commands import train_command
 from deit_ablate.launch.cost import Costs
@@ -90,44 +48,44 @@ if TYPE_CHECKING:
 
 @preparing_jobs()
 def run(
-    sweep: SweepArgument,
-    profile: Profile = None,
-    set_: Sets = None,
-    only: Only = None,
-    seeds: Seeds = None,
-    name: Name = None,
-    parallel: Parallel = None,
-    device: Device = None,
-    data_dir: DataDir = None,
-    loaders: Loaders = None,
-    execution: ExecutionSets = None,
-    executor: Executor = None,
-    wait: Wait = False,
-    until_decided: UntilDecided = False,
-    budget: Budget = None,
-    trials: Trials = None,
-    confirm: Confirm = False,
+    sweep: options.SweepArgument,
+    profile: options.Profile = None,
+    set_: options.Sets = None,
+    only: options.Only = None,
+    seeds: options.Seeds = None,
+    name: options.Name = None,
+    parallel: options.Parallel = None,
+    device: options.Device = None,
+    data_dir: options.DataDir = None,
+    loaders: options.Loaders = None,
+    execution: options.ExecutionSets = None,
+    executor: options.Executor = None,
+    wait: options.Wait = False,
+    until_decided: options.UntilDecided = False,
+    budget: options.Budget = None,
+    trials: options.Trials = None,
+    confirm: options.Confirm = False,
     results: Results = DEFAULT_RESULTS,
-    yes: Yes = False,
-    verify_data: VerifyData = False,
-    strict: Strict = False,
-    allow_no_effect: AllowNoEffect = False,
-    shared: Shared = False,
-    json_: Json = False,
+    yes: options.Yes = False,
+    verify_data: options.VerifyData = False,
+    strict: options.Strict = False,
+    allow_no_effect: options.AllowNoEffect = False,
+    shared: options.Shared = False,
+    json_: options.Json = False,
 ) -> None:
     """Run a sweep: train what is missing, then write its table and figures."""
-    store, limit = Store(results), seconds(budget)
+    store, limit = Store(results), options.seconds(budget)
     adding = until_decided or limit is not None
-    chosen = study(sweep, store, profile=profile, sets=set_ or (), seeds=seeds, name=name, until_decided=adding)
+    chosen = targets.study(sweep, store, profile=profile, sets=set_ or (), seeds=seeds, name=name, until_decided=adding)
     if chosen.until_decided and seeds:
-        raise InputError("looks say how many seeds there are", where=("--seeds", 0, 0), expected="`looks:` in the file")
+        raise InputError("looks say how many seeds there are", where="--seeds", expected="`looks:` in the file")
     file = chosen.sweep(store)
     search = chosen.search(file, store, trials=trials, confirm=confirm, only=only or ())
     _refuse_of_search(search, file, trials, confirm, seeds)
     if search:
         search.begin()
     plan = search.plan() if search else make_plan(file)
-    refuse_other_file(store, plan, chosen.file)
+    targets.refuse_other_file(store, plan, chosen.file)
     refuse_other_looks(plan, store)
     added = chosen.added(plan, store, only=only or (), budget=limit) if file.until_decided else None
     source = search or added
@@ -147,12 +105,9 @@ def run(
         store, file.name, runs, labels, states, how, command_line(), frozenset(), plan.written, source, compared, own
     )
     refuse_lost_weights(runs, labels, states, store)
-    chosen_executor = executor_for(work)
     for line in hashed_data(work) if verify_data else ():
         print(line, file=_out(json_))
-    if chosen_executor:
-        _must_have_trackers(how)
-        chosen_executor.preflight()
+    if chosen_executor := _ready(work):
         if added and limit and how.executor == "local":
             for line in added.measure(own):
                 print(line, file=_out(json_), flush=True)
@@ -173,17 +128,11 @@ def run(
 def _refuse_of_search(search: Search | None, file: Sweep, trials: int | None, confirm: bool, seeds: int | None) -> None:
     """Raises InputError for options that are of searches alone, or not of these."""
     if search is None and (trials or confirm):
-        raise InputError(
-            "this sweep has no search",
-            where=("--confirm" if confirm else "--trials", 0, 0),
-            expected="a sweep with a `search:` block",
-        )
+        where, expected = "--confirm" if confirm else "--trials", "a sweep with a `search:` block"
+        raise InputError("this sweep has no search", where=where, expected=expected)
     if search and seeds and seeds < len(file.stages[-1].seeds):
-        raise InputError(
-            "the winners of a search are trained on all seeds of the file",
-            where=("--seeds", 0, 0),
-            expected="more seeds, or fewer in `seeds:`",
-        )
+        problem = "the winners of a search are trained on all seeds of the file"
+        raise InputError(problem, where="--seeds", expected="more seeds, or fewer in `seeds:`")
 
 
 def _left_words(search: Search | None, added: AddedSeeds | None, report: Report) -> Iterator[str]:
@@ -197,52 +146,45 @@ def _left_words(search: Search | None, added: AddedSeeds | None, report: Report)
 
 
 def retry(
-    target: Target,
-    parallel: Parallel = None,
-    device: Device = None,
-    data_dir: DataDir = None,
-    loaders: Loaders = None,
-    execution: ExecutionSets = None,
-    executor: Executor = None,
-    wait: Wait = False,
+    target: options.Target,
+    parallel: options.Parallel = None,
+    device: options.Device = None,
+    data_dir: options.DataDir = None,
+    loaders: options.Loaders = None,
+    execution: options.ExecutionSets = None,
+    executor: options.Executor = None,
+    wait: options.Wait = False,
     failed: Annotated[
         bool, typer.Option("--failed", help="Only what failed, and what that blocks; not what was cancelled.")
     ] = False,
     results: Results = DEFAULT_RESULTS,
-    json_: Json = False,
+    json_: options.Json = False,
 ) -> None:
     """Run again what failed or was cancelled, with its budgets anew, and go on with what that blocked.
 
     Of a search, its trials so far; `run` then asks for more.
     """
     store = Store(results)
-    target = by_name(target, store)
+    target = targets.by_name(target, store)
     name = target.split(":")[0]
-    named = runs_of(target, store)
+    named = targets.runs_of(target, store)
     written: Mapping[str, Node] = {}
     needs: Mapping[str, Needs] = {}
-    chosen = None
+    chosen = sweep = None
     if store.sweeps.plan(name) is None:
-        runs, labels, sweep, base = (
-            stored_runs(named, store),
-            {run: run for run in named},
-            None,
-            execution_alone(named[0], store),
-        )
+        runs, labels = targets.stored_runs(named, store), {run: run for run in named}
+        base = targets.execution_alone(named[0], store)
     else:
-        chosen = study(name, store)
+        chosen, sweep = targets.study(name, store), name
         plan = chosen.plan(store)
         store.sweeps.save_plan(name, chosen.document(plan, store))
-        runs, labels, sweep, base, written = plan.runs, plan.labels(), name, plan.sweep.execution, plan.written
-        needs = plan.needs
+        runs, labels, base, written, needs = plan.runs, plan.labels(), plan.sweep.execution, plan.written, plan.needs
         if ":" in target:
             wanted = with_parents(runs, [run for run in named if run in runs])
             runs = {run: runs[run] for run in runs if run in wanted}
             if not runs:
-                raise InputError(
-                    f"the runs of {target!r} are no longer in {chosen.file}",
-                    expected=f"`deit-ablate run {chosen.file}`",
-                )
+                problem = f"the runs of {target!r} are no longer in {chosen.file}"
+                raise InputError(problem, expected=f"`deit-ablate run {chosen.file}`")
     states = status.states(store, {run.id: run.above for run in runs.values()}, sweep)
     retryable = RETRYABLE - {"cancelled"} if failed else RETRYABLE
     again = frozenset(run for run, state in states.items() if state.name in retryable)
@@ -260,10 +202,7 @@ def retry(
     how = beside_table(execution_for(chosen, base, given), runs.values())
     own = Executions(runs, needs, how, given)
     work = Work(store, sweep, runs, labels, states, how, command_line(), again, written, own=own)
-    chosen_executor = executor_for(work)
-    if chosen_executor:
-        _must_have_trackers(how)
-        chosen_executor.preflight()
+    chosen_executor = _ready(work)
     keep_weights(work.unfinished(), store)
     if sweep:
         store.sweeps.lift(sweep)
@@ -275,11 +214,11 @@ def train(
         str,
         typer.Argument(help="A YAML file with a recipe (its `profile:` is the base), or the name or id of a run."),
     ],
-    set_: Sets = None,
-    device: Device = None,
-    data_dir: DataDir = None,
-    loaders: Loaders = None,
-    execution: ExecutionSets = None,
+    set_: options.Sets = None,
+    device: options.Device = None,
+    data_dir: options.DataDir = None,
+    loaders: options.Loaders = None,
+    execution: options.ExecutionSets = None,
     results: Results = DEFAULT_RESULTS,
 ) -> None:
     """Train one run in the foreground, for debugging or for another queue (`plan --commands`). It is recorded like any.
@@ -290,12 +229,12 @@ def train(
     store = Store(results)
     path = Path(recipe)
     if path.suffix in (".yaml", ".yml", ".json") or path.is_file():
-        alone = single_run(path, set_ or (), finder(store))
-        runs = {**stored_runs(alone.above, store), alone.id: alone}
+        alone = single_run(path, set_ or (), targets.finder(store))
+        runs = {**targets.stored_runs(alone.above, store), alone.id: alone}
     elif set_:
         raise InputError("--set needs a recipe file", expected="a YAML file, or the run without --set")
     else:
-        runs = known_runs(run_id := any_run(recipe, store), store)
+        runs = targets.known_runs(run_id := targets.any_run(recipe, store), store)
         alone = runs[run_id]
     states = status.states(store, {run.id: run.above for run in runs.values()})
     refuse_lost_weights(runs, {}, states, store)
@@ -306,8 +245,8 @@ def train(
         keep_weights([alone], store)
         store.register(alone.id, alone.recipe, alone.parents, alone.sources)
         status.close_if_gone(store, alone.id)
-        base = execution_alone(alone.id, store)
-        how = with_options(base, execution, device=device, data_dir=data_dir, loaders=loaders)
+        base = targets.execution_alone(alone.id, store)
+        how = layered(base, given_execution(execution, device=device, data_dir=data_dir, loaders=loaders))
         how = beside_table(how, [alone])
         print(f"run {alone.id}", flush=True)
         code = foreground(Job(str(store.root), alone.id, how, retry=True, command=command_line()))
@@ -336,16 +275,21 @@ def _not_now(alone: Run, states: Mapping[str, State], store: Store) -> int:
         last = store.attempts(alone.id)[-1]
         problem, code = f"attempt {last.number} on {last.owner.get('host')} has not ended", SAVED
     if problem:
-        print(console.plain(f"{alone.id}: {problem}"), file=sys.stderr)
+        console.say(f"{alone.id}: {problem}", out=sys.stderr)
     return code if problem else 0
 
 
 # -- shared ----------------------------------------------------------------------------------------------------------
 
 
-def _must_have_trackers(execution: Execution) -> None:
-    for tracker in execution.track:
-        must_be_installed(tracker, key="execution.track")
+def _ready(work: Work) -> RunExecutor | None:
+    """What executes the runs, once it is known that these can start; None where nothing is left of them."""
+    executor = executor_for(work)
+    if executor:
+        for tracker in work.execution.track:
+            must_be_installed(tracker, key="execution.track")
+        executor.preflight()
+    return executor
 
 
 def _confirm_if_large(work: Work, yes: bool) -> None:
@@ -390,7 +334,7 @@ def _launch(work: Work, executor: RunExecutor | None, *, wait: bool, json_: bool
 def _tell(work: Work, what: str) -> None:
     """Notify whoever wants to know. What goes out names no machine and no path."""
     if why := notify(work.execution, f"{work.sweep or f'{len(work.runs)} runs'}: {what}"):
-        print(f"warning: {console.plain(why)}", file=sys.stderr)
+        console.say(f"warning: {why}", out=sys.stderr)
 
 
 def _ending(work: Work, report: Report) -> str | None:

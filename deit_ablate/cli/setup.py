@@ -8,16 +8,16 @@ import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from deit_ablate import files
 from deit_ablate.cli import console
-from deit_ablate.cli.options import DataDir, Device, Json, Profile, Sets, SweepArgument, with_options
+from deit_ablate.cli.options import DataDir, Device, Json, Profile, Sets, SweepArgument, given_execution
 from deit_ablate.cli.targets import DEFAULT_RESULTS, Results, runs_of, stored_runs, study
 from deit_ablate.errors import InputError
-from deit_ablate.execution import Execution, WorkerFailed, worker_answers
+from deit_ablate.execution import WorkerFailed, worker_answers
 from deit_ablate.identity import canonical_json, hub_names
 from deit_ablate.launch.preflight import keep_weights, must_have
 from deit_ablate.names import fact
@@ -50,7 +50,7 @@ def fetch(
     failed = False
     for answer in _ask("fetch", {"results": str(store.root), "requests": requests}) if requests else ():
         files = f"fetched {', '.join(answer['files'])}" if answer["files"] else "all is there already"
-        print(console.plain(f"{answer['kind']} {answer['name']}: {answer['error'] or files}"), flush=True)
+        console.say(f"{answer['kind']} {answer['name']}: {answer['error'] or files}")
         failed = failed or answer["error"] is not None
     raise typer.Exit(1 if failed else 0)
 
@@ -67,9 +67,8 @@ def _data(runs: Mapping[str, Run], folder: Path | None) -> Iterator[dict[str, An
         if not fact("datasets", name, "fetched") or (name == "huggingface" and "repo" not in options):
             print(f"data {name}: is not fetched; supply its folder with --data-dir")
         elif folder is None:
-            raise InputError(
-                f"no folder is given to fetch {name} into", expected="--data-dir DIR (or DEIT_ABLATE_DATA)"
-            )
+            problem = f"no folder is given to fetch {name} into"
+            raise InputError(problem, expected="--data-dir DIR (or DEIT_ABLATE_DATA)")
         else:
             yield {"kind": "data", "name": name, "folder": str(folder), "options": options}
 
@@ -92,32 +91,30 @@ def verify(
     """
     store = Store(results)
     runs = list(dict.fromkeys(run for target in targets for run in runs_of(target, store)))
-    how = with_options(Execution(), None, device=device, data_dir=data_dir)
+    how = given_execution(None, device=device, data_dir=data_dir)
     damaged = {run: str(damage) for run in runs if (damage := store.damage(run))}
     runs = [run for run in runs if run not in damaged]
     for run in runs:
+        problem, expected = "", "runs of our trainer, whose last checkpoint is kept"
         if is_program((store.recipe(run) or {"recipe": {}})["recipe"]):
-            expected = "runs of our trainer, whose checkpoints can be evaluated here"
-            raise InputError("a program trained it", where=(run, 0, 0), expected=expected)
-        if store.outcome(run) is None:
-            raise InputError("has not finished", where=(run, 0, 0), expected="runs with a record")
-        if is_program((store.recipe(run) or {}).get("recipe", {})):
             problem = "a program trained it, and only that can evaluate it"
-            raise InputError(problem, where=(run, 0, 0), expected="runs of our trainer")
-        if store.weights(run) is None:
-            raise InputError("its weights are gone", where=(run, 0, 0), expected="runs whose last checkpoint is kept")
+        elif store.outcome(run) is None:
+            problem = "has not finished"
+        elif store.weights(run) is None:
+            problem = "its weights are gone"
+        if problem:
+            raise InputError(problem, where=run, expected=expected)
     must_have(how, [run for id_, run in stored_runs(runs, store).items() if id_ in runs])
     request = {"results": str(store.root), "runs": runs, "data_dir": how.data_dir, "device": how.device}
     answers: list[dict[str, Any]] = []
     refused = [{"run": run, "error": damage} for run, damage in damaged.items()]
     for answer in itertools.chain(refused, _ask("verify", request) if runs else ()):
         answers.append(answer)
-        print(console.plain(_line(answer)), flush=True, file=sys.stderr if json_ else sys.stdout)
+        console.say(_line(answer), out=sys.stderr if json_ else sys.stdout)
     if json_:
         print(json.dumps(answers))
-    raise typer.Exit(
-        2 if any("error" in answer for answer in answers) else 0 if all(a["agrees"] for a in answers) else 1
-    )
+    unread = any("error" in answer for answer in answers)
+    raise typer.Exit(2 if unread else 0 if all(answer["agrees"] for answer in answers) else 1)
 
 
 def _line(answer: Mapping[str, Any]) -> str:
@@ -151,12 +148,10 @@ def init(folder: Annotated[Path, typer.Argument(help="Where to write sweeps/ and
             print(target)
 
 
-def schema(kind: Annotated[str, typer.Argument(help="sweep, profile or recipe.")] = "sweep") -> None:
+def schema(kind: Annotated[Literal["sweep", "profile", "recipe"], typer.Argument()] = "sweep") -> None:
     """Print the JSON Schema of sweep files, by which an editor completes and checks them."""
     from deit_ablate.sweep.schema import SCHEMAS
 
-    if kind not in SCHEMAS:
-        raise InputError(f"got {kind!r}", where=("schema", 0, 0), expected=", ".join(SCHEMAS))
     print(json.dumps(SCHEMAS[kind](), indent=1))
 
 

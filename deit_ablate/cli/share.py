@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import math
 import signal
 import sys
 from pathlib import Path
@@ -13,15 +13,16 @@ import typer
 
 from deit_ablate import __version__
 from deit_ablate.cli import console
-from deit_ablate.cli.options import DataDir, Device, ExecutionSets, Json, Loaders, command_line, with_options
+from deit_ablate.cli.options import DataDir, Device, ExecutionSets, Json, Loaders, command_line, given_execution
 from deit_ablate.cli.targets import DEFAULT_RESULTS, Results, by_name, known_sweep, runs_of, source_file
 from deit_ablate.errors import InputError
-from deit_ablate.execution import SAVED
+from deit_ablate.execution import SAVED, layered
 from deit_ablate.launch import reproduce as anew
 from deit_ablate.launch import status
 from deit_ablate.launch.pool import foreground
 from deit_ablate.store import Store
 from deit_ablate.store import bundle as bundles
+from deit_ablate.sweep.enumeration import cell_name
 
 
 def bundle(
@@ -49,8 +50,8 @@ def bundle(
     folder = output or Path(bundle_name(sweep, row or None))
     made = write_bundle(wanted, folder)
     for warning in made.warnings:
-        print(console.plain(f"warning: {warning}"), file=sys.stderr)
-    print(console.plain(f"{folder}: {made.runs} runs; `make reproduce` in it trains one of them anew"))
+        console.say(f"warning: {warning}", out=sys.stderr)
+    console.say(f"{folder}: {made.runs} runs; `make reproduce` in it trains one of them anew")
 
 
 def reproduce(
@@ -86,7 +87,7 @@ def reproduce(
         for each in lineage:
             base = anew.recorded_execution(given.store.outcome(each) or {})
             base = anew.with_program(base, given, given.folder / "sources", required=each == chosen)
-            how = with_options(base, execution, device=device, data_dir=data_dir, loaders=loaders)
+            how = layered(base, given_execution(execution, device=device, data_dir=data_dir, loaders=loaders))
             _train(anew.job(each, store, how, command_line()), store, each, out)
         from deit_ablate.report.reproduced import compare, differences
 
@@ -94,12 +95,12 @@ def reproduce(
         answer = compare(given.store, store, given.sweep, chosen)
         changed = differences(recorded, store.outcome(chosen) or {})
     if changed and answer.verdict != "same bits":
-        print(console.plain("made with: " + ", ".join(changed)), file=out)
+        console.say("made with: " + ", ".join(changed), out=out)
     if json_:
-        values = {key: _known(value) for key, value in vars(answer).items()}
+        values = {key: console.json_value(value) for key, value in vars(answer).items()}
         print(json.dumps({"run": chosen, "reproduced": answer.reproduced, **values, "made_with": changed}))
     else:
-        print(console.plain(answer.words()))
+        console.say(answer.words())
     raise typer.Exit(0 if answer.reproduced else 1)
 
 
@@ -107,23 +108,16 @@ def _chosen(given: bundles.Bundle, path: Path, name: str | None) -> str:
     """The run that is trained anew. Raises InputError where the bundle has none of this name that is done."""
     if name is None:
         return str(given.manifest["run"])
-    plan = given.store.sweeps.plan(given.sweep) or {"cells": []}
-    whole = f"{given.sweep}:{name}"
-    try:
-        found = runs_of(
-            name if name in given.store.runs() or name.startswith(f"{given.sweep}:") else whole, given.store
-        )
-    except InputError:
-        try:
-            found = runs_of(name, given.store)
-        except InputError:
-            found = []
+    found: list[str] = []
+    for target in (f"{given.sweep}:{name}", name):
+        with contextlib.suppress(InputError):
+            found = found or runs_of(target, given.store)
     chosen = bundles.quickest(given.store, found)
     if chosen is None:
-        cells = (cell for cell in plan["cells"] if (given.store.result(cell[3]) or {}).get("status") == "done")
-        known = [":".join([variant, str(seed), *([stage] if stage else [])]) for variant, seed, stage, _ in cells]
-        listed = ", ".join(known[:20]) + ", ..." * (len(known) > 20)
-        raise InputError(f"no run {name!r} that is done", where=(str(path), 0, 0), key="--run", expected=listed)
+        cells = (given.store.sweeps.plan(given.sweep) or {"cells": []})["cells"]
+        done = [cell for cell in cells if (given.store.result(cell[3]) or {}).get("status") == "done"]
+        listed = console.few([cell_name(*cell[:3]) for cell in done], 20)
+        raise InputError(f"no run {name!r} that is done", where=str(path), key="--run", expected=listed)
     return chosen
 
 
@@ -137,13 +131,7 @@ def _train(job: Any, store: Store, run: str, out: Any) -> None:
             if code in (0, SAVED, -signal.SIGINT, -signal.SIGTERM):
                 print(f"{run} is saved, or in another process's hands: the same command goes on", file=sys.stderr)
                 raise typer.Exit(SAVED)
-            print(console.plain(f"not reproduced: {run} could not be trained (exit code {code})"))
+            console.say(f"not reproduced: {run} could not be trained (exit code {code})")
             raise typer.Exit(1)
     else:
         print(f"run {run} was trained already", file=out)
-
-
-def _known(value: Any) -> Any:
-    if isinstance(value, tuple):
-        return [_known(part) for part in value]
-    return None if isinstance(value, float) and math.isnan(value) else value

@@ -19,16 +19,17 @@ from deit_ablate import files
 from deit_ablate.errors import Damaged, InputError, did_you_mean
 from deit_ablate.execution import Execution, layered
 from deit_ablate.identity import canonical_json
+from deit_ablate.launch import status
 from deit_ablate.launch.executors import find_executor
-from deit_ablate.names import cache_folder
+from deit_ablate.names import cache_folder, keep_in_cache
 from deit_ablate.program import is_program
 from deit_ablate.report.trackers.exporters import must_be_known
-from deit_ablate.store import Store
+from deit_ablate.store import State, Store
 from deit_ablate.store.named import by_name as by_name
 from deit_ablate.store.named import one_run as one_run
 from deit_ablate.store.named import planned_runs, same_content, source_of
 from deit_ablate.store.named import runs_of as runs_of
-from deit_ablate.sweep.enumeration import with_parents
+from deit_ablate.sweep.enumeration import cell_name, with_parents
 from deit_ablate.sweep.load import load_sweep
 from deit_ablate.sweep.metrics import planned_metrics
 from deit_ablate.sweep.plan import Plan, Run, make_plan
@@ -52,22 +53,20 @@ class Study:
 
     file: Path
     profile: str | None = None
-    sets: tuple[str, ...] = ()
+    sets: Sequence[str] = ()
     seeds: int | None = None
     name: str | None = None
     until_decided: bool = False
     accepting: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Runs of earlier code that its plans use, beside those that are accepted."""
 
+    @property
+    def asked(self) -> dict[str, Any]:
+        """What makes it, in plan.json, beside the file."""
+        return {"profile": self.profile, "sets": list(self.sets), "seeds": self.seeds, "name": self.name}
+
     def sweep(self, store: Store) -> Sweep:
-        sweep = load_sweep(
-            self.file,
-            profile=self.profile,
-            sets=self.sets,
-            seeds=self.seeds,
-            name=self.name,
-            until_decided=self.until_decided,
-        )
+        sweep = load_sweep(self.file, **self.asked, until_decided=self.until_decided)
         accepted = store.sweeps.accepted(sweep.name)
         return replace(sweep, find_run=finder(store), accepted={**accepted, **self.accepting})
 
@@ -82,9 +81,7 @@ class Study:
         """The seeds that are added to a sweep that is run until its rows are decided; it keeps plan.json up to date."""
         from deit_ablate.report.adding import AddedSeeds
 
-        return AddedSeeds(
-            plan, store, lambda part: store.sweeps.save_plan(part.sweep.name, self.document(part, store)), **options
-        )
+        return AddedSeeds(plan, store, self._saving(store), **options)
 
     def search(self, sweep: Sweep, store: Store, **options: Any) -> Search | None:
         """The sweep's search, which keeps plan.json up to date; None for a sweep without one."""
@@ -92,63 +89,42 @@ class Study:
             return None
         from deit_ablate.search.search import Search
 
-        return Search(
-            sweep, store, lambda plan: store.sweeps.save_plan(sweep.name, self.document(plan, store)), **options
-        )
+        return Search(sweep, store, self._saving(store), **options)
+
+    def _saving(self, store: Store) -> Callable[[Plan], None]:
+        return lambda plan: store.sweeps.save_plan(plan.sweep.name, self.document(plan, store))
 
     def document(self, plan: Plan, store: Store) -> dict[str, Any]:
         """plan.json: the plan, and how to make it again. The path is relative: a store may move with its sweeps."""
         source = os.path.relpath(self.file.resolve(), store.root.resolve())
-        again = {"profile": self.profile, "sets": list(self.sets), "seeds": self.seeds, "name": self.name}
-        return {**plan.document(source), "asked": again, "content": files.sha256(self.file)}
+        return {**plan.document(source), "asked": self.asked, "content": files.sha256(self.file)}
 
 
-def study(
-    sweep: str,
-    store: Store,
-    *,
-    profile: str | None = None,
-    sets: Sequence[str] = (),
-    seeds: int | None = None,
-    name: str | None = None,
-    until_decided: bool = False,
-) -> Study:
-    """The study behind a path, a name under results, or the name of a shipped sweep. Raises InputError."""
+def study(sweep: str, store: Store, **asked: Any) -> Study:
+    """The study behind a path, a name under results, or the name of a shipped sweep, ``asked`` being fields of it.
+    Raises InputError."""
     path = Path(sweep)
     if path.suffix in (".yaml", ".yml") or path.is_file():
         if not path.exists() and (files.shipped("sweeps") / path.name).exists():
-            raise InputError(
-                "no such file",
-                where=(sweep, 0, 0),
-                expected=f"a sweep file; `deit-ablate init` writes {path.name} and the others that are shipped",
-            )
-        return Study(path, profile, tuple(sets), seeds, name, until_decided)
+            expected = f"a sweep file; `deit-ablate init` writes {path.name} and the others that are shipped"
+            raise InputError("no such file", where=sweep, expected=expected)
+        return Study(path, **asked)
     known = store.sweeps.plan(sweep) if re.match(r"[A-Za-z0-9]", sweep) and "/" not in sweep else None
     if known is not None:
-        before = known.get("asked", {})
+        before = {**known.get("asked", {}), "until_decided": bool(known.get("until_decided"))}
         file = source_of(store, known)
         if not file.exists():
-            raise InputError(
-                f"its sweep file {known['source']} (seen from the results folder) is gone",
-                where=(sweep, 0, 0),
-                expected=f"its path, and where that has another name by now `deit-ablate run PATH --name {sweep}`",
-            )
+            problem = f"its sweep file {known['source']} (seen from the results folder) is gone"
+            expected = f"its path, and where that has another name by now `deit-ablate run PATH --name {sweep}`"
+            raise InputError(problem, where=sweep, expected=expected)
         file = Path(os.path.relpath(file)) if not os.path.relpath(file).startswith("../../..") else file
-        return Study(
-            file,
-            profile or before.get("profile"),
-            tuple(sets) or tuple(before.get("sets", ())),
-            seeds or before.get("seeds"),
-            name or before.get("name"),
-            until_decided or bool(known.get("until_decided")),
-        )
+        return Study(file, **before | {key: value for key, value in asked.items() if value})
     built_in = files.shipped("sweeps") / f"{sweep}.yaml"
     if "/" not in sweep and built_in.exists():
-        return Study(built_in, profile, tuple(sets), seeds, name, until_decided)
+        return Study(built_in, **asked)
     names = [*store.sweeps.names(), *(path.stem for path in files.shipped("sweeps").glob("*.yaml"))]
-    raise InputError(
-        f"no sweep {sweep!r}{did_you_mean(sweep, names)}", expected="a sweep file, or a name under the results folder"
-    )
+    expected = "a sweep file, or a name under the results folder"
+    raise InputError(f"no sweep {sweep!r}{did_you_mean(sweep, names)}", expected=expected)
 
 
 def execution_for(study: Study | None, base: Execution, given: Execution) -> Execution:
@@ -158,7 +134,7 @@ def execution_for(study: Study | None, base: Execution, given: Execution) -> Exe
     """
     execution = layered(base, given)
     if execution.program and execution.ranks > 1:
-        raise InputError(ONE_RANK[0], where=("--execution", 0, 0), key="ranks", expected=ONE_RANK[1])
+        raise InputError(ONE_RANK[0], where="--execution", key="ranks", expected=ONE_RANK[1])
     key = "executor"
     try:
         find_executor(execution.executor, ("--executor", 0, 0))
@@ -178,11 +154,17 @@ def known_sweep(store: Store, sweep: str) -> str:
     """The name under the results folder: as given, or that of a sweep file's folder. Raises InputError."""
     name, names = by_name(sweep, store), store.sweeps.names()
     if name not in names:
-        raise InputError(
-            f"no sweep {sweep!r} in {store.root}{did_you_mean(name, names)}",
-            expected="one of " + ", ".join(names) if names else "a sweep that was run",
-        )
+        expected = "one of " + ", ".join(names) if names else "a sweep that was run"
+        raise InputError(f"no sweep {sweep!r} in {store.root}{did_you_mean(name, names)}", expected=expected)
     return name
+
+
+def states_of(store: Store, sweep: str) -> dict[str, State]:
+    """Where the runs of a sweep's plan stand, corrected by the scheduler, as the store's index keeps it."""
+    plan = store.sweeps.plan(sweep) or {"cells": [], "parents": {}}
+    states = status.states(store, status.parents_first(plan), sweep, learn=True)
+    store.index.keep()
+    return {cell[3]: states[cell[3]] for cell in plan["cells"]}
 
 
 def source_file(store: Store, sweep: str) -> Path | None:
@@ -225,33 +207,23 @@ def refuse_other_file(store: Store, plan: Plan, file: Path) -> None:
         return
     other = source_of(store, before)
     if other.exists() and not os.path.samefile(other, file) and not same_content(file, other, store, plan.sweep.name):
-        raise InputError(
-            f"{store.sweeps.folder(plan.sweep.name)} holds the sweep of {os.path.relpath(other)}",
-            where=(str(file), 0, 0),
-            expected="another file name, or --name",
-        )
+        problem = f"{store.sweeps.folder(plan.sweep.name)} holds the sweep of {os.path.relpath(other)}"
+        raise InputError(problem, where=str(file), expected="another file name, or --name")
 
 
 def names_of(run: str, store: Store) -> list[str]:
     """Every sweep:variant:seed[:stage] under which a run is known."""
-    found = []
-    for sweep in store.sweeps.names():
-        for variant, seed, stage, cell in (store.sweeps.sound_plan(sweep) or {"cells": []})["cells"]:
-            if cell == run:
-                found.append(":".join([sweep, variant, str(seed), *([stage] if stage else [])]))
-    return found
+    plans = {sweep: store.sweeps.sound_plan(sweep) or {"cells": []} for sweep in store.sweeps.names()}
+    return [
+        f"{sweep}:{cell_name(*cell[:3])}" for sweep, plan in plans.items() for cell in plan["cells"] if cell[3] == run
+    ]
 
 
 def remember(chosen: Study, store: Store, runs: Iterable[str]) -> None:
     """Note in the user's cache which runs `plan` has shown, so that `train` and `show` know their ids."""
-    about = {key: getattr(chosen, key) for key in ("profile", "sets", "seeds", "name")}
-    about |= {"file": str(chosen.file.resolve()), "store": str(store.root.resolve())}
-    path = cache_folder() / "plans" / f"{hashlib.sha256(canonical_json(about).encode()).hexdigest()[:16]}.json"
-    with contextlib.suppress(OSError):
-        files.make_folder(path.parent)
-        files.replace(path, files.to_json({**about, "runs": list(runs)}))
-        for old in sorted(path.parent.iterdir(), key=lambda kept: kept.stat().st_mtime)[:-MOST_PLANS]:
-            old.unlink(missing_ok=True)
+    about = {**chosen.asked, "file": str(chosen.file.resolve()), "store": str(store.root.resolve())}
+    name = hashlib.sha256(canonical_json(about).encode()).hexdigest()[:16]
+    keep_in_cache(cache_folder() / "plans" / f"{name}.json", {**about, "runs": list(runs)}, MOST_PLANS)
 
 
 def _shown(store: Store) -> Iterator[tuple[Study, list[str]]]:
@@ -259,9 +231,9 @@ def _shown(store: Store) -> Iterator[tuple[Study, list[str]]]:
     for path in sorted((cache_folder() / "plans").glob("*.json")):
         with contextlib.suppress(OSError, Damaged, KeyError, TypeError):
             kept = files.read_json(path) or {}
-            file, sets = Path(kept["file"]), tuple(kept["sets"])
-            if kept["store"] == str(store.root.resolve()) and file.is_file():
-                yield Study(file, kept["profile"], sets, kept["seeds"], kept["name"]), kept["runs"]
+            if kept["store"] == str(store.root.resolve()) and Path(kept["file"]).is_file():
+                asked = {key: kept[key] for key in ("profile", "sets", "seeds", "name")}
+                yield Study(Path(kept["file"]), **asked), kept["runs"]
 
 
 def any_run(target: str, store: Store) -> str:
@@ -320,19 +292,13 @@ def finder(store: Store) -> Callable[[str], Mapping[str, Run]]:
 def stored_runs(runs: Sequence[str], store: Store) -> dict[str, Run]:
     """Runs as the store has them, with all that they stand on, parents first."""
     result: dict[str, Run] = {}
-
-    def add(run: str) -> None:
-        stored = store.recipe(run)
-        if run in result:
-            return
-        if stored is None:
-            raise InputError(f"{run} has no recipe in {store.root}", expected="a run that was started once")
-        for parent in stored["parents"].values():
-            add(parent["run"])
-        result[run] = Run(run, stored["recipe"], stored["parents"], stored["sources"])
-
     for run in runs:
-        add(run)
+        if run not in result:
+            if (stored := store.recipe(run)) is None:
+                raise InputError(f"{run} has no recipe in {store.root}", expected="a run that was started once")
+            parents = [parent["run"] for parent in stored["parents"].values()]
+            result = {**stored_runs(parents, store), **result}
+            result[run] = Run(run, stored["recipe"], stored["parents"], stored["sources"])
     return result
 
 
@@ -348,12 +314,9 @@ def execution_alone(run: str, store: Store) -> Execution:
         if plan.sweep.execution.program is not None:
             own = plan.executions(plan.sweep.execution)
             return own[run] if run in plan.runs else plan.sweep.execution
-        expected = "its command"
-        raise InputError("no program trains its runs any more", where=(str(chosen.file), 0, 0), expected=expected)
-    raise InputError(
-        f"nothing says where the program of {run} is and how its metrics are read",
-        expected="the file of its sweep, where it was when that was planned",
-    )
+        raise InputError("no program trains its runs any more", where=str(chosen.file), expected="its command")
+    problem = f"nothing says where the program of {run} is and how its metrics are read"
+    raise InputError(problem, expected="the file of its sweep, where it was when that was planned")
 
 
 def dependents(run: str, store: Store) -> list[str]:
@@ -362,10 +325,9 @@ def dependents(run: str, store: Store) -> list[str]:
     for other in store.runs():
         for parent in (store.sound_recipe(other) or {"parents": {}})["parents"].values():
             below.setdefault(parent["run"], []).append(other)
-    found, waiting = [], [run]
+    found, waiting = dict[str, None](), [run]
     while waiting:
-        for other in sorted(below.get(waiting.pop(), [])):
-            if other not in found:
-                found.append(other)
-                waiting.append(other)
-    return found
+        new = [other for other in sorted(below.get(waiting.pop(), [])) if other not in found]
+        found |= dict.fromkeys(new)
+        waiting += new
+    return list(found)

@@ -49,6 +49,11 @@ class Cell:
     run: str
 
 
+def cell_name(variant: str, seed: int, stage: str) -> str:
+    """``variant:seed[:stage]``"""
+    return f"{variant}:{seed}" + (f":{stage}" if stage else "")
+
+
 class Enumeration:
     """The runs of a sweep's rows."""
 
@@ -71,13 +76,33 @@ class Enumeration:
         made: dict[str, dict[int, Run]] = {}
         for stage in stages:
             recipe, node = self._recipes[variant.name, stage.name], self._nodes[variant.name][stage.name]
-            custom, start = self._custom(recipe), self._start(stage, recipe, node)
-            made[stage.name] = _runs_of_stage(stage, recipe, node, custom, made, start)
-            made[stage.name] = {seed: self._used(run) for seed, run in made[stage.name].items()}
+            runs = self._runs_of_stage(stage, recipe, node, made)
+            made[stage.name] = {seed: self._used(run) for seed, run in runs.items()}
             for run in made[stage.name].values():
                 self.runs.setdefault(run.id, run)
                 self.written.setdefault(run.id, node)
         self._made[variant.name] = made
+
+    def _runs_of_stage(
+        self, stage: Stage, recipe: AnyRecipe, node: Node, made: Mapping[str, Mapping[int, Run]]
+    ) -> dict[int, Run]:
+        """One run a seed; ``made``: the runs of the stages before, by stage and seed."""
+        resolved, custom, start = canonical(recipe), self._custom(recipe), self._start(stage, recipe, node)
+        if start is not None:  # a run of the store from which all begin is a parent, as a stage's is
+            resolved = {**resolved, "model": {**resolved["model"], "init": None}}
+        weights = files_named(node) if isinstance(recipe, Recipe) else {}
+        taught = recipe.needs_teacher if isinstance(recipe, Recipe) else True
+        roles = {"teacher": stage.teacher if taught else None, "from": stage.start}
+        runs = {}
+        for seed in stage.seeds:
+            parents = {} if start is None else {"from": {"run": start, "weights": "last"}}
+            for role, parent in roles.items():
+                if parent is not None:
+                    shared = made[parent].get(seed) or next(iter(made[parent].values()))
+                    parents[role] = {"run": shared.id, "weights": stage.weights}
+            seeded = {**resolved, "seed": seed}
+            runs[seed] = Run(run_id(seeded, parents, custom), seeded, parents, custom, weights)
+        return runs
 
     def _used(self, run: Run) -> Run:
         """A planned run, or the accepted one of earlier code in its place."""
@@ -154,32 +179,3 @@ def with_parents(runs: Mapping[str, Run], final: Iterable[str]) -> set[str]:
             found.add(run)
             waiting += runs[run].above
     return found
-
-
-def _runs_of_stage(
-    stage: Stage,
-    recipe: AnyRecipe,
-    node: Node,
-    custom: dict[str, str],
-    made: Mapping[str, Mapping[int, Run]],
-    start: str | None = None,
-) -> dict[int, Run]:
-    """One run a seed; ``made``: the runs of the stages before, by stage and seed; ``start``: the run of the store from
-    which all begin, a parent as a stage's is."""
-    resolved = canonical(recipe)
-    if start is not None:
-        resolved = {**resolved, "model": {**resolved["model"], "init": None}}
-    weights = files_named(node) if isinstance(recipe, Recipe) else {}
-    taught = recipe.needs_teacher if isinstance(recipe, Recipe) else True
-    roles = {"teacher": stage.teacher if taught else None, "from": stage.start}
-    runs = {}
-    for seed in stage.seeds:
-        parents = {} if start is None else {"from": {"run": start, "weights": "last"}}
-        for role, parent in roles.items():
-            if parent is not None:
-                of_parent = made[parent]
-                shared = of_parent.get(seed) or next(iter(of_parent.values()))
-                parents[role] = {"run": shared.id, "weights": stage.weights}
-        seeded = {**resolved, "seed": seed}
-        runs[seed] = Run(run_id(seeded, parents, custom), seeded, parents, custom, weights)
-    return runs

@@ -28,7 +28,6 @@ from deit_ablate.sweep.overrides import validate
 from deit_ablate.sweep.problems import check_layers
 from deit_ablate.sweep.profiles import check_by_profile, load_profile, read_by_profile, split_stages
 from deit_ablate.sweep.programs import read_program
-from deit_ablate.sweep.resources import read_resources
 from deit_ablate.sweep.rows import KINDS, Row, grid_axes
 from deit_ablate.sweep.space import read_search
 from deit_ablate.sweep.stages import Stage, read_stages, seed_list
@@ -38,6 +37,8 @@ from deit_ablate.sweep.yaml import Node, assignment, expand_dotted, load, merge
 
 CONFIRMED_SEEDS = 5
 """Seeds on which a search's winners are trained, where the file does not say."""
+AUTOMATIC_SEEDS = {"factorial": 1}
+"""Of the baseline: each effect of a factorial takes all rows alike, and more seeds of one would buy little."""
 
 
 def load_sweep(
@@ -111,10 +112,10 @@ def load_sweep(
         looks=tuple(looks) if looks else None,
         until_decided=until_decided,
         baseline=baseline,
-        baseline_seeds=_automatic_seeds(kind) if parsed.baseline_seeds == "auto" else parsed.baseline_seeds,
+        baseline_seeds=AUTOMATIC_SEEDS.get(kind) if parsed.baseline_seeds == "auto" else parsed.baseline_seeds,
         design=design if kind == "factorial" or (design and design.orders) else None,
         execution=layered(execution, parsed.execution),
-        resources=read_resources(node, parsed.resources, rows, names),
+        resources=parsed.resources,
         search=read_search(node, over.get("search"), rows, stages[-1].seeds, trainer),
         sets=given_sets,
     )
@@ -122,14 +123,12 @@ def load_sweep(
     return program.over(sweep, node) if program else sweep
 
 
-def _automatic_seeds(kind: str) -> int | None:
-    """Each effect of a factorial takes all rows alike: more seeds of one of them would buy little."""
-    return 1 if kind == "factorial" else None
-
-
 def _shown(sweep: Sweep, node: Node, parsed: SweepFile) -> Sweep:
-    """With what its rows are called, and how they are grouped. Raises InputError."""
+    """With what its rows are called, and how they are grouped. Raises InputError, for resources of no row, too."""
     rows = [variant.name for variant in sweep.variants]
+    known = [*(stage.name for stage in sweep.stages if stage.name), *rows]
+    for name in (name for name in parsed.resources if name not in known):
+        raise node.unknown(("resources", name), "no row or stage", name, known)
     axes = grid_axes(node.value[sweep.kind]) if sweep.kind == "grid" else ()
     factors = list(sweep.design.factors) if sweep.design else []
     read_labels(node, parsed.labels, rows, [key for key, _ in axes] + factors)

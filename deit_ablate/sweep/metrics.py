@@ -220,17 +220,18 @@ def from_document(content: Mapping[str, Any] | None) -> Metric:
     if content is None:
         return TOP1
     place = tuple(content["place"])
+    better, unit, digits = (content.get(key) for key in ("better", "unit", "digits"))
     if content.get("program"):
         name = content["name"].removeprefix(OF_PROGRAMS)
-        better, unit, digits = (content.get(key) for key in ("better", "unit", "digits"))
         return of_program(name, better, unit, digits, ("", *place), bool(content.get("predicted")))
     if (known := METRICS.get(content["name"])) is not None:
         return replace(known, place=place)
-    unit, digits = content.get("unit") or "", content.get("digits")
-    words = content["name"].partition(":")[2].replace("_", " ")
-    return Metric(
-        content["name"], words, content.get("better"), "", unit, unit, 3 if digits is None else digits, place=place
+    words, unit, digits = (
+        content["name"].partition(":")[2].replace("_", " "),
+        unit or "",
+        3 if digits is None else digits,
     )
+    return Metric(content["name"], words, better, "", unit, unit, digits, place=place)
 
 
 OF_PROGRAMS = "metrics."

@@ -93,11 +93,11 @@ def check_names(
     sources: dict[str, dict[str, str]] = {}
     for question, (named, node) in questions.items():
         answer = answers[question]
-        with problems.at():
-            if not answer["ok"]:
-                place = named.place(answer["option"]) if answer.get("option") else named.key
-                raise node.error(place, answer["error"], answer.get("expected") or "")
+        if answer["ok"]:
             sources[named.name] = answer["sources"]
+        else:
+            place = named.place(answer["option"]) if answer.get("option") else named.key
+            problems.add(node.error(place, answer["error"], answer.get("expected") or ""))
     problems.refuse()
     return sources
 

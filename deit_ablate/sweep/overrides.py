@@ -43,8 +43,7 @@ def _refuse(error: ValidationError, node: Node, under: str, model: type[BaseMode
         place = left[0][0]
         of_first = [pair for pair in left if pair[0][: len(place)] == place]
         left = [pair for pair in left if pair[0][: len(place)] != place[: len(pair[0])]]  # none below it, or above
-        with problems.at():
-            raise _input_error(of_first, node, under, model)
+        problems.add(_input_error(of_first, node, under, model))
     problems.refuse()
 
 
@@ -135,14 +134,8 @@ def _once(what: str, block: str, node: Node, make: Callable[[], Made]) -> Made:
     return made
 
 
-def _block(name: str, node: Node | None) -> Block:
-    """One block of a recipe; equal blocks of a sweep's thousands of rows are validated once."""
-    if node is None:
-        return _DEFAULTS[name]
-    return _once("block", name, node, lambda: _validated(name, _with_hashes(name, node)[0], f"{name}."))
-
-
 def _validated(name: str, node: Node, under: str) -> Block:
+    """One block of a recipe; equal blocks of a sweep's thousands of rows are validated once."""
     key = (name, json.dumps(node.plain(), sort_keys=True, default=str))
     if key not in _by_content:
         _by_content[key] = validate(type(_DEFAULTS[name]), node, under)
@@ -257,10 +250,8 @@ def _check_mapping(node: Node, known: list[str], prefix: str) -> None:
     if not isinstance(node.value, dict):
         raise node.error((), f"got {_show(node.plain())}", "a mapping with some of " + ", ".join(known), under=prefix)
     problems = Problems()
-    for name in node.value:
-        if name not in known:
-            with problems.at():
-                raise unknown_key(node, (name,), known, prefix)
+    for name in (name for name in node.value if name not in known):
+        problems.add(unknown_key(node, (name,), known, prefix))
     problems.refuse()
 
 
@@ -340,7 +331,10 @@ def to_recipe(node: Node) -> Recipe:
     """Validate merged layers as one recipe. Raises InputError at the line that is at fault."""
     check_layer(node, extra=("seed",))
     node = _with_default_rate(node)
-    values: dict[str, Any] = {block: _block(block, node.get(block)) for block in BLOCKS}
+    values: dict[str, Any] = dict(_DEFAULTS)
+    for block in (block for block in BLOCKS if node.get(block) is not None):
+        hashed = _with_hashes(block, node.value[block])[0]
+        values[block] = _once("block", block, hashed, partial(_validated, block, hashed, f"{block}."))
     scalars = {key: child for key, child in node.items() if key not in BLOCKS}
     if scalars:
         parsed = validate(Recipe, Node(scalars, node.where, node.keys))
@@ -348,8 +342,7 @@ def to_recipe(node: Node) -> Recipe:
     recipe = Recipe.model_construct(**values)
     problems = Problems()
     for keys, problem, expected in recipe.check():
-        with problems.at():
-            raise disagreement(node, keys, problem, expected)
+        problems.add(disagreement(node, keys, problem, expected))
     problems.refuse()
     return recipe
 

@@ -26,7 +26,7 @@ from deit_ablate.sweep.confounds import (
     without_effect,
 )
 from deit_ablate.sweep.enumeration import Cell as Cell
-from deit_ablate.sweep.enumeration import Enumeration, with_parents
+from deit_ablate.sweep.enumeration import Enumeration, cell_name, with_parents
 from deit_ablate.sweep.enumeration import Run as Run
 from deit_ablate.sweep.metrics import TOP1, TWO_HEADS
 from deit_ablate.sweep.names import Answers, check_names
@@ -108,8 +108,7 @@ class Plan:
         result = dict(self.outside)
         for run, cell in first.items():
             shared = len(rows[run]) > 1 and len(at_place[cell.seed, cell.stage]) == 1
-            parts = ["*" if shared else cell.variant, str(cell.seed), cell.stage]
-            result[run] = ":".join(parts if cell.stage else parts[:2])
+            result[run] = cell_name("*" if shared else cell.variant, cell.seed, cell.stage)
         return result
 
     def declared(self) -> dict[str, Any]:
@@ -205,7 +204,8 @@ def make_plan(sweep: Sweep, answers: Answers | None = None) -> Plan:
 
     ``answers``: what the worker has answered about names; plans that share it ask each question once.
     """
-    nodes = _merged_layers(sweep)
+    shared: dict[str, Node] = {}  # stages that no variant changes have one node
+    nodes = {variant.name: _of_variant(sweep, variant, shared) for variant in sweep.variants}
     recipes = _recipes(sweep, nodes)
     refuse_idle_sets(sweep, recipes, nodes)
     sources: dict[str, dict[str, str]] = {}
@@ -229,13 +229,8 @@ def make_plan(sweep: Sweep, answers: Answers | None = None) -> Plan:
     return plan
 
 
-def _merged_layers(sweep: Sweep) -> dict[str, dict[str, Node]]:
-    """By variant and stage: the layers of its recipe, merged. Stages that no variant changes share one node."""
-    shared: dict[str, Node] = {}
-    return {variant.name: _of_variant(sweep, variant, shared) for variant in sweep.variants}
-
-
 def _of_variant(sweep: Sweep, variant: Variant, shared: dict[str, Node]) -> dict[str, Node]:
+    """By stage: the layers of its recipe, merged."""
     lineage, layer = sweep.lineage(), sweep.trainer.layer
     result: dict[str, Node] = {}
     for stage in sweep.stages:

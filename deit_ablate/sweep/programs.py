@@ -159,9 +159,8 @@ def read_parameters(node: Node) -> Node:
             problem, expected = "a list of lists or mappings", "a list of plain values, each an argument"
         elif not is_finite(value):
             problem, expected = f"got {value!r}", "a finite number"
-        with problems.at():
-            if problem:
-                raise given.error(key.split("."), problem, expected, under="parameters.", at_key=True)
+        if problem:
+            problems.add(given.error(key.split("."), problem, expected, under="parameters.", at_key=True))
     problems.refuse()
     return given
 
@@ -195,16 +194,12 @@ def _check_placeholders(node: Node, parsed: SweepFile, programs: Mapping[str, Pr
         told.update(names)
         if program.command is not None and "seed" not in names and "DEIT_ABLATE_SEED" not in " ".join(program.command):
             expected = "{seed} among its arguments (or DEIT_ABLATE_SEED read by the program, named in `parameters`)"
-            with problems.at():
-                raise node.error(path, "the command is not told the seed", expected)
+            problems.add(node.error(path, "the command is not told the seed", expected))
     problems.refuse()  # a command with an error may be meant to tell more
     for name in known if all(program.command is not None for program in programs.values()) else ():
-        with problems.at():
-            if name not in told:
-                expected = f"{{{name}}} in the command, or no such parameter"
-                raise parameters.error(
-                    name.split("."), "no command is told it", expected, under="parameters.", at_key=True
-                )
+        if name not in told:
+            problem, expected = "no command is told it", f"{{{name}}} in the command, or no such parameter"
+            problems.add(parameters.error(name.split("."), problem, expected, under="parameters.", at_key=True))
     problems.refuse()
 
 

@@ -5,23 +5,12 @@ None of it is part of a run's identity. Precedence, lowest first: ``execution``,
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from deit_ablate.execution import Execution, Needs, layered
 from deit_ablate.sweep.enumeration import Cell
 from deit_ablate.sweep.sweep import Sweep
-from deit_ablate.sweep.yaml import Node
-
-
-def read_resources(
-    node: Node, resources: dict[str, Needs], rows: Sequence[str], stages: Sequence[str]
-) -> dict[str, Needs]:
-    """What a sweep file says under ``resources``. Raises InputError for what is neither a row nor a stage."""
-    for name in resources:
-        if name not in (*rows, *stages):
-            raise node.unknown(("resources", name), "no row or stage", name, [*stages, *rows])
-    return resources
 
 
 def needs_of(sweep: Sweep, cells: Iterable[Cell]) -> dict[str, Needs]:

@@ -5,6 +5,7 @@ To vary a program is to vary its parameters: a row's keys are theirs, without a 
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -80,15 +81,14 @@ class OfProgram(Trainer):
             raise layer.error((), f"got {layer.plain()!r}", "a mapping with some of " + ", ".join(known), under=prefix)
         for key, given in flatten(layer.plain()):
             path, problem, expected = key.split("."), f"got {given!r}", ""
-            with problems.at():
-                if key not in known:
-                    raise layer.unknown(path, "unknown parameter", key, list(known), under=prefix)
-                if not is_finite(given):
-                    expected = "a finite number"
-                elif not _fits(given, default := known[key]):
-                    expected = f"{_KINDS.get(type(default), 'a value')}, as its default {default!r} is"
-                if expected:
-                    raise layer.error(path, problem, expected, under=prefix)
+            if key not in known:
+                problems.add(layer.unknown(path, "unknown parameter", key, list(known), under=prefix))
+            elif not is_finite(given):
+                expected = "a finite number"
+            elif not _fits(given, default := known[key]):
+                expected = f"{_KINDS.get(type(default), 'a value')}, as its default {default!r} is"
+            if expected:
+                problems.add(layer.error(path, problem, expected, under=prefix))
         problems.refuse()
 
     def layer(self, lower: Node, upper: Node | None) -> Node:
@@ -146,13 +146,11 @@ def _fits(value: Any, default: Any) -> bool:
     return isinstance(value, type(default))
 
 
-def _only(values: Mapping[str, Any], named: Iterable[str], above: str = "") -> dict[str, Any]:
+def _only(values: Mapping[str, Any], named: Iterable[str]) -> dict[str, Any]:
     """The (nested) values of these dotted names."""
-    named, found = set(named), {}
-    for key, value in values.items():
-        if isinstance(value, dict) and value:
-            if inner := _only(value, named, f"{above}{key}."):
-                found[key] = inner
-        elif above + key in named:
-            found[key] = value
+    named, found = set(named), dict[str, Any]()
+    for key, value in flatten(values):
+        if key in named:
+            *above, last = key.split(".")
+            functools.reduce(lambda at, step: at.setdefault(step, {}), above, found)[last] = value
     return found

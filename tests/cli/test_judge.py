@@ -83,7 +83,7 @@ def test_whatever_the_verdict_the_exit_code_is_0(inputs: Path, ask: Ask, argumen
         ("study:a study:a", "study:a and study:a are the same runs and figures"),
         ("study:a study:b:c --better lower", "--better: got 'lower'; expected 'higher', as top1 has, or nothing"),
         ("base.txt base.txt", "nothing says which way the numbers are better; expected --better higher, or lower"),
-        ("base.txt --target 1 --better up", "--better: got 'up'; expected higher or lower"),
+        ("base.txt --target 1 --better up", "--better: 'up' is not one of 'higher', 'lower'"),
         ("study:a", "got 1 group; expected BASELINE CANDIDATE, or CANDIDATE --target X"),
         ("study:a study:b:c --target 3", "got 2 groups and a target; expected BASELINE CANDIDATE, or"),
         ("study:a study:a study:a", "got 3 groups; expected"),

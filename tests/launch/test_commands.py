@@ -110,7 +110,7 @@ def test_no_path_reaches_a_shell_unquoted(form: str, tmp_path: Path, sweep: Call
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["tiny.yaml", "--commands", "ray"], "--commands: got 'ray'; expected shell, make, json"),
+        (["tiny.yaml", "--commands", "ray"], "--commands: 'ray' is not one of 'shell', 'make', 'json'"),
         (["tiny.yaml", "--commands", "json", "--json"], "--commands: it is an output of its own"),
         (["nowhere", "--commands", "json"], "no sweep 'nowhere'"),
         (["searched.yaml", "--commands", "json"], "--commands: a search has no list of runs"),

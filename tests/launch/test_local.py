@@ -15,7 +15,7 @@ import pytest
 from studies import end
 from support import DISTILL, INTERRUPTED, Command, planned, result, wait_for, worker_pid
 
-from deit_ablate.cli.inspect import _states
+from deit_ablate.cli.targets import states_of
 from deit_ablate.launch import pool as pool_module
 from deit_ablate.launch.jobs import Report
 from deit_ablate.launch.policy import refuse_lost_weights
@@ -86,7 +86,7 @@ def test_a_failed_teacher_blocks_its_students_until_it_is_retried(
     plan = planned(path)
     teacher = next(cell.run for cell in plan.cells if cell.stage == "teacher")
     report = launch(path)
-    assert {run: state.name for run, state in _states(store, "tiny").items()} == {
+    assert {run: state.name for run, state in states_of(store, "tiny").items()} == {
         run: state.name for run, state in report.states.items()
     }, "status says the same"
     names = {(cell.variant, cell.stage): report.states[cell.run] for cell in plan.cells}

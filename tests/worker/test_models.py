@@ -169,7 +169,7 @@ def test_the_commands(copied: tuple[Store, str], command: Command) -> None:
 
     assert command("weights", "tiny:token", "-o", "x.safetensors").stdout == "x.safetensors\nx.json\n"
     assert "expected .safetensors or .onnx" in command("weights", "tiny:token", "-o", "x.pth", code=2).stderr
-    assert "did you mean" in command("weights", run, "-o", "x.safetensors", "--head", "clas", code=2).stderr
+    assert "'clas' is not one of" in command("weights", run, "-o", "x.safetensors", "--head", "clas", code=2).stderr
     store.weights(run).unlink()  # type: ignore[union-attr]
     assert "its weights are gone" in command("weights", run, "-o", "y.safetensors", code=2).stderr
     assert not (command.folder / "y.safetensors").exists()
