@@ -243,7 +243,7 @@ ODD: dict[str, tuple[Any, str]] = {
     "a number in a command": ({"command": ["sh", 1]}, "program.command.1"),
     "a key": ({"command": ["true"], "shell": True}, "program.shell"),
     "a placeholder": ({"command": ["touch", "{x}"]}, "{x} is no parameter"),
-    "an attribute": ({"command": ["touch", "{seed.__class__}"]}, "is no name of a parameter"),
+    "an attribute": ({"command": ["touch", "{seed.__class__}"]}, "program.command"),
     "an open brace": ({"command": ["touch", "{seed"]}, "is no template"),
     "a function that is none": ({"function": "os.system('true')"}, "program.function"),
     "a lock": ({"command": ["true"], "lock": "../../x"}, "program.lock"),
