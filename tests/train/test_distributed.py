@@ -225,7 +225,7 @@ class Faulty(nn.Module):
         self.net = nn.Sequential(nn.Flatten(), nn.Linear(shape.channels * shape.resolution**2, shape.classes))
 
     def forward(self, x):
-        if len(x) > 1 and not self.training and os.environ.get("RANK") == self.rank:
+        if len(x) > 1 and not self.training and os.environ.get("RANK") == str(self.rank):
             raise RuntimeError("boom: in evaluation")
         return self.net(x)
 """
@@ -237,7 +237,7 @@ def test_a_rank_that_fails_in_evaluation_ends_all(
 ) -> None:
     monkeypatch.setattr(pool_module, "GRACE_SECONDS", 1e9)  # they are to end by themselves
     (custom_models / "faulty.py").write_text(FAULTY)
-    run = executed(f"seeds: 1\nvariants: {{a: {{model: {{name: 'faulty:Faulty', options: {{rank: '{rank}'}}}}}}}}\n")
+    run = executed(f"seeds: 1\nvariants: {{a: {{model: {{name: 'faulty:Faulty', options: {{rank: {rank}}}}}}}}}\n")
     run.start(ranks=2)
     assert run.ended() == 1
     (attempt,) = run.store.attempts(run.run)
