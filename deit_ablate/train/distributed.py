@@ -1,6 +1,6 @@
 """One process or many: the ranks that train one run together, and how they share out its batches.
 
-Rank 0 alone talks to the world: it claims, writes, evaluates and takes signals; the others compute.
+Rank 0 alone talks to the world: it claims, writes and takes signals; all of them train and evaluate.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from deit_ablate.errors import TrainError
 
 Item = TypeVar("Item")
 PATIENCE = datetime.timedelta(hours=2)
-"""How long ranks wait for each other: rank 0 evaluates alone. A rank that dies is seen at once."""
+"""How long ranks wait for each other: one may still copy the data to its node. A rank that dies is seen at once."""
 MEETING = datetime.timedelta(minutes=10)
 """How long ranks wait for all of them to begin: on a cluster, imports over a network take minutes."""
 
@@ -67,6 +67,27 @@ class Group:
             raise value
         return value
 
+    def dealt(self, items: Sequence[Item]) -> Sequence[Item]:
+        """This rank's items, dealt out in turn: maybe one less than another's, maybe none."""
+        return items[self.rank :: self.ranks]
+
+    def gathered(self, mine: list[Item]) -> list[Item]:
+        """What the ranks have made of the items that were ``dealt`` to them, one of each, in the items' order, on
+        every rank."""
+        if self.ranks == 1:
+            return mine
+        found: list[list[Item]] = [[]] * self.ranks
+        dist.all_gather_object(found, mine)
+        return [found[place % self.ranks][place // self.ranks] for place in range(sum(map(len, found)))]
+
+    def share_buffers(self, *modules: nn.Module) -> None:
+        """Give every rank rank 0's buffers: batch norm's statistics are of the images that a rank has seen itself."""
+        if self.ranks == 1:
+            return
+        buffers = [buffer for module in modules for buffer in module.buffers()]
+        for mine, theirs in zip(buffers, self.from_first([buffer.cpu() for buffer in buffers]), strict=True):
+            mine.copy_(theirs)
+
     def mean(self, values: Tensor) -> Tensor:
         """The mean over the ranks, as a tensor on the CPU."""
         values = values.cpu()
@@ -86,6 +107,9 @@ class Group:
     def accumulating(self, module: nn.Module, more: bool) -> contextlib.AbstractContextManager[Any]:
         """Around a backward pass after which ``more`` follow in the same step: ranks need not meet yet."""
         return module.no_sync() if more and isinstance(module, DistributedDataParallel) else contextlib.nullcontext()
+
+
+ALONE = Group()
 
 
 def join() -> Group:
@@ -146,7 +170,7 @@ class Share:
     compute them.
     """
 
-    group: Group = Group()
+    group: Group = ALONE
     parts: int = 1
 
     @property

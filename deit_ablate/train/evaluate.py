@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from deit_ablate.errors import TrainError
 from deit_ablate.train.data.images import Array
 from deit_ablate.train.data.loader import Batch
+from deit_ablate.train.distributed import ALONE, Group
 from deit_ablate.train.model import Heads, at_rest, heads, in_fp32
 
 
@@ -42,6 +43,23 @@ def classifiers(outputs: Heads) -> dict[str, Tensor]:
     return found
 
 
+@dataclass(frozen=True)
+class _Part:
+    """What one batch adds. Per image (B,): its class, each classifier's decision, and its probability (float16)."""
+
+    targets: Tensor
+    decided: dict[str, Tensor]
+    """The classifiers', the headline last, and then the average's where there is one: ``ema``."""
+    confident: dict[str, Tensor]
+    classes: int
+    loss: float
+    """The headline's, summed over the images."""
+    top5: float
+    """Images whose class is among the headline's first five; 0 where there are no more classes than that."""
+    similarity: Array
+    """(layers + 1,) summed over the images; empty where it is not wanted."""
+
+
 def evaluate(
     model: nn.Module,
     batches: Iterable[Batch],
@@ -49,6 +67,7 @@ def evaluate(
     keep: bool = False,
     average: nn.Module | None = None,
     half: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    group: Group = ALONE,
 ) -> Scores:
     """Top-1 (and top-5 of more than 5 classes) in percent and the cross-entropy on labels, over all the batches.
 
@@ -56,59 +75,69 @@ def evaluate(
     class head; ``half`` is the context of a forward pass. ``top1_ema`` is that of ``average``, where there is one, in
     the same pass over the images. With ``keep``, each classifier's predictions (int), the average's among them, and the
     classifiers' probability of theirs (float16) per image, and ``token_similarity`` where there are two tokens.
+
+    ``group``: the ranks that each have some of the ``batches``, dealt out in turn. Every one of them gets the scores
+    over all, added up batch by batch as one process does: the same bits.
     """
-    of_average: list[Tensor] = []
-    truth: list[Tensor] = []
-    decided: dict[str, list[Tensor]] = {}
-    confident: dict[str, list[Tensor]] = {}
-    loss = top5 = 0.0
-    classes = 0
-    with at_rest(model), token_similarity(model, keep) as similarities:
+    parts: list[_Part] = []
+    with at_rest(model), token_similarity(model, keep) as similarity:
         for images, targets in batches:
-            images, targets = images.to(device), targets.to(device)
-            with half():
-                outputs, averaged = heads(model, images), heads(average, images) if average is not None else None
-            found = classifiers(outputs)
-            if averaged is not None:
-                of_average.append(list(classifiers(averaged).values())[-1].argmax(dim=1).cpu())
-            truth.append(targets.cpu())
-            for name, log_probabilities in found.items():
-                best = log_probabilities.max(dim=1)
-                decided.setdefault(name, []).append(best.indices.cpu())
-                confident.setdefault(name, []).append(best.values.exp().to(torch.float16).cpu())
-            headline = found[list(found)[-1]]
-            classes = headline.shape[1]
-            loss += float(F.nll_loss(headline, targets, reduction="sum"))
-            if classes > 5:
-                top5 += float((headline.topk(5).indices == targets[:, None]).sum())
-    labels = torch.cat(truth)
-    correct = {name: int((torch.cat(parts) == labels).sum()) for name, parts in decided.items()}
-    count = len(labels)
+            parts.append(_scored(model, average, half, images.to(device), targets.to(device), similarity))
+    parts = group.gathered(parts)
+    count = sum(len(part.targets) for part in parts)
     if not count:
         raise TrainError("none of the images to evaluate on can be decoded")
+    labels = torch.cat([part.targets for part in parts])
+    decided = {name: torch.cat([part.decided[name] for part in parts]) for name in parts[0].decided}
+    confident = {name: torch.cat([part.confident[name] for part in parts]) for name in parts[0].confident}
+    top1 = {name: 100 * int((found == labels).sum()) / count for name, found in decided.items()}
+    loss, top5, similar = 0.0, 0.0, np.zeros(len(parts[0].similarity))
+    for part in parts:  # one after the other: sum() gives other bits in newer Pythons
+        loss, top5, similar = loss + part.loss, top5 + part.top5, similar + part.similarity
     metrics: dict[str, Any] = {
         "images": count,
-        "classes": classes,
+        "classes": parts[0].classes,
         "loss": loss / count if math.isfinite(loss) else None,
-        "top1": 100 * correct[list(correct)[-1]] / count,
+        "top1": top1[list(confident)[-1]],
     }
-    if classes > 5:
+    if parts[0].classes > 5:
         metrics["top5"] = 100 * top5 / count
-    metrics |= {f"top1_{name}": 100 * number / count for name, number in correct.items()}
-    if average is not None:
-        metrics["top1_ema"] = 100 * int((torch.cat(of_average) == labels).sum()) / count
+    metrics |= {f"top1_{name}": value for name, value in top1.items()}
     if not keep:
         return Scores(metrics, {})
-    arrays = {
-        "targets": _small(labels),
-        **{f"pred_{name}": _small(torch.cat(parts)) for name, parts in decided.items()},
-    }
-    if average is not None:
-        arrays["pred_ema"] = _small(torch.cat(of_average))
-    arrays |= {f"confidence_{name}": torch.cat(parts).numpy() for name, parts in confident.items()}
-    if similarities:
-        arrays["token_similarity"] = np.array([total / count for total in similarities])
+    arrays = {"targets": _small(labels), **{f"pred_{name}": _small(found) for name, found in decided.items()}}
+    arrays |= {f"confidence_{name}": found.numpy() for name, found in confident.items()}
+    if len(similar):
+        arrays["token_similarity"] = similar / count
     return Scores(metrics, arrays)
+
+
+def _scored(
+    model: nn.Module,
+    average: nn.Module | None,
+    half: Callable[[], AbstractContextManager[Any]],
+    images: Tensor,
+    targets: Tensor,
+    similarity: list[float],
+) -> _Part:
+    with half():
+        outputs, averaged = heads(model, images), heads(average, images) if average is not None else None
+    found = classifiers(outputs)
+    headline = list(found.values())[-1]
+    best = {name: log_probabilities.max(dim=1) for name, log_probabilities in found.items()}
+    decided = {name: values.indices.cpu() for name, values in best.items()}
+    if averaged is not None:
+        decided["ema"] = list(classifiers(averaged).values())[-1].argmax(dim=1).cpu()
+    classes = headline.shape[1]
+    return _Part(
+        targets=targets.cpu(),
+        decided=decided,
+        confident={name: values.values.exp().to(torch.float16).cpu() for name, values in best.items()},
+        classes=classes,
+        loss=float(F.nll_loss(headline, targets, reduction="sum")),
+        top5=float((headline.topk(5).indices == targets[:, None]).sum()) if classes > 5 else 0.0,
+        similarity=np.array(similarity),
+    )
 
 
 def _small(labels: Tensor) -> Array:
@@ -117,7 +146,7 @@ def _small(labels: Tensor) -> Array:
 
 @contextmanager
 def token_similarity(model: nn.Module, wanted: bool) -> Iterator[list[float]]:
-    """Cosine of class and distillation token, summed over the images that pass: first between the learned input
+    """Cosine of class and distillation token, summed over the images of the last pass: first between the learned input
     tokens (which no image changes), then after each block. Empty for a model without the two tokens or blocks.
 
     Source: the paper's analysis of tokens (0.06 between the input tokens of DeiT-B, 0.93 after the last block).
@@ -126,22 +155,22 @@ def token_similarity(model: nn.Module, wanted: bool) -> Iterator[list[float]]:
     if not wanted or blocks is None or not hasattr(model, "dist_token") or not hasattr(model, "cls_token"):
         yield []
         return
-    totals = [0.0] * (len(blocks) + 1)
+    sums = [0.0] * (len(blocks) + 1)
 
-    def add(layer: int, tokens: Tensor) -> None:
-        totals[layer] += float(F.cosine_similarity(tokens[:, 0].double(), tokens[:, 1].double(), dim=1).sum())
+    def note(layer: int, tokens: Tensor) -> None:
+        sums[layer] = float(F.cosine_similarity(tokens[:, 0].double(), tokens[:, 1].double(), dim=1).sum())
 
     learned: list[Any] = [model.cls_token, model.dist_token]
 
     def at_input(_: nn.Module, arguments: tuple[Tensor, ...]) -> None:
         pair = torch.cat(learned, dim=1)
-        add(0, pair.expand(len(arguments[0]), -1, -1))
+        note(0, pair.expand(len(arguments[0]), -1, -1))
 
     hooks = [blocks[0].register_forward_pre_hook(at_input)]
     for layer, block in enumerate(blocks, start=1):
-        hooks.append(block.register_forward_hook(lambda _module, _inputs, tokens, layer=layer: add(layer, tokens)))
+        hooks.append(block.register_forward_hook(lambda _module, _inputs, tokens, layer=layer: note(layer, tokens)))
     try:
-        yield totals
+        yield sums
     finally:
         for hook in hooks:
             hook.remove()

@@ -139,7 +139,7 @@ def train(
     model = initial_model(recipe, data, parents.get("from")).to(where)
     model = model.to(memory_format=torch.channels_last) if channels_last else model
     teacher = build_teacher(recipe, data, parents.get("teacher"), teacher_weights, where)
-    ema = Ema(model, recipe.regularize.ema_decay) if recipe.regularize.ema_decay and group.first else None
+    ema = Ema(model, recipe.regularize.ema_decay) if recipe.regularize.ema_decay else None
     optimizer = build_optimizer(recipe, model)
     scaler = build_scaler(recipe, where)
     set_lr = build_schedule(recipe, optimizer, steps)

@@ -84,20 +84,20 @@ class Examiner:
     ) -> None:
         """``every``: epochs between two scores on the validation part; None for as many as keep them cheap."""
         self.recipe, self.data, self.model, self.ema = recipe, data, model, ema
-        self.device, self.loaders, self.first = device, loaders, group.first
+        self.device, self.loaders, self.group = device, loaders, group
         self.every = every or epochs_between(len(data.train), len(data.validation), models_scored(recipe))
 
     def validate(self, epoch: int) -> dict[str, Any] | None:
         """Scores of the raw weights (and top1_ema) on the validation part after an epoch (from 0), or None where none
         are due, or there is no such part."""
         last = epoch + 1 == self.recipe.schedule.epochs
-        if not self.first or not len(self.data.validation) or not (last or (epoch + 1) % self.every == 0):
+        if not len(self.data.validation) or not (last or (epoch + 1) % self.every == 0):
             return None
         return self._score(self.data.dataset.train, self.data.validation, keep=False).metrics
 
     def finished(self, at: Position) -> Outcome:
-        """The last epoch is done: the test split, for the first and only time (rank 0 does it for all)."""
-        if not self.first or not self.recipe.data.test:
+        """The last epoch is done: the test split, for the first and only time."""
+        if not self.recipe.data.test:
             return self._outcome("done", None, at, None, {})
         test = self._score(self.data.dataset.test, None, keep=True)
         arrays = {key if key == "token_similarity" else f"test_{key}": array for key, array in test.arrays.items()}
@@ -111,9 +111,11 @@ class Examiner:
         return self._outcome("stopped", f"asked to stop after step {at.step}", at, None, {})
 
     def _score(self, images: Images, indices: Array | None, keep: bool) -> Scores:
-        batches = evaluation_batches(self.recipe, self.data.dataset, images, indices, self.loaders, self.device)
-        average = self.ema.model if self.ema else None
-        return evaluate(self.model, batches, self.device, keep, average, autocast(self.recipe, self.device))
+        """Of the first rank's weights, in batches that all ranks share; every rank has the scores."""
+        group, average = self.group, self.ema.model if self.ema else None
+        group.share_buffers(self.model, *([average] if average else []))
+        batches = evaluation_batches(self.recipe, self.data.dataset, images, indices, self.loaders, self.device, group)
+        return evaluate(self.model, batches, self.device, keep, average, autocast(self.recipe, self.device), group)
 
     def _outcome(
         self,
@@ -136,8 +138,8 @@ class Examiner:
         peak_memory = cost.peak_memory(self.device)  # of the training: before anything else is measured
         channels, resolution = self.data.dataset.channels, self.recipe.data.resolution
         # A training that was stopped, or met a non-finite loss, ended within an epoch: that one is not in the history.
-        finished = len(at.history) == self.recipe.schedule.epochs
-        rate, batch = cost.inference(self.model, channels, resolution) if finished and self.first else (None, None)
+        timed = len(at.history) == self.recipe.schedule.epochs and self.group.first
+        rate, batch = cost.inference(self.model, channels, resolution) if timed else (None, None)
         return {
             "train_seconds": seconds,
             "epoch_seconds_median": statistics.median(epochs) if epochs else None,

@@ -20,18 +20,26 @@ import torch
 from support import INTERRUPTED, TINY, planned, result, wait_for
 from tiny import write_tree
 
+from deit_ablate import files
 from deit_ablate.errors import TrainError
 from deit_ablate.execution import Execution
+from deit_ablate.identity import recipe_of_record
 from deit_ablate.launch import pool as pool_module
 from deit_ablate.launch import status
 from deit_ablate.launch.jobs import Ended, Job
 from deit_ablate.launch.pool import ProcessPool
 from deit_ablate.store import Store
-from deit_ablate.train import distributed
+from deit_ablate.train import checkpoint, distributed
+from deit_ablate.train.data.loader import CPU, evaluation_batches
+from deit_ablate.train.data.sets import load_data
+from deit_ablate.train.distill import recipe_model
 from deit_ablate.train.distributed import Group, NotMet, Share
+from deit_ablate.train.evaluate import evaluate
 
 CALM = "seeds: 1\nvariants: {a: {regularize: {drop_path: 0, dropout: 0}}}\n"
 """Mixup, CutMix and repeated augmentation on; only what the model itself draws is off."""
+AVERAGED = INTERRUPTED.replace("}}", ", regularize.ema_decay: 0.99}}")
+"""So that each rank must go on with its average of the weights, too."""
 
 
 class Executed:
@@ -120,7 +128,7 @@ def test_ranks_and_accumulation_give_what_one_process_gives(executed: Callable[.
 def on_two(pool: ProcessPool, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The result of two ranks left alone, each with two parts of its share."""
     folder = tmp_path_factory.mktemp("two")
-    (folder / "tiny.yaml").write_text(TINY + INTERRUPTED)
+    (folder / "tiny.yaml").write_text(TINY + AVERAGED)
     run = Executed(pool, folder / "tiny.yaml", Store(folder / "results"))
     started = time.monotonic()
     run.start(ranks=2, accumulation=2)
@@ -132,7 +140,7 @@ def on_two(pool: ProcessPool, tmp_path_factory: pytest.TempPathFactory) -> dict[
 def test_a_rank_killed_at_random_instants_changes_nothing(
     executed: Callable[..., Executed], on_two: dict[str, Any], victim: int
 ) -> None:
-    run, draw = executed(INTERRUPTED), random.Random(victim)
+    run, draw = executed(AVERAGED), random.Random(victim)
     for _ in range(12):
         run.start(ranks=2, accumulation=2)
         pid = wait_for(run.pids)[victim]
@@ -156,7 +164,7 @@ def test_a_rank_killed_at_random_instants_changes_nothing(
 def test_a_signal_to_all_ranks_stops_them_at_one_step_and_another_number_of_ranks_goes_on(
     executed: Callable[..., Executed], on_two: dict[str, Any]
 ) -> None:
-    run = executed(INTERRUPTED)
+    run = executed(AVERAGED)
     run.start(ranks=2, accumulation=2)
     pids = wait_for(run.pids)
     wait_for(lambda: run.store.history(run.run))
@@ -169,6 +177,73 @@ def test_a_signal_to_all_ranks_stops_them_at_one_step_and_another_number_of_rank
     assert [attempt.owner["execution"]["accumulation"] for attempt in run.store.attempts(run.run)] == [2, 1]
     curves = [line["train_loss"] for line in run.store.history(run.run)]
     assert curves == pytest.approx([line["train_loss"] for line in on_two["result"]["curves"]], rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("ranks", "row"),
+    [(2, "distill.type: two-class-tokens"), (3, "model: {name: small_convnet, options: {width: 8}}")],
+    ids=["two tokens", "batch norm"],
+)
+def test_ranks_score_as_one_process_does(executed: Callable[..., Executed], ranks: int, row: str) -> None:
+    """To the bit: 599 test images are 5 batches, which neither number divides, and the validation part is one."""
+    rest = "regularize.ema_decay: 0.9, schedule.batch_size: 36, data.train_images: 216"
+    run = executed(f"seeds: 1\nvariants: {{a: {{{row}, {rest}}}}}\n")
+    run.start(ranks=ranks)
+    assert run.ended() == 0
+    stored, outcome = run.store.recipe(run.run), run.store.outcome(run.run)
+    assert stored
+    assert outcome
+    recipe = recipe_of_record(stored["recipe"], lambda sha256: None)
+    data, state = load_data(recipe, None), checkpoint.load(run.store.weights(run.run) or Path())
+    model, average = (recipe_model(recipe, data.dataset) for _ in range(2))
+    model.load_state_dict(state["model"])
+    average.load_state_dict(state["ema"])
+    for part, images, indices in (
+        ("validation", data.dataset.train, data.validation),
+        ("test", data.dataset.test, None),
+    ):
+        batches = evaluation_batches(recipe, data.dataset, images, indices)
+        alone = evaluate(model, batches, CPU, keep=True, average=average.eval())
+        assert outcome["metrics"][part] == alone.metrics
+    assert outcome["metrics"]["test"]["images"] == 599
+    arrays = files.read_arrays(run.store.attempt(run.run, 1).arrays, outcome["arrays_sha256"])
+    assert ("token_similarity" in arrays) == ("tokens" in row)
+    assert {name.removeprefix("test_"): found.tolist() for name, found in arrays.items()} == {
+        name: found.tolist() for name, found in alone.arrays.items()
+    }
+
+
+FAULTY = """
+import os
+from torch import nn
+
+
+class Faulty(nn.Module):
+    def __init__(self, shape, rank):
+        super().__init__()
+        self.rank = rank
+        self.net = nn.Sequential(nn.Flatten(), nn.Linear(shape.channels * shape.resolution**2, shape.classes))
+
+    def forward(self, x):
+        if len(x) > 1 and not self.training and os.environ.get("RANK") == str(self.rank):
+            raise RuntimeError("boom: in evaluation")
+        return self.net(x)
+"""
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_rank_that_fails_in_evaluation_ends_all(
+    executed: Callable[..., Executed], custom_models: Path, monkeypatch: pytest.MonkeyPatch, rank: int
+) -> None:
+    monkeypatch.setattr(pool_module, "GRACE_SECONDS", 1e9)  # they are to end by themselves
+    (custom_models / "faulty.py").write_text(FAULTY)
+    run = executed(f"seeds: 1\nvariants: {{a: {{model: {{name: 'faulty:Faulty', options: {{rank: {rank}}}}}}}}}\n")
+    run.start(ranks=2)
+    assert run.ended() == 1
+    (attempt,) = run.store.attempts(run.run)
+    assert attempt.exit
+    assert attempt.exit["class"] == "crash"
+    assert "boom: in evaluation" in attempt.exit["message"]
 
 
 @pytest.mark.parametrize(
@@ -199,7 +274,7 @@ def test_ranks_that_find_nobody_where_they_were_to_meet_end_before_an_attempt(
 
 
 def test_ranks_that_cannot_share_a_runs_chunks_leave_without_a_claim(executed: Callable[..., Executed]) -> None:
-    run = executed(INTERRUPTED)
+    run = executed(AVERAGED)
     run.start(ranks=2)
     wait_for(run.pids)
     wait_for(lambda: run.store.history(run.run))

@@ -18,7 +18,7 @@ from deit_ablate.recipe import Recipe
 from deit_ablate.train.augment import Augmenter, Normalise, evaluation, to_pixels
 from deit_ablate.train.data.images import Array, ArrayImages, Images, Undecodable, tell_skipped
 from deit_ablate.train.data.sets import Dataset, Splits
-from deit_ablate.train.distributed import Share
+from deit_ablate.train.distributed import ALONE, Group, Share
 from deit_ablate.train.streams import generator, stream
 
 Views = npt.NDArray[np.int64]
@@ -137,13 +137,15 @@ def evaluation_batches(
     indices: Array | None = None,
     loaders: int = 0,
     device: torch.device = CPU,
+    group: Group = ALONE,
 ) -> Iterator[Batch]:
-    """The images (of these indices) once, in order, without augmentation, on ``device``."""
+    """The images (of these indices) once, in order, without augmentation, on ``device``; of several ranks each has
+    whole batches, the same as one process has, dealt out in turn."""
     chosen = np.arange(len(images)) if indices is None else indices
     parts = [chosen[start : start + EVALUATION_BATCH].tolist() for start in range(0, len(chosen), EVALUATION_BATCH)]
     source, normalise = _Evaluation(images, recipe, dataset), Normalise(dataset)
     loaders = 0 if _ready_made(images, recipe) else loaders
-    for pixels, targets in _loader(source, parts, loaders, pin=device.type == "cuda"):
+    for pixels, targets in _loader(source, group.dealt(parts), loaders, pin=device.type == "cuda"):
         yield normalise(pixels.to(device, non_blocking=True)), targets.to(device, non_blocking=True)
 
 
