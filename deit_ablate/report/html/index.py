@@ -13,7 +13,7 @@ from deit_ablate.errors import InputError
 from deit_ablate.report.frame import NoSweep
 from deit_ablate.report.fresh import is_current, made_from, note
 from deit_ablate.report.html import content
-from deit_ablate.report.html.findings import GROUPS, group
+from deit_ablate.report.html.findings import KINDS, group
 from deit_ablate.report.html.markup import Say, render, stamp
 from deit_ablate.report.html.page import NAME, written
 from deit_ablate.report.redaction import Redactor
@@ -78,7 +78,7 @@ def _line(made: content.Content) -> dict[str, Any]:
         "rows": len(made.plan["variants"]),
         "runs": made.state_words(),
         "judged": has_rows(made.plan),
-        "verdicts": [(name, verdicts[name]) for name, *_ in GROUPS if verdicts[name]],
+        "verdicts": [(name, verdicts[name]) for name in KINDS if verdicts[name]],
     }
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deit_ablate import __version__
-from deit_ablate.report.html.findings import MARKS
+from deit_ablate.report.html.findings import KINDS
 from deit_ablate.report.redaction import Redactor
 from deit_ablate.report.tables.render import plain
 
@@ -49,7 +49,7 @@ def _environment() -> Environment:
         keep_trailing_newline=True,
     )
     made.filters["sha256"] = lambda text: base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-    made.globals["marks"] = MARKS
+    made.globals["marks"] = {name: kind.mark for name, kind in KINDS.items()}
     for name, asset in (("css", "page.css"), ("script", "page.js")):
         made.globals[name] = Markup("\n" + (folder / asset).read_text(encoding="utf-8"))
     return made
