@@ -98,7 +98,7 @@ def read(summary: Summary, *, redact: bool = False) -> Content:
             from deit_ablate.report.html.svg import data_address
 
             # The names in the paper's figures are not the page's to redact.
-            drawn = {} if redact and name == "paper" else module.figures(replace(summary, say=say))
+            drawn = {} if redact and name == "paper" else module.figures(summary.saying(say))
             shown[name] = Shown(module.table(summary), {figure: data_address(drawn[figure]) for figure in drawn})
     table = analysis().table(summary)
     # Difference and verdict beside the row's name: what stands further right is off a phone's screen.

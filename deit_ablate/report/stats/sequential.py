@@ -20,7 +20,6 @@ from deit_ablate.report.stats.moderated import (
     Flags,
     Looks,
     Moderated,
-    holds,
     look_by_look,
     moderate,
     seen,
@@ -148,18 +147,8 @@ def sequential(
     last_look = np.minimum(result.last, max(look - 1, 0))
     shown = seen(table.values, both, last_look, max(look - 1, 0))
     now = moderate(shown, comparisons, step)
-    judged = Judged(
-        tuple(rows),
-        rules,
-        now,
-        comparisons.paired,
-        result.p,
-        result.p_equivalent,
-        plain_p(shown, comparisons),
-        holds(result.p, strict),
-        holds(result.p_equivalent, strict),
-        ALPHA * np.array(weights)[last_look],
-    )
+    plain, alpha = plain_p(shown, comparisons), ALPHA * np.array(weights)[last_look]
+    judged = Judged.of(tuple(rows), rules, now, comparisons.paired, plain, alpha, looks=result)
     within = np.arange(len(planned)) < np.array(looks)[last_look][:, None]
     found = judged.effects(
         {name: (int((diverged & within)[i].sum()), int((ended & within)[i].sum())) for i, name in enumerate(rows)},

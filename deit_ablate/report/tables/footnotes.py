@@ -36,7 +36,7 @@ def footnotes(summary: Summary, *, timed: bool = False) -> list[str]:
         timed and bool(_data(summary))
     )
     parts += [_shows, _chunks, _shared_parents, diverged_notes, _fewer_pairs, _absent]
-    return [note for part in parts for note in part(summary)]
+    return [said for part in parts for said in part(summary)]
 
 
 def short_notes(summary: Summary, best: str | None = None) -> list[str]:
@@ -68,7 +68,7 @@ def listed(words: Sequence[str], separator: str = ", ") -> str:
     return separator.join(words[:NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
-def _note(words: Sequence[str], before: str, after: str = ".", separator: str = ", ") -> list[str]:
+def note(words: Sequence[str], before: str, after: str = ".", separator: str = ", ") -> list[str]:
     """A sentence that lists them; none where there is nothing to list."""
     return [f"{before}{listed(words, separator)}{after}"] if words else []
 
@@ -97,7 +97,7 @@ def _cumulative(summary: Summary) -> list[str]:
 
 def _shows(summary: Summary) -> list[str]:
     named = {figure: [summary.label(r["variant"]) for r in summary.rows if r["shows"] == figure] for figure in HEADS}
-    return [note for figure, words in HEADS.items() for note in _note(named[figure], f"Shows {words}: ")]
+    return [said for figure, words in HEADS.items() for said in note(named[figure], f"Shows {words}: ")]
 
 
 def _judged(summary: Summary) -> list[str]:
@@ -140,7 +140,7 @@ def _of_metrics(summary: Summary) -> list[str]:
         known = [(each.words, ratio) for each, ratio in zip(metrics, found, strict=True) if not math.isnan(ratio)]
         what = "Signal to noise (sd of the rows' means over the sd of a run from seed to seed): "
         chance = "; chance alone gives about 1/√n of n seeds."
-        notes += _note([f"{words} {ratio:.1f}" for words, ratio in known], what, chance)
+        notes += note([f"{words} {ratio:.1f}" for words, ratio in known], what, chance)
         if known and any(each.figure == "loss" for each in metrics):
             notes.append("Loss measures calibration too: one may be lower than another's at the same top-1.")
     return notes
@@ -206,7 +206,7 @@ def _not_isolated(summary: Summary, but: Sequence[str] = ()) -> list[str]:
         f"{listed(list(dict.fromkeys(names))) if len(names) < max(2, compared) else 'all rows'}: {what}"
         for what, names in rows_of.items()
     ]
-    return _note(named, "Not isolated, differs along with what is declared: ", separator="; ")
+    return note(named, "Not isolated, differs along with what is declared: ", separator="; ")
 
 
 def _of_rows(summary: Summary) -> list[str]:
@@ -217,7 +217,7 @@ def _of_rows(summary: Summary) -> list[str]:
 def _after_looking(summary: Summary) -> list[str]:
     late = seeds_added_after_looking(summary.declared, summary.stage)
     notes = [_sentence(ADDED_AFTER_LOOKING)] if late else []
-    notes += _note(changes(summary.declared), "Changed with results at hand: ", separator="; ")
+    notes += note(changes(summary.declared), "Changed with results at hand: ", separator="; ")
     if summary.looks is not None:
         before, since = before_running(summary.declared, "looks"), since_when(summary.declared, "looks")
         when = " before the first run" if before else f" {since}" if since else ""
@@ -253,7 +253,7 @@ def _undecodable(summary: Summary) -> list[str]:
     sizes = [(record["data_test"], record["test_images"]) for record in summary.final]
     missing = {int(there) - int(tested) for there, tested in sizes if not pd.isna(there) and not pd.isna(tested)}
     numbers = list(map(str, sorted(missing - {0})))
-    return _note(numbers, "Left out because their files cannot be decoded: ", " test images.")
+    return note(numbers, "Left out because their files cannot be decoded: ", " test images.")
 
 
 def _data(summary: Summary) -> list[str]:
@@ -315,7 +315,7 @@ def _unfound(summary: Summary) -> list[str]:
         return []
     found = {asked["row"] for asked in search["asked"] if asked["number"] in search["winners"].values()}
     lost = [row for row in search["spaces"] if row not in found]
-    return _note(lost, "Without a row here, for their searches found no winner: ")
+    return note(lost, "Without a row here, for their searches found no winner: ")
 
 
 def diverged_notes(summary: Summary) -> list[str]:
@@ -327,8 +327,8 @@ def diverged_notes(summary: Summary) -> list[str]:
             why = listed([f"seed {own['seed']}" + (f": {own['detail']}" if own["detail"] else "") for own in lost])
             text = f"{summary.label(row['variant'])}: {len(lost)} of {row['seeds_planned']} diverged ({why})"
             said[row["seeds"] > 0].append(text)
-    notes = _note(said[True], "* Mean over the runs that converged. ", separator="; ")
-    return notes + _note(said[False], "No mean: ", separator="; ")
+    notes = note(said[True], "* Mean over the runs that converged. ", separator="; ")
+    return notes + note(said[False], "No mean: ", separator="; ")
 
 
 def _fewer_pairs(summary: Summary) -> list[str]:
@@ -341,8 +341,8 @@ def _fewer_pairs(summary: Summary) -> list[str]:
             pairs.append(f"{name} {own}")
         elif not row["paired"] and min(own, others) > 0 and (own < seeds or others < baseline):
             runs.append(f"{name} {own} of {seeds} with {others} of {baseline}")
-    notes = _note(pairs, "Differences over fewer pairs than seeds: ")
-    return notes + _note(runs, "Differences are of fewer runs than the means: ", " of the baseline.")
+    notes = note(pairs, "Differences over fewer pairs than seeds: ")
+    return notes + note(runs, "Differences are of fewer runs than the means: ", " of the baseline.")
 
 
 def _absent(summary: Summary) -> list[str]:
@@ -365,13 +365,13 @@ def _absent(summary: Summary) -> list[str]:
             f"{summary.label(variant)} {_seeds(seeds)}" + (f" ({reason})" if reason else "")
             for (variant, reason), seeds in found.items()
         ]
-        notes += _note(named, f"{state.capitalize()}: ", separator="; ")
+        notes += note(named, f"{state.capitalize()}: ", separator="; ")
     for metric in summary.metrics[1:]:
         rows = [row["name"] for row in summary.plan["variants"] if not metric.figure and metric.shown(row["shows"])]
         done = [record for record in summary.final if record["state"] == "done" and record["variant"] in rows]
         lost = [record for record in done if math.isnan(summary.figure(record, metric))]
         named = [f"{summary.label(record['variant'])} seed {record['seed']}" for record in lost]
-        notes += _note(named, f"In no mean of {metric.words}, as it gives no finite number of them: ")
+        notes += note(named, f"In no mean of {metric.words}, as it gives no finite number of them: ")
     return notes
 
 

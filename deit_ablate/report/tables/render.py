@@ -165,9 +165,9 @@ def _latex(character: str) -> str:
         return _LATEX[character]
     if character.isascii():
         return character
-    letter, *marks = list(unicodedata.normalize("NFD", character))
-    if len(marks) == 1 and letter.isascii() and letter.isalpha() and marks[0] in _ACCENTS:
-        return f"\\{_ACCENTS[marks[0]]}{{{letter}}}"
+    parts = unicodedata.normalize("NFD", character)
+    if len(parts) == 2 and parts[0].isascii() and parts[0].isalpha() and parts[1] in _ACCENTS:
+        return f"\\{_ACCENTS[parts[1]]}{{{parts[0]}}}"
     kind, _, number = unicodedata.decomposition(character).partition(" ")
     if kind in ("<sub>", "<super>") and " " not in number:
         return f"${'_' if kind == '<sub>' else '^'}{{{chr(int(number, 16))}}}$".replace("\N{MINUS SIGN}", "-")
