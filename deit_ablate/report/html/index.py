@@ -62,10 +62,9 @@ def renew(summary: Summary, now: Mapping[str, Any] | None) -> None:
 
 
 def _write(made: content.Content, now: Mapping[str, Any] | None) -> Path:
-    store, sweep = made.summary.store, made.summary.sweep
-    path = store.sweeps.folder(sweep) / NAME
+    path = made.summary.store.sweeps.folder(made.summary.sweep) / NAME
     files.replace(path, written(made).encode())
-    note(store, sweep, NAME, now)
+    note(made.summary.store, made.summary.sweep, NAME, now)
     return path
 
 

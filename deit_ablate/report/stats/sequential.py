@@ -60,9 +60,8 @@ class Schedule:
                 raise ValueError(f"looks are at growing numbers of seeds from {FEWEST} on, not at {list(looks)}")
         every = (self.looks, self.baseline, self.weights)
         if len(set(map(len, every))) > 1 or min(self.weights) <= 0 or math.fsum(self.weights) > 1 + 1e-9:
-            raise ValueError(
-                f"a weight a look, positive and together 1: not {self.weights} for {len(self.looks)} looks"
-            )
+            told = f"not {self.weights} for {len(self.looks)} looks"
+            raise ValueError(f"a weight a look, positive and together 1: {told}")
 
     @classmethod
     def of(cls, looks: Sequence[int], baseline: Sequence[int] | None = None, *, together: bool = True) -> Schedule:
@@ -228,8 +227,6 @@ def _notes(
         at = ", ".join(str(seeds) for seeds in sorted(set(early.values())))
         notes.append(f"rows stopped at {at} overstate their effect ({', '.join(early)})")
     if outside := sorted({seed for values in every for seed in values} - planned):
-        listed = ", ".join(map(str, outside))
-        notes.append(
-            f"seeds outside the plan are not used ({listed}): with seeds added after looking 5% no longer holds"
-        )
+        which = f"seeds outside the plan are not used ({', '.join(map(str, outside))})"
+        notes.append(f"{which}: with seeds added after looking 5% no longer holds")
     return notes
