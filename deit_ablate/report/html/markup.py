@@ -35,14 +35,15 @@ class Say:
 
 
 @cache
-def _environment() -> Environment:
+def environment() -> Environment:
+    """For the templates here, and for Markdown's in the folder above, which escape by themselves."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
     folder = Path(__file__).parent
     made = Environment(
-        loader=FileSystemLoader(folder),
-        autoescape=True,
+        loader=FileSystemLoader([folder, folder.parent]),
+        autoescape=lambda name: name is None or not name.endswith(".md.j2"),
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=StrictUndefined,
@@ -66,6 +67,6 @@ def render(template: str, say: Say, **values: object) -> str:
 
     given = {"say": say, "stamp": stamp(say.redactor is not None), **values}
     try:
-        return _environment().get_template(f"{template}.html.j2").render(given)
+        return environment().get_template(f"{template}.html.j2").render(given)
     except UndefinedError as error:
         raise LookupError(str(error)) from error

@@ -274,9 +274,9 @@ class Judged:
             fewest = min(int(now.runs[i]), int(now.other_runs[i]))
             gain = float(now.difference[i]) * (-1 if rules.better == "lower" else 1)
             verdict = _verdict(fewest, gain, bool(self.differs[i]), bool(self.same[i]), k, ended)
-            words = (
-                (undecided or self.undecided)(i) if verdict == "undecided" else self._words(verdict, i, k, ended, more)
-            )
+            words = self._words(verdict, i, k, ended, more)
+            if verdict == "undecided":
+                words = (undecided or self.undecided)(i)
             if verdict == "undecided" and rules.population.judged and (why := rules.population.unknown(name)):
                 verdict, words = "no_predictions", f"not judged for new images: {why}"
             found[name] = Effect(

@@ -209,8 +209,7 @@ def _effects_notes(summary: Summary, made: Factorial) -> Iterator[str]:
 
 
 def _how(summary: Summary) -> str:
-    covers = "They cover training noise alone, not new images as verdicts on rows do. "
-    covers = covers if summary.population.judged else ""
+    covers = "They cover training noise alone, not new images as verdicts on rows do. " * summary.population.judged
     if summary.any_paired:
         seeds = "Rows share a run or a parent at each seed, so what is compared is taken seed by seed (t intervals)"
         return covers + seeds
