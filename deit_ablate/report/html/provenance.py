@@ -126,14 +126,11 @@ def diffs(page: Content) -> list[tuple[str, int, Sequence[str]]]:
 
 def failures(page: Content) -> list[tuple[Mapping[str, Any], Ended, list[str]]]:
     """(record, how it ended, the places of the sweep that need it) of each run that failed or diverged."""
-    cells_of: dict[str, list[Mapping[str, Any]]] = {}
+    cells_of: dict[str, list[Mapping[str, Any]]] = {run: [] for run in page.ended}
     for cell in page.cells:
-        cells_of.setdefault(cell["run"], []).append(cell)
+        if cell["run"] in cells_of:
+            cells_of[cell["run"]].append(cell)
     return [
-        (
-            cells_of[run][-1],
-            ended,
-            [place(page.plan, *(cell[k] for k in ("variant", "seed", "stage"))) for cell in cells_of[run]],
-        )
-        for run, ended in page.ended.items()
+        (cells[-1], page.ended[run], [place(page.plan, cell["variant"], cell["seed"], cell["stage"]) for cell in cells])
+        for run, cells in cells_of.items()
     ]
