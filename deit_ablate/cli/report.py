@@ -92,7 +92,7 @@ def table(
         raise InputError("this table has digits of its own", where="--digits", expected="a sweep's own table")
     made = printed.of(sweep_table(summary, digits) if digits is not None else module.table(summary))
     plain = printed == Printed() and digits is None
-    text = markdown(summary, made) if format_ == "md" and own and plain else RENDERERS[format_](made)
+    text = markdown(summary) if format_ == "md" and own and plain else RENDERERS[format_](made)
     print(text, end="")
     if format_ == "tex" and TOO_WIDE in text:
         print(f"note: this is {TOO_WIDE.removeprefix('% ')}", file=sys.stderr)
@@ -120,13 +120,12 @@ def figure(
         raise InputError(f"got {unknown[0]!r}", where="--format", expected="png, pdf or svg")
     from deit_ablate.report.figures import style
     from deit_ablate.report.summary import summarize
-    from deit_ablate.report.write import write_figures, write_interactions, write_paper, write_pivot, write_search
+    from deit_ablate.report.write import write_figures
 
     summary = summarize(store, name)
     with style.width(width):
-        for write in (write_search, write_figures, write_interactions, write_pivot, write_paper):
-            for path in write(summary, formats):
-                print(path)
+        for path in write_figures(summary, formats):
+            print(path)
 
 
 def report(

@@ -189,16 +189,15 @@ class AddedSeeds:
         """The part of the plan that was asked for: what the table shows."""
         cells = tuple(cell for cell in self.full.cells if cell.run in self.runs)
         return replace(
-            self.full, runs={run: self.full.runs[run] for run in self.full.runs if run in self.runs}, cells=cells
+            self.full, runs={run: own for run, own in self.full.runs.items() if run in self.runs}, cells=cells
         )
 
     def words(self, failed: int = 0) -> str:
         """How it ended, in one line: what is undecided, what that would cost, and that ``failed`` runs come first."""
         self.look()
         names, looks = self.undecided, self.standing.looks
-        used = (
-            f"; this command used {duration(self.spent)} of {duration(self.budget)}" if self.budget is not None else ""
-        )
+        spent = f"; this command used {duration(self.spent)} of {duration(self.budget)}"
+        used = "" if self.budget is None else spent
         if not names:
             which = f"of {', '.join(self.only)} each" if self.only else "every row"
             return f"{which} is decided, or has had its last look{used}"

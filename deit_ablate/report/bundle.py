@@ -77,12 +77,12 @@ def write_bundle(wanted: Wanted, target: Path) -> Made:
 def _fill(wanted: Wanted, folder: Path) -> Made:
     store, plan = wanted.store, wanted.store.sweeps.plan(wanted.sweep) or {}
     rows = list(dict.fromkeys([row["name"] for row in plan["variants"]] + [cell[0] for cell in plan["cells"]]))
+    where = (wanted.sweep if wanted.row is None else f"{wanted.sweep}:{wanted.row}", 0, 0)
     if wanted.row is not None and wanted.row not in rows:
-        raise unknown_name("no row", wanted.row, rows, where=(f"{wanted.sweep}:{wanted.row}", 0, 0))
+        raise unknown_name("no row", wanted.row, rows, where=where)
     run = cheapest(store, plan, wanted.row)
     if run is None:
-        which = f"{wanted.sweep}:{wanted.row}" if wanted.row is not None else wanted.sweep
-        raise InputError("no run of it is done", where=(which, 0, 0), expected="a row that was trained to its end")
+        raise InputError("no run of it is done", where=where, expected="a row that was trained to its end")
     stored = store.recipe(run) or {"recipe": {}}
     if (semantics := semantics_of(run, stored)) != (here := semantics_here(stored["recipe"])):
         raise InputError(
@@ -195,9 +195,8 @@ def _program(wanted: Wanted) -> dict[str, Any]:
     """How runs of a program are executed, as its sweep's file says, less where. Raises InputError."""
     told = load_sweep(wanted.file).execution.program if wanted.file is not None else None
     if told is None:
-        raise InputError(
-            "nothing says how its program is run", where=(wanted.sweep, 0, 0), expected="the file of the sweep"
-        )
+        problem = "nothing says how its program is run"
+        raise InputError(problem, where=(wanted.sweep, 0, 0), expected="the file of the sweep")
     return told.model_dump(mode="json", exclude={"folder"})
 
 
@@ -212,9 +211,8 @@ def _module(module: str) -> dict[str, Path]:
 def _beside(file: Path | None, name: str, sha256: str) -> dict[str, Path]:
     """A program's source, whose name is its path seen from the sweep's file."""
     if file is None or not (file.parent / name).is_file():
-        raise InputError(
-            "no such file", where=(name, 0, 0), expected="the sources of the runs, beside the sweep's file"
-        )
+        expected = "the sources of the runs, beside the sweep's file"
+        raise InputError("no such file", where=(name, 0, 0), expected=expected)
     if source_sha256(name, file.parent) != sha256:
         expected = "the code that the runs are of, beside the sweep's file"
         raise InputError("it has changed since the runs were trained", where=(name, 0, 0), expected=expected)

@@ -6,12 +6,12 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from deit_ablate import __version__
 from deit_ablate.launch.cost import duration
 from deit_ablate.names import fact
+from deit_ablate.report.html.markup import environment
 
 LEVEL = 0.95
 """Of the prediction interval, in which one more run of a row is expected."""
@@ -94,37 +94,30 @@ $(VENV)/ready: requirements.lock.txt
 
 def readme(facts: Facts) -> str:
     """README.md, for somebody who has never heard of deit-ablate."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
     plan, run = facts.plan, facts.run
     which = "all rows"
     if facts.row is not None:
         against = plan["baseline"] if facts.row != plan["baseline"] else None
         which = f"the row `{_line(facts.row)}`" + (f" and the baseline `{_line(against)}`" if against else "")
-    loader = FileSystemLoader(Path(__file__).parent)
-    made = Environment(
-        loader=loader,
-        autoescape=False,  # Markdown: ``_line`` and ``_cell`` see to it
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-        keep_trailing_newline=True,
-    )
     private = "as it was when this was put together; paths, hosts and names are replaced by words such as [path]"
-    return made.get_template("bundle_readme.md.j2").render(
-        facts=facts,
-        title=_line(plan["title"] or plan["sweep"]),
-        sweep=_line(plan["sweep"]),
-        which=which,
-        done=sum(outcome["status"] == "done" for outcome in facts.outcomes.values()),
-        version=__version__,
-        name=_line(facts.names(run)[0]),
-        time=duration(facts.seconds),
-        level=f"{LEVEL:.0%}",
-        needs=list(_needs(facts)),
-        file=f"the file of the study, {private}" if facts.with_file else "nothing: the study's file was gone",
-        weights=facts.with_weights,
-        runs=[(each, _cell(_few(facts.names(each))), facts.outcomes[each]["status"]) for each in facts.outcomes],
+    return (
+        environment()
+        .get_template("bundle_readme.md.j2")
+        .render(
+            facts=facts,
+            title=_line(plan["title"] or plan["sweep"]),
+            sweep=_line(plan["sweep"]),
+            which=which,
+            done=sum(outcome["status"] == "done" for outcome in facts.outcomes.values()),
+            version=__version__,
+            name=_line(facts.names(run)[0]),
+            time=duration(facts.seconds),
+            level=f"{LEVEL:.0%}",
+            needs=list(_needs(facts)),
+            file=f"the file of the study, {private}" if facts.with_file else "nothing: the study's file was gone",
+            weights=facts.with_weights,
+            runs=[(each, _names(facts.names(each)), outcome["status"]) for each, outcome in facts.outcomes.items()],
+        )
     )
 
 
@@ -150,14 +143,12 @@ def _needs(facts: Facts) -> Iterator[str]:
         yield "What the code in `sources/` imports beside this package, which nothing records."
 
 
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+def _names(names: Sequence[str]) -> str:
+    """A few of them, in a cell of a table."""
+    few = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return _line(few).replace("|", "\\|")
 
 
 def _line(text: str) -> str:
     """Without line breaks, and without what Markdown would read as a heading's or code's end."""
     return re.sub(r"[\x00-\x1f\x7f-\x9f`]+", " ", str(text)).strip()
-
-
-def _cell(text: str) -> str:
-    return _line(text).replace("|", "\\|")

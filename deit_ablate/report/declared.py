@@ -45,11 +45,8 @@ def _changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[st
         yield f"what verdicts are for changed from {old} to {new}"
     if "rows" in before:
         rows, now = before["rows"], after.get("rows") or []
-        for kind, names in (
-            ("removed", [n for n in rows if n not in now]),
-            ("added", [n for n in now if n not in rows]),
-        ):
-            if names:
+        for kind, ours, theirs in (("removed", rows, now), ("added", now, rows)):
+            if names := [name for name in ours if name not in theirs]:
                 yield f"row{'s' * (len(names) > 1)} {', '.join(names)} {kind}"
 
 
@@ -99,7 +96,5 @@ def refuse_other_looks(plan: Plan, store: Store) -> None:
         )
     else:
         problem = f"it was run with looks at {before} seeds, and now there are {f'looks at {now}' if now else 'none'}"
-        expected = (
-            "--until-decided or --budget, as at its first run" if now is None else f"`looks: {before}` in the file"
-        )
+        expected = f"`looks: {before}` in the file" if now else "--until-decided or --budget, as at its first run"
     raise InputError(problem, where=(str(sweep.file), 0, 0), key="looks", expected=expected)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -107,8 +107,11 @@ class Records:
 
     def frame(self) -> pd.DataFrame:
         own = [self.recipes[run] for run in self.columns["run"][1]]
-        keys = _varying_first(self.recipes.values())
-        return to_frame(self.columns | {key: _inferred([recipe.get(key) for recipe in own]) for key in keys})
+        given = [recipe for recipe in self.recipes.values() if recipe]
+        keys = dict.fromkeys(key for recipe in given for key in recipe)
+        alike = {key for key in keys if len({repr(recipe.get(key)) for recipe in given}) == 1}
+        ordered = sorted(keys, key=lambda key: key in alike)
+        return to_frame(self.columns | {key: _inferred([recipe.get(key) for recipe in own]) for key in ordered})
 
 
 class NoSweep(LookupError):
@@ -163,8 +166,8 @@ def records(store: Store, plan: Mapping[str, Any]) -> Records:
         # Before the final stage a row shows the same figure where there is one: before fine-tuning too the average is
         # one.
         figure = shows[variant] if stage == final or shows[variant] in row["test"] else "top1"
-        row["top1"] = number(row["test"].get(figure)) if row["state"] == "done" else math.nan
-        row["validation_top1"] = number(row["validation"].get(figure)) if row["state"] == "done" else math.nan
+        for name, part in (("top1", "test"), ("validation_top1", "validation")):
+            row[name] = row[part].get(figure) if row["state"] == "done" else None
         cells.append(row)
     own = dict.fromkeys([*reported_columns(cells), *own_columns(store, plan, cells)], "float64")
     dtypes = {name: dtype for name, (dtype, _) in COLUMNS.items()} | own
@@ -179,21 +182,12 @@ def curves(store: Store, plan: Mapping[str, Any], states: Mapping[str, str]) -> 
     epochs = []
     for variant, seed, stage, run in plan["cells"]:
         figure = shows[variant] if stage == final else "top1"
+        cell = {"variant": variant, "seed": seed, "stage": stage, "run": run, "state": states[run]}
         for line in histories.get(run, ()):
             validation = line.get("validation") or {}
-            epochs.append(
-                {
-                    **line,
-                    **{OF_PROGRAMS + name: value for name, value in (line.get("metrics") or {}).items()},
-                    "variant": variant,
-                    "seed": seed,
-                    "stage": stage,
-                    "run": run,
-                    "state": states[run],
-                    "validation_top1": validation.get(figure),
-                    "validation_loss": validation.get("loss"),
-                }
-            )
+            scores = {"validation_top1": validation.get(figure), "validation_loss": validation.get("loss")}
+            given = {OF_PROGRAMS + name: value for name, value in (line.get("metrics") or {}).items()}
+            epochs.append({**line, **given, **cell, **scores})
     reported = sorted({name for row in epochs for name in row if name.startswith(OF_PROGRAMS)})
     dtypes = {name: dtype for name, (dtype, _) in CURVES.items()} | dict.fromkeys(reported, "float64")
     return to_frame({name: _column([row.get(name) for row in epochs], dtype) for name, dtype in dtypes.items()})
@@ -202,12 +196,11 @@ def curves(store: Store, plan: Mapping[str, Any], states: Mapping[str, str]) -> 
 def recipes(records: pd.DataFrame, stage: str) -> dict[str, dict[str, Any]]:
     """Variant -> dotted key -> value of its recipe at a stage, of what ``load`` returned. A key whose value is null is
     left out, and so is a variant of which no run was started yet."""
-    of_metrics = [*COLUMNS, *(str(name) for name in records if ":" in str(name) or str(name).startswith(OF_PROGRAMS))]
-    keys = [str(name) for name in records if str(name) not in of_metrics]
+    names = [name for name in map(str, records) if ":" not in name and not name.startswith(OF_PROGRAMS)]
+    keys = [name for name in names if name not in COLUMNS]
     found: dict[str, dict[str, Any]] = {}
     for row in rows(records[records["stage"] == stage]):
-        own = {key: row[key] for key in keys if not pd.isna(row[key])}
-        if own:
+        if own := {key: row[key] for key in keys if not pd.isna(row[key])}:
             found.setdefault(row["variant"], own)
     return found
 
@@ -250,13 +243,6 @@ def run_states(store: Store, plan: Mapping[str, Any]) -> dict[str, State]:
     return {run: replace(state, detail="") if state.name in passing else state for run, state in found.items()}
 
 
-def _varying_first(recipes: Iterable[Mapping[str, Any]]) -> list[str]:
-    given = list({id(recipe): recipe for recipe in recipes if recipe}.values())
-    keys = list(dict.fromkeys(key for recipe in given for key in recipe))
-    varies = {key for key in keys if len({repr(recipe.get(key)) for recipe in given}) > 1}
-    return sorted(keys, key=lambda key: key not in varies)
-
-
 def _column(values: Sequence[Any], dtype: str) -> tuple[str, list[Any]]:
     if dtype == "string":
         return dtype, ["" if value is None else str(value) for value in values]
@@ -273,6 +259,5 @@ def _inferred(values: Sequence[Any]) -> tuple[str, list[Any]]:
         return "Int64", list(values)
     if kinds and kinds <= {int, float}:
         return _column(values, "float64")
-    return "string", [
-        None if value is None else canonical_json(value) if isinstance(value, bool) else str(value) for value in values
-    ]
+    texts = (canonical_json(value) if isinstance(value, bool) else value for value in values)
+    return "string", [None if value is None else str(value) for value in texts]

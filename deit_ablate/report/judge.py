@@ -26,6 +26,7 @@ from deit_ablate.report.stats.exact import mean_interval, rate_words
 from deit_ablate.report.stats.moderated import Comparisons
 from deit_ablate.report.stats.power import ALPHA
 from deit_ablate.report.stats.verdicts import NO_SPREAD, Judged, Rules, equivalence_words, judge, needed_words
+from deit_ablate.report.summary import diverged
 from deit_ablate.store import Store
 from deit_ablate.store.campaigns import Campaigns
 from deit_ablate.sweep.comparisons import Lineages
@@ -65,10 +66,6 @@ class Group:
     column: str = ""
     """Of a file: what the numbers are called there."""
 
-    @property
-    def figures(self) -> tuple[Mapping[int, str], Mapping[int, float]]:
-        return self.runs, self.values
-
     def document(self) -> dict[str, Any]:
         """What a campaign keeps of it: whatever order the runs came in."""
         ordered = sorted(self.values.items(), key=lambda item: (self.runs.get(item[0], ""), item[1]))
@@ -92,8 +89,9 @@ def of_row(store: Store, sweep: str, row: str) -> Group:
     every = (dict(zip(columns, cell, strict=True)) for cell in zip(*(own for _, own in columns.values()), strict=True))
     cells = [cell for cell in every if cell["variant"] == row and cell["stage"] == stage]
     values = {cell["seed"]: value(metric, cell, shows[row]) for cell in cells}
-    states = [cell["state"] for cell in cells]
-    declared = (f"{sweep} declares `{key}`, and its table judges so: {said}" for key, said in OTHERWISE.items())
+    notes = (
+        f"{sweep} declares `{key}`, and its table judges so: {OTHERWISE[key]}" for key in OTHERWISE if plan.get(key)
+    )
     return Group(
         f"{sweep}:{row}",
         {seed: number for seed, number in values.items() if not math.isnan(number)},
@@ -101,9 +99,9 @@ def of_row(store: Store, sweep: str, row: str) -> Group:
         plan["margin"],
         {cell["seed"]: cell["run"] for cell in cells},
         plan["parents"],
-        (states.count("diverged"), states.count("diverged") + states.count("done")),
+        diverged(cells),
         frozenset(cell["test_images"] for cell in cells if metric.share and cell["test_images"]),
-        tuple(note for key, note in zip(OTHERWISE, declared, strict=True) if plan.get(key)),
+        tuple(notes),
     )
 
 
@@ -139,7 +137,11 @@ class Question:
         if metric is not None and better not in (None, metric.better):
             expected = f"{metric.better!r}, as {metric.name} has, or nothing"
             raise InputError(f"got {better!r}", where=("--better", 0, 0), expected=expected)
-        if baseline is not None and baseline.runs and baseline.figures == candidate.figures:
+        if (
+            baseline is not None
+            and baseline.runs
+            and (baseline.runs, baseline.values) == (candidate.runs, candidate.values)
+        ):
             told = f"{baseline.label} and {candidate.label} are the same runs and figures"
             raise InputError(told, expected="two groups")
         declared = next((group.margin for group in known if group.margin is not None), None)
@@ -197,9 +199,13 @@ def answer(question: Question, look: Look | None = None) -> dict[str, Any]:
         judged = replace(judged, differs=np.array([kept or (bool(judged.differs[0]) and sign * difference < 0)]))
     # What a new look at a campaign's candidate could be decided at is half of what this one had, on one side.
     share = ALPHA / look.part if look is not None and sign * difference > 0 else 1.0
-    found = judged.effects(
-        {"": question.candidate.diverged}, lambda _: _undecided(judged, share, difference, question.margin)
-    )[""]
+    needed = equivalent = None  # more than are looked for, or not known
+    if spread := bool(now.standard_error[0] > 0) and bool(now.enough[0]):
+        needed = judged.sides(0).seeds_to_decide(share, difference=difference)
+    if spread and question.margin is not None:
+        equivalent = judged.sides(0).seeds_to_decide(1, margin=question.margin)
+    undecided = needed_words(needed) + ("" if question.margin is None else equivalence_words(equivalent))
+    found = judged.effects({"": question.candidate.diverged}, lambda _: undecided if spread else NO_SPREAD)[""]
     words, notes = found.words, [note for side in question.sides for note in side.notes]
     if question.target is not None:
         words = "no run to compare" if found.verdict == "none" else words.replace("pair", "run")
@@ -208,9 +214,9 @@ def answer(question: Question, look: Look | None = None) -> dict[str, Any]:
     declared = question.candidate.margin
     if declared is not None and declared != question.margin:
         notes.append(f"the sweep's declared margin is {declared:g}")
-    needed, equivalent = _seeds(judged, share, difference, question.margin)
-    undecided, baseline, kind = found.verdict == "undecided", question.baseline, _kind(question)
-    return {
+    baseline = question.baseline
+    kind = "target" if baseline is None else "pairs" if question.paired else "runs"
+    said = {
         "verdict": found.verdict,
         "words": words,
         "candidate": question.candidate.label,
@@ -223,18 +229,17 @@ def answer(question: Question, look: Look | None = None) -> dict[str, Any]:
         "runs": len(question.candidate.values),
         "baseline_runs": None if baseline is None else len(baseline.values),
         "paired": question.paired,
-        "mean": _plain(mean_interval(question.candidate.values.values()).mean),
-        "baseline_mean": None if baseline is None else _plain(mean_interval(baseline.values.values()).mean),
-        "difference": _plain(found.difference),
-        "half_width": _plain(found.half_width),
-        "p": _plain(found.p),
-        "p_equivalent": _plain(found.p_equivalent),
-        "seeds_to_decide": needed if undecided else None,
-        "seeds_for_equivalence": equivalent if undecided else None,
+        "mean": mean_interval(question.candidate.values.values()).mean,
+        "baseline_mean": None if baseline is None else mean_interval(baseline.values.values()).mean,
+        **{name: getattr(found, name) for name in ("difference", "half_width", "p", "p_equivalent")},
+        "seeds_to_decide": needed if found.verdict == "undecided" else None,
+        "seeds_for_equivalence": equivalent if found.verdict == "undecided" else None,
         "assumed": ASSUMED[kind],
         "notes": [*notes, *found.notes],
         "campaign": None,
     }
+    # JSON has no NaN.
+    return {key: None if isinstance(told, float) and not math.isfinite(told) else told for key, told in said.items()}
 
 
 def answer_in_campaign(campaigns: Campaigns, name: str, question: Question) -> dict[str, Any]:
@@ -308,28 +313,3 @@ def _known(tries: Sequence[Mapping[str, Any]], candidate: Mapping[str, Any]) -> 
         if same:
             return int(made["candidate"])
     return None
-
-
-def _kind(question: Question) -> str:
-    return "target" if question.baseline is None else "pairs" if question.paired else "runs"
-
-
-def _seeds(judged: Judged, share: float, difference: float, margin: float | None) -> tuple[int | None, int | None]:
-    """How many seeds would decide it, and show equivalence; None is more than are looked for, or not known."""
-    if not judged.now.enough[0] or not judged.now.standard_error[0] > 0:
-        return None, None
-    sides = judged.sides(0)
-    equivalent = None if margin is None else sides.seeds_to_decide(1, margin=margin)
-    return sides.seeds_to_decide(share, difference=difference), equivalent
-
-
-def _undecided(judged: Judged, share: float, difference: float, margin: float | None) -> str:
-    if not judged.now.standard_error[0] > 0:
-        return NO_SPREAD
-    needed, equivalent = _seeds(judged, share, difference, margin)
-    return needed_words(needed) + ("" if margin is None else equivalence_words(equivalent))
-
-
-def _plain(number: float) -> float | None:
-    """None for what is not known: JSON has no NaN."""
-    return number if math.isfinite(number) else None

@@ -82,12 +82,12 @@ def _json(path: Path, text: str, column: str | None) -> Read:
         found, column = found[names[_place(path, names, column)]], None  # columns, each a list
     if not isinstance(found, list):
         raise InputError("no list of numbers", where=(str(path), 0, 0), expected=FORMS)
-    yield from _items(path, [(0, item) for item in found], column)
+    return _items(path, [(0, item) for item in found], column)
 
 
 def _json_lines(path: Path, text: str, column: str | None) -> Read:
     lines = [(n, line) for n, line in enumerate(text.splitlines(), 1) if line.strip()]
-    yield from _items(path, [(n, files.parse_json(path, line.encode(), n)) for n, line in lines], column)
+    return _items(path, [(n, files.parse_json(path, line.encode(), n)) for n, line in lines], column)
 
 
 def _items(path: Path, items: Sequence[tuple[int, Any]], column: str | None) -> Read:

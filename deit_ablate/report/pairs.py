@@ -39,9 +39,8 @@ def any_two(summary: Summary) -> list[dict[str, Any]]:
         if math.isnan(p):
             kind, verdict = "few", "not tested: no spread" if now.enough[k] else "too few"
         runs = f"{now.runs[k]} pairs" if k in paired else f"{now.runs[k]}, {now.other_runs[k]}"
-        found.append({"first": names[i], "second": names[j], "runs": runs})
-        found[-1] |= {"difference": difference, "half_width": float(half_width[k]), "p": p}
-        found[-1] |= {"kind": kind, "verdict": verdict}
+        figures = {"difference": difference, "half_width": float(half_width[k]), "p": p}
+        found.append({"first": names[i], "second": names[j], "runs": runs, **figures, "kind": kind, "verdict": verdict})
     return found
 
 
@@ -59,9 +58,10 @@ def best_row(summary: Summary) -> str | None:
         return str(name)
     if baseline and not ranked[-1]["verdict"].startswith("better"):
         return None
-    beaten = {pair["second" if pair["first"] == name else "first"] for pair in any_two(summary) if _won(pair, name)}
+    won = [
+        (pair["first"], pair["second"])[:: 1 if pair["kind"] == "better" else -1]
+        for pair in any_two(summary)
+        if pair["kind"] in ("better", "worse")
+    ]
+    beaten = [loser for winner, loser in won if winner == name]
     return str(name) if all(row["variant"] in (*beaten, name, baseline) for row in rows) else None
-
-
-def _won(pair: dict[str, Any], name: str) -> bool:
-    return bool(pair["kind"] == ("better" if pair["first"] == name else "worse" if pair["second"] == name else None))

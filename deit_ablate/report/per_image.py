@@ -69,7 +69,11 @@ def population(
         found = _found(store, of_images(store, plan), {baseline: rows[baseline], **compared}, paired)
         many = len({r["run"] for row in compared.values() for r in row.records}) >= WORTH_AN_INDEX
         if many and metric.figure and not any(isinstance(each, str) and GONE in each for each in found.values()):
-            content = {"schema": SCHEMA, "key": key, "rows": {name: _plain(value) for name, value in found.items()}}
+            plain = {
+                name: value if isinstance(value, str) else {part: float(own) for part, own in asdict(value).items()}
+                for name, value in found.items()
+            }
+            content = {"schema": SCHEMA, "key": key, "rows": plain}
             with contextlib.suppress(OSError):
                 files.replace(path, json.dumps(content).encode())
     return Population(found, judged)
@@ -91,10 +95,6 @@ def _kept(path: Any, key: str) -> dict[str, ImageNoise | str] | None:
                 for name, value in kept.rows.items()
             }
     return None
-
-
-def _plain(value: ImageNoise | str) -> dict[str, float] | str:
-    return value if isinstance(value, str) else {name: float(part) for name, part in asdict(value).items()}
 
 
 @dataclass(frozen=True)

@@ -31,9 +31,7 @@ class Answer:
         return self.verdict != NOT
 
     def words(self) -> str:
-        return (
-            f"{self.verdict}: {self.reason}" if not self.reproduced else f"reproduced: {self.verdict} ({self.reason})"
-        )
+        return f"reproduced: {self.verdict} ({self.reason})" if self.reproduced else f"{self.verdict}: {self.reason}"
 
 
 SAME, WITHIN, NOT = "same bits", "within the interval", "not reproduced"
@@ -74,9 +72,8 @@ def compare(records: Store, anew: Store, sweep: str, run: str) -> Answer:
     if prints[0] != prints[1]:
         return Answer(NOT, f"the data are others: fingerprint {prints[1]}, recorded {prints[0]}", *figures)
     if after["status"] != before["status"]:
-        return Answer(
-            NOT, f"it {after['status']}, {after.get('reason') or 'recorded as ' + before['status']}", *figures
-        )
+        why = after.get("reason") or f"recorded as {before['status']}"
+        return Answer(NOT, f"it {after['status']}, {why}", *figures)
     if same := _same_bits(records, anew, run, before, after):
         return Answer(SAME, same, *figures)
     return _by_interval(recorded, row, figures)
@@ -121,7 +118,5 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str
         made = {"deit-ablate": own.get("version"), "python": own.get("python"), **(own.get("packages") or {})}
         made |= {key: hardware.get(key) for key in ("cpu", "gpu", "capability")}
         found.append({**made, "device": (outcome.get("cost") or {}).get("device")})
-    keys = dict.fromkeys([*found[0], *found[1]])
-    return [
-        f"{key} {found[0].get(key)} -> {found[1].get(key)}" for key in keys if found[0].get(key) != found[1].get(key)
-    ]
+    pairs = {key: (found[0].get(key), found[1].get(key)) for key in [*found[0], *found[1]]}
+    return [f"{key} {old} -> {new}" for key, (old, new) in pairs.items() if old != new]

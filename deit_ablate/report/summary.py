@@ -95,7 +95,8 @@ OF_EFFECT = {
 
 @dataclass(frozen=True, eq=False)
 class Summary:
-    """A sweep read once, and averaged at one of its stages: what tables, figures and pages are made of."""
+    """A sweep read once, and averaged at one of its stages: what tables, figures and pages are made of. What follows
+    from its records is made when it is first used."""
 
     store: Store
     sweep: str
@@ -103,19 +104,15 @@ class Summary:
     read: Records
     """Every cell of every stage."""
     stage: str
-    strict: bool
-    frame: pd.DataFrame
-    """One row a variant, with the columns of STATISTICS."""
-    undeclared: tuple[Undeclared, ...]
-    effects: Mapping[str, Effect]
-    looks: Sequential | None
-    """Where a sweep that declares its looks stands."""
-    population: Population
-    """What the finite test set adds, row by row, and whether rows are judged for new images."""
-    declared: Sequence[Mapping[str, Any]]
-    """What was declared at the first launch and at each change (``Sweeps.declared``)."""
+    strict: bool = False
     say: Callable[[str], str] = str
     """What figures make of names that users gave: a page may have to leave something out."""
+
+    def saying(self, say: Callable[[str], str]) -> Summary:
+        """The same, with what was made of its records, for figures with other names."""
+        found = replace(self, say=say)
+        vars(found).update(vars(self) | vars(found))
+        return found
 
     def label(self, row: str) -> str:
         """What a row is called, in plain text."""
@@ -141,6 +138,14 @@ class Summary:
         return [cell for cell in every if cell["stage"] == self.stage]
 
     @cached_property
+    def runs(self) -> dict[str, list[dict[str, Any]]]:
+        """Row -> its records of this stage."""
+        found: dict[str, list[dict[str, Any]]] = {row["name"]: [] for row in self.plan["variants"]}
+        for record in self.final:
+            found[record["variant"]].append(record)
+        return found
+
+    @cached_property
     def metrics(self) -> tuple[Metric, ...]:
         """That of the verdicts, and those of further columns."""
         return planned_metrics(self.plan)
@@ -160,11 +165,8 @@ class Summary:
 
     def values_of(self, metric: Metric) -> dict[str, dict[int, float]]:
         """Row -> seed -> the metric, of the runs of this stage that are done and have one."""
-        values: dict[str, dict[int, float]] = {row["name"]: {} for row in self.plan["variants"]}
-        for record in self.final:
-            if not math.isnan(found := self.figure(record, metric)):
-                values[record["variant"]][record["seed"]] = found
-        return values
+        figures = {row: {own["seed"]: self.figure(own, metric) for own in runs} for row, runs in self.runs.items()}
+        return {row: {seed: v for seed, v in own.items() if not math.isnan(v)} for row, own in figures.items()}
 
     @cached_property
     def values(self) -> dict[str, dict[int, float]]:
@@ -186,10 +188,14 @@ class Summary:
         """Which rows are compared by pairs of runs."""
         return Lineages(self.plan["cells"], self.plan["parents"], self.stage)
 
+    def paired(self, other: str) -> list[str]:
+        """The rows that share a run or a parent with this one at each seed."""
+        return [name for name in self.runs if name != other and self.lineages.paired(name, other)]
+
     @cached_property
     def any_paired(self) -> bool:
         """Whether any two rows share a run or a parent at each seed."""
-        return any(self.lineages.paired(*pair) for pair in itertools.combinations(self.top1, 2))
+        return any(self.lineages.paired(*pair) for pair in itertools.combinations(self.runs, 2))
 
     @cached_property
     def design(self) -> Design | None:
@@ -197,8 +203,13 @@ class Summary:
         return Design.of(self.plan["design"]) if self.plan.get("design") else None
 
     @cached_property
+    def declared(self) -> Sequence[Mapping[str, Any]]:
+        """What was declared at the first launch and at each change (``Sweeps.declared``)."""
+        return self.store.sweeps.declared(self.sweep)
+
+    @cached_property
     def curves(self) -> pd.DataFrame:
-        """As ``frame.load_curves`` has them; read when first used."""
+        """As ``frame.load_curves`` has them."""
         return curves(self.store, self.plan, self.states)
 
     @cached_property
@@ -223,11 +234,142 @@ class Summary:
     def at(self, stage: str | None) -> Summary:
         """The same records at another stage; None is the final one."""
         wanted = final_stage(self.plan) if stage is None else stage
-        return self if wanted == self.stage else _summary(self, wanted)
+        return self if wanted == self.stage else replace(self, stage=wanted)
 
     def recipes(self, stage: str) -> dict[str, dict[str, Any]]:
         """See ``frame.recipes``."""
         return recipes(self.records, stage)
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """One row a variant, with the columns of STATISTICS."""
+        plan, undeclared, labels = self.plan, self.undeclared, labels_of(self.plan)
+        places = {name: (place, heading) for place, (name, heading) in enumerate(rows_of(plan))}
+        means = {metric: self.values_of(metric) for metric in (TOP1, *self.metrics)}
+        statistics: list[dict[str, Any]] = []
+        for before, row in itertools.pairwise([{"differs": {}}, *plan["variants"]]):
+            name, runs, step = row["name"], self.runs[row["name"]], self.steps.get(row["name"])
+            seconds = mean_interval(record["train_seconds"] for record in runs if record["state"] == "done")
+            statistics.append(
+                {
+                    "variant": name,
+                    "label": labels.get(name, name),
+                    "group": places[name][1],
+                    "baseline": name == plan["baseline"],
+                    "shows": row["shows"] or "",
+                    "differs_in": differs_in(since(row["differs"], before["differs"]) if step else row["differs"]),
+                    "leaks": "; ".join(str(change) for change in undeclared if change.row == name),
+                    **{column: getattr(self.effects[name], field) for column, field in OF_EFFECT.items()},
+                    "step": step.difference if step else math.nan,
+                    "step_half_width": step.half_width if step else math.nan,
+                    "train_seconds": seconds.mean,
+                    "hours": sum(map(_seconds, runs)) / 3600,
+                    "seeds": len(self.values[name]),
+                    "seeds_planned": len(runs),
+                    "diverged": sum(record["state"] == "diverged" for record in runs),
+                }
+            )
+            for metric, of_rows in means.items():
+                mean = mean_interval(of_rows[name].values())
+                statistics[-1] |= {metric.mean: mean.mean, metric.half_width: mean.half_width}
+        statistics.sort(key=lambda row: places[row["variant"]])
+        return pd.DataFrame(statistics, columns=list(meanings(self.metrics)))
+
+    @property
+    def effects(self) -> Mapping[str, Effect]:
+        return self._judged[0]
+
+    @property
+    def looks(self) -> Sequential | None:
+        """Where a sweep that declares its looks stands."""
+        return self._judged[1]
+
+    @cached_property
+    def _judged(self) -> tuple[dict[str, Effect], Sequential | None]:
+        plan, values, baseline, looks = self.plan, self.values, self.plan["baseline"], self.plan.get("looks")
+        if not baseline:
+            return {name: untested("none") for name in values}, None
+        compared = {name: own for name, own in values.items() if name != baseline}
+        how: dict[str, Any] = {"rules": self.rules, "test_images": self.images, "paired": self.paired(baseline)}
+        step = None
+        if looks:
+            # What has diverged has ended without a figure; what has not ended is not there.
+            ended = {
+                name: {r["seed"]: math.nan for r in self.runs[name] if r["state"] == "diverged"} for name in values
+            }
+            given = {name: {**ended[name], **own} for name, own in values.items()}
+            schedule = Schedule.of(looks, plan.get("baseline_looks"), together=not plan.get("until_decided"))
+            step = sequential({name: given[name] for name in compared}, given[baseline], schedule=schedule, **how)
+            found, of_baseline = step.effects, step.baseline
+        else:
+            judged = judge(compared, values[baseline], **how)
+            found, of_baseline = (
+                judged.effects({name: diverged(self.runs[name]) for name in compared}),
+                judged.baseline(),
+            )
+        every = {name: of_baseline if name == baseline else found[name] for name in values}
+        words = "changed nothing (weights identical at all seeds)"
+        same = filter(self._without_effect, compared)
+        return every | {name: replace(every[name], verdict="no_effect", words=words) for name in same}, step
+
+    @cached_property
+    def population(self) -> Population:
+        """What the finite test set adds, row by row, and whether rows are judged for new images."""
+        plan, baseline, of_rows = self.plan, self.plan["baseline"], {}
+        if not baseline:
+            return Population(judged=bool(plan.get("population")))
+        for name, shows in self._shows.items():
+            known = [record for record in self.runs[name] if record["seed"] in self.values[name]]
+            # Before the final stage a row shows the same figure where there is one, and else the headline.
+            early = self.stage != final_stage(plan) and all(math.isnan(r[f"test_top1_{shows}"]) for r in known if shows)
+            figures = [self.values[name][record["seed"]] for record in known]
+            of_rows[name] = Row(None if early else shows, known, figures)
+        return population(self.store, self.sweep, plan, of_rows, self.paired(baseline))
+
+    def _without_effect(self, name: str) -> bool:
+        """Whether a row's trainings ended, at every seed, with the weights of the baseline's: what it changes has no
+        effect.
+
+        Not a row that is another figure of the baseline's runs, whose weights are the same by intention; nor one with
+        other values of the metric, for what it changes acts beside the weights (on their average, or on how pictures
+        are evaluated).
+        """
+        baseline = self.plan["baseline"]
+        own, others = (
+            {r["seed"]: r["weights_sha256"] for r in self.runs[row] if r["state"] == "done" and r["weights_sha256"]}
+            for row in (name, baseline)
+        )
+        values, of_baseline, both = self.values[name], self.values[baseline], own.keys() & others.keys()
+        equal = (
+            math.isclose(values[seed], of_baseline[seed], rel_tol=1e-6) for seed in values.keys() & of_baseline.keys()
+        )
+        same = both and all(own[seed] == others[seed] for seed in both) and not self.lineages.same(name, baseline)
+        return bool(same) and all(equal)
+
+    @cached_property
+    def steps(self) -> dict[str, Effect]:
+        """Of a cumulative sweep each row against the one before it."""
+        if self.plan["kind"] != "cumulative":
+            return {}
+        names = list(self.runs)
+        names = names[: len(self.design.changes) + 1] if self.design else names  # other orders' rows come after
+        paired = [name for before, name in itertools.pairwise(names) if self.lineages.paired(name, before)]
+        return verdicts.steps({name: self.values[name] for name in names}, paired=paired, test_images=self.images)
+
+    @cached_property
+    def undeclared(self) -> tuple[Undeclared, ...]:
+        """What rows differ in from the baseline without declaring it: by the plan, and by the records."""
+        baseline, found, known = self.plan["baseline"], list[Undeclared](), RECORDED | _facts(self.plan)
+        recorded = {
+            name: {key: [record.get(key) for record in made if record["state"] == "done"] for key in known}
+            for name, made in self.runs.items()
+        }
+        for row in self.plan["variants"] if baseline else ():
+            name, declares = row["name"], row.get("declares", list(row["differs"]))
+            found += [Undeclared(name, *planned) for planned in row["leaks"]] if isinstance(row["leaks"], list) else []
+            if name != baseline:
+                found += recorded_undeclared(name, declares, recorded[name], recorded[baseline], known)
+        return tuple(found)
 
 
 def summarize(
@@ -238,173 +380,17 @@ def summarize(
     strict: bool = False,
     plan: Mapping[str, Any] | None = None,
 ) -> Summary:
-    """Read a sweep's records, average them over seeds and judge each row against the baseline, at the final stage or
+    """Read a sweep's records, to be averaged over seeds, each row judged against the baseline, at the final stage or
     at another. ``strict``: 5% of tables have any false verdict, rather than 5% of either kind. ``plan``: another than
     the store's. Raises NoSweep."""
-    plan, none = plan or read_plan(store, sweep), pd.DataFrame()
-    empty = Summary(store, sweep, plan, records(store, plan), "", strict, none, (), {}, None, Population(), ())
-    return _summary(empty, final_stage(plan) if stage is None else stage)
+    plan = plan or read_plan(store, sweep)
+    return Summary(store, sweep, plan, records(store, plan), final_stage(plan) if stage is None else stage, strict)
 
 
-def _summary(read: Summary, stage: str) -> Summary:
-    read = replace(read, stage=stage)
-    plan, values, of_top1 = read.plan, read.values, read.top1
-    others = {metric: read.values_of(metric) for metric in read.metrics if metric.name != TOP1.name}
-    runs: dict[str, list[dict[str, Any]]] = {row["name"]: [] for row in plan["variants"]}
-    for record in read.final:
-        runs[record["variant"]].append(record)
-    read = replace(read, population=_population(read, runs))
-    judged, looks = _judge(read, runs)
-    judged |= _without_effect(read, runs, judged)
-    undeclared = _undeclared(plan, runs)
-    statistics: list[dict[str, Any]] = []
-    places = {name: (place, heading) for place, (name, heading) in enumerate(rows_of(plan))}
-    cumulative = plan["kind"] == "cumulative"
-    before: Mapping[str, Any] = {"name": "", "differs": {}}
-    steps = _steps(read) if cumulative else {}
-    for row in plan["variants"]:
-        name, step = row["name"], steps.get(row["name"])
-        differs = since(row["differs"], before["differs"]) if step else row["differs"]
-        before = row
-        top1 = mean_interval(of_top1[name].values())
-        seconds = mean_interval(record["train_seconds"] for record in runs[name] if record["state"] == "done")
-        statistics.append(
-            {
-                "variant": name,
-                "label": labels_of(plan).get(name, name),
-                "group": places[name][1],
-                "baseline": name == plan["baseline"],
-                "shows": row["shows"] or "",
-                "differs_in": differs_in(differs),
-                "leaks": "; ".join(str(change) for change in undeclared if change.row == name),
-                "top1_mean": top1.mean,
-                "top1_half_width": top1.half_width,
-                **{column: getattr(judged[name], field) for column, field in OF_EFFECT.items()},
-                "step": step.difference if step else math.nan,
-                "step_half_width": step.half_width if step else math.nan,
-                "train_seconds": seconds.mean,
-                "hours": sum(_seconds(record) for record in runs[name]) / 3600,
-                "seeds": len(values[name]),
-                "seeds_planned": len(runs[name]),
-                "diverged": sum(record["state"] == "diverged" for record in runs[name]),
-            }
-        )
-        for metric, of_rows in others.items():
-            mean = mean_interval(of_rows[name].values())
-            statistics[-1] |= {metric.mean: mean.mean, metric.half_width: mean.half_width}
-    statistics.sort(key=lambda row: places[row["variant"]])
-    found = replace(
-        read,
-        frame=pd.DataFrame(statistics, columns=list(meanings(read.metrics))),
-        undeclared=tuple(undeclared),
-        effects=judged,
-        looks=looks,
-        declared=read.store.sweeps.declared(read.sweep),
-    )
-    vars(found).update({name: made for name, made in vars(read).items() if name not in vars(found)})
-    return found  # with what was made of its records already
-
-
-def _judge(
-    read: Summary, runs: Mapping[str, Sequence[Mapping[str, Any]]]
-) -> tuple[dict[str, Effect], Sequential | None]:
-    plan, values = read.plan, read.values
-    baseline, looks = plan["baseline"], plan.get("looks")
-    if not baseline:
-        return {name: untested("none") for name in runs}, None
-    compared = {name: own for name, own in values.items() if name != baseline}
-    how: dict[str, Any] = {"rules": read.rules, "test_images": read.images}
-    how["paired"] = [name for name in compared if read.lineages.paired(name, baseline)]
-    if looks:
-        # What has diverged has ended without a figure; what has not ended is not there.
-        lost = {name: {r["seed"]: math.nan for r in own if r["state"] == "diverged"} for name, own in runs.items()}
-        given = {name: {**lost[name], **own} for name, own in values.items()}
-        schedule = Schedule.of(looks, plan.get("baseline_looks"), together=not plan.get("until_decided"))
-        step = sequential({name: given[name] for name in compared}, given[baseline], schedule=schedule, **how)
-        found, of_baseline = step.effects, step.baseline
-    else:
-        step = None
-        states = {name: [record["state"] for record in runs[name]] for name in compared}
-        ended = {
-            name: (own.count("diverged"), own.count("diverged") + own.count("done")) for name, own in states.items()
-        }
-        judged = judge(compared, values[baseline], **how)
-        found, of_baseline = judged.effects(ended), judged.baseline()
-    return {name: of_baseline if name == baseline else found[name] for name in runs}, step
-
-
-def _population(read: Summary, runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Population:
-    plan, baseline, of_rows = read.plan, read.plan["baseline"], {}
-    if not baseline:
-        return Population(judged=bool(plan.get("population")))
-    for row in plan["variants"]:
-        name, shows = row["name"], row["shows"]
-        known = [record for record in runs[name] if record["seed"] in read.values[name]]
-        # Before the final stage a row shows the same figure where there is one, and else the headline.
-        early = read.stage != final_stage(plan) and all(math.isnan(r[f"test_top1_{shows}"]) for r in known if shows)
-        figures = [read.values[name][record["seed"]] for record in known]
-        of_rows[name] = Row(None if early else shows, known, figures)
-    paired = [name for name in runs if name != baseline and read.lineages.paired(name, baseline)]
-    return population(read.store, read.sweep, plan, of_rows, paired)
-
-
-def _without_effect(
-    read: Summary, runs: Mapping[str, Sequence[Mapping[str, Any]]], judged: Mapping[str, Effect]
-) -> dict[str, Effect]:
-    """Rows whose trainings ended, at every seed, with the weights of the baseline's: what they change has no effect.
-
-    Not rows that are other figures of the baseline's runs, whose weights are the same by intention; nor those with
-    other values of the metric, for what they change acts beside the weights (on their average, or on how pictures are
-    evaluated).
-    """
-    baseline = read.plan["baseline"]
-    if not baseline:
-        return {}
-    weights = {
-        name: {r["seed"]: r["weights_sha256"] for r in own if r["state"] == "done" and r["weights_sha256"]}
-        for name, own in runs.items()
-    }
-    words = "changed nothing (weights identical at all seeds)"
-    return {
-        name: replace(judged[name], verdict="no_effect", words=words)
-        for name, own in weights.items()
-        if (both := own.keys() & weights[baseline].keys())
-        and not read.lineages.same(name, baseline)
-        and all(own[seed] == weights[baseline][seed] for seed in both)
-        and all(
-            math.isclose(read.values[name][seed], read.values[baseline][seed], rel_tol=1e-6)
-            for seed in read.values[name].keys() & read.values[baseline].keys()
-        )
-        and name != baseline
-    }
-
-
-def _steps(read: Summary) -> dict[str, Effect]:
-    """Each row against the one before it."""
-    names = [row["name"] for row in read.plan["variants"]]
-    names = names[: len(read.design.changes) + 1] if read.design else names  # other orders' rows come after
-    paired = [name for before, name in itertools.pairwise(names) if read.lineages.paired(name, before)]
-    return verdicts.steps({name: read.values[name] for name in names}, paired=paired, test_images=read.images)
-
-
-def _undeclared(plan: Mapping[str, Any], runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Undeclared]:
-    """What rows differ in from the baseline without declaring it: by the plan, and by the records."""
-    baseline = plan["baseline"]
-    if not baseline:
-        return []
-    known = RECORDED | _facts(plan)
-    recorded = {
-        name: {key: [record.get(key) for record in made if record["state"] == "done"] for key in known}
-        for name, made in runs.items()
-    }
-    found = []
-    for row in plan["variants"]:
-        name = row["name"]
-        found += [Undeclared(name, *planned) for planned in row["leaks"]] if isinstance(row["leaks"], list) else []
-        if name != baseline:
-            declares = row.get("declares", list(row["differs"]))
-            found += recorded_undeclared(name, declares, recorded[name], recorded[baseline], known)
-    return found
+def diverged(runs: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
+    """So many of so many that have ended."""
+    states = [record["state"] for record in runs]
+    return states.count("diverged"), states.count("diverged") + states.count("done")
 
 
 def _facts(plan: Mapping[str, Any]) -> dict[str, tuple[tuple[str, ...], str]]:

@@ -7,7 +7,6 @@ import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
 
 from deit_ablate import files
 from deit_ablate.errors import print_anything
@@ -18,9 +17,6 @@ from deit_ablate.report.tables.search import has_rows, is_search
 from deit_ablate.report.tables.table import Table
 from deit_ablate.store import Store
 from deit_ablate.sweep.metrics import TOP1
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 def analysis(name: str = "sweep_table") -> ModuleType:
@@ -63,103 +59,52 @@ def run_as_script(table: Callable[[Summary], Table]) -> None:
     print(RENDERERS[arguments.format](made), end="")
 
 
+def parts(summary: Summary) -> dict[str, ModuleType]:
+    """What there is of a sweep: the name of its files -> the analysis that makes them. Its own table is always there;
+    the paper's once a run has finished."""
+    there = {"search": is_search(summary.plan), "interactions": summary.design, "pivot": is_grid(summary)}
+    found = {name: analysis(name) for name in there if there[name]}
+    ended = summary.has_results and has_rows(summary.plan)
+    paper = paper_analysis(summary) if ended else None
+    return {"table": analysis(), **found, **({"paper": paper} if paper else {})}
+
+
 def write_report(summary: Summary) -> list[Path]:
     """Write a sweep's tables and figures; returns their paths."""
-    written = write_table(summary) + write_search(summary) + write_figures(summary)
-    return written + write_interactions(summary) + write_pivot(summary) + write_paper(summary)
+    return write_tables(summary) + write_figures(summary)
 
 
-def write_table(summary: Summary) -> list[Path]:
-    """Write table.md, .csv, .tex and .html of a sweep; returns their paths."""
-    table = analysis().table(summary)
-    return _save_table(table, _folder(summary) / "table", markdown(summary, table))
+def write_tables(summary: Summary) -> list[Path]:
+    """Write <name>.md, .csv, .tex and .html of each of a sweep's ``parts``, table.md last; returns their paths."""
+    paths: list[Path] = []
+    made = {name: module.table(summary) for name, module in parts(summary).items()}
+    for name in reversed(made):
+        for suffix in reversed(RENDERERS):
+            paths.append(summary.store.sweeps.folder(summary.sweep) / f"{name}.{suffix}")
+            text = markdown(summary, made) if paths[-1].name == "table.md" else RENDERERS[suffix](made[name])
+            files.replace(paths[-1], text.encode())
+    return paths[::-1]
 
 
-def markdown(summary: Summary, table: Table | None = None) -> str:
+def markdown(summary: Summary, made: Mapping[str, Table] = {}) -> str:
     """What table.md holds: the sweep's table, and that of interactions after it; of a search the best trials before
-    it, and alone until one is confirmed."""
-    tables = [analysis("search").table(summary)] if is_search(summary.plan) else []
-    tables += [table or analysis().table(summary)] if has_rows(summary.plan) else []
-    tables += [analysis("interactions").table(summary)] if summary.design else []
-    return "\n".join(RENDERERS["md"](table) for table in tables)
+    it, and alone until one is confirmed. ``made``: tables of its ``parts``, where they are there already."""
+    shown = [name for name in ("search", "table", "interactions") if name != "table" or has_rows(summary.plan)]
+    tables = {name: made.get(name) or module.table(summary) for name, module in parts(summary).items() if name in shown}
+    return "\n".join(RENDERERS["md"](tables[name]) for name in shown if name in tables)
 
 
 def write_figures(summary: Summary, formats: Sequence[str] = ("png",)) -> list[Path]:
-    """Write figures/<name>.<format> of a sweep; returns their paths. Imports matplotlib.
-
-    A search has none before something is confirmed (``write_search`` writes its own).
-    """
-    return _save_figures(analysis().figures(summary), summary, formats) if has_rows(summary.plan) else []
-
-
-def write_paper(summary: Summary, formats: Sequence[str] = ("png",)) -> list[Path]:
-    """Write paper.md, .csv, .tex and .html of a sweep that has a table in the paper, and its figures; returns their
-    paths.
-
-    A study without any finished run has none.
-    """
-    module = paper_analysis(summary)
-    if module is None or not has_rows(summary.plan) or not summary.has_results:
-        return []
-    paths = _save_table(module.table(summary), _folder(summary) / "paper")
-    figures = {f"paper_{name}": figure for name, figure in module.figures(summary).items()}
-    return paths + _save_figures(figures, summary, formats)
-
-
-def write_search(summary: Summary, formats: Sequence[str] = ("png",)) -> list[Path]:
-    """Write search.md, .csv, .tex and .html of a sweep that is a search, and its figures; returns their paths.
-
-    Nothing for any other sweep. Imports matplotlib and Optuna.
-    """
-    if not is_search(summary.plan):
-        return []
-    module = analysis("search")
-    paths = _save_table(module.table(summary), _folder(summary) / "search")
-    return paths + _save_figures(module.figures(summary), summary, formats)
-
-
-def write_interactions(summary: Summary, formats: Sequence[str] = ("png",)) -> list[Path]:
-    """Write interactions.md, .csv, .tex and .html of a factorial, or of a cumulative sweep of several orders, and its
-    figure; returns their paths. Nothing for any other sweep. Imports matplotlib."""
-    if not summary.design:
-        return []
-    module = analysis("interactions")
-    paths = _save_table(module.table(summary), _folder(summary) / "interactions")
-    return paths + _save_figures(module.figures(summary), summary, formats)
-
-
-def write_pivot(summary: Summary, formats: Sequence[str] = ("png",)) -> list[Path]:
-    """Write pivot.md, .csv, .tex and .html of a grid of two axes or more, and its heat map; returns their paths."""
-    if not is_grid(summary):
-        return []
-    module = analysis("pivot")
-    paths = _save_table(module.table(summary), _folder(summary) / "pivot")
-    return paths + _save_figures(module.figures(summary), summary, formats)
-
-
-def _folder(summary: Summary) -> Path:
-    return summary.store.sweeps.folder(summary.sweep)
-
-
-def _save_table(table: Table, stem: Path, markdown: str | None = None) -> list[Path]:
-    """``stem`` with each renderer's suffix, Markdown's last. ``markdown``: in place of what its renderer makes."""
-    paths = {suffix: stem.with_name(f"{stem.name}.{suffix}") for suffix in RENDERERS}
-    for suffix, path in reversed(paths.items()):
-        text = markdown if suffix == "md" and markdown is not None else RENDERERS[suffix](table)
-        files.replace(path, text.encode())
-    return list(paths.values())
-
-
-def _save_figures(figures: Mapping[str, Figure], summary: Summary, formats: Sequence[str]) -> list[Path]:
-    if not figures:
-        return []
+    """Write figures/<name>.<format> of a sweep's ``parts``; returns their paths. Imports matplotlib, and Optuna for a
+    search, which has none of its table before something is confirmed."""
     from deit_ablate.report.figures.style import PAGE_WIDTH, save
 
-    folder = files.make_folder(_folder(summary) / "figures")
     paths = []
-    for name, figure in figures.items():
-        for form in formats:
-            suffix = "-page" if figure.get_figwidth() == PAGE_WIDTH else ""
-            paths.append(folder / f"{name}{suffix}.{form}")
-            save(figure, paths[-1])
+    for part, module in parts(summary).items():
+        for name, figure in module.figures(summary).items() if part != "table" or has_rows(summary.plan) else ():
+            whole = f"{'paper_' * (part == 'paper')}{name}{'-page' if figure.get_figwidth() == PAGE_WIDTH else ''}"
+            folder = files.make_folder(summary.store.sweeps.folder(summary.sweep) / "figures")
+            for form in formats:
+                paths.append(folder / f"{whole}.{form}")
+                save(figure, paths[-1])
     return paths

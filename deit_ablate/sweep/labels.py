@@ -29,7 +29,7 @@ _SIGNS = (
     r"\approx ≈ \sim ∼ \equiv ≡ \ll ≪ \gg ≫ \infty ∞ \dagger † \ddagger ‡ \star ⋆ \ast ∗ \circ ∘ \ell ℓ \nabla ∇ "
     r"\partial ∂ \oplus ⊕ \otimes ⊗ \ldots … \cdots … \log log \exp exp \min min \max max"
 )
-_SYMBOLS = {
+SYMBOLS = {
     **{name: unicodedata.lookup(letter) for name, letter in _GREEK.items()},
     **{name.title(): unicodedata.lookup(_GREEK[name].replace("SMALL", "CAPITAL")) for name in _CAPITALS},
     **dict(re.findall(r"\\(\w+) (\S+)", _SIGNS)),
@@ -103,8 +103,8 @@ class _Formula:
                 raise ValueError(f"\\{command} without {{...}}")
             inner = self._sequence(inner=True)
             return unicodedata.normalize("NFC", inner + _ACCENTS[command]) if command in _ACCENTS else inner
-        if command in _SYMBOLS:
-            return _SYMBOLS[command]
+        if command in SYMBOLS:
+            return SYMBOLS[command]
         if _PLAIN.fullmatch(token):
             return token
         raise ValueError(f"{token} in mathematics")

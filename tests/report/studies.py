@@ -13,6 +13,7 @@ from support import planned
 
 from deit_ablate import files
 from deit_ablate.identity import run_id
+from deit_ablate.report.stats.verdicts import Effect, Rules, judge
 from deit_ablate.report.summary import Summary, summarize
 from deit_ablate.store import Store
 from deit_ablate.sweep.plan import Cell
@@ -224,6 +225,19 @@ def record(study: Study, run: str, **arrays: Any) -> None:
     files.replace(attempt.arrays, buffer.getvalue())
     outcome["arrays_sha256"] = hashlib.sha256(buffer.getvalue()).hexdigest()
     files.replace(study.store.run(run) / "outcome.json", files.to_json(outcome))
+
+
+def effects(
+    rows: Mapping[str, Mapping[int, float]],
+    baseline: Mapping[int, float],
+    *,
+    margin: float | None = None,
+    strict: bool = False,
+    diverged: Mapping[str, tuple[int, int]] = {},
+    **how: Any,
+) -> dict[str, Effect]:
+    """What is said of each row of a table."""
+    return judge(rows, baseline, Rules(margin, strict), **how).effects(diverged)
 
 
 def arrays_of(**predictions: Any) -> Mapping[str, Any]:

@@ -12,13 +12,12 @@ from typing import Any
 
 import pytest
 from scipy import stats
-from studies import Study
+from studies import Study, effects
 
 from deit_ablate import files
 from deit_ablate.errors import Damaged, InputError
 from deit_ablate.report.judge import Group, Question, answer, answer_in_campaign, of_file, of_row
 from deit_ablate.report.stats.campaign import Budget
-from deit_ablate.report.stats.verdicts import effects
 from deit_ablate.store import Store
 from deit_ablate.store.campaigns import Campaigns
 

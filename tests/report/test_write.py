@@ -57,7 +57,7 @@ def test_a_table_needs_neither_torch_nor_matplotlib(optimizers):
     code = (
         "import sys; from deit_ablate.report import write; from deit_ablate.report.summary import summarize; "
         "from deit_ablate.store import Store; summary = summarize(Store(sys.argv[1]), 'optimizers'); "
-        "write.write_table(summary); "
+        "write.write_tables(summary); "
         "assert not {'torch', 'timm', 'matplotlib'} & sys.modules.keys(); "
         "write.write_figures(summary); assert not {'torch', 'matplotlib.pyplot'} & sys.modules.keys()"
     )

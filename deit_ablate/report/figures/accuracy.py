@@ -6,7 +6,9 @@ same records give the same bytes. Whatever users wrote is shown as it is, never 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -26,7 +28,10 @@ def sweep_figure(summary: Summary) -> Figure:
     Of more than MOST variants only the baseline, the highest and the lowest are drawn, and the axis says so.
     """
     metric = summary.metric
-    every = _extremes(summary.rows, metric)
+    ranked = sorted((row for row in summary.rows if row["seeds"]), key=lambda row: row[metric.mean])
+    kept = [row["variant"] for row in [*ranked[-MOST // 2 :], *ranked[: MOST // 2 - 1]]]
+    few = len(summary.rows) <= MOST
+    every = [row for row in summary.rows if few or row["variant"] in kept or row["baseline"]]
     seeds = {row["variant"]: summary.values[row["variant"]] for row in every}
     with drawing.style():
         if not any(seeds.values()):
@@ -37,15 +42,12 @@ def sweep_figure(summary: Summary) -> Figure:
         figure, (axes,) = drawing.new_figure(1, pitch * sum(map(len, at)) + 0.75)
         digits = 1 if metric.share and any(row[metric.half_width] >= 10 for row in every) else metric.digits
         drawing.row_axes(axes, labels, _limits(summary, every), bins=6, at=at)
+        tip = partial(measure, half_width=math.nan, digits=metric.digits)
         for y, row in zip(at[0], every, strict=True):
             colour = GREY if row["baseline"] else OKABE_ITO[0]
             if row["baseline"] and row["seeds"]:
                 axes.axvline(row[metric.mean], color=GREY, linewidth=0.7, dashes=(4, 2.5), zorder=1)
-            drawing.seed_dots(axes, y, seeds[row["variant"]], colour, metric.digits)
-            if row["seeds"] > 1:
-                drawing.whisker(axes, y, row[metric.mean], row[metric.half_width], colour)
-            if row["seeds"]:
-                drawing.mean_dot(axes, row[metric.mean], y, colour)
+            drawing.row(axes, y, row[metric.mean], {1.4: row[metric.half_width]}, colour, seeds[row["variant"]], tip)
             drawing.beside(axes, y, _text(row, metric, digits), "black" if row["seeds"] else GREY, 6.5)
         note = "\n* mean of the runs that converged" if any(row["diverged"] and row["seeds"] for row in every) else ""
         if len(every) < len(summary.frame):
@@ -53,14 +55,6 @@ def sweep_figure(summary: Summary) -> Figure:
         axes.set_xlabel(f"{shortened([metric.header], width=48)[0]}{note}")
         _key(figure, every)
         return figure
-
-
-def _extremes(every: list[dict[str, Any]], metric: Metric) -> list[dict[str, Any]]:
-    if len(every) <= MOST:
-        return every
-    ranked = sorted((row for row in every if row["seeds"]), key=lambda row: row[metric.mean])
-    kept = {row["variant"] for row in [*ranked[-MOST // 2 :], *ranked[: MOST // 2 - 1]]}
-    return [row for row in every if row["variant"] in kept or row["baseline"]]
 
 
 def _text(row: Mapping[str, Any], metric: Metric, digits: int) -> str:

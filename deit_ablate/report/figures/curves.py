@@ -90,14 +90,17 @@ def curves_figure(summary: Summary) -> Figure:
             axes.set_xlim(first - 0.5 * (first == last), last + 0.5 * (first == last))  # one epoch has no width
             axes.set_ylim(*_interesting(curves, metric))
             _name_lines(axes, curves, metric, colours)
-        beyond = max(
-            (_beyond(axes, curves, metric) for axes, (metric, _) in zip(panels, metrics, strict=True)), default=0
-        )
+        beyond = max(_beyond(axes, curves, metric) for axes, (metric, _) in zip(panels, metrics, strict=True))
         words = f"epoch (up to epoch {beyond} some values lie beyond the axes)" if beyond else "epoch"
         for axes in panels if len({axes.get_position().x0 for axes in panels}) > 1 else panels[-1:]:
             axes.set_xlabel(words)
         panels[-1].xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10], integer=True))
-        _note(panels[-1], curves, len(curves) - len(colours))
+        lines = [f"grey: {len(curves) - len(colours)} other rows"] if len(curves) > len(colours) else []
+        if any(len(table) for curve in curves for table in curve.others.values()):
+            lines.append("dashed: diverged, or not finished")
+        place: Any = {"transform": panels[-1].transAxes, "ha": "right", "va": "top", "color": GREY, "fontsize": 6}
+        if lines:
+            panels[-1].text(0.98, 0.95, "\n".join(lines), **place)
         figure.align_ylabels()
         return figure
 
@@ -126,15 +129,6 @@ def readings(summary: Summary, figure: Figure) -> list[Reading]:
             )
         )
     return found
-
-
-def _note(axes: Axes, curves: Sequence[Curve], hidden: int) -> None:
-    lines = [f"grey: {hidden} other rows"] if hidden else []
-    if any(len(table) for curve in curves for table in curve.others.values()):
-        lines.append("dashed: diverged, or not finished")
-    if lines:
-        place: Any = {"transform": axes.transAxes, "ha": "right", "va": "top"}
-        axes.text(0.98, 0.95, "\n".join(lines), color=GREY, fontsize=6, **place)
 
 
 def _curves(summary: Summary) -> list[Curve]:
@@ -167,10 +161,8 @@ def _by_run(lines: pd.DataFrame, metric: str) -> dict[tuple[str, bool], pd.DataF
     places: dict[tuple[str, bool], dict[int, int]] = {}
     for place, (variant, finished, seed) in enumerate(columns):
         places.setdefault((variant, bool(finished)), {})[seed] = place
-    return {
-        runs: wide.iloc[:, list(seeds.values())].set_axis(list(seeds), axis=1).dropna(how="all")
-        for runs, seeds in places.items()
-    }
+    parts = {runs: wide.iloc[:, list(seeds.values())].set_axis(list(seeds), axis=1) for runs, seeds in places.items()}
+    return {runs: table.dropna(how="all") for runs, table in parts.items()}
 
 
 def _colours(curves: Sequence[Curve]) -> dict[str, str]:
@@ -178,12 +170,11 @@ def _colours(curves: Sequence[Curve]) -> dict[str, str]:
     others = [curve for curve in curves if not curve.baseline]
     palette = OKABE_ITO[:-1]
     if len(others) > len(palette):
-        ends: dict[str, float] = {}
         for metric in others[0].finished:
-            ended = {curve.variant: curve.finished[metric].mean(axis=1) for curve in others}
-            ends = ends or {name: float(mean.iloc[-1]) for name, mean in ended.items() if len(mean)}
-        ranked = sorted((curve for curve in others if curve.variant in ends), key=lambda curve: ends[curve.variant])
-        others = [*ranked[-3:][::-1], *ranked[:-3][:3]]
+            if ended := [own for own in others if len(own.finished[metric])]:
+                break
+        ended.sort(key=lambda own: float(own.mean(metric).iloc[-1]))
+        others = [*ended[-3:][::-1], *ended[:-3][:3]]
     chosen = {curve.variant: colour for curve, colour in zip(others, palette, strict=False)}
     return {curve.variant: OKABE_ITO[-1] for curve in curves if curve.baseline} | chosen
 
@@ -254,18 +245,8 @@ def _name_lines(axes: Axes, curves: Sequence[Curve], metric: str, colours: dict[
 
 
 def _apart(places: Sequence[float], gap: float) -> list[float]:
-    """Ascending places, moved as little as makes neighbours ``gap`` apart: blocks that touch share one centre."""
-    blocks: list[list[float]] = []
-    for place in places:
-        blocks.append([place])
-        while (
-            len(blocks) > 1
-            and _centre(blocks[-1]) - _centre(blocks[-2]) < gap * (len(blocks[-1]) + len(blocks[-2])) / 2
-        ):
-            last = blocks.pop()
-            blocks[-1] += last
-    return [_centre(block) + gap * (i - (len(block) - 1) / 2) for block in blocks for i in range(len(block))]
+    """Ascending places, moved as little (by least squares) as makes neighbours ``gap`` apart."""
+    from scipy.optimize import isotonic_regression
 
-
-def _centre(block: Sequence[float]) -> float:
-    return sum(block) / len(block)
+    steps = gap * np.arange(len(places))
+    return list(isotonic_regression(places - steps).x + steps) if len(places) else []

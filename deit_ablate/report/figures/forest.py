@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -31,7 +31,10 @@ def forest_figure(summary: Summary) -> Figure:
     with drawing.style():
         if not baseline or not any(_compared(row) for row in every):
             return drawing.nothing("no finished runs to compare" if baseline else "no differences from a baseline")
-        shown, seeds = _largest(every), _differences(summary)
+        ranked = sorted(filter(_compared, every), key=lambda row: -abs(row["difference"]))
+        kept = [row["variant"] for row in ranked[:MOST]]
+        shown = [row for row in every if len(every) <= MOST or row["variant"] in kept]
+        seeds = _differences(summary)
         labels = drawing.row_names(summary, [row["variant"] for row in shown], width=24, lines=2)
         at = drawing.lines(shown)
         figure, (axes,) = drawing.new_figure(1, drawing.pitch(labels) * sum(map(len, at)) + 0.85)
@@ -39,8 +42,16 @@ def forest_figure(summary: Summary) -> Figure:
         if margin:
             axes.axvspan(-margin, margin, color=BAND, linewidth=0, zorder=0)
         axes.axvline(0, color=GREY, linewidth=0.7, dashes=(4, 2.5), zorder=1)
+        signed = partial(measure, signed=True, digits=metric.digits)
         for y, row in zip(at[0], shown, strict=True):
-            _row(axes, y, row, seeds.get(row["variant"], {}), metric.digits)
+            colour = OKABE_ITO[0] if row["verdict"] in DIFFERENT else GREY
+            widths = {0.7: row["difference_half_width_all"], 2.0: row["difference_half_width"]}
+            own, tip = seeds.get(row["variant"], {}), partial(signed, half_width=math.nan)
+            drawing.row(axes, y, row["difference"], widths, colour, own, tip, arrow=3.6)
+            # The verdict without what would be needed to reach one, which the table says.
+            verdict = short_verdict(str(row["verdict_words"]).replace(", by less than ", ", < "))
+            text = f"{signed(row['difference'], row['difference_half_width'])}  {verdict}"
+            drawing.beside(axes, y, text, "black" if _compared(row) else GREY, 6.2)
         more = "" if len(shown) == len(every) else f"\nthe {len(shown)} of {len(every)} rows that differ most"
         name = drawing.row_names(summary, [baseline], width=24)[0]
         of = shortened([metric.of_differences], width=40)[0].replace("$", r"\$")
@@ -50,14 +61,6 @@ def forest_figure(summary: Summary) -> Figure:
         axes.set_xlabel(f"difference from {name}{between}in {of}{also}{more}", parse_math=True)
         _key(figure, margin)
         return figure
-
-
-def _largest(every: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    if len(every) <= MOST:
-        return list(every)
-    ranked = sorted((row for row in every if _compared(row)), key=lambda row: -abs(row["difference"]))
-    kept = {row["variant"] for row in ranked[:MOST]}
-    return [row for row in every if row["variant"] in kept]
 
 
 def _differences(summary: Summary) -> dict[str, dict[int, float]]:
@@ -77,20 +80,6 @@ def _differences(summary: Summary) -> dict[str, dict[int, float]]:
 
 def _compared(row: Mapping[str, Any]) -> bool:
     return not math.isnan(row["difference"])
-
-
-def _row(axes: Axes, y: int, row: Mapping[str, Any], seeds: Mapping[int, float], digits: int) -> None:
-    colour = OKABE_ITO[0] if row["verdict"] in DIFFERENT else GREY
-    drawing.seed_dots(axes, y, seeds, colour, digits, signed=True)
-    for half_width, linewidth in ((row["difference_half_width_all"], 0.7), (row["difference_half_width"], 2.0)):
-        if not math.isnan(half_width):
-            drawing.whisker(axes, y, row["difference"], half_width, colour, linewidth=linewidth, arrow=3.6)
-    if not math.isnan(row["difference"]):
-        drawing.mean_dot(axes, row["difference"], y, colour)
-    difference = measure(row["difference"], row["difference_half_width"], signed=True, digits=digits)
-    # The verdict without what would be needed to reach one, which the table says.
-    verdict = short_verdict(str(row["verdict_words"]).replace(", by less than ", ", < "))
-    drawing.beside(axes, y, f"{difference}  {verdict}", "black" if _compared(row) else GREY, 6.2)
 
 
 def _limits(

@@ -98,21 +98,14 @@ def _steps(summary: Summary, design: Design) -> Figure:
     made, numbers, metric = Steps.of(summary), range(len(design.changes)), summary.metric
     labels = [drawing.text_of(summary.say(name), 22, 2) for name in design.called(labels_of(summary.plan))]
     figure, (axes,) = drawing.new_figure(1, max(drawing.pitch(labels), 0.3) * len(labels) + 0.85)
-    ends = [
-        made.mean[i].difference + sign * made.mean[i].half_width
-        for i in numbers
-        for sign in (1, -1)
-        if not math.isnan(made.mean[i].half_width)
-    ]
-    values = [0.0, *ends, *(step[i] for step in made.each for i in numbers)]
+    ends = [made.mean[i].difference + sign * made.mean[i].half_width for i in numbers for sign in (1, -1)]
+    values = [0.0, *(end for end in ends if not math.isnan(end)), *(step[i] for step in made.each for i in numbers)]
     space = _space(values, summary.metric)
     drawing.row_axes(axes, labels, (min(values) - space, max(values) + space), bins=5)
     axes.axvline(0, color=GREY, linewidth=0.7, dashes=(4, 2.5), zorder=1)
     for y, i in enumerate(numbers):
         mean = made.mean[i]
-        if not math.isnan(mean.half_width):
-            drawing.whisker(axes, y, mean.difference, mean.half_width, GREY)
-        drawing.mean_dot(axes, mean.difference, y, GREY)
+        drawing.row(axes, y, mean.difference, {1.4: mean.half_width}, GREY)
         steps = sorted((step[i], order.index(i) + 1) for order, step in zip(design.orders, made.each, strict=True))
         apart: list[list[tuple[float, int]]] = []  # places that would be written over one another stand together
         for value, place in steps:
@@ -124,9 +117,8 @@ def _steps(summary: Summary, design: Design) -> Figure:
             text = ", ".join(map(str, sorted({place for _, place in near})))
             x = sum(value for value, _ in near) / len(near)
             axes.text(x, y + 0.3, text, color=OKABE_ITO[0], fontsize=6, ha="center", va="center")
-        drawing.beside(
-            axes, y, measure(mean.difference, mean.half_width, signed=True, digits=metric.digits), "black", 6.5
-        )
+        text = measure(mean.difference, mean.half_width, signed=True, digits=metric.digits)
+        drawing.beside(axes, y, text, "black", 6.5)
     axes.set_xlabel(f"what the step adds to {metric.of_differences}\nnumbers: at which place of an order it does")
     dot: Any = {"color": GREY, "marker": "o", "markersize": 4.2, "markeredgewidth": 0, "linewidth": 1.4}
     drawing.key(figure, {"mean of all orders, 95% interval": Line2D([], [], **dot)}, 1, handlelength=2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from matplotlib.figure import Figure
 
 from deit_ablate.report.figures import style as drawing
 from deit_ablate.report.summary import Summary
-from deit_ablate.report.tables.pivot import Grid, lines_of
+from deit_ablate.report.tables.pivot import Grid
 from deit_ablate.report.tables.table import measure
 
 
@@ -26,25 +27,21 @@ def pivot_figure(summary: Summary) -> Figure:
         low, high = float(np.nanmin(means)), float(np.nanmax(means))
         shade = (means - low) / ((high - low) or 1.0)
         axes.imshow(shade if metric.sign > 0 else 1 - shade, cmap="Blues", vmin=-0.1, vmax=2.0, aspect="auto")
+        said = partial(measure, half_width=math.nan, digits=metric.digits)
         for (y, x), mean in np.ndenumerate(means):
-            axes.text(
-                x, y, measure(float(mean), math.nan, digits=metric.digits), ha="center", va="center", fontsize=6.5
-            )
+            axes.text(x, y, said(float(mean)), ha="center", va="center", fontsize=6.5)
         right = len(grid.across) - 0.35
         side: Any = {"color": drawing.GREY, "fontsize": 6.5, "clip_on": False}
         for y, down in enumerate(grid.down):
-            axes.text(right, y, measure(grid.mean(down), math.nan, digits=metric.digits), va="center", **side)
+            axes.text(right, y, said(grid.mean(down)), va="center", **side)
         axes.text(right, -0.75, "mean", va="center", **side)
 
         def name(text: str) -> str:
             return drawing.text_of(summary.say(text))
 
-        names = [
-            f"{name(value)}\n({measure(grid.mean(across=value), math.nan, digits=metric.digits)})"
-            for value in grid.across
-        ]
+        names = [f"{name(value)}\n({said(grid.mean(across=value))})" for value in grid.across]
         axes.set_xticks(range(len(names)), names)
-        axes.set_yticks(range(len(grid.down)), [name(line) for line in lines_of(grid)])
+        axes.set_yticks(range(len(grid.down)), [name(", ".join(down)) for down in grid.down])
         axes.tick_params(length=0)
         for spine in axes.spines.values():
             spine.set_visible(False)

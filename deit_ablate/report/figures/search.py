@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import math
 import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,7 +18,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colorbar import Colorbar
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from matplotlib.tri import Triangulation
 from optuna.distributions import CategoricalDistribution, IntDistribution
 from optuna.trial import TrialState
@@ -48,7 +49,7 @@ def search_figures(summary: Summary) -> dict[str, Figure]:
             slug += "-"
         taken.add(slug)
         row = Row(study, plan["search"]["objectives"], summary.say(summary.label(name)) if several else "", summary.say)
-        for kind, figure in row.figures():
+        for kind, figure in row.figures().items():
             found[f"search-{kind}-{slug}" if several else f"search-{kind}"] = figure
     return found
 
@@ -84,19 +85,18 @@ class Row:
         if len(self.complete) < 3 or len(self.varied) < 2 or importlib.util.find_spec("sklearn") is None:
             return {}
         main = main_objective(self.objectives)
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), contextlib.suppress(RuntimeError, ValueError):  # all values are equal
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            try:
-                return optuna.importance.get_param_importances(
-                    self.study,
-                    evaluator=optuna.importance.FanovaImportanceEvaluator(seed=0),
-                    params=self.varied,
-                    target=lambda trial: trial.values[main],
-                )
-            except (RuntimeError, ValueError):  # all values are equal
-                return {}
+            return optuna.importance.get_param_importances(
+                self.study,
+                evaluator=optuna.importance.FanovaImportanceEvaluator(seed=0),
+                params=self.varied,
+                target=lambda trial: trial.values[main],
+            )
+        return {}
 
-    def figures(self) -> Iterator[tuple[str, Figure]]:
+    def figures(self) -> dict[str, Figure]:
+        found: dict[str, Figure] = {}
         trials, parameters = len(self.complete), len(self.varied)
         drawn = {
             "history": (self._history, trials),
@@ -106,13 +106,10 @@ class Row:
             "contour": (self._contour, trials > 3 and parameters > 1),
         }
         for kind, (draw, wanted) in drawn.items():
-            if wanted:
-                try:
-                    with style():
-                        figure = draw()
-                except RuntimeError:  # a contour of points that all lie on one line
-                    continue
-                yield kind, figure
+            with contextlib.suppress(RuntimeError), style():  # a contour of points that all lie on one line
+                if wanted:
+                    found[kind] = draw()
+        return found
 
     def _history(self) -> Figure:
         figure, (axes,) = self._new(1.9, "search values in the order of trials")
@@ -133,10 +130,8 @@ class Row:
         figure, (axes,) = self._new(2.1, "trials by both objectives")
         entries: dict[str, Artist] = {}
         best = {trial.number for trial in self.study.best_trials}
-        for label, colour, on_front in (
-            ("trial", "#9AA3AB", False),
-            ("trial on the front: none is better in both", OKABE_ITO[1], True),
-        ):
+        kinds = {"trial": "#9AA3AB", "trial on the front: none is better in both": OKABE_ITO[1]}
+        for on_front, (label, colour) in enumerate(kinds.items()):
             points = np.array([trial.values for trial in self.complete if (trial.number in best) == on_front])
             if len(points):
                 entries[label] = _dots(axes, points[:, 0], points[:, 1], colour)
@@ -144,7 +139,7 @@ class Row:
             axis.set_label_text(UNITS[objective])
             axis.set_major_locator(_steps(5))
             if objective in ("parameters", "flops", "throughput"):
-                axis.set_major_formatter(FuncFormatter(_thousands))
+                axis.set_major_formatter(EngFormatter())
         axes.grid(axis="y", color=LIGHT, linewidth=0.4)
         _key(axes, entries)
         return figure
@@ -167,16 +162,14 @@ class Row:
     def _slices(self) -> Figure:
         keys = sorted(self.varied)[:MOST_SLICES]
         across = min(2, len(keys))
-        down = math.ceil(len(keys) / across)
         figure, every = self._new(1, "search value by parameter", len(keys), across)
-        slanted = set()
+        slanted, order = set(), [trial.number for trial in self.complete]
         for place, (axes, key) in enumerate(zip(every, keys, strict=True)):
-            order = [trial.number for trial in self.complete]
             dots = _dots(axes, self._places(key), self.values, order, cmap="Blues", edgecolor=GREY)
             self._value_axis(axes, labelled=place % across == 0)
             if self._parameter_axis(axes, "x", key, 44 // across):
                 slanted.add(place // across)
-        figure.set_figheight(0.65 + 1.4 * down + 0.35 * len(slanted))
+        figure.set_figheight(0.65 + 1.4 * math.ceil(len(keys) / across) + 0.35 * len(slanted))
         bar = figure.colorbar(dots, ax=every, location="bottom", aspect=45, pad=0.02, fraction=0.04)
         self._trials_axis(bar.ax, 6)
         _bar(bar, "trial")
@@ -289,10 +282,3 @@ def _steps(most: int, whole: bool = False) -> MaxNLocator:
 
 def _short(value: float, _: int) -> str:
     return f"{value:g}" if 0.001 <= value < 10_000 else f"{value:.0e}".replace("e-0", "e-").replace("e+0", "e")
-
-
-def _thousands(value: float, _: int) -> str:
-    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= size:
-            return f"{value / size:g} {letter}"
-    return f"{value:g}"

@@ -7,7 +7,7 @@ import io
 import math
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,6 @@ from matplotlib.ticker import MaxNLocator
 from deit_ablate import files
 from deit_ablate.report.summary import Summary
 from deit_ablate.report.tables.render import plain
-from deit_ablate.report.tables.table import measure
 from deit_ablate.sweep.labels import labels_of, parts, words
 
 WIDTH, PAGE_WIDTH = 3.35, 6.9
@@ -166,19 +165,34 @@ def pitch(labels: Sequence[str], single: float = 0.24) -> float:
     return 0.3 if any("\n" in label for label in labels) else single
 
 
-def seed_dots(
-    axes: Axes, y: float, seeds: Mapping[int, float], colour: str, digits: int = 2, *, signed: bool = False
+def row(
+    axes: Axes,
+    y: float,
+    mean: float,
+    widths: Mapping[float, float],
+    colour: str,
+    seeds: Mapping[int, float] = {},
+    tip: Callable[[float], str] = str,
+    arrow: float = 4,
 ) -> None:
-    """The values of single seeds, small and below their row."""
-    tips = (f"seed {seed}: {measure(value, math.nan, signed=signed, digits=digits)}" for seed, value in seeds.items())
-    values = list(seeds.values())
-    dot: Any = {"alpha": 0.45, "markersize": 2.6, "markeredgewidth": 0}
-    gid = TIPS + "|".join(tips) if values else None
-    axes.plot(values, [y + 0.24] * len(values), "o", color=colour, zorder=2, gid=gid, **dot)
-
-
-def mean_dot(axes: Axes, x: float, y: float, colour: str) -> None:
-    axes.plot([x], [y], "o", color=colour, markersize=4.2, markeredgewidth=0, zorder=4)
+    """A row's mean, its intervals (width of the line -> half-width; an ``arrow`` where one goes on beyond the axis),
+    and, small and below, the values of single seeds, which ``tip`` words. NaN is not drawn."""
+    if seeds:
+        tips = TIPS + "|".join(f"seed {seed}: {tip(value)}" for seed, value in seeds.items())
+        dot: Any = {"alpha": 0.45, "markersize": 2.6, "markeredgewidth": 0, "gid": tips}
+        axes.plot(list(seeds.values()), [y + 0.24] * len(seeds), "o", color=colour, zorder=2, **dot)
+    low, high = axes.get_xlim()
+    line: Any = {"color": colour, "zorder": 3}
+    for linewidth, half_width in widths.items():
+        if math.isnan(half_width):
+            continue
+        left, right = mean - half_width, mean + half_width
+        axes.plot([max(left, low), min(right, high)], [y, y], linewidth=linewidth, solid_capstyle="butt", **line)
+        for beyond, edge, marker in ((left < low, low, 4), (right > high, high, 5)):
+            if beyond:
+                axes.plot([edge], [y], marker=marker, markersize=arrow, markeredgewidth=0, clip_on=False, **line)
+    if not math.isnan(mean):
+        axes.plot([mean], [y], "o", color=colour, markersize=4.2, markeredgewidth=0, zorder=4)
 
 
 def beside(axes: Axes, y: float, text: str, colour: str, size: float) -> None:
@@ -193,19 +207,6 @@ def key(figure: Figure, entries: Mapping[str, Artist], columns: int, **options: 
     """The legend, above all panels. ``options``: handlelength, handletextpad, columnspacing."""
     form: Any = {"columnspacing": 1.4, "borderpad": 0.2, "frameon": False, "fontsize": 6, **options}
     figure.legend(list(entries.values()), list(entries), loc="outside upper center", ncols=columns, **form)
-
-
-def whisker(
-    axes: Axes, y: float, mean: float, half_width: float, colour: str, *, linewidth: float = 1.4, arrow: float = 4
-) -> None:
-    """An interval as a line; an arrow where it goes on beyond the axis."""
-    low, high = axes.get_xlim()
-    ends = mean - half_width, mean + half_width
-    line: Any = {"color": colour, "zorder": 3}
-    axes.plot([max(ends[0], low), min(ends[1], high)], [y, y], linewidth=linewidth, solid_capstyle="butt", **line)
-    for beyond, edge, marker in ((ends[0] < low, low, 4), (ends[1] > high, high, 5)):
-        if beyond:
-            axes.plot([edge], [y], marker=marker, markersize=arrow, markeredgewidth=0, clip_on=False, **line)
 
 
 def row_names(summary: Summary, rows: Sequence[str], width: int, lines: int = 1) -> list[str]:
@@ -223,14 +224,12 @@ def _literal(text: str) -> str:
 def text_of(label: str, width: int = 40, lines: int = 1) -> str:
     """A label as text that matplotlib is to parse, on few lines of ``width`` characters unless it has a formula."""
     formulas = [text for text, shown in parts(label) if shown is not None]
-    if not formulas:
-        return _literal(_wrapped(plain(words(label)).strip(), width, lines))
-    try:
+    with contextlib.suppress(ValueError):  # TeX knows more than mathtext does
         for formula in formulas:
             MathTextParser("path").parse(f"${formula}$")
-    except ValueError:  # TeX knows more than mathtext does
-        return _literal(_wrapped(plain(words(label)).strip(), width, lines))
-    return "".join(_literal(plain(text)) if shown is None else f"${text}$" for text, shown in parts(label))
+        if formulas:
+            return "".join(_literal(plain(text)) if shown is None else f"${text}$" for text, shown in parts(label))
+    return _literal(_wrapped(plain(words(label)).strip(), width, lines))
 
 
 def shortened(names: Sequence[str], width: int, lines: int = 1) -> list[str]:
@@ -249,8 +248,8 @@ def _wrapped(text: str, width: int, lines: int) -> str:
         if len(parts) < lines and parts[-1] and len((parts[-1] + piece).rstrip()) > width:
             parts.append("")
         parts[-1] += piece
-    return "\n".join(_cut(part.strip(), width) for part in parts)
-
-
-def _cut(text: str, width: int) -> str:
-    return text if len(text) <= width else text[: width // 2] + "…" + text[len(text) - (width - width // 2 - 1) :]
+    cut = (
+        part if len(part) <= width else f"{part[: width // 2]}…{part[width // 2 + 1 - width :]}"
+        for part in map(str.strip, parts)
+    )
+    return "\n".join(cut)

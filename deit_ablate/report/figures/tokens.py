@@ -37,16 +37,16 @@ def tokens_figure(found: Similarities) -> Figure:
             axes.plot(row.mean, color=GREY, linewidth=0.5, alpha=0.6, zorder=1, label=label)
         for number in paper:
             axes.plot(
-                [0 if number.at == "input" else found.layers],
-                [number.cosine],
-                "s" if "two" in number.tokens else "D",
+                [0 if number["at"] == "input" else found.layers],
+                [number["cosine"]],
+                "s" if "two" in number["tokens"] else "D",
                 markersize=4.5,
                 markerfacecolor="white",
                 markeredgecolor="black",
                 markeredgewidth=0.8,
                 clip_on=False,
                 zorder=5,
-                label=f"DeiT paper: {number.cosine:g}, {number.tokens}, {number.at}",
+                label="DeiT paper: {cosine:g}, {tokens}, {at}".format(**number),
             )
         lowest = min(float(np.nanmin(row.mean - np.nan_to_num(row.sd))) for row in found.rows)
         axes.set_ylim(max(-1.05, min(0.0, lowest) - 0.05), 1.05)

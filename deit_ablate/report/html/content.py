@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import platform
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from deit_ablate import files
 from deit_ablate.errors import Damaged
@@ -16,16 +17,10 @@ from deit_ablate.report.frame import rows
 from deit_ablate.report.html.markup import Say
 from deit_ablate.report.redaction import Redactor, user_names
 from deit_ablate.report.summary import Summary
-from deit_ablate.report.tables.pivot import is_grid
-from deit_ablate.report.tables.search import is_search
 from deit_ablate.report.tables.table import Table
-from deit_ablate.report.write import analysis, paper_analysis
+from deit_ablate.report.write import analysis, parts
 from deit_ablate.store import Store
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-JUDGED = ("difference", "verdict")
 LOG_LINES, LOG_BYTES = 30, 16_384
 LOGS = 40
 """Failed runs whose logs are shown; of the others only how they ended."""
@@ -35,7 +30,6 @@ LOGS = 40
 class Ended:
     """How a run without a figure ended: its last attempt's word and the end of its log."""
 
-    run: str
     message: str
     log: tuple[str, ...]
     more: bool
@@ -59,14 +53,8 @@ class Content:
     outcomes: Mapping[str, Mapping[str, Any]]
     ended: Mapping[str, Ended]
     say: Say
-    search: Shown | None
-    """Where the sweep is a search."""
-    interactions: Shown | None
-    """Of a factorial, and of a cumulative sweep of several orders."""
-    pivot: Shown | None
-    """Of a grid of several axes, where some run has finished."""
-    paper: Shown | None
-    """Where the paper has a table of it, and some run has finished."""
+    parts: Mapping[str, Shown]
+    """What there is beside its own table, by name: see ``write.parts``."""
 
     @property
     def plan(self) -> Mapping[str, Any]:
@@ -104,62 +92,34 @@ def read(summary: Summary, *, redact: bool = False) -> Content:
     lost = [run for run, state in states.items() if state in ("failed", "diverged", "damaged")]
     ended = {run: _ended(store, run, shown=i < LOGS) for i, run in enumerate(lost)}
     say = Say(_redactor(store, summary.plan, cells, ended) if redact else None)
-    shown = {"search": is_search(summary.plan), "interactions": summary.design is not None, "pivot": is_grid(summary)}
-    search, interactions, pivot = (_shown(summary, name, say) if there else None for name, there in shown.items())
-    paper, beside = None, paper_analysis(summary)
-    if beside is not None and outcomes:
-        # The names in its figures are not the page's to redact.
-        paper = Shown(beside.table(summary), {} if redact else _pictures(beside.figures(summary)))
-    return Content(
-        summary,
-        _judged_first(analysis().table(summary)),
-        cells,
-        outcomes,
-        ended,
-        say,
-        search,
-        interactions,
-        pivot,
-        paper,
-    )
+    shown = {}
+    for name, module in parts(summary).items():
+        if name != "table":
+            from deit_ablate.report.html.svg import data_address
 
-
-def _judged_first(table: Table) -> Table:
-    """Difference and verdict beside the row's name: what stands further right is off a phone's screen."""
+            # The names in the paper's figures are not the page's to redact.
+            drawn = {} if redact and name == "paper" else module.figures(summary.saying(say))
+            shown[name] = Shown(module.table(summary), {figure: data_address(drawn[figure]) for figure in drawn})
+    table = analysis().table(summary)
+    # Difference and verdict beside the row's name: what stands further right is off a phone's screen.
     first, *others = table.columns
-    return replace(table, columns=(first, *sorted(others, key=lambda column: column.header not in JUDGED)))
-
-
-def _shown(summary: Summary, name: str, say: Say) -> Shown:
-    module = analysis(name)
-    return Shown(module.table(summary), _pictures(module.figures(replace(summary, say=say))))
-
-
-def _pictures(figures: Mapping[str, Figure]) -> dict[str, str]:
-    from deit_ablate.report.html.svg import data_address
-
-    return {name: data_address(figure) for name, figure in figures.items()}
+    others.sort(key=lambda column: column.header not in ("difference", "verdict"))
+    return Content(summary, replace(table, columns=(first, *others)), cells, outcomes, ended, say, shown)
 
 
 def _ended(store: Store, run: str, shown: bool) -> Ended:
-    last = next(reversed(store.attempts(run)), None)
-    if last is None:
-        return Ended(run, "", (), False)
-    damage = store.damage(run)
-    message = str(damage or (last.exit or {}).get("message", ""))
-    if not shown:
-        return Ended(run, message, (), False)
-    try:
-        raw, start = files.read_tail(last.log, LOG_BYTES)
-    except (OSError, Damaged):
-        return Ended(run, message, (), False)
+    message, raw, start = "", b"", 0
+    if attempts := store.attempts(run):
+        message = str(store.damage(run) or (attempts[-1].exit or {}).get("message", ""))
+        with contextlib.suppress(OSError, Damaged):
+            raw, start = files.read_tail(attempts[-1].log, LOG_BYTES) if shown else (raw, start)
     lines = raw.decode(errors="replace").split("\n")
     if start:
         lines = lines[1:] or lines  # the first one begins in its middle
     lines = [line.rpartition("\r")[2] or line.rstrip("\r") for line in lines]  # of a progress bar its last state
     while lines and not lines[-1].strip():
         lines.pop()
-    return Ended(run, message, tuple(lines[-LOG_LINES:]), start > 0 or len(lines) > LOG_LINES)
+    return Ended(message, tuple(lines[-LOG_LINES:]), start > 0 or len(lines) > LOG_LINES)
 
 
 def _redactor(

@@ -5,38 +5,41 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from deit_ablate.report.summary import Summary
 from deit_ablate.report.tables.table import measure
 from deit_ablate.sweep.metrics import Metric
 
-GROUPS: tuple[tuple[str, tuple[str, ...], str, str], ...] = (
-    ("better", ("better", "better_small"), "Better than the baseline", "better"),
-    ("worse", ("worse", "worse_small"), "Worse than the baseline", "worse"),
-    ("equivalent", ("equivalent",), "Equivalent to the baseline", "equivalent"),
-    ("same", ("no_effect",), "Changed nothing: the weights are the baseline's", "that changed nothing"),
-    ("undecided", ("undecided",), "Undecided: these runs cannot tell", "undecided"),
-    ("few", ("too_few", "one_seed", "none"), "Too few runs for a verdict", "with too few runs for a verdict"),
-    ("unjudged", ("no_predictions",), "Not judged: predictions are missing", "not judged for want of predictions"),
-    ("failed", ("did_not_train",), "Did not train", "that did not train"),
-)
-"""(class in the style sheet, verdicts, heading, words after a number of rows), in the order in which they are told."""
-MARKS = {
-    "better": "▲",
-    "worse": "▼",
-    "equivalent": "=",
-    "same": "≡",
-    "undecided": "?",
-    "few": "…",
-    "unjudged": "–",
-    "failed": "×",
+
+class Kind(NamedTuple):
+    """What rows with these verdicts are told as. Its name is the class in the style sheet."""
+
+    mark: str
+    verdicts: tuple[str, ...]
+    heading: str
+    told: str
+    """After a number of rows."""
+
+
+KINDS = {
+    "better": Kind("▲", ("better", "better_small"), "Better than the baseline", "better"),
+    "worse": Kind("▼", ("worse", "worse_small"), "Worse than the baseline", "worse"),
+    "equivalent": Kind("=", ("equivalent",), "Equivalent to the baseline", "equivalent"),
+    "same": Kind("≡", ("no_effect",), "Changed nothing: the weights are the baseline's", "that changed nothing"),
+    "undecided": Kind("?", ("undecided",), "Undecided: these runs cannot tell", "undecided"),
+    "few": Kind("…", ("too_few", "one_seed", "none"), "Too few runs for a verdict", "with too few runs for a verdict"),
+    "unjudged": Kind(
+        "–", ("no_predictions",), "Not judged: predictions are missing", "not judged for want of predictions"
+    ),
+    "failed": Kind("×", ("did_not_train",), "Did not train", "that did not train"),
 }
+"""In the order in which they are told."""
 
 
 def group(verdict: str) -> str:
-    """The class of a verdict; empty for the baseline and for rows without one."""
-    return next((name for name, verdicts, *_ in GROUPS if verdict in verdicts), "")
+    """The kind of a verdict; empty for the baseline and for rows without one."""
+    return next((name for name, kind in KINDS.items() if verdict in kind.verdicts), "")
 
 
 @dataclass(frozen=True)
@@ -65,12 +68,12 @@ def findings(summary: Summary) -> Findings:
         if str(change) not in shared:
             others.setdefault(change.row, []).append(str(change))
     groups = []
-    for name, verdicts, heading, _ in GROUPS if plan["baseline"] else ():
-        found = [row for row in rows if row["verdict"] in verdicts and not row["baseline"]]
+    for name, kind in KINDS.items() if plan["baseline"] else ():
+        found = [row for row in rows if row["verdict"] in kind.verdicts and not row["baseline"]]
         if name in ("better", "worse") and plan["kind"] != "cumulative":  # which keeps its own order
             found.sort(key=lambda row: row["difference"] * summary.metric.sign, reverse=name == "better")
         if found:
-            groups.append((name, heading, found))
+            groups.append((name, kind.heading, found))
     ranked = [] if plan["baseline"] else [row for row in rows if row["seeds"]]
     return Findings(
         lead=_lead(summary),
@@ -86,12 +89,11 @@ def _lead(summary: Summary) -> str:
     """How many rows ended how, in one sentence without names."""
     if not summary.plan["baseline"]:
         return "This sweep names no baseline, so no row is judged against another by default."
-    verdicts = [verdict for verdict in summary.frame["verdict"] if verdict != "baseline"]
-    counted = [(sum(verdict in wanted for verdict in verdicts), told) for _, wanted, _, told in GROUPS]
-    parts = [f"{count} {told}" for count, told in counted if count]
+    kinds = [group(row["verdict"]) for row in summary.rows if not row["baseline"]]
+    parts = [f"{kinds.count(name)} {kind.told}" for name, kind in KINDS.items() if name in kinds]
     if not parts:
         return "There is no row to compare with the baseline."
-    rows = f"{len(verdicts)} {'row was' if len(verdicts) == 1 else 'rows were'} compared with the baseline"
+    rows = f"{len(kinds)} {'row was' if len(kinds) == 1 else 'rows were'} compared with the baseline"
     return f"{rows}: {', '.join(parts[:-1])}{' and ' if len(parts) > 1 else ''}{parts[-1]}."
 
 

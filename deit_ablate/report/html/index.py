@@ -13,7 +13,7 @@ from deit_ablate.errors import InputError
 from deit_ablate.report.frame import NoSweep
 from deit_ablate.report.fresh import is_current, made_from, note
 from deit_ablate.report.html import content
-from deit_ablate.report.html.findings import GROUPS, group
+from deit_ablate.report.html.findings import KINDS, group
 from deit_ablate.report.html.markup import Say, render, stamp
 from deit_ablate.report.html.page import NAME, written
 from deit_ablate.report.redaction import Redactor
@@ -62,10 +62,9 @@ def renew(summary: Summary, now: Mapping[str, Any] | None) -> None:
 
 
 def _write(made: content.Content, now: Mapping[str, Any] | None) -> Path:
-    store, sweep = made.summary.store, made.summary.sweep
-    path = store.sweeps.folder(sweep) / NAME
+    path = made.summary.store.sweeps.folder(made.summary.sweep) / NAME
     files.replace(path, written(made).encode())
-    note(store, sweep, NAME, now)
+    note(made.summary.store, made.summary.sweep, NAME, now)
     return path
 
 
@@ -78,7 +77,7 @@ def _line(made: content.Content) -> dict[str, Any]:
         "rows": len(made.plan["variants"]),
         "runs": made.state_words(),
         "judged": has_rows(made.plan),
-        "verdicts": [(name, verdicts[name]) for name, *_ in GROUPS if verdicts[name]],
+        "verdicts": [(name, verdicts[name]) for name in KINDS if verdicts[name]],
     }
 
 

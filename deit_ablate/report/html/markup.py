@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deit_ablate import __version__
-from deit_ablate.report.html.findings import MARKS
+from deit_ablate.report.html.findings import KINDS
 from deit_ablate.report.redaction import Redactor
 from deit_ablate.report.tables.render import plain
 
@@ -35,21 +35,22 @@ class Say:
 
 
 @cache
-def _environment() -> Environment:
+def environment() -> Environment:
+    """For the templates here, and for Markdown's in the folder above, which escape by themselves."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
     folder = Path(__file__).parent
     made = Environment(
-        loader=FileSystemLoader(folder),
-        autoescape=True,
+        loader=FileSystemLoader([folder, folder.parent]),
+        autoescape=lambda name: name is None or not name.endswith(".md.j2"),
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=StrictUndefined,
         keep_trailing_newline=True,
     )
     made.filters["sha256"] = lambda text: base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-    made.globals["marks"] = MARKS
+    made.globals["marks"] = {name: kind.mark for name, kind in KINDS.items()}
     for name, asset in (("css", "page.css"), ("script", "page.js")):
         made.globals[name] = Markup("\n" + (folder / asset).read_text(encoding="utf-8"))
     return made
@@ -66,6 +67,6 @@ def render(template: str, say: Say, **values: object) -> str:
 
     given = {"say": say, "stamp": stamp(say.redactor is not None), **values}
     try:
-        return _environment().get_template(f"{template}.html.j2").render(given)
+        return environment().get_template(f"{template}.html.j2").render(given)
     except UndefinedError as error:
         raise LookupError(str(error)) from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -106,7 +106,7 @@ def figures(page: content.Content) -> list[Drawing]:
     from deit_ablate.report.html.svg import inline
 
     # Names are redacted before they are drawn: what is drawn cannot be.
-    summary = replace(page.summary, say=page.say)
+    summary = page.summary.saying(page.say)
     found = []
     for name, figure in analysis().figures(summary).items():
         if not figure.axes:

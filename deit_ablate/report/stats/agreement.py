@@ -54,10 +54,11 @@ class Agreement:
                 f"{self.resolved} of {self.pairs} row pairs are resolved; {self.in_order} in the published order"
             )
         if not math.isnan(self.tau):
+            chance = float(f"{100 * self.tau_by_chance:.2g}")  # 100% rather than 1e+02%
             words.append(
                 f"Kendall's tau-b with the published differences {self.tau:.2f} ({self.tau_low:.2f} to "
                 f"{self.tau_high:.2f}: {NOT_AN_INTERVAL}); {self.rows} unrelated rows come as far from 0 "
-                f"in {_percent(self.tau_by_chance)} of cases"
+                f"in {chance:g}% of cases"
             )
         return tuple(words)
 
@@ -110,11 +111,6 @@ def agreement(
         tau_high=high,
         tau_by_chance=tau_by_chance(with_both, tau),
     )
-
-
-def _percent(share: float) -> str:
-    """Two digits, as ``100%`` rather than ``1e+02%``."""
-    return f"{float(f'{100 * share:.2g}'):g}%"
 
 
 def _pairs(values: Array, theirs: Array, comparisons: Comparisons, step: float) -> tuple[int, int]:

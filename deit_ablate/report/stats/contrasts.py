@@ -12,19 +12,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from deit_ablate.report.stats.moderated import ROUNDING, Array, Moderated, holds
+from deit_ablate.report.stats.moderated import ROUNDING, Array, Moderated
 from deit_ablate.report.stats.population import Population
-from deit_ablate.report.stats.power import Sides
-from deit_ablate.report.stats.verdicts import (
-    BY_DEFAULT,
-    NO_SPREAD,
-    Effect,
-    Figures,
-    Judged,
-    Rules,
-    resolution,
-    undecided_words,
-)
+from deit_ablate.report.stats.verdicts import BY_DEFAULT, Effect, Figures, Judged, Rules, resolution
 
 
 def estimate(values: Array, coefficients: Array, rounding: float | Array = 0.0, *, by_seed: bool = False) -> Moderated:
@@ -78,23 +68,8 @@ def effects(
     ``verdicts.judge``, what is returned is what its ``effects`` do; ``by_seed``: whether rows share runs or parents at
     each seed. What ``rules`` have of the finite test set is of rows, and counts for no contrast."""
     rules = replace(rules, population=Population())
-    margin, strict = rules.margin, rules.strict
     names, table = tuple(contrasts), Figures.of(list(rows.values()))
     coefficients = np.array([[own.get(row, 0.0) for row in rows] for own in contrasts.values()], dtype=np.float64)
     now = estimate(table.values, coefficients, resolution(test_images) ** 2 / 12, by_seed=by_seed)
-    p, equal = now.p, np.full(len(names), np.nan)
-    if margin is not None:
-        equal = now.p_equivalent(margin)
-    differs, same = (holds(np.where(now.enough, one, np.nan), strict) for one in (p, equal))
-    paired = np.full(len(names), by_seed)
-    judged = Judged(names, rules, now, paired, p, equal, p, differs, same)
-
-    def undecided(i: int) -> str:
-        if now.standard_error[i] == 0:
-            return NO_SPREAD
-        open_ = len(names) if strict else int((~(differs | same)).sum())
-        runs = int(now.runs[i])
-        sides = Sides((float(now.variance[i]), 0.0), (runs, runs), max(0.0, float(now.df[i]) - (runs - 1)))
-        return undecided_words(sides, open_, float(now.difference[i]), margin)
-
-    return judged.effects({}, undecided)
+    borrowed = np.maximum(0.0, now.df - (now.runs - 1))
+    return Judged.of(names, rules, now, np.full(len(names), by_seed), now.p, borrowed=borrowed).effects({})

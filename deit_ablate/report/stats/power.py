@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any
 
 from deit_ablate.sweep.comparisons import FEWEST
@@ -90,7 +91,7 @@ def plan_words(rows: int, seeds: int, baseline: int | None = None) -> str:
         return f"{counted}: cannot tell rows apart"
     if seeds < FEWEST:
         return f"{counted}: too few for a verdict, which takes {FEWEST}"
-    real = _real_power(seeds)
+    real = "0.7" if seeds < 5 else "0.8"
     return (
         f"{counted}: finds differences of about {detectable(rows, seeds, baseline):.1f} sd (power {real}), shows "
         f"equivalence within about ±{provable_margin(rows, seeds, baseline):.1f} sd (sd: of one row from seed to seed)"
@@ -112,12 +113,8 @@ def effects_words(effects: int, rows: int, seeds: int) -> str:
         return f"effects: too few seeds for a verdict, which takes {FEWEST}"
     return (
         f"{effects} effects, each from all rows: finds main effects of about {found:.1f} sd, and interactions of "
-        f"{2 * found:.1f} sd (what one factor makes of what the other adds); power {_real_power(seeds)}"
+        f"{2 * found:.1f} sd (what one factor makes of what the other adds); power {0.7 if seeds < 5 else 0.8}"
     )
-
-
-def _real_power(seeds: int) -> str:
-    return "0.7" if seeds < 5 else "0.8"
 
 
 @dataclass(frozen=True)
@@ -158,8 +155,8 @@ def expected_maximum(n: int) -> float:
         raise ValueError(f"the largest of {n} values is not defined")
     # E = ∫ x n φ(x) Φ(x)^(n-1) dx by the trapezoid rule, which is exact to rounding for an integrand this smooth.
     step = 1 / 64
-    grid = (step * k for k in range(-10 * 64, 10 * 64 + 1))
-    return step * math.fsum(x * n * math.exp(-x * x / 2) / math.sqrt(2 * math.pi) * _normal(x) ** (n - 1) for x in grid)
+    grid, normal = (step * k for k in range(-10 * 64, 10 * 64 + 1)), NormalDist()
+    return step * math.fsum(x * n * normal.pdf(x) * normal.cdf(x) ** (n - 1) for x in grid)
 
 
 def optimism(trials: int, noise: float, between: float) -> float:
@@ -196,7 +193,3 @@ def _quantile(df: Any, probability: float) -> Any:
     from scipy.special import stdtrit
 
     return stdtrit(df, probability)
-
-
-def _normal(x: float) -> float:
-    return math.erfc(-x / math.sqrt(2)) / 2

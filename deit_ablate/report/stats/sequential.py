@@ -20,7 +20,6 @@ from deit_ablate.report.stats.moderated import (
     Flags,
     Looks,
     Moderated,
-    holds,
     look_by_look,
     moderate,
     seen,
@@ -61,9 +60,8 @@ class Schedule:
                 raise ValueError(f"looks are at growing numbers of seeds from {FEWEST} on, not at {list(looks)}")
         every = (self.looks, self.baseline, self.weights)
         if len(set(map(len, every))) > 1 or min(self.weights) <= 0 or math.fsum(self.weights) > 1 + 1e-9:
-            raise ValueError(
-                f"a weight a look, positive and together 1: not {self.weights} for {len(self.looks)} looks"
-            )
+            told = f"not {self.weights} for {len(self.looks)} looks"
+            raise ValueError(f"a weight a look, positive and together 1: {told}")
 
     @classmethod
     def of(cls, looks: Sequence[int], baseline: Sequence[int] | None = None, *, together: bool = True) -> Schedule:
@@ -148,18 +146,8 @@ def sequential(
     last_look = np.minimum(result.last, max(look - 1, 0))
     shown = seen(table.values, both, last_look, max(look - 1, 0))
     now = moderate(shown, comparisons, step)
-    judged = Judged(
-        tuple(rows),
-        rules,
-        now,
-        comparisons.paired,
-        result.p,
-        result.p_equivalent,
-        plain_p(shown, comparisons),
-        holds(result.p, strict),
-        holds(result.p_equivalent, strict),
-        ALPHA * np.array(weights)[last_look],
-    )
+    plain, alpha = plain_p(shown, comparisons), ALPHA * np.array(weights)[last_look]
+    judged = Judged.of(tuple(rows), rules, now, comparisons.paired, plain, alpha, looks=result)
     within = np.arange(len(planned)) < np.array(looks)[last_look][:, None]
     found = judged.effects(
         {name: (int((diverged & within)[i].sum()), int((ended & within)[i].sum())) for i, name in enumerate(rows)},
@@ -239,8 +227,6 @@ def _notes(
         at = ", ".join(str(seeds) for seeds in sorted(set(early.values())))
         notes.append(f"rows stopped at {at} overstate their effect ({', '.join(early)})")
     if outside := sorted({seed for values in every for seed in values} - planned):
-        listed = ", ".join(map(str, outside))
-        notes.append(
-            f"seeds outside the plan are not used ({listed}): with seeds added after looking 5% no longer holds"
-        )
+        which = f"seeds outside the plan are not used ({', '.join(map(str, outside))})"
+        notes.append(f"{which}: with seeds added after looking 5% no longer holds")
     return notes

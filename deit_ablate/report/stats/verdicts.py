@@ -15,7 +15,17 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from deit_ablate.report.stats.exact import check_count, did_not_train_words, rate_words
-from deit_ablate.report.stats.moderated import ROUNDING, Array, Comparisons, Flags, Moderated, holds, holm, moderate
+from deit_ablate.report.stats.moderated import (
+    ROUNDING,
+    Array,
+    Comparisons,
+    Flags,
+    Looks,
+    Moderated,
+    holds,
+    holm,
+    moderate,
+)
 from deit_ablate.report.stats.population import ImageNoise, NewImages, Population
 from deit_ablate.report.stats.power import ALPHA, MOST, Sides, lent
 from deit_ablate.sweep.comparisons import FEWEST
@@ -50,7 +60,7 @@ ADDED_AFTER_LOOKING = "seeds were added after looking; 5% no longer holds"
 
 @dataclass(frozen=True)
 class Rules:
-    """By what a table's rows are judged. ``better``: which way the figures are better; the others: see ``effects``."""
+    """By what a table's rows are judged. ``better``: which way the figures are better; the others: see ``judge``."""
 
     margin: float | None = None
     strict: bool = False
@@ -117,33 +127,6 @@ def untested(verdict: Literal["baseline", "none"], words: str = "", notes: tuple
     return Effect(runs=0, other_runs=0, paired=False, **unknown, verdict=verdict, words=words, notes=notes)
 
 
-def effects(
-    rows: Mapping[str, Mapping[int, float]],
-    baseline: Mapping[int, float],
-    *,
-    paired: Collection[str] = (),
-    margin: float | None = None,
-    test_images: int | None = None,
-    diverged: Mapping[str, tuple[int, int]] = {},
-    strict: bool = False,
-) -> dict[str, Effect]:
-    """Judge each row of a table against the baseline. Both map a seed to a figure, such as top-1 in percent; NaN is a
-    missing value.
-
-    ``paired``: the rows that share a run or a parent with the baseline at each seed, known from the plan; the others
-    are compared by all runs of both. ``margin``: within which rows are called equivalent; without it no row is.
-    ``test_images``: their number, where the figures are shares of them in percent, so that seeds that agree by the
-    coarseness of the figure aren't taken for exact. ``diverged``: row -> (diverged, ended) runs. By Holm (1979) over
-    each kind of verdict; ``strict``: by Bonferroni (``p_holm`` stays Holm's).
-
-    Every row counts in the correction, also one that has no verdict for want of 3 runs: it was asked about. Variance
-    is borrowed only from rows that have one. Raises ValueError for an infinite value, a margin or number of images
-    that is not above 0, or an impossible count of diverged runs.
-    """
-    rules = Rules(margin, strict)
-    return judge(rows, baseline, rules, paired=paired, test_images=test_images).effects(diverged)
-
-
 def judge(
     rows: Mapping[str, Mapping[int, float]],
     baseline: Mapping[int, float],
@@ -152,20 +135,46 @@ def judge(
     paired: Collection[str] = (),
     test_images: int | None = None,
 ) -> Judged:
-    """See ``effects``, which words what this finds."""
-    table = Figures.of([baseline, *rows.values()])
-    comparisons = Comparisons.with_baseline(len(rows), [i for i, name in enumerate(rows) if name in paired])
-    return Judged.of(tuple(rows), table, comparisons, rules, test_images)
+    """Judge each row of a table against the baseline. Both map a seed to a figure, such as top-1 in percent; NaN is a
+    missing value.
+
+    ``paired``: the rows that share a run or a parent with the baseline at each seed, known from the plan; the others
+    are compared by all runs of both. ``test_images``: their number, where the figures are shares of them in percent, so
+    that seeds that agree by the coarseness of the figure aren't taken for exact. By Holm (1979) over each kind of
+    verdict, or by Bonferroni where ``rules`` are strict (``p_holm`` stays Holm's).
+
+    Every row counts in the correction, also one that has no verdict for want of 3 runs: it was asked about. Variance
+    is borrowed only from rows that have one. Raises ValueError for an infinite value, or a number of images that is not
+    above 0.
+    """
+    pairs = [(row + 1, 0) for row in range(len(rows))]
+    return _compared(tuple(rows), [baseline, *rows.values()], pairs, rules, paired, test_images)
 
 
 def steps(
     rows: Mapping[str, Mapping[int, float]], *, paired: Collection[str] = (), test_images: int | None = None
 ) -> dict[str, Effect]:
-    """Judge each row, from the second on, against the one before it; arguments as of ``effects``."""
-    names, table = tuple(rows)[1:], Figures.of(list(rows.values()))
+    """Judge each row, from the second on, against the one before it; arguments as of ``judge``."""
+    names = tuple(rows)[1:]
     pairs = [(i + 1, i) for i in range(len(names))]
+    return _compared(names, list(rows.values()), pairs, BY_DEFAULT, paired, test_images).effects({})
+
+
+def _compared(
+    names: tuple[str, ...],
+    groups: Sequence[Mapping[int, float]],
+    pairs: Sequence[tuple[int, int]],
+    rules: Rules,
+    paired: Collection[str],
+    test_images: int | None,
+) -> Judged:
+    """``pairs``: of each name the numbers of its two groups."""
+    values = Figures.of(groups).values
     comparisons = Comparisons.of(pairs, [i for i, name in enumerate(names) if name in paired])
-    return Judged.of(names, table, comparisons, BY_DEFAULT, test_images).effects({})
+    now = moderate(values, comparisons, resolution(test_images))
+    if rules.population.judged:
+        now = rules.population.noise(names).widen(now)
+    return Judged.of(names, rules, now, comparisons.paired, plain_p(values, comparisons))
 
 
 @dataclass(frozen=True)
@@ -189,39 +198,44 @@ class Figures:
 class Judged:
     """A table that has been judged: p values (rows,), and whether each row differs, or is the same, as flags (rows,).
 
-    ``now`` is what its verdicts rest on. ``alpha`` is the level of the intervals that hold for all rows at once, one
-    for the table or one for each row. ``plain``: p values of the test that borrows nothing.
+    ``now`` is what its verdicts rest on. ``plain``: p values of the test that borrows nothing. ``alpha`` is the level
+    of the intervals that hold for all rows at once, one for the table or one for each row.
     """
 
     names: tuple[str, ...]
     rules: Rules
     now: Moderated
     paired: Flags
+    plain: Array
+    alpha: float | Array
+    borrowed: Array
+    """Degrees of freedom (rows,) that each row's variances were lent."""
     p: Array
     p_equivalent: Array
-    plain: Array
     differs: Flags
     same: Flags
-    alpha: float | Array = ALPHA
 
     @classmethod
     def of(
         cls,
         names: tuple[str, ...],
-        table: Figures,
-        comparisons: Comparisons,
         rules: Rules,
-        test_images: int | None,
+        now: Moderated,
+        paired: Flags,
+        plain: Array,
+        alpha: float | Array = ALPHA,
+        borrowed: Array | None = None,
+        looks: Looks | None = None,
     ) -> Judged:
-        now = moderate(table.values, comparisons, resolution(test_images))
-        if rules.population.judged:
-            now = rules.population.noise(names).widen(now)
-        p, equal = now.p, np.full(len(names), np.nan)
-        if rules.margin is not None:
+        """By the p values of ``now``, or those of all ``looks``. ``borrowed``: by default what so many groups lend."""
+        if borrowed is None:
+            groups = np.where(paired, paired.sum(), len(paired) + 1 - paired.sum())
+            borrowed = np.array([lent(int(n), bool(pair)) for n, pair in zip(groups, paired, strict=True)])
+        p, equal = (now.p, np.full(len(names), np.nan)) if looks is None else (looks.p, looks.p_equivalent)
+        if rules.margin is not None and looks is None:
             equal = now.p_equivalent(rules.margin)
         differs, same = (holds(np.where(now.enough, one, np.nan), rules.strict) for one in (p, equal))
-        plain = plain_p(table.values, comparisons)
-        return cls(names, rules, now, comparisons.paired, p, equal, plain, differs, same)
+        return cls(names, rules, now, paired, plain, alpha, borrowed, p, equal, differs, same)
 
     @cached_property
     def _noise(self) -> ImageNoise:
@@ -260,9 +274,9 @@ class Judged:
             fewest = min(int(now.runs[i]), int(now.other_runs[i]))
             gain = float(now.difference[i]) * (-1 if rules.better == "lower" else 1)
             verdict = _verdict(fewest, gain, bool(self.differs[i]), bool(self.same[i]), k, ended)
-            words = (
-                (undecided or self.undecided)(i) if verdict == "undecided" else self._words(verdict, i, k, ended, more)
-            )
+            words = self._words(verdict, i, k, ended, more)
+            if verdict == "undecided":
+                words = (undecided or self.undecided)(i)
             if verdict == "undecided" and rules.population.judged and (why := rules.population.unknown(name)):
                 verdict, words = "no_predictions", f"not judged for new images: {why}"
             found[name] = Effect(
@@ -289,27 +303,22 @@ class Judged:
     def undecided(self, row: int) -> str:
         """What would decide a row, as in "undecided; about 7 seeds if it is as large as it looks; to show equivalence,
         more than 50"."""
-        now = self.now
-        if now.standard_error[row] == 0:
+        if self.now.standard_error[row] == 0:
             return NO_SPREAD
-        rows, strict, margin = len(self.paired), self.rules.strict, self.rules.margin
-        open_rows = rows if strict else int((~(self.differs | self.same)).sum())
-        return undecided_words(self.sides(row), open_rows, float(now.difference[row]), margin)
+        open_rows = len(self.paired) if self.rules.strict else int((~(self.differs | self.same)).sum())
+        sides, margin = self.sides(row), self.rules.margin
+        needed = needed_words(sides.seeds_to_decide(open_rows, difference=float(self.now.difference[row])))
+        if margin is None:
+            return needed
+        return needed + equivalence_words(sides.seeds_to_decide(open_rows, margin=margin))
 
     def sides(self, row: int) -> Sides:
         """The two groups of runs that a row's comparison is of."""
-        now, paired = self.now, bool(self.paired[row])
-        groups = int(self.paired.sum()) if paired else len(self.paired) + 1 - int(self.paired.sum())
-        return Sides(
-            (float(now.variance[row]), float(now.other_variance[row])),
-            (int(now.runs[row]), int(now.other_runs[row])),
-            lent(groups, paired),
-            self._images(row),
-        )
-
-    def _images(self, row: int) -> float:
-        """The variance that the verdict's interval owes to the images, which no further seed takes away."""
-        return float(self._noise.standard_error[row] ** 2) if self.rules.population.judged else 0.0
+        now = self.now
+        # What the verdict's interval owes to the images no further seed takes away.
+        images = float(self._noise.standard_error[row] ** 2) if self.rules.population.judged else 0.0
+        variances = float(now.variance[row]), float(now.other_variance[row])
+        return Sides(variances, (int(now.runs[row]), int(now.other_runs[row])), float(self.borrowed[row]), images)
 
     def _words(self, verdict: Verdict, row: int, k: int, ended: int, more: str) -> str:
         runs, others = int(self.now.runs[row]), int(self.now.other_runs[row])
@@ -346,14 +355,6 @@ class Judged:
                 "about 0.4 sd too good if it is the worst fifth of runs that diverges"
             )
         return notes
-
-
-def undecided_words(sides: Sides, open_rows: int, difference: float, margin: float | None) -> str:
-    """How many seeds would decide what so many rows leave undecided."""
-    needed = sides.seeds_to_decide(open_rows, difference=difference)
-    if margin is None:
-        return needed_words(needed)
-    return needed_words(needed) + equivalence_words(sides.seeds_to_decide(open_rows, margin=margin))
 
 
 def needed_words(seeds: int | None) -> str:

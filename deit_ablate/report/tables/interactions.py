@@ -7,31 +7,38 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import pandas as pd
 
 from deit_ablate.report.stats.contrasts import effects
 from deit_ablate.report.stats.power import ALPHA
-from deit_ablate.report.stats.verdicts import Effect
+from deit_ablate.report.stats.verdicts import Effect, untested
 from deit_ablate.report.summary import Summary
-from deit_ablate.report.tables.footnotes import listed
+from deit_ablate.report.tables.footnotes import note
 from deit_ablate.report.tables.table import NOTHING, Column, Table, measure, study_title
 from deit_ablate.sweep.designs import Design, Estimate, Numbers
 from deit_ablate.sweep.labels import labels_of, words
 from deit_ablate.sweep.metrics import Metric
 
 Coefficients = dict[str, float]
+Key = TypeVar("Key")
 
 WORDS = {
     1: {"better": "helps", "worse": "harms", "equivalent": "negligible"},
     2: {"better": "synergistic", "worse": "antagonistic", "equivalent": "negligible"},
 }
 """By how many factors an effect is of: what a verdict on it is called."""
+OF_EFFECT = {
+    "estimate": "difference",
+    "half_width": "half_width",
+    "half_width_all": "half_width_simultaneous",
+    **{name: name for name in ("p", "p_holm", "p_equivalent_holm", "verdict")},
+}
+"""A column of the CSV -> the field of ``Effect`` that it is."""
 
 
-@dataclass(frozen=True)
-class Simple:
+class Simple(NamedTuple):
     """What ``factor`` adds where ``other`` is there, and where it is not."""
 
     factor: int
@@ -56,7 +63,13 @@ class Factorial:
         design = summary.design
         assert design is not None
         estimates = design.effects()
-        contrasts = {design.name(found): _coefficients(design, found) for found in estimates}
+        size = 2 / len(design.rows)
+        contrasts = {
+            design.name(found): {
+                row: len(found.effect) * size * sign for row, sign in zip(design.rows, found.signs, strict=True)
+            }
+            for found in estimates
+        }
         alone = {found.effect: contrasts[design.name(found)] for found in estimates if len(found.aliases) == 1}
         wanted: dict[tuple[int, int, int], Coefficients] = {
             (one, other, sign): {row: value + sign / 2 * alone[pair][row] for row, value in alone[one,].items()}
@@ -65,24 +78,21 @@ class Factorial:
             if (one,) in alone and (other,) in alone
             for sign in (1, -1)
         }
-        words = {key: "/".join(map(str, key)) for key in wanted}
-        judged = _judged(summary, {words[key]: own for key, own in wanted.items()})
+        judged = _judged(summary, wanted)
         simple: dict[Numbers, list[Simple]] = {}
         for one, other, sign in wanted:
             if sign > 0:
-                found = (judged[words[one, other, sign]] for sign in (1, -1))
+                found = (judged[one, other, sign] for sign in (1, -1))
                 simple.setdefault(tuple(sorted((one, other))), []).append(Simple(one, other, *found))
         return cls(design, estimates, _judged(summary, contrasts), simple)
 
 
-def _coefficients(design: Design, found: Estimate) -> Coefficients:
-    size = 2 * len(found.effect) / len(design.rows)
-    return {row: size * sign for row, sign in zip(design.rows, found.signs, strict=True)}
-
-
-def _judged(summary: Summary, contrasts: Mapping[str, Coefficients]) -> dict[str, Effect]:
+def _judged(summary: Summary, contrasts: Mapping[Key, Coefficients]) -> dict[Key, Effect]:
+    if not contrasts:
+        return {}
     how: Any = {"by_seed": summary.any_paired, "test_images": summary.images}
-    return effects(summary.values, contrasts, summary.rules, **how) if contrasts else {}
+    found = effects(summary.values, {str(key): own for key, own in contrasts.items()}, summary.rules, **how)
+    return {key: found[str(key)] for key in contrasts}
 
 
 def level_means(
@@ -92,13 +102,12 @@ def level_means(
     design = summary.design
     assert design is not None
     found: dict[tuple[int, int], dict[tuple[bool, bool], tuple[float, float]]] = {}
-    for pair in pairs:
+    for one, other in pairs:
         rows: dict[tuple[bool, bool], list[str]] = {}
         for row in design.rows:
-            rows.setdefault((design.has(row, pair[0]), design.has(row, pair[1])), []).append(row)
-        cells = {str(levels): dict.fromkeys(own, 1 / len(own)) for levels, own in rows.items()}
-        judged = _judged(summary, cells)
-        found[pair] = {levels: (judged[str(levels)].difference, judged[str(levels)].half_width) for levels in rows}
+            rows.setdefault((design.has(row, one), design.has(row, other)), []).append(row)
+        judged = _judged(summary, {levels: dict.fromkeys(own, 1 / len(own)) for levels, own in rows.items()})
+        found[one, other] = {levels: (effect.difference, effect.half_width) for levels, effect in judged.items()}
     return found
 
 
@@ -109,7 +118,8 @@ def interactions_table(summary: Summary) -> Table:
     what = "Steps by order" if design.orders else "Main effects and interactions"
     title = f"{what}: {study_title(plan)}"
     frame, columns, notes = _steps(summary, design) if design.orders else _effects(summary)
-    notes += _lacking(summary)
+    lacking = [summary.label(row) for row, own in summary.values.items() if not own]
+    notes += note(lacking, "Without any figure, so that nothing is known of what takes them: ")
     return Table(f"{summary.sweep}-interactions", title, pd.DataFrame(frame), tuple(columns), tuple(notes))
 
 
@@ -123,9 +133,7 @@ def _effects(summary: Summary) -> tuple[list[dict[str, Any]], list[Column], list
     for found, (name, effect) in zip(made.estimates, made.effects.items(), strict=True):
         called[name] = made.design.name(found, names)
         row: dict[str, Any] = {"effect": name, "factors": len(found.effect)}
-        row |= {"estimate": effect.difference, "half_width": effect.half_width}
-        row |= {"half_width_all": effect.half_width_simultaneous, "p": effect.p, "p_holm": effect.p_holm}
-        row |= {"p_equivalent_holm": effect.p_equivalent_holm, "verdict": effect.verdict}
+        row |= {column: getattr(effect, field) for column, field in OF_EFFECT.items()}
         row |= {"verdict_words": _words(effect, len(found.effect), margin)}
         simple = made.simple.get(found.effect, ())
         row["simple_effects"] = "; ".join(
@@ -134,12 +142,10 @@ def _effects(summary: Summary) -> tuple[list[dict[str, Any]], list[Column], list
             for part in simple
             if not math.isnan(part.present.difference)
         )
-        for k in (0, 1):
-            for there in ("present", "absent"):
-                part = getattr(simple[k], there) if simple else None
-                key = f"{('first', 'second')[k]}_where_other_{there}"
-                row[key] = part.difference if part else math.nan
-                row[f"{key}_half_width_all"] = part.half_width_simultaneous if part else math.nan
+        for (k, which), there in itertools.product(enumerate(("first", "second")), ("present", "absent")):
+            part = getattr(simple[k], there) if simple else untested("none")
+            key = f"{which}_where_other_{there}"
+            row |= {key: part.difference, f"{key}_half_width_all": part.half_width_simultaneous}
         frame.append(row)
     columns = [
         Column("effect", lambda row: called[row["effect"]], long=True, math=True),
@@ -203,8 +209,7 @@ def _effects_notes(summary: Summary, made: Factorial) -> Iterator[str]:
 
 
 def _how(summary: Summary) -> str:
-    covers = "They cover training noise alone, not new images as verdicts on rows do. "
-    covers = covers if summary.population.judged else ""
+    covers = "They cover training noise alone, not new images as verdicts on rows do. " * summary.population.judged
     if summary.any_paired:
         seeds = "Rows share a run or a parent at each seed, so what is compared is taken seed by seed (t intervals)"
         return covers + seeds
@@ -242,16 +247,15 @@ class Steps:
             {i: means.get(after, math.nan) - means.get(before, math.nan) for i, (before, after) in order.items()}
             for order in orders
         ]
-        own = {i: list(dict.fromkeys(order[i] for order in orders)) for i in numbers}
-        mean = {str(i): _sum([(order[i], 1 / len(orders)) for order in orders]) for i in numbers}
+        mean = {i: _sum([(order[i], 1 / len(orders)) for order in orders]) for i in numbers}
         between = {
-            f"{i}/{k}": _sum([(one, 1), (other, -1)])
+            (i, one, other): _sum([(one, 1), (other, -1)])
             for i in numbers
-            for k, (one, other) in enumerate(itertools.combinations(own[i], 2))
+            for one, other in itertools.combinations(dict.fromkeys(order[i] for order in orders), 2)
         }
         judged = _judged(summary, between)
-        found = {i: [judged[name] for name in between if name.startswith(f"{i}/")] for i in numbers}
-        return cls(each, {int(i): effect for i, effect in _judged(summary, mean).items()}, found)
+        found = {i: [effect for (number, *_), effect in judged.items() if number == i] for i in numbers}
+        return cls(each, _judged(summary, mean), found)
 
 
 def _sum(steps: Sequence[tuple[tuple[str, str], float]]) -> Coefficients:
@@ -267,10 +271,10 @@ def _steps(summary: Summary, design: Design) -> tuple[list[dict[str, Any]], list
     names = design.called(labels_of(summary.plan))
     called = dict(zip(design.factors, names, strict=True))
     for i, name in enumerate(design.factors):
-        values = [step[i] for step in made.each]
+        values, p = [step[i] for step in made.each], min((own.p_holm for own in made.between[i]), default=math.nan)
         row = {"step": name, "mean": made.mean[i].difference, "half_width": made.mean[i].half_width}
-        row |= {"lowest": min(values), "highest": max(values), "verdict_words": _dependence(made.between[i], margin)}
-        row["p_holm"] = min((effect.p_holm for effect in made.between[i]), default=math.nan)
+        row |= {"lowest": min(values), "highest": max(values)}
+        row |= {"verdict_words": _dependence(made.between[i], p, margin), "p_holm": p}
         for k, (order, value) in enumerate(zip(design.orders, values, strict=True), start=1):
             row |= {f"order_{k}": value, f"place_{k}": order.index(i) + 1}
         frame.append(row)
@@ -278,17 +282,19 @@ def _steps(summary: Summary, design: Design) -> tuple[list[dict[str, Any]], list
     def alone(value: float) -> str:
         return measure(value, math.nan, signed=True, digits=metric.digits)
 
-    def at(k: int) -> Column:
-        def text(row: Mapping[str, Any]) -> str:
-            return f"{alone(row[f'order_{k}'])} ({_ordinal(row[f'place_{k}'])})"
+    def spread(row: Mapping[str, Any]) -> str:
+        ends = alone(row["lowest"]), alone(row["highest"])
+        return NOTHING if NOTHING in ends else " to ".join(ends)
 
-        return Column(f"order {k}", text, right=True)
+    def at(k: int, row: Mapping[str, Any]) -> str:
+        place = row[f"place_{k}"]
+        return f"{alone(row[f'order_{k}'])} ({place}{ {1: 'st', 2: 'nd', 3: 'rd'}.get(place, 'th') })"
 
     columns = [
         Column("step", lambda row: called[row["step"]], long=True, math=True),
         Column("mean", partial(_measured, metric, "mean"), right=True),
-        Column("range", lambda row: _range(alone(row["lowest"]), alone(row["highest"])), right=True),
-        *(at(k) for k in range(1, len(design.orders) + 1)),
+        Column("range", spread, right=True),
+        *(Column(f"order {k}", partial(at, k), right=True) for k in range(1, len(design.orders) + 1)),
         Column("depends on its place?", lambda row: row["verdict_words"], long=True),
     ]
     said = [" → ".join(words(names[i]) for i in order) for order in design.orders]
@@ -301,25 +307,11 @@ def _steps(summary: Summary, design: Design) -> tuple[list[dict[str, Any]], list
     return frame, columns, notes
 
 
-def _dependence(between: Sequence[Effect], margin: float | None) -> str:
+def _dependence(between: Sequence[Effect], p: float, margin: float | None) -> str:
     if not between:
         return "has the same rows in all orders"
-    p = min((effect.p_holm for effect in between), default=math.nan)
     if any(effect.p_holm <= ALPHA for effect in between):
         return f"yes (p = {_p(p)})".replace("= <", "<")
     if margin and all(effect.verdict == "equivalent" for effect in between):
         return f"no (within ±{margin:g})"
     return "undecided" if not math.isnan(p) else "too few runs"
-
-
-def _range(low: str, high: str) -> str:
-    return NOTHING if NOTHING in (low, high) else f"{low} to {high}"
-
-
-def _ordinal(place: int) -> str:
-    return f"{place}{ {1: 'st', 2: 'nd', 3: 'rd'}.get(place, 'th') }"
-
-
-def _lacking(summary: Summary) -> list[str]:
-    lacking = [summary.label(row) for row, own in summary.values.items() if not own]
-    return [f"Without any figure, so that nothing is known of what takes them: {listed(lacking)}."] if lacking else []

@@ -6,7 +6,6 @@ numbers themselves cannot match: then it is the study that is compared, by the s
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ import pandas as pd
 
 from deit_ablate import files
 from deit_ablate.report.stats.agreement import agreement
-from deit_ablate.report.stats.verdicts import effects
+from deit_ablate.report.stats.verdicts import Rules, judge
 from deit_ablate.report.summary import Summary
 from deit_ablate.report.tables.footnotes import diverged_notes, footnotes
 from deit_ablate.report.tables.table import NOTHING, Column, Table, device_of, measure
@@ -47,19 +46,11 @@ NO_ROW = {"top1_mean": math.nan, "top1_half_width": math.nan, "diverged": 0, "se
 
 def read_published(name: str) -> dict[tuple[str, str], Cell]:
     """(row, column) -> the cell, of ``analysis/paper/<name>.csv``, in its order. Raises FileNotFoundError."""
-    path = files.shipped("analysis") / "paper" / f"{name}.csv"
-    with open(path, encoding="utf-8", newline="") as file:
-        found = {}
-        for line in csv.DictReader(file):
-            text = line["published"]
-            try:
-                value = float(text)
-            except ValueError:
-                value = math.nan
-            mark = REMARKED if line["note"].startswith("*") else ""
-            cell = Cell(value, text + mark, line["unit"], line["note"], line["source"])
-            found[line["row"], line["column"]] = cell
-    return found
+    read = pd.read_csv(files.shipped("analysis") / "paper" / f"{name}.csv", dtype=str, keep_default_na=False)
+    read["value"] = pd.to_numeric(read["published"], errors="coerce")
+    read["text"] = read["published"] + read["note"].str.startswith("*").map({True: REMARKED, False: ""})
+    cells = map(Cell, read["value"], read["text"], read["unit"], read["note"], read["source"])
+    return dict(zip(zip(read["row"], read["column"], strict=True), cells, strict=True))
 
 
 @dataclass(frozen=True)
@@ -193,10 +184,10 @@ def _agreements(
             ours = {name: values[name] for name in known}
             if not ours or not values[own]:
                 continue
-            margin, strict = summary.plan["margin"], summary.strict
+            rules = Rules(summary.plan["margin"], summary.strict)
             alike = summary.lineages.paired
             paired = [name for name in ours if alike(name, own)]
-            judged = effects(ours, values[own], paired=paired, margin=margin, test_images=images, strict=strict)
+            judged = judge(ours, values[own], rules, paired=paired, test_images=images).effects({})
             said = agreement(ours, values[own], theirs, judged, paired=alike, test_images=images)
             label = f"{part.header}, against {summary.label(own)}" if baselines else part.header
             label += ", by training noise alone" if summary.population.judged else ""

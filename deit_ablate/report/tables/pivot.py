@@ -5,9 +5,10 @@ from __future__ import annotations
 import itertools
 import math
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from operator import itemgetter
 from typing import Any
 
 import pandas as pd
@@ -90,32 +91,24 @@ def pivot_table(summary: Summary) -> Table:
         return number(row[value], half_widths.get((row["line"], value), math.nan))
 
     across = grid.axes[-1]
-    columns = [Column(head, partial(_text, head), math=True) for head in heads]
+    columns = [Column(head, itemgetter(head), math=True) for head in heads]
     columns += [
         Column(f"{across} = {value}", partial(cell, value), right=True, name=value, math=True) for value in grid.across
     ]
     columns.append(Column("mean", lambda row: number(row["mean"], math.nan), right=True))
     notes = [
         f"{metric.words[0].upper()}{metric.words[1:]}; along each axis the mean of the rows' means.",
-        *(f"Mean over all other axes, {words(name)}: {said}." for name, said in _effects(grid, number)),
+        *_effects(grid, number),
         *short_notes(summary),
     ]
     return Table(summary.sweep, study_title(summary.plan), frame, tuple(columns), tuple(notes))
 
 
-def _effects(grid: Grid, number: Callable[[float, float], str]) -> Iterator[tuple[str, str]]:
+def _effects(grid: Grid, number: Callable[[float, float], str]) -> Iterator[str]:
     """The means along each of several axes that stand below one another: lines are of all of them together."""
     for place, name in enumerate(grid.axes[:-1] if len(grid.axes) > 2 else ()):
         found: dict[str, list[float]] = {}
         for down in grid.down:
             found.setdefault(down[place], []).append(grid.mean(down))
-        yield name, ", ".join(f"{value}: {number(statistics.fmean(own), math.nan)}" for value, own in found.items())
-
-
-def _text(head: str, row: Mapping[str, Any]) -> str:
-    return str(row[head])
-
-
-def lines_of(grid: Grid) -> Sequence[str]:
-    """Each line's values in words."""
-    return [", ".join(down) for down in grid.down]
+        said = ", ".join(f"{value}: {number(statistics.fmean(own), math.nan)}" for value, own in found.items())
+        yield f"Mean over all other axes, {words(name)}: {said}."

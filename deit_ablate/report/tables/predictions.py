@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -107,10 +108,8 @@ def predictions(store: Store, groups: Sequence[RunGroup], head: str = "all") -> 
     lacking = [kept.group for kept in every if kept.group.shows == "ema" and not _have(kept, "ema")]
     for group in lacking:
         if group.requested or len(lacking) == len(every):
-            raise InputError(
-                f"{group.name} shows the moving average of the weights, whose predictions are not recorded",
-                expected="a row of the raw weights",
-            )
+            problem = f"{group.name} shows the moving average of the weights, whose predictions are not recorded"
+            raise InputError(problem, expected="a row of the raw weights")
     every = [kept for kept in every if kept.group not in lacking]
     classifiers: dict[str, Mapping[str, Array]] = {TRUTH: {"": _same_truth(store, every)}}
     seen: set[tuple[str, frozenset[str]]] = set()
@@ -155,18 +154,15 @@ def _same_truth(store: Store, every: Sequence[Recorded]) -> Array:
             data = ((store.recipe(run) or {}).get("recipe") or {}).get("data", {}).get("id", "")
             # The fingerprint is pinned under the data's id; where there is none (a copied store), the id stands for it.
             print_of = (store.data_facts(data) or {}).get("fingerprint") or data
-            if first is None:
-                first = kept.group.name, data, print_of, arrays["test_targets"]
-            elif print_of != first[2]:
-                raise InputError(
-                    f"{kept.group.name} was tested on the data {data}, {first[0]} on {first[1]}",
-                    expected="runs on the same data",
+            first = first or (kept.group.name, data, print_of, arrays["test_targets"])
+            if print_of != first[2]:
+                problem = f"{kept.group.name} was tested on the data {data}, {first[0]} on {first[1]}"
+                raise InputError(problem, expected="runs on the same data")
+            if not np.array_equal(arrays["test_targets"], first[3]):
+                problem = (
+                    f"{kept.group.name} and {first[0]} were not tested on the same images: their true classes differ"
                 )
-            elif not np.array_equal(arrays["test_targets"], first[3]):
-                raise InputError(
-                    f"{kept.group.name} and {first[0]} were not tested on the same images: their true classes differ",
-                    expected="runs on the same test images",
-                )
+                raise InputError(problem, expected="runs on the same test images")
     assert first is not None
     return first[3]
 
@@ -175,16 +171,15 @@ def disagreement_table(found: Predictions) -> Table:
     """The matrix as Table 4 has it. Its columns are numbered as its rows are; the CSV has names."""
     matrix = disagreement(found.classifiers)
     names = list(found.classifiers)
-    several = any(len(runs) > 1 for runs in found.classifiers.values())
 
-    def column(number: int, name: str) -> Column:
-        return Column(str(number), lambda row: f"{row[name]:.3f}", right=True)
+    def share(name: str, row: Mapping[str, Any]) -> str:
+        return f"{row[name]:.3f}"
 
     columns = [Column("classifier", lambda row: f"{names.index(row['classifier']) + 1} {row['classifier']}", long=True)]
-    columns += [column(number, name) for number, name in enumerate(names, start=1)]
+    columns += [Column(str(number), partial(share, name), right=True) for number, name in enumerate(names, start=1)]
     frame = matrix.rename_axis("classifier").reset_index()
     notes = ["Columns are numbered as rows are."]
-    if several:
+    if any(len(runs) > 1 for runs in found.classifiers.values()):
         notes.append(
             "Means over seeds: of heads of the same runs within each run, of other classifiers over all pairs of runs; "
             "on the diagonal over pairs of different seeds (0 of one seed)."

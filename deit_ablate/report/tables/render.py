@@ -15,7 +15,7 @@ from typing import Any
 
 from deit_ablate.report.frame import rows
 from deit_ablate.report.tables.table import NOTHING, Column, Table
-from deit_ablate.sweep.labels import parts, words
+from deit_ablate.sweep.labels import SYMBOLS, parts, words
 
 _ESCAPE_SEQUENCE = re.compile(
     r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|.)?|\x9b[0-?]*[ -/]*[@-~]", re.S
@@ -59,29 +59,23 @@ def markdown_label(text: str) -> str:
 
 def to_markdown(table: Table) -> str:
     """A heading, a pipe table that lines up in a terminal too, and the footnotes as a list."""
-    headers = [(markdown_label if column.math else escape_markdown)(column.header) for column in table.columns]
+    escapes = [markdown_label if column.math else escape_markdown for column in table.columns]
+    headers = [escape(column.header) for escape, column in zip(escapes, table.columns, strict=True)]
     body: list[list[str]] = []
     for begin, row in zip(table.begins(), table.rows(), strict=True):
         body += [[f"**{markdown_label(begin)}**", *[""] * (len(row) - 1)]] if begin else []
-        escaped = zip(row, table.columns, strict=True)
-        body.append([markdown_label(cell) if column.math else escape_markdown(cell) for cell, column in escaped])
+        body.append([escape(cell) for escape, cell in zip(escapes, row, strict=True)])
     widths = [max(map(len, cells)) for cells in zip(headers, *body, strict=True)]
-    right = [column.right for column in table.columns]
+    sides = ["<>"[column.right] for column in table.columns]
 
     def line(cells: Sequence[str]) -> str:
-        padded = (
-            cell.rjust(width) if r else cell.ljust(width) for cell, width, r in zip(cells, widths, right, strict=True)
+        return (
+            f"| {' | '.join(f'{cell:{side}{width}}' for cell, side, width in zip(cells, sides, widths, strict=True))} |"
         )
-        return "| " + " | ".join(padded) + " |"
 
-    rule = line(["-" * (width - 1) + ":" if r else "-" * width for width, r in zip(widths, right, strict=True)])
-    lines = [
-        f"# {escape_markdown(table.title) if table.caption is None else markdown_label(table.caption)}",
-        "",
-        line(headers),
-        rule,
-        *map(line, body),
-    ]
+    rule = line(["-" * (width - 1) + ("-" if side == "<" else ":") for width, side in zip(widths, sides, strict=True)])
+    title = escape_markdown(table.title) if table.caption is None else markdown_label(table.caption)
+    lines = [f"# {title}", "", line(headers), rule, *map(line, body)]
     if table.footnotes:
         lines += ["", *(f"- {escape_markdown(note)}" for note in table.footnotes)]
     return "\n".join(lines) + "\n"
@@ -123,14 +117,16 @@ def _raw(value: Any) -> str:
 
 # Nothing here needs a package (a tick of its own would, so it is the root's sign).
 _LATEX = {
+    **{sign: rf"$\{command}$" for command, sign in SYMBOLS.items() if not sign.isascii()},
+    **{character: rf"\{character}" for character in "{}$&#%_"},
+    **{character: f"{{{character}}}" for character in "[]*"},
+    **{letter: rf"\{name}{{}}" for letter, name in zip("øØłŁ§¶", "oOlLSP", strict=True)},
+    "ß": r"\ss{}",
+    "æ": r"\ae{}",
+    "Æ": r"\AE{}",
+    "œ": r"\oe{}",
+    "Œ": r"\OE{}",
     "\\": r"\textbackslash{}",
-    "{": r"\{",
-    "}": r"\}",
-    "$": r"\$",
-    "&": r"\&",
-    "#": r"\#",
-    "%": r"\%",
-    "_": r"\_",
     "^": r"\textasciicircum{}",
     "~": r"\textasciitilde{}",
     "<": r"\textless{}",
@@ -139,68 +135,23 @@ _LATEX = {
     '"': r"\symbol{34}",
     "'": "'{}",
     "`": r"\`{}",
-    "[": "{[}",
-    "]": "{]}",
-    "*": "{*}",
     "–": r"\textendash{}",
     "—": r"\textemdash{}",
-    "±": r"$\pm$",
-    "→": r"$\rightarrow$",
     "−": "$-$",
-    "×": r"$\times$",
-    "≤": r"$\leq$",
-    "≥": r"$\geq$",
-    "≈": r"$\approx$",
-    "≠": r"$\neq$",
-    "·": r"$\cdot$",
     "°": r"$^\circ$",
     "√": r"$\surd$",
-    "∞": r"$\infty$",
     "…": r"\dots{}",
     "✓": r"$\surd$",
     "✗": r"$\times$",
-    "↑": r"$\uparrow$",
-    "↓": r"$\downarrow$",
-    "†": r"$\dagger$",
-    "‡": r"$\ddagger$",
-    "§": r"\S{}",
-    "¶": r"\P{}",
-    "←": r"$\leftarrow$",
-    "∼": r"$\sim$",
     "‘": "`",
     "’": "'",
     "“": "``",
     "”": "''",
-    "ß": r"\ss{}",
-    "æ": r"\ae{}",
-    "Æ": r"\AE{}",
-    "œ": r"\oe{}",
-    "Œ": r"\OE{}",
-    "ø": r"\o{}",
-    "Ø": r"\O{}",
-    "ł": r"\l{}",
-    "Ł": r"\L{}",
     "µ": r"$\mu$",
 }
-_ACCENTS = {
-    0x300: "`",
-    0x301: "'",
-    0x302: "^",
-    0x303: "~",
-    0x308: '"',
-    0x30A: "r",
-    0x30C: "v",
-    0x327: "c",
-    0x304: "=",
-    0x306: "u",
-    0x307: ".",
-    0x30B: "H",
-}
-_GREEK = re.compile(
-    r"GREEK (SMALL|CAPITAL) LETTER "
-    r"(ALPHA|BETA|GAMMA|DELTA|EPSILON|ZETA|ETA|THETA|IOTA|KAPPA|LAMDA|MU|NU|XI|PI|RHO|SIGMA|TAU|UPSILON|PHI|CHI|PSI|OMEGA)\Z"
+_ACCENTS = dict(
+    zip("\u0300\u0301\u0302\u0303\u0308\u030a\u030c\u0327\u0304\u0306\u0307\u030b", "`'^~\"rvc=u.H", strict=True)
 )
-_GREEK_CAPITALS = {"GAMMA", "DELTA", "THETA", "LAMBDA", "XI", "PI", "SIGMA", "UPSILON", "PHI", "PSI", "OMEGA"}
 
 
 def escape_latex(text: str) -> str:
@@ -215,18 +166,11 @@ def _latex(character: str) -> str:
     if character.isascii():
         return character
     parts = unicodedata.normalize("NFD", character)
-    if len(parts) == 2 and parts[0].isascii() and parts[0].isalpha() and ord(parts[1]) in _ACCENTS:
-        return f"\\{_ACCENTS[ord(parts[1])]}{{{parts[0]}}}"
+    if len(parts) == 2 and parts[0].isascii() and parts[0].isalpha() and parts[1] in _ACCENTS:
+        return f"\\{_ACCENTS[parts[1]]}{{{parts[0]}}}"
     kind, _, number = unicodedata.decomposition(character).partition(" ")
     if kind in ("<sub>", "<super>") and " " not in number:
         return f"${'_' if kind == '<sub>' else '^'}{{{chr(int(number, 16))}}}$".replace("\N{MINUS SIGN}", "-")
-    greek = _GREEK.match(unicodedata.name(character, ""))
-    if greek:
-        name = greek[2].replace("LAMDA", "LAMBDA")
-        if greek[1] == "SMALL":
-            return f"$\\{name.lower()}$"
-        if name in _GREEK_CAPITALS:
-            return f"$\\{name.capitalize()}$"
     return f"U+{ord(character):04X}"
 
 

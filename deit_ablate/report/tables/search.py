@@ -8,8 +8,9 @@ from __future__ import annotations
 import math
 import statistics
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -40,7 +41,6 @@ UNITS = {
 """Objective -> how columns and axes name it."""
 DIGITS = {"top1": 2, "loss": 3, "highest": 4, "lowest": 4}
 """Digits after the point; of counts and speeds none."""
-POINTS = {"top1": " points"}
 
 
 @dataclass(frozen=True)
@@ -111,8 +111,7 @@ def has_rows(plan: Mapping[str, Any]) -> bool:
 
 
 def of_search(plan: Mapping[str, Any], stage: str) -> bool:
-    """Whether a cell's stage is a search's own (``trial``, ``candidate7``, and stages before these), not the
-    sweep's."""
+    """Whether a cell's stage is a search's own (``trial``, ``candidate7``, and those before), not the sweep's."""
     return is_search(plan) and all(stage != own["name"] for own in plan["stages"])
 
 
@@ -131,11 +130,9 @@ def place(plan: Mapping[str, Any], variant: str, seed: int, stage: str) -> str:
 
 def not_confirmed_words(plan: Mapping[str, Any]) -> str:
     """What stands in place of the sweep's table until there is one."""
-    trained = (
-        "trials of the front on seeds that chose nothing"
-        if len(plan["search"]["objectives"]) > 1
-        else "the best trials on fresh seeds, and the best of these on seeds that chose nothing"
-    )
+    trained = "the best trials on fresh seeds, and the best of these on seeds that chose nothing"
+    if len(plan["search"]["objectives"]) > 1:
+        trained = "trials of the front on seeds that chose nothing"
     return f"Nothing is confirmed yet: deit-ablate run with --confirm trains {trained}."
 
 
@@ -199,18 +196,17 @@ def search_table(summary: Summary) -> Table:
     numeric = {key for key in keys if all(own[key]["type"] != "categorical" for own in spaces.values() if key in own)}
     params = {trial.number: trial.params for found in searched.rows for trial in found.shown}
     labels = labels_of(plan)
-    columns = (
-        [Column("row", lambda row: labels.get(row["row"], row["row"]), math=True)] if len(searched.rows) > 1 else []
-    )
-    columns.append(Column("trial", lambda row: str(row["trial"]), right=True))
-    columns += [Column(short[key], _setting(params, key), right=key in numeric) for key in keys]
-    columns += [Column(UNITS[name], _value(f"search_{name}", DIGITS.get(name, 0)), right=True) for name in objectives]
+    number = partial(Column, right=True)
+    columns = [Column("row", lambda row: labels.get(row["row"], row["row"]), math=True)] * (len(searched.rows) > 1)
+    columns.append(number("trial", lambda row: str(row["trial"])))
+    columns += [Column(short[key], partial(_setting, params, key), right=key in numeric) for key in keys]
+    columns += [number(UNITS[name], partial(_value, f"search_{name}", DIGITS.get(name, 0))) for name in objectives]
     unit, digits = f": {UNITS[searched.objective]}" if len(objectives) > 1 else "", DIGITS.get(searched.objective, 0)
     if any(found.fresh for found in searched.rows):
-        columns.append(Column(f"on fresh seeds{unit}", _mean("fresh", digits), right=True))
+        columns.append(number(f"on fresh seeds{unit}", partial(_mean, "fresh", digits)))
     if searched.confirmed:
-        columns.append(Column(f"confirmed{unit}", _mean("confirmed", digits), right=True))
-        columns.append(Column(searched.tested.header, _mean("test_top1", searched.tested.digits), right=True))
+        columns.append(number(f"confirmed{unit}", partial(_mean, "confirmed", digits)))
+        columns.append(number(searched.tested.header, partial(_mean, "test_top1", searched.tested.digits)))
     what = "the Pareto front" if len(objectives) > 1 else "the best trials"
     title = f"{study_title(plan)}: {what} of the search"
     lines = [_line(searched, found, trial, keys) for found in searched.rows for trial in found.shown]
@@ -223,7 +219,10 @@ def search_table(summary: Summary) -> Table:
 def _line(searched: Searched, found: Found, trial: Trial, keys: Sequence[str]) -> dict[str, Any]:
     none = mean_interval(())
     line = {"row": found.row, "trial": trial.number, "run": trial.run}
-    line |= {key: _plain(trial.params[key]) if key in trial.params else math.nan for key in keys}
+    for key in keys:
+        value = trial.params.get(key, math.nan)
+        text = value is None or isinstance(value, (list, dict, bool))
+        line[key] = canonical_json(value) if text else value
     objectives = searched.plan["search"]["objectives"]
     line |= {f"search_{name}": value for name, value in zip(objectives, trial.values or (), strict=False)}
     for part, own in (
@@ -235,13 +234,8 @@ def _line(searched: Searched, found: Found, trial: Trial, keys: Sequence[str]) -
     return line
 
 
-def _plain(value: Any) -> Any:
-    """What a cell of CSV holds: a number or text."""
-    return canonical_json(value) if value is None or isinstance(value, (list, dict, bool)) else value
-
-
-def _setting(params: Mapping[int, Mapping[str, Any]], key: str) -> Callable[[Mapping[str, Any]], str]:
-    return lambda row: setting(params[row["trial"]][key]) if key in params[row["trial"]] else NOTHING
+def _setting(params: Mapping[int, Mapping[str, Any]], key: str, row: Mapping[str, Any]) -> str:
+    return setting(params[row["trial"]][key]) if key in params[row["trial"]] else NOTHING
 
 
 def setting(value: Any) -> str:
@@ -249,21 +243,17 @@ def setting(value: Any) -> str:
     return f"{value:.3g}".replace("-", "\N{MINUS SIGN}") if isinstance(value, float) else value_words(value)
 
 
-def _value(name: str, digits: int) -> Callable[[Mapping[str, Any]], str]:
-    return lambda row: NOTHING if pd.isna(row[name]) else f"{row[name]:,.{digits}f}"
+def _value(name: str, digits: int, row: Mapping[str, Any]) -> str:
+    return NOTHING if pd.isna(row[name]) else f"{row[name]:,.{digits}f}"
 
 
-def _mean(part: str, digits: int) -> Callable[[Mapping[str, Any]], str]:
-    def text(row: Mapping[str, Any]) -> str:
-        words = measure(row[f"{part}_mean"], row[f"{part}_half_width"], digits=digits)
-        return words if pd.isna(row[f"{part}_n"]) else f"{words} (n = {row[f'{part}_n']})"
-
-    return text
+def _mean(part: str, digits: int, row: Mapping[str, Any]) -> str:
+    words = measure(row[f"{part}_mean"], row[f"{part}_half_width"], digits=digits)
+    return words if pd.isna(row[f"{part}_n"]) else f"{words} (n = {row[f'{part}_n']})"
 
 
 def short_names(keys: Sequence[str]) -> dict[str, str]:
-    """Dotted key -> its last part, where that says enough: ``optimizer.name`` is the optimizer, and no two are
-    alike."""
+    """Dotted key -> its last part, where that says enough: ``optimizer.name`` is the optimizer; no two are alike."""
     found = {}
     for key in keys:
         *blocks, last = key.split(".")
@@ -285,18 +275,13 @@ def footnotes(searched: Searched) -> list[str]:
     if any(found.fresh or found.winners for found in searched.rows):
         notes.append("± is the half-width of a 95% t interval over n seeds.")
     images = f" ({searched.images} images)" if searched.images else ""
-    seed = search["seed"]
+    how = f"on the validation part{images}; they and the fresh seeds leave the test split alone"
     if (program := searched.plan.get("program")) is not None:
-        notes.append(f"Trials (seed {seed}) are measured by {program['validation']}, as the program reports it.")
-    else:
-        notes.append(
-            f"Trials (seed {seed}) are measured on the validation part{images}; they and the fresh seeds leave the "
-            "test split alone."
-        )
+        how = f"by {program['validation']}, as the program reports it"
+    notes.append(f"Trials (seed {search['seed']}) are measured {how}.")
     if searched.hours is not None:
-        notes.append(
-            f"Trials and candidates took {searched.hours:.2g} hours of training, beside those of the winners' runs."
-        )
+        took = f"{searched.hours:.2g} hours of training"
+        notes.append(f"Trials and candidates took {took}, beside those of the winners' runs.")
     if search.get("aside"):
         notes.append(f"Not counted: {search['aside']} trials of earlier versions of the sweep file.")
     for found in searched.rows:
@@ -305,16 +290,16 @@ def footnotes(searched: Searched) -> list[str]:
         notes.append(f"{found.label}: {of} trial{'s' * (max(asked, budget or 0) != 1)}: {found.outcomes()}.")
     for found in searched.rows:
         notes += _row_notes(searched, found)
-    if not has_rows(searched.plan):
-        if not search["confirm"]:
-            notes.append(not_confirmed_words(searched.plan))
-        elif any(trial.outcome == "open" for trial in trials):
-            notes.append("Nothing is confirmed yet: the best trials are confirmed once all have ended.")
-        elif not any(trial.values for trial in trials):
-            notes.append("Nothing can be confirmed: no trial has a value.")
-        else:
-            notes.append("Nothing is confirmed yet: no candidate is done on all fresh seeds.")
-    return notes
+    if has_rows(searched.plan):
+        return notes
+    if not search["confirm"]:
+        return [*notes, not_confirmed_words(searched.plan)]
+    why = "no candidate is done on all fresh seeds"
+    if any(trial.outcome == "open" for trial in trials):
+        why = "the best trials are confirmed once all have ended"
+    elif not any(trial.values for trial in trials):
+        why = "no trial has a value"
+    return [*notes, f"Nothing is confirmed yet: {why}."]
 
 
 def _row_notes(searched: Searched, found: Found) -> list[str]:
@@ -323,28 +308,25 @@ def _row_notes(searched: Searched, found: Found) -> list[str]:
     if found.trials and not complete and all(trial.outcome != "open" for trial in found.trials):
         notes.append(f"{found.label}: no winner, for no trial has a value ({found.outcomes()}).")
     elif has_rows(searched.plan) and not found.winners:
-        notes.append(
-            f"{found.label}: no winner, for no candidate is done on all fresh seeds (one that diverged on one of "
-            f"them is out)."
-        )
+        why = "no candidate is done on all fresh seeds (one that diverged on one of them is out)"
+        notes.append(f"{found.label}: no winner, for {why}.")
     planned = len(searched.plan["stages"][-1]["seeds"])
     for number in found.winners:
         which, confirmed = f"{found.label}, trial {number}", searched.confirmed[number]
         if number not in complete or not confirmed.n:
             notes.append(f"{which}: its confirmation on {planned} new seeds has no finished run yet.")
             continue
-        digits = DIGITS.get(searched.objective, 0)
-        words = confirmed_words(complete[number], confirmed.mean, confirmed.n, digits=digits)
+        words = confirmed_words(complete[number], confirmed.mean, confirmed.n, DIGITS.get(searched.objective, 0))
         if (fresh := mean_interval(found.fresh.get(number, ()))).n:
             words += f" (on the {fresh.n} fresh seeds by which it was chosen: {searched.say(fresh.mean)})"
         lost = planned - confirmed.n
         missing = f"; {lost} of its {planned} seeds have no value" if lost > 0 else ""
         notes.append(f"{which}: {words}, in {UNITS[searched.objective]}{missing}.")
     if (expected := expected_optimism(searched, found)) is not None:
+        size = searched.say(expected) + " points" * (searched.objective == "top1")
         notes.append(
-            f"{found.label}: of {len(complete)} trials like these the best is expected to look {searched.say(expected)}"
-            f"{POINTS.get(searched.objective, '')} better than it is, by chance alone (from their spread, and that of "
-            f"candidates over fresh seeds; rough)."
+            f"{found.label}: of {len(complete)} trials like these the best is expected to look {size} better than it "
+            "is, by chance alone (from their spread, and that of candidates over fresh seeds; rough)."
         )
     return notes
 

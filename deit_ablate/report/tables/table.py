@@ -5,6 +5,7 @@ Renderers (``render``) write what is here; a table that an analysis shows is a T
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -76,10 +77,8 @@ class Table:
 
     def begins(self) -> list[str]:
         """For each row the heading to be set above it, or an empty text."""
-        before = ("", *self.headings)
-        return [now if now != last else "" for last, now in zip(before, self.headings, strict=False)] or [""] * len(
-            self.frame
-        )
+        begins = (now if now != last else "" for last, now in itertools.pairwise(("", *self.headings)))
+        return list(begins) or [""] * len(self.frame)
 
     def _repr_html_(self) -> str:
         from deit_ablate.report.tables.render import to_html
@@ -108,15 +107,8 @@ class Printed:
                 raise unknown_name("no column", name, [*known, *statistics], where=("--columns", 0, 0))
         chosen = [replace(known.get(name) or statistics[name], extra=False) for name in self.columns]
         notes = {"full": table.footnotes, "short": table.short or table.footnotes, "none": ()}[self.notes]
-        return replace(
-            table,
-            columns=tuple(chosen) or table.columns,
-            footnotes=notes,
-            short=notes,
-            caption=self.caption,
-            label=self.label,
-            wide=self.wide,
-        )
+        shown = replace(table, columns=tuple(chosen) or table.columns, footnotes=notes, short=notes)
+        return replace(shown, caption=self.caption, label=self.label, wide=self.wide)
 
 
 def _statistic(frame: pd.DataFrame, name: str) -> Column:
@@ -151,19 +143,11 @@ def sweep_table(summary: Summary, digits: int | None = None) -> Table:
         Column("differs in", lambda row: row["differs_in"] or NOTHING, long=True, name="differs", extra=True),
         number(metric.header, partial(_mean, metric), name=metric.name, bold=lambda row: row["variant"] == best),
         number("difference", lambda row: signed(row["difference"], row["difference_half_width"])),
-        Column(
-            "verdict",
-            lambda row: row["verdict_words"] or NOTHING,
-            long=True,
-            brief=_brief_verdict,
-        ),
-        *(
-            number(further.header, partial(_mean, further), name=further.name, extra=True)
-            for further in summary.metrics[1:]
-        ),
-        number(f"time ({unit})", lambda row: _time(row["train_seconds"] / seconds), name="time", extra=True),
-        number(f"{device_of(summary)}-hours", lambda row: _hours(row["hours"]), name="hours", extra=True),
-        number("seeds", lambda row: _of(row["seeds"], row["seeds_planned"]), extra=True),
+        Column("verdict", lambda row: row["verdict_words"] or NOTHING, long=True, brief=_brief_verdict),
+        *(number(own.header, partial(_mean, own), name=own.name, extra=True) for own in summary.metrics[1:]),
+        number(f"time ({unit})", lambda row: _rounded(row["train_seconds"] / seconds, ".1f"), name="time", extra=True),
+        number(f"{device_of(summary)}-hours", lambda row: _rounded(row["hours"], ".2g"), name="hours", extra=True),
+        number("seeds", _seeds, extra=True),
     ]
     if plan["kind"] == "cumulative":
         columns.insert(3, number("step", lambda row: signed(row["step"], row["step_half_width"])))
@@ -219,8 +203,8 @@ def _mean(metric: Metric, row: Mapping[str, Any]) -> str:
     return text + "*" if row["diverged"] and row["seeds"] else text
 
 
-def _of(part: int, whole: int) -> str:
-    return str(part) if part == whole else f"{part} of {whole}"
+def _seeds(row: Mapping[str, Any]) -> str:
+    return f"{row['seeds']}" if row["seeds"] == row["seeds_planned"] else f"{row['seeds']} of {row['seeds_planned']}"
 
 
 def _time_unit(seconds: Iterable[float]) -> tuple[str, float]:
@@ -228,14 +212,9 @@ def _time_unit(seconds: Iterable[float]) -> tuple[str, float]:
     return ("s", 1.0) if longest < 120 else ("min", 60.0) if longest < 7200 else ("h", 3600.0)
 
 
-def _time(value: float) -> str:
-    if math.isnan(value):
-        return NOTHING
-    return f"{value:.1f}" if value < 100 else f"{value:.0f}"
-
-
-def _hours(value: float) -> str:
-    return f"{value:.0f}" if value >= 100 else f"{value:.2g}" if value else NOTHING
+def _rounded(value: float, form: str) -> str:
+    """Of 100 and more whole."""
+    return NOTHING if math.isnan(value) or not value else f"{value:.0f}" if value >= 100 else f"{value:{form}}"
 
 
 def device_of(summary: Summary) -> str:

@@ -6,7 +6,6 @@ and become alike. Its numbers are data, in ``analysis/paper/token_similarity.csv
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ import pandas as pd
 
 from deit_ablate import files
 from deit_ablate.errors import InputError
-from deit_ablate.report.frame import final_stage
+from deit_ablate.report.frame import final_stage, rows
 from deit_ablate.report.records import arrays
 from deit_ablate.report.tables.table import NOTHING, Column, Table, measure
 from deit_ablate.store import Store
@@ -68,15 +67,16 @@ def groups(plan: Mapping[str, Any], variant: str = "*", seed: str = "*", stage: 
     for name, number, own, run in plan["cells"]:
         if variant in ("*", name) and seed in ("*", str(number)) and own == (final if stage is None else stage):
             runs.setdefault((name,) if seed == "*" else (name, str(number)), []).append(run)
+    more = [*["*"] * (seed == "*"), stage] if stage else []
     return [
         RunGroup(
-            ":".join([*key, *(more := [*(["*"] if stage and seed == "*" else []), *([stage] if stage else [])])]),
+            ":".join([name, *key, *more]),
             tuple(dict.fromkeys(found)),
-            shows[key[0]] if stage in (None, final) else "",
-            ":".join([labels[key[0]], *key[1:], *more]) if key[0] in labels else "",
+            shows[name] if stage in (None, final) else "",
+            ":".join([labels[name], *key, *more]) if name in labels else "",
             requested=variant != "*",
         )
-        for key, found in runs.items()
+        for (name, *key), found in runs.items()
     ]
 
 
@@ -150,20 +150,9 @@ class Similarities:
         return max(len(row.mean) for row in self.rows) - 1
 
 
-@dataclass(frozen=True)
-class Published:
-    """A published cosine: of which tokens, ``at`` "input" or "last block", and where it stands."""
-
-    tokens: str
-    at: str
-    cosine: float
-    source: str
-
-
-def published() -> list[Published]:
-    """The paper's numbers, from analysis/paper/token_similarity.csv."""
-    with open(files.shipped("analysis") / "paper" / "token_similarity.csv", newline="", encoding="utf-8") as handle:
-        return [Published(**{**line, "cosine": float(line["cosine"])}) for line in csv.DictReader(handle)]  # type: ignore[arg-type]
+def published() -> list[dict[str, Any]]:
+    """The paper's cosines: of which "tokens", "at" the "input" or the "last block", and the "source"."""
+    return rows(pd.read_csv(files.shipped("analysis") / "paper" / "token_similarity.csv"))
 
 
 def similarities(store: Store, wanted: Sequence[RunGroup]) -> Similarities:
@@ -204,7 +193,7 @@ def tokens_table(found: Similarities) -> Table:
     if any(len(row.values) > 1 for row in found.rows):
         notes.append("± is the standard deviation over seeds.")
     notes += found.notes
-    notes += [f"Published ({number.tokens}, {number.at}): {number.cosine:g}." for number in published()]
+    notes += ["Published ({tokens}, {at}): {cosine:g}.".format(**number) for number in published()]
     frame = pd.DataFrame({"layer": range(found.layers + 1)})
     return Table(
         "token-similarity", "Cosine similarity of the class and the second token", frame, tuple(columns), tuple(notes)
@@ -218,13 +207,9 @@ def _cell(row: Similarity) -> Callable[[Mapping[str, Any]], str]:
 
 def tokens_values(store: Store, found: Similarities) -> Table:
     """What the CSV holds: one line a run and layer, with the run's seed; layer 0 is the input."""
-    seeds = {
-        run: (store.recipe(run) or {"recipe": {}})["recipe"].get("seed") for row in found.rows for run in row.values
-    }
-    lines = [
-        {"row": row.name, "run": run, "seed": seeds[run], "layer": layer, "cosine": float(cosine)}
-        for row in found.rows
-        for run, values in row.values.items()
-        for layer, cosine in enumerate(values)
-    ]
+    lines = []
+    for name, run, values in ((row.name, run, values) for row in found.rows for run, values in row.values.items()):
+        seed = (store.recipe(run) or {"recipe": {}})["recipe"].get("seed")
+        own = {"row": name, "run": run, "seed": seed}
+        lines += [{**own, "layer": layer, "cosine": float(cosine)} for layer, cosine in enumerate(values)]
     return Table("token-similarity", "", pd.DataFrame(lines), (), ())

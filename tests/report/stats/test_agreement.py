@@ -6,9 +6,9 @@ import random
 import numpy as np
 import pytest
 from scipy import stats
+from studies import effects
 
 from deit_ablate.report.stats.agreement import agreement, kendall, tau_by_chance
-from deit_ablate.report.stats.verdicts import effects
 
 PUBLISHED = {"sgd": -6.0, "lamb": -1.0, "mixup": 0.5, "erasing": -0.5, "none": 0.0}
 

@@ -4,9 +4,10 @@ import math
 import random
 
 import pytest
+from studies import effects
 
 from deit_ablate.report.stats.sequential import LOOKS, Schedule, sequential
-from deit_ablate.report.stats.verdicts import Rules, effects
+from deit_ablate.report.stats.verdicts import Rules
 
 
 def draws(n, seed, shift=0.0):

@@ -8,8 +8,9 @@ import sys
 
 import pytest
 from scipy import stats
+from studies import effects
 
-from deit_ablate.report.stats.verdicts import effects, judge, steps, untested
+from deit_ablate.report.stats.verdicts import judge, steps, untested
 
 BASELINE = {0: 81.8, 1: 81.6, 2: 81.9}
 ROWS = {
@@ -348,7 +349,7 @@ def test_a_table_without_diverged_runs_needs_no_scipy_stats():
         "import sys; from deit_ablate.report.stats import agreement, exact, power, sequential, verdicts;"
         "rows = {'a': {s: s * 1.0 for s in range(8)}, 'b': {0: 1.0, 1: 2.0, 2: 2.0}};"
         "level = {s: 0.5 for s in range(8)};"
-        "verdicts.effects(rows, level, margin=1, diverged={'b': (0, 4)});"
+        "verdicts.judge(rows, level, verdicts.Rules(1)).effects({'b': (0, 4)});"
         "power.plan_words(5, 3); exact.mean_interval([1, 2]);"
         "sequential.sequential({'a': rows['a']}, level);"
         "assert 'scipy.stats' not in sys.modules and 'pandas' not in sys.modules"

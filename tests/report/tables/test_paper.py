@@ -43,6 +43,11 @@ def shown(made: Shipped, **more: Any) -> Table:
     return module.table(summary)
 
 
+def paper_figures(made: Shipped) -> set[str]:
+    summary = made.summary()
+    return set(write.parts(summary)["paper"].figures(summary))
+
+
 def body(table: Table) -> dict[str, dict[str, str]]:
     """Row -> header -> text; of headers that come twice the later one has a star for each before it."""
     headers: list[str] = []
@@ -125,14 +130,14 @@ def test_table8_at_another_scale_is_no_reproduction(shipped_sweep: Callable[...,
         note.startswith("Not isolated") and "no mixup: share of batches with CutMix 0.1 → 0.2" in note
         for note in table.footnotes
     )
-    paths = write.write_paper(made.summary())
+    paths = [path for path in write.write_report(made.summary()) if path.name.startswith("paper")]
     assert [path.name for path in paths] == [
         *(f"paper.{suffix}" for suffix in RENDERERS),
         "paper_effects_pretrained.png",
         "paper_effects_finetuned.png",
     ]
     before = [path.read_bytes() for path in paths]
-    write.write_paper(made.summary())
+    write.write_report(made.summary())
     assert [path.read_bytes() for path in paths] == before, "same records, same bytes"
 
 
@@ -151,7 +156,8 @@ def test_a_study_of_which_one_run_is_done_has_a_table(shipped_sweep: Callable[..
     assert not any(note.startswith("Time is ") for note in table.footnotes)
     assert "nan" not in to_markdown(table)
     assert "<NA>" not in to_markdown(table)
-    assert write.write_paper(made.summary())
+    assert made.root / made.name / "paper.md" in write.write_tables(made.summary())
+    assert paper_figures(made) is not None
 
 
 @pytest.mark.parametrize("sweep", ["figure3", "table10", "table2", "table3", "table5", "table8"])
@@ -160,7 +166,7 @@ def test_a_study_of_which_nothing_is_done_has_the_papers_numbers(
 ) -> None:
     made = shipped_sweep(sweep, lambda cell: "missing")
     assert len(shown(made).rows()) == len(made.plan.rows)
-    assert write.write_paper(made.summary()) == []
+    assert "paper" not in write.parts(made.summary())
 
 
 def test_each_mark_has_one_meaning(shipped_sweep: Callable[..., Shipped]) -> None:
@@ -252,7 +258,7 @@ def test_table5_has_speed_and_size(shipped_sweep: Callable[..., Shipped]) -> Non
     assert (row["images/s paper"], row["ours*"]) == ("940.4", "5000")
     assert (row["top-1 paper"], row["top-1 ours"]) == ("79.8", "94.99 ± 0.06")
     assert (row["ReaL paper"], row["ReaL ours"], row["V2 ours"]) == ("85.7", "not run", "not run")
-    assert any(path.name == "paper_trade_off.png" for path in write.write_paper(made.summary()))
+    assert paper_figures(made) == {"trade_off"}
 
 
 def test_table10_has_resolutions(shipped_sweep: Callable[..., Shipped]) -> None:
@@ -278,7 +284,7 @@ def test_figure3_has_lengths(shipped_sweep: Callable[..., Shipped]) -> None:
     made = shipped_sweep("figure3", lambda cell: 95.0 + WIGGLE[cell.seed % 3])
     row = body(shown(made))["token, longest"]
     assert (row["epochs paper"], row["epochs ours"]) == ("1000", "200")
-    assert any(path.name == "paper_epochs.png" for path in write.write_paper(made.summary()))
+    assert paper_figures(made) == {"epochs"}
 
 
 def test_token_similarity(shipped_sweep: Callable[..., Shipped]) -> None:
@@ -288,7 +294,7 @@ def test_token_similarity(shipped_sweep: Callable[..., Shipped]) -> None:
             record(made, run, test_targets=[0, 1], token_similarity=np.array([0.1, 0.5, 0.9]))  # type: ignore[arg-type]
     table = shown(made)
     assert len(table.rows()) >= 3
-    assert any(path.name == "paper_token_similarity.png" for path in write.write_paper(made.summary()))
+    assert paper_figures(made) == {"token_similarity"}
 
 
 def test_table9_is_a_script_and_our_defaults_are_the_papers() -> None:
@@ -306,7 +312,7 @@ def test_table9_is_a_script_and_our_defaults_are_the_papers() -> None:
 
 def test_a_sweep_of_ones_own_has_no_table_in_the_paper(optimizers: Any) -> None:
     assert write.paper_analysis(optimizers.summary()) is None
-    assert write.write_paper(optimizers.summary()) == []
+    assert "paper" not in write.parts(optimizers.summary())
 
 
 def test_a_thousand_runs_make_a_table(shipped_sweep: Callable[..., Shipped]) -> None:

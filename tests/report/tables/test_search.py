@@ -205,12 +205,12 @@ def test_commands_show_it(made: Made, command: Command) -> None:
     alone = command("table", "one", "--search", "--format", "csv", *at).stdout
     assert alone == (made.root / "one" / "search.csv").read_text()
     paths = [Path(line) for line in command("figure", "one", "--format", "svg", *at).stdout.split()]
-    assert {"search-history-adamw.svg", "search.md", "effects.svg"} <= {path.name for path in paths}
+    assert {"search-history-adamw.svg", "effects.svg"} <= {path.name for path in paths}
     assert all(path.exists() for path in paths)
 
 
 def test_a_sweep_that_is_no_search_has_none(optimizers: Any, command: Command) -> None:
-    assert write.write_search(optimizers.summary()) == []
+    assert "search" not in write.parts(optimizers.summary())
     with pytest.raises(ValueError, match="no search"):
         tables_of.search_table(optimizers.summary())
     done = command("table", "optimizers", "--search", "--results", optimizers.root, code=2)
@@ -367,7 +367,7 @@ def test_what_a_search_names_is_escaped(copied: Made) -> None:
     for number, trial in enumerate(plan["search"]["asked"]):
         trial["params"]["augment.color_jitter"] = (HOSTILE, "=cmd()")[number // 2 % 2]
     path.write_text(json.dumps(plan))
-    write.write_search(copied.summary(), ("png", "svg"))
+    write.write_report(copied.summary())
     folder = copied.root / "one"
     document = page(copied.summary())
     for text in (document, (folder / "search.html").read_text(), (folder / "search.md").read_text()):
