@@ -191,7 +191,8 @@ def added_fields() -> type[Block]:
         name: (Annotated[_TYPES[facts["type"]], Off(facts["off"])], Field(facts["off"], description=facts["doc"]))
         for name, facts in names()["fields"].items()
     }
-    return create_model("AddedFields", __base__=Block, **fields)
+    spared = {"use_attribute_docstrings": False}  # to look for them is to go through all modules
+    return create_model("AddedFields", __base__=Block, __cls_kwargs__=spared, **fields)
 
 
 class Regularize(Block):

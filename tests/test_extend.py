@@ -235,11 +235,12 @@ def has_its_facts(trained: Store) -> None:
 
 
 def mistakes_in_a_new_field_are_refused_at_their_line(copy: Path, command: Command) -> None:
-    for value, expected in (("-1", "augment.noise: got -1; expected"), ("loud", 'augment.noise: got "loud"; expected')):
-        (copy / "wrong.yaml").write_text(f"profile: digits\nvariants:\n  a: {{augment: {{noise: {value}}}}}\n")
-        assert f"wrong.yaml:3:24: variants.a.{expected}" in command("plan", "wrong.yaml", code=2).stderr
-    (copy / "wrong.yaml").write_text("profile: digits\nvariants:\n  a: {augment: {noize: 1}}\n")
-    assert "did you mean 'noise'" in command("plan", "wrong.yaml", code=2).stderr
+    rows = "  a: {augment: {noise: -1}}\n  b: {augment: {noise: loud}}\n  c: {augment: {noize: 1}}\n"
+    (copy / "wrong.yaml").write_text(f"profile: digits\nvariants:\n{rows}")
+    said = command("plan", "wrong.yaml", code=2).stderr
+    assert "wrong.yaml:3:24: variants.a.augment.noise: got -1; expected" in said
+    assert 'wrong.yaml:4:24: variants.b.augment.noise: got "loud"; expected' in said
+    assert "did you mean 'noise'" in said
 
 
 def a_new_field_is_a_switch_and_a_new_kind_of_sweep_is_a_key(copy: Path, command: Command) -> None:

@@ -1,4 +1,5 @@
-"""A child of the warm process is the process that it stands for: the same bits, exit codes, signals and path."""
+"""A child of the warm process is the process that it stands for: the same exit codes, signals and path. (Its runs have
+the same bits: ``tests/cli/test_life.py``.)"""
 
 from __future__ import annotations
 
@@ -9,27 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support import COLD, Command, result, wait_for
-
-from deit_ablate.store import Store
-
-
-def test_what_is_run_retried_and_verified_is_the_same_from_a_cold_start_to_the_bit(
-    cold_command: Command, command: Command, sweep: Callable[..., Path]
-) -> None:
-    sweep('seeds: 1\nvariants:\n  a: {}\n  b: {model: {name: "mylab:broken_until", options: {file: ready}}}\n')
-    made = []
-    for results, here in {"cold": cold_command, "warm": command}.items():
-        (here.folder / "ready").unlink(missing_ok=True)
-        assert "boom: not yet" in here("run", "tiny.yaml", "--results", results, code=1).stdout
-        (here.folder / "ready").touch()
-        here("retry", "tiny", "--results", results)
-        assert here("verify", "tiny", "--results", results).stdout.count("agrees exactly") == 2
-        store = Store(here.folder / results)
-        made.append({run: result(store, run) for run in store.runs()})
-    assert len(made[0]) == 2
-    assert made[0] == made[1]
-
+from support import COLD, wait_for
 
 MODULE = """
 import json, os, signal, sys, time

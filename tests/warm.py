@@ -6,8 +6,8 @@ copy of the package, whose modules the child then imports itself. The child take
 environment, folder and standard streams, and runs the module as ``python -m`` does. The client stays for whoever has
 started it: it passes signals on, ends as the child ends, and takes the child with it where it is killed.
 
-    python -I -S warm.py client FOLDER MODULE [ARGUMENT ...]       imports next to nothing; FOLDER has both sockets
-    python warm.py serve LIBRARIES PACKAGE                         the warm processes, on two listening sockets
+    python -I -S warm_client.py FOLDER MODULE [ARGUMENT ...]       FOLDER has both sockets
+    python warm.py LIBRARIES PACKAGE                               the warm processes, on two listening sockets
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def warm_python() -> Iterator[list[str]]:
         # One thread (of pyarrow too, where pandas finds it), or a fork would be unsafe; a session of its own, so that
         # Ctrl-C does not reach it.
         server = subprocess.Popen(
-            [sys.executable, __file__, "serve", *map(str, numbers)],
+            [sys.executable, __file__, *map(str, numbers)],
             stdin=subprocess.PIPE,
             pass_fds=numbers,
             start_new_session=True,
@@ -55,28 +55,8 @@ def warm_python() -> Iterator[list[str]]:
         )
         libraries.close()  # the warm processes' alone: where one cannot start, its clients fail instead of waiting
         package.close()
-        yield [sys.executable, "-I", "-S", __file__, "client", folder]
+        yield [sys.executable, "-I", "-S", os.path.join(os.path.dirname(__file__), "warm_client.py"), folder]
         server.communicate()
-
-
-def client(folder: str, module: str, *arguments: str) -> int:
-    """Be ``python -m module``; returns its exit code, or dies of the signal that it has died of."""
-    ours = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
-    path = [os.getcwd(), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-    another = any(os.path.exists(f"{place}/deit_ablate") and os.path.realpath(place) != ours for place in path)
-    link = socket.socket(socket.AF_UNIX)
-    link.connect(os.path.join(folder, "libraries" if another else "package"))
-    socket.send_fds(link, [b"!"], [0, 1, 2])
-    link.sendall(marshal.dumps((module, arguments, path, dict(os.environ))))
-    os.closerange(0, 3)  # the child's alone: they close when it ends
-    child = int.from_bytes(link.recv(8), "big")
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda number, _: os.kill(child, number))
-    code = int.from_bytes(link.recv(8) or b"\1", "big", signed=True)
-    if code < 0:
-        signal.signal(-code, signal.SIG_DFL)
-        os.kill(os.getpid(), -code)
-    return code
 
 
 def serve(libraries: socket.socket, package: socket.socket) -> str:
@@ -185,6 +165,4 @@ def _run(module: str) -> int:
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "client":
-        os._exit(client(*sys.argv[2:]))
-    os._exit(_run(serve(*(socket.socket(fileno=int(number)) for number in sys.argv[2:]))))
+    os._exit(_run(serve(*(socket.socket(fileno=int(number)) for number in sys.argv[1:]))))

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support import TINY, Command
+from support import TINY, Ask, Command
 
 from deit_ablate.cli.app import COMMANDS
 
@@ -37,8 +37,8 @@ def test_help_imports_next_to_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_has_help(command: Command, name: str) -> None:
-    assert "Usage: deit-ablate" in command(name, "--help").stdout
+def test_every_command_has_help(ask: Ask, name: str) -> None:
+    assert "Usage: deit-ablate" in ask(name, "--help").out
 
 
 def test_a_finished_sweep_is_seen_without_torch_or_pandas(command: Command, sweep: Callable[..., Path]) -> None:
@@ -84,13 +84,14 @@ def test_a_finished_sweep_is_seen_without_torch_or_pandas(command: Command, swee
     ],
 )
 def test_what_is_wrong_is_said_in_one_line_and_nothing_is_written(
-    command: Command, arguments: list[str], says: str
+    ask: Ask, tmp_path: Path, arguments: list[str], says: str
 ) -> None:
-    (command.folder / "file").touch()
-    done = command(*arguments, code=2)
-    assert says in done.stderr
-    assert "Traceback" not in done.stderr
-    assert not (command.folder / "results").exists()
+    (tmp_path / "file").touch()
+    done = ask(*arguments)
+    assert done.code == 2
+    assert says in done.err
+    assert "Traceback" not in done.err
+    assert not (tmp_path / "results").exists()
 
 
 IN_TURN = """

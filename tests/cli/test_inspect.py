@@ -76,7 +76,7 @@ def test_a_watch_prints_what_has_changed_and_ends_at_ctrl_c(
         ["1", "missing,", "1", "cancelled"],
     ]
     process.send_signal(signal.SIGINT)
-    assert process.wait(20) == command("status", "tiny").returncode == 0
+    assert process.wait(60) == command("status", "tiny").returncode == 0
     assert process.stdout.read() == ""
 
 
@@ -99,7 +99,7 @@ def test_a_watch_on_a_terminal_is_one_block(command: Command, sweep: Callable[..
         shown += os.read(ours, 4096)
     assert plan.cells[0].run.encode() in shown
     process.send_signal(signal.SIGINT)
-    assert process.wait(20) == 0
+    assert process.wait(60) == 0
     os.close(ours)
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from support import Command
+from support import Command, result
 
 from deit_ablate.store import Store
 
@@ -42,6 +42,11 @@ def test_from_plan_to_table_and_on(cold_command: Command, command: Command, swee
     }
     assert (folder / "table.md").read_text() in first
     assert re.search(r"\| adamw.*\| +\d|\| adamw.*did not train", first)
+
+    command("run", "tiny.yaml", "--only", "lamb", "--seeds", "1", "--results", "warm")
+    warm = Store(command.folder / "warm")
+    (run,) = warm.runs()
+    assert result(warm, run) == result(store, run), "a warm process computes what a cold one does, bit for bit"
 
     again = command("run", "tiny.yaml").stdout
     assert "all 4 runs are done" in again

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import CUSTOM_MODELS, TINY, Command, change
+from support import CUSTOM_MODELS, TINY, Ask, Command, change
 
 from deit_ablate import __version__, files
 from deit_ablate.identity import SEMANTICS
@@ -179,7 +179,7 @@ def test_make_reproduces_in_an_environment_of_its_own(bundle: Path, cold_command
     for path in Path(sysconfig.get_path("purelib")).iterdir():
         if path.suffix != ".pth" and not path.name.startswith("deit_ablate"):
             (packages / path.name).symlink_to(path)
-    subprocess.run([sys.executable, "-m", "venv", bundle / ".venv"], check=True)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", bundle / ".venv"], check=True)  # pip is there
     (site,) = (bundle / ".venv" / "lib").glob("python*/site-packages")
     (site / "packages.pth").write_text(f"{packages}\n")
     done = subprocess.run(
@@ -250,13 +250,14 @@ def another_record(bundle: Path) -> None:
     ],
 )
 def test_a_bundle_that_was_tampered_with_is_one_error(
-    bundle: Path, command: Command, tamper: Tamper, said: str
+    bundle: Path, ask: Ask, tmp_path: Path, tamper: Tamper, said: str
 ) -> None:
     tamper(bundle)
-    refused = command("reproduce", "bundle", code=2)
-    assert said in refused.stderr
-    assert refused.stderr.count("\n") == 1
-    assert not (command.folder / "reproduced").exists()
+    refused = ask("reproduce", "bundle")
+    assert refused.code == 2
+    assert said in refused.err
+    assert refused.err.count("\n") == 1
+    assert not (tmp_path / "reproduced").exists()
 
 
 def rezip(path: Path, entries: dict[str, bytes], mode: int = 0o100644) -> None:
@@ -293,13 +294,14 @@ def bomb(path: Path) -> None:
     ],
 )
 def test_an_archive_that_was_tampered_with_is_one_error(
-    shared: Path, command: Command, tamper: Tamper, said: str
+    shared: Path, ask: Ask, tmp_path: Path, tamper: Tamper, said: str
 ) -> None:
-    tamper(Path(shutil.copy(shared / "soft.zip", command.folder)))
-    refused = command("reproduce", "soft.zip", code=2)
-    assert said in refused.stderr
-    assert refused.stderr.count("\n") == 1
-    assert not list(command.folder.rglob("evil*"))
+    tamper(Path(shutil.copy(shared / "soft.zip", tmp_path)))
+    refused = ask("reproduce", "soft.zip")
+    assert refused.code == 2
+    assert said in refused.err
+    assert refused.err.count("\n") == 1
+    assert not list(tmp_path.rglob("evil*"))
 
 
 @pytest.mark.parametrize(

@@ -30,8 +30,9 @@ PAGES += sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rg
 GENERATED = "docs/gallery.md"
 """Made by docs/make_gallery.py from runs of the very commands that it shows: these are planned only."""
 
-# What a page trains for minutes is trained here for a moment: two steps, two seeds, one trial.
+# What a page trains for minutes is trained here for a moment: two steps, two seeds, one trial; its networks are narrow.
 MOMENT = ("--set", "data.train_images=64", "--set", "schedule.epochs=1", "--set", "schedule.warmup_epochs=0")
+NARROW = {"1024": "64", "2048": "64", "resnet50": "resnet18"}
 TRAINED = {
     "README.md": None,
     "docs/guide/first-study.md": None,
@@ -169,7 +170,8 @@ class Reader:
             return ["plan", "--help"] if "--help" in arguments else ["run", *arguments[1:], "--help"]
         if TRAINED[self.page] == "search":
             # One trial must come above chance; tests/search confirms trials.
-            return ["run", target, "--trials", "3", "--set", "schedule.epochs=6", "--name", target]
+            few = ["--set", "schedule.epochs=6", "--set", "data.train_images=400"]
+            return ["run", target, "--trials", "3", *few, "--name", target]
         if "--seeds" in arguments:
             at = arguments.index("--seeds")
             arguments = arguments[:at] + arguments[at + 2 :]
@@ -198,7 +200,8 @@ class Reader:
             self.show(block)
         else:
             with contextlib.chdir(self.folder):
-                exec(compile(block.text, f"{block.page}:{block.line}", "exec"), {"__name__": "__main__"})
+                text = re.sub("|".join(NARROW), lambda wide: NARROW[wide[0]], block.text)
+                exec(compile(text, f"{block.page}:{block.line}", "exec"), {"__name__": "__main__"})
 
 
 @pytest.fixture(scope="module")

@@ -116,14 +116,13 @@ def test_a_teacher_without_finite_weights_blocks_and_is_no_lost_file(
 
 @pytest.mark.parametrize("victims", ["the launcher", "the launcher and all its processes"])
 def test_launchers_killed_at_random_instants(
-    command: Command, cold_command: Command, sweep: Callable[..., Path], undisturbed: dict[str, object], victims: str
+    command: Command, sweep: Callable[..., Path], undisturbed: dict[str, object], victims: str
 ) -> None:
     sweep(INTERRUPTED)
-    here = command if victims == "the launcher" else cold_command  # whose processes are all its own
     store, run = Store(command.folder / "results"), str(undisturbed["run"])
     draw = random.Random(victims)
     for _ in range(3):
-        launcher = here.start("run", "tiny.yaml")
+        launcher = command.start("run", "tiny.yaml")
         wait_for(lambda launcher=launcher: worker_pid(store, run) or launcher.poll() is not None)
         time.sleep(draw.uniform(0, 0.7) * float(str(undisturbed["seconds"])))
         family = [launcher.pid]

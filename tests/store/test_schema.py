@@ -213,7 +213,7 @@ QUICK = (
     "du",
     "gc --dry-run",
 )
-SLOW = ("figure study", "report study", "report --all", "tokens study", "explain study:token", "run study --device cpu")
+SLOW = ("figure study", "report --all", "tokens study", "explain study:token", "run study --device cpu")
 
 
 def row(table: str) -> list[str]:

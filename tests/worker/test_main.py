@@ -37,33 +37,13 @@ def site(cold_command: Command) -> Path:
     return folder
 
 
-def test_no_file_beside_a_sweep_is_taken_for_a_module(
+def test_neither_a_file_beside_a_sweep_nor_what_a_site_prints_is_taken_for_ours(
     cold_command: Command, sweep: Callable[..., Path], site: Path
 ) -> None:
-    """Of the standard library or of a library, in no process: names, the server, its children, verify, the pages."""
+    """In no process: names, the server, its children, verify, the pages. No file there is taken for a module of the
+    standard library or of a library, and nothing printed at a start for an answer; a run imports torch once."""
     for name in ("token", "html", "random", "json", "pathlib", "torch", "timm", "numpy", "argparse"):
         (cold_command.folder / f"{name}.py").write_text("raise RuntimeError('a file of the user was executed')")
-    (site / "ours.py").write_text(OURS)
-    sweep(CUSTOM)
-    cold_command("run", "tiny.yaml")
-    cold_command("verify", "tiny:a:0")
-    cold_command("report", "tiny")
-
-
-def test_a_module_beside_a_sweep_is_found_on_pythonpath_alone(
-    cold_command: Command, command: Command, sweep: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (cold_command.folder / "ours.py").write_text(OURS)
-    sweep(CUSTOM)
-    refused = cold_command("plan", "tiny.yaml", code=2)
-    assert "ours:same: cannot find 'ours'; install it, or add its folder to PYTHONPATH" in refused.stderr
-    monkeypatch.setenv("PYTHONPATH", ".")
-    command("plan", "tiny.yaml")
-
-
-def test_what_a_site_prints_at_every_start_is_no_answer_and_a_run_imports_torch_once(
-    cold_command: Command, sweep: Callable[..., Path], site: Path
-) -> None:
     imported = cold_command.folder / "imported"
     (site / "sitecustomize.py").write_text(BANNER + COUNT % str(imported))
     # Like no module before, or an answer about it may have been kept.
@@ -76,6 +56,18 @@ def test_what_a_site_prints_at_every_start_is_no_answer_and_a_run_imports_torch_
     verified = cold_command("verify", "tiny:a:0", "tiny:b:0")
     assert verified.stdout.count("agrees exactly") == 2
     assert "Loading modules ..." in verified.stderr, "what is no answer is shown"
+    cold_command("report", "tiny")
+
+
+def test_a_module_beside_a_sweep_is_found_on_pythonpath_alone(
+    cold_command: Command, command: Command, sweep: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (cold_command.folder / "ours.py").write_text(OURS)
+    sweep(CUSTOM)
+    refused = cold_command("plan", "tiny.yaml", code=2)
+    assert "ours:same: cannot find 'ours'; install it, or add its folder to PYTHONPATH" in refused.stderr
+    monkeypatch.setenv("PYTHONPATH", ".")
+    command("plan", "tiny.yaml")
 
 
 @pytest.mark.parametrize(

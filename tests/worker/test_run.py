@@ -25,21 +25,28 @@ from deit_ablate.train import distributed, precision
 from deit_ablate.train.distributed import Group
 from deit_ablate.worker import run as worker
 
+EPOCHS = 6
+"""Of INTERRUPTED."""
+
 
 class Killer:
-    """Asked at each poll of a launcher, it kills the run's worker at random instants of its life."""
+    """Asked at each poll of a launcher, it kills the run's worker at random instants of its life: so many epochs on,
+    and up to an epoch's time later."""
 
     def __init__(self, store: Store, run: str, seconds: float, draw: random.Random, most: int):
         self.store, self.run, self.seconds, self.draw, self.most = store, run, seconds, draw, most
         self.struck: list[int] = []
-        self.until = 0.0
+        self.pid: int | None = None
+        self.epoch, self.wait = 0, 0.0
 
     def __call__(self) -> bool:
         """Never asks the launcher itself to stop."""
-        pid = worker_pid(self.store, self.run)
-        if pid is None or len(self.struck) >= self.most:
-            self.until = time.monotonic() + self.draw.uniform(0, self.seconds)
-        elif time.monotonic() >= self.until and pid not in self.struck:
+        pid, done = worker_pid(self.store, self.run), len(self.store.history(self.run))
+        if pid != self.pid:
+            self.pid, self.epoch = pid, min(done + self.draw.randrange(3), EPOCHS)
+            self.wait = self.draw.uniform(0, self.seconds / EPOCHS)
+        if pid and pid not in self.struck and len(self.struck) < self.most and done >= self.epoch:
+            time.sleep(self.wait)
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
                 self.struck.append(pid)
@@ -60,7 +67,7 @@ def test_workers_killed_at_random_instants(
         rounds += 1
         assert rounds <= 60, f"only {struck} blows struck home"
         store = Store(tmp_path / f"round{rounds}")
-        killer = Killer(store, run, 0.8 * float(str(undisturbed["seconds"])), draw, most=5)
+        killer = Killer(store, run, float(str(undisturbed["seconds"])), draw, most=5)
         for _ in range(10):
             # Killed twice is a failure, which a user retries.
             report = launch(path, into=store, stop=killer, loaders=loaders, retry=frozenset({run}))

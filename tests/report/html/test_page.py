@@ -149,7 +149,7 @@ def test_failures_come_with_their_logs(optimizers: Any) -> None:
             "two": {0: {"status": "diverged", "epochs": 1}, 1: "failed", 2: 80.0},
         },
         {"one": {0: {"status": "diverged", "history": []}}, "two": {0: "failed"}},
-        {f"row {i}": {0: 50.0 + i / 2} for i in range(90)},
+        {f"row {i}": {0: 50.0 + i / 2} for i in range(64)},
     ],
     ids=["one row", "nothing", "running", "no spread", "unfinished", "all lost", "many rows"],
 )

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from tiny import recipe_for, tiny, write_cifar, write_fashion, write_idx, write_table, write_tree
 
 from deit_ablate.errors import TrainError
@@ -73,6 +74,14 @@ def test_digits_are_scikit_learns_and_a_third_is_never_trained_on() -> None:
     assert np.array_equal(ours[order], expected[their_order])
     labels = np.concatenate([data.train.targets, data.test.targets])
     assert np.array_equal(labels[order], theirs.target[their_order])
+
+
+@pytest.mark.parametrize("resolution", [6, 11, 16])
+def test_many_pictures_are_resized_as_each_is_alone(resolution: int) -> None:
+    small, data = (load_data(recipe_for("digits", resolution=size), None).dataset.train for size in (8, resolution))
+    for number in range(0, len(data), 7):
+        alone = small[number].resize((resolution, resolution), Image.Resampling.BILINEAR)
+        assert alone.tobytes() == data[number].tobytes()
 
 
 def test_glyphs_are_the_same_bytes_everywhere_and_each_is_drawn_anew() -> None:
