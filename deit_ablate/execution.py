@@ -215,11 +215,12 @@ class Slurm(Part):
     nodes: Annotated[int, Field(ge=1, le=1024)] = 1
     """Nodes of one run; its ranks are spread evenly over them."""
     gpus: Annotated[int, Field(ge=0, le=4096)] | None = None
-    """GPUs of one run; by default one a rank, none where the device is cpu."""
+    """GPUs of one run, or of those that share one; by default one a rank, none where the device is cpu."""
     cpus: Annotated[int, Field(ge=1, le=1024)] | None = None
-    """CPUs of one rank; by default its threads and loaders, or 8 with a GPU whose loaders are not said."""
+    """CPUs of one rank; by default its threads and loaders, or 8 (of runs that share a GPU each its share of 8) with a
+    GPU whose loaders are not said."""
     memory: Annotated[str, Field(pattern=r"^[0-9]+[KMGT]?$")] | None = None
-    """Memory of one node, such as 32G."""
+    """Memory of one node, such as 32G; runs that share a GPU share it."""
     signal_delay: Annotated[int, Field(ge=10, le=3600)] = 90
     """Seconds before the time limit at which a run is told to save."""
     array_parallelism: Annotated[int, Field(ge=1, le=100_000)] = 1000
@@ -317,8 +318,8 @@ class Needs(Part):
     """What a run takes of a machine, and how it computes: what a sweep's rows and stages may have of their own."""
 
     runs_per_gpu: Annotated[int, Field(ge=1, le=64)] = 1
-    """Runs that share a GPU of this machine, each with its share of the memory at most: for models that leave most of a
-    GPU idle."""
+    """Runs that share a GPU, each with its share of the memory at most: for models that leave most of a GPU idle. On
+    SLURM so many runs are one element of a job array, with a GPU or, where the device is cpu, without."""
     threads: Annotated[int, Field(ge=1, le=1024)] = 1
     """CPU threads of a run. Another number changes the bits of a result."""
     loaders: Annotated[int, Field(ge=0, le=256)] | None = None

@@ -20,6 +20,13 @@ NOT_DONE = RETRYABLE | {"damaged"}
 """States of which a launch is told at its end. What is damaged starts only once it is forgotten."""
 
 
+def is_due(state: State, after: int) -> bool:
+    """Whether a scheduler's job starts a run of this state that was submitted after its attempt number ``after``: not
+    one that is finished or rests until a user acts, except to try again what had failed by then."""
+    over = state.at_rest or state.name in RETRYABLE
+    return not over or (state.name == "failed" and state.attempt <= after)
+
+
 @dataclass(frozen=True)
 class Job:
     """One run to be executed: plain values only, so that any scheduler can take it."""

@@ -237,14 +237,8 @@ class JobLaunch(Launch):
         """A job is over: record for the worker what it could not record itself, and put back what may go on."""
         run = end.job.run
         self.here.pop(run, None)
-        how = (
-            ("killed", f"killed by signal {-end.code}")
-            if end.code < 0
-            else ("crash", f"ended with exit code {end.code} without a word")
-        )
         try:
-            if not self.store.result(run):
-                status.close_if_gone(self.store, run, *how)
+            status.close_ended(self.store, run, end.code)
         except OSError as error:
             self.report.problems[run] = f"ended with code {end.code}, and that could not be written ({error})"
         state = self._look(run)

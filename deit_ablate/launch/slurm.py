@@ -18,7 +18,7 @@ from deit_ablate.errors import InputError
 from deit_ablate.execution import Execution
 from deit_ablate.launch import slurm_commands, slurm_script
 from deit_ablate.launch.cost import Costs, size
-from deit_ablate.launch.jobs import RETRYABLE, Progress, Report, Watcher, Work, by_execution, needs_words
+from deit_ablate.launch.jobs import RETRYABLE, Progress, Report, Watcher, Work, by_execution, is_due, needs_words
 from deit_ablate.launch.policy import FRUITLESS_STARTS, Launch
 from deit_ablate.launch.pool import Pool
 from deit_ablate.launch.preflight import preflight, worth_a_preflight
@@ -30,7 +30,7 @@ from deit_ablate.store.submissions import Submission, Submissions
 from deit_ablate.sweep.plan import Run
 
 NODE_FAILURES = 2
-"""Attempts that a node has lost until later submissions leave it out."""
+"""Jobs that a node has lost until later submissions leave it out."""
 TRIALS_AT_ONCE = 8
 """Of a search, where its sweep does not say."""
 LOOK_SECONDS = float(os.environ.get("DEIT_ABLATE_LOOK_SECONDS", "10"))
@@ -65,7 +65,7 @@ def costs(work: Work, known: Costs) -> list[str]:
     kinds = work.kinds()
     lines, total = [], dict[str, float | None]()
     for (execution, runs), words in zip(kinds, needs_words([execution for execution, _ in kinds]), strict=True):
-        gpus, seconds = slurm_script.gpus(execution), known.estimate(runs).seconds
+        gpus, seconds = slurm_script.gpus(execution) / execution.runs_per_gpu, known.estimate(runs).seconds
         unit, each = ("GPU", gpus) if gpus else ("CPU", execution.ranks * slurm_script.cpus(execution))
         hours = None if seconds is None else seconds * each / 3600
         before = total.setdefault(unit, 0.0)
@@ -252,8 +252,9 @@ class SlurmLaunch(Launch):
         for of_parents in chosen.values():
             for _, runs in by_execution(of_parents, executions):
                 ordered = [run.id for run in sorted(runs, key=lambda run: -(self.costs.seconds(run.recipe) or 0.0))]
-                for start in range(0, len(ordered), self.largest):
-                    yield ordered[start : start + self.largest]
+                most = self.largest * self.work.execution_of(ordered[0]).runs_per_gpu
+                for start in range(0, len(ordered), most):
+                    yield ordered[start : start + most]
 
     def _open_element(self, run: str, known: Known) -> str | None:
         """The job of the attempt at a run that is open."""
@@ -276,6 +277,7 @@ class SlurmLaunch(Launch):
     def _submit(self, number: int, group: Sequence[str], known: Known, answer: Answer, turn: Submitted) -> bool:
         """Announce, sbatch, record. False where the number was taken. The runs of a group are executed alike."""
         execution = self.work.execution_of(group[0])
+        together = execution.runs_per_gpu
         folder = self.submissions.folder(number).resolve()
         code, path = self._snapshot
         name = f"deit-ablate-{number}-{owner.identify()['nonce']}"
@@ -300,6 +302,7 @@ class SlurmLaunch(Launch):
             "cluster": self.cluster,
             "sweep": self.sweep,
             "runs": entries,
+            "runs_per_element": together,
             "arguments": arguments,
             "code": code,
             "script": script.name,
@@ -311,8 +314,8 @@ class SlurmLaunch(Launch):
             job = slurm_commands.submit(str(script), name)
         except Limited as error:
             self.submissions.close(number, str(error))
-            if len(group) > 1:
-                self.largest = len(group) // 2
+            if len(group) > together:
+                self.largest = -(-len(group) // together) // 2
                 return False  # plan again, in smaller arrays
             self.full = True
             turn.put_off |= dict.fromkeys(group, str(error))
@@ -328,7 +331,7 @@ class SlurmLaunch(Launch):
         self.submissions.note(number, job)
         self.retry -= set(group)
         for index, run in enumerate(group):
-            turn.jobs[run] = f"{job}_{index}"
+            turn.jobs[run] = f"{job}_{index // together}"
             self.states[run] = State("submitted", "PENDING", known.number(run))
         return True
 
@@ -361,15 +364,15 @@ class SlurmLaunch(Launch):
         return found
 
     def _bad_nodes(self) -> list[str]:
-        """Nodes that have lost attempts again and again."""
-        lost: dict[str, int] = {}
+        """Nodes that have lost jobs again and again."""
+        lost: dict[str, set[tuple[str, int]]] = {}
         for run in self.runs:
             attempts = self.store.attempts(run) if self.states[run].name != "damaged" else []
             for attempt in attempts:
                 if (attempt.exit or {}).get("class") == "node":
                     host = str(attempt.owner.get("host", "")).partition(".")[0]
-                    lost[host] = lost.get(host, 0) + 1
-        return sorted(host for host, times in lost.items() if host and times >= NODE_FAILURES)
+                    lost.setdefault(host, set()).add((attempt.job.get("id", ""), attempt.job.get("restarts", 0)))
+        return sorted(host for host, jobs in lost.items() if host and len(jobs) >= NODE_FAILURES)
 
     @functools.cached_property
     def costs(self) -> Costs:
@@ -389,20 +392,24 @@ def _refusal(error: Rejected, job: str = "job") -> InputError:
 
 
 def cancel_jobs(store: Store, runs: Sequence[str]) -> None:
-    """Take the jobs of cancelled runs out of the queue, and ask those that run to save and stop."""
-    known = Known(store, dict.fromkeys(runs, ()))
-    tickets = [
-        ticket for given in known.submissions for ticket in given.tickets() if ticket.run in runs and ticket.element
-    ]
+    """Take the jobs of cancelled runs out of the queue, and ask those that run to save and stop. A job that other runs
+    share goes on with them: a worker sees by itself that its run was cancelled."""
+    known, wanted = Known(store, dict.fromkeys(runs, ())), set(runs)
+    every = [ticket for given in known.submissions for ticket in given.tickets() if ticket.element]
+    tickets = [ticket for ticket in every if ticket.run in wanted]
     attempts = [attempt.element for attempt in known.last.values()]
     if not tickets and not any(attempts):
         return
+    jobs = {ticket.element for ticket in tickets}
+    others = [ticket for ticket in every if ticket.element in jobs and ticket.run not in wanted]
+    shared = {str(ticket.element) for ticket in others if is_due(store.state(ticket.run, {}), ticket.after)}
     with contextlib.suppress(SchedulerError):
         answer = slurm_commands.ask()
         # By name as well as by number: a controller may have begun its numbers anew.
         ours = {str(ticket.element) for ticket in tickets if answer.names.get(str(ticket.element)) == ticket.name}
-        slurm_commands.cancel([job for job in sorted(ours) if answer.waits(job)], save=False)
-        slurm_commands.cancel([job for job in sorted(ours) if answer.runs(job)], save=True)
+        alone = sorted(ours - shared)
+        slurm_commands.cancel([job for job in alone if answer.waits(job)], save=False)
+        slurm_commands.cancel([job for job in alone if answer.runs(job)], save=True)
 
 
 def release_submissions(store: Store, run: str) -> bool:

@@ -1,31 +1,37 @@
 """Runs as jobs of a SLURM cluster, through submitit: the batch script, and what runs inside the job.
 
-submitit writes the script and wraps the job: it loads ``Element`` from a pickle, calls it, and on the signal before
-a time limit or a preemption asks its ``checkpoint`` to save, and requeues the job. The script itself links the pickle
-to the name that submitit expects, so that a job whose launcher died right after sbatch is as good as any other.
+A job is an element of an array; it executes one run, or as many at once as ``runs_per_gpu`` says. submitit writes the
+script and wraps the job: it loads ``Element`` from a pickle, calls it, and on the signal before a time limit or a
+preemption asks its ``checkpoint`` to save, and requeues the job. The script itself links the pickle to the name that
+submitit expects, so that a job whose launcher died right after sbatch is as good as any other.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from deit_ablate.errors import Damaged, InputError
 from deit_ablate.execution import CLEAN_PATH, SAVED, Execution, worker_command
-from deit_ablate.store import schema
+from deit_ablate.launch.jobs import is_due
+from deit_ablate.launch.status import close_ended
+from deit_ablate.store import Store, schema
 
 PICKLE = "element.pkl"
 CPUS_BESIDE_GPU = 8
-"""Of a rank whose loaders are not said: what nodes of 4 to 8 GPUs have for each."""
+"""Where loaders are not said: what nodes of 4 to 8 GPUs have for each."""
+TO_SAVE = (SAVED, -signal.SIGTERM)
+"""How a worker ends that was told to save: by itself, or before it could be told."""
 REQUEUES = 10**6
 """Of a job on its time limit; a run that gets nowhere is ended by its own rule (no progress)."""
 
@@ -41,11 +47,11 @@ def script(
     exclude: Sequence[str] = (),
     python: str = sys.executable,
 ) -> str:
-    """The batch script of an array of ``count`` runs. A pure function of its arguments; no value reaches a shell
+    """The batch script of an array for ``count`` runs. A pure function of its arguments; no value reaches a shell
     unquoted but the ``setup`` lines, which are code."""
     from submitit.slurm.slurm import _make_sbatch_string
 
-    slurm = execution.slurm
+    slurm, together = execution.slurm, execution.runs_per_gpu
     ranks = max(1, execution.ranks // slurm.nodes)
     excluded = ",".join([*([slurm.exclude] if slurm.exclude else []), *exclude])
     link = shlex.quote(f"{folder}/") + '"${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}_submitted.pkl"'
@@ -67,14 +73,14 @@ def script(
         time=slurm.minutes,
         nodes=slurm.nodes,
         ntasks_per_node=ranks,
-        cpus_per_task=cpus(execution),
+        cpus_per_task=cpus(execution) * together,
         gpus_per_node=-(-gpus(execution) // slurm.nodes) or None,
         mem=slurm.memory,
         exclude=excluded or None,
         dependency=f"afterany:{':'.join(after)}" if after else None,
         signal_delay_s=slurm.signal_delay,
-        array_parallelism=slurm.array_parallelism,
-        map_count=count,
+        array_parallelism=max(1, slurm.array_parallelism // together),
+        map_count=-(-count // together),
         stderr_to_stdout=True,
         setup=setup,
         additional_parameters={"requeue": True, **reservation, **slurm.extra},
@@ -83,27 +89,28 @@ def script(
 
 
 def gpus(execution: Execution) -> int:
-    """GPUs of one run."""
+    """GPUs of one run, or of the runs that share one."""
     gpus = execution.slurm.gpus
     return gpus if gpus is not None else 0 if execution.device == "cpu" else execution.ranks
 
 
 def cpus(execution: Execution) -> int:
-    """CPUs of one rank."""
+    """CPUs of one rank of one run."""
     if execution.slurm.cpus:
         return execution.slurm.cpus
     if execution.loaders is None:  # the run itself sees how many it has got (loader.loaders_of)
-        return max(execution.threads, CPUS_BESIDE_GPU if gpus(execution) else 1)
+        return max(execution.threads, CPUS_BESIDE_GPU // execution.runs_per_gpu if gpus(execution) else 1)
     return execution.threads + execution.loaders
 
 
 def must_be_possible(execution: Execution) -> None:
     """Raises InputError for what no cluster gives."""
-    if execution.runs_per_gpu > 1:
+    if execution.runs_per_gpu > 1 and max(execution.ranks, gpus(execution)) > 1:
+        has = f"{execution.ranks} ranks" if execution.ranks > 1 else f"{gpus(execution)} GPUs"
         raise InputError(
-            "runs share a GPU on one machine alone: each is an element of a job array here",
+            f"a run of {has} shares none with others on SLURM",
             key="execution.runs_per_gpu",
-            expected="1, or --executor local within a job that has the GPU",
+            expected="1, or runs of one rank on one GPU",
         )
     if 0 < (asked := gpus(execution)) < execution.ranks:
         raise InputError(
@@ -121,63 +128,85 @@ def must_be_possible(execution: Execution) -> None:
 
 @dataclass
 class Element:
-    """What submitit pickles: strings and numbers. Called in the job, it executes the run at the array's index."""
+    """What submitit pickles: strings and numbers. Called in the job, it executes the runs at the array's index, one or
+    those that share a GPU, each by a worker of its own."""
 
     results: str
     submission: int
     seconds: float
     """The job's time limit."""
     signal_delay: float
-
-    def __post_init__(self) -> None:
-        self._worker: subprocess.Popen[bytes] | None = None
-        self._saving = False
+    # With defaults of the class: an earlier version's pickle has none of them.
+    _workers: tuple[tuple[str, subprocess.Popen[bytes]], ...] = field(default=(), init=False, repr=False)
+    """Each with its run."""
+    _all_started: bool = field(default=False, init=False, repr=False)
+    _saving: bool = field(default=False, init=False, repr=False)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_worker": None, "_saving": False}
+        return {name: value for name, value in vars(self).items() if not name.startswith("_")}
 
     def __call__(self) -> int:
+        """The exit code of the first of its workers that ended with another than 0."""
         path = Path(self.results) / "submissions" / f"{self.submission}.json"
         content = schema.read(path, schema.Submission)
         if content is None:
             raise Damaged(path, "missing")
-        entry = content["runs"][int(os.environ["SLURM_ARRAY_TASK_ID"])]
-        again = entry.get("retry") and os.environ.get("SLURM_RESTART_COUNT", "0") == "0"
-        arguments = ["run", self.results, entry["run"], *content["arguments"], *(["--retry"] if again else [])]
-        environment = {
-            **os.environ,
-            **self._meeting(),
-            "DEIT_ABLATE_DEADLINE": str(time.monotonic() + self.seconds - 2 * self.signal_delay),
-        }
+        together = content.get("runs_per_element", 1)
+        first = int(os.environ["SLURM_ARRAY_TASK_ID"]) * together
+        deadline = time.monotonic() + self.seconds - 2 * self.signal_delay
+        environment = {**os.environ, **self._meeting(), "DEIT_ABLATE_DEADLINE": str(deadline)}
+        if cpus := os.environ.get("SLURM_CPUS_PER_TASK"):
+            environment["DEIT_ABLATE_CORES"] = str(max(1, int(cpus) // together))
         # SLURM signals every process of a step: submitit's signal is for this one, which passes it on as SIGTERM.
         ignore: Callable[[], object] = partial(signal.signal, signal.SIGUSR2, signal.SIG_IGN)
-        self._worker = subprocess.Popen(worker_command(*arguments), env=environment, preexec_fn=ignore)
+        for run, again in self._due(content["runs"][first : first + together]):
+            arguments = ["run", self.results, run, *content["arguments"], *(["--retry"] if again else [])]
+            command = worker_command(*arguments)
+            self._workers += ((run, subprocess.Popen(command, env=environment, preexec_fn=ignore)),)
+        self._all_started = True
         ended = self._wait()
-        first = os.environ.get("SLURM_PROCID", "0") == "0"
-        if ended in (SAVED, -signal.SIGTERM) and not self._saving and first and _runs_still():
+        leads = os.environ.get("SLURM_PROCID", "0") == "0"
+        if any(code in TO_SAVE for code in ended) and not self._saving and leads and _runs_still():
             # Told to save by SIGTERM, which submitit passes over; where SLURM itself requeues, the job runs no more.
             subprocess.run(["scontrol", "requeue", _job()], timeout=60, check=False)
-        return ended
+        return next((code for code in ended if code), 0)
+
+    def _due(self, entries: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, bool]]:
+        """The runs to be started, and whether a failure is tried again: of a requeued job those that are not over."""
+        store = Store(self.results)
+        for entry in entries:
+            run, after = entry["run"], entry["after"]
+            state = store.state(run, {})
+            if is_due(state, after):
+                yield run, bool(entry.get("retry")) and state.attempt <= after
+            else:
+                print(f"{run}: {state}", file=sys.stderr, flush=True)
 
     def checkpoint(self) -> Any:
-        """Called by submitit on its signal: save; None (no requeue) where the run is over."""
+        """Called by submitit on its signal: save all runs; None (no requeue) where all are over."""
         from submitit.helpers import DelayedSubmission
 
         self._saving = True
-        worker = self._worker
-        if worker is not None:
+        for _, worker in self._workers:
             if worker.poll() is None:
                 worker.send_signal(signal.SIGTERM)
-            if self._wait() not in (SAVED, -signal.SIGTERM):
-                return None
-        return DelayedSubmission(self)
+        left = any(code in TO_SAVE for code in self._wait()) or not self._all_started
+        return DelayedSubmission(self) if left else None
 
-    def _wait(self) -> int:
-        """By polling: a signal's handler may wait for the worker while the main program does."""
-        assert self._worker is not None
-        while (code := self._worker.poll()) is None:
+    def _wait(self) -> list[int]:
+        """For all workers; their exit codes. By polling: a signal's handler may wait for them while the main program
+        does. Of a worker that dies while others go on, only this process can say so; of the last one SLURM can."""
+        told: set[str] = set()
+        while True:
+            ended = {run: code for run, worker in self._workers if (code := worker.poll()) is not None}
+            if len(ended) == len(self._workers):
+                return list(ended.values())
+            for run in ended.keys() - told:
+                told.add(run)
+                if ended[run] not in (0, *TO_SAVE):
+                    with contextlib.suppress(OSError):
+                        close_ended(Store(self.results), run, ended[run])
             time.sleep(0.1)
-        return code
 
     def _meeting(self) -> Mapping[str, str]:
         """Where several ranks meet (``train.distributed.join``): in a file of this job's start alone."""

@@ -11,6 +11,7 @@ from typing import Any
 from deit_ablate.errors import Damaged
 from deit_ablate.identity import CONTENT, canonical_json, difference, semantics_here, semantics_of, without_later
 from deit_ablate.launch import slurm_commands
+from deit_ablate.launch.jobs import is_due
 from deit_ablate.launch.slurm_commands import Answer
 from deit_ablate.store import Attempt, State, Store, owner
 from deit_ablate.store.submissions import Submissions, Ticket, tickets_by_run
@@ -120,7 +121,10 @@ class Known:
             if answer is not None and ticket.element is not None and ticket.cluster == answer.cluster:
                 if answer.names.get(ticket.element, ticket.name) != ticket.name:
                     continue  # the controller has begun its numbers anew: this is another job
-                counts = answer.waits(ticket.element) or (answer.runs(ticket.element) and counts)
+                if answer.waits(ticket.element):
+                    counts = ticket.after >= number or is_due(self.store.state(run, {}), ticket.after)
+                else:
+                    counts = counts and answer.runs(ticket.element)
             if counts:
                 return ticket
         return None
@@ -163,6 +167,13 @@ def close_if_gone(store: Store, run: str, how: str = "interrupted", message: str
         return False
     attempts[-1].close(how, message or "its process was found gone")
     return True
+
+
+def close_ended(store: Store, run: str, code: int) -> None:
+    """Close a run's last attempt, whose process has ended with this code (or minus a signal) and could not do so."""
+    if not store.result(run):
+        killed, left = f"killed by signal {-code}", f"ended with exit code {code} without a word"
+        close_if_gone(store, run, *(("killed", killed) if code < 0 else ("crash", left)))
 
 
 def runs_here(store: Store, run: str) -> bool:

@@ -379,6 +379,7 @@ class Submission(File):
     launcher: Owner
     cluster: str
     runs: list[SubmittedRun]
+    runs_per_element: Annotated[int, Field(ge=1)] = 1
     arguments: list[str]
     code: str
 

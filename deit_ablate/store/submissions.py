@@ -32,6 +32,9 @@ class Ticket:
 
     submission: int
     index: int
+    """Of the run, among all of the submission."""
+    task: int
+    """The index in the array of the element that executes it, alone or with others."""
     run: str
     after: int
     """The last attempt at the run that the launcher knew."""
@@ -43,7 +46,7 @@ class Ticket:
     @property
     def element(self) -> str | None:
         """The array element as squeue lists it."""
-        return f"{self.job}_{self.index}" if self.job else None
+        return f"{self.job}_{self.task}" if self.job else None
 
 
 @dataclass(frozen=True)
@@ -60,9 +63,10 @@ class Submission:
         return str(self.content["name"])
 
     def tickets(self) -> Iterator[Ticket]:
+        together = self.content.get("runs_per_element", 1)  # which earlier versions do not say
         for index, entry in enumerate(self.content["runs"]):
-            cluster = str(self.content.get("cluster", ""))
-            yield Ticket(self.number, index, entry["run"], entry["after"], self.job, self.name, cluster)
+            cluster, task = str(self.content.get("cluster", "")), index // together
+            yield Ticket(self.number, index, task, entry["run"], entry["after"], self.job, self.name, cluster)
 
 
 class Submissions:

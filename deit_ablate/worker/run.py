@@ -227,7 +227,7 @@ def _fail(task: Task, attempt: Attempt, error: Exception) -> int:
     if not said and (how != "bad-recipe" or error.__cause__ is not None):
         traceback.print_exc()
     message = f"{type(error).__name__}: {error}" if how in ("crash", "killed") and not said else str(error) or how
-    message = message[:1800] + _hint(how, task.execution.runs_per_gpu)
+    message = message[:1800] + _hint(how, 1 if task.execution.device == "cpu" else task.execution.runs_per_gpu)
     print(f"failed ({how}): {message}", flush=True)
     if how == "killed" and not task.first:
         return 1  # it is the first rank that has gone, or that says so
