@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+import pickle
 import re
+import shlex
+import signal
 import subprocess
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from support import JOB
+from support import JOB, planned, wait_for
 
 from deit_ablate.errors import InputError
 from deit_ablate.execution import Execution, Slurm
@@ -17,6 +22,7 @@ from deit_ablate.launch import slurm_script
 from deit_ablate.launch.jobs import Work
 from deit_ablate.launch.slurm import SlurmExecutor
 from deit_ablate.store import State, Store
+from deit_ablate.store.submissions import Submissions
 from deit_ablate.sweep.plan import Run
 
 
@@ -81,6 +87,127 @@ def test_the_batch_script_asks_for_what_a_run_needs_and_quotes_what_users_wrote(
     assert os.readlink(tmp_path / "with $HOME space" / "7_0_submitted.pkl") == slurm_script.PICKLE
 
 
+@pytest.mark.parametrize(
+    ("execution", "asks"),
+    [
+        (Execution(runs_per_gpu=4, loaders=2), {"array=0-2%2", "cpus-per-task=12", "gpus-per-node=1"}),
+        (Execution(runs_per_gpu=9), {"array=0-0%1", "cpus-per-task=9", "gpus-per-node=1"}),
+        (Execution(runs_per_gpu=2, device="cpu", threads=3), {"array=0-4%4", "cpus-per-task=6"}),
+    ],
+)
+def test_runs_that_share_a_gpu_are_one_element_with_the_cpus_of_all(
+    tmp_path: Path, execution: Execution, asks: set[str]
+) -> None:
+    at_once = execution.model_copy(update={"slurm": Slurm(array_parallelism=8)})
+    text = slurm_script.script(tmp_path, name="n", execution=at_once, count=9, code=tmp_path)
+    asked = {line.removeprefix("#SBATCH --") for line in text.splitlines()}
+    assert asks == {line for line in asked if line.startswith(("array=", "cpus-", "gpus-"))}
+
+
+WORKER = """
+import json, os, signal, sys, time
+from deit_ablate.store import Refused, Store
+store, run, more, stop = Store(sys.argv[2]), sys.argv[3], sys.argv[4:], []
+signal.signal(signal.SIGTERM, lambda *_: stop.append(1))
+attempt = store.claim(run, retry="--retry" in more)
+attempt.beat(told=more, cores=os.environ["DEIT_ABLATE_CORES"])
+while not stop:
+    if (store.run(run) / "end").exists():
+        attempt.close((store.run(run) / "end").read_text())
+        sys.exit(1)
+    time.sleep(0.01)
+attempt.close("preempted")
+sys.exit(75)
+"""
+"""In place of the worker: claims its run and waits, until it is told to save, or how to fail."""
+
+
+class Job:
+    """A job that is the second element of an array of five runs, two an element."""
+
+    def __init__(self, store: Store, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.store, self.folder = store, path.parent
+        plan = planned(path)
+        self.all, (_, _, *self.runs, _) = list(plan.runs), plan.runs
+        for run in plan.runs.values():
+            store.register(run.id, run.recipe, run.parents, run.sources)
+        entries = [{"run": run, "after": 0} for run in plan.runs]
+        store.claim(self.runs[0]).close("crash")
+        entries[2] |= {"after": 1, "retry": True}
+        content = {"name": "n", "launcher": {"nonce": "n"}, "cluster": "c", "arguments": ["--sweep", "s"], "code": "c"}
+        assert Submissions(store).announce(1, {**content, "runs": entries, "runs_per_element": 2})
+        (self.folder / "worker.py").write_text(WORKER)
+        (self.folder / "squeue").write_text("#!/bin/sh\necho RUNNING\n")
+        (self.folder / "scontrol").write_text(f'#!/bin/sh\necho "$@" >>{self.folder}/asked\n')
+        for name in ("squeue", "scontrol"):
+            (self.folder / name).chmod(0o755)
+        monkeypatch.setenv("PATH", str(self.folder), prepend=os.pathsep)
+        monkeypatch.setenv("DEIT_ABLATE_WORKER", shlex.join([sys.executable, str(self.folder / "worker.py")]))
+        for name, value in {**JOB, "SLURM_ARRAY_TASK_ID": "1", "SLURM_CPUS_PER_TASK": "6"}.items():
+            monkeypatch.setenv(name, value)
+        self.pickle = pickle.dumps(slurm_script.Element(str(store.root), 1, 600, 90))
+        self.process = ThreadPoolExecutor(1)
+
+    def start(self) -> tuple[slurm_script.Element, Future[int]]:
+        element = pickle.loads(self.pickle)
+        return element, self.process.submit(element)
+
+    def working(self, *numbers: int) -> list[int]:
+        """The processes that work at these attempts, once all do."""
+        found = [self.store.attempts(run) for run in self.runs]
+        begun = [of_run[-1] for of_run, number in zip(found, numbers, strict=True) if len(of_run) == number]
+        if len(begun) < 2 or any(attempt.exit or not attempt.read_beat() for attempt in begun):
+            return []
+        return [attempt.owner["pid"] for attempt in begun]
+
+    def told(self) -> list[dict[str, object]]:
+        """What each of the latest attempts was told."""
+        beats = [self.store.attempts(run)[-1].read_beat() or {} for run in self.runs]
+        return [{key: beat[key] for key in ("told", "cores")} for beat in beats]
+
+    def ends(self) -> list[list[str]]:
+        return [[(attempt.exit or {}).get("class", "") for attempt in self.store.attempts(run)] for run in self.runs]
+
+
+def test_an_element_executes_its_runs_at_once_and_after_a_requeue_those_that_are_left(
+    store: Store, sweep: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = Job(store, sweep("seeds: 5\nvariants: {a: {}}\n"), monkeypatch)
+    element, over = job.start()
+    first, second = wait_for(lambda: job.working(2, 1))
+    assert job.told() == [
+        {"told": ["--sweep", "s", "--retry"], "cores": "3"},
+        {"told": ["--sweep", "s"], "cores": "3"},
+    ], "the one that had failed is tried again, and each has its part of the CPUs"
+    os.kill(first, signal.SIGKILL)
+    assert wait_for(lambda: job.ends()[0] == ["crash", "killed"]), "while the other goes on"
+    os.kill(second, signal.SIGTERM)
+    assert over.result(60) == -signal.SIGKILL
+    assert (job.folder / "asked").read_text() == "requeue 7_1\n", "by whoever was told to save"
+    assert job.ends() == [["crash", "killed"], ["preempted"]]
+
+    element, over = job.start()
+    first, _ = wait_for(lambda: job.working(3, 2))
+    assert job.told() == [{"told": ["--sweep", "s"], "cores": "3"}] * 2, "the retry was used"
+    (store.run(job.runs[0]) / "end").write_text("crash")
+    wait_for(lambda: not Path(f"/proc/{first}").exists())
+    assert element.checkpoint() is not None, "the signal before a time limit: to be requeued, as one is not over"
+    assert over.result(60) == 1
+    assert (job.folder / "asked").read_text() == "requeue 7_1\n", "not by the element: by submitit"
+
+    element, over = job.start()
+    wait_for(lambda: len(job.ends()[1]) == 3)  # the other stays as it failed
+    store.cancel(job.runs[1])
+    (store.run(job.runs[1]) / "end").write_text("cancelled")
+    assert over.result(60) == 1
+    assert element.checkpoint() is None, "nothing is left"
+    ends = [["crash", "killed", "crash"], ["preempted", "preempted", "cancelled"]]
+    assert job.ends() == ends
+    assert job.start()[1].result(60) == 0
+    assert job.ends() == ends, "what failed or was cancelled is not started"
+    assert not any(store.attempts(run) for run in job.all if run not in job.runs), "nor what is another element's"
+
+
 RANK = {"SUBMITIT_EXECUTOR": "slurm", "SLURM_PROCID": "1", "SLURM_LOCALID": "0", "SLURM_NTASKS": "2"}
 NODES = {"SLURM_JOB_NODELIST": "n1,n2", "SLURM_JOB_NUM_NODES": "2", "SLURM_NODEID": "1"}
 """The environment of the second of two ranks, on the second of two nodes."""
@@ -110,6 +237,8 @@ def test_cpus_follow_what_is_asked_for() -> None:
         (Execution(), 8),
         (Execution(threads=12), 12),
         (Execution(slurm=Slurm(gpus=0)), 1),
+        (Execution(runs_per_gpu=4), 2),
+        (Execution(runs_per_gpu=4, loaders=3), 4),
         (Execution(loaders=6, slurm=Slurm(cpus=3)), 3),
     ):
         assert slurm_script.cpus(execution) == expected, execution
@@ -119,7 +248,8 @@ def test_cpus_follow_what_is_asked_for() -> None:
     ("execution", "says"),
     [
         (Execution(ranks=4, slurm=Slurm(gpus=2)), "execution.slurm.gpus: 4 ranks need a GPU each, and 2 are asked for"),
-        (Execution(runs_per_gpu=2), "execution.runs_per_gpu: runs share a GPU on one machine alone"),
+        (Execution(runs_per_gpu=2, ranks=2), "execution.runs_per_gpu: a run of 2 ranks shares none with others"),
+        (Execution(runs_per_gpu=2, slurm=Slurm(gpus=4)), "execution.runs_per_gpu: a run of 4 GPUs shares none"),
         (Execution(ranks=3, slurm=Slurm(nodes=2)), "execution.ranks: 3 ranks cannot be spread evenly over 2 nodes"),
     ],
 )

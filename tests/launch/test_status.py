@@ -21,14 +21,14 @@ SWEEP = "seeds: 2\nvariants: {a: {}}\n"
 class Given:
     """Two runs of which the first was submitted as element 7_0 of one array, the second as 7_1."""
 
-    def __init__(self, store: Store, path: Path) -> None:
+    def __init__(self, store: Store, path: Path, **more: int) -> None:
         self.store, self.submissions = store, Submissions(store)
         plan = planned(path)
         self.runs, self.parents = list(plan.runs), plan.parents
         for run in plan.runs.values():
             store.register(run.id, run.recipe, run.parents, run.sources)
         entries = [{"run": run, "after": 0} for run in self.runs]
-        assert self.submissions.announce(1, {**ANNOUNCED, "runs": entries})
+        assert self.submissions.announce(1, {**ANNOUNCED, "runs": entries, **more})
         self.submissions.note(1, "7")
 
     def says(self, name: str = "n", /, **states: str) -> list[str]:
@@ -84,3 +84,17 @@ def test_an_attempt_in_a_job_counts_as_long_as_the_job_may_run(given: Given, mon
     given.attempt(monkeypatch, restarts=1).close("crash")
     assert given.says()[0] == "failed (crash)"
     assert given.says(_0="COMPLETING")[0] == "failed (crash)"
+
+
+def test_runs_of_one_job_share_its_state_until_one_ends_for_itself(
+    store: Store, sweep: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = Given(store, sweep(SWEEP), runs_per_element=2)
+    assert given.says(_0="PENDING") == ["submitted (PENDING)"] * 2
+    given.attempt(monkeypatch).close("killed")
+    assert given.says(_0="RUNNING") == ["resumable (killed)", "submitted (RUNNING)"], "the first may be submitted alone"
+    assert given.says(_0="PENDING") == ["submitted (PENDING)"] * 2, "requeued, it starts both"
+    given.attempt(monkeypatch).close("crash")
+    assert given.says(_0="RUNNING") == ["failed (crash)", "submitted (RUNNING)"]
+    assert given.says(_0="PENDING") == ["failed (crash)", "submitted (PENDING)"], "requeued, it starts the second alone"
+    assert given.says(_0="COMPLETED") == ["failed (crash)", "missing"]
