@@ -1,5 +1,7 @@
 """Write the studies of docs/gallery.md and their images from a store in which they have been run (`make gallery`).
 
+Sections of studies that the store has not are left as they stand.
+
 python docs/make_gallery.py [--results DIR]
 """
 
@@ -56,9 +58,9 @@ def section(results: Path, name: str) -> list[str]:
     write_report(summarize(Store(results), name))
     paper = (folder / "paper.md").exists()
     table = (folder / ("paper.md" if paper else "table.md")).read_text()
-    title = re.sub(r",? profile glyphs", "", table.splitlines()[0].removeprefix("# "))
+    title = table.splitlines()[0].removeprefix("# ")
     again = f"deit-ablate table {name}" + (" --paper" if paper else "")
-    shown = [re.sub(r"^# (.*?)(, profile glyphs)?$", r"### \1", line) for line in table.splitlines()[2:]]
+    shown = [re.sub(r"^# ", "### ", line) for line in table.splitlines()[2:]]
     lines = [
         f"## {title}",
         "",
@@ -81,17 +83,17 @@ def section(results: Path, name: str) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Write the gallery from the studies of a store.")
+    parser = argparse.ArgumentParser(description="Write the gallery's sections of the studies that a store has.")
     parser.add_argument("--results", type=Path, default=Path("results"))
     results = parser.parse_args().results
-    shutil.rmtree(DOCS / "images" / "gallery", ignore_errors=True)
-    (DOCS / "images" / "gallery").mkdir(parents=True)
     gallery = DOCS / "gallery.md"
-    lines = [gallery.read_text().partition("\n## ")[0], ""]  # what is written by hand stands above the first study
+    head, *sections = re.split(r"\n(?=## )", gallery.read_text())  # what is written by hand stands above the first
+    kept = {re.findall(r"^deit-ablate \S+ (\S+)", text, re.MULTILINE)[-1]: text.rstrip() for text in sections}
     for name in STUDIES:
         if Store(results).sweeps.plan(name) is not None:
-            lines += section(results, name)
-    gallery.write_text("\n".join(lines).rstrip() + "\n")
+            kept[name] = "\n".join(section(results, name)).rstrip()
+    order = [*(name for name in STUDIES if name in kept), *(name for name in kept if name not in STUDIES)]
+    gallery.write_text("\n\n".join([head.rstrip(), *(kept[name] for name in order)]) + "\n")
 
 
 if __name__ == "__main__":
