@@ -104,6 +104,12 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {near!r}?" if near else ""
 
 
+def few(names: Sequence[str], most: int = 5, more: str = "more", separator: str = ", ") -> str:
+    """The first names, and how many there are besides: ``a, b and 3 more``."""
+    left = len(names) - most
+    return separator.join(names[:most]) + (f" and {left} {more}" if left > 0 else "")
+
+
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name that looks most like this one, or None."""
     return next(iter(difflib.get_close_matches(name, list(known), n=1, cutoff=0.55)), None)

@@ -19,6 +19,7 @@ import sys
 import sysconfig
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.machinery import ModuleSpec
+from importlib.util import decode_source
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
@@ -194,10 +195,11 @@ def defines(name: str) -> bool:
     file = _file(module)
     if file is None or not file[0].endswith(".py"):
         return True
-    tree = ast.parse(Path(file[0]).read_bytes(), file[0])
+    source = decode_source(Path(file[0]).read_bytes())
+    tree = ast.parse(source, file[0])
     if any(isinstance(node, ast.ImportFrom) and node.names[0].name == "*" for node in ast.walk(tree)):
         return True
-    bound = symtable.symtable(ast.unparse(tree), file[0], "exec")
+    bound = symtable.symtable(source, file[0], "exec")
     if wanted not in bound.get_identifiers():
         return False
     symbol = bound.lookup(wanted)

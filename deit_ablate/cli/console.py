@@ -40,11 +40,6 @@ def say(*lines: object, out: Any = None) -> None:
     print("".join(f"{plain(str(line))}\n" for line in lines), end="", file=out or sys.stdout, flush=True)
 
 
-def few(names: Sequence[str], most: int, more: str = "more") -> str:
-    """The first names, and how many there are besides."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} {more}" if len(names) > most else "")
-
-
 def json_value(value: Any) -> Any:
     """A figure of a table or a record as JSON has it: null for what is no number."""
     if isinstance(value, (list, tuple)):

@@ -13,7 +13,7 @@ import typer
 from deit_ablate.cli import console, targets
 from deit_ablate.cli.options import KnownSweep, Target, Yes
 from deit_ablate.cli.targets import DEFAULT_RESULTS, Results, known_sweep, names_of, one_run
-from deit_ablate.errors import Damaged, InputError
+from deit_ablate.errors import Damaged, InputError, few
 from deit_ablate.launch import control, status
 from deit_ablate.store import Store, cleanup
 from deit_ablate.store.archive import import_records
@@ -91,7 +91,7 @@ def accept(sweep: KnownSweep, results: Results = DEFAULT_RESULTS, yes: Yes = Fal
     while more := status.acceptable(store, plan := replace(chosen, accepting=used).plan(store)):
         used |= more  # and once more: the next stage's runs are planned from these
     if not used:
-        changed_in = console.few(list(status.what_changed(store, plan)), 5)
+        changed_in = few(list(status.what_changed(store, plan)), 5)
         expected = "runs that were finished, and are missing since code of your own changed"
         expected += f", not in {changed_in}" if changed_in else ""
         raise InputError("no finished run of it differs in its code alone", where=name, expected=expected)

@@ -14,7 +14,7 @@ from deit_ablate.cli import console, options
 from deit_ablate.cli.options import given_execution
 from deit_ablate.cli.options import seconds as seconds_of
 from deit_ablate.cli.targets import DEFAULT_RESULTS, Results, Study, execution_for, refuse_other_file, remember, study
-from deit_ablate.errors import InputError
+from deit_ablate.errors import InputError, few
 from deit_ablate.execution import Execution
 from deit_ablate.launch import status
 from deit_ablate.launch.commands import FORMS
@@ -140,7 +140,7 @@ def _commands(chosen: Study, store: Store, given: Execution, form: str, only: Se
     )
     if retried := [labels[run] for run, state in states.items() if state.name in NOT_DONE]:
         left_out = "left out, as `deit-ablate retry` has to lift that first"
-        console.say(f"{left_out}: {console.few(retried, 5)}", out=sys.stderr)
+        console.say(f"{left_out}: {few(retried, 5)}", out=sys.stderr)
 
 
 def _proposals(chosen: Study, store: Store, given: Execution, budget: float, only: Sequence[str]) -> None:
@@ -308,11 +308,11 @@ def _left_lines(
 ) -> list[str]:
     """What is left to do: since when, what it needs where ``resources`` say that it is not the same, what it costs."""
     labels, groups = made.labels(), by_execution(left, executions) if made.needs else []
-    since = {reason: console.few([labels[run] for run in runs], 3, "more runs") for reason, runs in why.items()}
+    since = {reason: few([labels[run] for run in runs], 3, "more runs") for reason, runs in why.items()}
     needs = needs_words([how for how, _ in groups])
     of_groups = [
         f"{need or 'as all the others'}: {len(runs)} run{'s' * (len(runs) != 1)} "
-        f"({console.few([labels[run.id] for run in runs], 3)})"
+        f"({few([labels[run.id] for run in runs], 3)})"
         for (_, runs), need in zip(groups, needs, strict=True)
     ]
     time, disk = console.duration(cost.seconds), console.size(cost.bytes)

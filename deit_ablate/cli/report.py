@@ -92,7 +92,7 @@ def table(
         raise InputError("this table has digits of its own", where="--digits", expected="a sweep's own table")
     made = printed.of(sweep_table(summary, digits) if digits is not None else module.table(summary))
     plain = printed == Printed() and digits is None
-    text = markdown(summary) if format_ == "md" and own and plain else RENDERERS[format_](made)
+    text = markdown(summary, {"table": made}) if format_ == "md" and own and plain else RENDERERS[format_](made)
     print(text, end="")
     if format_ == "tex" and TOO_WIDE in text:
         print(f"note: this is {TOO_WIDE.removeprefix('% ')}", file=sys.stderr)

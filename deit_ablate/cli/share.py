@@ -15,7 +15,7 @@ from deit_ablate import __version__
 from deit_ablate.cli import console
 from deit_ablate.cli.options import DataDir, Device, ExecutionSets, Json, Loaders, command_line, given_execution
 from deit_ablate.cli.targets import DEFAULT_RESULTS, Results, by_name, known_sweep, runs_of, source_file
-from deit_ablate.errors import InputError
+from deit_ablate.errors import InputError, few
 from deit_ablate.execution import SAVED, layered
 from deit_ablate.launch import reproduce as anew
 from deit_ablate.launch import status
@@ -116,7 +116,7 @@ def _chosen(given: bundles.Bundle, path: Path, name: str | None) -> str:
     if chosen is None:
         cells = (given.store.sweeps.plan(given.sweep) or {"cells": []})["cells"]
         done = [cell for cell in cells if (given.store.result(cell[3]) or {}).get("status") == "done"]
-        listed = console.few([cell_name(*cell[:3]) for cell in done], 20)
+        listed = few([cell_name(*cell[:3]) for cell in done], 20)
         raise InputError(f"no run {name!r} that is done", where=str(path), key="--run", expected=listed)
     return chosen
 

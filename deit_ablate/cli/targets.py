@@ -292,13 +292,18 @@ def finder(store: Store) -> Callable[[str], Mapping[str, Run]]:
 def stored_runs(runs: Sequence[str], store: Store) -> dict[str, Run]:
     """Runs as the store has them, with all that they stand on, parents first."""
     result: dict[str, Run] = {}
+
+    def add(run: str) -> None:
+        if run in result:
+            return
+        if (stored := store.recipe(run)) is None:
+            raise InputError(f"{run} has no recipe in {store.root}", expected="a run that was started once")
+        for parent in stored["parents"].values():
+            add(parent["run"])
+        result[run] = Run(run, stored["recipe"], stored["parents"], stored["sources"])
+
     for run in runs:
-        if run not in result:
-            if (stored := store.recipe(run)) is None:
-                raise InputError(f"{run} has no recipe in {store.root}", expected="a run that was started once")
-            parents = [parent["run"] for parent in stored["parents"].values()]
-            result = {**stored_runs(parents, store), **result}
-            result[run] = Run(run, stored["recipe"], stored["parents"], stored["sources"])
+        add(run)
     return result
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from deit_ablate import files
-from deit_ablate.errors import InputError
+from deit_ablate.errors import InputError, few
 from deit_ablate.execution import Execution
 from deit_ablate.launch import slurm_commands, slurm_script
 from deit_ablate.launch.cost import Costs, size
@@ -161,8 +161,7 @@ class SlurmLaunch(Launch):
         for run, element in jobs.items():
             arrays.setdefault(element.partition("_")[0], []).append(self.work.labels.get(run, run))
         for job, names in arrays.items():
-            shown = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
-            self.say(f"submitted job {job}: {len(names)} runs ({shown})")
+            self.say(f"submitted job {job}: {len(names)} runs ({few(names, 6)})")
 
     def once(self) -> Submitted:
         """Submit what is missing and not in the scheduler's hands. Raises InputError for a job that it refuses."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from deit_ablate import __version__
+from deit_ablate.errors import few
 from deit_ablate.launch.cost import duration
 from deit_ablate.names import fact
 from deit_ablate.report.html.markup import environment
@@ -145,8 +146,7 @@ def _needs(facts: Facts) -> Iterator[str]:
 
 def _names(names: Sequence[str]) -> str:
     """A few of them, in a cell of a table."""
-    few = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-    return _line(few).replace("|", "\\|")
+    return _line(few(names, 3)).replace("|", "\\|")
 
 
 def _line(text: str) -> str:

@@ -201,7 +201,7 @@ def train(
             if request == "stop":
                 return examiner.stopped(at)
 
-        means = losses.means(at.sums, steps)
+        means = {name: total / steps for name, total in at.sums.items()}
         line = {
             "epoch": epoch,
             "step": at.step,

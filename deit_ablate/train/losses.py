@@ -50,8 +50,3 @@ class Losses:
             sums = {name: sums.get(name, 0.0) + value for name, value in named.items()}
             self.last = named["total"]
         return sums, ""
-
-    @staticmethod
-    def means(sums: Mapping[str, float], steps: int) -> dict[str, float]:
-        """The epoch's mean of each part."""
-        return {name: total / steps for name, total in sums.items()}

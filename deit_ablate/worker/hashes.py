@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from deit_ablate import files
-from deit_ablate.errors import TrainError
+from deit_ablate.errors import TrainError, few
 from deit_ablate.recipe import Data
 from deit_ablate.store import Store
 from deit_ablate.train.data.check import whole_hashes
-from deit_ablate.train.data.dataset import few
 from deit_ablate.train.data.sets import load_dataset
 
 NAMED = 10

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 CHECKPOINT_SECONDS = 600.0
 """Between checkpoints in mid-epoch: what a kill may cost of a long epoch."""
-EPOCH_CHECKPOINT_SECONDS = "3"
+EPOCH_CHECKPOINT_SECONDS = 3.0
 """Between those at the ends of epochs, of which a small run has several a second: they took 3% of a digits run.
 DEIT_ABLATE_CHECKPOINT_SECONDS changes it."""
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from deit_ablate.errors import few
 from deit_ablate.report.declared import before_running, changes, seeds_added_after_looking, since_when
 from deit_ablate.report.stats.exact import at_chance, signal_to_noise
 from deit_ablate.report.stats.verdicts import ADDED_AFTER_LOOKING
@@ -64,8 +65,7 @@ def short_notes(summary: Summary, best: str | None = None) -> list[str]:
 def listed(words: Sequence[str], separator: str = ", ") -> str:
     if any(", " in word for word in words):
         separator = "; "  # names of rows may have commas of their own
-    more = len(words) - NAMED
-    return separator.join(words[:NAMED]) + (f" and {more} more" if more > 0 else "")
+    return few(words, NAMED, separator=separator)
 
 
 def note(words: Sequence[str], before: str, after: str = ".", separator: str = ", ") -> list[str]:

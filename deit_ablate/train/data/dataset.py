@@ -137,10 +137,6 @@ def stratified(targets: Array, count: int, seed: int) -> Array:
     return np.sort(np.concatenate(chosen)) if chosen else np.arange(0)
 
 
-def few(names: Sequence[str], most: int = 5) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
 def arrays_sha256(*arrays: Array) -> str:
     digest = hashlib.sha256()
     for array in arrays:

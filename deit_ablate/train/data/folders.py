@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from deit_ablate.errors import DataError
+from deit_ablate.errors import DataError, few
 from deit_ablate.recipe import Data
 from deit_ablate.train.data.check import content_sha256
-from deit_ablate.train.data.dataset import PARTS, SPLITS, Dataset, few, made_of, roles
+from deit_ablate.train.data.dataset import PARTS, SPLITS, Dataset, made_of, roles
 from deit_ablate.train.data.images import (
     FileImages,
     Ignored,

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from deit_ablate.errors import DataError, TrainError
+from deit_ablate.errors import DataError, TrainError, few
 from deit_ablate.recipe import Data
 from deit_ablate.train.data.check import content_sha256
-from deit_ablate.train.data.dataset import PARTS, SPLITS, Dataset, few, made_of, roles
+from deit_ablate.train.data.dataset import PARTS, SPLITS, Dataset, made_of, roles
 from deit_ablate.train.data.images import Array, Encoded
 
 

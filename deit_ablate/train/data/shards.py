@@ -19,11 +19,11 @@ from pathlib import Path
 import numpy as np
 
 from deit_ablate import files
-from deit_ablate.errors import DataError
+from deit_ablate.errors import DataError, few
 from deit_ablate.names import cache_folder
 from deit_ablate.recipe import Data
 from deit_ablate.train.data.check import content_sha256
-from deit_ablate.train.data.dataset import PARTS, SPLITS, Dataset, few, made_of, roles
+from deit_ablate.train.data.dataset import PARTS, SPLITS, Dataset, made_of, roles
 from deit_ablate.train.data.images import LISTERS, Array, Encoded, FileImages, Ignored, list_tree, shown
 
 MOST_LABEL_BYTES = 1000
