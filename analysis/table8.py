@@ -21,6 +21,7 @@ SWITCHES = {  # header -> (dotted key, whether it is on at this value)
 
 def table(summary):
     pretrain, finetune = summary.recipes("pretrain"), summary.recipes("finetune")
+    tuned = _tuned(summary)
 
     def tick(key, on):
         def text(row):
@@ -41,15 +42,23 @@ def table(summary):
     ]
     as_run = summary.sweep.startswith("table8_as_run")
     reading = "as the reference code would run it" if as_run else "each change by itself"
-    beside = [Beside("224", "pre-trained", "pretrain"), Beside("384", "fine-tuned", None)]
+    beside = [
+        Beside("224", "pre-trained", "pretrain" if tuned else None),
+        Beside("384", "fine-tuned", None, ours=tuned),
+    ]
     return paper_table(summary, "table8", beside, title=f"DeiT Table 8: the ablation, {reading}", first=first)
 
 
 def figures(summary):
     from deit_ablate.report.figures.forest import forest_figure
 
-    pretrained = forest_figure(summary.at("pretrain"))
-    return {"effects_pretrained": pretrained, "effects_finetuned": forest_figure(summary)}
+    stages = {"pretrained": "pretrain", **({"finetuned": "finetune"} if _tuned(summary) else {})}
+    return {f"effects_{name}": forest_figure(summary.at(stage)) for name, stage in stages.items()}
+
+
+def _tuned(summary):
+    """Whether the study goes on to fine-tuning, which a profile may leave out."""
+    return any(stage["name"] == "finetune" for stage in summary.plan["stages"])
 
 
 if __name__ == "__main__":

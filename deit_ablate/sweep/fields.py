@@ -211,6 +211,8 @@ class OfProfile(Part):
 
     search: SearchFile | None = None
     margin: Margin = None
+    last_stage: str | None = None
+    """The stage with which the sweep ends under this profile: what would follow is not run."""
 
 
 class SweepFile(_Kinds):

@@ -11,7 +11,7 @@ import hashlib
 import itertools
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -30,7 +30,7 @@ from deit_ablate.sweep.profiles import check_by_profile, load_profile, read_by_p
 from deit_ablate.sweep.programs import read_program
 from deit_ablate.sweep.rows import KINDS, Row, grid_axes
 from deit_ablate.sweep.space import read_search
-from deit_ablate.sweep.stages import Stage, read_stages, seed_list
+from deit_ablate.sweep.stages import Stage, end_with, read_stages, seed_list
 from deit_ablate.sweep.sweep import Sweep, Variant
 from deit_ablate.sweep.trainers import OURS, Trainer
 from deit_ablate.sweep.yaml import Node, assignment, expand_dotted, load, merge
@@ -77,15 +77,20 @@ def load_sweep(
     over = by_profile.get(chosen or "", Node({}, node.where))
     base = trainer.layer(trainer.layer(base, expand_dotted(node.part("recipe"))), over.get("recipe"))
     looks, all_seeds = _looks_and_seeds(node, parsed, seeds, until_decided)
-    stages = read_stages(node, parsed.stages, all_seeds, over.value, trainer)
+    every_stage = read_stages(node, parsed.stages, all_seeds, over.value, trainer)
+    names = [stage.name for stage in every_stage if stage.name]
+    ended = {of: end_with(every_stage, part, under=f"by_profile.{of}.") for of, part in by_profile.items()}
+    stages = ended.get(chosen or "", every_stage)
     given_sets = tuple(map(assignment, sets))
     for given_set in given_sets:
         base, stages = _set(base, stages, given_set, trainer)
 
-    names = [stage.name for stage in stages if stage.name]
     metric = program.metric if program else read_metric(node)
     changes = _variants(node, kind, names, over, trainer)
-    check_by_profile(by_profile, [variant.name for variant in changes], names, parsed.search is not None)
+    every_name = [*names, *(variant.name for variant in changes)]
+    check_by_profile(by_profile, every_name[len(names) :], names, parsed.search is not None)
+    changes = _of_stages(changes, [stage.name for stage in stages])
+    left_out = {*every_name} - {*(stage.name for stage in stages), *(variant.name for variant in changes)}
     design = _design(node, kind, changes, parsed, until_decided, trainer)
     variants = changes if design is None else _combined(changes, design, node.keys[kind], trainer)
     _must_fit(metric, variants, kind)
@@ -119,21 +124,24 @@ def load_sweep(
         search=read_search(node, over.get("search"), rows, stages[-1].seeds, trainer),
         sets=given_sets,
     )
-    sweep = _shown(sweep, node, parsed)
+    sweep = _shown(sweep, node, parsed, left_out)
     return program.over(sweep, node) if program else sweep
 
 
-def _shown(sweep: Sweep, node: Node, parsed: SweepFile) -> Sweep:
-    """With what its rows are called, and how they are grouped. Raises InputError, for resources of no row, too."""
+def _shown(sweep: Sweep, node: Node, parsed: SweepFile, left_out: Set[str]) -> Sweep:
+    """With what its rows are called, and how they are grouped, but for the stages and rows that the profile leaves out.
+    Raises InputError, for resources of no row, too."""
     rows = [variant.name for variant in sweep.variants]
-    known = [*(stage.name for stage in sweep.stages if stage.name), *rows]
+    known = [*(stage.name for stage in sweep.stages if stage.name), *rows, *left_out]
     for name in (name for name in parsed.resources if name not in known):
         raise node.unknown(("resources", name), "no row or stage", name, known)
     axes = grid_axes(node.value[sweep.kind]) if sweep.kind == "grid" else ()
     factors = list(sweep.design.factors) if sweep.design else []
-    read_labels(node, parsed.labels, rows, [key for key, _ in axes] + factors)
-    read_groups(node, parsed.groups, rows, sweep.kind)
-    return replace(sweep, labels=parsed.labels or {}, groups=parsed.groups or {}, axes=axes)
+    labels = {name: label for name, label in (parsed.labels or {}).items() if name not in left_out}
+    groups = {heading: [row for row in of if row not in left_out] for heading, of in (parsed.groups or {}).items()}
+    read_labels(node, labels, rows, [key for key, _ in axes] + factors)
+    read_groups(node, groups, rows, sweep.kind)
+    return replace(sweep, labels=labels, groups=groups, axes=axes)
 
 
 def _looks_and_seeds(
@@ -291,6 +299,17 @@ def _variant(kind: str, row: Row, stages: Sequence[str], over: Node | None, trai
         over, above = split_stages(over, stages)
         by_stage = _over_stages(by_stage, above, trainer)
     return Variant(name, where, whole, over, by_stage, shows.value if shows else None)
+
+
+def _of_stages(variants: tuple[Variant, ...], stages: Sequence[str]) -> tuple[Variant, ...]:
+    """Without what rows change in stages that the profile leaves out, and without the rows that change nothing else."""
+    kept = []
+    for variant in variants:
+        by_stage = {name: part for name, part in variant.by_stage.items() if name in stages}
+        own = variant.overrides.value or variant.by_profile or variant.shows
+        if own or by_stage or not variant.by_stage:
+            kept.append(replace(variant, by_stage=by_stage))
+    return tuple(kept)
 
 
 def _over_stages(lower: Mapping[str, Node], upper: Mapping[str, Node], trainer: Trainer) -> dict[str, Node]:

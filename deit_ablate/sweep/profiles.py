@@ -55,7 +55,7 @@ def read_by_profile(node: Node, beside: Path) -> ByProfile:
 
 def check_by_profile(by_profile: ByProfile, rows: Sequence[str], stages: Sequence[str], searched: bool) -> None:
     """Raises InputError for what is no row, no stage and no other part, or has keys that these do not have."""
-    known = [*rows, *stages, "recipe", "margin", *(["search"] if searched else [])]
+    known = [*rows, *stages, "recipe", "margin", *(["last_stage"] if stages else []), *(["search"] if searched else [])]
     for profile, parts in by_profile.items():
         for name, part in parts.items():
             if name not in known:

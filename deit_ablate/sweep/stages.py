@@ -77,6 +77,21 @@ def read_stages(
     return tuple(result.values())
 
 
+def end_with(stages: tuple[Stage, ...], over: Node, under: str) -> tuple[Stage, ...]:
+    """The stages of a sweep that ends with the ``last_stage`` of a profile (``over``, whose keys are ``under`` one), if
+    it names any: that one and those that it stands on. Raises InputError for one that the sweep lacks."""
+    last = over.get("last_stage")
+    if last is None or last.value is None:
+        return stages
+    by_name = {stage.name: stage for stage in stages if stage.name}
+    if last.value not in by_name:
+        raise over.unknown("last_stage", "no stage", str(last.value), list(by_name), under=under)
+    needed = [last.value]
+    for name in needed:  # grows as it is read
+        needed += by_name[name].parents
+    return tuple(stage for stage in stages if stage.name in needed)
+
+
 def _in_order(stages: Mapping[str, Stage], node: Node) -> list[Stage]:
     """Parents before children, and the stage without children last."""
     try:

@@ -46,6 +46,40 @@ by_profile:
         planned(written(tmp_path, text.replace("b: {finetune.optimizer.base_lr", "b: {finetune.optimizer.bas_lr")))
 
 
+def test_a_sweep_may_end_earlier_under_a_profile(tmp_path: Path) -> None:
+    """Without the rows that differ in later stages alone, and without what other rows change there."""
+    text = """
+profile: digits
+seeds: 1
+baseline: a
+stages: {pretrain: {}, finetune: {from: pretrain, recipe: {data: {resolution: 24}}}}
+resources: {finetune: {threads: 1}, tuned by sgd: {threads: 1}}
+labels: {tuned by sgd: SGD}
+groups: {tuned: [tuned by sgd, both]}
+variants:
+  a: {}
+  tuned by sgd: {finetune: {optimizer: {name: sgd, base_lr: 0.5}}}
+  both: {augment.mixup: 0, finetune.data.resolution: 12}
+by_profile:
+  glyphs: {last_stage: pretrain}
+"""
+    path = written(tmp_path, text)
+    assert [(row.name, row.recipe.data.resolution) for row in planned(path).rows] == [
+        ("a", 24),
+        ("tuned by sgd", 24),
+        ("both", 12),
+    ]
+    ended = planned(path, profile="glyphs")
+    assert [(row.name, row.recipe.data.resolution) for row in ended.rows] == [("a", 20), ("both", 20)]
+    assert ({cell.stage for cell in ended.cells}, len(ended.runs)) == ({"pretrain"}, 2)
+    with pytest.raises(InputError, match=r"finetune"):
+        planned(path, profile="glyphs", sets=["finetune.schedule.epochs=2"])
+    with pytest.raises(
+        InputError, match=r"by_profile\.glyphs\.last_stage: no stage 'pretrian'; did you mean 'pretrain'"
+    ):
+        planned(written(tmp_path, text.replace("stage: pretrain}", "stage: pretrian}")))
+
+
 def test_a_profile_beside_the_sweep_comes_first(tmp_path: Path) -> None:
     (tmp_path / "profiles").mkdir()
     (tmp_path / "profiles" / "digits.yaml").write_text("recipe: {data.name: digits, schedule.epochs: 7}\n")
@@ -62,6 +96,7 @@ def test_a_profile_beside_the_sweep_comes_first(tmp_path: Path) -> None:
         ("{digits: {b: {}}}", "x.yaml:3:23: by_profile.digits.b: no row or stage 'b'; expected one of a, recipe"),
         ("{digits: {search: {}}}", "x.yaml:3:23: by_profile.digits.search: no row or stage 'search'"),
         ("{imagenet: {a: {augment: {mixpu: 1}}}}", "x.yaml:3:39: by_profile.imagenet.a.augment.mixpu: unknown key"),
+        ("{imagenet: {last_stage: a}}", "x.yaml:3:37: by_profile.imagenet.last_stage: no stage 'a'"),
         ("{digits: {recipe: {seed: 1}}}", "x.yaml:3:32: by_profile.digits.recipe.seed: unknown key 'seed'"),
     ],
 )

@@ -88,7 +88,8 @@ def agreement(
         raise ValueError(f"no verdict on {', '.join(unjudged)}")
     different = [name for name in names if judged[name].verdict in DIFFERENT]
     signed = [name for name in different if published[name] != 0]
-    equivalent = sum(judged[name].verdict == "equivalent" for name in names)
+    # Where a row ended with the baseline's very weights, as one that differs in a later stage does, it is no other.
+    equivalent = sum(judged[name].verdict in ("equivalent", "no_effect") for name in names)
     values = Figures.of([baseline, *(rows[name] for name in names)]).values
     theirs = np.array([published[name] for name in names], dtype=np.float64)
     couples = list(itertools.combinations(range(len(names)), 2))

@@ -15,10 +15,11 @@ import pandas as pd
 
 from deit_ablate import files
 from deit_ablate.report.stats.agreement import agreement
-from deit_ablate.report.stats.verdicts import Rules, judge
+from deit_ablate.report.stats.verdicts import Effect, Rules, judge
 from deit_ablate.report.summary import Summary
 from deit_ablate.report.tables.footnotes import diverged_notes, footnotes
 from deit_ablate.report.tables.table import NOTHING, Column, Table, device_of, measure
+from deit_ablate.sweep.metrics import TOP1
 
 PAPER_SCALE = "imagenet"
 """The profile under which our numbers may be compared with the paper's one by one."""
@@ -184,10 +185,13 @@ def _agreements(
             ours = {name: values[name] for name in known}
             if not ours or not values[own]:
                 continue
-            rules = Rules(summary.plan["margin"], summary.strict)
             alike = summary.lineages.paired
-            paired = [name for name in ours if alike(name, own)]
-            judged = judge(ours, values[own], rules, paired=paired, test_images=images).effects({})
+            # What the sweep's own table says, looks and all, where that is of the same figure and the same baseline.
+            said_there = (own, summary.metric, summary.population.judged) == (summary.plan["baseline"], TOP1, False)
+            judged: Mapping[str, Effect] = summary.effects
+            if not said_there:
+                rules, paired = Rules(summary.plan["margin"], summary.strict), [row for row in ours if alike(row, own)]
+                judged = judge(ours, values[own], rules, paired=paired, test_images=images).effects({})
             said = agreement(ours, values[own], theirs, judged, paired=alike, test_images=images)
             label = f"{part.header}, against {summary.label(own)}" if baselines else part.header
             label += ", by training noise alone" if summary.population.judged else ""

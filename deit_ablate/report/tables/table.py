@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -186,8 +187,8 @@ def measure(mean: float, half_width: float, *, signed: bool = False, digits: int
 
 
 def short_verdict(words: str) -> str:
-    """A verdict's words without what would be needed to reach one, and without its evidence."""
-    return words.partition(";")[0].partition(":")[0].partition(" (")[0]
+    """A verdict's words without what would be needed to reach one, without its evidence, and without the look."""
+    return re.split(r";|:| \(|, at | (?:at|after the last) look", words, maxsplit=1)[0]
 
 
 def _brief_verdict(row: Mapping[str, Any]) -> str:
