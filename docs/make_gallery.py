@@ -2,7 +2,7 @@
 
 Sections of studies that the store has not are left as they stand.
 
-python docs/make_gallery.py [--results DIR]
+python docs/make_gallery.py [--results DIR] [STUDY ...]
 """
 
 import argparse
@@ -57,12 +57,13 @@ def section(results: Path, name: str) -> list[str]:
     folder, sweep = Store(results).sweeps.folder(name), DOCS.parent / "sweeps" / f"{name.partition('@')[0]}.yaml"
     write_report(summarize(Store(results), name))
     paper = (folder / "paper.md").exists()
-    table = (folder / ("paper.md" if paper else "table.md")).read_text()
-    title = table.splitlines()[0].removeprefix("# ")
+    title, *shown = (folder / "table.md").read_text().splitlines()
+    if paper:  # with the notes that the table above it has not
+        shown += ["", *(line for line in (folder / "paper.md").read_text().splitlines() if line not in shown or not line)]
     again = f"deit-ablate table {name}" + (" --paper" if paper else "")
-    shown = [re.sub(r"^# ", "### ", line) for line in table.splitlines()[2:]]
+    shown = [re.sub(r"^# ", "### ", line) for line in shown[1:]]
     lines = [
-        f"## {title}",
+        f"## {title.removeprefix('# ')}",
         "",
         question(sweep),
         "",
@@ -85,11 +86,13 @@ def section(results: Path, name: str) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Write the gallery's sections of the studies that a store has.")
     parser.add_argument("--results", type=Path, default=Path("results"))
-    results = parser.parse_args().results
+    parser.add_argument("studies", nargs="*", choices=[*STUDIES, []], help="by default all that the store has")
+    given = parser.parse_args()
+    results = given.results
     gallery = DOCS / "gallery.md"
     head, *sections = re.split(r"\n(?=## )", gallery.read_text())  # what is written by hand stands above the first
     kept = {re.findall(r"^deit-ablate \S+ (\S+)", text, re.MULTILINE)[-1]: text.rstrip() for text in sections}
-    for name in STUDIES:
+    for name in given.studies or STUDIES:
         if Store(results).sweeps.plan(name) is not None:
             kept[name] = "\n".join(section(results, name)).rstrip()
     order = [*(name for name in STUDIES if name in kept), *(name for name in kept if name not in STUDIES)]
