@@ -59,7 +59,10 @@ def section(results: Path, name: str) -> list[str]:
     paper = (folder / "paper.md").exists()
     title, *shown = (folder / "table.md").read_text().splitlines()
     if paper:  # with the notes that the table above it has not
-        shown += ["", *(line for line in (folder / "paper.md").read_text().splitlines() if line not in shown or not line)]
+        shown += [
+            "",
+            *(line for line in (folder / "paper.md").read_text().splitlines() if line not in shown or not line),
+        ]
     again = f"deit-ablate table {name}" + (" --paper" if paper else "")
     shown = [re.sub(r"^# ", "### ", line) for line in shown[1:]]
     lines = [

@@ -27,7 +27,7 @@ from deit_ablate.sweep.metrics import Metric, read_metric, read_metrics
 from deit_ablate.sweep.overrides import validate
 from deit_ablate.sweep.problems import check_layers
 from deit_ablate.sweep.profiles import check_by_profile, load_profile, read_by_profile, split_stages
-from deit_ablate.sweep.programs import read_program
+from deit_ablate.sweep.programs import ProgramFile, read_program
 from deit_ablate.sweep.rows import KINDS, Row, grid_axes
 from deit_ablate.sweep.space import read_search
 from deit_ablate.sweep.stages import Stage, end_with, read_stages, seed_list
@@ -66,31 +66,22 @@ def load_sweep(
     problems.refuse()
     trainer = program.trainer if program else OURS
     chosen = profile or parsed.profile
-    base, execution = program.trainer.defaults if program else Node({}, node.where), Execution()
-    if program and profile:
-        problem = "a program trains, and profiles are recipes of our trainer"
-        raise InputError(problem, where=("--profile", 0, 0), expected="none, or --set")
-    if chosen:
-        where = ("--profile", 0, 0) if profile else node.locate("profile")
-        base, execution = load_profile(chosen, path.parent, where)
+    base, execution = _base(node, path, program, chosen, asked=profile is not None)
     by_profile = read_by_profile(node, path.parent)
     over = by_profile.get(chosen or "", Node({}, node.where))
     base = trainer.layer(trainer.layer(base, expand_dotted(node.part("recipe"))), over.get("recipe"))
     looks, all_seeds = _looks_and_seeds(node, parsed, seeds, until_decided)
     every_stage = read_stages(node, parsed.stages, all_seeds, over.value, trainer)
-    names = [stage.name for stage in every_stage if stage.name]
-    ended = {of: end_with(every_stage, part, under=f"by_profile.{of}.") for of, part in by_profile.items()}
-    stages = ended.get(chosen or "", every_stage)
+    stages = {of: end_with(every_stage, part, of) for of, part in by_profile.items()}.get(chosen or "", every_stage)
     given_sets = tuple(map(assignment, sets))
     for given_set in given_sets:
         base, stages = _set(base, stages, given_set, trainer)
 
     metric = program.metric if program else read_metric(node)
-    changes = _variants(node, kind, names, over, trainer)
-    every_name = [*names, *(variant.name for variant in changes)]
-    check_by_profile(by_profile, every_name[len(names) :], names, parsed.search is not None)
-    changes = _of_stages(changes, [stage.name for stage in stages])
-    left_out = {*every_name} - {*(stage.name for stage in stages), *(variant.name for variant in changes)}
+    names = [stage.name for stage in every_stage if stage.name]
+    every_change = _variants(node, kind, names, over, trainer)
+    check_by_profile(by_profile, [change.name for change in every_change], names, parsed.search is not None)
+    changes = _of_stages(every_change, [stage.name for stage in stages])
     design = _design(node, kind, changes, parsed, until_decided, trainer)
     variants = changes if design is None else _combined(changes, design, node.keys[kind], trainer)
     _must_fit(metric, variants, kind)
@@ -124,8 +115,27 @@ def load_sweep(
         search=read_search(node, over.get("search"), rows, stages[-1].seeds, trainer),
         sets=given_sets,
     )
+    left_out = {*names, *(change.name for change in every_change)} - {
+        *(stage.name for stage in stages),
+        *(change.name for change in changes),
+    }
     sweep = _shown(sweep, node, parsed, left_out)
     return program.over(sweep, node) if program else sweep
+
+
+def _base(
+    node: Node, path: Path, program: ProgramFile | None, profile: str | None, asked: bool
+) -> tuple[Node, Execution]:
+    """What the rows' recipes lie over; ``asked``: the profile is the command line's. Raises InputError."""
+    if program is None and profile is None:
+        return Node({}, node.where), Execution()
+    where = ("--profile", 0, 0) if asked else node.locate("profile")
+    if program is not None:
+        if profile is not None:
+            problem = "a program trains, and profiles are recipes of our trainer"
+            raise InputError(problem, where=where, expected="none, or --set")
+        return program.trainer.defaults, Execution()
+    return load_profile(profile or "", path.parent, where)
 
 
 def _shown(sweep: Sweep, node: Node, parsed: SweepFile, left_out: Set[str]) -> Sweep:

@@ -77,15 +77,15 @@ def read_stages(
     return tuple(result.values())
 
 
-def end_with(stages: tuple[Stage, ...], over: Node, under: str) -> tuple[Stage, ...]:
-    """The stages of a sweep that ends with the ``last_stage`` of a profile (``over``, whose keys are ``under`` one), if
-    it names any: that one and those that it stands on. Raises InputError for one that the sweep lacks."""
+def end_with(stages: tuple[Stage, ...], over: Node, profile: str) -> tuple[Stage, ...]:
+    """The stages of a sweep that ends with the ``last_stage`` of a profile (``over``), if it
+    names any: that one and those that it stands on. Raises InputError for one that the sweep lacks."""
     last = over.get("last_stage")
     if last is None or last.value is None:
         return stages
     by_name = {stage.name: stage for stage in stages if stage.name}
     if last.value not in by_name:
-        raise over.unknown("last_stage", "no stage", str(last.value), list(by_name), under=under)
+        raise over.unknown("last_stage", "no stage", str(last.value), list(by_name), under=f"by_profile.{profile}.")
     needed = [last.value]
     for name in needed:  # grows as it is read
         needed += by_name[name].parents
