@@ -6,6 +6,7 @@ import contextlib
 import os
 import shlex
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -49,6 +50,8 @@ started = contextlib.ExitStack()
 def pytest_configure(config: pytest.Config) -> None:
     for name in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL"):  # of `make test`: a make that a test starts is to be a user's own
         os.environ.pop(name, None)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a suite that a script runs in the background
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ["DEIT_ABLATE_CHECKPOINT_SECONDS"] = "0"  # after each epoch, for runs that are killed after a second
     if FORKS and getattr(config.option, "dist", "no") != "no" and WARM not in os.environ:
         os.environ[WARM] = shlex.join(started.enter_context(warm.warm_python()))
