@@ -15,8 +15,7 @@ STAND_INS = {
 
 
 def table(summary):
-    stages = [stage["name"] for stage in summary.plan["stages"]]
-    trained, tuned = "teacher" in stages, "finetune" in stages
+    trained, tuned = "teacher" in summary.stages, "finetune" in summary.stages
     beside = [
         Beside("teacher", "teacher", "teacher" if trained else None, ours=trained),
         Beside("224", "student", "student" if tuned else None),

@@ -21,7 +21,7 @@ SWITCHES = {  # header -> (dotted key, whether it is on at this value)
 
 def table(summary):
     pretrain, finetune = summary.recipes("pretrain"), summary.recipes("finetune")
-    tuned = _tuned(summary)
+    tuned = "finetune" in summary.stages  # which a profile may leave out
 
     def tick(key, on):
         def text(row):
@@ -52,13 +52,8 @@ def table(summary):
 def figures(summary):
     from deit_ablate.report.figures.forest import forest_figure
 
-    stages = {"pretrained": "pretrain", **({"finetuned": "finetune"} if _tuned(summary) else {})}
-    return {f"effects_{name}": forest_figure(summary.at(stage)) for name, stage in stages.items()}
-
-
-def _tuned(summary):
-    """Whether the study goes on to fine-tuning, which a profile may leave out."""
-    return any(stage["name"] == "finetune" for stage in summary.plan["stages"])
+    names = {"pretrain": "effects_pretrained", "finetune": "effects_finetuned"}
+    return {names[stage]: forest_figure(summary.at(stage)) for stage in summary.stages}
 
 
 if __name__ == "__main__":

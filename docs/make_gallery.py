@@ -16,13 +16,13 @@ from deit_ablate.store import Store
 
 DOCS = Path(__file__).parent
 STUDIES = {
-    "table8": ["paper_effects_pretrained", "paper_effects_finetuned"],
+    "table8": ["paper_effects_pretrained"],
     "distillation": ["effects"],
     "tokens": ["paper_token_similarity"],
     "optimizers@glyphs": ["effects", "curves"],
     "augmentation": ["effects"],
     "regularization": ["effects"],
-    "table8_as_run": ["paper_effects_finetuned"],
+    "table8_as_run": ["paper_effects_pretrained"],
     "table2": ["effects"],
     "table3": ["paper_top1"],
     "table5": ["paper_trade_off"],

@@ -236,6 +236,11 @@ class Summary:
         wanted = final_stage(self.plan) if stage is None else stage
         return self if wanted == self.stage else replace(self, stage=wanted)
 
+    @property
+    def stages(self) -> list[str]:
+        """The sweep's stages, the final one last."""
+        return [stage["name"] for stage in self.plan["stages"]]
+
     def recipes(self, stage: str) -> dict[str, dict[str, Any]]:
         """See ``frame.recipes``."""
         return recipes(self.records, stage)

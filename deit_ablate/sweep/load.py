@@ -66,7 +66,7 @@ def load_sweep(
     problems.refuse()
     trainer = program.trainer if program else OURS
     chosen = profile or parsed.profile
-    base, execution = _base(node, path, program, chosen, asked=profile is not None)
+    base, execution = _base(node, path, program, chosen or None, asked=bool(profile))
     by_profile = read_by_profile(node, path.parent)
     over = by_profile.get(chosen or "", Node({}, node.where))
     base = trainer.layer(trainer.layer(base, expand_dotted(node.part("recipe"))), over.get("recipe"))
@@ -127,15 +127,13 @@ def _base(
     node: Node, path: Path, program: ProgramFile | None, profile: str | None, asked: bool
 ) -> tuple[Node, Execution]:
     """What the rows' recipes lie over; ``asked``: the profile is the command line's. Raises InputError."""
-    if program is None and profile is None:
-        return Node({}, node.where), Execution()
+    if profile is None:
+        return program.trainer.defaults if program else Node({}, node.where), Execution()
     where = ("--profile", 0, 0) if asked else node.locate("profile")
-    if program is not None:
-        if profile is not None:
-            problem = "a program trains, and profiles are recipes of our trainer"
-            raise InputError(problem, where=where, expected="none, or --set")
-        return program.trainer.defaults, Execution()
-    return load_profile(profile or "", path.parent, where)
+    if program:
+        problem = "a program trains, and profiles are recipes of our trainer"
+        raise InputError(problem, where=where, expected="none, or --set")
+    return load_profile(profile, path.parent, where)
 
 
 def _shown(sweep: Sweep, node: Node, parsed: SweepFile, left_out: Set[str]) -> Sweep:

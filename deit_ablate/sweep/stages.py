@@ -78,15 +78,15 @@ def read_stages(
 
 
 def end_with(stages: tuple[Stage, ...], over: Node, profile: str) -> tuple[Stage, ...]:
-    """The stages of a sweep that ends with the ``last_stage`` of a profile (``over``), if it
-    names any: that one and those that it stands on. Raises InputError for one that the sweep lacks."""
+    """The stages of a sweep that ends with the ``last_stage`` of a profile (``over``), if it names any: that one and
+    those that it stands on. Raises InputError for one that the sweep lacks."""
     last = over.get("last_stage")
     if last is None or last.value is None:
         return stages
-    by_name = {stage.name: stage for stage in stages if stage.name}
-    if last.value not in by_name:
-        raise over.unknown("last_stage", "no stage", str(last.value), list(by_name), under=f"by_profile.{profile}.")
-    needed = [last.value]
+    by_name, wanted = {stage.name: stage for stage in stages if stage.name}, str(last.plain())
+    if wanted not in by_name:
+        raise over.unknown("last_stage", "no stage", wanted, list(by_name), under=f"by_profile.{profile}.")
+    needed = [wanted]
     for name in needed:  # grows as it is read
         needed += by_name[name].parents
     return tuple(stage for stage in stages if stage.name in needed)

@@ -290,7 +290,7 @@ def _shared_parents(summary: Summary, brief: bool = False) -> list[str]:
     for variant, seed, stage, run in summary.plan["cells"]:
         runs.setdefault((stage, variant), {})[seed] = run
     notes = []
-    for stage in (stage["name"] for stage in summary.plan["stages"][:-1]):
+    for stage in summary.stages[:-1]:
         shared = {}
         for (own, variant), made in runs.items():
             students = runs.get((final, variant), {})

@@ -15,7 +15,7 @@ import pandas as pd
 
 from deit_ablate import files
 from deit_ablate.report.stats.agreement import agreement
-from deit_ablate.report.stats.verdicts import Effect, Rules, judge
+from deit_ablate.report.stats.verdicts import Rules, judge
 from deit_ablate.report.summary import Summary
 from deit_ablate.report.tables.footnotes import diverged_notes, footnotes
 from deit_ablate.report.tables.table import NOTHING, Column, Table, device_of, measure
@@ -188,10 +188,12 @@ def _agreements(
             alike = summary.lineages.paired
             # What the sweep's own table says, looks and all, where that is of the same figure and the same baseline.
             said_there = (own, summary.metric, summary.population.judged) == (summary.plan["baseline"], TOP1, False)
-            judged: Mapping[str, Effect] = summary.effects
-            if not said_there:
-                rules, paired = Rules(summary.plan["margin"], summary.strict), [row for row in ours if alike(row, own)]
-                judged = judge(ours, values[own], rules, paired=paired, test_images=images).effects({})
+            rules, paired = Rules(summary.plan["margin"], summary.strict), [row for row in ours if alike(row, own)]
+            judged = (
+                summary.effects
+                if said_there
+                else judge(ours, values[own], rules, paired=paired, test_images=images).effects({})
+            )
             said = agreement(ours, values[own], theirs, judged, paired=alike, test_images=images)
             label = f"{part.header}, against {summary.label(own)}" if baselines else part.header
             label += ", by training noise alone" if summary.population.judged else ""
