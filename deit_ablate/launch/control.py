@@ -38,7 +38,7 @@ def open_attempt(store: Store, run: str) -> Attempt | None:
     if alive:
         raise InputError(
             f"process {last.owner['pid']} is alive on this machine",
-            where=(run, 0, 0),
+            where=run,
             expected="`deit-ablate cancel`, or to end it first",
         )
     return last

@@ -85,6 +85,6 @@ def refuse_lost_weights(
                 name, of = labels.get(above, above), labels.get(run.id, run.id)
                 raise InputError(
                     f"the weights of {name} ({above}), {role} of {of}, are gone",
-                    where=(str(store.root), 0, 0),
+                    where=str(store.root),
                     expected=f"`deit-ablate forget {above}` first, which trains it again with the sweep",
                 )

@@ -29,11 +29,9 @@ from deit_ablate.sweep.yaml import Node
 def must_have(execution: Execution, runs: Sequence[Run]) -> None:
     """Refuse a launch on this machine whose device or data folder is not there, which would fail every run."""
     if execution.device == "mps":
-        raise InputError(
-            "Apple's MPS is not supported by this version", where=("--device", 0, 0), expected="auto, cpu or cuda"
-        )
+        raise InputError("Apple's MPS is not supported by this version", where="--device", expected="auto, cpu or cuda")
     if runs and execution.device == "cuda" and not may_have_gpu():
-        raise InputError("no CUDA device can be used here", where=("--device", 0, 0), expected="auto or cpu")
+        raise InputError("no CUDA device can be used here", where="--device", expected="auto or cpu")
     gpus = visible_gpus() if execution.device in ("auto", "cuda") else []
     if execution.runs_per_gpu > 1 and not gpus:
         raise InputError("there is no GPU here for runs to share", key="execution.runs_per_gpu", expected="1")
@@ -54,9 +52,7 @@ def must_have(execution: Execution, runs: Sequence[Run]) -> None:
             raise InputError(
                 f"{name} lies in a folder, and none is given", expected=f"--data-dir DIR (or DEIT_ABLATE_DATA){debian}"
             )
-        raise InputError(
-            "no such folder", where=(str(folder), 0, 0), key="--data-dir", expected=f"the folder of {name}"
-        )
+        raise InputError("no such folder", where=str(folder), key="--data-dir", expected=f"the folder of {name}")
 
 
 def beside_table(execution: Execution, runs: Iterable[Run]) -> Execution:

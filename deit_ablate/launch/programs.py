@@ -19,7 +19,7 @@ def must_have(runs: Sequence[Run], execution: Execution) -> None:
     if told is None and any(is_program(run.recipe) for run in runs):
         problem = "a program trains it, and its sweep alone says where that is"
         expected = "the run by its sweep, as `deit-ablate retry SWEEP:ROW:SEED`"
-        raise InputError(problem, where=(runs[0].id, 0, 0), expected=expected)
+        raise InputError(problem, where=runs[0].id, expected=expected)
     given = (run.recipe.get("program", {}).get("command") for run in runs)
     for command in {repr(command): command for command in given if command}.values():
         if any(name == "data" for _, name in placeholders(command)):
@@ -34,7 +34,7 @@ def must_have(runs: Sequence[Run], execution: Execution) -> None:
             expected = "a program on PATH, or an executable file below the folder of the sweep file"
             raise InputError(problem, where=where, key="command", expected=expected)
     if told is not None and not Path(told.folder).is_dir():
-        raise InputError("no such folder", where=(told.folder, 0, 0), expected="the folder of the sweep file")
+        raise InputError("no such folder", where=told.folder, expected="the folder of the sweep file")
 
 
 def _must_have_data(folder: str | None) -> None:
@@ -42,4 +42,4 @@ def _must_have_data(folder: str | None) -> None:
         expected = "data.path in the sweep file, --data-dir or DEIT_ABLATE_DATA"
         raise InputError("the command is told {data}, and no folder is given", key="data.path", expected=expected)
     if not Path(folder).exists():
-        raise InputError("no such file or folder", where=(folder, 0, 0), key="data.path", expected="the data")
+        raise InputError("no such file or folder", where=folder, key="data.path", expected="the data")

@@ -46,12 +46,12 @@ def prepare(bundle: Bundle, run: str, store: Store, given: Sequence[Path] = ()) 
         ours, theirs = store.outcome(each), records.outcome(each)
         if ours is not None and theirs is not None and ours.get("time") == theirs.get("time"):
             raise InputError(
-                f"it holds the record of {each} itself", where=(str(store.root), 0, 0), expected="another --results"
+                f"it holds the record of {each} itself", where=str(store.root), expected="another --results"
             )
     plan = records.sweeps.plan(bundle.sweep) or {}
     if store.sweeps.plan(bundle.sweep) not in (None, plan):
         raise InputError(
-            f"it holds another sweep {bundle.sweep!r}", where=(str(store.root), 0, 0), expected="another --results"
+            f"it holds another sweep {bundle.sweep!r}", where=str(store.root), expected="another --results"
         )
     runs = [_run(records, each) for each in wanted]
     _keep_files(bundle.folder / "weights", store, given)
@@ -84,7 +84,7 @@ def _keep_files(folder: Path, store: Store, given: Sequence[Path]) -> None:
     and those that a user gives."""
     for path in given:
         if not path.is_file():
-            raise InputError("no such file", where=(str(path), 0, 0), key="--file", expected="a weights file")
+            raise InputError("no such file", where=str(path), key="--file", expected="a weights file")
     for path in [*(sorted(folder.iterdir()) if folder.is_dir() else []), *given]:
         if path in given or re.fullmatch(r"[0-9a-f]{64}", path.stem):
             store.teacher_weights.keep(f"sha256:{files.sha256(path)}", path)
@@ -92,7 +92,7 @@ def _keep_files(folder: Path, store: Store, given: Sequence[Path]) -> None:
         try:
             store.teacher_weights.keep_hub(path.stem, partial(shutil.copyfile, path))
         except ValueError as error:
-            raise InputError(str(error), where=(str(store.root), 0, 0), expected="another --results") from None
+            raise InputError(str(error), where=str(store.root), expected="another --results") from None
 
 
 def job(run: str, store: Store, execution: Execution, command: str) -> Job:

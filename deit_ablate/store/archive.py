@@ -73,7 +73,7 @@ def keep(store: Store, sweep: str, folder: Path, only: Collection[str] | None = 
                 curves += [{"run": run, **line} for line in store.history(run)]
                 if outcome is None:
                     continue
-                entry = zipfile.ZipInfo(f"{run}.npz", (1980, 1, 1, 0, 0, 0))
+                entry = zipfile.ZipInfo(f"{run}.npz")
                 archive.writestr(entry, _content(attempt.arrays, files.MOST_ARRAYS))
         os.replace(temporary, folder / "arrays.zip")
     kept = {**plan, "source": Path(plan["source"]).name, "asked": {}}  # which may hold paths, and is not read again
@@ -155,14 +155,14 @@ def import_records(folder: Path, store: Store) -> tuple[int, int]:
     else:
         raise InputError(
             "no records here",
-            where=(str(folder), 0, 0),
+            where=str(folder),
             expected="a results folder, or one that `deit-ablate keep` wrote",
         )
     known = {name.lower(): name for name in store.sweeps.names()}
     for sweep in incoming.sweeps:
         if known.setdefault(sweep.lower(), sweep) != sweep:
             why = f"the sweep {sweep!r} differs from {known[sweep.lower()]!r} in capitals alone"
-            raise InputError(why, where=(str(folder), 0, 0), expected="names that are two folders on every system")
+            raise InputError(why, where=str(folder), expected="names that are two folders on every system")
     brought = store.adopt(incoming.runs)
     for sweep, content in incoming.sweeps.items():
         if not os.path.lexists(store.sweeps.folder(sweep) / "plan.json"):

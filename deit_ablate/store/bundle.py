@@ -77,7 +77,7 @@ def pack(folder: Path, target: Path) -> None:
     with files.temporary_beside(target) as temporary:
         with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
             for path in sorted(files.below(folder)):
-                entry = zipfile.ZipInfo(f"{target.stem}/{path.relative_to(folder).as_posix()}", (1980, 1, 1, 0, 0, 0))
+                entry = zipfile.ZipInfo(f"{target.stem}/{path.relative_to(folder).as_posix()}")
                 entry.external_attr = (stat.S_IFREG | 0o644) << 16
                 entry.compress_type = zipfile.ZIP_DEFLATED
                 with open(path, "rb") as source, archive.open(entry, "w", force_zip64=True) as copy:
@@ -115,7 +115,7 @@ def opened(path: Path) -> Iterator[Bundle]:
         if manifest["semantics"] != here:
             raise InputError(
                 f"its recipes mean another training than here (SEMANTICS {manifest['semantics']}, here {here})",
-                where=(str(path), 0, 0),
+                where=str(path),
                 expected=f"deit-ablate {manifest['version']}, which it holds: `make reproduce` in its folder",
             )
         source.must_list(manifest["files"])
@@ -152,7 +152,7 @@ def _source(path: Path, open_files: contextlib.ExitStack) -> _Folder | _Zip:
     if path.is_dir():
         return _Folder(path)
     if not os.path.lexists(path):
-        raise InputError("no such file or folder", where=(str(path), 0, 0), expected="what `deit-ablate bundle` wrote")
+        raise InputError("no such file or folder", where=str(path), expected="what `deit-ablate bundle` wrote")
     try:
         return _Zip(path, open_files.enter_context(zipfile.ZipFile(files.must_be_file(path))))
     except (zipfile.BadZipFile, EOFError, ValueError) as error:
@@ -228,7 +228,7 @@ class _Zip:
 
 
 def _no_bundle(path: Path) -> InputError:
-    return InputError(f"no {MANIFEST} here", where=(str(path), 0, 0), expected="what `deit-ablate bundle` wrote")
+    return InputError(f"no {MANIFEST} here", where=str(path), expected="what `deit-ablate bundle` wrote")
 
 
 # -- its runs ----------------------------------------------------------------------------------------------------------
