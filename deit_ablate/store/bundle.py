@@ -30,12 +30,15 @@ from deit_ablate import files
 from deit_ablate.errors import Damaged, InputError
 from deit_ablate.identity import PROGRAM_SEMANTICS, SEMANTICS
 from deit_ablate.store import schema
-from deit_ablate.store.archive import import_records
+from deit_ablate.store.archive import import_records, listing
 from deit_ablate.store.store import Store
 
 MANIFEST = "manifest.json"
 MOST_FILES, MOST_BYTES = 1_000_000, 1 << 36
 """Files of a bundle, and bytes of all of them, that are read."""
+_BAD_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError)
+"""What reading an entry of a zip archive raises where that is damaged, encrypted, or packed in a way that is not known
+here."""
 
 
 def _is_path_inside(name: str) -> bool:
@@ -65,10 +68,7 @@ class Manifest(schema.File):
 
 def write_manifest(folder: Path, about: Mapping[str, Any]) -> None:
     """Say what a folder holds, as its last file."""
-    listed = {
-        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": files.sha256(path)}
-        for path in sorted(files.below(folder))
-    }
+    listed = listing((path.relative_to(folder).as_posix(), path) for path in sorted(files.below(folder)))
     files.replace(folder / MANIFEST, files.to_json({"schema": schema.SCHEMA, **about, "files": listed}))
 
 
@@ -142,7 +142,7 @@ def _copy(source: _Folder | _Zip, name: str, listed: Mapping[str, Any], target: 
                 digest.update(part)
                 copy.write(part)
                 left -= len(part)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except _BAD_ZIP as error:
         raise Damaged(source.path / name, str(error)) from None
     if left != 1 or digest.hexdigest() != listed["sha256"]:
         raise Damaged(source.path / name, f"its content is not the one that {MANIFEST} names")
@@ -210,7 +210,7 @@ class _Zip:
             raise Damaged(self.path / MANIFEST, f"more than {files.MOST_BYTES:,} bytes")
         try:
             return self._archive.read(entry)
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        except _BAD_ZIP as error:
             raise Damaged(self.path / MANIFEST, str(error)) from None
 
     def must_list(self, listed: Mapping[str, Any]) -> None:
