@@ -19,6 +19,7 @@ from deit_ablate.errors import InputError, few
 from deit_ablate.execution import SAVED, layered
 from deit_ablate.launch import reproduce as anew
 from deit_ablate.launch import status
+from deit_ablate.launch.jobs import Job
 from deit_ablate.launch.pool import foreground
 from deit_ablate.store import Store
 from deit_ablate.store import bundle as bundles
@@ -88,7 +89,7 @@ def reproduce(
             base = anew.recorded_execution(given.store.outcome(each) or {})
             base = anew.with_program(base, given, given.folder / "sources", required=each == chosen)
             how = layered(base, given_execution(execution, device=device, data_dir=data_dir, loaders=loaders))
-            _train(anew.job(each, store, how, command_line()), store, each, out)
+            _train(Job(str(store.root), each, how, retry=True, command=command_line()), store, each, out)
         from deit_ablate.report.reproduced import compare, differences
 
         sys.path.insert(0, str(given.folder / "sources"))  # a metric of one's own

@@ -89,7 +89,7 @@ def makefile(found: Sequence[Command], title: str) -> str:
         line = shlex.join(each.command[1:]).replace("$", "$$")
         if re.search(r"[\r\n]", line):
             raise InputError(
-                "a Makefile cannot hold a line break in a path", where=("--commands", 0, 0), expected="shell or json"
+                "a Makefile cannot hold a line break in a path", where="--commands", expected="shell or json"
             )
         lines += [f"# {_comment(each.name)} ({each.id})", f"{each.id}: {' '.join(each.parents)}".rstrip()]
         lines += [f"\t$(DEIT_ABLATE) {line}"]

@@ -36,11 +36,8 @@ def open_attempt(store: Store, run: str) -> Attempt | None:
     except Damaged:  # nobody can tell: the user's word is all that there is
         return last
     if alive:
-        raise InputError(
-            f"process {last.owner['pid']} is alive on this machine",
-            where=(run, 0, 0),
-            expected="`deit-ablate cancel`, or to end it first",
-        )
+        problem = f"process {last.owner['pid']} is alive on this machine"
+        raise InputError(problem, where=run, expected="`deit-ablate cancel`, or to end it first")
     return last
 
 
@@ -56,20 +53,15 @@ def release(store: Store, run: str) -> str | None:
 
 def forget(store: Store, runs: Sequence[str]) -> None:
     """Move runs to the trash: all of them, or none where an attempt at one may still be alive (InputError)."""
-    for run in runs:
-        if not cleanup.proven_over(store, run):
-            raise InputError(f"{run}: an attempt at it may still be alive", expected=_before_forgetting(store, run))
-    for run in runs:
-        try:
-            cleanup.forget(store, run)
-        except Refused as refusal:
-            raise InputError(f"{run}: {refusal}", expected=_before_forgetting(store, run)) from None
-
-
-def _before_forgetting(store: Store, run: str) -> str:
-    if store.damage(run) is None:
-        return "`deit-ablate cancel` first, or to wait"
-    return f"`deit-ablate release {run}` first, once you know that no process works at it"
+    for step in (cleanup.must_be_over, cleanup.forget):
+        for run in runs:
+            try:
+                step(store, run)
+            except Refused as refusal:
+                expected = "`deit-ablate cancel` first, or to wait"
+                if store.damage(run) is not None:
+                    expected = f"`deit-ablate release {run}` first, once you know that no process works at it"
+                raise InputError(f"{run}: {refusal}", expected=expected) from None
 
 
 def _alive_here(attempt: Attempt) -> bool:

@@ -56,7 +56,7 @@ class Estimate:
     def large(self, store: Store) -> str | None:
         """Why this is large for this machine, or None."""
         if self.bytes is not None:
-            root = store.root if store.root.exists() else store.root.absolute().parent
+            root = store.root.absolute()
             while not root.exists():
                 root = root.parent
             free = shutil.disk_usage(root).free

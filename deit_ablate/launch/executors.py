@@ -12,7 +12,7 @@ import importlib.metadata
 from collections.abc import Callable
 from typing import Protocol
 
-from deit_ablate.errors import InputError, Position, did_you_mean
+from deit_ablate.errors import InputError, Position, unknown_name
 from deit_ablate.launch.jobs import Report, Watcher, Work
 
 EXECUTORS = {
@@ -46,12 +46,7 @@ def find_executor(name: str, where: Position | None = None) -> str:
         return EXECUTORS[name]
     known = known_executors()
     if name not in known:
-        raise InputError(
-            f"no executor {name!r}{did_you_mean(name, known)}",
-            where=where,
-            key="execution.executor",
-            expected="one of " + ", ".join(known),
-        )
+        raise unknown_name("no executor", name, list(known), where=where, key="execution.executor")
     return known[name]
 
 

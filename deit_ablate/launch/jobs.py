@@ -108,7 +108,11 @@ class Work:
 
     def to_come(self) -> list[Run]:
         """What is left to be done; for trials that a search has yet to request, runs like them."""
-        return [*self.unfinished(), *(self.source.examples() if self.source else [])]
+        return [*self.unfinished(), *self.examples()]
+
+    def examples(self) -> Sequence[Run]:
+        """Runs like those that a search has yet to request."""
+        return self.source.examples() if self.source is not None else ()
 
     def job(self, run: str, *, retry: bool) -> Job:
         return Job(str(self.store.root), run, self.execution_of(run), retry, self.sweep, self.command)
@@ -118,7 +122,8 @@ class Work:
 
     def kinds(self) -> list[tuple[Execution, list[Run]]]:
         """What is left to be done, those runs together that are executed alike."""
-        return by_execution(self.to_come(), {run.id: self.execution_of(run.id) for run in self.to_come()})
+        runs = self.to_come()
+        return by_execution(runs, {run.id: self.execution_of(run.id) for run in runs})
 
 
 def by_execution(runs: Iterable[Run], executions: Mapping[str, Execution]) -> list[tuple[Execution, list[Run]]]:

@@ -127,7 +127,7 @@ class JobLaunch(Launch):
             started, self._newly_started = self._newly_started, []
             watch(
                 Progress(
-                    len(self.runs) + len(self.examples()),
+                    len(self.runs) + len(self.work.examples()),
                     self.states,
                     list(self.here),
                     list(self.elsewhere),
@@ -297,7 +297,7 @@ class JobLaunch(Launch):
     def _seconds_left(self) -> float | None:
         """Machine time that is left, over the slots that work on it; None until a run like them has finished."""
         now, left = time.monotonic(), 0.0
-        runs = [*(self.runs[run] for run in self.queue), *self.examples()]
+        runs = [*(self.runs[run] for run in self.queue), *self.work.examples()]
         for run in runs:
             whole = self._expected(run)
             if whole is None and run.id in self.runs:

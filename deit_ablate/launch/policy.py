@@ -5,7 +5,7 @@ A launch keeps nothing that the files don't say: killed at any moment, the next 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 
 from deit_ablate.errors import InputError, StoreGone
 from deit_ablate.launch.jobs import RETRYABLE, Report, Work
@@ -29,21 +29,14 @@ class Launch:
         self.retry = set(work.retry)
         self.report = Report()
 
-    def add(self, runs: Iterable[Run]) -> list[str]:
-        """Take on more runs, parents first; the ids of those that were not known."""
-        new = {run.id: run for run in runs if run.id not in self.runs}
-        self.runs |= new
-        self.parents |= {run: added.above for run, added in new.items()}
-        return list(new)
-
     def take_more(self, free: int) -> list[str]:
         """Take on the runs that the search requests, given the room for them; the ids of those that are new."""
         source = self.work.source
-        return self.add(source(self.states, max(0, free))) if source is not None else []
-
-    def examples(self) -> Sequence[Run]:
-        """Runs like those that a search has yet to request."""
-        return self.work.source.examples() if self.work.source is not None else ()
+        requested = source(self.states, max(0, free)) if source is not None else ()
+        new = {run.id: run for run in requested if run.id not in self.runs}
+        self.runs |= new
+        self.parents |= {run: added.above for run, added in new.items()}
+        return list(new)
 
     def may_start(self, run: str) -> bool:
         """Whether the run's own state lets it start; its parents are another question."""
@@ -85,6 +78,6 @@ def refuse_lost_weights(
                 name, of = labels.get(above, above), labels.get(run.id, run.id)
                 raise InputError(
                     f"the weights of {name} ({above}), {role} of {of}, are gone",
-                    where=(str(store.root), 0, 0),
+                    where=str(store.root),
                     expected=f"`deit-ablate forget {above}` first, which trains it again with the sweep",
                 )

@@ -15,7 +15,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from functools import partial
 from math import ceil
 from typing import IO, Any
 
@@ -126,11 +125,7 @@ class ProcessPool(Pool):
         self._gpus = visible_gpus()
         self.slots = self.at_once(execution)
         self._server: ForkServer | None = None
-        self._failed: WorkerFailed | None = None
-        """How the last server has ended, where it was not us who let it go."""
         self._running: dict[int, _Started] = {}
-        self._requests: dict[int, int | None] = {}
-        """Of worker commands that are no jobs: number -> exit code, None while it runs."""
         self._numbers = itertools.count(1)
 
     def _on_gpu(self, execution: Execution) -> bool:
@@ -177,18 +172,9 @@ class ProcessPool(Pool):
         return loads
 
     def ask(self, *arguments: str) -> int:
-        """A worker command, forked like any job. Raises WorkerFailed where the server that forks cannot be started."""
-        server = self._serve()
-        number = next(self._numbers)
-        self._requests[number] = None
-        with contextlib.suppress(OSError):  # a server that is gone is found out below, with what it printed
-            server.send({"token": [number, 0], "argv": arguments, "environment": {}})
-        while (code := self._requests[number]) is None:
-            if self._failed is not None:
-                raise self._failed
-            self.poll(0.05)
-        del self._requests[number]
-        return code
+        """A worker command, forked like any job, before there is one. Raises WorkerFailed where the server that forks
+        cannot be started, or has ended."""
+        return self._serve().ask(*arguments)
 
     def submit(self, job: Job) -> None:
         """Start a job. Raises WorkerFailed where the server that forks cannot be started."""
@@ -222,9 +208,6 @@ class ProcessPool(Pool):
     def _told(self, message: dict[str, Any], server: ForkServer) -> Ended | None:
         """Take note of what the server says; the job where that was its end."""
         number, rank = message["token"]
-        if number in self._requests:
-            self._requests[number] = message.get("code")
-            return None
         started = self._running[number]
         if "pid" in message:
             started.pids[rank] = message["pid"]
@@ -246,7 +229,6 @@ class ProcessPool(Pool):
 
     def _server_died(self, failed: WorkerFailed) -> list[Ended]:
         assert self._server
-        self._failed = failed
         output = last_printed(self._server.errors) or str(failed)
         lost = [Ended(started.job, 1, output) for started in self._running.values()]
         self._running.clear()
@@ -272,7 +254,6 @@ class ProcessPool(Pool):
 
     def _serve(self) -> ForkServer:
         if self._server is None:
-            self._failed = None
             program = self._base.program
             self._server = fork_server(self._base.threads, commands=program is not None and program.command)
         return self._server
@@ -314,8 +295,9 @@ def foreground(job: Job, output: IO[str] | None = None) -> int:
     gpus = visible_gpus() if job.execution.ranks > 1 else []
     workers = [subprocess.Popen(command, env={**os.environ, **own}, stdout=output) for own in _environments(job, gpus)]
     # To the first rank, which decides for all. In a terminal the workers get Ctrl-C too: twice is as good as once.
-    pass_on = partial(_pass_on, workers[0])
-    before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {
+        number: signal.signal(number, lambda *_: workers[0].terminate()) for number in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
         code = workers[0].wait()
         for worker in workers[1:] if code < 0 else ():
@@ -326,7 +308,3 @@ def foreground(job: Job, output: IO[str] | None = None) -> int:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _pass_on(worker: subprocess.Popen[bytes], _number: int, _frame: Any) -> None:
-    worker.terminate()

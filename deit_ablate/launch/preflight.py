@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -12,11 +14,10 @@ from deit_ablate import files
 from deit_ablate.errors import InputError
 from deit_ablate.execution import Execution, worker_answers
 from deit_ablate.identity import canonical_json, contents, hub_names, with_files
-from deit_ablate.launch import programs
 from deit_ablate.launch.jobs import Work
 from deit_ablate.launch.pool import may_have_gpu, visible_gpus
 from deit_ablate.names import PACKAGE, fact, hashes, keep_answer, kept_answer
-from deit_ablate.program import is_program
+from deit_ablate.program import is_program, placeholders
 from deit_ablate.recipe import flatten
 from deit_ablate.store import Store
 from deit_ablate.store.datafacts import data_lines
@@ -29,21 +30,16 @@ from deit_ablate.sweep.yaml import Node
 def must_have(execution: Execution, runs: Sequence[Run]) -> None:
     """Refuse a launch on this machine whose device or data folder is not there, which would fail every run."""
     if execution.device == "mps":
-        raise InputError(
-            "Apple's MPS is not supported by this version", where=("--device", 0, 0), expected="auto, cpu or cuda"
-        )
+        raise InputError("Apple's MPS is not supported by this version", where="--device", expected="auto, cpu or cuda")
     if runs and execution.device == "cuda" and not may_have_gpu():
-        raise InputError("no CUDA device can be used here", where=("--device", 0, 0), expected="auto or cpu")
+        raise InputError("no CUDA device can be used here", where="--device", expected="auto or cpu")
     gpus = visible_gpus() if execution.device in ("auto", "cuda") else []
     if execution.runs_per_gpu > 1 and not gpus:
         raise InputError("there is no GPU here for runs to share", key="execution.runs_per_gpu", expected="1")
     if gpus and execution.ranks > len(gpus):
-        raise InputError(
-            f"{execution.ranks} ranks need a GPU each, and {len(gpus)} can be seen here",
-            key="execution.ranks",
-            expected=f"at most {len(gpus)}, or --device cpu",
-        )
-    programs.must_have(runs, execution)
+        problem = f"{execution.ranks} ranks need a GPU each, and {len(gpus)} can be seen here"
+        raise InputError(problem, key="execution.ranks", expected=f"at most {len(gpus)}, or --device cpu")
+    _must_have_programs(runs, execution)
     for name in dict.fromkeys(run.recipe["data"]["name"] for run in runs if not is_program(run.recipe)):
         usual = fact("datasets", name, "folder")
         folder = data_folder(name, execution)
@@ -51,12 +47,40 @@ def must_have(execution: Execution, runs: Sequence[Run]) -> None:
             continue
         if folder is None or not execution.data_dir:
             debian = "" if usual == "--data-dir" else f", or Debian's package in {usual}"
-            raise InputError(
-                f"{name} lies in a folder, and none is given", expected=f"--data-dir DIR (or DEIT_ABLATE_DATA){debian}"
-            )
-        raise InputError(
-            "no such folder", where=(str(folder), 0, 0), key="--data-dir", expected=f"the folder of {name}"
-        )
+            expected = f"--data-dir DIR (or DEIT_ABLATE_DATA){debian}"
+            raise InputError(f"{name} lies in a folder, and none is given", expected=expected)
+        raise InputError("no such folder", where=str(folder), key="--data-dir", expected=f"the folder of {name}")
+
+
+def _must_have_programs(runs: Sequence[Run], execution: Execution) -> None:
+    """Refuse commands that cannot be started here, or that are told a data folder where none is given (InputError)."""
+    told = execution.program
+    if told is None and any(is_program(run.recipe) for run in runs):
+        problem = "a program trains it, and its sweep alone says where that is"
+        expected = "the run by its sweep, as `deit-ablate retry SWEEP:ROW:SEED`"
+        raise InputError(problem, where=runs[0].id, expected=expected)
+    given = (run.recipe.get("program", {}).get("command") for run in runs)
+    for command in {repr(command): command for command in given if command}.values():
+        if any(name == "data" for _, name in placeholders(command)):
+            _must_have_data_of_programs(execution.data_dir)
+        name = command[0]
+        if "{" in name or told is None:
+            continue
+        found = shutil.which(name) if os.sep not in name else shutil.which(Path(told.folder) / name)
+        if found is None:
+            problem = f"{name!r} is no program that can be started here"
+            expected = "a program on PATH, or an executable file below the folder of the sweep file"
+            raise InputError(problem, where=told.folder, key="command", expected=expected)
+    if told is not None and not Path(told.folder).is_dir():
+        raise InputError("no such folder", where=told.folder, expected="the folder of the sweep file")
+
+
+def _must_have_data_of_programs(folder: str | None) -> None:
+    if folder is None:
+        expected = "data.path in the sweep file, --data-dir or DEIT_ABLATE_DATA"
+        raise InputError("the command is told {data}, and no folder is given", key="data.path", expected=expected)
+    if not Path(folder).exists():
+        raise InputError("no such file or folder", where=folder, key="data.path", expected="the data")
 
 
 def beside_table(execution: Execution, runs: Iterable[Run]) -> Execution:
@@ -103,33 +127,27 @@ def preflight(work: Work, ask: Callable[..., int]) -> None:
     runs = list({run.id: run for run in work.to_come() if not is_program(run.recipe)}.values())
     if not runs:
         return  # a program is tried out by running it
-    paths = {sha256: path for run in runs for sha256, path in run.weights.items()}
-
-    def recipe_of(run: Run) -> dict[str, Any]:
-        resolved = with_files(run.recipe, lambda content: paths.get(content) or _in_store(content, work.store, runs))
-        return dict(resolved)
+    named = NamedFiles(runs, work.store)
 
     def request(run: Run) -> dict[str, Any]:
-        sha256 = run.recipe["distill"]["teacher_weights"]
-        path = (paths.get(sha256) or work.store.teacher_weights.find(sha256)) if sha256 else None
-        begun = run.id in work.states and work.states[run.id].attempt > 0
-        how = work.execution_of(run.id)
+        path, how = named.find(run.recipe["distill"]["teacher_weights"]), work.execution_of(run.id)
         return {
             "run": run.id,
-            "recipe": recipe_of(run),
-            "begun": begun,
+            "recipe": with_files(run.recipe, named.path),
+            "begun": run.id in work.states and work.states[run.id].attempt > 0,
             "ranks": how.ranks,
             "accumulation": how.accumulation,
             "teacher": str(path) if path else None,
         }
 
     rows = Rows(work)
+    compared = {run.id: run for pair in rows.open.values() for both in pair.runs for run in both}
     question = {
         "results": str(work.store.root.resolve()),
         "data_dir": work.execution.data_dir,
         "runs": [request(run) for run in runs],
         "pairs": {name: [[here.id, there.id] for here, there in pair.runs] for name, pair in rows.open.items()},
-        "recipes": {run.id: recipe_of(run) for pair in rows.open.values() for both in pair.runs for run in both},
+        "recipes": {id_: with_files(run.recipe, named.path) for id_, run in compared.items()},
     }
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "question.json"
@@ -157,19 +175,17 @@ def hashed_data(work: Work) -> Iterator[str]:
     Raises InputError where one is not as it was when it was hashed first, or cannot be read."""
     runs = [run for run in [*work.runs.values(), *work.to_come()] if not is_program(run.recipe)]
     must_have(work.execution.model_copy(update={"device": "cpu", "runs_per_gpu": 1, "ranks": 1}), runs)
-    paths = {sha256: path for run in runs for sha256, path in run.weights.items()}
-    blocks: dict[str, dict[str, Any]] = {}
+    named, blocks = NamedFiles(runs, work.store), dict[str, dict[str, Any]]()
     for run in runs:
         data = {key: value for key, value in run.recipe["data"].items() if key in ("name", "id", "file", "options")}
         data["options"] = {key: value for key, value in data["options"].items() if key != "test_share"}
-        found = with_files(data, lambda content: paths.get(content) or _in_store(content, work.store, runs))
-        blocks[canonical_json(data)] = found
+        blocks[canonical_json(data)] = with_files(data, named.path)
     request = {"results": str(work.store.root), "data_dir": work.execution.data_dir, "data": [*blocks.values()]}
     for answer in worker_answers("hashes", request):
-        problem = answer["error"] or (f"not as they were when hashed first: {', '.join(answer['changed'])}")
         if answer["error"] or answer["changed"]:
-            where, expected = (f"data {answer['id']}", 0, 0), "the files as they were, or another data.id"
-            raise InputError(problem, where=where, expected="" if answer["error"] else expected)
+            problem = answer["error"] or f"not as they were when hashed first: {', '.join(answer['changed'])}"
+            expected = "" if answer["error"] else "the files as they were, or another data.id"
+            raise InputError(problem, where=f"data {answer['id']}", expected=expected)
         if not answer["pictures"]:
             yield f"data {answer['id']}: lies in memory, and all of it is in its fingerprint, which every run checks"
         else:
@@ -218,32 +234,38 @@ def keep_weights(runs: Iterable[Run], store: Store) -> dict[str, str]:
     where a file has changed since the plan was made.
     """
     runs = [run for run in runs if not is_program(run.recipe)]
-    wanted = {content for run in runs for content in contents(run.recipe)}
-    found = {sha256: path for run in runs for sha256, path in run.weights.items()}
-    for sha256 in sorted(wanted - found.keys()):
-        _in_store(sha256, store, runs)
-    kept = {}
-    for sha256 in sorted(wanted):
-        try:
-            path = (
-                store.teacher_weights.keep(sha256, found[sha256])
-                if sha256 in found
-                else store.teacher_weights.find(sha256)
-            )
-        except ValueError as error:
-            raise InputError(str(error), key=_names_file(runs, sha256), expected="a file that stays as it is") from None
-        kept[sha256] = str(path)
-    return kept
+    named = NamedFiles(runs, store)
+    wanted = sorted({content for run in runs for content in contents(run.recipe)})
+    found = {content: named.path(content) for content in wanted}  # all are there before the first is written
+    for content in wanted:
+        if content in named.given:
+            try:
+                found[content] = store.teacher_weights.keep(content, found[content])
+            except ValueError as error:
+                raise InputError(str(error), key=named.key(content), expected="a file that stays as it is") from None
+    return {content: str(path) for content, path in found.items()}
 
 
-def _in_store(content: str, store: Store, runs: Iterable[Run]) -> Path:
-    if (path := store.teacher_weights.find(content)) is None:
-        problem = f"no file with the content {content} is in {store.root}"
-        raise InputError(problem, key=_names_file(runs, content), expected="the path of the file")
-    return path
+class NamedFiles:
+    """Where the files lie that recipes name by their content ("sha256:<hex>"): as they were given with the runs, or in
+    the store."""
 
+    def __init__(self, runs: Sequence[Run], store: Store) -> None:
+        self._runs, self._store = runs, store
+        self.given = {content: path for run in runs for content, path in run.weights.items()}
 
-def _names_file(runs: Iterable[Run], content: str) -> str:
-    """The key under which a recipe of these names this content."""
-    leaves = (pair for run in runs for pair in flatten(run.recipe))
-    return next((key for key, leaf in leaves if leaf == content), "augment.custom")
+    def find(self, content: str | None) -> Path | None:
+        """None also where no content is named."""
+        return (self.given.get(content) or self._store.teacher_weights.find(content)) if content else None
+
+    def path(self, content: str) -> Path:
+        """Raises InputError where there is no such file."""
+        if (path := self.find(content)) is None:
+            problem = f"no file with the content {content} is in {self._store.root}"
+            raise InputError(problem, key=self.key(content), expected="the path of the file")
+        return path
+
+    def key(self, content: str) -> str:
+        """The key under which a recipe names this content."""
+        leaves = (pair for run in self._runs for pair in flatten(run.recipe))
+        return next((key for key, leaf in leaves if leaf == content), "augment.custom")

@@ -15,7 +15,6 @@ from pydantic import ValidationError
 from deit_ablate import files
 from deit_ablate.errors import Damaged, InputError
 from deit_ablate.execution import OF_THE_LAUNCHER, Execution, ProgramExecution
-from deit_ablate.launch.jobs import Job
 from deit_ablate.launch.preflight import keep_weights
 from deit_ablate.store import Store
 from deit_ablate.store.bundle import Bundle, lineage
@@ -45,14 +44,10 @@ def prepare(bundle: Bundle, run: str, store: Store, given: Sequence[Path] = ()) 
     for each in wanted:
         ours, theirs = store.outcome(each), records.outcome(each)
         if ours is not None and theirs is not None and ours.get("time") == theirs.get("time"):
-            raise InputError(
-                f"it holds the record of {each} itself", where=(str(store.root), 0, 0), expected="another --results"
-            )
+            raise _not_here(store, f"it holds the record of {each} itself")
     plan = records.sweeps.plan(bundle.sweep) or {}
     if store.sweeps.plan(bundle.sweep) not in (None, plan):
-        raise InputError(
-            f"it holds another sweep {bundle.sweep!r}", where=(str(store.root), 0, 0), expected="another --results"
-        )
+        raise _not_here(store, f"it holds another sweep {bundle.sweep!r}")
     runs = [_run(records, each) for each in wanted]
     _keep_files(bundle.folder / "weights", store, given)
     keep_weights([each for each in runs if "distill" in each.recipe], store)
@@ -63,6 +58,10 @@ def prepare(bundle: Bundle, run: str, store: Store, given: Sequence[Path] = ()) 
         store.register(planned.id, planned.recipe, planned.parents, planned.sources)
     store.sweeps.save_plan(bundle.sweep, plan)
     return wanted
+
+
+def _not_here(store: Store, problem: str) -> InputError:
+    return InputError(problem, where=str(store.root), expected="another --results")
 
 
 def with_program(execution: Execution, bundle: Bundle, sources: Path, *, required: bool) -> Execution:
@@ -84,7 +83,7 @@ def _keep_files(folder: Path, store: Store, given: Sequence[Path]) -> None:
     and those that a user gives."""
     for path in given:
         if not path.is_file():
-            raise InputError("no such file", where=(str(path), 0, 0), key="--file", expected="a weights file")
+            raise InputError("no such file", where=str(path), key="--file", expected="a weights file")
     for path in [*(sorted(folder.iterdir()) if folder.is_dir() else []), *given]:
         if path in given or re.fullmatch(r"[0-9a-f]{64}", path.stem):
             store.teacher_weights.keep(f"sha256:{files.sha256(path)}", path)
@@ -92,11 +91,7 @@ def _keep_files(folder: Path, store: Store, given: Sequence[Path]) -> None:
         try:
             store.teacher_weights.keep_hub(path.stem, partial(shutil.copyfile, path))
         except ValueError as error:
-            raise InputError(str(error), where=(str(store.root), 0, 0), expected="another --results") from None
-
-
-def job(run: str, store: Store, execution: Execution, command: str) -> Job:
-    return Job(str(store.root), run, execution, retry=True, command=command)
+            raise _not_here(store, str(error)) from None
 
 
 def _run(records: Store, run: str) -> Run:

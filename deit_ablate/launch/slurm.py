@@ -108,7 +108,7 @@ class SlurmLaunch(Launch):
         if odd := set('%"\\\n') & set(str(root.resolve())):
             raise InputError(
                 f"a results folder with {odd.pop()!r} in its path cannot be given to SLURM",
-                where=(str(root), 0, 0),
+                where=str(root),
                 expected="another folder",
             )
         self.largest = max(1, int(config.get("MaxArraySize", "1001")) - 1)
@@ -425,7 +425,7 @@ def release_submissions(store: Store, run: str) -> bool:
         if ticket is not None and ticket.element and answer.alive(ticket.element):
             raise InputError(
                 f"job {ticket.element} is in the queue ({answer.states[ticket.element]})",
-                where=(run, 0, 0),
+                where=run,
                 expected="`deit-ablate cancel`",
             )
     for ticket in known.tickets[run]:

@@ -15,7 +15,9 @@ import json
 import os
 import re
 import zipfile
-from collections.abc import Callable, Collection, Iterator
+import zlib
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -69,22 +71,19 @@ def keep(store: Store, sweep: str, folder: Path, only: Collection[str] | None = 
                     provenance = outcome.get("provenance") or {}
                     command = _ABSOLUTE.sub(".../", provenance.get("command") or "")
                     record["outcome"] = {**outcome, "provenance": {**provenance, "command": command}}
+                    # By its name alone an entry would have the time of day, and equal records not give equal bytes.
+                    archive.writestr(zipfile.ZipInfo(f"{run}.npz"), _content(attempt.arrays, files.MOST_ARRAYS))
                 records.append(record)
                 curves += [{"run": run, **line} for line in store.history(run)]
-                if outcome is None:
-                    continue
-                entry = zipfile.ZipInfo(f"{run}.npz", (1980, 1, 1, 0, 0, 0))
-                archive.writestr(entry, _content(attempt.arrays, files.MOST_ARRAYS))
         os.replace(temporary, folder / "arrays.zip")
     kept = {**plan, "source": Path(plan["source"]).name, "asked": {}}  # which may hold paths, and is not read again
     for name, lines in (("records.jsonl", records), ("curves.jsonl", curves)):
         files.replace(folder / name, b"".join(json.dumps(line).encode() + b"\n" for line in lines))
     files.replace(folder / "plan.json", files.to_json(kept))
-    patterns = ("table.*", "paper.*", "search.*", "figures/*.png", "seeds/[0-9]*.json", "trials/[0-9]*.json")
-    shown = (path for pattern in patterns for path in store.sweeps.folder(sweep).glob(pattern))
-    for path in shown:
-        target = folder / path.relative_to(store.sweeps.folder(sweep))
-        files.replace(files.make_folder(target.parent) / target.name, _content(path))
+    for pattern in ("table.*", "paper.*", "search.*", "figures/*.png", "seeds/[0-9]*.json", "trials/[0-9]*.json"):
+        for path in store.sweeps.folder(sweep).glob(pattern):
+            target = folder / path.relative_to(store.sweeps.folder(sweep))
+            files.replace(files.make_folder(target.parent) / target.name, _content(path))
     write_manifest(folder)
     return len(records)
 
@@ -99,9 +98,13 @@ def _content(path: Path, most: int = files.MOST_BYTES) -> bytes:
 def write_manifest(folder: Path) -> None:
     """Say what a folder of kept records holds, so that ``import`` can tell whether it is all there."""
     runs = (folder / "records.jsonl").read_bytes().count(b"\n")
-    listed = {name: {"bytes": path.stat().st_size, "sha256": files.sha256(path)} for name, path in _read(folder)}
-    content = {"schema": schema.SCHEMA, "runs": runs, "files": listed}
+    content = {"schema": schema.SCHEMA, "runs": runs, "files": listing(_read(folder))}
     files.replace(folder / "manifest.json", files.to_json(content))
+
+
+def listing(named: Iterable[tuple[str, Path]]) -> dict[str, dict[str, Any]]:
+    """Of each file, by name, what a manifest says: its bytes and SHA-256."""
+    return {name: {"bytes": path.stat().st_size, "sha256": files.sha256(path)} for name, path in named}
 
 
 def _read(folder: Path) -> Iterator[tuple[str, Path]]:
@@ -153,16 +156,13 @@ def import_records(folder: Path, store: Store) -> tuple[int, int]:
     elif os.path.lexists(folder / "runs"):
         incoming = _stored(folder)
     else:
-        raise InputError(
-            "no records here",
-            where=(str(folder), 0, 0),
-            expected="a results folder, or one that `deit-ablate keep` wrote",
-        )
+        expected = "a results folder, or one that `deit-ablate keep` wrote"
+        raise InputError("no records here", where=str(folder), expected=expected)
     known = {name.lower(): name for name in store.sweeps.names()}
     for sweep in incoming.sweeps:
         if known.setdefault(sweep.lower(), sweep) != sweep:
             why = f"the sweep {sweep!r} differs from {known[sweep.lower()]!r} in capitals alone"
-            raise InputError(why, where=(str(folder), 0, 0), expected="names that are two folders on every system")
+            raise InputError(why, where=str(folder), expected="names that are two folders on every system")
     brought = store.adopt(incoming.runs)
     for sweep, content in incoming.sweeps.items():
         if not os.path.lexists(store.sweeps.folder(sweep) / "plan.json"):
@@ -289,11 +289,11 @@ def _check_arrays(path: Path, known: dict[str, str | None]) -> None:
     """Raises Damaged where the archive holds others than these, by name and SHA-256."""
     try:
         with zipfile.ZipFile(path) as archive:
-            names, wanted = sorted(entry.filename for entry in archive.infolist()), sorted(known)
-            if names != wanted:
-                odd = next((name for name in names if names.count(name) > wanted.count(name)), None)
-                missing = next((name for name in wanted if name not in names), None)
-                raise Damaged(path, f"{missing} is missing" if missing else f"{odd!r:.200} is of no record, or twice")
+            names = Counter(archive.namelist())
+            if missing := sorted(known.keys() - names.keys()):
+                raise Damaged(path, f"{missing[0]} is missing")
+            if odd := sorted(names - Counter(known.keys())):
+                raise Damaged(path, f"{odd[0]!r:.200} is of no record, or twice")
             for name, sha256 in known.items():
                 _arrays(archive, path, name, sha256)
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError) as error:
@@ -301,8 +301,6 @@ def _check_arrays(path: Path, known: dict[str, str | None]) -> None:
 
 
 def _arrays(archive: zipfile.ZipFile, path: Path, name: str, sha256: str | None) -> bytes:
-    import zlib
-
     entry = archive.getinfo(name)
     if entry.file_size > files.MOST_ARRAYS:
         raise Damaged(path, f"{name} has more than {files.MOST_ARRAYS:,} bytes when unpacked")

@@ -30,12 +30,15 @@ from deit_ablate import files
 from deit_ablate.errors import Damaged, InputError
 from deit_ablate.identity import PROGRAM_SEMANTICS, SEMANTICS
 from deit_ablate.store import schema
-from deit_ablate.store.archive import import_records
+from deit_ablate.store.archive import import_records, listing
 from deit_ablate.store.store import Store
 
 MANIFEST = "manifest.json"
 MOST_FILES, MOST_BYTES = 1_000_000, 1 << 36
 """Files of a bundle, and bytes of all of them, that are read."""
+_BAD_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError)
+"""What reading an entry of a zip archive raises where that is damaged, encrypted, or packed in a way that is not known
+here."""
 
 
 def _is_path_inside(name: str) -> bool:
@@ -65,10 +68,7 @@ class Manifest(schema.File):
 
 def write_manifest(folder: Path, about: Mapping[str, Any]) -> None:
     """Say what a folder holds, as its last file."""
-    listed = {
-        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": files.sha256(path)}
-        for path in sorted(files.below(folder))
-    }
+    listed = listing((path.relative_to(folder).as_posix(), path) for path in sorted(files.below(folder)))
     files.replace(folder / MANIFEST, files.to_json({"schema": schema.SCHEMA, **about, "files": listed}))
 
 
@@ -77,7 +77,7 @@ def pack(folder: Path, target: Path) -> None:
     with files.temporary_beside(target) as temporary:
         with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
             for path in sorted(files.below(folder)):
-                entry = zipfile.ZipInfo(f"{target.stem}/{path.relative_to(folder).as_posix()}", (1980, 1, 1, 0, 0, 0))
+                entry = zipfile.ZipInfo(f"{target.stem}/{path.relative_to(folder).as_posix()}")
                 entry.external_attr = (stat.S_IFREG | 0o644) << 16
                 entry.compress_type = zipfile.ZIP_DEFLATED
                 with open(path, "rb") as source, archive.open(entry, "w", force_zip64=True) as copy:
@@ -115,7 +115,7 @@ def opened(path: Path) -> Iterator[Bundle]:
         if manifest["semantics"] != here:
             raise InputError(
                 f"its recipes mean another training than here (SEMANTICS {manifest['semantics']}, here {here})",
-                where=(str(path), 0, 0),
+                where=str(path),
                 expected=f"deit-ablate {manifest['version']}, which it holds: `make reproduce` in its folder",
             )
         source.must_list(manifest["files"])
@@ -142,7 +142,7 @@ def _copy(source: _Folder | _Zip, name: str, listed: Mapping[str, Any], target: 
                 digest.update(part)
                 copy.write(part)
                 left -= len(part)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except _BAD_ZIP as error:
         raise Damaged(source.path / name, str(error)) from None
     if left != 1 or digest.hexdigest() != listed["sha256"]:
         raise Damaged(source.path / name, f"its content is not the one that {MANIFEST} names")
@@ -152,7 +152,7 @@ def _source(path: Path, open_files: contextlib.ExitStack) -> _Folder | _Zip:
     if path.is_dir():
         return _Folder(path)
     if not os.path.lexists(path):
-        raise InputError("no such file or folder", where=(str(path), 0, 0), expected="what `deit-ablate bundle` wrote")
+        raise InputError("no such file or folder", where=str(path), expected="what `deit-ablate bundle` wrote")
     try:
         return _Zip(path, open_files.enter_context(zipfile.ZipFile(files.must_be_file(path))))
     except (zipfile.BadZipFile, EOFError, ValueError) as error:
@@ -210,7 +210,7 @@ class _Zip:
             raise Damaged(self.path / MANIFEST, f"more than {files.MOST_BYTES:,} bytes")
         try:
             return self._archive.read(entry)
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        except _BAD_ZIP as error:
             raise Damaged(self.path / MANIFEST, str(error)) from None
 
     def must_list(self, listed: Mapping[str, Any]) -> None:
@@ -228,7 +228,7 @@ class _Zip:
 
 
 def _no_bundle(path: Path) -> InputError:
-    return InputError(f"no {MANIFEST} here", where=(str(path), 0, 0), expected="what `deit-ablate bundle` wrote")
+    return InputError(f"no {MANIFEST} here", where=str(path), expected="what `deit-ablate bundle` wrote")
 
 
 # -- its runs ----------------------------------------------------------------------------------------------------------

@@ -113,7 +113,7 @@ class Campaigns:
         """Raises InputError for what is no name, Damaged for a file that is not as it was written, or is missing."""
         if not is_stem(name):
             expected = "letters, digits, '.', '_' and '-', beginning with a letter or digit"
-            raise InputError(f"got {name!r}", where=("--campaign", 0, 0), expected=expected)
+            raise InputError(f"got {name!r}", where="--campaign", expected=expected)
         folder, tries, last = self._root / name, list[dict[str, Any]](), None
         # Listed first: a try that is added meanwhile is none of these.
         listed = [int(path.stem) for path in folder.glob("[0-9]*.json") if path.stem.isdigit()]

@@ -36,10 +36,15 @@ def _over(attempt: Attempt) -> bool:
         return how is not None
 
 
-def forget(store: Store, run: str) -> None:
-    """Move a run to the trash. Raises Refused while an attempt at it may be alive."""
+def must_be_over(store: Store, run: str) -> None:
+    """Raises Refused while an attempt at a run may be alive."""
     if not proven_over(store, run):
         raise Refused("an attempt at it may still be alive")
+
+
+def forget(store: Store, run: str) -> None:
+    """Move a run to the trash. Raises Refused as ``must_be_over`` does."""
+    must_be_over(store, run)
     os.rename(store.run(run), store.trash() / f"{run}-{secrets.token_hex(4)}")
 
 

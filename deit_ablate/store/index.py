@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, Field, ValidationError
@@ -38,12 +37,52 @@ COST = (
     "parameters",
     "flops",
 )
-FIELDS = (
-    *("test", "program", "validation", "train_loss", "weights_sha256", *COST, "ranks", "chunks", "threads", "compile"),
-    *("channels_last", "deterministic", "version", "commit", "packages", "device", "gpu", "cpu", "host"),
-    *("data_fingerprint", "data_test", "command"),
-)
-"""Of an outcome, in the order in which the index has them."""
+
+
+def record(outcome: Mapping[str, Any]) -> dict[str, Any]:
+    """What an outcome says, flat; of an empty one, None and the like."""
+    metrics, cost = outcome.get("metrics") or {}, outcome.get("cost") or {}
+    execution, provenance = outcome.get("execution") or {}, outcome.get("provenance") or {}
+    ranks, parts = execution.get("ranks"), execution.get("accumulation")
+    hardware, git, data = provenance.get("hardware") or {}, provenance.get("git") or {}, outcome.get("data") or {}
+    packages = provenance.get("packages") or {}
+    return {
+        "test": metrics.get("test") or {},
+        "program": metrics.get("program") or {},
+        "validation": metrics.get("validation") or {},
+        "train_loss": metrics.get("train_loss"),
+        "weights_sha256": outcome.get("weights_sha256"),
+        **{name: cost.get(name) for name in COST},
+        "ranks": ranks,
+        "chunks": ranks * parts if ranks and parts else None,
+        "threads": execution.get("threads"),
+        "compile": _switch(execution.get("compile")),
+        "channels_last": _switch(execution.get("channels_last")),
+        "deterministic": _switch(execution.get("deterministic")),
+        "version": provenance.get("version"),
+        "commit": (git.get("commit") or "") + (" + changes" if git.get("dirty") else ""),
+        "packages": ", ".join(f"{name} {version}" for name, version in sorted(packages.items())),
+        "device": _device(cost.get("device")),
+        "gpu": hardware.get("gpu"),
+        "cpu": hardware.get("cpu"),
+        "host": hardware.get("host"),
+        "data_fingerprint": data.get("fingerprint"),
+        "data_test": data.get("test"),
+        "command": provenance.get("command"),
+    }
+
+
+def _switch(value: bool | str | None) -> str | None:
+    return value if isinstance(value, str) else None if value is None else "on" if value else "off"
+
+
+def _device(recorded: str | None) -> str | None:
+    """cpu or cuda; early records have the GPU's name instead, which stands with the hardware too."""
+    return recorded if recorded in (None, "cpu") else "cuda"
+
+
+FIELDS = tuple(record({}))
+"""What the index has of an outcome, in its order."""
 
 Entry = tuple[
     list[int],
@@ -71,6 +110,7 @@ class Index:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._path = store.root / "index.json"
         self._runs: dict[str, Entry] = {}
         self._recipes: dict[str, dict[str, Any]] = {}
         self._keys: dict[str, str] = {}
@@ -83,20 +123,14 @@ class Index:
             if (content.schema_, content.version) == (SCHEMA, __version__):
                 self._runs, self._recipes = content.runs, content.recipes
 
-    @property
-    def _path(self) -> Path:
-        return self._store.root / "index.json"
-
     def state(self, run: str, *, learn: bool) -> State | None:
         """The state of a run that is finished and sound; None for any other, and for one that is not in the index
         where that is not to ``learn``: to read its files, and keep what they say."""
         self._proven.discard(run)
         stamp, entry = self.stamp(run), self._runs.get(run)
-        if stamp is None:
-            return None
-        if entry is None or entry[0] != stamp or entry[2] not in self._recipes:
+        if stamp is not None and (entry is None or entry[0] != stamp or entry[2] not in self._recipes):
             entry = self._read(run, stamp) if learn else None
-        if entry is None:
+        if stamp is None or entry is None:
             return None
         self._proven.add(run)
         return State(*entry[1])
@@ -156,8 +190,8 @@ class Index:
         if stored is None or outcome is None:
             return None
         state = (outcome["status"], outcome.get("reason") or "", outcome["attempt"])
-        values, key = record(outcome), self._key(stored["recipe"])
-        entry = self._runs[run] = (stamp, state, key, [values[name] for name in FIELDS], None)
+        key = self._key(stored["recipe"])
+        entry = self._runs[run] = (stamp, state, key, [*record(outcome).values()], None)
         self._new += 1
         return entry
 
@@ -173,48 +207,6 @@ def flat(recipe: Mapping[str, Any]) -> dict[str, Any]:
     """A recipe by dotted key, less the seed; lists are JSON text."""
     leaves = ((key, value) for key, value in flatten(recipe) if key != "seed" and value != {})
     return {key: canonical_json(value) if isinstance(value, (list, dict)) else value for key, value in leaves}
-
-
-def record(outcome: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of FIELDS in an outcome; of an empty one, None and the like."""
-    metrics, cost = outcome.get("metrics") or {}, outcome.get("cost") or {}
-    execution, provenance = outcome.get("execution") or {}, outcome.get("provenance") or {}
-    ranks, parts = execution.get("ranks"), execution.get("accumulation")
-    hardware, git, data = provenance.get("hardware") or {}, provenance.get("git") or {}, outcome.get("data") or {}
-    packages = provenance.get("packages") or {}
-    return {
-        "test": metrics.get("test") or {},
-        "program": metrics.get("program") or {},
-        "validation": metrics.get("validation") or {},
-        "train_loss": metrics.get("train_loss"),
-        "weights_sha256": outcome.get("weights_sha256"),
-        **{name: cost.get(name) for name in COST},
-        "ranks": ranks,
-        "chunks": ranks * parts if ranks and parts else None,
-        "threads": execution.get("threads"),
-        "compile": _switch(execution.get("compile")),
-        "channels_last": _switch(execution.get("channels_last")),
-        "deterministic": _switch(execution.get("deterministic")),
-        "version": provenance.get("version"),
-        "commit": (git.get("commit") or "") + (" + changes" if git.get("dirty") else ""),
-        "packages": ", ".join(f"{name} {version}" for name, version in sorted(packages.items())),
-        "device": _device(cost.get("device")),
-        "gpu": hardware.get("gpu"),
-        "cpu": hardware.get("cpu"),
-        "host": hardware.get("host"),
-        "data_fingerprint": data.get("fingerprint"),
-        "data_test": data.get("test"),
-        "command": provenance.get("command"),
-    }
-
-
-def _switch(value: bool | str | None) -> str | None:
-    return value if isinstance(value, str) else None if value is None else "on" if value else "off"
-
-
-def _device(recorded: str | None) -> str | None:
-    """cpu or cuda; early records have the GPU's name instead, which stands with the hardware too."""
-    return recorded if recorded in (None, "cpu") else "cuda"
 
 
 def epochs(attempts: Sequence[Attempt], finished: int | None) -> int:

@@ -29,11 +29,11 @@ def by_name(target: str, store: Store) -> str:
     if not made and path.is_file():  # moved and renamed, or a copy
         made = [name for name in names if same_content(path, sources[name], store, name)]
     if len(made) > 1 and path.stem not in made:
-        raise InputError(f"{len(made)} studies of it were run", where=(given[1], 0, 0), expected=" or ".join(made))
+        raise InputError(f"{len(made)} studies of it were run", where=given[1], expected=" or ".join(made))
     if not made:
         near = did_you_mean(path.stem, names)
         expected = f"a sweep that was run (`deit-ablate run {given[1]}`)" if path.is_file() else "a sweep's file"
-        raise InputError(f"no sweep of this file in {store.root}{near}", where=(given[1], 0, 0), expected=expected)
+        raise InputError(f"no sweep of this file in {store.root}{near}", where=given[1], expected=expected)
     return (path.stem if path.stem in made else made[0]) + (given[2] or "")
 
 

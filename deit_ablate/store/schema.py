@@ -7,7 +7,6 @@ Nobody else parses what a store has. A file that is no JSON, has another shape, 
 from __future__ import annotations
 
 import graphlib
-import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -419,30 +418,8 @@ def checked(path: Path, content: Any, kind: type[File], line: int = 0) -> dict[s
     return content
 
 
-def read_recipe(path: Path, run: str) -> dict[str, Any] | None:
-    """What recipe.json holds of this run, or None where there is none. Raises Damaged where it is another's."""
-    stored = read(path, Recipe)
-    if stored is None:
-        return None
-    must_belong(path, stored, run)
-    return stored
-
-
 def must_belong(path: Path, stored: dict[str, Any], run: str, line: int = 0) -> None:
     """Raises Damaged where a recipe, with its parents and sources, is not the one of this run."""
     if not belongs(run, stored) or stored.get("run", run) != run:
         which = f"this id ({run})" if line else "this run's id"
         raise Damaged(path, f"its recipe does not give {which}", line)
-
-
-def read_outcome(path: Path, run: str) -> dict[str, Any] | None:
-    """What outcome.json holds of this run, or None where there is none. Raises Damaged where it is another's, or names
-    an attempt that there is not."""
-    outcome = read(path, Outcome)
-    if outcome is None:
-        return None
-    if outcome["run"] != run:
-        raise Damaged(path, f"it is the outcome of the run {outcome['run']}")
-    if not os.path.isdir(f"{path.parent}/a{outcome['attempt']:04d}"):
-        raise Damaged(path, f"it names attempt {outcome['attempt']}, which there is not")
-    return outcome

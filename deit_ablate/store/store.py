@@ -65,20 +65,14 @@ class Store:
         if run != run_id(recipe, parents, sources):
             raise InputError(
                 f"{run} was planned by a version in which its recipe means another training: it cannot be trained here",
-                where=(str(self.run(run) / "recipe.json"), 0, 0),
+                where=str(self.run(run) / "recipe.json"),
                 expected=f"a run of SEMANTICS {semantics} (plan its sweep again), or the version that planned it",
             )
         path = self.run(run) / "recipe.json"
         if not path.exists():
             files.make_folder(path.parent)
-            content = {
-                "schema": SCHEMA,
-                "run": run,
-                "semantics": semantics_here(recipe),
-                "recipe": recipe,
-                "parents": parents,
-            }
-            files.publish(path, files.to_json({**content, "sources": sources}))
+            content = {"recipe": recipe, "parents": parents, "sources": sources}
+            files.publish(path, files.to_json({"schema": SCHEMA, "run": run, "semantics": semantics, **content}))
 
     def trash(self) -> Path:
         """Where forgotten runs go, and runs from elsewhere are made. Raises Damaged where it is a link."""
@@ -113,8 +107,12 @@ class Store:
         return True
 
     def recipe(self, run: str) -> dict[str, Any] | None:
-        """What recipe.json holds, or None where the run was never started. Raises Damaged."""
-        return schema.read_recipe(self.run(run) / "recipe.json", run)
+        """What recipe.json holds, or None where the run was never started. Raises Damaged, also where it is another
+        run's."""
+        path = self.run(run) / "recipe.json"
+        if (stored := schema.read(path, schema.Recipe)) is not None:
+            schema.must_belong(path, stored, run)
+        return stored
 
     def sound_recipe(self, run: str) -> dict[str, Any] | None:
         """The same; None where it is damaged, too."""
@@ -124,8 +122,15 @@ class Store:
             return None
 
     def outcome(self, run: str) -> dict[str, Any] | None:
-        """What outcome.json holds, or None where the run has not finished. Raises Damaged."""
-        return schema.read_outcome(self.run(run) / "outcome.json", run)
+        """What outcome.json holds, or None where the run has not finished. Raises Damaged, also where it is another
+        run's, or names an attempt that there is not."""
+        path = self.run(run) / "outcome.json"
+        if (outcome := schema.read(path, schema.Outcome)) is not None:
+            if outcome["run"] != run:
+                raise Damaged(path, f"it is the outcome of the run {outcome['run']}")
+            if not self.attempt(run, outcome["attempt"]).path.is_dir():
+                raise Damaged(path, f"it names attempt {outcome['attempt']}, which there is not")
+        return outcome
 
     def result(self, run: str) -> dict[str, Any] | None:
         """The outcome of a run that is done or diverged; None for any other, a damaged one among them."""
@@ -358,7 +363,7 @@ class Store:
         """Record a data set's fingerprint under its id; returns what stands, which may be another's."""
         path = files.make_folder(self.root / "data") / f"{data_id}.json"
         files.publish(path, files.to_json({"schema": SCHEMA, **facts}))
-        return schema.read(path, schema.DataFacts) or {}
+        return self.data_facts(data_id) or {}
 
     def has_used_data(self, data_id: str, fingerprint: str) -> bool:
         """Whether a finished run has used these data: a pin that none has used may be replaced."""

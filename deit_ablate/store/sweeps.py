@@ -6,7 +6,7 @@ import contextlib
 import getpass
 import itertools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,13 +52,8 @@ class Sweeps:
 
     def trial_requests(self, name: str, after: int = 0) -> list[dict[str, Any]]:
         """The trials after number ``after`` that a search has asked for, in order; each has its ``number``, from 1."""
-        found: list[dict[str, Any]] = []
-        for number in itertools.count(after + 1):
-            content = schema.read(self.folder(name) / "trials" / f"{number}.json", schema.TrialRequest)
-            if content is None:
-                return found
-            found.append({**content, "number": number})
-        return found
+        requests = _numbered(self.folder(name) / "trials", schema.TrialRequest, after + 1)
+        return [{**content, "number": number} for number, content in requests]
 
     def request_trial(self, name: str, number: int, content: Mapping[str, Any]) -> bool:
         """Record what a search asks for; False where another launcher has taken the number."""
@@ -95,9 +90,9 @@ class Sweeps:
         """Id of a run as the sweep plans it -> the finished run of earlier code that is used in its place, as a user
         has said that the change between them is cosmetic: ``run``, ``sources`` (module, or file of a program -> its
         hash then, and now), ``time`` and ``user``."""
-        folder, found, number = self.folder(name) / "accepted", dict[str, dict[str, Any]](), 1
-        while (content := schema.read(folder / f"{number}.json", schema.Accepted)) is not None:
-            found, number = found | content["runs"], number + 1
+        found: dict[str, dict[str, Any]] = {}
+        for _, content in _numbered(self.folder(name) / "accepted", schema.Accepted):
+            found |= content["runs"]
         return {run: used for run, used in found.items() if self._store.result(used["run"]) is not None}
 
     def accept(self, name: str, runs: Mapping[str, Mapping[str, Any]]) -> None:
@@ -120,21 +115,17 @@ class Sweeps:
 
     def hold_if_hopeless(self, sweep: str) -> bool:
         """Hold a sweep whose first runs have all died of the same error; True where this call did so."""
-        try:
-            return self._hold_if_hopeless(sweep)
-        except Damaged:  # a damaged run has not died of the others' error, as far as anybody knows
-            return False
-
-    def _hold_if_hopeless(self, sweep: str) -> bool:
-        plan = self.plan(sweep)
+        plan, errors = self.sound_plan(sweep), dict[str, tuple[str, str]]()
         if plan is None or self.held(sweep):
             return False
-        errors: dict[str, tuple[str, str]] = {}
         for run in {run for *_, run in plan["cells"]}:
             attempts = self._store.attempts(run)
             if (self._store.run(run) / "outcome.json").exists():
                 return False
-            end = (attempts[-1].exit if attempts else None) or {}
+            try:
+                end = attempts[-1].exit if attempts else None
+            except Damaged:  # it has not died of the others' error, as far as anybody knows
+                return False
             if end and end["class"] not in RESUMABLE:
                 errors[run] = (end["class"], end.get("message", "")[:200])
         if len(errors) < HOLD_AFTER or len(set(errors.values())) > 1:
@@ -149,3 +140,11 @@ class Sweeps:
 
     def lift(self, sweep: str) -> None:
         (self.folder(sweep) / "held.json").unlink(missing_ok=True)
+
+
+def _numbered(folder: Path, kind: type[schema.File], first: int = 1) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The files ``<number>.json`` from ``first`` on, up to the one that is not there yet. Raises Damaged."""
+    for number in itertools.count(first):
+        if (content := schema.read(folder / f"{number}.json", kind)) is None:
+            return
+        yield number, content

@@ -31,11 +31,11 @@ def write_wheel(folder: Path) -> Path:
     record = []
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as wheel:
         for name, content in [*_code(), *_metadata(distribution, info), (f"{info}/WHEEL", _WHEEL.encode())]:
-            wheel.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), content, zipfile.ZIP_DEFLATED)
+            wheel.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED)
             digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).decode().rstrip("=")
             record.append(f"{name},sha256={digest},{len(content)}\n")
         listing = "".join([*record, f"{info}/RECORD,,\n"])
-        wheel.writestr(zipfile.ZipInfo(f"{info}/RECORD", (1980, 1, 1, 0, 0, 0)), listing, zipfile.ZIP_DEFLATED)
+        wheel.writestr(zipfile.ZipInfo(f"{info}/RECORD"), listing, zipfile.ZIP_DEFLATED)
     return path
 
 

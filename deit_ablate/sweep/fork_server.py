@@ -72,17 +72,22 @@ class ForkServer:
             return list(answers_among((line + b"\n" for line in lines), self.errors))
         raise WorkerFailed(how_ended(self._process.wait()), last_printed(self.errors))
 
+    def ask(self, *arguments: str) -> int:
+        """The exit code of a child with these arguments of a worker's command, while there is no job to hear of. Raises
+        WorkerFailed where the server has ended."""
+        with contextlib.suppress(OSError):  # a server that is gone is found out below, with what it printed
+            self.send({"token": [0, 0], "argv": arguments, "environment": {}})
+        while True:
+            for told in self.messages(60):
+                if "code" in told:
+                    return int(told["code"])
+
     def answer(self, mode: str, request: Any) -> Any:
         """What a child answers, while there is no job to hear of. Raises WorkerFailed where there is no answer."""
         with tempfile.TemporaryDirectory() as folder:
             question = Path(folder) / "question.json"
             question.write_bytes(json.dumps(request).encode())
-            with contextlib.suppress(OSError):  # a server that is gone is found out below, with what it printed
-                self.send({"token": [0, 0], "argv": [mode, str(question)], "environment": {}})
-            code = None
-            while code is None:
-                code = next((told["code"] for told in self.messages(60) if "code" in told), None)
-            if code != 0:
+            if code := self.ask(mode, str(question)):
                 raise WorkerFailed(how_ended(code), last_printed(self.errors))
             return json.loads(question.with_suffix(".answer").read_bytes())
 
