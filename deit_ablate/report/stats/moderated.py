@@ -115,7 +115,7 @@ class Moderated:
         return np.where(squared > 0, p, np.nan)
 
     def unmoderated(self) -> tuple[Array, Array]:
-        """The squared standard error with its degrees of freedom (Welch & Satterthwaite), by the groups' own variances."""
+        """The squared standard error and its degrees of freedom by the groups' own variances (Welch, Satterthwaite)."""
         with np.errstate(divide="ignore", invalid="ignore"):
             share, other = self.own / self.runs, self.other_own / self.other_runs
             parts = share**2 / (self.runs - 1) + other**2 / (self.other_runs - 1)
