@@ -60,7 +60,7 @@ class AddedSeeds:
         self._ended: set[str] = set()
         self.look()
         begun = [run for run in self._wanted() if self.states[run] not in ("missing", "waiting", "held")]
-        self._take(sorted(with_parents(plan.runs, begun), key=list(plan.runs).index))
+        self._take(self._with_parents(begun))
 
     # -- where it stands -----------------------------------------------------------------------------------------------
 
@@ -82,6 +82,11 @@ class AddedSeeds:
         """The rows that go on to a look."""
         return [row for row in self.standing.going_on if not self.only or row in self.only]
 
+    def _with_parents(self, wanted: Iterable[str]) -> list[str]:
+        """These runs and those that they depend on, parents first."""
+        every = with_parents(self.full.runs, wanted)
+        return [run for run in self.full.runs if run in every]
+
     def _of_look(self, row: str, look: int) -> list[str]:
         """The runs that a row needs for its look (from 0), parents first: its own, and the baseline's."""
         sweep = self.full.sweep
@@ -89,8 +94,7 @@ class AddedSeeds:
         of_baseline = self.full.comparison.seeds(sweep.looks[look])
         seeds = [(self.baseline, seed) for seed in range(of_baseline)]
         seeds += [(row, seed) for seed in range(sweep.looks[look])]
-        wanted = with_parents(self.full.runs, [self._final[place] for place in seeds if place in self._final])
-        return [run for run in self.full.runs if run in wanted]
+        return self._with_parents(self._final[place] for place in seeds if place in self._final)
 
     def _next(self, row: str) -> list[str]:
         """The runs that a row's next look needs, and that were not asked for."""
@@ -98,11 +102,8 @@ class AddedSeeds:
 
     def _wanted(self) -> list[str]:
         """All runs of the looks that were taken, and of the next ones."""
-        going_on, wanted = set(self.undecided), set()
-        for row, taken in self.standing.taken.items():
-            look = taken if row in going_on else taken - 1
-            wanted |= set(self._of_look(row, look)) if look >= 0 else set()
-        return [run for run in self.full.runs if run in wanted]
+        looks = {row: taken - (row not in self.undecided) for row, taken in self.standing.taken.items()}
+        return self._with_parents(run for row, look in looks.items() if look >= 0 for run in self._of_look(row, look))
 
     @property
     def over(self) -> bool:
@@ -180,8 +181,7 @@ class AddedSeeds:
             looks = [look for look in looks if self._fits(look[1])] or looks
             worth = [self.standing.chances[row] / max(self._seconds(runs) or 0.0, 1e-9) for row, runs in looks]
             best = looks[worth.index(max(worth))][1] if looks else []
-        wanted = with_parents(self.full.runs, best)
-        self._chosen = [run for run in self.full.runs if run in wanted and run not in self.runs]
+        self._chosen = [run for run in self._with_parents(best) if run not in self.runs]
 
     # -- what is said --------------------------------------------------------------------------------------------------
 

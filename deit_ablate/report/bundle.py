@@ -18,7 +18,7 @@ from deit_ablate import __version__, files
 from deit_ablate.errors import Damaged, InputError, TrainError, unknown_name
 from deit_ablate.identity import contents, hub_names, semantics_here, semantics_of
 from deit_ablate.program import code_of, is_program, source_file, source_sha256
-from deit_ablate.report.bundle_texts import Facts, lock, makefile, readme
+from deit_ablate.report.bundle_texts import Facts, lock, readme
 from deit_ablate.report.html import content
 from deit_ablate.report.html.page import written
 from deit_ablate.report.summary import summarize
@@ -31,6 +31,7 @@ from deit_ablate.sweep.load import load_sweep
 from deit_ablate.sweep.metrics import planned_metrics
 from deit_ablate.sweep.overrides import PROFILES
 
+MAKEFILE = Path(__file__).with_name("bundle_makefile.mk")
 SMALL = 100 * 10**6
 """Bytes of all weights files together that go along unasked."""
 
@@ -128,7 +129,7 @@ def _fill(wanted: Wanted, folder: Path) -> Made:
         with_weights=(folder / "weights").is_dir(),
     )
     (folder / "requirements.lock.txt").write_text(lock(facts, requirements()), encoding="utf-8")
-    (folder / "Makefile").write_text(makefile(), encoding="utf-8")
+    shutil.copyfile(MAKEFILE, folder / "Makefile")
     (folder / "README.md").write_text(readme(facts), encoding="utf-8")
     about = {"version": __version__, "semantics": semantics, "sweep": wanted.sweep, "row": wanted.row, "run": run}
     if is_program(stored["recipe"]):

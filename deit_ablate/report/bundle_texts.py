@@ -1,4 +1,4 @@
-"""The texts of a bundle: its README, Makefile and lock file."""
+"""The texts of a bundle: its README and lock file."""
 
 from __future__ import annotations
 
@@ -71,26 +71,6 @@ def lock(facts: Facts, installed: Mapping[str, str]) -> str:
 
 def _key(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
-
-
-def makefile() -> str:
-    return """\
-# make reproduce                            train one cell anew, in an environment of its own
-# make reproduce ARGS="--run baseline:0"    another one; --data-dir, --device and --loaders are options too
-PYTHON ?= python3
-VENV ?= .venv
-PIP_ARGS ?=
-ARGS ?=
-
-.PHONY: reproduce
-reproduce: $(VENV)/ready
-	"$(VENV)/bin/deit-ablate" reproduce . $(ARGS)
-
-$(VENV)/ready: requirements.lock.txt
-	test -x "$(VENV)/bin/python" || $(PYTHON) -m venv "$(VENV)"
-	"$(VENV)/bin/python" -m pip install $(PIP_ARGS) --requirement requirements.lock.txt
-	touch "$(VENV)/ready"
-"""
 
 
 def readme(facts: Facts) -> str:

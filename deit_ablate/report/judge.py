@@ -18,19 +18,17 @@ import numpy as np
 
 from deit_ablate.errors import InputError, unknown_name
 from deit_ablate.identity import canonical_json
-from deit_ablate.report.frame import final_stage, read_plan, records
-from deit_ablate.report.metrics import value
 from deit_ablate.report.numbers import read_numbers
 from deit_ablate.report.stats.campaign import RATE, Budget, Look, p_better
 from deit_ablate.report.stats.exact import mean_interval, rate_words
 from deit_ablate.report.stats.moderated import Comparisons
 from deit_ablate.report.stats.power import ALPHA
 from deit_ablate.report.stats.verdicts import NO_SPREAD, Judged, Rules, equivalence_words, judge, needed_words
-from deit_ablate.report.summary import diverged
+from deit_ablate.report.summary import diverged, summarize
 from deit_ablate.store import Store
 from deit_ablate.store.campaigns import Campaigns
 from deit_ablate.sweep.comparisons import Lineages
-from deit_ablate.sweep.metrics import Better, Metric, planned_metrics
+from deit_ablate.sweep.metrics import Better, Metric
 
 ASSUMED = {
     "runs": "independent runs, normal around the mean of their group; a scatter of each group's own (Welch's test, its "
@@ -80,27 +78,22 @@ def of_file(path: Path, column: str | None = None) -> Group:
 
 def of_row(store: Store, sweep: str, row: str) -> Group:
     """A row of a sweep's table, at its final stage. Raises InputError where there is none of this name, NoSweep."""
-    plan = read_plan(store, sweep)
-    shows = {one["name"]: one["shows"] for one in plan["variants"]}
-    if row not in shows:
-        raise unknown_name(f"{sweep} has no row", row, list(shows), where=(f"{sweep}:{row}" if row else sweep, 0, 0))
-    metric, stage = planned_metrics(plan)[0], final_stage(plan)
-    columns = records(store, plan).columns
-    every = (dict(zip(columns, cell, strict=True)) for cell in zip(*(own for _, own in columns.values()), strict=True))
-    cells = [cell for cell in every if cell["variant"] == row and cell["stage"] == stage]
-    values = {cell["seed"]: value(metric, cell, shows[row]) for cell in cells}
+    summary = summarize(store, sweep)
+    plan, metric, rows = summary.plan, summary.metric, summary.runs
+    if row not in rows:
+        raise unknown_name(f"{sweep} has no row", row, list(rows), where=(f"{sweep}:{row}" if row else sweep, 0, 0))
     notes = (
         f"{sweep} declares `{key}`, and its table judges so: {OTHERWISE[key]}" for key in OTHERWISE if plan.get(key)
     )
     return Group(
         f"{sweep}:{row}",
-        {seed: number for seed, number in values.items() if not math.isnan(number)},
+        summary.values[row],
         metric,
         plan["margin"],
-        {cell["seed"]: cell["run"] for cell in cells},
+        {cell["seed"]: cell["run"] for cell in rows[row]},
         plan["parents"],
-        diverged(cells),
-        frozenset(cell["test_images"] for cell in cells if metric.share and cell["test_images"]),
+        diverged(rows[row]),
+        frozenset(cell["test_images"] for cell in rows[row] if metric.share and cell["test_images"]),
         tuple(notes),
     )
 

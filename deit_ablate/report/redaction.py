@@ -57,11 +57,11 @@ class Redactor:
 
     def __post_init__(self) -> None:
         whole = {part for host in self.hosts for part in (host, host.partition(".")[0])}
-        known = [(whole, r"(?:\.[A-Za-z0-9-]+)*", HOST), (set(self.names), "", NAME)]
+        known = [(_any(whole), r"(?:\.[A-Za-z0-9-]+)*", HOST), (_any(self.names), "", NAME)]
         patterns = tuple(
-            (re.compile(rf"(?<![A-Za-z0-9])(?:{_any(words)}){tail}(?![A-Za-z0-9])", re.I), instead)
+            (re.compile(rf"(?<![A-Za-z0-9])(?:{words}){tail}(?![A-Za-z0-9])", re.I), instead)
             for words, tail, instead in known
-            if any(len(word) > 1 for word in words)
+            if words
         )
         object.__setattr__(self, "_known", patterns)
 

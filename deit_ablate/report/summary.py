@@ -173,11 +173,6 @@ class Summary:
         """The same of the metric of the verdicts."""
         return self.values_of(self.metric)
 
-    @cached_property
-    def top1(self) -> dict[str, dict[int, float]]:
-        """The same of test top-1 in percent, of the figure that a row shows."""
-        return self.values_of(TOP1)
-
     @property
     def rules(self) -> Rules:
         """By what its rows are judged."""

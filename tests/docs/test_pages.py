@@ -12,7 +12,7 @@ import pytest
 
 from deit_ablate.cli.app import COMMANDS
 from deit_ablate.recipe import Recipe, flatten
-from deit_ablate.report.bundle_texts import makefile
+from deit_ablate.report.bundle import MAKEFILE
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -63,7 +63,7 @@ def test_a_page_names_commands_targets_and_files_that_exist(page: Path) -> None:
     text = page.read_text()
     for command in re.findall(r"`deit-ablate ([a-z]+)\b", text):
         assert command in COMMANDS, command
-    targets = (ROOT / "Makefile").read_text() + makefile()  # a bundle has one of its own
+    targets = (ROOT / "Makefile").read_text() + MAKEFILE.read_text()  # a bundle has one of its own
     for target in re.findall(r"`make ([a-z-]+)`", text):
         assert re.search(rf"^{target}:", targets, re.M), target
     for path in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", text):

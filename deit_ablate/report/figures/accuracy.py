@@ -6,8 +6,8 @@ same records give the same bytes. Whatever users wrote is shown as it is, never 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -18,8 +18,7 @@ from matplotlib.lines import Line2D
 from deit_ablate.report.figures import style as drawing
 from deit_ablate.report.figures.style import GREY, MOST, OKABE_ITO, shortened
 from deit_ablate.report.summary import Summary
-from deit_ablate.report.tables.table import measure
-from deit_ablate.sweep.metrics import Metric
+from deit_ablate.report.tables.table import mean_words, measure
 
 
 def sweep_figure(summary: Summary) -> Figure:
@@ -42,26 +41,21 @@ def sweep_figure(summary: Summary) -> Figure:
         figure, (axes,) = drawing.new_figure(1, pitch * sum(map(len, at)) + 0.75)
         digits = 1 if metric.share and any(row[metric.half_width] >= 10 for row in every) else metric.digits
         drawing.row_axes(axes, labels, _limits(summary, every), bins=6, at=at)
-        tip = partial(measure, half_width=math.nan, digits=metric.digits)
+        tip = partial(measure, digits=metric.digits)
         for y, row in zip(at[0], every, strict=True):
             colour = GREY if row["baseline"] else OKABE_ITO[0]
             if row["baseline"] and row["seeds"]:
                 axes.axvline(row[metric.mean], color=GREY, linewidth=0.7, dashes=(4, 2.5), zorder=1)
             drawing.row(axes, y, row[metric.mean], {1.4: row[metric.half_width]}, colour, seeds[row["variant"]], tip)
-            drawing.beside(axes, y, _text(row, metric, digits), "black" if row["seeds"] else GREY, 6.5)
+            drawing.beside(
+                axes, y, mean_words(replace(metric, digits=digits), row), "black" if row["seeds"] else GREY, 6.5
+            )
         note = "\n* mean of the runs that converged" if any(row["diverged"] and row["seeds"] for row in every) else ""
         if len(every) < len(summary.frame):
             note += f"\nhighest and lowest {len(every)} of {len(summary.frame)} rows"
         axes.set_xlabel(f"{shortened([metric.header], width=48)[0]}{note}")
         _key(figure, every)
         return figure
-
-
-def _text(row: Mapping[str, Any], metric: Metric, digits: int) -> str:
-    if row["diverged"] and row["diverged"] == row["seeds_planned"]:
-        return "did not train"
-    star = "*" if row["diverged"] and row["seeds"] else ""
-    return measure(row[metric.mean], row[metric.half_width], digits=digits) + star
 
 
 def _limits(summary: Summary, every: Sequence[Mapping[str, Any]]) -> tuple[float, float]:

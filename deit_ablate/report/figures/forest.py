@@ -46,7 +46,7 @@ def forest_figure(summary: Summary) -> Figure:
         for y, row in zip(at[0], shown, strict=True):
             colour = OKABE_ITO[0] if row["verdict"] in DIFFERENT else GREY
             widths = {0.7: row["difference_half_width_all"], 2.0: row["difference_half_width"]}
-            own, tip = seeds.get(row["variant"], {}), partial(signed, half_width=math.nan)
+            own, tip = seeds.get(row["variant"], {}), signed
             drawing.row(axes, y, row["difference"], widths, colour, own, tip, arrow=3.6)
             # The verdict without what would be needed to reach one, which the table says.
             verdict = short_verdict(str(row["verdict_words"]).replace(", by less than ", ", < "))

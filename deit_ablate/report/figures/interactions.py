@@ -38,7 +38,7 @@ def interactions_figure(summary: Summary) -> Figure:
 
 def _pairs(summary: Summary, design: Design) -> Figure:
     pairs = list(itertools.combinations(range(len(design.changes)), 2))
-    means = level_means(summary, pairs)
+    means = level_means(summary, design, pairs)
     if len(pairs) > MOST_PAIRS:
         pairs = sorted(sorted(pairs, key=lambda pair: -_bend(means[pair]))[:MOST_PAIRS])
     names = [drawing.text_of(summary.say(name), 16) for name in design.called(labels_of(summary.plan))]
@@ -85,7 +85,7 @@ def _panel(
             if not math.isnan(half):
                 axes.plot([x + shift] * 2, [mean - half, mean + half], color=colour, linewidth=0.7, zorder=2)
         ends = [means[first, there][0] for first in (False, True)]
-        tips = drawing.TIPS + "|".join(measure(mean, math.nan, digits=digits) for mean in ends)
+        tips = drawing.TIPS + "|".join(measure(mean, digits=digits) for mean in ends)
         line: Any = {"linestyle": dashes, "marker": "o", "markersize": 3.6, "markeredgewidth": 0, "gid": tips}
         axes.plot([shift, 1 + shift], ends, color=colour, zorder=3, **line)
     axes.set_xlim(-0.35, 1.35)
@@ -95,7 +95,7 @@ def _panel(
 
 
 def _steps(summary: Summary, design: Design) -> Figure:
-    made, numbers, metric = Steps.of(summary), range(len(design.changes)), summary.metric
+    made, numbers, metric = Steps.of(summary, design), range(len(design.changes)), summary.metric
     labels = [drawing.text_of(summary.say(name), 22, 2) for name in design.called(labels_of(summary.plan))]
     figure, (axes,) = drawing.new_figure(1, max(drawing.pitch(labels), 0.3) * len(labels) + 0.85)
     ends = [made.mean[i].difference + sign * made.mean[i].half_width for i in numbers for sign in (1, -1)]

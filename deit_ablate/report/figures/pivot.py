@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from functools import partial
 from typing import Any
 
@@ -27,7 +26,7 @@ def pivot_figure(summary: Summary) -> Figure:
         low, high = float(np.nanmin(means)), float(np.nanmax(means))
         shade = (means - low) / ((high - low) or 1.0)
         axes.imshow(shade if metric.sign > 0 else 1 - shade, cmap="Blues", vmin=-0.1, vmax=2.0, aspect="auto")
-        said = partial(measure, half_width=math.nan, digits=metric.digits)
+        said = partial(measure, digits=metric.digits)
         for (y, x), mean in np.ndenumerate(means):
             axes.text(x, y, said(float(mean)), ha="center", va="center", fontsize=6.5)
         right = len(grid.across) - 0.35

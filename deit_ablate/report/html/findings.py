@@ -115,7 +115,7 @@ def _evidence(row: Mapping[str, Any], digits: int, p: str = "p_holm", what: str 
     """`` (95% interval −1.98 to −1.28, p = 0.0004 after Holm, 5 against 12 runs)``, as far as there is any."""
     mean, half_width, said = row["difference"], row["difference_half_width"], []
     if not math.isnan(half_width):
-        ends = [measure(end, math.nan, signed=True, digits=digits) for end in (mean - half_width, mean + half_width)]
+        ends = [measure(end, signed=True, digits=digits) for end in (mean - half_width, mean + half_width)]
         said.append(f"95% interval {' to '.join(ends)}")
     if not math.isnan(row[p]):
         said.append(f"{p_value(row[p])} {what}")
@@ -132,9 +132,9 @@ def sentence(row: Mapping[str, Any], metric: Metric, margin: float | None) -> tu
     unit = f" {metric.counted_in}".rstrip()
     if verdict in ("better", "worse", "better_small", "worse_small"):
         less = f", which is less than the margin of {margin:g}" if verdict.endswith("small") and margin else ""
-        size = measure(abs(difference), math.nan, digits=digits)
+        size = measure(abs(difference), digits=digits)
         return f" is {verdict.partition('_')[0]} than ", f" by {size}{unit}{less}{_evidence(row, digits)}."
-    seen = measure(difference, math.nan, signed=True, digits=digits)
+    seen = measure(difference, signed=True, digits=digits)
     observed = "" if math.isnan(difference) else f" Observed: {seen}{unit}"
     if verdict == "equivalent":
         within = f" within ±{metric.amount(margin)}" if margin else ""

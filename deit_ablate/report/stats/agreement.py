@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from deit_ablate.report.stats.moderated import Array, Comparisons, holds, moderate
-from deit_ablate.report.stats.verdicts import DIFFERENT, Effect, Figures, resolution
+from deit_ablate.report.stats.verdicts import DIFFERENT, Effect, resolution, side_by_side
 
 RESAMPLES = 2000
 NOT_AN_INTERVAL = "spread over seeds, not a confidence interval"
@@ -71,7 +71,6 @@ def agreement(
     *,
     paired: Callable[[str, str], bool] = lambda one, two: False,
     test_images: int | None = None,
-    resamples: int = RESAMPLES,
 ) -> Agreement:
     """Compare with ``published``, row -> its difference from the baseline in points (those without one: left out).
 
@@ -90,12 +89,12 @@ def agreement(
     signed = [name for name in different if published[name] != 0]
     # Where a row ended with the baseline's very weights, as one that differs in a later stage does, it is no other.
     equivalent = sum(judged[name].verdict in ("equivalent", "no_effect") for name in names)
-    values = Figures.of([baseline, *(rows[name] for name in names)]).values
+    values = side_by_side([baseline, *(rows[name] for name in names)])
     theirs = np.array([published[name] for name in names], dtype=np.float64)
     couples = list(itertools.combinations(range(len(names)), 2))
     together = [k for k, (i, j) in enumerate(couples) if paired(names[i], names[j])]
     resolved, in_order = _pairs(values[1:], theirs, Comparisons.of(couples, together), resolution(test_images))
-    tau, low, high = _tau_over_seeds(values, theirs, resamples)
+    tau, low, high = _tau_over_seeds(values, theirs)
     with_both = int((~np.isnan(values[1:])).any(axis=1).sum()) if (~np.isnan(values[0])).any() else 0
     return Agreement(
         rows=with_both,
@@ -124,14 +123,14 @@ def _pairs(values: Array, theirs: Array, comparisons: Comparisons, step: float) 
     return int(differs.sum()), int((differs & right).sum())
 
 
-def _tau_over_seeds(values: Array, theirs: Array, resamples: int) -> tuple[float, float, float]:
+def _tau_over_seeds(values: Array, theirs: Array) -> tuple[float, float, float]:
     """Tau of the rows' mean differences from the baseline (the first group), and the middle 95% of it over runs drawn
     anew: by seed, the same ones for all rows, as far as they have them."""
     seeds = values.shape[1]
     if not seeds:
         return math.nan, math.nan, math.nan
     generator = np.random.Generator(np.random.PCG64(0))
-    counts = generator.multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples)
+    counts = generator.multinomial(seeds, np.full(seeds, 1 / seeds), size=RESAMPLES)
     # The same seeds are often drawn again: tau is computed once for each of the different draws.
     counts, drawn = np.unique(np.vstack([np.ones_like(counts[:1]), counts]), axis=0, return_inverse=True)
     weights = counts.astype(np.float64)

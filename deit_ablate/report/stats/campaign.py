@@ -96,10 +96,9 @@ def p_better(now: Moderated, comparisons: Comparisons, sign: int) -> Array:
     from scipy.special import stdtr
 
     runs, others = now.runs.astype(np.float64), now.other_runs.astype(np.float64)
+    squared, welch = now.unmoderated()
     with np.errstate(divide="ignore", invalid="ignore"):
-        share, other = now.own / runs, now.other_own / others
-        squared, free = share + other, runs - 1 + np.where(comparisons.paired, 0, others - 1)
-        welch = squared**2 / (share**2 / (runs - 1) + other**2 / (others - 1))
+        free = runs - 1 + np.where(comparisons.paired, 0, others - 1)
         pooled = ((runs - 1) * now.own + (others - 1) * now.other_own) / free * (1 / runs + 1 / others)
         pooled = np.where(comparisons.paired, squared, pooled)
         tests = ((squared, welch), (pooled, free), (now.standard_error**2, now.df))

@@ -104,6 +104,23 @@ class Moderated:
 
         return np.asarray(np.minimum(1.0, 2 * stdtr(self.df, -np.abs(self._over_error(self.difference)))))
 
+    @property
+    def p_plain(self) -> Array:
+        """p of each comparison as if it were the only one: Welch's test or the paired t, without any moderation."""
+        from scipy.special import stdtr
+
+        squared, df = self.unmoderated()
+        with np.errstate(divide="ignore", invalid="ignore"):
+            p = np.minimum(1.0, 2 * stdtr(df, -np.abs(self.difference) / np.sqrt(squared)))
+        return np.where(squared > 0, p, np.nan)
+
+    def unmoderated(self) -> tuple[Array, Array]:
+        """The squared standard error and its degrees of freedom by the groups' own variances (Welch, Satterthwaite)."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            share, other = self.own / self.runs, self.other_own / self.other_runs
+            parts = share**2 / (self.runs - 1) + other**2 / (self.other_runs - 1)
+            return share + other, (share + other) ** 2 / parts
+
     def p_equivalent(self, margin: float) -> Array:
         """p of "the difference is ``margin`` points or more": two one-sided tests (TOST, Schuirmann 1987)."""
         from scipy.special import stdtr

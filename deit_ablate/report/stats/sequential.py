@@ -29,11 +29,10 @@ from deit_ablate.report.stats.verdicts import (
     BY_DEFAULT,
     DIFFERENT,
     Effect,
-    Figures,
     Judged,
     Rules,
-    plain_p,
     resolution,
+    side_by_side,
 )
 from deit_ablate.sweep.comparisons import FEWEST
 from deit_ablate.sweep.comparisons import LOOKS as LOOKS
@@ -82,9 +81,9 @@ class Sequential:
     p / weight over its looks, so that one compares them as ever, and the simultaneous interval is of the last look's
     share; ``half_width`` knows nothing of looking. ``stopped``: row -> seeds at the look that decided it.
     ``going_on``: the rows that need the seeds of the next look, and the baseline with them; ``next_seeds`` are all
-    those that this look sees, ``next_baseline_seeds`` the baseline's. All are empty after the last look, or when
-    nothing is undecided. ``taken``: row -> how many looks were taken of it. ``chances``: row that goes on -> its
-    probability of being decided at its next look, if the difference is the one that was seen.
+    those that this look sees of a row. Both are empty after the last look, or when nothing is undecided. ``taken``: row
+    -> how many looks were taken of it. ``chances``: row that goes on -> its probability of being decided at its next
+    look, if the difference is the one that was seen.
     """
 
     effects: dict[str, Effect]
@@ -94,7 +93,6 @@ class Sequential:
     stopped: dict[str, int]
     going_on: tuple[str, ...]
     next_seeds: tuple[int, ...]
-    next_baseline_seeds: tuple[int, ...]
     words: str
     notes: tuple[str, ...]
     taken: dict[str, int]
@@ -123,16 +121,16 @@ def sequential(
     if rules.population.judged:
         raise ValueError("looks are at the noise of training alone")
     planned = tuple(range(max(looks[-1], schedule.baseline[-1])))
-    table, step = Figures.of([baseline, *rows.values()], planned), resolution(test_images)
+    values, step = side_by_side([baseline, *rows.values()], planned), resolution(test_images)
     comparisons = Comparisons.with_baseline(len(rows), [i for i, name in enumerate(rows) if name in paired])
-    ended = np.array([seed in values for values in rows.values() for seed in planned], dtype=bool)
+    ended = np.array([seed in own for own in rows.values() for seed in planned], dtype=bool)
     ended = ended.reshape(len(rows), len(planned))
-    diverged = ended & np.isnan(table.values[1:])
+    diverged = ended & np.isnan(values[1:])
     ready = np.array([ended[:, :first].all(axis=1) for first in looks])
 
     def by(look: int) -> tuple[Looks, Counts, list[int]]:
         only = None if schedule.together else ready[:look]
-        result = look_by_look(table.values, comparisons, both[:look], weights[:look], margin, step, strict, only)
+        result = look_by_look(values, comparisons, both[:look], weights[:look], margin, step, strict, only)
         taken = np.full(len(rows), look) if only is None or not look else _taken(result, ready)
         return result, taken, _waited_for(result, ended, diverged, np.array([0, *looks])[taken])
 
@@ -144,10 +142,10 @@ def sequential(
         result, taken, needed = by(look)
 
     last_look = np.minimum(result.last, max(look - 1, 0))
-    shown = seen(table.values, both, last_look, max(look - 1, 0))
+    shown = seen(values, both, last_look, max(look - 1, 0))
     now = moderate(shown, comparisons, step)
-    plain, alpha = plain_p(shown, comparisons), ALPHA * np.array(weights)[last_look]
-    judged = Judged.of(tuple(rows), rules, now, comparisons.paired, plain, alpha, looks=result)
+    alpha = ALPHA * np.array(weights)[last_look]
+    judged = Judged.of(tuple(rows), rules, now, comparisons.paired, alpha, looks=result)
     within = np.arange(len(planned)) < np.array(looks)[last_look][:, None]
     found = judged.effects(
         {name: (int((diverged & within)[i].sum()), int((ended & within)[i].sum())) for i, name in enumerate(rows)},
@@ -165,7 +163,6 @@ def sequential(
         stopped=stopped,
         going_on=tuple(judged.names[i] for i in going_on),
         next_seeds=planned[: looks[following]] if going_on else (),
-        next_baseline_seeds=planned[: schedule.baseline[following]] if going_on else (),
         words=f"look {look} of {len(looks)} ({looks[look - 1] if look else 0} of {looks[-1]} seeds)",
         notes=tuple(_notes(found, stopped, looks, set(planned), [baseline, *rows.values()])),
         taken=dict(zip(judged.names, taken.tolist(), strict=True)),

@@ -16,7 +16,6 @@ import numpy as np
 
 from deit_ablate.report.stats.exact import check_count, did_not_train_words, rate_words
 from deit_ablate.report.stats.moderated import (
-    ROUNDING,
     Array,
     Comparisons,
     Flags,
@@ -89,8 +88,6 @@ class Effect:
     """Whether the two share a run or a parent at each seed, and are compared seed by seed."""
     difference: float
     """Of the means, row - other."""
-    own_variance: float
-    """Of the row's runs (of the differences where paired), squared; from 2 on."""
     standard_error: float
     """Of ``difference``, with moderated variances."""
     df: float
@@ -105,7 +102,7 @@ class Effect:
     """Of "a difference of the margin or more"; NaN without a margin. ``p_equivalent_holm`` as above."""
     p_equivalent_holm: float
     p_plain: float
-    """Of the plain test (Welch's, or the paired t), which borrows nothing."""
+    """Of the plain test (Welch's, or the paired t), which borrows nothing; NaN of a contrast, whose ``p`` is one."""
     image_standard_error: float
     """What the finite test set alone adds to ``difference``; NaN where no predictions are known."""
     half_width_new_images: float
@@ -115,16 +112,11 @@ class Effect:
     """The verdict for people."""
     notes: tuple[str, ...] = ()
 
-    @property
-    def decided(self) -> bool:
-        """Whether the data say something about this row: different, or equivalent."""
-        return self.verdict in DIFFERENT or self.verdict == "equivalent"
 
-
-def untested(verdict: Literal["baseline", "none"], words: str = "", notes: tuple[str, ...] = ()) -> Effect:
+def untested(verdict: Literal["baseline", "none"], notes: tuple[str, ...] = ()) -> Effect:
     """What stands in the baseline's own row, or in every row of a sweep without one."""
     unknown: dict[str, Any] = {field.name: math.nan for field in fields(Effect) if field.type == "float"}
-    return Effect(runs=0, other_runs=0, paired=False, **unknown, verdict=verdict, words=words, notes=notes)
+    return Effect(runs=0, other_runs=0, paired=False, **unknown, verdict=verdict, words="", notes=notes)
 
 
 def judge(
@@ -169,44 +161,35 @@ def _compared(
     test_images: int | None,
 ) -> Judged:
     """``pairs``: of each name the numbers of its two groups."""
-    values = Figures.of(groups).values
     comparisons = Comparisons.of(pairs, [i for i, name in enumerate(names) if name in paired])
-    now = moderate(values, comparisons, resolution(test_images))
+    now = moderate(side_by_side(groups), comparisons, resolution(test_images))
     if rules.population.judged:
         now = rules.population.noise(names).widen(now)
-    return Judged.of(names, rules, now, comparisons.paired, plain_p(values, comparisons))
+    return Judged.of(names, rules, now, comparisons.paired)
 
 
-@dataclass(frozen=True)
-class Figures:
-    """Groups of runs side by side: ``values`` (groups, seeds), NaN where missing."""
-
-    seeds: tuple[int, ...]
-    values: Array
-
-    @classmethod
-    def of(cls, groups: Sequence[Mapping[int, float]], seeds: Sequence[int] | None = None) -> Figures:
-        """With these seeds in this order, or all there are. Raises ValueError for an infinite value."""
-        if any(math.isinf(value) for values in groups for value in values.values()):
-            raise ValueError("a difference of infinite values is not defined")
-        chosen = sorted({seed for values in groups for seed in values}) if seeds is None else list(seeds)
-        filled = np.array([[values.get(seed, math.nan) for seed in chosen] for values in groups], dtype=np.float64)
-        return cls(tuple(chosen), filled.reshape(len(groups), len(chosen)))
+def side_by_side(groups: Sequence[Mapping[int, float]], seeds: Sequence[int] | None = None) -> Array:
+    """Groups of runs (seed -> figure) as an array (groups, seeds), NaN where missing: with these seeds in this order,
+    or all there are. Raises ValueError for an infinite value."""
+    if any(math.isinf(value) for values in groups for value in values.values()):
+        raise ValueError("a difference of infinite values is not defined")
+    chosen = sorted({seed for values in groups for seed in values}) if seeds is None else seeds
+    filled = np.array([[values.get(seed, math.nan) for seed in chosen] for values in groups], dtype=np.float64)
+    return filled.reshape(len(groups), len(chosen))
 
 
 @dataclass(frozen=True)
 class Judged:
     """A table that has been judged: p values (rows,), and whether each row differs, or is the same, as flags (rows,).
 
-    ``now`` is what its verdicts rest on. ``plain``: p values of the test that borrows nothing. ``alpha`` is the level
-    of the intervals that hold for all rows at once, one for the table or one for each row.
+    ``now`` is what its verdicts rest on. ``alpha`` is the level of the intervals that hold for all rows at once, one
+    for the table or one for each row.
     """
 
     names: tuple[str, ...]
     rules: Rules
     now: Moderated
     paired: Flags
-    plain: Array
     alpha: float | Array
     borrowed: Array
     """Degrees of freedom (rows,) that each row's variances were lent."""
@@ -222,7 +205,6 @@ class Judged:
         rules: Rules,
         now: Moderated,
         paired: Flags,
-        plain: Array,
         alpha: float | Array = ALPHA,
         borrowed: Array | None = None,
         looks: Looks | None = None,
@@ -235,7 +217,7 @@ class Judged:
         if rules.margin is not None and looks is None:
             equal = now.p_equivalent(rules.margin)
         differs, same = (holds(np.where(now.enough, one, np.nan), rules.strict) for one in (p, equal))
-        return cls(names, rules, now, paired, plain, alpha, borrowed, p, equal, differs, same)
+        return cls(names, rules, now, paired, alpha, borrowed, p, equal, differs, same)
 
     @cached_property
     def _noise(self) -> ImageNoise:
@@ -254,7 +236,6 @@ class Judged:
         new_images = now if isinstance(now, NewImages) else self._noise.widen(now)
         columns = {
             "difference": now.difference,
-            "own_variance": now.own,
             "standard_error": now.standard_error,
             "df": now.df,
             "half_width": now.half_width(),
@@ -263,7 +244,7 @@ class Judged:
             "p_holm": holm(np.where(now.enough, self.p, np.nan)),
             "p_equivalent": self.p_equivalent,
             "p_equivalent_holm": holm(np.where(now.enough, self.p_equivalent, np.nan)),
-            "p_plain": self.plain,
+            "p_plain": now.p_plain,
             "image_standard_error": self._noise.standard_error,
             "half_width_new_images": new_images.half_width(),
         }
@@ -367,28 +348,6 @@ def equivalence_words(seeds: int | None) -> str:
 
 def _about(seeds: int | None) -> str:
     return f"more than {MOST}" if seeds is None else f"about {seeds}"
-
-
-def plain_p(values: Array, comparisons: Comparisons) -> Array:
-    """p of each comparison as if it were the only one: Welch's test or the paired t, without any moderation."""
-    from scipy.special import stdtr
-
-    found = []
-    for first, second, paired in zip(comparisons.first, comparisons.second, comparisons.paired, strict=True):
-        one, two = values[first], values[second]
-        parts = [one - two] if paired else [one, two]
-        parts = [part[~np.isnan(part)] for part in parts]
-        if any(len(part) < 2 for part in parts):
-            found.append(math.nan)
-            continue
-        shares = [float(part.var(ddof=1)) / len(part) for part in parts]
-        squared, weights = sum(shares), sum(v * v / (len(part) - 1) for v, part in zip(shares, parts, strict=True))
-        if squared * len(parts[0]) < ROUNDING:
-            found.append(math.nan)
-            continue
-        difference = float(parts[0].mean() - (0 if paired else parts[1].mean()))
-        found.append(min(1.0, 2 * float(stdtr(squared**2 / weights, -abs(difference) / math.sqrt(squared)))))
-    return np.array(found, dtype=np.float64)
 
 
 def large_scatter(own: float, typical: float) -> str:

@@ -19,7 +19,6 @@ from deit_ablate.report.tables.footnotes import note
 from deit_ablate.report.tables.table import NOTHING, Column, Table, measure, study_title
 from deit_ablate.sweep.designs import Design, Estimate, Numbers
 from deit_ablate.sweep.labels import labels_of, words
-from deit_ablate.sweep.metrics import Metric
 
 Coefficients = dict[str, float]
 Key = TypeVar("Key")
@@ -59,9 +58,7 @@ class Factorial:
     """By interaction: of those that are not aliased, nor are their factors'."""
 
     @classmethod
-    def of(cls, summary: Summary) -> Factorial:
-        design = summary.design
-        assert design is not None
+    def of(cls, summary: Summary, design: Design) -> Factorial:
         estimates = design.effects()
         size = 2 / len(design.rows)
         contrasts = {
@@ -96,11 +93,9 @@ def _judged(summary: Summary, contrasts: Mapping[Key, Coefficients]) -> dict[Key
 
 
 def level_means(
-    summary: Summary, pairs: Sequence[tuple[int, int]]
+    summary: Summary, design: Design, pairs: Sequence[tuple[int, int]]
 ) -> dict[tuple[int, int], dict[tuple[bool, bool], tuple[float, float]]]:
     """Of each two factors: whether there is the first, and the second -> mean metric with its half-width at 95%."""
-    design = summary.design
-    assert design is not None
     found: dict[tuple[int, int], dict[tuple[bool, bool], tuple[float, float]]] = {}
     for one, other in pairs:
         rows: dict[tuple[bool, bool], list[str]] = {}
@@ -117,7 +112,7 @@ def interactions_table(summary: Summary) -> Table:
     assert design is not None
     what = "Steps by order" if design.orders else "Main effects and interactions"
     title = f"{what}: {study_title(plan)}"
-    frame, columns, notes = _steps(summary, design) if design.orders else _effects(summary)
+    frame, columns, notes = _steps(summary, design) if design.orders else _effects(summary, design)
     lacking = [summary.label(row) for row, own in summary.values.items() if not own]
     notes += note(lacking, "Without any figure, so that nothing is known of what takes them: ")
     return Table(f"{summary.sweep}-interactions", title, pd.DataFrame(frame), tuple(columns), tuple(notes))
@@ -126,19 +121,27 @@ def interactions_table(summary: Summary) -> Table:
 # -- a factorial ---------------------------------------------------------------------------------------------------
 
 
-def _effects(summary: Summary) -> tuple[list[dict[str, Any]], list[Column], list[str]]:
-    made, margin, metric = Factorial.of(summary), summary.plan["margin"], summary.metric
-    names = made.design.called(labels_of(summary.plan))
+def _effects(summary: Summary, design: Design) -> tuple[list[dict[str, Any]], list[Column], list[str]]:
+    made, margin, metric = Factorial.of(summary, design), summary.plan["margin"], summary.metric
+    names = design.called(labels_of(summary.plan))
+    signed = partial(measure, signed=True, digits=metric.digits)
+
+    def all_at_once(effect: Effect) -> str:
+        return signed(effect.difference, effect.half_width_simultaneous)
+
+    def half(value: float) -> str:
+        return NOTHING if math.isnan(value) else f"± {value:.{metric.digits}f}"
+
     frame, called = [], {}
     for found, (name, effect) in zip(made.estimates, made.effects.items(), strict=True):
-        called[name] = made.design.name(found, names)
+        called[name] = design.name(found, names)
         row: dict[str, Any] = {"effect": name, "factors": len(found.effect)}
         row |= {column: getattr(effect, field) for column, field in OF_EFFECT.items()}
         row |= {"verdict_words": _words(effect, len(found.effect), margin)}
         simple = made.simple.get(found.effect, ())
         row["simple_effects"] = "; ".join(
-            f"{names[part.factor]} {_all_at_once(part.present, metric)} with {names[part.other]}, "
-            f"{_all_at_once(part.absent, metric)} without"
+            f"{names[part.factor]} {all_at_once(part.present)} with {names[part.other]}, "
+            f"{all_at_once(part.absent)} without"
             for part in simple
             if not math.isnan(part.present.difference)
         )
@@ -149,8 +152,8 @@ def _effects(summary: Summary) -> tuple[list[dict[str, Any]], list[Column], list
         frame.append(row)
     columns = [
         Column("effect", lambda row: called[row["effect"]], long=True, math=True),
-        Column(metric.counted_in or "estimate", partial(_measured, metric, "estimate"), right=True),
-        Column("all at once", lambda row: _half(row["half_width_all"], metric), right=True),
+        Column(metric.counted_in or "estimate", lambda row: signed(row["estimate"], row["half_width"]), right=True),
+        Column("all at once", lambda row: half(row["half_width_all"]), right=True),
         Column("p (Holm)", lambda row: _p(row["p_holm"]), right=True),
         Column("verdict", lambda row: row["verdict_words"] or NOTHING, long=True),
         Column("simple effects", lambda row: row["simple_effects"] or NOTHING, long=True, math=True),
@@ -164,18 +167,6 @@ def _words(effect: Effect, factors: int, margin: float | None) -> str:
     if word is None:
         return effect.words
     return word + (f", by less than {margin:g}" if small else f" (within ±{margin:g})" if kind == "equivalent" else "")
-
-
-def _measured(metric: Metric, what: str, row: Mapping[str, Any]) -> str:
-    return measure(row[what], row["half_width"], signed=True, digits=metric.digits)
-
-
-def _all_at_once(effect: Effect, metric: Metric) -> str:
-    return measure(effect.difference, effect.half_width_simultaneous, signed=True, digits=metric.digits)
-
-
-def _half(value: float, metric: Metric) -> str:
-    return NOTHING if math.isnan(value) else f"± {value:.{metric.digits}f}"
 
 
 def _p(p: float) -> str:
@@ -238,9 +229,7 @@ class Steps:
     """Differences between the same change's steps in any two orders, where they are other runs."""
 
     @classmethod
-    def of(cls, summary: Summary) -> Steps:
-        design = summary.design
-        assert design is not None
+    def of(cls, summary: Summary, design: Design) -> Steps:
         orders, numbers = steps_by_order(design), range(len(design.changes))
         means = {row: sum(own.values()) / len(own) for row, own in summary.values.items() if own}
         each = [
@@ -267,7 +256,7 @@ def _sum(steps: Sequence[tuple[tuple[str, str], float]]) -> Coefficients:
 
 
 def _steps(summary: Summary, design: Design) -> tuple[list[dict[str, Any]], list[Column], list[str]]:
-    made, margin, metric, frame = Steps.of(summary), summary.plan["margin"], summary.metric, []
+    made, margin, metric, frame = Steps.of(summary, design), summary.plan["margin"], summary.metric, []
     names = design.called(labels_of(summary.plan))
     called = dict(zip(design.factors, names, strict=True))
     for i, name in enumerate(design.factors):
@@ -279,20 +268,19 @@ def _steps(summary: Summary, design: Design) -> tuple[list[dict[str, Any]], list
             row |= {f"order_{k}": value, f"place_{k}": order.index(i) + 1}
         frame.append(row)
 
-    def alone(value: float) -> str:
-        return measure(value, math.nan, signed=True, digits=metric.digits)
+    signed = partial(measure, signed=True, digits=metric.digits)
 
     def spread(row: Mapping[str, Any]) -> str:
-        ends = alone(row["lowest"]), alone(row["highest"])
+        ends = signed(row["lowest"]), signed(row["highest"])
         return NOTHING if NOTHING in ends else " to ".join(ends)
 
     def at(k: int, row: Mapping[str, Any]) -> str:
         place = row[f"place_{k}"]
-        return f"{alone(row[f'order_{k}'])} ({place}{ {1: 'st', 2: 'nd', 3: 'rd'}.get(place, 'th') })"
+        return f"{signed(row[f'order_{k}'])} ({place}{ {1: 'st', 2: 'nd', 3: 'rd'}.get(place, 'th') })"
 
     columns = [
         Column("step", lambda row: called[row["step"]], long=True, math=True),
-        Column("mean", partial(_measured, metric, "mean"), right=True),
+        Column("mean", lambda row: signed(row["mean"], row["half_width"]), right=True),
         Column("range", spread, right=True),
         *(Column(f"order {k}", partial(at, k), right=True) for k in range(1, len(design.orders) + 1)),
         Column("depends on its place?", lambda row: row["verdict_words"], long=True),

@@ -145,7 +145,7 @@ def _verdict(off: float, comparable: bool) -> str:
         return NOTHING
     if abs(off) <= TOLERANCE:
         return f"reproduced (±{TOLERANCE:g})"
-    return f"off by {measure(off, math.nan, signed=True)}"
+    return f"off by {measure(off, signed=True)}"
 
 
 def _columns(part: Beside, comparable: bool) -> list[Column]:
@@ -176,7 +176,7 @@ def _agreements(
         if not part.ours or not summaries[part.stage].plan["baseline"]:
             continue
         summary = summaries[part.stage]
-        values, images = summary.top1, summary.images
+        values, images = summary.values_of(TOP1), summary.images
         column = {row: cell.value for (row, name), cell in published.items() if name == part.column}
         for own in dict.fromkeys((baselines or {}).values()) or [summary.plan["baseline"]]:
             compared = [name for name in values if name != own and (not baselines or baselines.get(name) == own)]

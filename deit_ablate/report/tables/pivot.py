@@ -95,7 +95,7 @@ def pivot_table(summary: Summary) -> Table:
     columns += [
         Column(f"{across} = {value}", partial(cell, value), right=True, name=value, math=True) for value in grid.across
     ]
-    columns.append(Column("mean", lambda row: number(row["mean"], math.nan), right=True))
+    columns.append(Column("mean", lambda row: number(row["mean"]), right=True))
     notes = [
         f"{metric.words[0].upper()}{metric.words[1:]}; along each axis the mean of the rows' means.",
         *_effects(grid, number),
@@ -104,11 +104,11 @@ def pivot_table(summary: Summary) -> Table:
     return Table(summary.sweep, study_title(summary.plan), frame, tuple(columns), tuple(notes))
 
 
-def _effects(grid: Grid, number: Callable[[float, float], str]) -> Iterator[str]:
+def _effects(grid: Grid, number: Callable[[float], str]) -> Iterator[str]:
     """The means along each of several axes that stand below one another: lines are of all of them together."""
     for place, name in enumerate(grid.axes[:-1] if len(grid.axes) > 2 else ()):
         found: dict[str, list[float]] = {}
         for down in grid.down:
             found.setdefault(down[place], []).append(grid.mean(down))
-        said = ", ".join(f"{value}: {number(statistics.fmean(own), math.nan)}" for value, own in found.items())
+        said = ", ".join(f"{value}: {number(statistics.fmean(own))}" for value, own in found.items())
         yield f"Mean over all other axes, {words(name)}: {said}."

@@ -41,24 +41,20 @@ class Predictions:
         return len(self.classifiers[TRUTH][""])
 
 
-def disagreement(predictions: Mapping[str, Array | Mapping[str, Array]]) -> pd.DataFrame:
+def disagreement(classifiers: Mapping[str, Mapping[str, Array]]) -> pd.DataFrame:
     """The share of samples, 0 to 1, that each two classifiers give different classes: symmetric, by name.
 
-    A classifier is one array of classes (N,), or several of its runs (seeds): run -> (N,). Two classifiers that have
-    runs in common (two heads) are compared within each of these; any others over all pairs of one's runs and
-    the other's. On the diagonal is 0, or of several runs the mean over pairs of different ones. Raises ValueError for
-    arrays of different lengths, or none.
+    A classifier is its runs (seeds), each with the classes that it gives: run -> (N,). Two classifiers that have runs
+    in common (two heads) are compared within each of these; any others over all pairs of one's runs and the other's.
+    On the diagonal is 0, or of several runs the mean over pairs of different ones. Raises ValueError for arrays of
+    different lengths, or none.
     """
-    runs = {
-        name: given if isinstance(given, Mapping) else {f"the run of {name}": given}
-        for name, given in predictions.items()
-    }
-    if len({len(array) for own in runs.values() for array in own.values()}) != 1:
+    if len({len(array) for own in classifiers.values() for array in own.values()}) != 1:
         raise ValueError("classifiers are compared on the same samples: these arrays are not of one length")
-    values = np.zeros((len(runs), len(runs)))
-    for (i, one), (j, two) in itertools.combinations_with_replacement(enumerate(runs.values()), 2):
+    values = np.zeros((len(classifiers), len(classifiers)))
+    for (i, one), (j, two) in itertools.combinations_with_replacement(enumerate(classifiers.values()), 2):
         values[i, j] = values[j, i] = _between(one, two, same=i == j)
-    return pd.DataFrame(values, index=list(runs), columns=list(runs))
+    return pd.DataFrame(values, index=list(classifiers), columns=list(classifiers))
 
 
 def _between(one: Mapping[str, Array], two: Mapping[str, Array], same: bool) -> float:

@@ -142,10 +142,10 @@ def sweep_table(summary: Summary, digits: int | None = None) -> Table:
     columns = [
         Column("variant", _label, long=long_names, name="row", math=True),
         Column("differs in", lambda row: row["differs_in"] or NOTHING, long=True, name="differs", extra=True),
-        number(metric.header, partial(_mean, metric), name=metric.name, bold=lambda row: row["variant"] == best),
+        number(metric.header, partial(mean_words, metric), name=metric.name, bold=lambda row: row["variant"] == best),
         number("difference", lambda row: signed(row["difference"], row["difference_half_width"])),
         Column("verdict", lambda row: row["verdict_words"] or NOTHING, long=True, brief=_brief_verdict),
-        *(number(own.header, partial(_mean, own), name=own.name, extra=True) for own in summary.metrics[1:]),
+        *(number(own.header, partial(mean_words, own), name=own.name, extra=True) for own in summary.metrics[1:]),
         number(f"time ({unit})", lambda row: _rounded(row["train_seconds"] / seconds, ".1f"), name="time", extra=True),
         number(f"{device_of(summary)}-hours", lambda row: _rounded(row["hours"], ".2g"), name="hours", extra=True),
         number("seeds", _seeds, extra=True),
@@ -175,7 +175,7 @@ def study_title(plan: Mapping[str, Any]) -> str:
     return ", ".join([part for part in parts if part] + list((plan.get("asked") or {}).get("sets") or []))
 
 
-def measure(mean: float, half_width: float, *, signed: bool = False, digits: int = 2) -> str:
+def measure(mean: float, half_width: float = math.nan, *, signed: bool = False, digits: int = 2) -> str:
     """``97.31 ± 0.42``; without an interval where there is none, ``–`` where there is no mean."""
     if math.isnan(mean):
         return NOTHING
@@ -197,7 +197,8 @@ def _brief_verdict(row: Mapping[str, Any]) -> str:
     )
 
 
-def _mean(metric: Metric, row: Mapping[str, Any]) -> str:
+def mean_words(metric: Metric, row: Mapping[str, Any]) -> str:
+    """A row's mean of a metric with its interval; a star where runs diverged, and are in no mean."""
     if row["diverged"] and row["diverged"] == row["seeds_planned"]:
         return "did not train"
     text = measure(row[metric.mean], row[metric.half_width], digits=metric.digits)

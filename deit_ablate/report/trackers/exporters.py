@@ -90,12 +90,12 @@ def must_be_known(tracker: str, where: Position | None = None, key: str = "") ->
     return EXPORTERS[tracker]
 
 
-def must_be_installed(tracker: str, where: Position | None = None, key: str = "") -> None:
+def must_be_installed(tracker: str, key: str = "") -> None:
     """Raises InputError where the tracker's library is not installed, naming the extra."""
-    library = must_be_known(tracker, where, key).library
+    library = must_be_known(tracker, key=key).library
     if importlib.util.find_spec(library) is None:
         problem = f"{tracker} needs the package {library}, which is not installed"
-        raise InputError(problem, where=where, key=key, expected=f"`pip install 'deit-ablate[{tracker}]'`")
+        raise InputError(problem, key=key, expected=f"`pip install 'deit-ablate[{tracker}]'`")
 
 
 def exporter_class(tracker: str) -> type[Exporter]:

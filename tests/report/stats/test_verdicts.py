@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 from studies import effects
 
-from deit_ablate.report.stats.verdicts import judge, steps, untested
+from deit_ablate.report.stats.verdicts import DIFFERENT, judge, steps, untested
 
 BASELINE = {0: 81.8, 1: 81.6, 2: 81.9}
 ROWS = {
@@ -192,7 +192,7 @@ def test_pairs_are_of_equal_seeds_and_missing_ones_make_none():
     (found,) = effects({"row": row}, baseline, paired=["row"]).values()
     assert found.runs == found.other_runs == 3
     assert found.difference == pytest.approx(-4 / 3)  # -1, -2, -1
-    assert found.own_variance == pytest.approx(1 / 3)
+    assert found.standard_error == pytest.approx(math.sqrt(1 / 3 / 3))
 
 
 def test_each_row_against_the_one_before_it():
@@ -231,7 +231,7 @@ def test_seeds_that_agree_exactly_prove_nothing_by_themselves():
     # 81.7 - 81.6 and 81.9 - 81.8 are equal only up to rounding: that must not become a tiny variance and a tiny p.
     row, baseline = seeds(81.7, 81.9, 82.1), seeds(81.6, 81.8, 82.0)
     (found,) = effects({"same": row}, baseline, paired=["same"], margin=0.5).values()
-    assert (found.own_variance, found.verdict, found.words) == (0, "undecided", "undecided: no spread to test with")
+    assert (found.standard_error, found.verdict, found.words) == (0, "undecided", "undecided: no spread to test with")
     assert math.isnan(found.p)
     assert "same at every seed" in found.notes[0]
     assert math.isnan(found.p_plain)
@@ -300,7 +300,7 @@ def test_seeds_that_are_said_to_decide_do():
     for _ in range(300):
         row = {s: 80 + found.difference + draw.gauss(0, scatter) for s in range(needed)}
         other = {s: 80 + draw.gauss(0, scatter) for s in range(needed)}
-        decided += effects({"a": row}, other)["a"].decided
+        decided += effects({"a": row}, other)["a"].verdict in DIFFERENT
     assert decided / 300 > 0.7
 
 

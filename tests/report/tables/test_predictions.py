@@ -24,15 +24,16 @@ TRUE = [0, 1, 2, 3]
 
 
 def test_by_hand() -> None:
-    found = disagreement({"truth": np.array([0, 1, 2, 3]), "a": np.array([0, 1, 2, 0]), "b": np.array([0, 0, 2, 0])})
+    classes = {"truth": [0, 1, 2, 3], "a": [0, 1, 2, 0], "b": [0, 0, 2, 0]}
+    found = disagreement({name: {f"run of {name}": np.array(own)} for name, own in classes.items()})
     assert list(found.index) == list(found.columns) == ["truth", "a", "b"]
     assert found.to_numpy().tolist() == [[0, 0.25, 0.5], [0.25, 0, 0.25], [0.5, 0.25, 0]]
 
 
 def test_over_seeds_by_hand() -> None:
     one, two, three = np.array([0, 0, 0, 0]), np.array([0, 0, 0, 1]), np.array([0, 0, 1, 1])
-    heads: dict[str, Any] = {
-        "truth": one,
+    heads = {
+        "truth": {"": one},
         "class": {"run 0": one, "run 1": two},
         "distillation": {"run 0": two, "run 1": three},
         "other": {"run 2": three, "run 3": one, "run 4": one},
@@ -47,7 +48,7 @@ def test_over_seeds_by_hand() -> None:
     pd.testing.assert_frame_equal(found, found.T)
 
 
-@pytest.mark.parametrize("given", [{}, {"a": np.zeros(3), "b": np.zeros(4)}])
+@pytest.mark.parametrize("given", [{}, {"a": {"1": np.zeros(3)}, "b": {"2": np.zeros(4)}}])
 def test_classifiers_of_different_samples_are_refused(given: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="same samples"):
         disagreement(given)
