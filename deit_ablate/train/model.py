@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import timm
 import torch
@@ -23,7 +23,6 @@ from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
 from deit_ablate.errors import TrainError, did_you_mean
-from deit_ablate.recipe import Recipe
 from deit_ablate.train.registry import OptionError, check_options, lookup, option_kinds
 
 Heads = tuple[Tensor, Tensor | None]
@@ -61,8 +60,8 @@ def deit(
     the head, and the class token too starts from a truncated normal of 0.02 (today's timm has 1e-6).
     What the models with and without the distillation token have in common starts from the same values.
     """
-    build = partial(
-        _with_class_token,
+    build: Callable[..., VisionTransformer] = partial(
+        with_class_token,
         img_size=shape.resolution,
         in_chans=shape.channels,
         num_classes=shape.classes,
@@ -81,14 +80,11 @@ def deit(
     return _start_alike(build(VisionTransformerDistilled), model) if shape.heads == 2 else model
 
 
-def distilled(**arguments: Any) -> VisionTransformerDistilled:
-    """A DeiT with its distillation token, by the arguments of timm's class."""
-    made = _with_class_token(VisionTransformerDistilled, **arguments)
-    assert isinstance(made, VisionTransformerDistilled)
-    return made
+Family = TypeVar("Family", bound=VisionTransformer)
 
 
-def _with_class_token(family: Callable[..., VisionTransformer], **arguments: Any) -> VisionTransformer:
+def with_class_token(family: Callable[..., Family], **arguments: Any) -> Family:
+    """A transformer of timm's class ``family``, by its arguments, that starts as the reference code's does."""
     resolution, patch, dim, heads = (arguments[key] for key in ("img_size", "patch_size", "embed_dim", "num_heads"))
     if resolution % patch:
         raise TrainError(f"a resolution of {resolution} is not a multiple of the patch size {patch}")
@@ -108,18 +104,17 @@ def _start_alike(two: VisionTransformer, one: VisionTransformer) -> VisionTransf
     return two
 
 
+def _convolved(before: int, after: int, stride: int = 1) -> list[nn.Module]:
+    convolution = nn.Conv2d(before, after, 3, stride=stride, padding=1, bias=False)
+    return [convolution, nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
+
+
 class ConvBlock(nn.Module):
     """Two 3x3 convolutions with a shortcut (He et al., 2016); (B, width, H, W) to the same shape."""
 
     def __init__(self, width: int, drop_path: float) -> None:
         super().__init__()
-        self.convolutions = nn.Sequential(
-            nn.Conv2d(width, width, 3, padding=1, bias=False),
-            nn.BatchNorm2d(width),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(width, width, 3, padding=1, bias=False),
-            nn.BatchNorm2d(width),
-        )
+        self.convolutions = nn.Sequential(*_convolved(width, width), *_convolved(width, width)[:2])
         self.drop_path = DropPath(drop_path)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -130,17 +125,10 @@ class SmallConvnet(nn.Sequential):
     """A residual convnet for images of 8 to 32 pixels: the teacher of the small profiles."""
 
     def __init__(self, shape: Shape, width: int) -> None:
-        def halve(before: int, after: int) -> list[nn.Module]:
-            return [
-                nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False),
-                nn.BatchNorm2d(after),
-                nn.ReLU(inplace=True),
-            ]
-
         super().__init__(
-            *halve(shape.channels, width),
+            *_convolved(shape.channels, width, stride=2),
             ConvBlock(width, shape.drop_path / 2),
-            *halve(width, 2 * width),
+            *_convolved(width, 2 * width, stride=2),
             ConvBlock(2 * width, shape.drop_path),
             nn.AdaptiveAvgPool2d(1),
             nn.Flatten(),
@@ -212,11 +200,6 @@ def quiet_timm() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
-
-
-def shape_of(recipe: Recipe, classes: int, channels: int, heads: int) -> Shape:
-    regularize = recipe.regularize
-    return Shape(recipe.data.resolution, channels, classes, heads, regularize.drop_path, regularize.dropout)
 
 
 def build_model(name: str, options: dict[str, Any], shape: Shape, check: bool = True) -> nn.Module:
