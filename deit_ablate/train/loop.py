@@ -80,7 +80,7 @@ class Journal:
 
 
 class Quiet(Journal):
-    """The journal of all ranks but the first: they say nothing, and do as the first does."""
+    """The journal that keeps nothing: of all ranks but the first, which do as the first does."""
 
     def checkpoint(self, state: dict[str, Any]) -> None:
         pass

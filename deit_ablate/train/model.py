@@ -221,7 +221,8 @@ def build_model(name: str, options: dict[str, Any], shape: Shape, check: bool = 
         if isinstance(part, PatchEmbed) and (faster := PatchProjection.of(part.proj)):
             part.proj = faster
     if check:
-        _check_heads(name, model, shape)
+        size = (shape.channels, shape.resolution, shape.resolution)
+        try_out(f"the model {name}", model, size, shape.classes, shape.heads)
     return model
 
 
@@ -283,21 +284,21 @@ def at_rest(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def _check_heads(name: str, model: nn.Module, shape: Shape) -> None:
+def try_out(who: str, model: nn.Module, size: tuple[int, ...], classes: int, count: int | None = None) -> None:
+    """Raises TrainError for a model that does not map images (B, *size) to (B, classes) logits of ``count`` heads, of
+    one or two where that is None. ``who`` is what an error calls it."""
     device = next(model.parameters()).device
     try:
         with at_rest(model):
-            logits = heads(model, torch.zeros(1, shape.channels, shape.resolution, shape.resolution, device=device))
+            logits = heads(model, torch.zeros(1, *size, device=device))
     except (RuntimeError, AssertionError, ValueError) as error:
-        raise TrainError(f"the model {name} does not take images of {shape.resolution} pixels: {error}") from error
+        raise TrainError(f"{who} does not take images of {size[-1]} pixels: {error}") from error
     found = 1 if logits[1] is None else 2
-    if found != shape.heads:
+    if count is not None and found != count:
         hint = "distill.type soft-token or hard-token" if found == 2 else "a deit model, or distill.type soft or hard"
-        raise TrainError(
-            f"the model {name} has {found} head(s) where the distillation type asks for {shape.heads}: use {hint}"
-        )
-    if logits[0].shape != (1, shape.classes):
-        raise TrainError(f"the model {name} gives logits of shape {tuple(logits[0].shape)}, not (1, {shape.classes})")
+        raise TrainError(f"{who} has {found} head(s) where the distillation type asks for {count}: use {hint}")
+    if logits[0].shape != (1, classes):
+        raise TrainError(f"{who} gives logits of shape {tuple(logits[0].shape)}, not (1, {classes})")
 
 
 def in_fp32(logits: Tensor) -> Tensor:
