@@ -17,7 +17,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -79,12 +79,6 @@ def _reflected(side: int) -> int:
     return min(4, side - 1)
 
 
-def flip(probability: float, recipe: Recipe, dataset: Dataset) -> Operation:
-    """A horizontal flip with this probability."""
-    operation: Operation = transforms.RandomHorizontalFlip(probability)
-    return operation
-
-
 def policy(text: str, recipe: Recipe, dataset: Dataset) -> Operation:
     """RandAugment or AutoAugment, in timm's notation. Raises TrainError for a notation that timm does not know."""
     grey = tuple(min(255, round(255 * mean)) for mean in dataset.mean)
@@ -110,11 +104,6 @@ def jitter(strength: float, recipe: Recipe, dataset: Dataset) -> Operation | Non
     return None if off else transforms.ColorJitter(strength, strength, strength)
 
 
-def erasing(probability: float, recipe: Recipe, dataset: Dataset) -> Together:
-    """Random erasing: one box of normal noise."""
-    return batched.erase(probability)
-
-
 @dataclass(frozen=True)
 class Augmentation:
     """``build(value, recipe, dataset)`` gives the operation, or None where another field switches it off. ``field`` is
@@ -131,7 +120,11 @@ class Augmentation:
 
 AUGMENTATIONS: dict[str, Augmentation] = {
     "crop": Augmentation(crop, "crop", crop_together),
-    "flip": Augmentation(flip, "hflip", lambda value, recipe, dataset: batched.flip(value)),
+    "flip": Augmentation(
+        lambda value, recipe, dataset: transforms.RandomHorizontalFlip(value),
+        "hflip",
+        lambda value, recipe, dataset: batched.flip(value),
+    ),
     "policy": Augmentation(
         policy,
         "auto_augment",
@@ -140,7 +133,7 @@ AUGMENTATIONS: dict[str, Augmentation] = {
     "jitter": Augmentation(jitter, "color_jitter", lambda value, recipe, dataset: batched.jitter(value)),
 }
 TENSOR_AUGMENTATIONS: dict[str, Augmentation] = {
-    "erasing": Augmentation(erasing, "erasing"),
+    "erasing": Augmentation(lambda value, recipe, dataset: batched.erase(value), "erasing"),
 }
 
 
@@ -295,19 +288,10 @@ def to_pictures(pixels: Tensor | Sequence[Image.Image]) -> Sequence[Image.Image]
     return [Image.fromarray(each) for each in arrays.contiguous().numpy()]
 
 
-class Moments(Protocol):
-    """Mean and standard deviation per channel, of pixels in [0, 1]."""
-
-    @property
-    def mean(self) -> tuple[float, ...]: ...
-    @property
-    def std(self) -> tuple[float, ...]: ...
-
-
 class Normalise:
     """Pixels uint8 (B, C, H, W) to float32 of mean 0 and deviation 1."""
 
-    def __init__(self, dataset: Moments) -> None:
+    def __init__(self, dataset: Dataset) -> None:
         self.mean = torch.tensor(dataset.mean).mul(255).view(1, -1, 1, 1)
         self.factor = torch.tensor(dataset.std).mul(255).reciprocal().view(1, -1, 1, 1)
 

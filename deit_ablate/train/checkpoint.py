@@ -40,43 +40,45 @@ class Position:
         return float(sum(line["seconds"] for line in self.history)) + self.seconds
 
 
-def to_state(
-    at: Position, data: Splits, model: nn.Module, ema: Ema | None, optimizer: Optimizer, scaler: GradScaler
-) -> dict[str, Any]:
-    """A checkpoint's content: plain values and (live) tensors, so that it loads with ``weights_only``."""
-    return {
-        "step": at.step,
-        "history": at.history,
-        "sums": at.sums,
-        "seconds": at.seconds,
-        "train_seconds": at.train_seconds,
-        "data": data.dataset.fingerprint,
-        "model": model.state_dict(),
-        "ema": ema.model.state_dict() if ema else None,
-        "optimizer": optimizer.state_dict(),
-        "scaler": scaler.state_dict(),
-    }
+@dataclass(frozen=True)
+class Training:
+    """What a checkpoint is of, beside the position, and of which data."""
 
+    data: Splits
+    model: nn.Module
+    ema: Ema | None
+    optimizer: Optimizer
+    scaler: GradScaler
 
-def restore(
-    state: dict[str, Any], data: Splits, model: nn.Module, ema: Ema | None, optimizer: Optimizer, scaler: GradScaler
-) -> Position:
-    """Put a checkpoint's content back. Raises TrainError where it is of other data or of another model."""
-    if not data.dataset.has(state["data"]):
-        raise DataError(
-            "the data are not those that the checkpoint was trained on (their fingerprints differ): restore them, or "
-            "start anew with `deit-ablate retry`"
-        )
-    try:
-        model.load_state_dict(state["model"])
-        if ema:
-            ema.model.load_state_dict(state["ema"])
-        optimizer.load_state_dict(state["optimizer"])
-        if state.get("scaler"):
-            scaler.load_state_dict(state["scaler"])
-    except (RuntimeError, ValueError, KeyError, TypeError) as error:
-        raise TrainError(f"the checkpoint does not fit this recipe: {error}") from error
-    return Position(state["step"], list(state["history"]), dict(state["sums"]), state["seconds"])
+    def state(self, at: Position) -> dict[str, Any]:
+        """A checkpoint's content: plain values and (live) tensors, so that it loads with ``weights_only``."""
+        return {
+            **vars(at),
+            "train_seconds": at.train_seconds,
+            "data": self.data.dataset.fingerprint,
+            "model": self.model.state_dict(),
+            "ema": self.ema.model.state_dict() if self.ema else None,
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> Position:
+        """Put a checkpoint's content back. Raises TrainError where it is of other data or of another model."""
+        if not self.data.dataset.has(state["data"]):
+            raise DataError(
+                "the data are not those that the checkpoint was trained on (their fingerprints differ): restore them, "
+                "or start anew with `deit-ablate retry`"
+            )
+        try:
+            self.model.load_state_dict(state["model"])
+            if self.ema:
+                self.ema.model.load_state_dict(state["ema"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            if state.get("scaler"):
+                self.scaler.load_state_dict(state["scaler"])
+        except (RuntimeError, ValueError, KeyError, TypeError) as error:
+            raise TrainError(f"the checkpoint does not fit this recipe: {error}") from error
+        return Position(state["step"], list(state["history"]), dict(state["sums"]), state["seconds"])
 
 
 # -- files ----------------------------------------------------------------------------------------------------------

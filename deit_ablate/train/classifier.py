@@ -6,7 +6,6 @@ import contextlib
 import copy
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,37 +21,23 @@ from deit_ablate.files import temporary_beside
 from deit_ablate.recipe import Recipe
 from deit_ablate.train.augment import Normalise, evaluation, to_pixels
 from deit_ablate.train.data.sets import Dataset
-from deit_ablate.train.distill import distillation_of
+from deit_ablate.train.distill import distillation_of, recipe_model
 from deit_ablate.train.evaluate import classifiers
-from deit_ablate.train.model import build_model, heads, quiet_timm, shape_of
+from deit_ablate.train.initial import first_line
+from deit_ablate.train.model import heads, quiet_timm
 
 Head = Literal["fused", "class", "distillation"]
 HEADS: tuple[Head, ...] = ("fused", "class", "distillation")
 
 
-@dataclass(frozen=True)
-class Pictures:
-    """What a model was trained on, as far as a picture must be made like it: ``mean`` and ``std`` per channel, of
-    pixels in [0, 1]."""
-
-    classes: tuple[str, ...]
-    channels: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-
 class Transform:
     """A picture (PIL, any mode) to the normalised image (C, H, W), float32, as the test split was seen."""
 
-    def __init__(self, recipe: Recipe, pictures: Pictures | Dataset) -> None:
-        self.resize, self.mode = evaluation(recipe), "L" if pictures.channels == 1 else "RGB"
-        self.normalise = Normalise(pictures)
-        self.resolution, self.crop, self.mean, self.std = (
-            recipe.data.resolution,
-            recipe.data.eval_crop,
-            pictures.mean,
-            pictures.std,
-        )
+    def __init__(self, recipe: Recipe, dataset: Dataset) -> None:
+        self.resize, self.mode = evaluation(recipe), "L" if dataset.channels == 1 else "RGB"
+        self.normalise = Normalise(dataset)
+        self.resolution, self.crop = recipe.data.resolution, recipe.data.eval_crop
+        self.mean, self.std = dataset.mean, dataset.std
 
     def __call__(self, picture: Image.Image) -> Tensor:
         return self.normalise(to_pixels([np.asarray(self.resize(picture.convert(self.mode)))]))[0]
@@ -79,23 +64,19 @@ class Classifier(nn.Module):
         return outputs[0] if self.head == "class" else outputs[1]
 
 
-def untrained(recipe: Recipe, pictures: Pictures, head: Head) -> Classifier:
+def untrained(recipe: Recipe, dataset: Dataset, head: Head) -> Classifier:
     """The recipe's model with fresh weights. Raises TrainError where it has no such head."""
-    count = distillation_of(recipe.distill.type).heads
-    if head == "distillation" and count == 1:
+    if head == "distillation" and distillation_of(recipe.distill.type).heads == 1:
         raise TrainError("the model has one head: --head distillation is of the token types (distill.type hard-token)")
-    shape = shape_of(recipe, len(pictures.classes), pictures.channels, count)
-    model = build_model(recipe.model.name, recipe.model.options, shape)
-    return Classifier(model, Transform(recipe, pictures), pictures.classes, head)
+    return Classifier(recipe_model(recipe, dataset), Transform(recipe, dataset), dataset.classes, head)
 
 
-def with_weights(classifier: Classifier, weights: Mapping[str, Tensor], path: Path) -> Classifier:
+def load_weights(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
     """Raises TrainError where they do not fit."""
     try:
-        classifier.model.load_state_dict(weights)
+        model.load_state_dict(weights)
     except RuntimeError as error:
         raise TrainError(f"{path} does not fit the run's recipe: {error}") from error
-    return classifier
 
 
 # -- timm's form ----------------------------------------------------------------------------------------------------
@@ -207,8 +188,7 @@ def write_onnx(classifier: Classifier, path: Path) -> dict[str, float]:
                     verbose=False,
                 )
         except Exception as error:  # each network that cannot be traced fails in its own way
-            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise TrainError(f"torch cannot export this model for ONNX: {first}") from error
+            raise TrainError(f"torch cannot export this model for ONNX: {first_line(error)}") from error
         session = onnxruntime.InferenceSession(str(temporary), providers=["CPUExecutionProvider"])
         found = torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
         difference, largest = float((found - expected).abs().max()), float(expected.abs().max())

@@ -5,18 +5,14 @@ lambda). To add a type, write its term and give it an entry in ``DISTILLATIONS``
 ``module:function`` and is (or returns) a ``Distillation``. A loss on the labels is an entry in ``LOSSES``. In a
 notebook, ``distillation_loss`` is all of it in one call.
 
-timm.task (timm 1.0.31) has training tasks for two of these types: ``LogitDistillationTask`` is "soft" and
-``TokenDistillationTask`` "soft-token" and "hard-token", with the same values (a test holds this) where
-``task_loss_weight`` is 1 - alpha. They fit a custom training script that hands student and teacher over to
-timm for good. The trainer needs what they have not: hard distillation without the token and two class tokens (rows
-of the paper), the reference code's normalisation, a teacher of two heads or of another resolution, and a loss that
-is a function of logits, so that the loop alone decides where a model draws at random and on which rank it runs.
+timm.task has "soft", "soft-token" and "hard-token" with the same values (a test holds this), in tasks that take over
+student and teacher. Here a loss is a function of logits, so that the loop alone decides where a model draws at random.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from timm.loss import BinaryCrossEntropy, LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
@@ -28,7 +24,7 @@ from deit_ablate.recipe import Distill, Recipe, Regularize
 from deit_ablate.train.data.sets import Dataset
 from deit_ablate.train.evaluate import classifiers
 from deit_ablate.train.mixing import smoothing_over_all
-from deit_ablate.train.model import Heads, at_rest, build_model, heads, in_fp32, shape_of
+from deit_ablate.train.model import Heads, Shape, at_rest, build_model, heads, in_fp32
 from deit_ablate.train.registry import lookup
 
 Term = Callable[[Tensor, Tensor, float], Tensor]
@@ -92,8 +88,14 @@ def distillation_of(name: str) -> Distillation:
 def recipe_model(recipe: Recipe, dataset: Dataset, resolution: int | None = None) -> nn.Module:
     """The recipe's model for this data, with fresh weights (the caller seeds the generators) and the heads that its
     distillation type asks for; at another resolution where one is given. Raises TrainError where it cannot be built."""
-    shape = shape_of(recipe, len(dataset.classes), dataset.channels, distillation_of(recipe.distill.type).heads)
-    shape = replace(shape, resolution=resolution or recipe.data.resolution)
+    shape = Shape(
+        resolution or recipe.data.resolution,
+        dataset.channels,
+        len(dataset.classes),
+        distillation_of(recipe.distill.type).heads,
+        recipe.regularize.drop_path,
+        recipe.regularize.dropout,
+    )
     return build_model(recipe.model.name, recipe.model.options, shape)
 
 

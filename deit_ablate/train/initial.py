@@ -148,7 +148,7 @@ def _other_channels(weight: Tensor, channels: int) -> Tensor:
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], bool]:
-    """The state dict in a file, on the CPU, and whether it is a checkpoint of this trainer (``checkpoint.to_state``).
+    """The state dict in a file, on the CPU, and whether it is a checkpoint of this trainer (``checkpoint.Training``).
 
     Safetensors, or torch's format as plain weights, as the official DeiT and timm checkpoints have it, or as our own.
     Prefixes of DDP and torch.compile are taken off the names. Raises TrainError for a file that is missing, damaged,

@@ -21,8 +21,9 @@ from torch import nn
 from deit_ablate.errors import TrainError
 from deit_ablate.identity import HUB
 from deit_ablate.recipe import Recipe
+from deit_ablate.train import precision
 from deit_ablate.train.answers import keep_answers
-from deit_ablate.train.checkpoint import Position, restore, to_state
+from deit_ablate.train.checkpoint import Position, Training
 from deit_ablate.train.data.loader import loaders_of, steps_per_epoch, training_batches
 from deit_ablate.train.data.sets import DATASETS, Splits, load_data
 from deit_ablate.train.distill import build_loss, recipe_model
@@ -32,16 +33,6 @@ from deit_ablate.train.losses import Losses
 from deit_ablate.train.mixing import build_mixing
 from deit_ablate.train.optim import Ema, build_optimizer, build_schedule
 from deit_ablate.train.outcome import Examiner, Outcome
-from deit_ablate.train.precision import (
-    HeadsOf,
-    autocast,
-    begin_pass,
-    build_scaler,
-    compiled,
-    keeps_gradients,
-    set_up,
-    update,
-)
 from deit_ablate.train.streams import ModelDraws, seed_generators, stream
 from deit_ablate.train.teachers import Parent, build_teacher, hub_weights, parent_weights
 
@@ -89,7 +80,7 @@ class Journal:
 
 
 class Quiet(Journal):
-    """The journal of all ranks but the first: they say nothing, and do as the first does."""
+    """The journal that keeps nothing: of all ranks but the first, which do as the first does."""
 
     def checkpoint(self, state: dict[str, Any]) -> None:
         pass
@@ -124,12 +115,9 @@ def train(
     Raises TrainError for what the user can put right.
     """
     group, where = group or Group(), torch.device(device)
-    journal, parents, share = (
-        (journal or Journal()) if group.first else Quiet(),
-        parents or {},
-        Share(group, accumulation),
-    )
-    set_up(where, deterministic, recipe.precision)
+    journal = (journal or Journal()) if group.first else Quiet()
+    parents, share = parents or {}, Share(group, accumulation)
+    precision.set_up(where, deterministic, recipe.precision)
     data = _data(recipe, data_dir, group)
     loaders = loaders_of(loaders, recipe, data, where)
     share.check(recipe.schedule.batch_size, paired=recipe.mixes)
@@ -141,18 +129,18 @@ def train(
     teacher = build_teacher(recipe, data, parents.get("teacher"), teacher_weights, where)
     ema = Ema(model, recipe.regularize.ema_decay) if recipe.regularize.ema_decay else None
     optimizer = build_optimizer(recipe, model)
-    scaler = build_scaler(recipe, where)
+    scaler = precision.build_scaler(recipe, where)
     set_lr = build_schedule(recipe, optimizer, steps)
     mix = build_mixing(recipe, len(data.dataset.classes))
     loss_of = build_loss(recipe)
     examiner = Examiner(recipe, data, model, ema, where, loaders, group, evaluate_every)
-    half = autocast(recipe, where)
+    half = precision.autocast(recipe, where)
 
-    saved = group.from_first(journal.resume())
-    at = restore(saved, data, model, ema, optimizer, scaler) if saved is not None else Position()
+    training, saved = Training(data, model, ema, optimizer, scaler), group.from_first(journal.resume())
+    at = training.restore(saved) if saved is not None else Position()
     draws = ModelDraws(model, recipe.seed, where, apart=not compile)
-    shared = group.wrap(HeadsOf(model), where)
-    student = compiled(shared, compile)  # around the meeting of ranks, which it then overlaps
+    shared = group.wrap(precision.HeadsOf(model), where)
+    student = precision.compiled(shared, compile)  # around the meeting of ranks, which it then overlaps
     if teacher:
         teacher.prepare(compile, channels_last)
     usual = where.type == "cpu" and share.chunks == 1 and not (compile or channels_last)
@@ -160,7 +148,7 @@ def train(
     answers_of = keep_answers(teacher, parent, kept_in, recipe, data, steps * recipe.schedule.epochs)
     batches = training_batches(recipe, data, at.step, loaders, where, share)
     losses = Losses(where, group)
-    keep = keeps_gradients(model, compile, accumulation)
+    keep = precision.keeps_gradients(model, compile, accumulation)
 
     for epoch in range(len(at.history), recipe.schedule.epochs):
         model.train()
@@ -173,7 +161,7 @@ def train(
             for part, (images, targets) in enumerate(zip(*batch, strict=True)):
                 images, targets = mix(images, targets, at.step)
                 images = images.contiguous(memory_format=torch.channels_last) if channels_last else images
-                begin_pass(compile)
+                precision.begin_pass(compile)
                 with half(), draws.at(share.position(at.step, part)):
                     outputs, answers = student(images), answers_of(images, at.step) if answers_of else None
                 chunks.append(loss_of(outputs, targets, answers))
@@ -185,7 +173,7 @@ def train(
                 at.sums, diverged = losses.read(at.sums)
                 if diverged:
                     return examiner.diverged(at, diverged)
-            update(model, optimizer, scaler, recipe.optimizer.clip_grad)
+            precision.update(model, optimizer, scaler, recipe.optimizer.clip_grad)
             if ema:
                 ema.update()
 
@@ -197,7 +185,7 @@ def train(
                 at.sums, diverged = losses.read(at.sums)
                 if diverged:
                     return examiner.diverged(at, diverged)
-                journal.checkpoint(to_state(at, data, model, ema, optimizer, scaler))
+                journal.checkpoint(training.state(at))
             if request == "stop":
                 return examiner.stopped(at)
 
@@ -215,7 +203,7 @@ def train(
         at.history, at.sums, at.seconds = [*at.history, line], {}, 0.0
         journal.epoch(line)
         if journal.epoch_checkpoint_due(last=epoch + 1 == recipe.schedule.epochs):
-            journal.checkpoint(to_state(at, data, model, ema, optimizer, scaler))
+            journal.checkpoint(training.state(at))
 
     return examiner.finished(at)
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import timm
 import torch
@@ -23,7 +23,6 @@ from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
 from deit_ablate.errors import TrainError, did_you_mean
-from deit_ablate.recipe import Recipe
 from deit_ablate.train.registry import OptionError, check_options, lookup, option_kinds
 
 Heads = tuple[Tensor, Tensor | None]
@@ -61,8 +60,8 @@ def deit(
     the head, and the class token too starts from a truncated normal of 0.02 (today's timm has 1e-6).
     What the models with and without the distillation token have in common starts from the same values.
     """
-    build = partial(
-        _with_class_token,
+    build: Callable[..., VisionTransformer] = partial(
+        with_class_token,
         img_size=shape.resolution,
         in_chans=shape.channels,
         num_classes=shape.classes,
@@ -81,14 +80,11 @@ def deit(
     return _start_alike(build(VisionTransformerDistilled), model) if shape.heads == 2 else model
 
 
-def distilled(**arguments: Any) -> VisionTransformerDistilled:
-    """A DeiT with its distillation token, by the arguments of timm's class."""
-    made = _with_class_token(VisionTransformerDistilled, **arguments)
-    assert isinstance(made, VisionTransformerDistilled)
-    return made
+Family = TypeVar("Family", bound=VisionTransformer)
 
 
-def _with_class_token(family: Callable[..., VisionTransformer], **arguments: Any) -> VisionTransformer:
+def with_class_token(family: Callable[..., Family], **arguments: Any) -> Family:
+    """A transformer of timm's class ``family``, by its arguments, that starts as the reference code's does."""
     resolution, patch, dim, heads = (arguments[key] for key in ("img_size", "patch_size", "embed_dim", "num_heads"))
     if resolution % patch:
         raise TrainError(f"a resolution of {resolution} is not a multiple of the patch size {patch}")
@@ -108,18 +104,17 @@ def _start_alike(two: VisionTransformer, one: VisionTransformer) -> VisionTransf
     return two
 
 
+def _convolved(before: int, after: int, stride: int = 1) -> list[nn.Module]:
+    convolution = nn.Conv2d(before, after, 3, stride=stride, padding=1, bias=False)
+    return [convolution, nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
+
+
 class ConvBlock(nn.Module):
     """Two 3x3 convolutions with a shortcut (He et al., 2016); (B, width, H, W) to the same shape."""
 
     def __init__(self, width: int, drop_path: float) -> None:
         super().__init__()
-        self.convolutions = nn.Sequential(
-            nn.Conv2d(width, width, 3, padding=1, bias=False),
-            nn.BatchNorm2d(width),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(width, width, 3, padding=1, bias=False),
-            nn.BatchNorm2d(width),
-        )
+        self.convolutions = nn.Sequential(*_convolved(width, width), *_convolved(width, width)[:2])
         self.drop_path = DropPath(drop_path)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -130,17 +125,10 @@ class SmallConvnet(nn.Sequential):
     """A residual convnet for images of 8 to 32 pixels: the teacher of the small profiles."""
 
     def __init__(self, shape: Shape, width: int) -> None:
-        def halve(before: int, after: int) -> list[nn.Module]:
-            return [
-                nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False),
-                nn.BatchNorm2d(after),
-                nn.ReLU(inplace=True),
-            ]
-
         super().__init__(
-            *halve(shape.channels, width),
+            *_convolved(shape.channels, width, stride=2),
             ConvBlock(width, shape.drop_path / 2),
-            *halve(width, 2 * width),
+            *_convolved(width, 2 * width, stride=2),
             ConvBlock(2 * width, shape.drop_path),
             nn.AdaptiveAvgPool2d(1),
             nn.Flatten(),
@@ -214,11 +202,6 @@ def quiet_timm() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def shape_of(recipe: Recipe, classes: int, channels: int, heads: int) -> Shape:
-    regularize = recipe.regularize
-    return Shape(recipe.data.resolution, channels, classes, heads, regularize.drop_path, regularize.dropout)
-
-
 def build_model(name: str, options: dict[str, Any], shape: Shape, check: bool = True) -> nn.Module:
     """The model by name, with fresh weights (the caller seeds the generators).
 
@@ -238,7 +221,8 @@ def build_model(name: str, options: dict[str, Any], shape: Shape, check: bool = 
         if isinstance(part, PatchEmbed) and (faster := PatchProjection.of(part.proj)):
             part.proj = faster
     if check:
-        _check_heads(name, model, shape)
+        size = (shape.channels, shape.resolution, shape.resolution)
+        try_out(f"the model {name}", model, size, shape.classes, shape.heads)
     return model
 
 
@@ -300,21 +284,21 @@ def at_rest(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def _check_heads(name: str, model: nn.Module, shape: Shape) -> None:
+def try_out(who: str, model: nn.Module, size: tuple[int, ...], classes: int, count: int | None = None) -> None:
+    """Raises TrainError for a model that does not map images (B, *size) to (B, classes) logits of ``count`` heads, of
+    one or two where that is None. ``who`` is what an error calls it."""
     device = next(model.parameters()).device
     try:
         with at_rest(model):
-            logits = heads(model, torch.zeros(1, shape.channels, shape.resolution, shape.resolution, device=device))
+            logits = heads(model, torch.zeros(1, *size, device=device))
     except (RuntimeError, AssertionError, ValueError) as error:
-        raise TrainError(f"the model {name} does not take images of {shape.resolution} pixels: {error}") from error
+        raise TrainError(f"{who} does not take images of {size[-1]} pixels: {error}") from error
     found = 1 if logits[1] is None else 2
-    if found != shape.heads:
+    if count is not None and found != count:
         hint = "distill.type soft-token or hard-token" if found == 2 else "a deit model, or distill.type soft or hard"
-        raise TrainError(
-            f"the model {name} has {found} head(s) where the distillation type asks for {shape.heads}: use {hint}"
-        )
-    if logits[0].shape != (1, shape.classes):
-        raise TrainError(f"the model {name} gives logits of shape {tuple(logits[0].shape)}, not (1, {shape.classes})")
+        raise TrainError(f"{who} has {found} head(s) where the distillation type asks for {count}: use {hint}")
+    if logits[0].shape != (1, classes):
+        raise TrainError(f"{who} gives logits of shape {tuple(logits[0].shape)}, not (1, {classes})")
 
 
 def in_fp32(logits: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from deit_ablate.errors import TrainError
 from deit_ablate.recipe import Recipe
 from deit_ablate.train import loop
 from deit_ablate.train.distill import distillation_loss
-from deit_ablate.train.model import distilled
+from deit_ablate.train.model import with_class_token
 from deit_ablate.train.outcome import Outcome
 
 
@@ -65,7 +65,8 @@ def DeiT(  # noqa: PLR0913 (the arguments of vit-pytorch)
     times ``dim`` by default. ``dropout`` acts on each block's projections, ``emb_dropout`` on the embeddings.
     Raises TrainError for a size that is no whole number of patches, and a ``dim`` that is none of heads.
     """
-    return distilled(
+    return with_class_token(
+        VisionTransformerDistilled,
         img_size=image_size,
         patch_size=patch_size,
         num_classes=num_classes,

@@ -14,7 +14,7 @@ import torch
 
 from deit_ablate.recipe import Recipe
 from deit_ablate.train.data.sets import load_data
-from deit_ablate.train.loop import Journal, Parent, initial_model, train
+from deit_ablate.train.loop import Parent, Quiet, initial_model, train
 from deit_ablate.train.outcome import FORWARD_SHARE, epochs_between, models_scored
 
 STEPS = 20
@@ -33,8 +33,8 @@ class Measured:
     device: str
 
 
-class Timed(Journal):
-    """Keeps nothing, and stops once enough steps are timed."""
+class Timed(Quiet):
+    """Stops once enough steps are timed."""
 
     def __init__(self, device: str) -> None:
         super().__init__()
@@ -46,9 +46,6 @@ class Timed(Journal):
 
     def data(self, facts: dict[str, Any]) -> None:
         self.facts = facts
-
-    def checkpoint(self, state: dict[str, Any]) -> None:
-        pass
 
     def progress(self, epoch: int, step: int, steps: int, loss: float) -> None:
         if self.device.startswith("cuda"):

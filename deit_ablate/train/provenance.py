@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.metadata
 import os
@@ -26,14 +27,10 @@ def provenance() -> dict[str, Any]:
 
 
 def hardware(device: str) -> dict[str, Any]:
-    cpu = next(
-        (line.split(":", 1)[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")),
-        platform.processor(),
-    )
     gpu = torch.cuda.get_device_name() if device.startswith("cuda") else None  # the one that ``set_up`` has chosen
     return {
         "host": platform.node(),
-        "cpu": cpu,
+        "cpu": _cpu(),
         "cores": os.cpu_count(),
         "gpu": gpu,
         "threads": torch.get_num_threads(),
@@ -41,8 +38,8 @@ def hardware(device: str) -> dict[str, Any]:
     }
 
 
-def _lines(path: str) -> list[str]:
-    try:
-        return Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return []
+def _cpu() -> str:
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return platform.processor()

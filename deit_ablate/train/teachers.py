@@ -29,7 +29,7 @@ from deit_ablate.train.data.sets import Dataset, Splits
 from deit_ablate.train.distill import distillation_of, recipe_model
 from deit_ablate.train.evaluate import classifiers
 from deit_ablate.train.initial import first_line, fit, read_weights
-from deit_ablate.train.model import Heads, heads, quiet_timm
+from deit_ablate.train.model import Heads, heads, quiet_timm, try_out
 from deit_ablate.train.precision import HeadsOf, compiled
 
 
@@ -214,7 +214,7 @@ def named_teacher(name: str, weights: Path | None, resolution: int | None, class
         if found is not None:
             _must_have(name, found, classes)
     model = _from_hub(name, config, overlay) if weights is None else _from_file(name, overlay, weights)
-    _try_out(name, model, overlay["input_size"], classes)
+    try_out(f"the teacher {name}", model, overlay["input_size"], classes)
     stated = config.mean is not None and config.std is not None and len(config.mean) == channels and not ours
     return Named(
         model.eval(),
@@ -295,16 +295,6 @@ def _create(name: str, overlay: dict[str, Any]) -> nn.Module:
     model.pretrained_cfg.pop("state_dict", None)  # else the weights stay in memory twice
     assert isinstance(model, nn.Module)
     return model
-
-
-@torch.no_grad()
-def _try_out(name: str, model: nn.Module, size: tuple[int, ...], classes: int) -> None:
-    try:
-        logits = heads(model.eval(), torch.zeros(1, *size))[0]
-    except (RuntimeError, AssertionError, ValueError) as error:
-        raise TrainError(f"the teacher {name} does not take images of {size[-1]} pixels: {error}") from error
-    if logits.shape != (1, classes):
-        raise TrainError(f"the teacher {name} gives logits of shape {tuple(logits.shape)}, not (1, {classes})")
 
 
 # -- the store ------------------------------------------------------------------------------------------------------

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import nn
 
 from deit_ablate import files
 from deit_ablate.errors import Damaged, TrainError
@@ -15,9 +15,10 @@ from deit_ablate.identity import belongs, recipe_of_record
 from deit_ablate.program import changed
 from deit_ablate.recipe import Recipe
 from deit_ablate.train import checkpoint, cost
+from deit_ablate.train.classifier import load_weights
 from deit_ablate.train.data.images import Array
 from deit_ablate.train.data.loader import evaluation_batches
-from deit_ablate.train.data.sets import Splits, load_data
+from deit_ablate.train.data.sets import load_data
 from deit_ablate.train.distill import recipe_model
 from deit_ablate.train.evaluate import Scores, evaluate
 from deit_ablate.train.precision import autocast, set_up
@@ -80,7 +81,9 @@ def verify(store: Records, run: str, data_dir: Path | None, device: str) -> dict
         for name in dict.fromkeys([*recorded, *scores.metrics])
         if recorded.get(name) != scores.metrics.get(name)
     }
-    before = _recorded_arrays(store.attempt(run, outcome["attempt"]).arrays, outcome["arrays_sha256"])
+    before = None
+    with contextlib.suppress(Damaged):
+        before = files.read_arrays(store.attempt(run, outcome["attempt"]).arrays, outcome["arrays_sha256"])
     predictions = _predictions(before, scores.arrays)
     exact = _same_conditions(outcome, device)
     problems = [] if belongs(run, stored) else ["its recipe is not its id's"]
@@ -111,7 +114,9 @@ def _evaluated(
         raise TrainError(f"the data are not those of {path}: their fingerprints differ")
 
     def scored(weights: dict[str, Any], keep: bool) -> tuple[Scores, str]:
-        model = _model(recipe, data, weights, path).to(device)
+        model = recipe_model(recipe, data.dataset)
+        load_weights(model, weights, path)
+        model = model.to(device)
         model = model.to(memory_format=torch.channels_last) if channels_last else model
         batches = evaluation_batches(recipe, data.dataset, data.dataset.test, device=device)
         scores = evaluate(model, batches, device, keep, half=autocast(recipe, device))
@@ -121,23 +126,6 @@ def _evaluated(
     if state["ema"] is not None:
         scores.metrics["top1_ema"] = scored(state["ema"], keep=False)[0].metrics["top1"]
     return scores, sha256
-
-
-def _model(recipe: Recipe, data: Splits, weights: dict[str, Any], path: Path) -> nn.Module:
-    model = recipe_model(recipe, data.dataset)
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        raise TrainError(f"{path} does not fit the run's recipe: {error}") from error
-    return model
-
-
-def _recorded_arrays(path: Path, sha256: str) -> dict[str, Array] | None:
-    """The arrays that the run left, or None where they are gone or not those that its outcome names."""
-    try:
-        return files.read_arrays(path, sha256)
-    except Damaged:
-        return None
 
 
 def _predictions(before: dict[str, Array] | None, now: dict[str, Array]) -> dict[str, int]:

@@ -123,9 +123,18 @@ def _answer(mode: str, answers: IO[bytes]) -> int:
     return 0
 
 
-def _preflight(question: Path) -> int:
+def _in_file(mode: str, question: Path) -> int:
     """Answer a question file beside it: in a file, because a forked child's output is the server's."""
     from deit_ablate import files
+
+    request = json.loads(question.read_bytes())
+    answer = _preflight(request) if mode == "preflight" else next(iter(_answers(mode, request)))
+    files.replace(question.with_suffix(".answer"), files.to_json(answer))
+    return 0
+
+
+def _preflight(request: dict[str, Any]) -> dict[str, Any]:
+    """Which run is refused, or what the data are and which rows do nothing."""
     from deit_ablate.recipe import Recipe
     from deit_ablate.store import Store
     from deit_ablate.train.data.sets import data_loader
@@ -133,7 +142,6 @@ def _preflight(question: Path) -> int:
     from deit_ablate.train.preflight import preflight
     from deit_ablate.train.teachers import with_start
 
-    request = json.loads(question.read_bytes())
     splits_of = data_loader(Path(request["data_dir"]) if request["data_dir"] else None)
     weights = Store(request["results"]).teacher_weights
     answer: dict[str, Any] = {"refusal": preflight(request, weights, splits_of)}
@@ -145,17 +153,7 @@ def _preflight(question: Path) -> int:
                 answer["data"].append((recipe.data.id, splits_of(recipe).facts()))
         started = {run: with_start(values, weights) for run, values in request["recipes"].items()}
         answer["effects"] = effects(request["pairs"], started, splits_of)
-    files.replace(question.with_suffix(".answer"), files.to_json(answer))
-    return 0
-
-
-def _names(question: Path) -> int:
-    """Answer a question file beside it, as ``_preflight`` does."""
-    from deit_ablate import files
-    from deit_ablate.train import names
-
-    files.replace(question.with_suffix(".answer"), files.to_json(names.ask(json.loads(question.read_bytes()))))
-    return 0
+    return answer
 
 
 def parsed(argv: list[str]) -> argparse.Namespace:
@@ -180,12 +178,10 @@ def main(argv: list[str]) -> int:
         return _serve_commands(_take_standard_output())
     if argv == ["--serve"]:
         return _serve(_take_standard_output())
-    if len(argv) == 2 and argv[0] == "names":
-        return _names(Path(argv[1]))
+    if len(argv) == 2 and argv[0] in ("names", "preflight"):
+        return _in_file(argv[0], Path(argv[1]))
     if argv and argv[0] in ANSWERED:
         return _answer(argv[0], _take_standard_output())
-    if argv and argv[0] == "preflight":
-        return _preflight(Path(argv[1]))
     from deit_ablate.execution import Execution
     from deit_ablate.store import Store
     from deit_ablate.worker.run import Task, execute

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors.torch
 import torch
 from torch import Tensor
@@ -20,18 +21,9 @@ from deit_ablate.recipe import Recipe
 from deit_ablate.store import Store
 from deit_ablate.store.named import one_run
 from deit_ablate.train import checkpoint
-from deit_ablate.train.classifier import (
-    Classifier,
-    Head,
-    Pictures,
-    config,
-    timm_weights,
-    untrained,
-    with_weights,
-    write_onnx,
-)
-from deit_ablate.train.data.images import EXTENSIONS, Ignored, decode, list_tree
-from deit_ablate.train.data.sets import load_data
+from deit_ablate.train.classifier import Classifier, Head, config, load_weights, timm_weights, untrained, write_onnx
+from deit_ablate.train.data.images import EXTENSIONS, ArrayImages, Ignored, decode, list_tree
+from deit_ablate.train.data.sets import Dataset, load_data
 
 BATCH = 64
 TOP = 5
@@ -77,19 +69,21 @@ def _loaded(store: Store, run: str, head: Head, ema: bool, data_dir: Path | None
     weights: dict[str, Tensor] | None = state["ema" if ema else "model"]
     if weights is None:
         raise TrainError(f"{run} has no moving average: it ran with regularize.ema_decay: null")
-    classifier = untrained(recipe, _pictures(store, recipe, outcome, data_dir), head)
-    return recipe, with_weights(classifier, weights, path)
+    classifier = untrained(recipe, _dataset(store, recipe, outcome, data_dir), head)
+    load_weights(classifier.model, weights, path)
+    return recipe, classifier
 
 
-def _pictures(store: Store, recipe: Recipe, outcome: Mapping[str, Any], data_dir: Path | None) -> Pictures:
-    """What the record says of the data; of a record of an earlier version what the data themselves say."""
+def _dataset(store: Store, recipe: Recipe, outcome: Mapping[str, Any], data_dir: Path | None) -> Dataset:
+    """What the record says of the data, without pictures; of a record of an earlier version the data themselves."""
     pinned, used = store.data_facts(recipe.data.id or recipe.data.name) or {}, outcome.get("data") or {}
     same = pinned.get("fingerprint") == used.get("fingerprint")
     facts = {**used, **({"classes": pinned.get("classes")} if same else {})}
-    if all(facts.get(key) for key in ("classes", "channels", "mean", "std")):
-        return Pictures(tuple(facts["classes"]), facts["channels"], tuple(facts["mean"]), tuple(facts["std"]))
-    dataset = load_data(recipe, data_dir).dataset
-    return Pictures(dataset.classes, dataset.channels, dataset.mean, dataset.std)
+    if not all(facts.get(key) for key in ("classes", "channels", "mean", "std")):
+        return load_data(recipe, data_dir).dataset
+    none = ArrayImages(np.empty(0), np.empty(0))
+    classes, mean, std = (tuple(facts[key]) for key in ("classes", "mean", "std"))
+    return Dataset(recipe.data.name, classes, facts["channels"], mean, std, none, none, facts.get("fingerprint", ""))
 
 
 # -- for commands ---------------------------------------------------------------------------------------------------

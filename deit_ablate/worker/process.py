@@ -33,9 +33,12 @@ class CommandProcess:
                 arguments, cwd=folder, env=environment, stdin=subprocess.DEVNULL, start_new_session=True
             )
         except BaseException:
-            self._let_guard_go(b"")
+            self._guard.communicate()
             raise
-        self._tell_guard(f"{self._process.pid}\n".encode())
+        assert self._guard.stdin
+        with contextlib.suppress(OSError):
+            self._guard.stdin.write(f"{self._process.pid}\n".encode())
+            self._guard.stdin.flush()
 
     @property
     def told(self) -> bool:
@@ -74,7 +77,7 @@ class CommandProcess:
         """Kill what is left, if anything is; returns the exit code of the command, or minus the signal."""
         self._signal(signal.SIGKILL)
         code = self._process.wait()
-        self._let_guard_go(b"over\n")
+        self._guard.communicate(b"over\n")
         return code
 
     def _signal(self, number: int) -> bool:
@@ -84,16 +87,3 @@ class CommandProcess:
         except (ProcessLookupError, PermissionError):  # the latter on macOS, of a group that has ended
             return False
         return True
-
-    def _tell_guard(self, line: bytes) -> None:
-        assert self._guard.stdin
-        with contextlib.suppress(OSError):
-            self._guard.stdin.write(line)
-            self._guard.stdin.flush()
-
-    def _let_guard_go(self, line: bytes) -> None:
-        assert self._guard.stdin
-        self._tell_guard(line)
-        with contextlib.suppress(OSError):
-            self._guard.stdin.close()
-        self._guard.wait()

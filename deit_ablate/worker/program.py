@@ -217,7 +217,7 @@ class Training:
 
     def _execute(self, command: list[str]) -> bool:
         """Execute a command until it ends; False where it saved and has more to do. Raises ProgramFailed."""
-        given = arguments(command, self._values())
+        given = arguments(command, {**dict(flatten(self.recipe.parameters)), **self._places()})
         print(f"{COMMAND_SHOWN}{shlex.join(given)}", flush=True)
         if not Path(self.told.folder).is_dir():
             raise ProgramFailed("bad-recipe", f"its folder {self.told.folder} is not there")
@@ -266,35 +266,23 @@ class Training:
         exhausted = "OutOfMemoryError" in said or "CUDA out of memory" in said
         raise ProgramFailed("out-of-memory" if exhausted else "crash", f"{ended}{said}")
 
-    def _values(self) -> dict[str, Any]:
-        """What placeholders stand for."""
-        places: dict[str, Any] = {
+    def _places(self) -> dict[str, Any]:
+        """What placeholders stand for beside the parameters."""
+        roles = {"parent": self.parents.get("from"), "teacher": self.parents.get("teacher")}
+        return {
             "data": self.task.execution.data_dir,
             "seed": self.recipe.seed,
             "run": str(self.attempt.output.absolute()),
             "checkpoint": str(self.attempt.kept.absolute()),
-            "parent": self._parent("from"),
-            "teacher": self._parent("teacher"),
+            **{role: str(path.absolute()) if path else None for role, path in roles.items()},
         }
-        return {**dict(flatten(self.recipe.parameters)), **places}
-
-    def _parent(self, role: str) -> str | None:
-        path = self.parents.get(role)
-        return str(path.absolute()) if path else None
 
     def environment(self) -> dict[str, str]:
         """What a program is told beside its arguments."""
-        values = {
-            "RUN_DIR": str(self.attempt.output.absolute()),
-            "CHECKPOINT_DIR": str(self.attempt.kept.absolute()),
-            "SEED": str(self.recipe.seed),
-            "ATTEMPT": str(self.attempt.number),
-            "OWNER": self.attempt.owner.get("nonce"),
-            "DATA": self.task.execution.data_dir,
-            "PARENT": self._parent("from"),
-            "TEACHER": self._parent("teacher"),
-        }
-        told = {f"DEIT_ABLATE_{name}": value for name, value in values.items() if value is not None}
+        named = {"run": "RUN_DIR", "checkpoint": "CHECKPOINT_DIR"}
+        values = {named.get(place, place.upper()): value for place, value in self._places().items()}
+        values |= {"ATTEMPT": self.attempt.number, "OWNER": self.attempt.owner.get("nonce")}
+        told = {f"DEIT_ABLATE_{name}": str(value) for name, value in values.items() if value is not None}
         threads = str(self.task.execution.threads)
         return {**os.environ, "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": threads, **told}
 

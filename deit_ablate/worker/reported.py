@@ -87,10 +87,8 @@ class Reported:
     def _is_another(self, handle: int) -> bool:
         """Whether what was read before is no longer there. A file that is written again and again with the same
         beginning (a table with one more line) has only grown."""
-        return os.fstat(handle).st_size < self._offset or self._tail != self._bytes_before(handle)
-
-    def _bytes_before(self, handle: int) -> bytes:
-        return os.pread(handle, len(self._tail), self._offset - len(self._tail))
+        before = os.pread(handle, len(self._tail), self._offset - len(self._tail))
+        return os.fstat(handle).st_size < self._offset or self._tail != before
 
     def _take(self, content: bytes, made: list[Line]) -> None:
         self._offset += len(content)

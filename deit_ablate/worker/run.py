@@ -198,14 +198,11 @@ def _class_of_os_error(error: OSError) -> str:
 def _class_of(error: Exception) -> str:
     if isinstance(error, program.ProgramFailed):
         return error.how
-    if isinstance(error, DataError):
-        return "bad-data"
-    if isinstance(error, TrainError):
-        return "bad-recipe"
-    if isinstance(error, Damaged):
-        return "damaged"
     if isinstance(error, OSError):
         return _class_of_os_error(error)
+    for kind, how in ((DataError, "bad-data"), (TrainError, "bad-recipe"), (Damaged, "damaged")):
+        if isinstance(error, kind):
+            return how
     if "torch" in sys.modules:  # else there is no rank to lose
         from deit_ablate.train.distributed import lost_a_rank
 
@@ -255,6 +252,10 @@ def _train(task: Task, attempt: Attempt) -> tuple[AnyOutcome, dict[str, Any]]:
     return _train_ours(task, attempt, stored)
 
 
+TOLD = {"loaders", "accumulation", "compile", "channels_last", "deterministic"}
+"""Options of the execution that ``loop.train`` takes by the same names."""
+
+
 def _train_ours(task: Task, attempt: Attempt, stored: Mapping[str, Any]) -> tuple[Outcome, dict[str, Any]]:
     import torch
 
@@ -287,16 +288,12 @@ def _train_ours(task: Task, attempt: Attempt, stored: Mapping[str, Any]) -> tupl
             journal=journal,
             data_dir=data_dir,
             device=device,
-            loaders=execution.loaders,
             parents=parents,
             teacher_weights=teacher,
             group=group,
-            accumulation=execution.accumulation,
-            compile=execution.compile,
-            channels_last=execution.channels_last,
-            deterministic=execution.deterministic,
             evaluate_every=execution.evaluate_every,
             cache=store.root / "cache",
+            **execution.model_dump(include=TOLD),
         )
     leave()
     if group.first and outcome.status != "stopped":
@@ -349,14 +346,10 @@ def measured(request: Mapping[str, Any]) -> dict[str, Any]:
                 recipe_of_record(request["recipe"], find),
                 device=device_of(execution.device),
                 ranks=execution.ranks,
-                accumulation=execution.accumulation,
                 data_dir=data_dir,
-                loaders=execution.loaders,
                 parents=parents,
                 teacher_weights=Path(request["teacher"]) if request["teacher"] else None,
-                compile=execution.compile,
-                channels_last=execution.channels_last,
-                deterministic=execution.deterministic,
+                **execution.model_dump(include=TOLD),
             )
     except (TrainError, OSError) as error:
         return {"run": request["run"], "error": str(error)}

@@ -29,7 +29,7 @@ from deit_ablate.train.data.sets import Dataset, Splits, load_data
 from deit_ablate.train.evaluate import classifiers
 from deit_ablate.train.initial import fit, read_weights
 from deit_ablate.train.loop import Journal, train
-from deit_ablate.train.model import build_model, heads, shape_of
+from deit_ablate.train.model import Shape, build_model, heads
 from deit_ablate.train.teachers import (
     Parent,
     Teacher,
@@ -315,7 +315,7 @@ def trained(recipe: Recipe, path: Path) -> Parent:
 
 def model_at(parent: Parent, data: Splits, resolution: int) -> nn.Module:
     """The parent's model at a resolution, put together here."""
-    shape = replace(shape_of(parent.recipe, 10, data.dataset.channels, 1), resolution=resolution)
+    shape = Shape(resolution, data.dataset.channels, 10, 1, 0.0, 0.0)
     model = build_model(parent.recipe.model.name, parent.recipe.model.options, shape)
     fit(model, checkpoint.load(parent.weights)["model"], "it", antialias=False)
     return model.eval()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -87,21 +87,18 @@ def check_pictures(test: Images | None, train: Images, validation: Array, kept: 
     elif len(scored) > CHECKED:
         drawn = generator(stream(0, "checked")).permutation(len(scored))[:CHECKED]
         scored = [scored[index] for index in np.sort(drawn)]
-    bad = [problem for problem in _problems(scored) if problem]
+    pictures = [(images, index) for images, index in scored if isinstance(images, Encoded)]
+    with ThreadPoolExecutor(LISTERS) as pool:
+        bad = [problem for problem in pool.map(_problem, pictures) if problem]
     if bad:
         more = f"; and {len(bad) - NAMED} more" if len(bad) > NAMED else ""
         raise DataError(f"{'; '.join(bad[:NAMED])}{more}")
 
 
-def _problems(pictures: Sequence[tuple[Images, int]]) -> Iterator[str]:
-    def look(picture: tuple[Encoded, int]) -> str:
-        images, index = picture
-        try:
-            images.check(index)
-        except Undecodable as error:
-            return str(error)
-        return ""
-
-    files = [(images, index) for images, index in pictures if isinstance(images, Encoded)]
-    with ThreadPoolExecutor(LISTERS) as pool:
-        yield from pool.map(look, files)
+def _problem(picture: tuple[Encoded, int]) -> str:
+    images, index = picture
+    try:
+        images.check(index)
+    except Undecodable as error:
+        return str(error)
+    return ""

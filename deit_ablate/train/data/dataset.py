@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from PIL import Image
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from deit_ablate.errors import DataError
@@ -68,38 +69,36 @@ class Roles:
     sources: dict[str, str]
 
 
-def roles(targets: Array, parts: Mapping[str, Array], data: Data, shown: Mapping[str, str]) -> Roles:
+def roles(targets: Array, part_of: Array, data: Data, shown: Mapping[str, str]) -> Roles:
     """What is trained, validated and tested on, of pictures that lie in parts called train, val and test.
 
     ``test`` is the test split. Without it ``val`` is, as in ImageNet; with both, ``val`` is the validation part (if the
     recipe has one at all). With neither, a share of ``train`` is the test split: stratified, by a fixed seed.
-    ``parts``: indices of the pictures by part; ``shown``: what an error and a record call a part.
+    ``part_of`` (N,): each picture's part; ``shown``: the parts that there are -> what an error and a record call them.
     """
-    train, empty = parts["train"], np.arange(0)
-    found = {part: shown[part] for part in parts}
+    parts = {part: np.flatnonzero(part_of == part) for part in shown}
+    train = parts["train"]
     if "test" not in parts and "val" not in parts:
         share = data.options.get("test_share", TEST_SHARE)
         if not 0 < share < 1:
             raise DataError(f"data.options.test_share is {share:g}: expected a share above 0 and below 1")
         cut = stratified(targets[train], round(len(train) * share), stream(SPLIT_SEED, "test"))
         if not 0 < len(cut) < len(train):
-            raise DataError(f"{found['train']} has {len(train)} pictures, of which {share:.0%} make no test split")
-        part = f"{share:.0%} of {found['train']}, cut by a fixed seed"
-        kept = {"train": f"the rest of {found['train']}", "test": part}
+            raise DataError(f"{shown['train']} has {len(train)} pictures, of which {share:.0%} make no test split")
+        part = f"{share:.0%} of {shown['train']}, cut by a fixed seed"
+        kept = {"train": f"the rest of {shown['train']}", "test": part}
         return Roles(np.delete(train, cut), train[cut], None, kept)
     if "test_share" in data.options:
-        raise DataError(f"data.options.test_share is of no use: {found.get('test') or found['val']} is the test split")
+        raise DataError(f"data.options.test_share is of no use: {shown.get('test') or shown['val']} is the test split")
     if "test" not in parts:
-        return Roles(train, parts["val"], None, {"train": found["train"], "test": found["val"]})
-    sources = {"train": found["train"], "test": found["test"]}
-    held = parts.get("val", empty) if data.validation else empty
-    if not len(held):
+        return Roles(train, parts["val"], None, {"train": shown["train"], "test": shown["val"]})
+    sources = {"train": shown["train"], "test": shown["test"]}
+    held = parts.get("val", train[:0])
+    if not (data.validation and len(held)):
         return Roles(train, parts["test"], None, sources)
-    together = np.concatenate([train, held])
-    order = np.argsort(together, kind="stable")
-    return Roles(
-        together[order], parts["test"], np.flatnonzero(order >= len(train)), {**sources, "validation": found["val"]}
-    )
+    together = np.union1d(train, held)
+    validation = np.flatnonzero(np.isin(together, held))
+    return Roles(together, parts["test"], validation, {**sources, "validation": shown["val"]})
 
 
 def made_of(
@@ -120,6 +119,54 @@ def made_of(
         validation=use.validation,
         sources=use.sources,
     )
+
+
+def in_memory(
+    data: Data,
+    classes: tuple[str, ...],
+    arrays: tuple[Array, Array, Array, Array],
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+) -> Dataset:
+    """Of ``arrays``, whose hash is the fingerprint: pixels (N, H, W) or (N, H, W, 3) and classes (N,) to train on, and
+    to test on. Grey pictures are resized to the resolution here, of colour ones each when it is asked for."""
+    pixels, targets, test_pixels, test_targets = arrays
+    if len(mean) == 1:
+        pixels, test_pixels = (_resized(each, data.resolution) for each in (pixels, test_pixels))
+    return Dataset(
+        name=data.name,
+        classes=classes,
+        channels=len(mean),
+        mean=mean,
+        std=std,
+        train=ArrayImages(pixels, targets.astype(np.int64)),
+        test=ArrayImages(test_pixels, test_targets.astype(np.int64)),
+        fingerprint=arrays_sha256(*arrays),
+    )
+
+
+AT_ONCE = 256
+"""Pictures that are resized together: as many as the processor's cache holds."""
+
+
+def _resized(pixels: Array, resolution: int) -> Array:
+    """Pictures (N, H, W), each as Pillow resizes it alone: first along its rows, of which many pictures lie below one
+    another, then along its columns, of which they lie side by side."""
+    if pixels.shape[1:3] == (resolution, resolution):
+        return pixels
+    resized = np.empty((len(pixels), resolution, resolution), np.uint8)
+    for start in range(0, len(pixels), AT_ONCE):
+        part = pixels[start : start + AT_ONCE]
+        count, height, width = part.shape
+        rows = _stretched(part.reshape(-1, width), (resolution, count * height)).reshape(count, height, resolution)
+        beside = rows.swapaxes(0, 1).reshape(height, -1)
+        columns = _stretched(beside, (count * resolution, resolution)).reshape(resolution, count, resolution)
+        resized[start : start + AT_ONCE] = columns.swapaxes(0, 1)
+    return resized
+
+
+def _stretched(picture: Array, size: tuple[int, int]) -> Array:
+    return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BILINEAR))
 
 
 def stratified(targets: Array, count: int, seed: int) -> Array:

@@ -62,7 +62,7 @@ def download(name: str, folder: Path, options: Mapping[str, Any] | None = None) 
 def _vision(name: str, folder: Path) -> list[str]:
     """By torchvision itself, which fetches what is not there: the parts, or none where all are."""
     fetched = []
-    for part in VISION[name.partition(":")[2]]:
+    for part in VISION[name.partition(":")[2]].parts:
         try:
             opened(name, folder, part)
             continue

@@ -13,14 +13,7 @@ from deit_ablate.errors import DataError, few
 from deit_ablate.recipe import Data
 from deit_ablate.train.data.check import content_sha256
 from deit_ablate.train.data.dataset import PARTS, SPLITS, Dataset, made_of, roles
-from deit_ablate.train.data.images import (
-    FileImages,
-    Ignored,
-    class_names,
-    files_sha256,
-    list_part,
-    names_and_sizes,
-)
+from deit_ablate.train.data.images import FileImages, Ignored, class_names, files_sha256, list_pictures
 
 
 def imagefolder(data: Data, folder: Path | None, parts: tuple[str, ...] = PARTS) -> Dataset:
@@ -39,17 +32,10 @@ def imagefolder(data: Data, folder: Path | None, parts: tuple[str, ...] = PARTS)
         _same_classes(folder, part, classes, class_names(os.fsencode(folder / part), ignored))
     if len(classes) == 1:
         raise DataError(f"{folder} holds one class only ({few(classes)}): expected two or more folders in train/")
-    listed = [list_part(folder, part, classes) for part in found]
-    for each in listed:
-        ignored.update(each.ignored)
-    pictures = FileImages.joined([each.images for each in listed])
-    ends = np.cumsum([len(each.images) for each in listed])
-    indices = {
-        part: np.arange(end - len(each.images), end) for part, each, end in zip(found, listed, ends, strict=True)
-    }
-    use = roles(pictures.targets, indices, data, {part: f"{part}/" for part in found})
-    fingerprint = content_sha256(pictures, np.concatenate([each.sizes for each in listed]))
-    listing = files_sha256(names_and_sizes(listed))
+    pictures, sizes, part_of = list_pictures(folder, found, classes, ignored)
+    use = roles(pictures.targets, part_of, data, {part: f"{part}/" for part in found})
+    fingerprint = content_sha256(pictures, sizes)
+    listing = files_sha256((pictures.name(index), size) for index, size in enumerate(sizes.tolist()))
     return replace(made_of(data, classes, pictures, use, fingerprint), listing=listing, ignored=dict(ignored))
 
 
@@ -99,11 +85,11 @@ def table(data: Data, folder: Path | None) -> Dataset:
     number = {label: place for place, label in enumerate(classes)}
     names, targets = [os.fsencode(path) for _, path, _, _ in rows], np.array([number[row[2]] for row in rows])
     sizes = [_size(folder / path, line) for line, path, _, _ in rows]
-    splits = np.array([split for _, _, _, split in rows])
-    parts = {part: np.flatnonzero(splits == part) for part in PARTS if part in splits}
-    if "train" not in parts:
-        raise DataError(f"the table data.file has no rows of the split train, but of {few([*parts])}")
-    use = roles(targets, parts, data, {part: f"split {part}" if len(parts) > 1 else "the table" for part in parts})
+    part_of = np.array([part for _, _, _, part in rows])
+    found = [part for part in PARTS if part in part_of]
+    if "train" not in found:
+        raise DataError(f"the table data.file has no rows of the split train, but of {few(found)}")
+    use = roles(targets, part_of, data, {part: f"split {part}" if len(found) > 1 else "the table" for part in found})
     pictures = FileImages.of(folder, names, targets)
     labels = [f"{label}\0{part}".encode() for _, _, label, part in rows]
     return made_of(data, classes, pictures, use, content_sha256(pictures, np.array(sizes), labels))

@@ -68,8 +68,7 @@ def huggingface(data: Data, folder: Path | None) -> Dataset:
         np.concatenate([np.arange(count) for count in counts]),
         targets,
     )
-    places = {part: np.flatnonzero(pictures.part == place) for place, part in enumerate(found)}
-    use = roles(targets, places, data, {part: f"split {splits[part]}" for part in found})
+    use = roles(targets, np.repeat([*found], counts), data, {part: f"split {splits[part]}" for part in found})
     sizes = np.concatenate([_sizes(each, image) for each in tables])
     fingerprint = content_sha256(pictures, sizes, [classes[target].encode() for target in targets])
     return made_of(data, classes, pictures, use, fingerprint)

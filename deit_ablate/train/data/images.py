@@ -9,11 +9,12 @@ from __future__ import annotations
 import errno
 import hashlib
 import io
+import itertools
 import os
 import stat
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -138,14 +139,6 @@ class FileImages(Encoded):
         """Files by their paths relative to ``root``."""
         bounds = np.cumsum([0, *map(len, names)], dtype=np.int64)
         return cls(os.fsencode(root), b"".join(names), bounds, np.asarray(targets, dtype=np.int64))
-
-    @classmethod
-    def joined(cls, parts: Sequence[FileImages]) -> FileImages:
-        """One after the other, of parts of one root."""
-        ends = np.cumsum([0, *(len(part.names) for part in parts)], dtype=np.int64)
-        bounds = [part.bounds[1:] + start for part, start in zip(parts, ends[:-1], strict=True)]
-        targets = np.concatenate([part.targets for part in parts])
-        return cls(parts[0].root, b"".join(part.names for part in parts), np.concatenate([[0], *bounds]), targets)
 
     def of_these(self, indices: Array) -> FileImages:
         if len(indices) and indices[-1] - indices[0] + 1 == len(indices):  # one after the other: a million in no time
@@ -322,15 +315,6 @@ class Ignored(Counter[str]):
         self.update(("other", extension if 1 < len(extension) <= 8 else "other kinds"))
 
 
-@dataclass(frozen=True, eq=False)
-class Part:
-    """One split of an image folder: its pictures, and their ``sizes`` in bytes (N,) int64."""
-
-    images: FileImages
-    sizes: Array
-    ignored: Ignored
-
-
 def class_names(folder: bytes, ignored: Ignored) -> list[str]:
     """The folders in it, in order. Raises DataError where there is none, or one cannot be read."""
     names = []
@@ -356,13 +340,16 @@ def class_names(folder: bytes, ignored: Ignored) -> list[str]:
     return decoded
 
 
-def list_part(root: os.PathLike[str], part: str, classes: Sequence[str]) -> Part:
-    """The pictures in ``root/part/<class>/**``, class by class. Raises DataError, also for a class without any."""
-    top = os.path.join(os.fsencode(root), part.encode())
+def list_pictures(
+    root: os.PathLike[str], parts: Sequence[str], classes: Sequence[str], ignored: Ignored
+) -> tuple[FileImages, Array, Array]:
+    """The pictures in ``root/<part>/<class>/**``, part by part and in each class by class; of each its size in bytes
+    (N,) int64, and its part (N,). What is no picture is counted in ``ignored``. Raises DataError, also for a class
+    without any."""
 
-    def listed(label: str) -> tuple[list[bytes], list[int], Ignored]:
-        folder = os.path.join(top, label.encode())
-        inside = os.path.join(part.encode(), label.encode())
+    def listed(place: tuple[str, str]) -> tuple[list[bytes], list[int], Ignored]:
+        inside = os.path.join(*map(str.encode, place))
+        folder = os.path.join(os.fsencode(root), inside)
         names, sizes, ignored = [], [], Ignored()
         for relative, files in list_tree(folder, ignored.is_picture, ignored.is_shown):
             below = os.path.join(inside, relative) if relative else inside
@@ -375,14 +362,16 @@ def list_part(root: os.PathLike[str], part: str, classes: Sequence[str]) -> Part
             )
         return names, sizes, ignored
 
+    places = list(itertools.product(parts, classes))
     with ThreadPoolExecutor(LISTERS) as pool:
-        found = list(pool.map(listed, classes))
-    targets = np.repeat(np.arange(len(classes)), [len(names) for names, _, _ in found])
+        found = list(pool.map(listed, places))
+    counts = [len(names) for names, _, _ in found]
+    targets = np.repeat([*range(len(classes))] * len(parts), counts)
     images = FileImages.of(root, [name for names, _, _ in found for name in names], targets)
-    ignored = Ignored()
     for _, _, each in found:
         ignored.update(each)
-    return Part(images, np.array([size for _, sizes, _ in found for size in sizes], dtype=np.int64), ignored)
+    sizes = np.array([size for _, sizes, _ in found for size in sizes], dtype=np.int64)
+    return images, sizes, np.repeat([part for part, _ in places], counts)
 
 
 def files_sha256(files: Iterable[tuple[bytes, int]]) -> str:
@@ -392,12 +381,6 @@ def files_sha256(files: Iterable[tuple[bytes, int]]) -> str:
     for line in lines:
         digest.update(line)
     return digest.hexdigest()
-
-
-def names_and_sizes(parts: Iterable[Part]) -> Iterator[tuple[bytes, int]]:
-    for part in parts:
-        for index, size in enumerate(part.sizes.tolist()):
-            yield part.images.name(index), size
 
 
 def shown(path: bytes) -> str:

@@ -82,7 +82,7 @@ def training_batches(
     source = TrainingImages(images, Augmenter(recipe, data.dataset), may_stand_in, device.type)
 
     def fetched() -> Iterator[Batch]:
-        for pixels, views, targets in _loader(source, _Lazy(blocks), loaders, pin=device.type == "cuda"):
+        for pixels, views, targets in _loader(source, blocks(), loaders, pin=device.type == "cuda"):
             pixels, views = (part.to(device, non_blocking=True) for part in (pixels, views))
             yield source.finished(pixels, views), targets.to(device, non_blocking=True)
 
@@ -174,16 +174,6 @@ def _loader(source: Any, batches: Any, loaders: int, pin: bool) -> Iterator[Any]
             iterator._shutdown_workers()
 
 
-class _Lazy:
-    """An iterable that can be gone through more than once without being held in memory."""
-
-    def __init__(self, function: Any) -> None:
-        self.function = function
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self.function())
-
-
 @dataclass(frozen=True)
 class TrainingImages:
     """What a loader fetches: training images of these views."""
@@ -244,9 +234,8 @@ class TrainingImages:
 class _Evaluation:
     def __init__(self, images: Images, recipe: Recipe, dataset: Dataset) -> None:
         side = recipe.data.resolution
-        sized = isinstance(images, ArrayImages) and images.pixels.shape[1:3] == (side, side)
         self.images, self.skip = images, recipe.data.corrupt == "skip"
-        self.transform = None if sized and recipe.data.eval_crop == 1 else evaluation(recipe)
+        self.transform = None if _ready_made(images, recipe) and recipe.data.eval_crop == 1 else evaluation(recipe)
         self.empty = torch.empty(0, dataset.channels, side, side, dtype=torch.uint8)
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:

@@ -8,22 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from torchvision.datasets import FashionMNIST
 
 from deit_ablate.errors import DataError
+from deit_ablate.recipe import Data
+from deit_ablate.train.data.dataset import Dataset, in_memory
 from deit_ablate.train.data.images import Array
 
-FASHION_CLASSES = (
-    "T-shirt/top",
-    "Trouser",
-    "Pullover",
-    "Dress",
-    "Coat",
-    "Sandal",
-    "Shirt",
-    "Sneaker",
-    "Bag",
-    "Ankle boot",
-)
 FASHION_FILES = (
     "train-images-idx3-ubyte",
     "train-labels-idx1-ubyte",
@@ -82,7 +73,18 @@ CIFAR = {
 }
 
 
-def idx_file(folder: Path, name: str) -> Array:
+def fashion_mnist(data: Data, folder: Path | None) -> Dataset:
+    """Fashion-MNIST (Xiao et al., arXiv 1708.07747): 60,000 + 10,000 images, 28x28, from IDX files (.gz or plain)."""
+    folder, classes = folder or FASHION_DEBIAN, tuple(FashionMNIST.classes)
+    pixels, targets, test_pixels, test_targets = (_idx_file(folder, name) for name in FASHION_FILES)
+    if len(pixels) != len(targets) or len(test_pixels) != len(test_targets):
+        raise DataError(f"{folder}: images and labels differ in number; a file is damaged or of another data set")
+    if max(targets.max(initial=0), test_targets.max(initial=0)) >= len(classes):
+        raise DataError(f"{folder}: a label is above 9; a file is damaged or of another data set")
+    return in_memory(data, classes, (pixels, targets, test_pixels, test_targets), (0.2860,), (0.3530,))
+
+
+def _idx_file(folder: Path, name: str) -> Array:
     """One IDX file of bytes (http://yann.lecun.com/exdb/mnist): a magic number, big-endian sizes, the values. Raises
     DataError for one that is missing or damaged."""
     path = next((path for path in (folder / f"{name}.gz", folder / name) if path.is_file()), None)
@@ -102,10 +104,40 @@ def idx_file(folder: Path, name: str) -> Array:
         raise DataError(f"{path} is damaged: {error}") from error
 
 
-def cifar_file(path: Path, kind: Cifar) -> tuple[Array, Array]:
+def cifar(data: Data, folder: Path | None) -> Dataset:
+    """CIFAR-10 and CIFAR-100, its fine classes (Krizhevsky, 2009): 50,000 + 10,000 colour images, 32x32, from the
+    binary version. (The Python version is pickles: to read them is to run them.)
+
+    Images stay at 32 pixels and are resized when asked for: all at 224 would fill 9 GB.
+    """
+    kind = CIFAR[data.name]
+    place = f"the folder {kind.folder} out of {kind.archive} (the binary version), or the folder that holds it"
+    if folder is None:
+        raise DataError(f"{data.name} needs a data folder (--data-dir, DEIT_ABLATE_DATA): {place}")
+    files = (*kind.train, kind.test, kind.names)
+    held = {place: sum((place / file).is_file() for file in files) for place in (folder, folder / kind.folder)}
+    inside = max(held, key=lambda place: held[place])
+    if not held[inside]:
+        raise DataError(f"no {kind.train[0]} in {folder} or in {folder / kind.folder}: give {place}")
+    parts = [_cifar_file(inside / file, kind) for file in (*kind.train, kind.test)]
+    pixels, targets = (np.concatenate(arrays) for arrays in zip(*parts[:-1], strict=True))
+    test_pixels, test_targets = parts[-1]
+    if len(pixels) != 5 * len(test_pixels) or len({len(each) for each, _ in parts[:-1]}) != 1:
+        counts = ", ".join(f"{file}: {len(each)}" for file, (each, _) in zip(files, parts, strict=False))
+        raise DataError(
+            f"{inside}: a file is cut short, for a whole copy has 5 training images a test image ({counts})"
+        )
+    lines = _there(inside / kind.names).read_text("utf-8", "replace").splitlines()
+    classes = tuple(line.strip() for line in lines if line.strip())
+    if len(classes) != kind.classes:
+        raise DataError(f"{inside / kind.names} is damaged: it has {len(classes)} names of classes, not {kind.classes}")
+    return in_memory(data, classes, (pixels, targets, test_pixels, test_targets), kind.mean, kind.std)
+
+
+def _cifar_file(path: Path, kind: Cifar) -> tuple[Array, Array]:
     """Records of label bytes and 3,072 bytes of pixels, the red plane first: (N, 32, 32, 3) uint8, (N,) int64.
     Raises DataError for a file that is missing or damaged."""
-    content = np.frombuffer(there(path).read_bytes(), np.uint8)
+    content = np.frombuffer(_there(path).read_bytes(), np.uint8)
     if not len(content) or len(content) % kind.record:
         raise DataError(f"{path} is damaged: {len(content)} bytes are no whole number of records of {kind.record}")
     records = content.reshape(-1, kind.record)
@@ -116,7 +148,7 @@ def cifar_file(path: Path, kind: Cifar) -> tuple[Array, Array]:
     return np.ascontiguousarray(pixels), targets
 
 
-def there(path: Path) -> Path:
+def _there(path: Path) -> Path:
     """The path of a file that a whole copy has. Raises DataError where it is not there."""
     if not path.is_file():
         raise DataError(f"there is no file {path}: the copy is not whole")

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from deit_ablate.errors import DataError, TrainError
 from deit_ablate.recipe import Data, Recipe, split_sizes
 from deit_ablate.train.data.check import check_pictures
-from deit_ablate.train.data.dataset import SPLIT_SEED, arrays_sha256, stratified
+from deit_ablate.train.data.dataset import SPLIT_SEED, arrays_sha256, in_memory, stratified
 from deit_ablate.train.data.dataset import Dataset as Dataset
 from deit_ablate.train.data.folders import imagefolder, imagenet, table
 from deit_ablate.train.data.glyphs import CLASSES as GLYPHS
@@ -26,17 +25,9 @@ from deit_ablate.train.data.glyphs import draw_part
 from deit_ablate.train.data.hub import huggingface
 from deit_ablate.train.data.images import Array
 from deit_ablate.train.data.images import ArrayImages as ArrayImages
-from deit_ablate.train.data.published import (
-    CIFAR,
-    FASHION_CLASSES,
-    FASHION_DEBIAN,
-    FASHION_FILES,
-    cifar_file,
-    idx_file,
-    there,
-)
+from deit_ablate.train.data.published import FASHION_DEBIAN, cifar, fashion_mnist
 from deit_ablate.train.data.shards import webdataset
-from deit_ablate.train.data.vision import vision
+from deit_ablate.train.data.vision import VISION, Known, vision
 from deit_ablate.train.registry import lookup
 from deit_ablate.train.streams import stream
 
@@ -55,93 +46,14 @@ def digits(data: Data, folder: Path | None) -> Dataset:
     pixels = np.round(pixels * (255 / 16)).astype(np.uint8)
     tested = stratified(targets, len(targets) // 3, stream(SPLIT_SEED, "digits/test"))
     trained = np.setdiff1d(np.arange(len(targets)), tested)
-    pixels = _resized(pixels, data.resolution)
-    return Dataset(
-        name="digits",
-        classes=tuple("0123456789"),
-        channels=1,
-        mean=(0.3050,),
-        std=(0.3757,),
-        train=ArrayImages(pixels[trained], targets[trained]),
-        test=ArrayImages(pixels[tested], targets[tested]),
-        fingerprint=fingerprint,
-    )
+    arrays = pixels[trained], targets[trained], pixels[tested], targets[tested]
+    made = in_memory(data, tuple("0123456789"), arrays, (0.3050,), (0.3757,))
+    return replace(made, name="digits", fingerprint=fingerprint)
 
 
 def glyphs(data: Data, folder: Path | None) -> Dataset:
     """The letters A to J in the 21 fonts of ``glyphs.npz``, 10,000 + 10,000 images of 28x28, each drawn anew."""
-    return _gray(data, GLYPHS, (*draw_part("train"), *draw_part("test")), (0.2843,), (0.1878,))
-
-
-def fashion_mnist(data: Data, folder: Path | None) -> Dataset:
-    """Fashion-MNIST (Xiao et al., arXiv 1708.07747): 60,000 + 10,000 images, 28x28, from IDX files (.gz or plain)."""
-    folder = folder or FASHION_DEBIAN
-    pixels, targets, test_pixels, test_targets = (idx_file(folder, name) for name in FASHION_FILES)
-    if len(pixels) != len(targets) or len(test_pixels) != len(test_targets):
-        raise DataError(f"{folder}: images and labels differ in number; a file is damaged or of another data set")
-    if max(targets.max(initial=0), test_targets.max(initial=0)) >= len(FASHION_CLASSES):
-        raise DataError(f"{folder}: a label is above 9; a file is damaged or of another data set")
-    return _gray(data, FASHION_CLASSES, (pixels, targets, test_pixels, test_targets), (0.2860,), (0.3530,))
-
-
-def _gray(
-    data: Data,
-    classes: tuple[str, ...],
-    arrays: tuple[Array, Array, Array, Array],
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
-) -> Dataset:
-    """Of ``arrays``, whose hash is the fingerprint: pixels (N, H, W) and classes (N,) to train on, and to test on."""
-    pixels, targets, test_pixels, test_targets = arrays
-    return Dataset(
-        name=data.name,
-        classes=classes,
-        channels=1,
-        mean=mean,
-        std=std,
-        train=ArrayImages(_resized(pixels, data.resolution), targets.astype(np.int64)),
-        test=ArrayImages(_resized(test_pixels, data.resolution), test_targets.astype(np.int64)),
-        fingerprint=arrays_sha256(*arrays),
-    )
-
-
-def cifar(data: Data, folder: Path | None) -> Dataset:
-    """CIFAR-10 and CIFAR-100, its fine classes (Krizhevsky, 2009): 50,000 + 10,000 colour images, 32x32, from the
-    binary version. (The Python version is pickles: to read them is to run them.)
-
-    Images stay at 32 pixels and are resized when asked for: all at 224 would fill 9 GB.
-    """
-    name, kind = data.name, CIFAR[data.name]
-    place = f"the folder {kind.folder} out of {kind.archive} (the binary version), or the folder that holds it"
-    if folder is None:
-        raise DataError(f"{name} needs a data folder (--data-dir, DEIT_ABLATE_DATA): {place}")
-    files = (*kind.train, kind.test, kind.names)
-    held = {place: sum((place / file).is_file() for file in files) for place in (folder, folder / kind.folder)}
-    inside = max(held, key=lambda place: held[place])
-    if not held[inside]:
-        raise DataError(f"no {kind.train[0]} in {folder} or in {folder / kind.folder}: give {place}")
-    parts = [cifar_file(inside / file, kind) for file in (*kind.train, kind.test)]
-    pixels, targets = (np.concatenate(arrays) for arrays in zip(*parts[:-1], strict=True))
-    test_pixels, test_targets = parts[-1]
-    if len(pixels) != 5 * len(test_pixels) or len({len(each) for each, _ in parts[:-1]}) != 1:
-        counts = ", ".join(f"{file}: {len(each)}" for file, (each, _) in zip(files, parts, strict=False))
-        raise DataError(
-            f"{inside}: a file is cut short, for a whole copy has 5 training images a test image ({counts})"
-        )
-    lines = there(inside / kind.names).read_text("utf-8", "replace").splitlines()
-    classes = tuple(line.strip() for line in lines if line.strip())
-    if len(classes) != kind.classes:
-        raise DataError(f"{inside / kind.names} is damaged: it has {len(classes)} names of classes, not {kind.classes}")
-    return Dataset(
-        name=name,
-        classes=classes,
-        channels=3,
-        mean=kind.mean,
-        std=kind.std,
-        train=ArrayImages(pixels, targets),
-        test=ArrayImages(test_pixels, test_targets),
-        fingerprint=arrays_sha256(pixels, targets, test_pixels, test_targets),
-    )
+    return in_memory(data, GLYPHS, (*draw_part("train"), *draw_part("test")), (0.2843,), (0.1878,))
 
 
 @dataclass(frozen=True)
@@ -177,15 +89,9 @@ SHARE = {"test_share": "number"}
 """The option of data sets that may come without a test split."""
 
 
-def _memory(classes: int, train: int, test: int, channels: int, resolution: int) -> DatasetEntry:
-    return DatasetEntry(
-        vision, fetched=True, classes=classes, train=train, test=test, channels=channels, resolution=resolution
-    )
-
-
-def _pictures(classes: int, train: int | None, test: int) -> DatasetEntry:
-    """``train`` is None for a set with a validation part of its own, whose size the recipe's share does not decide."""
-    return DatasetEntry(vision, fetched=True, classes=classes, train=train, test=test, channels=3, files=True)
+def _of_torchvision(known: Known) -> DatasetEntry:
+    _, classes, train, test, channels, side = known
+    return DatasetEntry(vision, "--data-dir", True, classes, train, test, channels, side, files=side is None)
 
 
 DATASETS: dict[str, DatasetEntry] = {
@@ -199,20 +105,7 @@ DATASETS: dict[str, DatasetEntry] = {
     "imagenet": DatasetEntry(
         imagenet, classes=1000, train=1_281_167, test=50_000, channels=3, resolution=224, files=True
     ),
-    "torchvision:MNIST": _memory(10, 60_000, 10_000, 1, 28),
-    "torchvision:KMNIST": _memory(10, 60_000, 10_000, 1, 28),
-    "torchvision:FashionMNIST": _memory(10, 60_000, 10_000, 1, 28),
-    "torchvision:CIFAR10": _memory(10, 50_000, 10_000, 3, 32),
-    "torchvision:CIFAR100": _memory(100, 50_000, 10_000, 3, 32),
-    "torchvision:SVHN": _memory(10, 73_257, 26_032, 3, 32),
-    "torchvision:STL10": _memory(10, 5000, 8000, 3, 96),
-    "torchvision:Food101": _pictures(101, 75_750, 25_250),
-    "torchvision:GTSRB": _pictures(43, 26_640, 12_630),
-    "torchvision:OxfordIIITPet": _pictures(37, 3680, 3669),
-    "torchvision:Imagenette": _pictures(10, 9469, 3925),
-    "torchvision:DTD": _pictures(47, None, 1880),
-    "torchvision:Flowers102": _pictures(102, None, 6149),
-    "torchvision:FGVCAircraft": _pictures(100, None, 3333),
+    **{f"torchvision:{name}": _of_torchvision(known) for name, known in VISION.items()},
     "imagefolder": DatasetEntry(imagefolder, channels=3, files=True, needs_id=True, options=SHARE),
     "webdataset": DatasetEntry(webdataset, channels=3, files=True, needs_id=True, options=SHARE),
     "huggingface": DatasetEntry(huggingface, fetched=True, channels=3, files=True, needs_id=True, options=HUB),
@@ -317,30 +210,3 @@ def data_loader(data_dir: Path | None) -> Callable[[Recipe], Splits]:
         return loaded[key]
 
     return splits_of
-
-
-# -- files ----------------------------------------------------------------------------------------------------------
-
-
-AT_ONCE = 256
-"""Pictures that are resized together: as many as the processor's cache holds."""
-
-
-def _resized(pixels: Array, resolution: int) -> Array:
-    """Pictures (N, H, W), each as Pillow resizes it alone: first along its rows, of which many pictures lie below one
-    another, then along its columns, of which they lie side by side."""
-    if pixels.shape[1:3] == (resolution, resolution):
-        return pixels
-    resized = np.empty((len(pixels), resolution, resolution), np.uint8)
-    for start in range(0, len(pixels), AT_ONCE):
-        part = pixels[start : start + AT_ONCE]
-        count, height, width = part.shape
-        rows = _stretched(part.reshape(-1, width), (resolution, count * height)).reshape(count, height, resolution)
-        beside = rows.swapaxes(0, 1).reshape(height, -1)
-        columns = _stretched(beside, (count * resolution, resolution)).reshape(resolution, count, resolution)
-        resized[start : start + AT_ONCE] = columns.swapaxes(0, 1)
-    return resized
-
-
-def _stretched(picture: Array, size: tuple[int, int]) -> Array:
-    return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BILINEAR))

@@ -83,14 +83,13 @@ def webdataset(data: Data, folder: Path | None) -> Dataset:
     if not len(index.offset):
         raise DataError(f"the tar files in {folder} have no samples: expected KEY.jpg (or .png, ...) beside KEY.cls")
     classes, targets = _classes(folder, index.labels)
-    part_of = np.array([*_parts([name for name, _ in shards])])
-    parts = part_of[index.shard]
-    places = {part: np.flatnonzero(parts == part) for part in PARTS if part in parts}
-    if "train" not in places:
-        raise DataError(f"{folder} has no tar files of the part train, but of {few([*places])}")
-    count = {part: int(np.count_nonzero(part_of == part)) for part in places}
+    part_of = [*_parts([name for name, _ in shards])]
+    parts = np.array(part_of)[index.shard]
+    count = {part: part_of.count(part) for part in PARTS if part in parts}
+    if "train" not in count:
+        raise DataError(f"{folder} has no tar files of the part train, but of {few([*count])}")
     words = {part: f"{many} tar file{'s' * (many != 1)} of {part}" for part, many in count.items()}
-    use = roles(targets, places, data, words)
+    use = roles(targets, parts, data, words)
     named = FileImages.of(folder, index.names, targets)
     pictures = TarImages(
         tuple(os.path.join(os.fsencode(folder), name) for name, _ in shards),

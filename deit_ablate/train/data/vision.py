@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torchvision
@@ -20,52 +20,67 @@ from deit_ablate.train.data.images import Array, ArrayImages, FileImages
 Parts = Mapping[str, Mapping[str, Any]]
 """train, val, test -> the keyword arguments with which torchvision's class gives this part."""
 
-TRAIN = {"train": {"train": True}, "test": {"train": False}}
-SPLIT = {"train": {"split": "train"}, "test": {"split": "test"}}
-WITH_VAL = {"train": {"split": "train"}, "val": {"split": "val"}, "test": {"split": "test"}}
-VISION: dict[str, Parts] = {
-    "MNIST": TRAIN,
-    "KMNIST": TRAIN,
-    "FashionMNIST": TRAIN,
-    "CIFAR10": TRAIN,
-    "CIFAR100": TRAIN,
-    "SVHN": SPLIT,
-    "STL10": SPLIT,
-    "Food101": SPLIT,
-    "GTSRB": SPLIT,
-    "OxfordIIITPet": {"train": {"split": "trainval"}, "test": {"split": "test"}},
-    "Imagenette": {"train": {"split": "train"}, "val": {"split": "val"}},
-    "DTD": WITH_VAL,
-    "Flowers102": WITH_VAL,
-    "FGVCAircraft": WITH_VAL,
+TRAIN: Parts = {"train": {"train": True}, "test": {"train": False}}
+SPLIT: Parts = {"train": {"split": "train"}, "test": {"split": "test"}}
+WITH_VAL: Parts = {"train": {"split": "train"}, "val": {"split": "val"}, "test": {"split": "test"}}
+
+
+class Known(NamedTuple):
+    """One of torchvision's data sets: its parts, and what is known without reading it, as ``sets.DatasetEntry`` has
+    it."""
+
+    parts: Parts
+    classes: int
+    train: int | None
+    """None for a set with a validation part of its own, whose size the recipe's share does not decide."""
+    test: int
+    channels: int = 3
+    resolution: int | None = None
+    """None for a set of files, each a picture of another size; all others lie in memory."""
+
+
+VISION = {
+    "MNIST": Known(TRAIN, 10, 60_000, 10_000, 1, 28),
+    "KMNIST": Known(TRAIN, 10, 60_000, 10_000, 1, 28),
+    "FashionMNIST": Known(TRAIN, 10, 60_000, 10_000, 1, 28),
+    "CIFAR10": Known(TRAIN, 10, 50_000, 10_000, 3, 32),
+    "CIFAR100": Known(TRAIN, 100, 50_000, 10_000, 3, 32),
+    "SVHN": Known(SPLIT, 10, 73_257, 26_032, 3, 32),
+    "STL10": Known(SPLIT, 10, 5000, 8000, 3, 96),
+    "Food101": Known(SPLIT, 101, 75_750, 25_250),
+    "GTSRB": Known(SPLIT, 43, 26_640, 12_630),
+    "OxfordIIITPet": Known({"train": {"split": "trainval"}, "test": {"split": "test"}}, 37, 3680, 3669),
+    "Imagenette": Known({"train": {"split": "train"}, "val": {"split": "val"}}, 10, 9469, 3925),
+    "DTD": Known(WITH_VAL, 47, None, 1880),
+    "Flowers102": Known(WITH_VAL, 102, None, 6149),
+    "FGVCAircraft": Known(WITH_VAL, 100, None, 3333),
 }
-"""Those known by ``torchvision:<class>``: ``sets.DATASETS`` has an entry of each."""
+"""Those known by ``torchvision:<class>``."""
 
 
 def vision(data: Data, folder: Path | None) -> Dataset:
     """One of ``VISION``. Raises DataError for what the user can mend."""
     if folder is None:
         raise DataError(f"{data.name} needs the folder in which torchvision keeps it (--data-dir, DEIT_ABLATE_DATA)")
-    found = {part: opened(data.name, folder, part) for part in VISION[_class(data.name)]}
+    parts = VISION[_class(data.name)].parts
+    found = {part: opened(data.name, folder, part) for part in parts}
     in_memory = hasattr(found["train"], "data")
     images, labels = {}, {}
     for part, each in found.items():
         images[part], labels[part] = (_arrays if in_memory else _files)(each)
     targets = np.concatenate([*labels.values()])
-    ends = np.cumsum([len(each) for each in labels.values()])
-    places = {part: np.arange(end - len(each), end) for (part, each), end in zip(labels.items(), ends, strict=True)}
-    use = roles(targets, places, data, {part: f"torchvision's {_words(data.name, part)}" for part in found})
-    pixels = np.concatenate([*images.values()])
-    pictures = ArrayImages(pixels, targets) if in_memory else _below(folder, pixels, targets)
     split = np.repeat([*found], [len(each) for each in labels.values()])
+    use = roles(targets, split, data, {part: f"torchvision's {how.get('split', part)}" for part, how in parts.items()})
+    pixels = np.concatenate([*images.values()])
     known = list(getattr(found["train"], "classes", ()))
     count = int(targets.max()) + 1
     classes = tuple(map(_text, known)) if len(known) == count else tuple(map(str, range(count)))
-    if isinstance(pictures, ArrayImages):
+    if in_memory:
         fingerprint = arrays_sha256(pixels, targets, split), "content"
         mean, std = _moments(pixels[use.train])
-        made = made_of(data, classes, pictures, use, fingerprint)
+        made = made_of(data, classes, ArrayImages(pixels, targets), use, fingerprint)
         return replace(made, channels=1 if pixels.ndim == 3 else 3, mean=mean, std=std)
+    pictures = FileImages.of(folder, [os.fsencode(os.path.relpath(path, folder)) for path in pixels], targets)
     sizes = np.array([_size(path) for path in pixels])
     labelled = [f"{label}\0{part}".encode() for label, part in zip(targets, split, strict=True)]
     return made_of(data, classes, pictures, use, content_sha256(pictures, sizes, labelled))
@@ -74,7 +89,7 @@ def vision(data: Data, folder: Path | None) -> Dataset:
 def opened(name: str, folder: Path, part: str, *, download: bool = False) -> Any:
     """Torchvision's data set of a part. Raises DataError where it is not in the folder, or not whole."""
     try:
-        arguments = VISION[_class(name)][part]
+        arguments = VISION[_class(name)].parts[part]
         return getattr(torchvision.datasets, _class(name))(str(folder), download=download, **arguments)
     except (RuntimeError, OSError, ValueError, EOFError) as error:
         if download:
@@ -86,11 +101,6 @@ def opened(name: str, folder: Path, part: str, *, download: bool = False) -> Any
 
 def _class(name: str) -> str:
     return name.partition(":")[2]
-
-
-def _words(name: str, part: str) -> str:
-    arguments = VISION[_class(name)][part]
-    return str(arguments.get("split", part))
 
 
 def _text(label: Any) -> str:
@@ -120,10 +130,6 @@ def _size(path: str) -> int:
         return os.path.getsize(path)
     except FileNotFoundError:
         raise DataError(f"the copy is not whole: {path} is not there") from None
-
-
-def _below(folder: Path, paths: Array, targets: Array) -> FileImages:
-    return FileImages.of(folder, [os.fsencode(os.path.relpath(path, folder)) for path in paths], targets)
 
 
 def _moments(pixels: Array) -> tuple[tuple[float, ...], tuple[float, ...]]:
