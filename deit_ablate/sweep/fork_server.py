@@ -72,19 +72,19 @@ class ForkServer:
             return list(answers_among((line + b"\n" for line in lines), self.errors))
         raise WorkerFailed(how_ended(self._process.wait()), last_printed(self.errors))
 
-    def answer(self, mode: str, request: Any) -> Any:
-        """What a child answers, while there is no job to hear of. Raises WorkerFailed where there is no answer."""
+    def answers(self, questions: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """What a child answers about names, while there is no job to hear of. Raises WorkerFailed where it does not."""
         with tempfile.TemporaryDirectory() as folder:
             question = Path(folder) / "question.json"
-            question.write_bytes(json.dumps(request).encode())
+            question.write_bytes(json.dumps(questions).encode())
             with contextlib.suppress(OSError):  # a server that is gone is found out below, with what it printed
-                self.send({"token": [0, 0], "argv": [mode, str(question)], "environment": {}})
+                self.send({"token": [0, 0], "argv": ["names", str(question)], "environment": {}})
             code = None
             while code is None:
                 code = next((told["code"] for told in self.messages(60) if "code" in told), None)
             if code != 0:
                 raise WorkerFailed(how_ended(code), last_printed(self.errors))
-            return json.loads(question.with_suffix(".answer").read_bytes())
+            return list(json.loads(question.with_suffix(".answer").read_bytes()))
 
     def terminate(self) -> None:
         """Begin nothing more; what it started goes on."""
@@ -133,9 +133,9 @@ def fork_server(threads: int, *, commands: bool = False) -> ForkServer:
     return ForkServer(threads)
 
 
-def worker_answer(mode: str, request: Any) -> Any:
-    """The one answer of a worker to a question about names. Raises WorkerFailed where it has none."""
+def ask_worker(questions: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A worker's answers to questions about names. Raises WorkerFailed, an InputError, where it has none."""
     if not _early:
-        return next(worker_answers(mode, request))
+        return list(next(worker_answers("names", questions)))
     server = _early[-1] = _early[-1] or ForkServer(Execution().threads)
-    return server.answer(mode, request)
+    return server.answers(questions)
