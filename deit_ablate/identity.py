@@ -276,17 +276,16 @@ def difference(recipe: Mapping[str, Any], baseline: Mapping[str, Any]) -> dict[s
     return {key: pair for key, pair in changed.items() if not ({} in pair and None in pair)}
 
 
-def derived(recipe: Recipe, train_images: int | None = None) -> dict[str, Any]:
+def derived(recipe: Recipe) -> dict[str, Any]:
     """What follows from a recipe without being written in it: what changes along with it undeclared.
 
-    ``train_images`` is the size of the training part, for data sets whose size names.json does not know.
-    Steps and samples are None where the size is not known. Shares are of batches.
+    Steps and samples are None of data sets whose size names.json does not know. Shares are of batches.
     """
     mix, cut = recipe.augment.mixup > 0, recipe.augment.cutmix > 0
     cut_share = recipe.augment.mix_prob * (recipe.augment.mix_switch if mix and cut else float(cut))
     mix_share = recipe.augment.mix_prob * float(mix or cut) - cut_share
     batch = recipe.schedule.batch_size
-    images = train_images if train_images is not None else known_train_images(recipe.data)
+    images = known_train_images(recipe.data)
     steps = images // batch if images else None
     return {
         "effective_lr": recipe.optimizer.base_lr * batch / 512,

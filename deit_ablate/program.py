@@ -185,25 +185,25 @@ def code_of(name: str) -> dict[str, str]:
     return {module: found[module][0] for module in sorted(found)}
 
 
-def defines(name: str) -> bool:
-    """Whether the module of a ``module:function`` binds that name at its top; by its source, which is not executed.
-
-    Raises TrainError as ``code_of`` does.
-    """
-    code_of(name)
-    module, _, wanted = name.partition(":")
-    file = _file(module)
-    if file is None or not file[0].endswith(".py"):
-        return True
-    source = decode_source(Path(file[0]).read_bytes())
-    tree = ast.parse(source, file[0])
+def undefined(function: str) -> str:
+    """Why the module of a ``module:function`` does not bind that name at its top, in words; empty where it does, as far
+    as its source tells, which is not executed."""
+    module, _, name = function.partition(":")
+    try:
+        code_of(function)
+    except TrainError as error:
+        return str(error)
+    path = source_file(module)
+    if path.suffix != ".py":
+        return ""
+    source = decode_source(path.read_bytes())
+    tree = ast.parse(source, path)
     if any(isinstance(node, ast.ImportFrom) and node.names[0].name == "*" for node in ast.walk(tree)):
-        return True
-    bound = symtable.symtable(source, file[0], "exec")
-    if wanted not in bound.get_identifiers():
-        return False
-    symbol = bound.lookup(wanted)
-    return symbol.is_assigned() or symbol.is_imported() or symbol.is_namespace()
+        return ""
+    bound = symtable.symtable(source, str(path), "exec")
+    symbol = bound.lookup(name) if name in bound.get_identifiers() else None
+    found = symbol and (symbol.is_assigned() or symbol.is_imported() or symbol.is_namespace())
+    return "" if found else f"{module!r} has no {name!r}"
 
 
 def source_files(patterns: Sequence[str], folder: Path) -> dict[str, str]:
@@ -245,14 +245,6 @@ def must_be_planned(sources: Mapping[str, str], folder: Path | None = None) -> N
     """Raises TrainError where the code is not that with which a run was planned."""
     if name := changed(sources, folder):
         raise TrainError(f"the source of {name} has changed since this run was planned: it is another run now")
-
-
-def undefined(function: str) -> str:
-    """Why a ``module:function`` is not there, in words; empty where it is. Nothing is imported to look."""
-    try:
-        return "" if defines(function) else f"{function.partition(':')[0]!r} has no {function.partition(':')[2]!r}"
-    except TrainError as error:
-        return str(error)
 
 
 def source_file(module: str) -> Path:

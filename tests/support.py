@@ -106,6 +106,11 @@ def planned(path: Path, **options: Any) -> Plan:
     return make_plan(load_sweep(path, **options))
 
 
+def files_of(made: Plan) -> dict[str, Path]:
+    """The files that the runs of a plan name: content ("sha256:<hex>") -> the path by which it was given."""
+    return {content: path for run in made.runs.values() for content, path in run.weights.items()}
+
+
 def run_of(made: Plan, variant: str) -> Run:
     """The first run of a row."""
     return made.runs[next(cell.run for cell in made.cells if cell.variant == variant)]

@@ -38,11 +38,10 @@ def export(
         str | None, typer.Option("--project", help="Of a tracker: the project or experiment, for the sweep's name.")
     ] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Of wandb: write files for `wandb sync`.")] = False,
-    results: Results = DEFAULT_RESULTS,
+    store: Results = DEFAULT_RESULTS,
 ) -> None:
     """Write a sweep's records as one table: metrics, recipe, provenance, state; a row a run. With --to: send its runs
     to an experiment tracker, each once, however often this is repeated."""
-    store = Store(results)
     sweep = known_sweep(store, sweep)
     of_table = {"--format": format_, "--curves": curves, "--output": output}
     of_tracker: dict[str, Any] = {"folder": folder, "uri": uri, "project": project, "offline": offline}
@@ -59,7 +58,7 @@ def export(
         return
     if given := [option for option, value in of_tracker.items() if value]:
         raise InputError("only of a tracker", where=_option(given[0]), expected="--to TRACKER with it")
-    _write_table(results, sweep, format_ or "csv", curves=curves, output=output)
+    _write_table(store.root, sweep, format_ or "csv", curves=curves, output=output)
 
 
 def _option(name: str) -> str:

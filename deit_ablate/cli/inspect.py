@@ -43,7 +43,7 @@ def status(
         str | None,
         typer.Argument(help="A sweep's name under the results folder, or its file; by default all."),
     ] = None,
-    results: Results = DEFAULT_RESULTS,
+    store: Results = DEFAULT_RESULTS,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     watch: Annotated[
         float | None,
@@ -53,7 +53,6 @@ def status(
     ] = None,
 ) -> None:
     """Show where the runs of a sweep stand, or how many of each sweep are done."""
-    store = Store(results)
     if watch is not None and json_:
         raise InputError("a watch is not one JSON object", where="--watch", expected="--json without it")
     name = None if sweep is None else known_sweep(store, sweep)
@@ -102,10 +101,9 @@ def logs(
     follow: Annotated[
         bool, typer.Option("-f", "--follow", help="Go on printing, later attempts too, until the run is over.")
     ] = False,
-    results: Results = DEFAULT_RESULTS,
+    store: Results = DEFAULT_RESULTS,
 ) -> None:
     """Print what a run's latest attempt printed."""
-    store = Store(results)
     found = one_run(run, store)
     if not store.attempts(found) and not waits(store, found):
         raise InputError(f"{run} has not started yet", expected="a run with an attempt")
@@ -152,11 +150,10 @@ def _over(store: Store, run: str) -> bool:
 
 def show(
     run: RunArgument,
-    results: Results = DEFAULT_RESULTS,
+    store: Results = DEFAULT_RESULTS,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show a run: its names, state, recipe, attempts, metrics and where its result comes from."""
-    store = Store(results)
     found = any_run(run, store)
     names = names_of(found, store)
     if (damage := store.damage(found)) is not None:
@@ -230,9 +227,8 @@ def _readable(attempt: Attempt, part: str) -> Any:
         return {"class": "damaged", "message": str(damage)}
 
 
-def diff(first: RunArgument, second: RunArgument, results: Results = DEFAULT_RESULTS) -> None:
+def diff(first: RunArgument, second: RunArgument, store: Results = DEFAULT_RESULTS) -> None:
     """Show what differs between two runs: recipes, parents, results and what they were made with."""
-    store = Store(results)
     one, two = (one_run(name, store) for name in (first, second))
     stored = [store.recipe(run) for run in (one, two)]
     if None in stored:

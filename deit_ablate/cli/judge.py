@@ -53,7 +53,7 @@ def judge(
         ),
     ] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-    results: Results = DEFAULT_RESULTS,
+    store: Results = DEFAULT_RESULTS,
 ) -> None:
     """Judge a candidate: better, worse, equivalent, or undecided with the seeds that it needs. Exit code 0 whichever.
 
@@ -70,7 +70,6 @@ def judge(
     from deit_ablate.report.judge import Question, answer, answer_in_campaign
     from deit_ablate.store.campaigns import Campaigns
 
-    store = Store(results)
     *baseline, candidate = [_group(text, column, store) for text in groups]
     question = Question.of(candidate, baseline[0] if baseline else None, target, margin, better)
     if column is not None and all(group.metric for group in question.sides):

@@ -15,14 +15,13 @@ from deit_ablate.cli.options import KnownSweep, Target, Yes
 from deit_ablate.cli.targets import DEFAULT_RESULTS, Results, known_sweep, names_of, one_run
 from deit_ablate.errors import Damaged, InputError, few
 from deit_ablate.launch import control, status
-from deit_ablate.store import Store, cleanup
+from deit_ablate.store import cleanup
 from deit_ablate.store.archive import import_records
 from deit_ablate.store.archive import keep as keep_records
 
 
-def cancel(target: Target, results: Results = DEFAULT_RESULTS) -> None:
+def cancel(target: Target, store: Results = DEFAULT_RESULTS) -> None:
     """Cancel runs that are not finished: running ones save and stop, the others are not started. `retry` lifts it."""
-    store = Store(results)
     target = targets.by_name(target, store)
     runs = targets.runs_of(target, store)
     if (store.sweeps.sound_plan(target) or {}).get("search"):
@@ -31,9 +30,8 @@ def cancel(target: Target, results: Results = DEFAULT_RESULTS) -> None:
         print(f"{run}: {'cancelled' if cancelled else 'finished already'}")
 
 
-def release(run: Target, results: Results = DEFAULT_RESULTS, yes: Yes = False) -> None:
+def release(run: Target, store: Results = DEFAULT_RESULTS, yes: Yes = False) -> None:
     """Declare that a run's last attempt is over, where nobody can prove it: its machine is gone for good."""
-    store = Store(results)
     found = one_run(run, store)
     last = control.open_attempt(store, found)
     if last is not None and not yes:
@@ -53,14 +51,13 @@ def release(run: Target, results: Results = DEFAULT_RESULTS, yes: Yes = False) -
 
 def forget(
     run: Target,
-    results: Results = DEFAULT_RESULTS,
+    store: Results = DEFAULT_RESULTS,
     with_dependents: Annotated[
         bool, typer.Option("--with-dependents", help="Forget the runs that depend on it as well.")
     ] = False,
     yes: Yes = False,
 ) -> None:
     """Move a run to the store's trash, so that it is trained again; `gc` empties the trash."""
-    store = Store(results)
     found = one_run(run, store)
     if not store.run(found).exists():
         raise InputError(f"{run} has not started yet", expected="a run with a folder")
@@ -78,13 +75,12 @@ def forget(
         print(f"{each}: forgotten")
 
 
-def accept(sweep: KnownSweep, results: Results = DEFAULT_RESULTS, yes: Yes = False) -> None:
+def accept(sweep: KnownSweep, store: Results = DEFAULT_RESULTS, yes: Yes = False) -> None:
     """Use a sweep's finished runs though code of your own has changed since: you declare that the change is cosmetic.
 
     Of modules of your own and of a program's sources alone: where a recipe, data or a lock file changed, it is another
     training. Who accepted what is kept, and said in `show`, tables and reports; records are not changed.
     """
-    store = Store(results)
     name = known_sweep(store, sweep)
     chosen = targets.study(name, store)
     used = dict[str, dict[str, Any]]()
@@ -107,9 +103,8 @@ def accept(sweep: KnownSweep, results: Results = DEFAULT_RESULTS, yes: Yes = Fal
     print(f"accepted; `deit-ablate plan {name}` says what is left to do")
 
 
-def du(results: Results = DEFAULT_RESULTS) -> None:
+def du(store: Results = DEFAULT_RESULTS) -> None:
     """Show what the store takes on disk, by sweep; a run that sweeps share counts once in the total."""
-    store = Store(results)
     sizes = {run: cleanup.size(store, run) for run in store.runs()}
     rows = [("sweep", "runs", "size", "files")]
 
@@ -135,11 +130,10 @@ def gc(
     keep: Annotated[
         Literal["final", "none", "all"], typer.Option("--keep", help="Checkpoints of finished runs.")
     ] = "final",
-    results: Results = DEFAULT_RESULTS,
+    store: Results = DEFAULT_RESULTS,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be freed.")] = False,
 ) -> None:
     """Remove checkpoints that finished runs no longer need, and empty trash and cache. Results are never touched."""
-    store = Store(results)
     if not dry_run:
         store.trash()  # what cannot be emptied is said before anything is removed
     trash = cleanup.trash(store)
@@ -159,13 +153,12 @@ def keep(
     to: Annotated[
         Path | None, typer.Option("--to", help="The folder; by default reference/<sweep> under results.")
     ] = None,
-    results: Results = DEFAULT_RESULTS,
+    store: Results = DEFAULT_RESULTS,
 ) -> None:
     """Write a sweep's records, curves and predictions (no checkpoints) to be kept, with a manifest of their hashes.
 
     Copies of the table and the figures that its folder has are put beside them; `table` and `figure` write those.
     """
-    store = Store(results)
     sweep = known_sweep(store, sweep)
     folder = to or store.root / "reference" / sweep
     print(f"{folder}: {keep_records(store, sweep, folder)} runs")
@@ -173,11 +166,11 @@ def keep(
 
 def import_(
     folder: Annotated[Path, typer.Argument(help="A results folder, or one that `keep` wrote.")],
-    results: Results = DEFAULT_RESULTS,
+    store: Results = DEFAULT_RESULTS,
 ) -> None:
     """Merge another store, or kept records, into this one: whole or, where anything in it is damaged, not at all.
 
     What stands is never changed, and links are not followed.
     """
-    new, known = import_records(folder, Store(results))
+    new, known = import_records(folder, store)
     print(f"{new} runs imported, {known} were here already")

@@ -37,7 +37,7 @@ def weights(
     head: Head = "fused",
     ema: Average = False,
     data_dir: DataDir = None,
-    results: Results = DEFAULT_RESULTS,
+    store: Results = DEFAULT_RESULTS,
 ) -> None:
     """Write a finished run's model to a file, and beside it, as JSON, what is needed to use it: architecture, classes,
     mean, standard deviation, resolution, crop, the run's id and its metrics.
@@ -49,7 +49,7 @@ def weights(
         raise InputError(f"got {str(output)!r}", where="--output", expected=" or ".join(FORMATS) + " at its end")
     if not output.parent.is_dir():
         raise InputError("no such folder", where=str(output.parent), key="--output")
-    request = {**_request(run, head, ema, data_dir, results), "output": str(output.absolute())}
+    request = {**_request(run, head, ema, data_dir, store), "output": str(output.absolute())}
     for answer in _ask("weights", request):
         shown = [str(output), str(output.with_name(Path(answer["files"][1]).name))]
         if answer["onnx"]:
@@ -67,7 +67,7 @@ def predict(
     ema: Average = False,
     device: Device = None,
     data_dir: DataDir = None,
-    results: Results = DEFAULT_RESULTS,
+    store: Results = DEFAULT_RESULTS,
 ) -> None:
     """Classify pictures by a finished run's model: CSV with the five most probable classes of each.
 
@@ -77,7 +77,7 @@ def predict(
         if not path.exists():
             raise InputError("no such file or folder", where=str(path))
     request = {
-        **_request(run, head, ema, data_dir, results),
+        **_request(run, head, ema, data_dir, store),
         "paths": list(map(str, pictures)),
         "device": device or Execution().device,
     }
@@ -97,8 +97,7 @@ def predict(
     raise typer.Exit(1 if unread else 0)
 
 
-def _request(run: str, head: str, ema: bool, data_dir: Path | None, results: Path) -> dict[str, Any]:
-    store = Store(results)
+def _request(run: str, head: str, ema: bool, data_dir: Path | None, store: Store) -> dict[str, Any]:
     found = one_run(run, store)
     if store.outcome(found) is None:
         raise InputError("has not finished", where=run, expected="a run with a record")

@@ -132,14 +132,14 @@ UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 """Units of a time on the command line, in seconds."""
 
 
-def seconds(text: str | None, option: str = "--budget") -> float | None:
-    """A time as users give it, in seconds; None for none. Raises InputError."""
+def seconds(text: str | None) -> float | None:
+    """The time of ``--budget``, in seconds; None for none. Raises InputError."""
     if text is None:
         return None
     found = re.fullmatch(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)([smhd])", text.strip())
     if found is None or not 0 < (value := float(found[1]) * UNITS[found[2]]) < 1e10:
         expected = "a number above 0 and a unit, s, m, h or d, such as 90m or 2h"
-        raise InputError(f"got {text!r}", where=option, expected=expected)
+        raise InputError(f"got {text!r}", where="--budget", expected=expected)
     return value
 
 

@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from deit_ablate.cli import console, options
-from deit_ablate.cli.options import given_execution
-from deit_ablate.cli.options import seconds as seconds_of
 from deit_ablate.cli.targets import DEFAULT_RESULTS, Results, Study, execution_for, refuse_other_file, remember, study
 from deit_ablate.errors import InputError, few
 from deit_ablate.execution import Execution
@@ -52,7 +50,7 @@ def plan(
     only: options.Only = None,
     seeds: options.Seeds = None,
     name: options.Name = None,
-    results: Results = DEFAULT_RESULTS,
+    store: Results = DEFAULT_RESULTS,
     strict: options.Strict = False,
     budget: options.Budget = None,
     device: options.Device = None,
@@ -72,8 +70,8 @@ def plan(
     With --commands: a shell script, a Makefile or a JSON list with a `deit-ablate train` for each run that is neither
     done nor running. This alone writes: the plan, the recipes and the weights files that the commands will find.
     """
-    store, limit = Store(results), seconds_of(budget)
-    given = given_execution(execution, device=device, data_dir=data_dir)
+    limit = options.seconds(budget)
+    given = options.given_execution(execution, device=device, data_dir=data_dir)
     if commands is not None and (limit is not None or json_):
         raise InputError("it is an output of its own", where="--commands", expected="no --budget or --json")
     wanted = seeds if limit is None else MOST_SEEDS

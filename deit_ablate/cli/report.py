@@ -6,6 +6,7 @@ import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 def table(
     sweep: KnownSweep,
     format_: Annotated[Literal["md", "csv", "tex", "html"], typer.Option("--format")] = "md",
-    results: Results = DEFAULT_RESULTS,
+    store: Results = DEFAULT_RESULTS,
     paper: Annotated[bool, typer.Option("--paper", help="The paper's table, with its numbers beside ours.")] = False,
     strict: Annotated[
         bool, typer.Option("--strict", help="5% for any false verdict, and exit code 1 where a row is not isolated.")
@@ -66,7 +67,6 @@ def table(
     wide: Annotated[bool, typer.Option("--wide", help="LaTeX across the page (table*), with all columns.")] = False,
 ) -> None:
     """Print a sweep's table, made from its records."""
-    store = Store(results)
     name = known_sweep(store, sweep)
     from deit_ablate.report.summary import summarize
     from deit_ablate.report.tables.render import TOO_WIDE
@@ -105,7 +105,7 @@ def table(
 
 def figure(
     sweep: KnownSweep,
-    results: Results = DEFAULT_RESULTS,
+    store: Results = DEFAULT_RESULTS,
     format_: Annotated[str, typer.Option("--format", help="png, pdf, svg, or several with commas between.")] = "png",
     width: Annotated[
         Literal["column", "page"],
@@ -113,7 +113,6 @@ def figure(
     ] = "column",
 ) -> None:
     """Draw a sweep's figures from its records, and print where they are."""
-    store = Store(results)
     name = known_sweep(store, sweep)
     formats = list(dict.fromkeys(format_.split(",")))
     if unknown := [form for form in formats if form not in ("png", "pdf", "svg")]:
@@ -143,14 +142,13 @@ def report(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="A file; results/SWEEP/report.html without it.")
     ] = None,
-    results: Results = DEFAULT_RESULTS,
+    store: Results = DEFAULT_RESULTS,
 ) -> None:
     """Write a sweep as one HTML file that needs nothing else: findings in words, table, figures, provenance."""
     if all_ == (sweep is not None):
         raise InputError("what is to be reported?", expected="a sweep's name, or --all")
     if all_ and output is not None:
         raise InputError("--all writes into the results folder", where="--output", expected="--output with a sweep")
-    store = Store(results)
     if sweep is not None:
         name = known_sweep(store, sweep)
         hint_of_edits(store, name)
@@ -160,7 +158,7 @@ def report(
         console.say(write_page(summarize(store, name), redact=redact, output=output))
         return
     if not store.sweeps.names():
-        raise InputError(f"no sweeps in {results}", expected="a results folder with a sweep that was run")
+        raise InputError(f"no sweeps in {store.root}", expected="a results folder with a sweep that was run")
     from deit_ablate.report.html import write_index
 
     written = write_index(store, redact=redact)
@@ -175,14 +173,13 @@ def explain(
     cell: Annotated[
         str, typer.Argument(metavar="SWEEP:ROW[:COLUMN]", help="A row of a sweep's table, or one statistic of it.")
     ],
-    results: Results = DEFAULT_RESULTS,
+    store: Results = DEFAULT_RESULTS,
     stage: Annotated[
         str | None, typer.Option("--stage", help="An earlier stage than the one that the table shows.")
     ] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Trace a cell of a table: the statistic, its runs, seeds, records and commands."""
-    store = Store(results)
     named, _, rest = by_name(cell, store).partition(":")
     sweep = known_sweep(store, named)
     plan = store.sweeps.plan(sweep) or {}
@@ -250,7 +247,7 @@ def _text(value: Any) -> str:
 def search(
     action: Annotated[Literal["export"], typer.Argument(metavar="export")],
     sweep: Annotated[str, typer.Argument(help="A sweep that has searched (or its file), or sweep:row.")],
-    results: Results = DEFAULT_RESULTS,
+    store: Results = DEFAULT_RESULTS,
 ) -> None:
     """Write the winner of a search as a profile: `deit-ablate search export SWEEP > sweeps/profiles/tuned.yaml`.
 
@@ -258,7 +255,6 @@ def search(
     the file as it is, except for a student's, whose teacher is a stage. The winner is the confirmed one; of a search
     that is not confirmed the best trial, whose value is optimistic (selection bias).
     """
-    store = Store(results)
     name, _, row = by_name(sweep, store).partition(":")
     plan = store.sweeps.plan(known_sweep(store, name)) or {}
     if "search" not in plan:
@@ -283,9 +279,8 @@ Out = Annotated[
 ]
 
 
-def tokens(targets: Targets, results: Results = DEFAULT_RESULTS, out: Out = None) -> None:
+def tokens(targets: Targets, store: Results = DEFAULT_RESULTS, out: Out = None) -> None:
     """Print how alike class and distillation token are, layer by layer; write the values and a figure."""
-    store = Store(results)
     targets = [by_name(target, store) for target in targets]
     wanted = _groups(targets, store)
     from deit_ablate.report.tables import render
@@ -310,11 +305,10 @@ def disagree(
     head: Annotated[
         str, typer.Option("--head", help="Of models with two heads: class, distillation, fused_softmax or all.")
     ] = "all",
-    results: Results = DEFAULT_RESULTS,
+    store: Results = DEFAULT_RESULTS,
     out: Out = None,
 ) -> None:
     """Print the share of test images that each two classifiers class differently; write it as CSV."""
-    store = Store(results)
     targets = [by_name(target, store) for target in targets]
     wanted = _groups(targets, store)
     from deit_ablate.report.tables import render
@@ -331,8 +325,6 @@ def disagree(
 def _groups(targets: Sequence[str], store: Store) -> list[RunGroup]:
     """The runs that the targets name, each once, with its sweep's name where there are several. Raises InputError."""
     found = {target: runs_of(target, store) for target in targets}  # the errors; and what is the beginning of an id
-    from dataclasses import replace
-
     from deit_ablate.report.frame import read_plan
     from deit_ablate.report.tables.tokens import RunGroup, groups
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deit_ablate import files
+from deit_ablate import __version__, files
 from deit_ablate.cli import console, options, targets
 from deit_ablate.cli.options import command_line, given_execution
 from deit_ablate.cli.targets import DEFAULT_RESULTS, Results, execution_for
@@ -65,7 +65,7 @@ def run(
     budget: options.Budget = None,
     trials: options.Trials = None,
     confirm: options.Confirm = False,
-    results: Results = DEFAULT_RESULTS,
+    store: Results = DEFAULT_RESULTS,
     yes: options.Yes = False,
     verify_data: options.VerifyData = False,
     strict: options.Strict = False,
@@ -74,7 +74,7 @@ def run(
     json_: options.Json = False,
 ) -> None:
     """Run a sweep: train what is missing, then write its table and figures."""
-    store, limit = Store(results), options.seconds(budget)
+    limit = options.seconds(budget)
     adding = until_decided or limit is not None
     chosen = targets.study(sweep, store, profile=profile, sets=set_ or (), seeds=seeds, name=name, until_decided=adding)
     if chosen.until_decided and seeds:
@@ -157,14 +157,13 @@ def retry(
     failed: Annotated[
         bool, typer.Option("--failed", help="Only what failed, and what that blocks; not what was cancelled.")
     ] = False,
-    results: Results = DEFAULT_RESULTS,
+    store: Results = DEFAULT_RESULTS,
     json_: options.Json = False,
 ) -> None:
     """Run again what failed or was cancelled, with its budgets anew, and go on with what that blocked.
 
     Of a search, its trials so far; `run` then asks for more.
     """
-    store = Store(results)
     target = targets.by_name(target, store)
     name = target.split(":")[0]
     named = targets.runs_of(target, store)
@@ -219,14 +218,13 @@ def train(
     data_dir: options.DataDir = None,
     loaders: options.Loaders = None,
     execution: options.ExecutionSets = None,
-    results: Results = DEFAULT_RESULTS,
+    store: Results = DEFAULT_RESULTS,
 ) -> None:
     """Train one run in the foreground, for debugging or for another queue (`plan --commands`). It is recorded like any.
 
     Exit codes: 0 done, now or before; 75 to be called again (saved on a signal, in another process's hands, or a parent
     has not finished); 1 failed, cancelled, or a parent has; 2 bad input.
     """
-    store = Store(results)
     path = Path(recipe)
     if path.suffix in (".yaml", ".yml", ".json") or path.is_file():
         alone = single_run(path, set_ or (), targets.finder(store))
@@ -384,8 +382,6 @@ def _report(work: Work, report: Report, executor: RunExecutor | None, *, json_: 
 
 
 def _announce_versions(store: Store, report: Report) -> None:
-    from deit_ablate import __version__
-
     finished = [run for run, state in report.states.items() if state.finished]
     versions = [(store.outcome(run) or {}).get("provenance", {}).get("version") for run in finished]
     others = [version for version in versions if version and version != __version__]

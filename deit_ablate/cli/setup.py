@@ -22,7 +22,6 @@ from deit_ablate.identity import canonical_json, hub_names
 from deit_ablate.launch.preflight import keep_weights, must_have
 from deit_ablate.names import fact
 from deit_ablate.program import is_program
-from deit_ablate.store import Store
 from deit_ablate.sweep.plan import Run, make_plan
 
 
@@ -30,14 +29,13 @@ def fetch(
     sweep: SweepArgument,
     profile: Profile = None,
     set_: Sets = None,
-    results: Results = DEFAULT_RESULTS,
+    store: Results = DEFAULT_RESULTS,
     data_dir: DataDir = None,
 ) -> None:
     """Bring what a sweep needs from the network, and the weights files that it names, to where its runs look for them.
 
     For machines whose compute nodes have no network: run it where there is one.
     """
-    store = Store(results)
     chosen = study(sweep, store, profile=profile, sets=set_ or ())
     file = chosen.sweep(store)
     search = chosen.search(file, store)
@@ -82,14 +80,13 @@ def verify(
     ],
     device: Device = None,
     data_dir: DataDir = None,
-    results: Results = DEFAULT_RESULTS,
+    store: Results = DEFAULT_RESULTS,
     json_: Json = False,
 ) -> None:
     """Evaluate finished runs' checkpoints anew and compare with their records: weights, metrics, every prediction.
 
     Exactly on the same kind of CPU with the same versions; elsewhere top-1 may differ by 0.1 points.
     """
-    store = Store(results)
     runs = list(dict.fromkeys(run for target in targets for run in runs_of(target, store)))
     how = given_execution(None, device=device, data_dir=data_dir)
     damaged = {run: str(damage) for run in runs if (damage := store.damage(run))}

@@ -36,13 +36,12 @@ def bundle(
     weights: Annotated[
         bool, typer.Option("--weights", help="Take weights files that recipes name along, whatever their size.")
     ] = False,
-    results: Results = DEFAULT_RESULTS,
+    store: Results = DEFAULT_RESULTS,
 ) -> None:
     """Write what others need to train a cell of a table anew: records, recipes, code, versions, and a Makefile.
 
     A row goes along with its baseline. Weights files that recipes name are taken along up to 100 MB together.
     """
-    store = Store(results)
     name, _, row = by_name(target, store).partition(":")
     sweep = known_sweep(store, name)
     from deit_ablate.report.bundle import Wanted, bundle_name, write_bundle

@@ -41,8 +41,13 @@ if TYPE_CHECKING:
     from deit_ablate.report.adding import AddedSeeds
     from deit_ablate.search.search import Search
 
-Results = Annotated[Path, typer.Option("--results", help="Folder of the run store.", envvar="DEIT_ABLATE_RESULTS")]
-DEFAULT_RESULTS = Path("results")
+Results = Annotated[
+    Store,
+    typer.Option(
+        "--results", parser=Store, metavar="<path>", help="Folder of the run store.", envvar="DEIT_ABLATE_RESULTS"
+    ),
+]
+DEFAULT_RESULTS: Any = "results"
 MOST_PLANS = 50
 """Of plans that were shown, in the user's cache: the oldest go first."""
 

@@ -44,13 +44,12 @@ class Configurations:
     def _plan(self, sweep: Sweep) -> Plan:
         return make_plan(sweep, self._answers)
 
-    def trial(self, row: Variant, params: Mapping[str, Any]) -> Plan:
-        """A configuration at the search's seed, without its test split."""
-        return self._at_seeds(row, params, (self.search.file.seed,))
-
-    def candidate(self, row: Variant, params: Mapping[str, Any]) -> Plan:
-        """The same on the fresh seeds."""
-        return self._at_seeds(row, params, self.search.candidate_seeds)
+    def trial(self, row: Variant, params: Mapping[str, Any], seeds: tuple[int, ...] = ()) -> Plan:
+        """One configuration of a row alone, without its test split: at the search's seed, or at these."""
+        varied, seeds = self.sweep.lineage(), seeds or (self.search.file.seed,)
+        stages = tuple(replace(stage, seeds=seeds) if stage.name in varied else stage for stage in self.sweep.stages)
+        variants = (self._with(row, params, test=False),)
+        return self._plan(replace(self.sweep, variants=variants, stages=stages, baseline=None, search=None, sets=()))
 
     def winners(self, chosen: Sequence[tuple[str, Variant, Mapping[str, Any]]]) -> Plan:
         """Configurations by the names of their rows, on the sweep's own seeds and with their test split."""
@@ -60,31 +59,20 @@ class Configurations:
         baseline = next((variant.name for variant in variants if variant.name == self.sweep.baseline), None)
         return self._plan(replace(self.sweep, variants=variants, baseline=baseline, sets=(), resources=resources))
 
-    def example(self, row: Variant) -> Plan:
-        """A plan like that of a row's trials: what they need, and what they cost."""
-        return self.trial(row, {})
-
     def check(self, rows: Sequence[Variant]) -> None:
         """Raises InputError for a space that holds invalid recipes, or that varies what makes no difference."""
         if any(isinstance(row.recipe, Recipe) and not row.recipe.data.validation for row in self.untuned.rows):
-            raise InputError(
-                "a search chooses by the validation part, and this recipe has none",
-                where=self.search.where,
-                key="data.validation",
-                expected="a share above 0, such as 0.1",
-            )
+            problem, where = "a search chooses by the validation part, and this recipe has none", self.search.where
+            raise InputError(problem, where=where, key="data.validation", expected="a share above 0, such as 0.1")
         for row in rows:
             for key, parameter in self.search.spaces[row.name].items():
                 beside = {k: p.values()[0] for k, p in self._beside(row, key).items()} if key.endswith(".name") else {}
                 for value in parameter.values():
                     self.trial(row, {**beside, key: value})
                 if not self._matters(row, parameter):
-                    raise InputError(
-                        "varying it changes nothing: the row, or a stage, sets it itself",
-                        where=parameter.where,
-                        key=f"search.space.{key}",
-                        expected="a key that the trials' recipes take from the search",
-                    )
+                    problem = "varying it changes nothing: the row, or a stage, sets it itself"
+                    expected = "a key that the trials' recipes take from the search"
+                    raise InputError(problem, where=parameter.where, key=f"search.space.{key}", expected=expected)
 
     def _beside(self, row: Variant, key: str) -> dict[str, Parameter]:
         """The other parameters of the same block."""
@@ -102,14 +90,6 @@ class Configurations:
                 if first != second:
                     return True
         return False
-
-    def _at_seeds(self, row: Variant, params: Mapping[str, Any], seeds: tuple[int, ...]) -> Plan:
-        """One configuration of a row alone, at other seeds than the sweep's own."""
-        varied = self.sweep.lineage()
-        stages = tuple(replace(stage, seeds=seeds) if stage.name in varied else stage for stage in self.sweep.stages)
-        variants = (self._with(row, params, test=False),)
-        sweep = replace(self.sweep, variants=variants, stages=stages, baseline=None, search=None, sets=())
-        return self._plan(sweep)
 
     def _with(self, row: Variant, params: Mapping[str, Any], *, test: bool) -> Variant:
         row, where = self._rows[row.name], self.search.where

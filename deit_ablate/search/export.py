@@ -56,10 +56,8 @@ def find_winner(store: Store, plan: Mapping[str, Any], row: str = "") -> tuple[T
     winners = search["winners"]
     names = list(winners) if len(search["objectives"]) > 1 and winners else list(search["spaces"])
     if not row and len(names) > 1:
-        raise InputError(
-            f"{plan['sweep']} has several rows",
-            expected=f"`search export {plan['sweep']}:ROW`, with one of {', '.join(names)}",
-        )
+        expected = f"`search export {plan['sweep']}:ROW`, with one of {', '.join(names)}"
+        raise InputError(f"{plan['sweep']} has several rows", expected=expected)
     row = row or names[0]
     if row not in names:
         raise unknown_name("no row", row, names)

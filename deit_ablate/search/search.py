@@ -85,7 +85,8 @@ class Search:
         self._configurations = Configurations(sweep)
         self._configurations.untuned.only(only)  # refuses rows that do not exist
         self._configurations.check(self.rows)
-        self._examples = {row.name: self._configurations.example(row) for row in self.rows}
+        self._examples = {row.name: self._configurations.trial(row, {}) for row in self.rows}
+        """A plan like those of a row's trials: what they need, and what they cost."""
         self.budget = {row.name: self._budget(row.name, trials) for row in self.rows}
         self.requests: dict[int, Request] = {}
         self.invalid: dict[int, Mapping[str, Any]] = {}
@@ -130,11 +131,9 @@ class Search:
             self._last = number = content["number"]
             row = self._row_of(content)
             if row is not None and not content["run"]:
-                self.invalid.setdefault(number, content)
+                self.invalid[number] = content
             elif row is None or (request := self._as_planned(row, content)) is None:
                 self.ignored += 1
-                continue
-            elif number in self.requests:
                 continue
             else:
                 self.requests[number] = request
@@ -312,7 +311,8 @@ class Search:
         """A candidate on the fresh seeds."""
         if request.number not in self._candidate_plans:
             row = next(row for row in self.sweep.variants if row.name == request.row)
-            self._candidate_plans[request.number] = self._configurations.candidate(row, request.params)
+            plan = self._configurations.trial(row, request.params, self.candidate_seeds)
+            self._candidate_plans[request.number] = plan
         return self._candidate_plans[request.number]
 
     def _confirmation(self) -> tuple[dict[int, Plan], Plan | None]:

@@ -13,6 +13,16 @@ from deit_ablate.sweep.fields import OBJECTIVES
 
 TRIAL, CANDIDATE = "trial", "candidate"
 """How the stages of trials and candidates begin in plan.json, before the stage's name in the sweep."""
+MEASURED = {
+    "top1": ("validation", "top1"),
+    "loss": ("validation", "loss"),
+    "throughput": ("cost", "inference_images_per_second"),
+    "parameters": ("cost", "parameters"),
+    "flops": ("cost", "flops"),
+    "highest": ("validation", "metric"),
+    "lowest": ("validation", "metric"),
+}
+"""Objective -> where a record has it: accuracy and loss are those of the validation part, never of the test split."""
 
 
 @dataclass(frozen=True)
@@ -43,27 +53,17 @@ class Trial:
 
 
 def measured(outcome: Mapping[str, Any], objective: str) -> float | None:
-    """An objective's value in a record; accuracy and loss are those of the validation part, never of the test split."""
-    validation, cost = outcome["metrics"].get("validation") or {}, outcome.get("cost") or {}
-    value = {
-        "top1": validation.get("top1"),
-        "loss": validation.get("loss"),
-        "throughput": cost.get("inference_images_per_second"),
-        "parameters": cost.get("parameters"),
-        "flops": cost.get("flops"),
-        "highest": validation.get("metric"),
-        "lowest": validation.get("metric"),
-    }[objective]
+    """An objective's value in a record; None where it has none."""
+    part, key = MEASURED[objective]
+    value = ((outcome if part == "cost" else outcome["metrics"]).get(part) or {}).get(key)
     return None if value is None else float(value)
 
 
 def reports(store: Store, run: str, objective: str) -> tuple[float | None, ...]:
     """The objective after each epoch that a run has finished; none for objectives that training does not change."""
-    of_programs = ("highest", "lowest")
-    if objective not in ("top1", "loss", *of_programs):
-        return ()
-    key = "metric" if objective in of_programs else objective
-    return tuple((line.get("validation") or {}).get(key) for line in store.sound_history(run))
+    part, key = MEASURED[objective]
+    lines = store.sound_history(run) if part == "validation" else ()
+    return tuple((line.get(part) or {}).get(key) for line in lines)
 
 
 def read_trial(store: Store, request: Mapping[str, Any], state: State, objectives: Sequence[str]) -> Trial:

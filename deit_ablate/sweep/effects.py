@@ -72,9 +72,8 @@ def _differing(runs: Mapping[str, Run], here: Run, there: Run) -> list[tuple[Run
     """Two runs and those that they come from, as far as they differ; None where they come from other kinds of run."""
     if here.id == there.id:
         return []
-    if {role: parent["weights"] for role, parent in here.parents.items()} != {
-        role: parent["weights"] for role, parent in there.parents.items()
-    }:
+    kind, other = ({role: parent["weights"] for role, parent in run.parents.items()} for run in (here, there))
+    if kind != other:
         return None
     found = [(here, there)]
     for role, parent in here.parents.items():

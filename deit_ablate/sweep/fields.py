@@ -109,7 +109,7 @@ OBJECTIVES = {
     "highest": "maximize",
     "lowest": "minimize",
 }
-"""Name -> direction. ``trials.measured`` says where each is found in a record; the last two are the one validation
+"""Name -> direction. ``trials.MEASURED`` says where each is found in a record; the last two are the one validation
 metric that a program names, which is better high or low."""
 OF_OURS = ("top1", "loss", "throughput", "parameters", "flops")
 """Those that runs of our trainer have."""

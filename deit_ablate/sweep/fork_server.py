@@ -82,14 +82,14 @@ class ForkServer:
                 if "code" in told:
                     return int(told["code"])
 
-    def answer(self, mode: str, request: Any) -> Any:
-        """What a child answers, while there is no job to hear of. Raises WorkerFailed where there is no answer."""
+    def answers(self, questions: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """What a child answers about names, while there is no job to hear of. Raises WorkerFailed where it does not."""
         with tempfile.TemporaryDirectory() as folder:
             question = Path(folder) / "question.json"
-            question.write_bytes(json.dumps(request).encode())
-            if code := self.ask(mode, str(question)):
+            question.write_bytes(json.dumps(questions).encode())
+            if code := self.ask("names", str(question)):
                 raise WorkerFailed(how_ended(code), last_printed(self.errors))
-            return json.loads(question.with_suffix(".answer").read_bytes())
+            return list(json.loads(question.with_suffix(".answer").read_bytes()))
 
     def terminate(self) -> None:
         """Begin nothing more; what it started goes on."""
@@ -138,9 +138,9 @@ def fork_server(threads: int, *, commands: bool = False) -> ForkServer:
     return ForkServer(threads)
 
 
-def worker_answer(mode: str, request: Any) -> Any:
-    """The one answer of a worker to a question about names. Raises WorkerFailed where it has none."""
+def ask_worker(questions: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A worker's answers to questions about names. Raises WorkerFailed, an InputError, where it has none."""
     if not _early:
-        return next(worker_answers(mode, request))
+        return list(next(worker_answers("names", questions)))
     server = _early[-1] = _early[-1] or ForkServer(Execution().threads)
-    return server.answer(mode, request)
+    return server.answers(questions)

@@ -152,10 +152,8 @@ def read_labels(node: Node, labels: Mapping[str, str] | None, rows: Sequence[str
             except ValueError as error:
                 problem = str(error)
         if problem:
-            expected = (
-                f"a text of up to {LONGEST} characters; between two $ Greek letters, _ and ^, \\times and the like"
-            )
-            raise node.error(("labels", name), problem, f"{expected} (a dollar sign itself is \\$)")
+            of_math = "between two $ Greek letters, _ and ^, \\times and the like (a dollar sign itself is \\$)"
+            raise node.error(("labels", name), problem, f"a text of up to {LONGEST} characters; {of_math}")
 
 
 def read_groups(node: Node, groups: Mapping[str, list[str]] | None, rows: Sequence[str], kind: str) -> None:
@@ -166,9 +164,8 @@ def read_groups(node: Node, groups: Mapping[str, list[str]] | None, rows: Sequen
             if name not in rows:
                 raise node.unknown(("groups", heading, i), "no row", name, rows)
             if name in seen:
-                raise node.error(
-                    ("groups", heading, i), f"{name!r} is in {seen[name]!r} already", "each row in one group"
-                )
+                problem = f"{name!r} is in {seen[name]!r} already"
+                raise node.error(("groups", heading, i), problem, "each row in one group")
             seen[name] = heading
     if groups and kind == "cumulative" and [name for name, _ in in_groups(rows, groups)] != list(rows):
         expected = "groups of rows that follow one another"
@@ -188,7 +185,5 @@ def labels_of(plan: Mapping[str, Any]) -> Mapping[str, str]:
 
 def rows_of(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
     """A plan's rows as ``in_groups`` has them."""
-    return in_groups(
-        [row["name"] for row in plan["variants"]],
-        {group["heading"]: group["rows"] for group in plan.get("groups") or ()},
-    )
+    groups = {group["heading"]: group["rows"] for group in plan.get("groups") or ()}
+    return in_groups([row["name"] for row in plan["variants"]], groups)

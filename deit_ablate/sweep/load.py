@@ -216,9 +216,8 @@ def _stem(path: Path, name: str | None) -> str:
     if stem.lower() in RESERVED:
         raise InputError(f"{stem!r} is a folder of the store itself", where=where, expected="another name (--name)")
     if not is_stem(stem):
-        raise InputError(
-            f"{stem!r} cannot name a folder of results", where=where, expected="letters, digits, '.', '_' and '-'"
-        )
+        problem = f"{stem!r} cannot name a folder of results"
+        raise InputError(problem, where=where, expected="letters, digits, '.', '_' and '-'")
     return stem
 
 

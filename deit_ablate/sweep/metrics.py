@@ -226,12 +226,9 @@ def from_document(content: Mapping[str, Any] | None) -> Metric:
         return of_program(name, better, unit, digits, ("", *place), bool(content.get("predicted")))
     if (known := METRICS.get(content["name"])) is not None:
         return replace(known, place=place)
-    words, unit, digits = (
-        content["name"].partition(":")[2].replace("_", " "),
-        unit or "",
-        3 if digits is None else digits,
-    )
-    return Metric(content["name"], words, better, "", unit, unit, digits, place=place)
+    name, unit = content["name"], unit or ""
+    words = name.partition(":")[2].replace("_", " ")
+    return Metric(name, words, better, "", unit, unit, 3 if digits is None else digits, place=place)
 
 
 OF_PROGRAMS = "metrics."

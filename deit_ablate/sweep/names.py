@@ -13,7 +13,7 @@ from deit_ablate.identity import HUB, with_files
 from deit_ablate.names import fact, installed_timm, keep_answer, kept_answer, misfit, names
 from deit_ablate.program import code_of
 from deit_ablate.recipe import BLOCKS, Recipe
-from deit_ablate.sweep.fork_server import worker_answer
+from deit_ablate.sweep.fork_server import ask_worker
 from deit_ablate.sweep.overrides import files_named
 from deit_ablate.sweep.yaml import Node
 
@@ -210,9 +210,3 @@ def _refuse_unknown(named: Named, node: Node) -> None:
 @functools.cache
 def _timm(which: str) -> frozenset[str]:
     return frozenset(names()[which])
-
-
-def ask_worker(requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Ask a worker, which may import torch, about names. Raises WorkerFailed, an InputError, where it cannot answer."""
-    answers: list[dict[str, Any]] = worker_answer("names", requests)
-    return answers

@@ -91,11 +91,6 @@ class Plan:
     def parents(self) -> dict[str, list[str]]:
         return {run.id: run.above for run in self.runs.values()}
 
-    @property
-    def weights(self) -> dict[str, Path]:
-        """Of all runs: content ("sha256:<hex>") of a weights file -> the path by which it was given."""
-        return {sha256: path for run in self.runs.values() for sha256, path in run.weights.items()}
-
     def labels(self) -> dict[str, str]:
         """A name of every run: variant:seed[:stage] by its first row, ``*`` for the variant where all rows share it."""
         first: dict[str, Cell] = {}

@@ -64,11 +64,8 @@ def _axis_rows(axes: list[tuple[str, list[Node], Position]], combinations: Itera
         overrides = Node({}, axes[0][2])
         for (path, _, place), value in zip(axes, values, strict=True):
             overrides = merge(overrides, nested(path, value, place))
-        yield (
-            ",".join(f"{label}={_label(value.plain())}" for label, value in zip(labels, values, strict=True)),
-            overrides,
-            values[0].where,
-        )
+        parts = (f"{label}={_label(value.plain())}" for label, value in zip(labels, values, strict=True))
+        yield ",".join(parts), overrides, values[0].where
 
 
 def _label(value: Any) -> str:

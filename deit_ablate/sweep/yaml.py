@@ -284,8 +284,7 @@ def assignment(text: str, option: str = "--set") -> Node:
     origin = (f"{option} {text}", 0, 0)
     key, equals, value = text.partition("=")
     if not equals or not key or any(not part for part in key.split(".")):
-        raise InputError(
-            "not an assignment", where=origin, expected=f"{option} KEY=VALUE, such as --set optimizer.base_lr=5e-4"
-        )
+        expected = f"{option} KEY=VALUE, such as --set optimizer.base_lr=5e-4"
+        raise InputError("not an assignment", where=origin, expected=expected)
     plain = parse(value, origin[0]).plain() if value.strip() else None
     return expand_dotted(placed({key: plain}, origin))

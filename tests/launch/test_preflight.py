@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support import NAMED, Command, planned, run_of
+from support import NAMED, Command, files_of, planned, run_of
 from tiny import write_table
 
 from deit_ablate.errors import InputError
@@ -115,7 +115,7 @@ def test_a_launch_puts_files_into_the_store_or_says_which_are_missing(
     sweep: Callable[..., Path], store: Store, weights: Path
 ) -> None:
     made = planned(sweep(NAMED % "files/teacher.pth"))
-    (sha256,) = made.weights
+    (sha256,) = files_of(made)
     by_content = planned(sweep(NAMED % sha256, name="later")).runs.values()
     stripped = [Run(run.id, run.recipe) for run in by_content]
     with pytest.raises(InputError, match=f"no file with the content {sha256} is in .*; expected the path of the file"):

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 from studies import Shipped, record
-from support import NAMED, VIT
+from support import NAMED, VIT, files_of
 
 from deit_ablate import files
 from deit_ablate.errors import Damaged, InputError
@@ -37,7 +37,7 @@ def taught(tmp_path: Path, sweep: Callable[..., Path], weights: Path) -> Shipped
     made = Shipped(tmp_path / "results", sweep("seeds: 2\n" + NAMED % weights), fate)
     for run in made.plan.runs:
         record(made, run, test_targets=[0, 1], test_pred_class=[0, 1])
-    (sha256,) = made.plan.weights
+    (sha256,) = files_of(made.plan)
     made.store.teacher_weights.keep(sha256, weights)
     return made
 
@@ -45,7 +45,7 @@ def taught(tmp_path: Path, sweep: Callable[..., Path], weights: Path) -> Shipped
 def test_small_weights_go_along_and_large_ones_where_asked_for(
     taught: Shipped, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (sha256,) = taught.plan.weights
+    (sha256,) = files_of(taught.plan)
     row = Wanted(taught.store, taught.name, "hard")
     assert write_bundle(row, tmp_path / "small").warnings == []
     assert [path.stem for path in (tmp_path / "small" / "weights").iterdir()] == [sha256.removeprefix("sha256:")]
@@ -83,7 +83,7 @@ def test_a_teacher_of_the_hub_goes_along(tmp_path: Path, sweep: Callable[..., Pa
 
 
 def test_weights_that_were_tampered_with_are_refused(taught: Shipped, tmp_path: Path) -> None:
-    (sha256,) = taught.plan.weights
+    (sha256,) = files_of(taught.plan)
     kept = taught.store.teacher_weights.find(sha256)
     assert kept
     kept.unlink()

@@ -81,7 +81,7 @@ def test_a_row_may_leave_its_optimizers_rate_to_the_search(sweep: Callable[..., 
 def test_trials_candidates_and_winners_differ_in_seeds_and_the_test_split(sweep: Callable[..., Path]) -> None:
     made = Configurations(load_sweep(sweep(SHORT)))
     row, params = made.sweep.variants[0], {"optimizer.base_lr": 0.02, "regularize.drop_path": 0.1}
-    trial, candidate = made.trial(row, params), made.candidate(row, params)
+    trial, candidate = made.trial(row, params), made.trial(row, params, made.search.candidate_seeds)
     winner = made.winners([("best", row, params)])
     recipes = {name: list(plan.runs.values()) for name, plan in (("t", trial), ("c", candidate), ("w", winner))}
     assert {name: [run.recipe["seed"] for run in runs] for name, runs in recipes.items()} == {

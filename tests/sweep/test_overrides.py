@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import NAMED, planned, run_of
+from support import NAMED, files_of, planned, run_of
 
 from deit_ablate import files
 from deit_ablate.errors import InputError
@@ -90,7 +90,7 @@ def test_a_path_becomes_its_contents_hash(sweep: Callable[..., Path], weights: P
     sha256 = f"sha256:{files.sha256(weights)}"
     hard, none = run_of(made, "hard"), run_of(made, "none")
     assert hard.recipe["distill"]["teacher_weights"] == sha256
-    assert hard.weights == made.weights == {sha256: weights}
+    assert hard.weights == files_of(made) == {sha256: weights}
     assert none.weights == {}
     assert "files/" not in json.dumps(made.document("x")), "where a file lies is no part of a plan"
 
@@ -150,11 +150,11 @@ def test_a_path_is_relative_to_the_file_it_stands_in(
     )
     own = tmp_path / "of_a_profile.yaml"
     own.write_text("profile: mine\nrecipe: {data: {name: digits}}\nvariants: {a: {}}")
-    assert list(planned(own).weights) == [f"sha256:{files.sha256(weights)}"]
+    assert list(files_of(planned(own))) == [f"sha256:{files.sha256(weights)}"]
     plain = sweep("variants: {hard: {distill: {type: hard, teacher: test_vit}}}")
     monkeypatch.chdir(tmp_path / "files")
     made = planned(plain, sets=["distill.teacher_weights=teacher.pth"])
-    assert list(made.weights) == [f"sha256:{files.sha256(weights)}"]
+    assert list(files_of(made)) == [f"sha256:{files.sha256(weights)}"]
     assert planned(plain, sets=[f"distill.teacher_weights={weights}"]).runs.keys() == made.runs.keys()
 
 

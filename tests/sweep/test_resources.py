@@ -120,8 +120,8 @@ def test_what_a_search_adds_has_its_rows_needs(sweep: Callable[..., Path]) -> No
     winners = configurations.winners([("big 7", big, values), ("small 3", small, {"augment.repeats": 1})])
     for plan, threads in (
         (configurations.trial(big, values), {2}),
-        (configurations.example(big), {2}),
-        (configurations.candidate(big, values), {2}),
+        (configurations.trial(big, {}), {2}),
+        (configurations.trial(big, values, configurations.search.candidate_seeds), {2}),
         (configurations.trial(small, values), {1}),
         (winners, {2, 1}),
     ):
