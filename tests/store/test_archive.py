@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -41,6 +42,29 @@ def test_what_is_kept_comes_back_and_gives_the_same_table(
     first = {path.name: path.read_bytes() for path in kept.iterdir() if path.is_file()}
     command("keep", "tiny", "--to", kept)
     assert first == {path.name: path.read_bytes() for path in kept.iterdir() if path.is_file()}
+
+
+def test_a_study_goes_on_where_it_was_brought(
+    launch: Callable[..., Report], command: Command, sweep: Callable[..., Path], store: Store
+) -> None:
+    path = sweep(SWEEP)
+    launch(path)
+    command("run", path)
+    command("keep", "tiny", "--to", "kept")
+    again = Store(command.folder / "again")
+    command("import", "kept", "--results", again.root)
+    longer = ("run", path, "--seeds", "3", "--results", again.root)
+    refused = command(*longer, code=2).stderr
+    teacher = re.search(r"`deit-ablate forget ([0-9a-f]{16})` first", refused)
+    assert teacher, "a teacher comes without the weights that new students need"
+    command("forget", teacher[1], "--yes", "--results", again.root)
+    started = re.findall(r"^(.+): started", command(*longer).stdout, re.M)
+    assert sorted(started) == ["*:0:teacher", "hard:2:student", "none:2:student"]
+    assert result(again, teacher[1]) == result(store, teacher[1])
+    assert [plan["seeds"] for plan in again.sweeps.declared("tiny")] == [
+        *(plan["seeds"] for plan in store.sweeps.declared("tiny")),
+        {"teacher": [0], "student": [0, 1, 2]},
+    ]
 
 
 def test_a_record_that_is_not_of_its_id_is_refused(
