@@ -131,6 +131,8 @@ def unread(recipe: Recipe | Mapping[str, Any]) -> Iterator[Unread]:
 
 
 def _unread_of(name: str, values: Mapping[str, Any]) -> list[Unread]:
+    later = {path.partition(".")[2]: value for path, value in ADDED_LATER.items() if path.startswith(f"{name}.")}
+    values = {**later, **values}  # a record of an earlier version has none of them
     return [rule for rule in UNREAD if rule.block == name and rule.holds(values)]
 
 
