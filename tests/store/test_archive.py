@@ -59,7 +59,7 @@ def test_a_study_goes_on_where_it_was_brought(
     assert teacher, "a teacher comes without the weights that new students need"
     command("forget", teacher[1], "--yes", "--results", again.root)
     started = re.findall(r"^(.+): started", command(*longer).stdout, re.M)
-    assert sorted(started) == ["*:0:teacher", "hard:2:student", "none:2:student"]
+    assert sorted(started) == ["hard:0:teacher", "hard:2:student", "none:2:student"]
     assert result(again, teacher[1]) == result(store, teacher[1])
     assert [plan["seeds"] for plan in again.sweeps.declared("tiny")] == [
         *(plan["seeds"] for plan in store.sweeps.declared("tiny")),
