@@ -104,8 +104,8 @@ def main() -> None:
     for name in given.studies or STUDIES:
         if Store(results).sweeps.plan(name) is not None:
             kept[stem(name)] = "\n".join(section(results, name)).rstrip()
-    order = [*(stem(name) for name in STUDIES if stem(name) in kept), *(kept.keys() - set(map(stem, STUDIES)))]
-    gallery.write_text("\n\n".join([head.rstrip(), *(kept[name] for name in order)]) + "\n")
+    order = dict.fromkeys([*map(stem, STUDIES), *kept])
+    gallery.write_text("\n\n".join([head.rstrip(), *(kept[name] for name in order if name in kept)]) + "\n")
 
 
 if __name__ == "__main__":

@@ -370,11 +370,11 @@ def single_run(path: Path, sets: Sequence[str], find_run: Callable[[str], Mappin
     recipe, run = node.get("recipe"), node.get("run")
     empty = Node({}, node.where)
     if recipe is not None and run is not None and not sets:
-        parents, sources = ((node.get(key) or empty).plain() for key in ("parents", "sources"))
+        parents, sources = (node.part(key).plain() for key in ("parents", "sources"))
         resolved = canonical(to_recipe(recipe))
         return Run(run_id(resolved, parents, sources), resolved, parents, sources)
     base, profile = empty, node.get("profile")
-    blocks = Node({key: child for key, child in node.items() if key != "profile"}, node.where, node.keys)
+    blocks = node.without("profile")
     if recipe is not None and run is None:  # a profile, such as `search export` writes
         validate(ProfileFile, blocks)
         blocks = blocks.part("recipe")

@@ -44,11 +44,8 @@ def test_what_is_kept_comes_back_and_gives_the_same_table(
     assert first == {path.name: path.read_bytes() for path in kept.iterdir() if path.is_file()}
 
 
-def test_a_study_goes_on_where_it_was_brought(
-    launch: Callable[..., Report], command: Command, sweep: Callable[..., Path], store: Store
-) -> None:
+def test_a_study_goes_on_where_it_was_brought(command: Command, sweep: Callable[..., Path], store: Store) -> None:
     path = sweep(SWEEP)
-    launch(path)
     command("run", path)
     command("keep", "tiny", "--to", "kept")
     again = Store(command.folder / "again")
