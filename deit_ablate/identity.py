@@ -127,7 +127,10 @@ def unread(recipe: Recipe | Mapping[str, Any]) -> Iterator[Unread]:
                 _unread[id(block)] = (block, _unread_of(name, block.model_dump()))
             yield from _unread[id(block)][1]
         elif isinstance(block, Mapping) and not (isinstance(recipe, Mapping) and is_program(recipe)):
-            yield from _unread_of(name, block)
+            later = {
+                path.partition(".")[2]: value for path, value in ADDED_LATER.items() if path.startswith(f"{name}.")
+            }
+            yield from _unread_of(name, {**later, **block})  # a record of an earlier version has none of them
 
 
 def _unread_of(name: str, values: Mapping[str, Any]) -> list[Unread]:

@@ -39,6 +39,11 @@ STUDIES = {
 """Study -> the figures that are shown of it."""
 
 
+def stem(name: str) -> str:
+    """The sweep file's name, of a study's: that without its profile."""
+    return name.partition("@")[0]
+
+
 def question(sweep: Path) -> str:
     """The question that a sweep file opens with."""
     lines = re.findall(r"^# ?(.*)$", sweep.read_text(), re.MULTILINE)
@@ -54,7 +59,7 @@ def command(sweep: Path) -> str:
 
 
 def section(results: Path, name: str) -> list[str]:
-    folder, sweep = Store(results).sweeps.folder(name), DOCS.parent / "sweeps" / f"{name.partition('@')[0]}.yaml"
+    folder, sweep = Store(results).sweeps.folder(name), DOCS.parent / "sweeps" / f"{stem(name)}.yaml"
     write_report(summarize(Store(results), name))
     paper = (folder / "paper.md").exists()
     title, *shown = (folder / "table.md").read_text().splitlines()
@@ -94,12 +99,13 @@ def main() -> None:
     results = given.results
     gallery = DOCS / "gallery.md"
     head, *sections = re.split(r"\n(?=## )", gallery.read_text())  # what is written by hand stands above the first
-    kept = {re.findall(r"^deit-ablate \S+ (\S+)", text, re.MULTILINE)[-1]: text.rstrip() for text in sections}
+    # By sweep file: a study at one profile takes the place of the same study at another.
+    kept = {stem(re.findall(r"^deit-ablate \S+ (\S+)", text, re.MULTILINE)[-1]): text.rstrip() for text in sections}
     for name in given.studies or STUDIES:
         if Store(results).sweeps.plan(name) is not None:
-            kept[name] = "\n".join(section(results, name)).rstrip()
-    order = [*(name for name in STUDIES if name in kept), *(name for name in kept if name not in STUDIES)]
-    gallery.write_text("\n\n".join([head.rstrip(), *(kept[name] for name in order)]) + "\n")
+            kept[stem(name)] = "\n".join(section(results, name)).rstrip()
+    order = dict.fromkeys([*map(stem, STUDIES), *kept])
+    gallery.write_text("\n\n".join([head.rstrip(), *(kept[name] for name in order if name in kept)]) + "\n")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from support import planned
 from deit_ablate import identity
 from deit_ablate.errors import TrainError
 from deit_ablate.identity import (
+    ADDED_LATER,
     SEMANTICS,
     UNREAD,
     belongs,
@@ -26,7 +27,7 @@ from deit_ablate.identity import (
     unread,
 )
 from deit_ablate.program import code_of
-from deit_ablate.recipe import Recipe, split_sizes
+from deit_ablate.recipe import BLOCKS, Recipe, split_sizes
 from deit_ablate.sweep.overrides import to_recipe
 from deit_ablate.sweep.yaml import expand_dotted, parse, placed
 
@@ -230,6 +231,9 @@ def test_a_record_of_an_earlier_version_differs_in_no_field_added_since() -> Non
     now = canonical(Recipe())
     before = {**now, "data": {key: value for key, value in now["data"].items() if key != "test"}}
     assert difference(now, before) == difference(before, now) == {}
+    without = {block: {k: v for k, v in now[block].items() if f"{block}.{k}" not in ADDED_LATER} for block in BLOCKS}
+    assert difference({**now, **without}, now) == difference(now, {**now, **without}) == {}
+    assert difference({**now, **without, "seed": 1}, now) == {"seed": (0, 1)}
     later = canonical(made("data: {test: false}"))
     assert difference(later, before) == {"data.test": (True, False)}
 

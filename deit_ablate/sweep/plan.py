@@ -28,9 +28,10 @@ from deit_ablate.sweep.confounds import (
 from deit_ablate.sweep.enumeration import Cell as Cell
 from deit_ablate.sweep.enumeration import Enumeration, cell_name, with_parents
 from deit_ablate.sweep.enumeration import Run as Run
+from deit_ablate.sweep.fields import ProfileFile
 from deit_ablate.sweep.metrics import TOP1, TWO_HEADS
 from deit_ablate.sweep.names import Answers, check_names
-from deit_ablate.sweep.overrides import check_layer, layer, to_recipe
+from deit_ablate.sweep.overrides import check_layer, layer, to_recipe, validate
 from deit_ablate.sweep.profiles import load_profile
 from deit_ablate.sweep.resources import Executions, needs_of
 from deit_ablate.sweep.stages import Stage
@@ -364,15 +365,16 @@ def single_run(path: Path, sets: Sequence[str], find_run: Callable[[str], Mappin
     recipe, run = node.get("recipe"), node.get("run")
     empty = Node({}, node.where)
     if recipe is not None and run is not None and not sets:
-        parents, sources = ((node.get(key) or empty).plain() for key in ("parents", "sources"))
+        parents, sources = (node.part(key).plain() for key in ("parents", "sources"))
         resolved = canonical(to_recipe(recipe))
         return Run(run_id(resolved, parents, sources), resolved, parents, sources)
-    if recipe is not None and run is None:  # a profile, such as `search export` writes
-        node = recipe
     base, profile = empty, node.get("profile")
+    blocks = node.without("profile")
+    if recipe is not None and run is None:  # a profile, such as `search export` writes
+        validate(ProfileFile, blocks)
+        blocks = blocks.part("recipe")
     if profile is not None:
         base, _ = load_profile(str(profile.value), path.parent, profile.where)
-    blocks = Node({key: child for key, child in node.items() if key != "profile"}, node.where, node.keys)
     for upper in (expand_dotted(blocks), *map(assignment, sets)):
         check_layer(upper, extra=("seed",))
         base = layer(base, upper)

@@ -44,11 +44,8 @@ def test_what_is_kept_comes_back_and_gives_the_same_table(
     assert first == {path.name: path.read_bytes() for path in kept.iterdir() if path.is_file()}
 
 
-def test_a_study_goes_on_where_it_was_brought(
-    launch: Callable[..., Report], command: Command, sweep: Callable[..., Path], store: Store
-) -> None:
+def test_a_study_goes_on_where_it_was_brought(command: Command, sweep: Callable[..., Path], store: Store) -> None:
     path = sweep(SWEEP)
-    launch(path)
     command("run", path)
     command("keep", "tiny", "--to", "kept")
     again = Store(command.folder / "again")
@@ -59,7 +56,7 @@ def test_a_study_goes_on_where_it_was_brought(
     assert teacher, "a teacher comes without the weights that new students need"
     command("forget", teacher[1], "--yes", "--results", again.root)
     started = re.findall(r"^(.+): started", command(*longer).stdout, re.M)
-    assert sorted(started) == ["*:0:teacher", "hard:2:student", "none:2:student"]
+    assert sorted(started) == ["hard:0:teacher", "hard:2:student", "none:2:student"]
     assert result(again, teacher[1]) == result(store, teacher[1])
     assert [plan["seeds"] for plan in again.sweeps.declared("tiny")] == [
         *(plan["seeds"] for plan in store.sweeps.declared("tiny")),

@@ -178,6 +178,18 @@ def test_a_recipe_file_makes_one_run(tmp_path: Path) -> None:
         single_run(write(tmp_path, "augmen: {}", "bad"), [])
 
 
+def test_a_profile_makes_one_run_too(tmp_path: Path) -> None:
+    run = single_run(write(tmp_path, "profile: digits\ntitle: ours\nrecipe: {augment.mixup: 0, seed: 4}", "ours"), [])
+    assert (run.recipe["seed"], run.recipe["augment"]["mixup"], run.recipe["data"]["name"]) == (4, 0, "digits")
+    for content, says in (
+        ("profile: digits\nrecipe: 3", "bad.yaml:2:9: recipe: got 3; expected a mapping"),
+        ("recipe: {profile: digits}", "unknown key 'profile'"),
+        ("recipe: {}\nrecipes: {}", "bad.yaml:2:1: .*unknown key 'recipes'"),
+    ):
+        with pytest.raises(InputError, match=says):
+            single_run(write(tmp_path, content, "bad"), [])
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [

@@ -229,7 +229,7 @@ def _name_lines(axes: Axes, curves: Sequence[Curve], metric: str, colours: dict[
             ends.append((float(means.iloc[-1]), float(means.index[-1]), curve))
     ends.sort(key=lambda end: end[0])
     places = [(min(max(value, low), high) - low) / (high - low) for value, _, _ in ends]
-    # No patchA: where a line leaves its words is geometry, and searching for it took a third of the drawing.
+    # No patchA: where a line leaves its words is geometry, and searching for it took a quarter of the drawing.
     lead: Any = {"arrowstyle": "-", "linewidth": 0.4, "shrinkA": 3, "shrinkB": 0, "relpos": (0, 0.5), "patchA": None}
     for place, (value, epoch, curve) in zip(_apart(places, 0.085), ends, strict=True):
         colour, beyond = colours[curve.variant], " ↓" if value < low else " ↑" if value > high else ""
