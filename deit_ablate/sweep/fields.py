@@ -210,6 +210,7 @@ class OfProfile(Part):
     """What a profile may change of a sweep, beside its recipes."""
 
     search: SearchFile | None = None
+    seeds: Seeds | None = None
     margin: Margin = None
     last_stage: str | None = None
     """The stage with which the sweep ends under this profile: what would follow is not run."""
@@ -284,7 +285,8 @@ class SweepFile(_Kinds):
     stages: dict[str, StageFile] | None = None
     """Steps that feed one another: a teacher, its students, fine-tuning."""
     by_profile: dict[str, Mapping_] | None = None
-    """Overrides under one profile: profile, then variant (or stage, `recipe` or `search`), then keys; or `margin`."""
+    """Overrides under one profile: profile, then variant (or stage, `recipe` or `search`), then keys; or `seeds`,
+    `margin`, `last_stage`."""
 
 
 class ProfileFile(Part):

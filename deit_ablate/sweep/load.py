@@ -26,7 +26,7 @@ from deit_ablate.sweep.labels import read_groups, read_labels
 from deit_ablate.sweep.metrics import Metric, read_metric, read_metrics
 from deit_ablate.sweep.overrides import validate
 from deit_ablate.sweep.problems import check_layers
-from deit_ablate.sweep.profiles import check_by_profile, load_profile, read_by_profile, split_stages
+from deit_ablate.sweep.profiles import check_by_profile, load_profile, read_by_profile, split_stages, with_profile
 from deit_ablate.sweep.programs import ProgramFile, read_program
 from deit_ablate.sweep.rows import KINDS, Row, grid_axes
 from deit_ablate.sweep.space import read_search
@@ -69,6 +69,7 @@ def load_sweep(
     base, execution = _base(node, path, program, chosen or None, asked=bool(profile))
     by_profile = read_by_profile(node, path.parent)
     over = by_profile.get(chosen or "", Node({}, node.where))
+    parsed = with_profile(parsed, over, chosen)
     base = trainer.layer(trainer.layer(base, expand_dotted(node.part("recipe"))), over.get("recipe"))
     looks, all_seeds = _looks_and_seeds(node, parsed, seeds, until_decided)
     every_stage = read_stages(node, parsed.stages, all_seeds, over.value, trainer)
@@ -103,7 +104,7 @@ def load_sweep(
         profile=chosen,
         metric=metric,
         metrics=() if program else read_metrics(node, metric),
-        margin=parsed.margin if (own := over.get("margin")) is None else own.value,
+        margin=parsed.margin,
         population=_population(node, parsed, baseline, metric, until_decided),
         looks=tuple(looks) if looks else None,
         until_decided=until_decided,

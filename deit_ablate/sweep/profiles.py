@@ -10,13 +10,17 @@ from deit_ablate import files
 from deit_ablate.errors import Position, unknown_name
 from deit_ablate.execution import Execution
 from deit_ablate.recipe import Recipe
-from deit_ablate.sweep.fields import OfProfile, ProfileFile
+from deit_ablate.sweep.fields import OfProfile, ProfileFile, SweepFile
 from deit_ablate.sweep.names import check_layer_names
 from deit_ablate.sweep.overrides import PROFILES, check_layer, layer, to_recipe, validate
 from deit_ablate.sweep.yaml import Node, assignment, expand_dotted, load
 
+DECLARED = ("seeds", "margin")
+"""What a profile changes of any sweep, beside its recipes."""
+
 ByProfile = dict[str, Node]
-"""Profile -> a mapping: ``recipe``, ``search``, a stage or a row -> overrides; ``margin`` -> a number."""
+"""Profile -> a mapping: ``recipe``, ``search``, a stage or a row -> overrides; ``seeds``, ``margin``, ``last_stage``
+-> their value."""
 
 
 @functools.lru_cache(maxsize=64)
@@ -53,9 +57,17 @@ def read_by_profile(node: Node, beside: Path) -> ByProfile:
     return found
 
 
+def with_profile(sweep: SweepFile, over: Node, profile: str | None) -> SweepFile:
+    """A sweep file with what is declared of it anew under a profile (``over``). Raises InputError."""
+    declared = Node({name: over.value[name] for name in DECLARED if name in over.value}, over.where, over.keys)
+    own = validate(OfProfile, declared, f"by_profile.{profile}.")
+    return sweep.model_copy(update=own.model_dump(exclude_unset=True))
+
+
 def check_by_profile(by_profile: ByProfile, rows: Sequence[str], stages: Sequence[str], searched: bool) -> None:
     """Raises InputError for what is no row, no stage and no other part, or has keys that these do not have."""
-    known = [*rows, *stages, "recipe", "margin", *(["last_stage"] if stages else []), *(["search"] if searched else [])]
+    known = [*rows, *stages, "recipe", *DECLARED]
+    known += [*(["last_stage"] if stages else []), *(["search"] if searched else [])]
     for profile, parts in by_profile.items():
         for name, part in parts.items():
             if name not in known:

@@ -8,6 +8,7 @@ import pytest
 from support import planned
 
 from deit_ablate.errors import InputError
+from deit_ablate.sweep.comparisons import LOOKS
 
 
 def written(folder: Path, text: str) -> Path:
@@ -80,6 +81,26 @@ by_profile:
         planned(written(tmp_path, text.replace("stage: pretrain}", "stage: pretrian}")))
 
 
+def test_seeds_and_margin_are_those_of_the_profile(tmp_path: Path) -> None:
+    text = """
+profile: digits
+seeds: 2
+margin: 0.5
+baseline: a
+baseline_seeds: 1
+variants: {a: {}, b: {augment.mixup: 0}}
+by_profile:
+  digits: {seeds: 3, margin: 1}
+  imagenet: {margin: null}
+"""
+    path = written(tmp_path, text)
+    for profile, seeds, margin in (("digits", 3, 1), ("glyphs", 2, 0.5), ("imagenet", 2, None)):
+        plan = planned(path, profile=profile)
+        assert (len(plan.runs), plan.sweep.margin) == (2 * seeds, margin)
+    assert len(planned(path, seeds=4).runs) == 2 * 4
+    assert {cell.seed for cell in planned(path, until_decided=True).cells} == set(range(LOOKS[-1]))
+
+
 def test_a_profile_beside_the_sweep_comes_first(tmp_path: Path) -> None:
     (tmp_path / "profiles").mkdir()
     (tmp_path / "profiles" / "digits.yaml").write_text("recipe: {data.name: digits, schedule.epochs: 7}\n")
@@ -96,6 +117,7 @@ def test_a_profile_beside_the_sweep_comes_first(tmp_path: Path) -> None:
         ("{digits: {b: {}}}", "x.yaml:3:23: by_profile.digits.b: no row or stage 'b'; expected one of a, recipe"),
         ("{digits: {search: {}}}", "x.yaml:3:23: by_profile.digits.search: no row or stage 'search'"),
         ("{imagenet: {a: {augment: {mixpu: 1}}}}", "x.yaml:3:39: by_profile.imagenet.a.augment.mixpu: unknown key"),
+        ("{imagenet: {seeds: 0}}", "x.yaml:3:32: by_profile.imagenet.seeds: "),
         ("{imagenet: {last_stage: a}}", "x.yaml:3:37: by_profile.imagenet.last_stage: no stage 'a'"),
         ("{imagenet: {last_stage: [a]}}", "x.yaml:3:37: by_profile.imagenet.last_stage: no stage \"['a']\""),
         ("{digits: {recipe: {seed: 1}}}", "x.yaml:3:32: by_profile.digits.recipe.seed: unknown key 'seed'"),
