@@ -152,10 +152,11 @@ def preflight(work: Work, ask: Callable[..., int]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "question.json"
         path.write_bytes(files.to_json(question))
-        ask("preflight", str(path))
+        code = ask("preflight", str(path))
         answer = path.with_suffix(".answer")
         answered = files.read_json(answer)
-    if answered is None:
+    if answered is None:  # killed for its memory, say: no word on whether a run would be, too
+        print(f"what the runs need was not tried out: the process that does so ended with {code}", file=sys.stderr)
         return
     if (refusal := answered["refusal"]) is not None:
         written, keys = work.written.get(refusal["run"]), refusal["keys"]

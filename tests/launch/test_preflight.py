@@ -103,6 +103,15 @@ def test_ranks_that_cannot_share_a_batch_are_refused(refused: Callable[..., str 
     )
 
 
+def test_a_process_that_dies_over_it_is_told_of(
+    sweep: Callable[..., Path], store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = planned(sweep("variants: {a: {}}\n"))
+    states = status.states(store, plan.parents)
+    preflight(Work(store, "tiny", plan.runs, plan.labels(), states, Execution(), ""), lambda *_: -9)
+    assert "was not tried out: the process that does so ended with -9" in capsys.readouterr().err
+
+
 def test_the_command_leaves_with_2_and_no_results(command: Command, sweep: Callable[..., Path]) -> None:
     sweep("variants: {a: {optimizer: {options: {betas: [0.9, 2]}}}}\n")
     done = command("run", "tiny.yaml", code=2)
