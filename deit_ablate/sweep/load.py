@@ -75,11 +75,11 @@ def load_sweep(
     every_stage = read_stages(node, parsed.stages, all_seeds, over.value, trainer)
     stages = {of: end_with(every_stage, part, of) for of, part in by_profile.items()}.get(chosen or "", every_stage)
     given_sets = tuple(map(assignment, sets))
+    names = [stage.name for stage in every_stage if stage.name]
     for given_set in given_sets:
-        base, stages = _set(base, stages, given_set, trainer)
+        base, stages = _set(base, stages, given_set, trainer, names)
 
     metric = program.metric if program else read_metric(node)
-    names = [stage.name for stage in every_stage if stage.name]
     every_change = _variants(node, kind, names, over, trainer)
     check_by_profile(by_profile, [change.name for change in every_change], names, parsed.search is not None)
     changes = _of_stages(every_change, [stage.name for stage in stages])
@@ -231,10 +231,16 @@ def _folder(stem: str, other_profile: str | None, sets: Sequence[str]) -> str:
     return folder
 
 
-def _set(base: Node, stages: tuple[Stage, ...], given: Node, trainer: Trainer) -> tuple[Node, tuple[Stage, ...]]:
-    """One ``--set`` over the recipe of all rows, or over that of the stage with whose name its key begins."""
+def _set(
+    base: Node, stages: tuple[Stage, ...], given: Node, trainer: Trainer, names: Sequence[str]
+) -> tuple[Node, tuple[Stage, ...]]:
+    """One ``--set`` over the recipe of all rows, or over that of the stage with whose name its key begins; ``names``:
+    of the stages at every profile."""
     stage = next((stage for stage in stages if stage.name in given.value), None)
     if stage is None:
+        for name in (name for name in names if name in given.value):
+            problem = f"under this profile the sweep ends with {stages[-1].name!r}, before {name!r}"
+            raise given.error(name, problem, "a key of the recipe, or of a stage that is run", at_key=True)
         trainer.check(given)
         return trainer.layer(base, given), stages
     part = given.value[stage.name]

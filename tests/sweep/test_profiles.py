@@ -73,7 +73,9 @@ by_profile:
     ended = planned(path, profile="glyphs")
     assert [(row.name, row.recipe.data.resolution) for row in ended.rows] == [("a", 20), ("both", 20)]
     assert ({cell.stage for cell in ended.cells}, len(ended.runs)) == ({"pretrain"}, 2)
-    with pytest.raises(InputError, match=r"finetune"):
+    with pytest.raises(
+        InputError, match="finetune: under this profile the sweep ends with 'pretrain', before 'finetune'"
+    ):
         planned(path, profile="glyphs", sets=["finetune.schedule.epochs=2"])
     with pytest.raises(
         InputError, match=r"by_profile\.glyphs\.last_stage: no stage 'pretrian'; did you mean 'pretrain'"
