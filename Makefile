@@ -14,13 +14,8 @@ $(VENV)/ready: pyproject.toml constraints.txt
 demo: $(VENV)/ready  ## the main job: three optimizers on scikit-learn's digits, a table and two figures
 	$(BIN)/deit-ablate run sweeps/optimizers.yaml
 
-ON_DIGITS := table8_as_run table2 table3 table5 table10 figure3 roadmap finetuning schedules deit3 interactions
 gallery: $(VENV)/ready  ## every shipped study (about three hours of two cores), and docs/gallery.md from them
-	$(BIN)/deit-ablate run sweeps/table8.yaml --until-decided --budget 3h --yes
-	for study in distillation tokens augmentation regularization; do $(BIN)/deit-ablate run sweeps/$$study.yaml --yes || exit 1; done
-	for study in $(ON_DIGITS); do $(BIN)/deit-ablate run sweeps/$$study.yaml --profile digits --yes || exit 1; done
-	$(BIN)/deit-ablate run sweeps/optimizers.yaml --yes
-	for study in search optimizers_tuned; do $(BIN)/deit-ablate run sweeps/$$study.yaml --confirm --yes || exit 1; done
+	$(BIN)/python docs/make_gallery.py --commands | while read -r line; do $(BIN)/$$line --yes </dev/null || exit 1; done
 	$(BIN)/python docs/make_gallery.py
 
 test: $(VENV)/ready lint  ## the whole suite

@@ -3,6 +3,7 @@
 Sections of studies that the store has not are left as they stand.
 
 python docs/make_gallery.py [--results DIR] [STUDY ...]
+python docs/make_gallery.py --commands   # what runs these studies, a line each
 """
 
 import argparse
@@ -44,6 +45,10 @@ def stem(name: str) -> str:
     return name.partition("@")[0]
 
 
+def sweep_file(name: str) -> Path:
+    return DOCS.parent / "sweeps" / f"{stem(name)}.yaml"
+
+
 def question(sweep: Path) -> str:
     """The question that a sweep file opens with."""
     lines = re.findall(r"^# ?(.*)$", sweep.read_text(), re.MULTILINE)
@@ -52,14 +57,15 @@ def question(sweep: Path) -> str:
     return asked[0].upper() + asked[1:]
 
 
-def command(sweep: Path) -> str:
-    found = re.search(r"^# Command: +(.*)$", sweep.read_text(), re.MULTILINE)
+def command(name: str) -> str:
+    """What runs a study, as its file says it."""
+    found = re.search(r"^# Command: +(.*)$", sweep_file(name).read_text(), re.MULTILINE)
     assert found
-    return found[1]
+    return found[1].partition(" && ")[0] + (f" --profile {name.partition('@')[2]}" if "@" in name else "")
 
 
 def section(results: Path, name: str) -> list[str]:
-    folder, sweep = Store(results).sweeps.folder(name), DOCS.parent / "sweeps" / f"{stem(name)}.yaml"
+    folder = Store(results).sweeps.folder(name)
     write_report(summarize(Store(results), name))
     paper = (folder / "paper.md").exists()
     title, *shown = (folder / "table.md").read_text().splitlines()
@@ -73,10 +79,10 @@ def section(results: Path, name: str) -> list[str]:
     lines = [
         f"## {title.removeprefix('# ')}",
         "",
-        question(sweep),
+        question(sweep_file(name)),
         "",
         "```",
-        command(sweep) + (f" --profile {name.partition('@')[2]}" if "@" in name else ""),
+        command(name),
         again,
         "```",
         "",
@@ -95,7 +101,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Write the gallery's sections of the studies that a store has.")
     parser.add_argument("--results", type=Path, default=Path("results"))
     parser.add_argument("studies", nargs="*", choices=[*STUDIES, []], help="by default all that the store has")
+    parser.add_argument("--commands", action="store_true", help="print what runs these studies instead, a line each")
     given = parser.parse_args()
+    if given.commands:
+        for name in given.studies or STUDIES:  # on two cores the first looks of Table 8 alone take more than an hour
+            print(command(name), "--budget 3h" if "--until-decided" in command(name) else "")
+        return
     results = given.results
     gallery = DOCS / "gallery.md"
     head, *sections = re.split(r"\n(?=## )", gallery.read_text())  # what is written by hand stands above the first
