@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import itertools
 import json
 import re
 import shutil
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 from browser import Browser
+from studies import Study
 from support import Command
 
 from deit_ablate import files
@@ -53,10 +55,10 @@ def browser() -> Iterator[Browser]:
         yield opened
 
 
-@pytest.fixture
-def judged(study: Make) -> Any:
+def judged_study(root: Path) -> Study:
     """Worked by hand: 'low' is 2 below at every seed but for 0.2, 'same' differs by nothing that lasts."""
-    made = study(
+    made = Study(
+        root,
         {
             "base": {0: 90.0, 1: 90.5, 2: 91.0, 3: 90.2, 4: 90.7},
             "low": {0: 88.0, 1: 88.6, 2: 89.1, 3: 88.0, 4: 88.8},
@@ -75,11 +77,22 @@ def judged(study: Make) -> Any:
     return made
 
 
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """To be read: most of these tests look at one page, whose figures take a second to draw."""
+    return judged_study(tmp_path_factory.mktemp("judged") / "results")
+
+
+@pytest.fixture(scope="module")
+def judged_page(judged: Study) -> Path:
+    return write_page(judged.summary())
+
+
 # -- what it says --------------------------------------------------------------------------------------------------
 
 
-def test_findings_are_sentences(judged: Any) -> None:
-    said = text_of(page(judged.summary()))
+def test_findings_are_sentences(judged: Study, judged_page: Path) -> None:
+    said = text_of(judged_page.read_text())
     assert "2 rows were compared with the baseline: 1 worse and 1 undecided." in said
     # differences −2.0, −1.9, −1.9, −2.2, −1.9: mean −1.98
     assert re.search(
@@ -99,8 +112,8 @@ def test_findings_are_sentences(judged: Any) -> None:
     assert "low − same" in said, "two rows of which neither is the baseline can be compared too"
 
 
-def test_the_verdict_comes_first(judged: Any) -> None:
-    text = page(judged.summary())
+def test_the_verdict_comes_first(judged_page: Path) -> None:
+    text = judged_page.read_text()
     assert (
         text.index("is worse than")
         < text.index('class="facts"')
@@ -112,10 +125,10 @@ def test_the_verdict_comes_first(judged: Any) -> None:
     assert "<details open" not in text
 
 
-def test_footnotes_and_columns_are_the_tables(judged: Any) -> None:
+def test_footnotes_and_columns_are_the_tables(judged: Study, judged_page: Path) -> None:
     from deit_ablate.report.tables.table import sweep_table
 
-    said, table = text_of(page(judged.summary())), sweep_table(judged.summary())
+    said, table = text_of(judged_page.read_text()), sweep_table(judged.summary())
     for note in table.footnotes:
         assert note in said
     for row in table.rows():
@@ -153,17 +166,16 @@ def test_failures_come_with_their_logs(optimizers: Any) -> None:
     ],
     ids=["one row", "nothing", "running", "no spread", "unfinished", "all lost", "many rows"],
 )
-@pytest.mark.parametrize("baseline", [None, "first"])
-def test_sweeps_in_every_state(study: Make, rows: dict[str, Any], baseline: str | None) -> None:
-    made = study(rows, baseline=baseline and next(iter(rows)))
-    for redact in (False, True):
-        document = page(made.summary(), redact=redact)
-        said = text_of(document)
-        assert "nan" not in said.replace("Baseline", "").lower().replace("provenance", "")
-        assert not re.search(r"\b(None|inf)\b", said)
-        assert len(re.findall(r"<(?:section|div|table|details|ul|li|figure|dl)\b", document)) == len(
-            re.findall(r"</(?:section|div|table|details|ul|li|figure|dl)>", document)
-        )
+@pytest.mark.parametrize("redact", [False, True], ids=["as it is", "redacted, with a baseline"])
+def test_sweeps_in_every_state(study: Make, rows: dict[str, Any], redact: bool) -> None:
+    made = study(rows, baseline=next(iter(rows)) if redact else None)
+    document = page(made.summary(), redact=redact)
+    said = text_of(document)
+    assert "nan" not in said.replace("Baseline", "").lower().replace("provenance", "")
+    assert not re.search(r"\b(None|inf)\b", said)
+    assert len(re.findall(r"<(?:section|div|table|details|ul|li|figure|dl)\b", document)) == len(
+        re.findall(r"</(?:section|div|table|details|ul|li|figure|dl)>", document)
+    )
 
 
 def test_no_sweep(tmp_path: Path) -> None:
@@ -192,8 +204,8 @@ def test_the_same_records_give_the_same_bytes(optimizers: Any, tmp_path: Path) -
     assert again.stdout == first, again.stderr
 
 
-def test_nothing_is_loaded_from_elsewhere(judged: Any) -> None:
-    document = page(judged.summary())
+def test_nothing_is_loaded_from_elsewhere(judged_page: Path) -> None:
+    document = judged_page.read_text()
     policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]+)"', document)
     assert policy
     assert "default-src 'none'" in policy[1]
@@ -206,7 +218,8 @@ def test_nothing_is_loaded_from_elsewhere(judged: Any) -> None:
 # -- what is left out ----------------------------------------------------------------------------------------------
 
 
-def test_redaction(judged: Any) -> None:
+def test_redaction(tmp_path: Path) -> None:
+    judged = judged_study(tmp_path)
     secrets = ("gpu-node17", "alice", "phys-lab", "/home", "/scratch", "10.1.2.3", "SECRET_DIFF")
     run = judged.runs["low", 0]
 
@@ -303,8 +316,8 @@ def test_the_command(optimizers: Any, tmp_path: Path, command: Command) -> None:
 # -- in a browser --------------------------------------------------------------------------------------------------
 
 
-def test_it_works_in_a_browser(browser: Browser, judged: Any) -> None:
-    path = write_page(judged.summary())
+def test_it_works_in_a_browser(browser: Browser, judged_page: Path) -> None:
+    path = judged_page
     for dark in (True, False):
         browser.open(path, dark=dark)
         assert browser.messages == []
@@ -340,10 +353,9 @@ def test_it_works_in_a_browser(browser: Browser, judged: Any) -> None:
     assert browser.messages == []
 
 
-@pytest.mark.parametrize("width", [320, 360, 768])
-def test_no_page_is_wider_than_its_screen(browser: Browser, judged: Any, study: Make, width: int) -> None:
+def test_no_page_is_wider_than_its_screen(browser: Browser, judged: Study, judged_page: Path, study: Make) -> None:
     long = "averylongname" * 12
-    paths = [write_page(judged.summary()), write_index(judged.store).index]
+    paths = [judged_page, write_index(judged.store).index]
     made = study(
         {long: {0: 90.0, 1: 91.0, 2: 92.0}, f"{long}2": {0: 80.0, 1: 81.0, 2: 85.0}},
         name="wide",
@@ -351,10 +363,10 @@ def test_no_page_is_wider_than_its_screen(browser: Browser, judged: Any, study: 
         baseline=long,
     )
     paths.append(write_page(made.summary()))
-    for path in paths:
+    for path, width in itertools.product(paths, (320, 360, 768)):
         browser.open(path, width=width, height=740)
         browser.evaluate("document.querySelectorAll('details').forEach(box => { box.open = true; })")
-        assert browser.evaluate("document.scrollingElement.scrollWidth <= innerWidth"), path
+        assert browser.evaluate("document.scrollingElement.scrollWidth <= innerWidth"), (path, width)
 
 
 CONTRAST = """
@@ -383,11 +395,10 @@ CONTRAST = """
 """
 
 
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-def test_text_can_be_read(browser: Browser, optimizers: Any, judged: Any, dark: bool) -> None:
-    for made in (optimizers, judged):
-        browser.open(write_page(made.summary()), dark=dark)
-        assert browser.evaluate(CONTRAST) == [], "WCAG AA asks for 4.5 to 1"
+def test_text_can_be_read(browser: Browser, optimizers: Any, judged_page: Path) -> None:
+    for path, dark in itertools.product((write_page(optimizers.summary()), judged_page), (False, True)):
+        browser.open(path, dark=dark)
+        assert browser.evaluate(CONTRAST) == [], f"WCAG AA asks for 4.5 to 1 ({dark=})"
 
 
 def test_nothing_that_a_name_holds_is_run(browser: Browser, study: Make) -> None:
@@ -437,9 +448,9 @@ def test_nothing_that_a_name_holds_is_run(browser: Browser, study: Make) -> None
             assert '<script>document.title="run by a name"</script>' in shown, "names are shown as they are"
 
 
-def test_the_policy_holds(browser: Browser, judged: Any, tmp_path: Path) -> None:
+def test_the_policy_holds(browser: Browser, judged_page: Path, tmp_path: Path) -> None:
     """Were something not escaped, it would still not run."""
-    document = page(judged.summary())
+    document = judged_page.read_text()
     attack = "<script>document.title='run'</script><img src=x onerror=\"document.title='run'\"><p style='color: red'>"
     path = tmp_path / "attacked.html"
     path.write_text(document.replace("</main>", attack + "</main>"))
@@ -448,8 +459,8 @@ def test_the_policy_holds(browser: Browser, judged: Any, tmp_path: Path) -> None
     assert any("Content Security Policy" in message for message in browser.messages)
 
 
-def test_paper(browser: Browser, judged: Any, tmp_path: Path) -> None:
-    browser.open(write_page(judged.summary()))
+def test_paper(browser: Browser, judged_page: Path, tmp_path: Path) -> None:
+    browser.open(judged_page)
     browser.evaluate("window.dispatchEvent(new Event('beforeprint'))")
     assert browser.evaluate("document.querySelectorAll('details.print:not([open])').length") == 0
     browser.evaluate("window.dispatchEvent(new Event('afterprint'))")
