@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from support import NAMED, VIT, Command, change, planned, run_of
+from support import NAMED, VIT, Command, change, files_of, planned, run_of
 
 from deit_ablate.store import Store
 
@@ -37,7 +37,7 @@ def test_a_sweep_with_a_teachers_file_is_fetched_and_run(
     torch.save({"model": model.state_dict()}, tmp_path / "teacher.pth")
     path = sweep("seeds: 1\n" + NAMED % "teacher.pth")
     done = command("fetch", path.name)
-    (sha256,) = planned(path).weights
+    (sha256,) = files_of(planned(path))
     assert f"file {sha256[:14]}: in results/weights/{sha256[7:]}.pth" in done.stdout
     (tmp_path / "results" / "weights" / f"{sha256[7:]}.pth").unlink()
     command("run", path.name)
