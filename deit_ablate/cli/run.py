@@ -17,7 +17,7 @@ from deit_ablate.cli import console, options, targets
 from deit_ablate.cli.options import command_line, given_execution
 from deit_ablate.cli.targets import DEFAULT_RESULTS, Results, execution_for
 from deit_ablate.errors import InputError
-from deit_ablate.execution import SAVED, Needs, layered
+from deit_ablate.execution import SAVED, Execution, Needs, layered
 from deit_ablate.launch import status
 from deit_ablate.launch.commands import train_command
 from deit_ablate.launch.cost import Costs
@@ -227,13 +227,13 @@ def train(
     """
     path = Path(recipe)
     if path.suffix in (".yaml", ".yml", ".json") or path.is_file():
-        alone = single_run(path, set_ or (), targets.finder(store))
+        alone, base = single_run(path, set_ or (), targets.finder(store))
         runs = {**targets.stored_runs(alone.above, store), alone.id: alone}
     elif set_:
         raise InputError("--set needs a recipe file", expected="a YAML file, or the run without --set")
     else:
         runs = targets.known_runs(run_id := targets.any_run(recipe, store), store)
-        alone = runs[run_id]
+        alone, base = runs[run_id], Execution()
     states = status.states(store, {run.id: run.above for run in runs.values()})
     refuse_lost_weights(runs, {}, states, store)
     if (before := store.outcome(alone.id)) is not None:
@@ -243,8 +243,8 @@ def train(
         keep_weights([alone], store)
         store.register(alone.id, alone.recipe, alone.parents, alone.sources)
         status.close_if_gone(store, alone.id)
-        base = targets.execution_alone(alone.id, store)
-        how = layered(base, given_execution(execution, device=device, data_dir=data_dir, loaders=loaders))
+        how = layered(targets.execution_alone(alone.id, store), base)
+        how = layered(how, given_execution(execution, device=device, data_dir=data_dir, loaders=loaders))
         how = beside_table(how, [alone])
         print(f"run {alone.id}", flush=True)
         code = foreground(Job(str(store.root), alone.id, how, retry=True, command=command_line()))

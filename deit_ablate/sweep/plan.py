@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from deit_ablate.errors import InputError, Problems, unknown_name
-from deit_ablate.execution import Execution, Needs
+from deit_ablate.execution import Execution, Needs, layered
 from deit_ablate.identity import canonical, run_id
 from deit_ablate.names import fact
 from deit_ablate.recipe import Recipe, flatten
@@ -357,8 +357,11 @@ def _sets(sweep: Sweep, variant: Variant) -> dict[str, list[str]]:
     }
 
 
-def single_run(path: Path, sets: Sequence[str], find_run: Callable[[str], Mapping[str, Run]] = no_store) -> Run:
-    """One run from a recipe file: recipe blocks over an optional ``profile:``, or a run's stored recipe.json.
+def single_run(
+    path: Path, sets: Sequence[str], find_run: Callable[[str], Mapping[str, Run]] = no_store
+) -> tuple[Run, Execution]:
+    """One run from a recipe file, and how it is executed: recipe blocks over an optional ``profile:``, a profile, or a
+    run's stored recipe.json.
 
     ``find_run``: as a ``Sweep`` has it."""
     node = load(path)
@@ -367,18 +370,18 @@ def single_run(path: Path, sets: Sequence[str], find_run: Callable[[str], Mappin
     if recipe is not None and run is not None and not sets:
         parents, sources = (node.part(key).plain() for key in ("parents", "sources"))
         resolved = canonical(to_recipe(recipe))
-        return Run(run_id(resolved, parents, sources), resolved, parents, sources)
-    base, profile = empty, node.get("profile")
+        return Run(run_id(resolved, parents, sources), resolved, parents, sources), Execution()
+    base, execution, profile = empty, Execution(), node.get("profile")
     blocks = node.without("profile")
-    if recipe is not None and run is None:  # a profile, such as `search export` writes
-        validate(ProfileFile, blocks)
-        blocks = blocks.part("recipe")
     if profile is not None:
-        base, _ = load_profile(str(profile.value), path.parent, profile.where)
+        base, execution = load_profile(str(profile.value), path.parent, profile.where)
+    if recipe is not None and run is None:  # a profile, such as `search export` writes
+        execution = layered(execution, validate(ProfileFile, blocks).execution)
+        blocks = blocks.part("recipe")
     for upper in (expand_dotted(blocks), *map(assignment, sets)):
         check_layer(upper, extra=("seed",))
         base = layer(base, upper)
     seeds = (to_recipe(base).seed,)
     stages, rows = (Stage("", empty, seeds=seeds),), (Variant("", node.where, empty),)
     plan = make_plan(Sweep("", path, base, stages, rows, find_run=find_run))
-    return plan.runs[plan.cells[0].run]
+    return plan.runs[plan.cells[0].run], execution

@@ -160,11 +160,12 @@ def test_a_row_that_does_nothing_is_refused_unless_it_is_allowed(
     assert "nothing to train" in command("run", "tiny.yaml", "--seeds", "3").stdout
 
 
-def test_a_recipe_in_the_foreground(command: Command) -> None:
-    (command.folder / "recipe.yaml").write_text(TINY.replace("\nrecipe:", "").replace("\n  ", "\n"))
+def test_a_recipe_in_the_foreground(command: Command, store: Store) -> None:
+    (command.folder / "recipe.yaml").write_text(f"{TINY}\nexecution: {{threads: 2}}\n")
     done = command("train", "recipe.yaml", "--set", "seed=3")
     report = json.loads(done.stdout[done.stdout.index("{") :])
     assert report["test"]["images"] == 599
+    assert store.outcome(report["run"])["execution"]["threads"] == 2  # type: ignore[index]
     again = command("train", "recipe.yaml", "--set", "seed=3")
     assert "already" in again.stdout
     assert command("logs", report["run"][:8]).stdout in done.stdout

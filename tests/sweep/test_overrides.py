@@ -181,7 +181,7 @@ def test_a_file_that_is_not_there_is_said_with_its_line(
 def test_a_recipe_file_may_name_a_teacher(weights: Path, tmp_path: Path) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text("profile: digits\ndistill: {type: soft, teacher: test_vit, teacher_weights: files/teacher.pth}")
-    run = single_run(path, ())
+    run, _ = single_run(path, ())
     assert run.weights == {f"sha256:{files.sha256(weights)}": weights}
     with pytest.raises(InputError, match=r"'soft' needs a teacher; expected distill.teacher, or a stage that teaches"):
         single_run(path, ("distill.teacher=null", "distill.teacher_weights=null"))

@@ -171,7 +171,7 @@ def test_ten_thousand_runs_are_planned_without_torch(tmp_path: Path) -> None:
 
 def test_a_recipe_file_makes_one_run(tmp_path: Path) -> None:
     path = write(tmp_path, "profile: digits\naugment.mixup: 0\nseed: 4", "recipe")
-    run = single_run(path, ["optimizer.base_lr=0.01"])
+    run, _ = single_run(path, ["optimizer.base_lr=0.01"])
     assert (run.recipe["seed"], run.recipe["augment"]["mixup"], run.recipe["optimizer"]["base_lr"]) == (4, 0, 0.01)
     assert run.recipe["data"]["name"] == "digits"
     with pytest.raises(InputError, match="did you mean 'augment'"):
@@ -179,7 +179,9 @@ def test_a_recipe_file_makes_one_run(tmp_path: Path) -> None:
 
 
 def test_a_profile_makes_one_run_too(tmp_path: Path) -> None:
-    run = single_run(write(tmp_path, "profile: digits\ntitle: ours\nrecipe: {augment.mixup: 0, seed: 4}", "ours"), [])
+    text = "profile: digits\ntitle: ours\nrecipe: {augment.mixup: 0, seed: 4}\nexecution: {threads: 3}"
+    run, execution = single_run(write(tmp_path, text, "ours"), [])
+    assert execution.threads == 3
     assert (run.recipe["seed"], run.recipe["augment"]["mixup"], run.recipe["data"]["name"]) == (4, 0, "digits")
     for content, says in (
         ("profile: digits\nrecipe: 3", "bad.yaml:2:9: recipe: got 3; expected a mapping"),
