@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 import torch
 from timm.optim import create_optimizer_v2
+from support import planned
 from tiny import tiny
 from torch import nn
 from torch.nn import functional as F
 
+from deit_ablate import files
 from deit_ablate.errors import TrainError
 from deit_ablate.recipe import Recipe
 from deit_ablate.train.model import Shape, build_model, heads
@@ -382,3 +384,22 @@ def test_the_moving_average_by_hand() -> None:
     assert average[1].running_mean.item() == pytest.approx(0.5)
     assert average[1].num_batches_tracked.item() == 9
     assert not average[0].weight.requires_grad
+
+
+SWEEPS = sorted(path.name for path in files.shipped("sweeps").glob("*.yaml"))
+PROFILES = sorted(path.stem for path in (files.shipped("sweeps") / "profiles").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("sweep", SWEEPS)
+def test_optimizers_and_schedules_of_shipped_sweeps_can_be_built(sweep: str, profile: str) -> None:
+    """timm may ask for other options than it did: a row of a shipped study is no place to find that out."""
+    model = nn.Linear(2, 2)
+    recipes = [
+        Recipe.model_validate(run.recipe)
+        for run in planned(files.shipped("sweeps") / sweep, profile=profile).runs.values()
+    ]
+    for recipe in {(str(one.optimizer), str(one.schedule)): one for one in recipes}.values():
+        plain = recipe.model_copy(update={"optimizer": recipe.optimizer.model_copy(update={"layer_decay": None})})
+        set_lr = build_schedule(recipe, build_optimizer(plain, model), 10)
+        assert all(0 <= set_lr(step) < torch.inf for step in range(0, 10 * recipe.schedule.epochs, 7))
