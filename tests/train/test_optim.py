@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from timm.optim import create_optimizer_v2
 from support import planned
+from timm.optim import create_optimizer_v2
 from tiny import tiny
 from torch import nn
 from torch.nn import functional as F
