@@ -242,6 +242,19 @@ def test_the_gallery_shows_commands_that_plan(tmp_path: Path, warm_python: Seque
         reader.deit_ablate("plan", words[2]) if words[1] == "run" else reader.deit_ablate(words[1], "--help")
 
 
+def test_the_gallery_knows_studies_by_the_names_that_their_commands_give_them(
+    tmp_path: Path, warm_python: Sequence[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    import make_gallery
+
+    reader = Reader(tmp_path, GENERATED, warm_python)
+    for name in make_gallery.STUDIES:
+        words = shlex.split(make_gallery.command(name))
+        arguments = [word for word in words[2:] if word not in ("--until-decided", "--confirm")]  # of `run` alone
+        assert reader.deit_ablate("plan", *arguments).startswith(f"{name}: ")
+
+
 def test_a_reason_is_given_for_what_is_not_run() -> None:
     reasons = [block.reason for page in PAGES for block in blocks(page) if block.reason]
     assert reasons
