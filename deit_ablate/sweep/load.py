@@ -116,10 +116,8 @@ def load_sweep(
         search=read_search(node, over.get("search"), rows, stages[-1].seeds, trainer),
         sets=given_sets,
     )
-    left_out = {*names, *(change.name for change in every_change)} - {
-        *(stage.name for stage in stages),
-        *(change.name for change in changes),
-    }
+    kept = {*(stage.name for stage in stages), *(change.name for change in changes)}
+    left_out = {*names, *(change.name for change in every_change)} - kept
     sweep = _shown(sweep, node, parsed, left_out)
     return program.over(sweep, node) if program else sweep
 
