@@ -174,7 +174,11 @@ class ProcessPool(Pool):
     def ask(self, *arguments: str) -> int:
         """A worker command, forked like any job, before there is one. Raises WorkerFailed where the server that forks
         cannot be started, or has ended."""
-        return self._serve().ask(*arguments)
+        try:
+            return self._serve().ask(*arguments)
+        except WorkerFailed:
+            self.close()  # the next job gets a server of its own
+            raise
 
     def submit(self, job: Job) -> None:
         """Start a job. Raises WorkerFailed where the server that forks cannot be started."""

@@ -210,7 +210,7 @@ class OfProfile(Part):
     """What a profile may change of a sweep, beside its recipes."""
 
     search: SearchFile | None = None
-    seeds: Seeds | None = None
+    seeds: Seeds = 3
     margin: Margin = None
     last_stage: str | None = None
     """The stage with which the sweep ends under this profile: what would follow is not run."""

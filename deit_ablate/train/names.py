@@ -25,7 +25,7 @@ from deit_ablate.program import code_of
 from deit_ablate.recipe import AddedField
 from deit_ablate.train import augment, distill, mixing, model, optim, registry
 from deit_ablate.train.augment import AUGMENTATIONS, TENSOR_AUGMENTATIONS, Custom
-from deit_ablate.train.data import sets
+from deit_ablate.train.data import sets, vision
 from deit_ablate.train.data.sets import DATASETS, DatasetEntry
 from deit_ablate.train.distill import DISTILLATIONS, LOSSES, Distillation, Labels, distillation_of
 from deit_ablate.train.mixing import MIXINGS
@@ -34,7 +34,7 @@ from deit_ablate.train.optim import OPTIMIZERS, SCHEDULES, optimizer_options, sc
 from deit_ablate.train.registry import OptionError, check_options, load, lookup, option_kinds
 
 Facts = dict[str, Any]
-SOURCES = (augment, distill, mixing, model, optim, registry, sets, sys.modules[__name__])
+SOURCES = (augment, distill, mixing, model, optim, registry, sets, vision, sys.modules[__name__])
 """The modules that hold the registries, and those that say what is known of their entries."""
 BUILDS = ("load", "term", "build")
 """Fields of registry entries that are functions."""

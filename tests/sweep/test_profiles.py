@@ -120,6 +120,7 @@ def test_a_profile_beside_the_sweep_comes_first(tmp_path: Path) -> None:
         ("{digits: {search: {}}}", "x.yaml:3:23: by_profile.digits.search: no row or stage 'search'"),
         ("{imagenet: {a: {augment: {mixpu: 1}}}}", "x.yaml:3:39: by_profile.imagenet.a.augment.mixpu: unknown key"),
         ("{imagenet: {seeds: 0}}", "x.yaml:3:32: by_profile.imagenet.seeds: "),
+        ("{digits: {seeds: null}}", "x.yaml:3:30: by_profile.digits.seeds: "),
         ("{imagenet: {last_stage: a}}", "x.yaml:3:37: by_profile.imagenet.last_stage: no stage 'a'"),
         ("{imagenet: {last_stage: [a]}}", "x.yaml:3:37: by_profile.imagenet.last_stage: no stage \"['a']\""),
         ("{digits: {recipe: {seed: 1}}}", "x.yaml:3:32: by_profile.digits.recipe.seed: unknown key 'seed'"),
