@@ -12,7 +12,7 @@ from typing import Any
 
 from deit_ablate import files
 from deit_ablate.errors import InputError
-from deit_ablate.execution import Execution, worker_answers
+from deit_ablate.execution import Execution, how_ended, worker_answers
 from deit_ablate.identity import canonical_json, contents, hub_names, with_files
 from deit_ablate.launch.jobs import Work
 from deit_ablate.launch.pool import may_have_gpu, visible_gpus
@@ -156,7 +156,7 @@ def preflight(work: Work, ask: Callable[..., int]) -> None:
         answer = path.with_suffix(".answer")
         answered = files.read_json(answer)
     if answered is None:  # killed for its memory, say: no word on whether a run would be, too
-        print(f"what the runs need was not tried out: the process that does so ended with {code}", file=sys.stderr)
+        print(f"what the runs need was not tried out: the process that does so {how_ended(code)}", file=sys.stderr)
         return
     if (refusal := answered["refusal"]) is not None:
         written, keys = work.written.get(refusal["run"]), refusal["keys"]

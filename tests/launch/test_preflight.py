@@ -109,7 +109,7 @@ def test_a_process_that_dies_over_it_is_told_of(
     plan = planned(sweep("variants: {a: {}}\n"))
     states = status.states(store, plan.parents)
     preflight(Work(store, "tiny", plan.runs, plan.labels(), states, Execution(), ""), lambda *_: -9)
-    assert "was not tried out: the process that does so ended with -9" in capsys.readouterr().err
+    assert "was not tried out: the process that does so was killed by signal 9" in capsys.readouterr().err
 
 
 def test_the_command_leaves_with_2_and_no_results(command: Command, sweep: Callable[..., Path]) -> None:
