@@ -49,9 +49,9 @@ def sweep_file(name: str) -> Path:
     return DOCS.parent / "sweeps" / f"{stem(name)}.yaml"
 
 
-def question(sweep: Path) -> str:
-    """The question that a sweep file opens with."""
-    lines = re.findall(r"^# ?(.*)$", sweep.read_text(), re.MULTILINE)
+def question(name: str) -> str:
+    """The question that a study's file opens with."""
+    lines = re.findall(r"^# ?(.*)$", sweep_file(name).read_text(), re.MULTILINE)
     text = " ".join(line.strip() for line in lines[1:])
     asked = text.split("Question:")[1].split("Command:")[0].strip()
     return asked[0].upper() + asked[1:]
@@ -79,7 +79,7 @@ def section(results: Path, name: str) -> list[str]:
     lines = [
         f"## {title.removeprefix('# ')}",
         "",
-        question(sweep_file(name)),
+        question(name),
         "",
         "```",
         command(name),
@@ -104,8 +104,9 @@ def main() -> None:
     parser.add_argument("--commands", action="store_true", help="print what runs these studies instead, a line each")
     given = parser.parse_args()
     if given.commands:
-        for name in given.studies or STUDIES:  # on two cores the first looks of Table 8 alone take more than an hour
-            print(command(name), "--budget 3h" if "--until-decided" in command(name) else "")
+        for line in map(command, given.studies or STUDIES):
+            # On two cores the first looks of Table 8 alone take more than an hour.
+            print(line + " --budget 3h" * ("--until-decided" in line))
         return
     results = given.results
     gallery = DOCS / "gallery.md"

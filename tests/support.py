@@ -22,6 +22,10 @@ from deit_ablate.store import State, Store, owner
 from deit_ablate.sweep.load import load_sweep
 from deit_ablate.sweep.plan import Plan, Run, make_plan
 
+SWEEPS = sorted(path.name for path in files.shipped("sweeps").glob("*.yaml"))
+PROFILES = sorted(path.stem for path in (files.shipped("sweeps") / "profiles").glob("*.yaml"))
+"""Those that are shipped."""
+
 TINY = """
 profile: digits
 recipe:

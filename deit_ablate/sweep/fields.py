@@ -211,6 +211,7 @@ class OfProfile(Part):
 
     search: SearchFile | None = None
     seeds: Seeds = 3
+    """As that of the file, which is what counts where this is not given."""
     margin: Margin = None
     last_stage: str | None = None
     """The stage with which the sweep ends under this profile: what would follow is not run."""

@@ -59,7 +59,7 @@ def read_by_profile(node: Node, beside: Path) -> ByProfile:
 
 def with_profile(sweep: SweepFile, over: Node, profile: str | None) -> SweepFile:
     """A sweep file with what is declared of it anew under a profile (``over``). Raises InputError."""
-    declared = Node({name: over.value[name] for name in DECLARED if name in over.value}, over.where, over.keys)
+    declared = over.without(*(name for name in over.value if name not in DECLARED))
     own = validate(OfProfile, declared, f"by_profile.{profile}.")
     return sweep.model_copy(update=own.model_dump(exclude_unset=True))
 

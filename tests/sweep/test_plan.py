@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support import planned
+from support import PROFILES, SWEEPS, planned
 
 from deit_ablate import files
 from deit_ablate.errors import InputError
@@ -131,10 +131,6 @@ def test_a_row_that_two_sweeps_share_is_one_run(tmp_path: Path) -> None:
     one = planned(write(tmp_path, "profile: digits\nvariants: {a: {}, b: {augment.mixup: 0}}"))
     two = planned(write(tmp_path, "profile: digits\nseeds: 2\nvariants: {other: {augment: {mixup: 0.0}}}", "y"))
     assert set(two.runs) < set(one.runs)
-
-
-SWEEPS = sorted(path.name for path in files.shipped("sweeps").glob("*.yaml"))
-PROFILES = sorted(path.stem for path in (files.shipped("sweeps") / "profiles").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("profile", PROFILES)

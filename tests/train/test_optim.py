@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from support import planned
+from support import PROFILES, SWEEPS, planned
 from timm.optim import create_optimizer_v2
 from tiny import tiny
 from torch import nn
@@ -384,10 +384,6 @@ def test_the_moving_average_by_hand() -> None:
     assert average[1].running_mean.item() == pytest.approx(0.5)
     assert average[1].num_batches_tracked.item() == 9
     assert not average[0].weight.requires_grad
-
-
-SWEEPS = sorted(path.name for path in files.shipped("sweeps").glob("*.yaml"))
-PROFILES = sorted(path.stem for path in (files.shipped("sweeps") / "profiles").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("profile", PROFILES)
