@@ -108,7 +108,7 @@ class Simulated:
             assert self.store.finish(cell.run, self.attempts[cell.run], self._outcome(100 * right / IMAGES))
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
-            table("null", "csv", results=self.store.root)
+            table("null", "csv", self.store)
         rows = csv.DictReader(io.StringIO(printed.getvalue()))
         found = {row["variant"]: row["verdict_words"] for row in rows if row["variant"] != "baseline"}
         assert len([words for words in found.values() if words]) == self.kind.rows, printed.getvalue()

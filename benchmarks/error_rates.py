@@ -320,7 +320,8 @@ def t13(quick: bool) -> Iterator[Figure]:
             return holds(estimate(x, weights).p)
 
         for (kind, noise), figure in zip(KINDS.items(), rates, strict=True):
-            found = sample.mean(sample.tables(20_000, size, noise=noise), lambda x: found_effects(x).any(axis=-1))
+            tables = sample.tables(20_000, size, noise=noise)
+            found = sample.mean(tables, lambda x: np.asarray(found_effects(x).any(axis=-1)))
             yield Figure("T13", f"{label} {kind}", figure, sample.tolerance(0.007), float(found))
         planned = detectable_effect(len(effects), rows, seeds)
 
@@ -472,7 +473,7 @@ def t15(quick: bool) -> Iterator[Figure]:
     ):
         size = (rows, 12, baseline_seeds(rows, 12))
         noise = replace(KINDS[kind], correlation=0)
-        found = sample.mean(sample.tables(1500, size, noise=noise), lambda x: added(x).ever.any(axis=-1))
+        found = sample.mean(sample.tables(1500, size, noise=noise), lambda x: np.asarray(added(x).ever.any(axis=-1)))
         label = f"m={rows} a false difference at any time, {kind}"
         yield Figure("T15", label, figure, sample.tolerance(0.016), float(found))
     for effects, budget, power, runs in (

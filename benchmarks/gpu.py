@@ -216,15 +216,16 @@ class Bench:
 
     def model(self) -> nn.Module:
         """With the recipe's drop path, as the reference loop and the model alone have it too."""
-        options = {"img_size": self.size.resolution, "num_classes": self.size.classes, "drop_path_rate": 0.1}
-        made: nn.Module = timm.create_model(f"{self.name}_patch16_224", **options, **self.size.models[self.name])
+        size = self.size
+        options: dict[str, Any] = {"img_size": size.resolution, "num_classes": size.classes, "drop_path_rate": 0.1}
+        made: nn.Module = timm.create_model(f"{self.name}_patch16_224", **options, **size.models[self.name])
         return made.to(self.device).train()
 
     def reference(self) -> float:
         """What the reference code does at each step, with today's timm, and bf16 for its fp16."""
         size, cuda = self.size, self.device.type == "cuda"
-        files = timm.data.create_dataset("", root=self.folder, split="train", is_training=True)
-        views = torch.utils.data.Subset(files, np.repeat(np.arange(len(files)), 3)[: len(files)].tolist())
+        files = timm.data.create_dataset("", root=str(self.folder), split="train", is_training=True)
+        views: Any = torch.utils.data.Subset(files, np.repeat(np.arange(len(files)), 3)[: len(files)].tolist())
         loader = create_loader(
             views,
             input_size=(3, size.resolution, size.resolution),

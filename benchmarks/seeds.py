@@ -92,7 +92,7 @@ def s1(_: bool) -> Iterator[Figure]:
         sds = rows.std(axis=1, ddof=1)
         for place, (expected, found) in enumerate(zip(scatter, sds, strict=True)):
             yield Figure("S1", f"{study}: sd of row {place + 1} in points", expected, 0.0051, float(found))
-        pairs = np.corrcoef(rows)[np.triu_indices(len(rows), 1)]
+        pairs = np.asarray(np.corrcoef(rows))[np.triu_indices(len(rows), 1)]
         yield Figure("S1", f"{study}: mean correlation over seeds", correlation, 0.0051, float(pairs.mean()))
     for study, of_loss, of_top1 in (("distillation", 5.2, 0.6), ("regularization", 4.2, 1.2)):
         for metric, expected in (("loss", of_loss), ("top1", of_top1)):
@@ -174,7 +174,7 @@ def line_of(
     """Label, expected and found, of one line of the table."""
     for (kind, short), expected in zip(CASES.items(), errors.split(), strict=True):
         tables = sample.tables(20_000, size, noise=KINDS[kind])
-        yield short, float(expected), float(sample.mean(tables, lambda x: holds(p(x)).any(axis=-1)))
+        yield short, float(expected), float(sample.mean(tables, lambda x: np.asarray(holds(p(x)).any(axis=-1))))
     some = max(1, size[0] // 3)
     for (effect, correlation), expected in zip(
         ((1.5, 0.1), (2, 0.1), (3, 0.1), (4, 0.1), (2, 0.5)), powers.split(), strict=True
@@ -200,7 +200,7 @@ def s3(quick: bool) -> Iterator[Figure]:
 
     for rows, expected in ((3, 0.101), (5, 0.118), (10, 0.081)):
         tables = sample.tables(20_000, (rows, 3, 3), noise=ten)
-        found = float(sample.mean(tables, lambda x: holds(EARLIER.p(x)).any(axis=-1)))
+        found = float(sample.mean(tables, lambda x: np.asarray(holds(EARLIER.p(x)).any(axis=-1))))
         yield Figure("S3", f"paired, m={rows} n=3, one row of 10 sd: error", expected, sample.tolerance(0.012), found)
     coverage, _, noted = note(ten)
     yield Figure("S3", "paired, m=5 n=3: coverage of a row of 10 sd", 0.775, sample.tolerance(0.015), coverage)

@@ -8,7 +8,19 @@ outcome = train(profile("digits", "schedule.epochs=10"))
 """
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # what editors and type checkers see; at run time each is imported when it is used
+    from deit_ablate.recipe import Recipe as Recipe
+    from deit_ablate.report.frame import load as load
+    from deit_ablate.report.frame import load_curves as load_curves
+    from deit_ablate.sweep.profiles import profile as profile
+    from deit_ablate.train.distill import distillation_loss as distillation_loss
+    from deit_ablate.train.notebook import DeiT as DeiT
+    from deit_ablate.train.notebook import DistillWrapper as DistillWrapper
+    from deit_ablate.train.notebook import train as train
+    from deit_ablate.worker.models import load_model as load_model
+    from deit_ablate.worker.trainer import check_resume as check_resume
 
 __version__ = "0.1.0"
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import deit_ablate
 from deit_ablate.cli.app import COMMANDS
 
 ROOT = Path(__file__).parent.parent
@@ -46,3 +47,15 @@ def test_the_top_floor_has_at_most_fifteen_rooms() -> None:
     rooms = [path for path in package.iterdir() if path.is_dir() or path.suffix == ".py"]
     rooms = [path for path in rooms if not path.name.startswith("__") and path.name != "shipped"]
     assert len(rooms) <= 15, sorted(path.name for path in rooms)
+
+
+def test_type_checkers_see_the_names_that_a_notebook_imports(tmp_path: Path) -> None:
+    names = [name for name in dir(deit_ablate) if name != "__version__"]
+    lines = [f"reveal_type(deit_ablate.{name})" for name in names]
+    (tmp_path / "user.py").write_text("\n".join(["import deit_ablate", *lines]))
+    python = [sys.executable, "-m", "mypy", "--cache-dir", str(ROOT / ".mypy_cache"), str(tmp_path / "user.py")]
+    done = subprocess.run(python, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    seen = re.findall(r'Revealed type is "(.*)"', done.stdout)
+    assert len(seen) == len(names)
+    assert not [name for name, kind in zip(names, seen, strict=True) if kind in ("Any", "types.ModuleType")]

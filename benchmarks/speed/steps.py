@@ -109,7 +109,8 @@ class PlainLoop:
         model.patch_embed.proj.__class__ = nn.Conv2d  # as timm has it
         self.model = model
         lr = recipe.optimizer.base_lr * plan.batch_size / 512
-        groups = param_groups_weight_decay(self.model, recipe.optimizer.weight_decay, ("cls_token", "pos_embed"))
+        weight_decay = recipe.optimizer.weight_decay
+        groups = param_groups_weight_decay(self.model, weight_decay, no_weight_decay_list=("cls_token", "pos_embed"))
         self.optimizer = torch.optim.AdamW(groups, lr=lr, fused=True)
         steps = len(self.loader)
         self.scheduler = CosineLRScheduler(
@@ -120,6 +121,7 @@ class PlainLoop:
             warmup_lr_init=plan.warmup_lr,
             t_in_epochs=False,
         )
+        assert recipe.regularize.ema_decay is not None, "a profile's baseline averages its weights"
         self.average = ModelEmaV3(self.model, decay=recipe.regularize.ema_decay)
         self.loss = SoftTargetCrossEntropy()
         self.done = 0
