@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 unexport PYTHONDONTWRITEBYTECODE  # tests start hundreds of processes: the package is compiled once, not by each of them
 
-.PHONY: bench bench-statistics demo docs gallery gpu test test-benchmarks test-datasets test-slurm test-slurm-full test-trackers lint names clean
+.PHONY: bench bench-statistics demo docs gallery gpu test test-benchmarks test-datasets test-slurm test-slurm-full test-trackers lint names suite clean
 
 $(VENV)/ready: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -18,7 +18,10 @@ gallery: $(VENV)/ready  ## every shipped study (about three hours of two cores),
 	$(BIN)/python docs/make_gallery.py --commands | while read -r line; do $(BIN)/$$line --yes </dev/null || exit 1; done
 	$(BIN)/python docs/make_gallery.py
 
-test: $(VENV)/ready lint  ## the whole suite
+test: $(VENV)/ready  ## lint and the whole suite, side by side: a type checker is one process
+	$(MAKE) --jobs 2 lint suite
+
+suite: $(VENV)/ready
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 test-benchmarks: $(VENV)/ready  ## whether benchmarks/ runs, in small, and what it simulates is as expected

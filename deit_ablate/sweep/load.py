@@ -71,7 +71,7 @@ def load_sweep(
     over = by_profile.get(chosen or "", Node({}, node.where))
     parsed = with_profile(parsed, over, chosen)
     base = trainer.layer(trainer.layer(base, expand_dotted(node.part("recipe"))), over.get("recipe"))
-    looks, all_seeds = _looks_and_seeds(node, parsed, seeds, until_decided)
+    looks, all_seeds = _looks_and_seeds(node, over, parsed, seeds, until_decided)
     every_stage = read_stages(node, parsed.stages, all_seeds, over.value, trainer)
     stages = {of: end_with(every_stage, part, of) for of, part in by_profile.items()}.get(chosen or "", every_stage)
     given_sets = tuple(map(assignment, sets))
@@ -89,7 +89,7 @@ def load_sweep(
     rows = [variant.name for variant in variants]
     baseline = _baseline(node, parsed, kind, rows)
     for other in by_profile.values():
-        read_search(node, other.get("search"), rows, stages[-1].seeds, trainer)
+        read_search(node, other.get("search"), rows, (), trainer)
     if until_decided:
         _must_have_looks(node, baseline, stages[-1], all_seeds)
     sweep = Sweep(
@@ -152,9 +152,10 @@ def _shown(sweep: Sweep, node: Node, parsed: SweepFile, left_out: Set[str]) -> S
 
 
 def _looks_and_seeds(
-    node: Node, parsed: SweepFile, seeds: int | None, until_decided: bool
+    node: Node, over: Node, parsed: SweepFile, seeds: int | None, until_decided: bool
 ) -> tuple[list[int] | None, tuple[int, ...]]:
-    """When rows are looked at, and the seeds of a stage that names none. Raises InputError."""
+    """When rows are looked at, and the seeds of a stage that names none; ``over``: the profile's part. Raises
+    InputError."""
     default_seeds = CONFIRMED_SEEDS if parsed.search and "seeds" not in parsed.model_fields_set else parsed.seeds
     looks = parsed.looks or (list(LOOKS) if until_decided else None)
     if until_decided and parsed.search is not None:
@@ -162,7 +163,7 @@ def _looks_and_seeds(
         raise node.error("search", "a search is not run until its rows are decided", expected, at_key=True)
     if until_decided and seed_list(parsed.seeds) != tuple(range(len(seed_list(parsed.seeds)))):
         problem = f"looks are at the seeds 0, 1, 2, ..., not at {parsed.seeds}"
-        raise node.error("seeds", problem, "a number of seeds")
+        raise (over if "seeds" in over.value else node).error("seeds", problem, "a number of seeds")
     planned = range(looks[-1]) if until_decided and looks else {*seed_list(default_seeds), *range(seeds or 0)}
     return looks, tuple(sorted(planned))
 

@@ -129,6 +129,11 @@ def test_looks_may_not_be_added_after_looking(command: Command, sweep: Callable[
         ("", ["--budget", "nan h"], "--budget: got 'nan h'"),
         ("", ["--until-decided", "--seeds", "4"], "--seeds: looks say how many seeds there are"),
         ("seeds: [0, 2]\n", ["--until-decided"], "looks are at the seeds 0, 1, 2, ..., not at [0, 2]"),
+        (
+            "by_profile: {digits: {seeds: [0, 2]}}\n",
+            ["--until-decided", "--profile", "digits"],
+            "tiny.yaml:9:30: seeds: looks are at the seeds 0, 1, 2, ..., not at [0, 2]",
+        ),
         ("", ["--until-decided", "--only", "c"], "--only: no row 'c'"),
         ("baseline: null\n", ["--until-decided"], "no row is compared with a baseline"),
         ("search: {space: {optimizer.base_lr: {low: 0.01, high: 0.1}}}\n", ["--budget", "1h"], "tiny.yaml:9:1: search"),

@@ -73,6 +73,11 @@ by_profile:
     assert digits.spaces["b"]["augment.mixup"].choices == (0, 0.2)
     assert imagenet.spaces["b"]["augment.mixup"].choices == (0, 0.1)
     assert set(digits.spaces["a"]) == {"optimizer.base_lr", "augment.repeats"}
+    seeds = text.replace("digits:\n", "digits:\n    seeds: 12\n").replace("{trials: 7,", "{seed: 7,")
+    load_sweep(sweep(seeds.replace("12", "3"), base=EASY), profile="digits")
+    load_sweep(sweep(seeds + "seeds: 9\n", base=EASY), profile="imagenet")
+    with pytest.raises(InputError, match="the search selects by seed 7, which is one of `seeds:`"):
+        load_sweep(sweep(seeds, base=EASY), profile="digits")
     bad = text.replace("{trials: 7,", "{trials: 0,")
     with pytest.raises(InputError, match=r"by_profile.digits.search.trials"):
         load_sweep(sweep(bad, base=EASY), profile="imagenet")
