@@ -23,7 +23,8 @@ def checkout() -> dict[str, Any] | None:
 
 @functools.cache
 def checkout_of(folder: Path, known: str = ".") -> dict[str, Any] | None:
-    """The same of a folder of one's own code; None where git does not know ``known`` in it."""
+    """The same of a folder of one's own code; None where git does not know ``known`` in it. The commit is the last that
+    changed the folder: later ones, of documents or results, make its runs no other runs."""
 
     def git(*arguments: str) -> str:
         return subprocess.run(
@@ -39,6 +40,7 @@ def checkout_of(folder: Path, known: str = ".") -> dict[str, Any] | None:
         if not git("ls-files", "--", known).strip():
             return None
         diff = git("diff", "HEAD", "--", str(folder))
-        return {"commit": git("rev-parse", "HEAD").strip(), "dirty": bool(diff), "diff": diff[:100_000]}
+        commit = git("log", "-1", "--format=%H", "--", ".").strip()
+        return {"commit": commit, "dirty": bool(diff), "diff": diff[:100_000]}
     except (OSError, subprocess.SubprocessError):
         return None
