@@ -15,6 +15,7 @@ from deit_ablate.cli.options import KnownSweep, Target, Yes
 from deit_ablate.cli.targets import DEFAULT_RESULTS, Results, known_sweep, names_of, one_run
 from deit_ablate.errors import Damaged, InputError, few
 from deit_ablate.launch import control, status
+from deit_ablate.report.declared import refuse_other_looks
 from deit_ablate.store import cleanup
 from deit_ablate.store.archive import import_records
 from deit_ablate.store.archive import keep as keep_records
@@ -86,6 +87,7 @@ def accept(sweep: KnownSweep, store: Results = DEFAULT_RESULTS, yes: Yes = False
     used = dict[str, dict[str, Any]]()
     while more := status.acceptable(store, plan := replace(chosen, accepting=used).plan(store)):
         used |= more  # and once more: the next stage's runs are planned from these
+    refuse_other_looks(plan, store)
     if not used:
         changed_in = few(list(status.what_changed(store, plan)), 5)
         expected = "runs that were finished, and are missing since code of your own changed"
@@ -99,7 +101,8 @@ def accept(sweep: KnownSweep, store: Results = DEFAULT_RESULTS, yes: Yes = False
     if not yes:
         typer.confirm("Does this change of code leave what they computed as it is?", abort=True)
     store.sweeps.accept(name, used)
-    store.sweeps.save_plan(name, chosen.document(chosen.plan(store), store))
+    plan = chosen.plan(store)
+    chosen.take_over(plan, store, status.states(store, plan.parents, name))
     print(f"accepted; `deit-ablate plan {name}` says what is left to do")
 
 

@@ -117,7 +117,8 @@ def _commands(chosen: Study, store: Store, given: Execution, form: str, only: Se
     if strict:
         made.executed(own).refuse_undeclared()
     runs = made.only(only, chosen.seeds)
-    states = status.states(store, {run.id: run.above for run in runs.values()}, file.name)
+    every = status.states(store, made.parents, file.name)
+    states = {run: every[run] for run in runs}
     labels = {run: f"{file.name}:{label}" for run, label in made.labels().items()}
     refuse_lost_weights(runs, labels, states, store)
     work = Work(store, file.name, runs, labels, states, how, written=made.written, pairs=tuple(pairs(made)), own=own)
@@ -126,8 +127,7 @@ def _commands(chosen: Study, store: Store, given: Execution, form: str, only: Se
     if worth_a_preflight(work):
         preflight(work, Pool().ask)
     keep_weights([runs[each.id] for each in found], store)
-    store.sweeps.save_plan(file.name, chosen.document(made, store))
-    store.sweeps.declare(file.name, made.declared(), sum(state.finished for state in states.values()))
+    chosen.take_over(made, store, every)
     for each in found:
         run = runs[each.id]
         store.register(run.id, run.recipe, run.parents, run.sources)

@@ -98,7 +98,8 @@ def run(
     own = (search or plan).executions(how, given)
     if strict:
         plan.executed(own).refuse_undeclared()
-    states = status.states(store, {run.id: run.above for run in runs.values()}, file.name)
+    every = status.states(store, {run.id: run.above for run in (plan.runs | runs).values()}, file.name)
+    states = {run: every[run] for run in runs}
     labels = search.labels if search else plan.labels()
     compared = () if allow_no_effect else tuple(pairs(plan))
     work = Work(
@@ -115,10 +116,9 @@ def run(
     if shared:
         files.share(store.root)
     keep_weights(work.to_come(), store)
-    store.sweeps.save_plan(file.name, chosen.document(added.plan() if added else plan, store))
+    chosen.take_over(added.plan() if added else plan, store, every)
     if search:
         search.show()
-    store.sweeps.declare(file.name, plan.declared(), sum(state.finished for state in states.values()))
     report = _launch(work, chosen_executor, wait=wait or bool(added), json_=json_)
     for line in _left_words(search, added, report):
         print(line, file=_out(json_))
@@ -169,14 +169,14 @@ def retry(
     named = targets.runs_of(target, store)
     written: Mapping[str, Node] = {}
     needs: Mapping[str, Needs] = {}
-    chosen = sweep = None
+    chosen = sweep = plan = None
     if store.sweeps.plan(name) is None:
         runs, labels = targets.stored_runs(named, store), {run: run for run in named}
         base = targets.execution_alone(named[0], store)
     else:
         chosen, sweep = targets.study(name, store), name
         plan = chosen.plan(store)
-        store.sweeps.save_plan(name, chosen.document(plan, store))
+        refuse_other_looks(plan, store)
         runs, labels, base, written, needs = plan.runs, plan.labels(), plan.sweep.execution, plan.written, plan.needs
         if ":" in target:
             wanted = with_parents(runs, [run for run in named if run in runs])
@@ -184,7 +184,9 @@ def retry(
             if not runs:
                 problem = f"the runs of {target!r} are no longer in {chosen.file}"
                 raise InputError(problem, expected=f"`deit-ablate run {chosen.file}`")
-    states = status.states(store, {run.id: run.above for run in runs.values()}, sweep)
+    whole = plan.runs if plan else runs
+    every = status.states(store, {run.id: run.above for run in whole.values()}, sweep)
+    states = {run: every[run] for run in runs}
     retryable = RETRYABLE - {"cancelled"} if failed else RETRYABLE
     again = frozenset(run for run, state in states.items() if state.name in retryable)
     if not again and all(state.at_rest for state in states.values()):
@@ -203,8 +205,9 @@ def retry(
     work = Work(store, sweep, runs, labels, states, how, command_line(), again, written, own=own)
     chosen_executor = _ready(work)
     keep_weights(work.unfinished(), store)
-    if sweep:
-        store.sweeps.lift(sweep)
+    if chosen and plan:
+        chosen.take_over(plan, store, every)
+        store.sweeps.lift(plan.sweep.name)
     _report(work, _launch(work, chosen_executor, wait=wait, json_=json_), chosen_executor, json_=json_)
 
 

@@ -105,6 +105,14 @@ class Study:
         return {**plan.document(source), "asked": self.asked, "content": files.sha256(self.file)}
 
 
+    def take_over(self, plan: Plan, store: Store, states: Mapping[str, State]) -> None:
+        """Let a plan be the one that tables are made by, and record what it declares, where that is new, with how many
+        of its runs (``states`` has all of them) had finished by then."""
+        store.sweeps.save_plan(plan.sweep.name, self.document(plan, store))
+        finished = sum(states[run].finished for run in plan.runs)
+        store.sweeps.declare(plan.sweep.name, plan.declared(), finished)
+
+
 def study(sweep: str, store: Store, **asked: Any) -> Study:
     """The study behind a path, a name under results, or the name of a shipped sweep, ``asked`` being fields of it.
     Raises InputError."""
