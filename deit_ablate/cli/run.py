@@ -171,8 +171,8 @@ def retry(
     needs: Mapping[str, Needs] = {}
     chosen = sweep = plan = None
     if store.sweeps.plan(name) is None:
-        runs, labels = targets.stored_runs(named, store), {run: run for run in named}
-        base = targets.execution_alone(named[0], store)
+        runs = {each: own for run in named for each, own in targets.known_runs(run, store).items()}
+        labels, base = {run: run for run in named}, targets.execution_alone(runs[named[0]], store)
     else:
         chosen, sweep = targets.study(name, store), name
         plan = chosen.plan(store)
@@ -246,7 +246,7 @@ def train(
         keep_weights([alone], store)
         store.register(alone.id, alone.recipe, alone.parents, alone.sources)
         status.close_if_gone(store, alone.id)
-        how = layered(targets.execution_alone(alone.id, store), base)
+        how = layered(targets.execution_alone(alone, store), base)
         how = layered(how, given_execution(execution, device=device, data_dir=data_dir, loaders=loaders))
         how = beside_table(how, [alone])
         print(f"run {alone.id}", flush=True)

@@ -320,20 +320,20 @@ def stored_runs(runs: Sequence[str], store: Store) -> dict[str, Run]:
     return result
 
 
-def execution_alone(run: str, store: Store) -> Execution:
+def execution_alone(run: Run, store: Store) -> Execution:
     """How a run is executed that is named by itself: as the file of its sweep says, where a program trains it. Raises
     InputError where that is gone."""
-    if not is_program((store.recipe(run) or {"recipe": {}})["recipe"]):
+    if not is_program(run.recipe):
         return Execution()
-    names = dict.fromkeys(name.split(":")[0] for name in names_of(run, store))
+    names = dict.fromkeys(name.split(":")[0] for name in names_of(run.id, store))
     studies = [study(sweep, store) for sweep in names if source_file(store, sweep) is not None]
-    for chosen in studies or (chosen for chosen, runs in _shown(store) if run in runs):
+    for chosen in studies or (chosen for chosen, runs in _shown(store) if run.id in runs):
         plan = chosen.plan(store)
         if plan.sweep.execution.program is not None:
             own = plan.executions(plan.sweep.execution)
-            return own[run] if run in plan.runs else plan.sweep.execution
+            return own[run.id] if run.id in plan.runs else plan.sweep.execution
         raise InputError("no program trains its runs any more", where=str(chosen.file), expected="its command")
-    problem = f"nothing says where the program of {run} is and how its metrics are read"
+    problem = f"nothing says where the program of {run.id} is and how its metrics are read"
     raise InputError(problem, expected="the file of its sweep, where it was when that was planned")
 
 

@@ -363,6 +363,10 @@ class Hold(File):
     runs: list[str]
 
 
+class Lift(File):
+    time: float
+
+
 class HubWeights(File):
     sha256: str
 

@@ -114,8 +114,10 @@ class Sweeps:
             return {"class": "damaged", "message": str(damage), "runs": []}
 
     def hold_if_hopeless(self, sweep: str) -> bool:
-        """Hold a sweep whose first runs have all died of the same error; True where this call did so."""
+        """Hold a sweep whose first runs, since it was last lifted, have all died of the same error; True where this
+        call did so."""
         plan, errors = self.sound_plan(sweep), dict[str, tuple[str, str]]()
+        lifted = (schema.read(self.folder(sweep) / "lifted.json", schema.Lift) or {"time": 0.0})["time"]
         if plan is None or self.held(sweep):
             return False
         for run in {run for *_, run in plan["cells"]}:
@@ -126,7 +128,7 @@ class Sweeps:
                 end = attempts[-1].exit if attempts else None
             except Damaged:  # it has not died of the others' error, as far as anybody knows
                 return False
-            if end and end["class"] not in RESUMABLE:
+            if end and end["class"] not in RESUMABLE and end["time"] > lifted:
                 errors[run] = (end["class"], end.get("message", "")[:200])
         if len(errors) < HOLD_AFTER or len(set(errors.values())) > 1:
             return False
@@ -139,6 +141,8 @@ class Sweeps:
         return files.publish(self.folder(sweep) / "held.json", files.to_json(content))
 
     def lift(self, sweep: str) -> None:
+        """Let runs start again. What has failed by now no longer counts towards holding it."""
+        files.replace(self.folder(sweep) / "lifted.json", files.to_json({"time": time.time()}))
         (self.folder(sweep) / "held.json").unlink(missing_ok=True)
 
 

@@ -268,9 +268,10 @@ class Training:
 
     def _places(self) -> dict[str, Any]:
         """What placeholders stand for beside the parameters."""
+        data = self.task.execution.data_dir
         roles = {"parent": self.parents.get("from"), "teacher": self.parents.get("teacher")}
         return {
-            "data": self.task.execution.data_dir,
+            "data": data and str(Path(data).absolute()),  # a command runs in its sweep's folder
             "seed": self.recipe.seed,
             "run": str(self.attempt.output.absolute()),
             "checkpoint": str(self.attempt.kept.absolute()),

@@ -145,3 +145,60 @@ def test_a_shared_results_folder_is_for_others_as_the_umask_says(lab: Command) -
     made = list((lab.folder / "results").rglob("*"))
     wrong = {path: oct(mode) for path in made if (mode := path.stat().st_mode) & 0o066 != 0o066 & ~before}
     assert wrong == {}
+
+
+@pytest.mark.parametrize("how", ["retry p", "accept", "run p --only b"])
+def test_what_takes_over_an_edited_file_declares_it(lab: Command, how: str) -> None:
+    (lab.folder / "train.py").write_text("import os\n" + TRAIN.replace('gain == "none"', 'os.path.exists("broken")'))
+    (lab.folder / "broken").touch()
+    text = SWEEP % 0.5 + "baseline: a\nmargin: 0.5\n"
+    both = text.replace("a: {}", "a: {}, b: {gain: 0.7}")
+    (lab.folder / "p.yaml").write_text(both)
+    lab("run", "p.yaml", "--only", "b", code=1)
+    (lab.folder / "broken").unlink()
+    lab("run", "p.yaml", "--only", "a")
+    plan = lab.folder / "results" / "p" / "plan.json"
+    before = plan.read_bytes()
+    (lab.folder / "p.yaml").write_text(text.replace("margin: 0.5", "margin: 0.2"))
+    assert "are no longer in p.yaml" in lab("retry", "p:b:0", code=2).stderr
+    assert plan.read_bytes() == before, "what is refused changes nothing"
+    (lab.folder / "p.yaml").write_text(both.replace("margin: 0.5", "margin: 0.2"))
+    if how == "accept":
+        (lab.folder / "train.py").write_text((lab.folder / "train.py").read_text() + "print(1)\n")
+        lab("accept", "p", "--yes")
+    else:
+        lab(*how.split(), code=1 if "only" in how else 0)
+    assert "Changed with results at hand: margin" in lab("table", "p").stdout
+    assert Store(lab.folder / "results").sweeps.declared("p")[-1]["finished_runs_then"] == 2
+
+
+def test_what_failed_before_a_retry_holds_no_sweep_again(lab: Command) -> None:
+    broken = 'os.path.exists("broken") or float(gain) == 1'
+    (lab.folder / "train.py").write_text("import os\n" + TRAIN.replace('gain == "none"', broken))
+    (lab.folder / "broken").touch()
+    text = SWEEP.replace("seeds: 2", "seeds: 1") % 0.5
+    (lab.folder / "p.yaml").write_text(text.replace("{a: {}}", "{bad: {gain: 1.0}, b: {}, c: {gain: 2}, d: {gain: 3}}"))
+    assert "held" in lab("run", "p.yaml", "--parallel", "1", code=1).stdout
+    (lab.folder / "broken").unlink()
+    assert "3 done, 1 failed" in lab("retry", "p", "--parallel", "1", code=1).stdout + lab("status", "p").stdout
+
+
+def test_a_relative_data_folder_is_where_the_user_was(lab: Command) -> None:
+    (lab.folder / "data").mkdir()
+    (lab.folder / "data" / "seen").touch()
+    (lab.folder / "sweeps").mkdir()
+    check = "import os\nassert os.path.exists(os.environ['DEIT_ABLATE_DATA'] + '/seen')\n"
+    (lab.folder / "sweeps" / "train.py").write_text(check + TRAIN)
+    (lab.folder / "sweeps" / "p.yaml").write_text(SWEEP % 0.5)
+    lab("run", "sweeps/p.yaml", "--data-dir", "data")
+
+
+def test_a_run_that_never_started_is_retried_by_its_id(lab: Command) -> None:
+    (lab.folder / "p.yaml").write_text(SWEEP % 0.5)
+    lab("run", "p.yaml", "--seeds", "1")
+    lab("cancel", "p:a:1")
+    run = Store(lab.folder / "results").sweeps.sound_plan("p")["cells"][1][3]  # type: ignore[index]
+    said = lab("train", run, code=1).stderr
+    assert f"`deit-ablate retry {run}` lifts that" in said
+    assert ": done in " in lab("retry", run).stdout
+    assert "nothing to train" in lab("run", "p.yaml").stdout
