@@ -346,7 +346,8 @@ def _ending(work: Work, report: Report) -> str | None:
     elif any(state.name in ("submitted", "running") for state in report.states.values()):
         return None
     elif why:
-        how = f"held, as its first {len(why['runs'])} runs all ended as {why['class']}"
+        of_error = f"held, as its first {len(why['runs'])} runs all ended as {why['class']}"
+        how = "cancelled" if why["class"] == "cancelled" else of_error
     return f"{how}; {console.counts(report.states)}"
 
 
