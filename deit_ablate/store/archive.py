@@ -4,7 +4,7 @@
 <folder>/records.jsonl   a line a run: id, recipe, parents, sources, outcome (null: paused), the attempt that made it
 <folder>/curves.jsonl    a line a run and epoch
 <folder>/arrays.zip      <run>.npz: test predictions per head and token similarities, as recorded
-<folder>/plan.json, seeds/, trials/, table.*, paper.*, search.*, figures/
+<folder>/plan.json, seeds/, trials/, accepted/, table.*, paper.*, search.*, figures/
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ _REQUESTS: dict[str, type[schema.File]] = {
 }
 """What belongs to a sweep's plan: planned seeds, the trials that a search has requested, and which runs of earlier code
 a user has accepted."""
+_BESIDE = ("table.*", "paper.*", "search.*", "figures/*.png", *(f"{kind}/[0-9]*.json" for kind in _REQUESTS))
+"""Files of a sweep's folder that ``keep`` copies."""
 MOST_TEXT, MOST_LINE, MOST_RUNS = 1 << 30, 1 << 24, 100_000
 """Bytes of records.jsonl or curves.jsonl, bytes of one line of them, and runs that one import may bring."""
 OF_PROGRAMS = ("output", "checkpoint")
@@ -51,15 +53,19 @@ MOST_FILES = 10_000
 def keep(store: Store, sweep: str, folder: Path, only: Collection[str] | None = None) -> int:
     """Write the finished runs of a sweep (and those that they depend on) to ``folder``; returns their number.
 
-    ``only``: these of them; the plan stays whole. The files are a pure function of the records. Raises InputError where
-    the sweep has no plan.
+    ``only``: these of them; the plan stays whole. The files are a pure function of the records: of an older archive
+    there none is left. Raises InputError where the sweep has no plan, or the folder would be taken for a sweep's.
     """
     plan = store.sweeps.plan(sweep)
     if plan is None:
         raise InputError(f"no sweep {sweep!r} in {store.root}", expected="one of " + ", ".join(store.sweeps.names()))
-    runs = sorted(run for run in {run for *_, run in plan["cells"]} if only is None or run in only)
+    if store.root.resolve() in (folder.resolve(), folder.resolve().parent):
+        problem = "a folder of the store itself" if folder.resolve() == store.root.resolve() else "a sweep's place"
+        raise InputError(problem, where=str(folder), key="--to", expected="a folder elsewhere, or deeper in the store")
+    wanted = {run for *_, run in plan["cells"] if only is None or run in only}
+    runs = sorted({each for run in wanted for each in store.lineage(run)})
     records, curves = [], []
-    files.make_folder(folder)
+    older = os.path.lexists(files.make_folder(folder) / "records.jsonl")
     (folder / "manifest.json").unlink(missing_ok=True)  # what is cut off here is no archive
     with files.temporary_beside(folder / "arrays.zip") as temporary:
         with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
@@ -83,12 +89,22 @@ def keep(store: Store, sweep: str, folder: Path, only: Collection[str] | None = 
     for name, lines in (("records.jsonl", records), ("curves.jsonl", curves)):
         files.replace(folder / name, b"".join(json.dumps(line).encode() + b"\n" for line in lines))
     files.replace(folder / "plan.json", files.to_json(kept))
-    for pattern in ("table.*", "paper.*", "search.*", "figures/*.png", "seeds/[0-9]*.json", "trials/[0-9]*.json"):
-        for path in store.sweeps.folder(sweep).glob(pattern):
-            target = folder / path.relative_to(store.sweeps.folder(sweep))
-            files.replace(files.make_folder(target.parent) / target.name, _content(path))
+    for path in (path for pattern in _BESIDE if older for path in folder.glob(pattern)):
+        path.unlink()
+    for path in (path for pattern in _BESIDE for path in store.sweeps.folder(sweep).glob(pattern)):
+        target = folder / path.relative_to(store.sweeps.folder(sweep))
+        content = _accepted(path) if path.parent.name == "accepted" else _content(path)
+        files.replace(files.make_folder(target.parent) / target.name, content)
     write_manifest(folder)
     return len(records)
+
+
+def _accepted(path: Path) -> bytes:
+    """What a user has accepted, less the login name: what is kept is shown to others."""
+    content = schema.read(path, schema.Accepted) or {"runs": {}}
+    for used in content["runs"].values():
+        used.pop("user", None)
+    return files.to_json(content)
 
 
 def _content(path: Path, most: int = files.MOST_BYTES) -> bytes:
@@ -238,12 +254,13 @@ def _kept(folder: Path) -> _Incoming:
         run, attempt, content, outcome = _record(records, number, line)
         if run in contents:
             raise Damaged(records, f"the run {run} is there twice", number)
-        if run not in planned:
-            raise Damaged(records, f"the run {run} is not one of its plan", number)
         contents[run] = content
+        planned |= {parent["run"] for parent in line["recipe"]["parents"].values()}  # which another sweep may have
         known[run] = (f"{run}.npz", outcome.get("arrays_sha256")) if outcome is not None else None
         incoming.finished |= {run} if outcome is not None else set()
         incoming.runs[run] = partial(_write_run, content, f"a{attempt:04d}", here["arrays.zip"], known[run])
+    if odd := next((place for place in enumerate(contents, start=1) if place[1] not in planned), None):
+        raise Damaged(records, f"the run {odd[1]} is not one of its plan", odd[0])
     _read_curves(folder / "curves.jsonl", contents)
     _check_arrays(here["arrays.zip"], dict(filter(None, known.values())))
     _check_manifest(folder / "manifest.json", here, len(contents))  # last: the checks before it name lines

@@ -94,6 +94,13 @@ class Store:
         except Damaged:
             return None
 
+    def lineage(self, run: str) -> list[str]:
+        """A run with all that it depends on, parents first. Raises Damaged."""
+        found: dict[str, None] = {}
+        for parent in (self.recipe(run) or {"parents": {}})["parents"].values():
+            found |= dict.fromkeys(self.lineage(parent["run"]))
+        return [*found, run]
+
     def outcome(self, run: str) -> dict[str, Any] | None:
         """What outcome.json holds, or None where the run has not finished. Raises Damaged, also where it is another
         run's, or names an attempt that there is not."""

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support import RECIPE, RUN, Command, claimed_by_another, end_attempts, planned, result, state
+from support import RECIPE, RUN, Ask, Command, claimed_by_another, end_attempts, planned, result, state
 
 from deit_ablate import files
 from deit_ablate.launch.jobs import Report
@@ -161,3 +161,38 @@ def test_a_run_that_ends_while_it_is_read_comes_with_its_outcome(
         other = Store(tmp_path / f"other{number}")
         import_records(folder, other)
         assert result(other, run) == result(store, run)
+
+
+REFERENCE = files.shipped("sweeps").resolve().parent / "results" / "reference"
+
+
+def test_of_an_older_archive_nothing_is_left_and_of_other_files_all(ask: Ask, tmp_path: Path) -> None:
+    store, folder = Store("results"), files.make_folder(tmp_path / "kept")
+    import_records(REFERENCE / "optimizers@fashion-mnist-small", store)
+    (sweep,) = store.sweeps.names()
+    (folder / "table.mine").write_text("mine")
+    own = files.make_folder(store.sweeps.folder(sweep) / "trials")
+    (own / "1.json").write_text('{"row": "a", "params": {}, "run": null}')
+    (own.parent / "table.csv").write_text("x")
+    assert "15 runs" in ask("keep", sweep, "--to", "kept").out
+    assert (folder / "table.mine").exists(), "there was no archive"
+    (own / "1.json").unlink()
+    (own.parent / "table.csv").unlink()
+    ask("keep", sweep, "--to", "kept")
+    assert not list(folder.glob("t*/*")) + list(folder.glob("table.*"))
+    assert import_records(folder, Store(tmp_path / "other")).new == 15
+
+
+@pytest.mark.parametrize("to", ["results", "results/other", "results/optimizers@fashion-mnist-small", "results/x/.."])
+def test_nothing_is_kept_where_a_sweep_would_be(ask: Ask, to: str) -> None:
+    store = Store("results")
+    import_records(REFERENCE / "optimizers@fashion-mnist-small", store)
+    (sweep,) = store.sweeps.names()
+    before = (store.sweeps.folder(sweep) / "plan.json").read_bytes()
+    refused = ask("keep", sweep, "--to", to)
+    assert refused.code == 2
+    assert f"{to}: --to: " in refused.err
+    assert refused.err.count("\n") == 1
+    assert store.sweeps.names() == [sweep]
+    assert (store.sweeps.folder(sweep) / "plan.json").read_bytes() == before
+    assert not (store.root / "records.jsonl").exists()
