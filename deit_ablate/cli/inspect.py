@@ -207,7 +207,8 @@ def _accepted(store: Store, run: str, names: list[str]) -> Iterator[str]:
             if used["run"] == run:
                 when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(used["time"]))
                 pairs = (f"{name} {str(old)[:12]} -> {str(new)[:12]}" for name, (old, new) in used["sources"].items())
-                yield f"accepted in {sweep} by {used['user']}, {when}: cosmetic change of {', '.join(pairs)}"
+                who = f" by {used['user']}" if "user" in used else ""  # which kept records do not tell
+                yield f"accepted in {sweep}{who}, {when}: cosmetic change of {', '.join(pairs)}"
 
 
 def _command(parts: list[str]) -> str:

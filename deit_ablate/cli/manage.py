@@ -173,7 +173,9 @@ def import_(
 ) -> None:
     """Merge another store, or kept records, into this one: whole or, where anything in it is damaged, not at all.
 
-    What stands is never changed, and links are not followed.
+    Results that stand are never changed, and links are not followed. A result takes the place of a run that has none
+    here, which goes to the trash, unless it may be running.
     """
-    new, known = import_records(folder, store)
-    print(f"{new} runs imported, {known} were here already")
+    brought = import_records(folder, store)
+    busy = f", {brought.busy} may be running here and stay as they are" if brought.busy else ""
+    print(f"{brought.new} runs imported, {brought.known} were here already{busy}")

@@ -17,7 +17,7 @@ from deit_ablate.errors import Damaged, InputError
 from deit_ablate.execution import OF_THE_LAUNCHER, Execution, ProgramExecution
 from deit_ablate.launch.preflight import keep_weights
 from deit_ablate.store import Store
-from deit_ablate.store.bundle import Bundle, lineage
+from deit_ablate.store.bundle import Bundle
 from deit_ablate.sweep.plan import Run
 
 
@@ -40,7 +40,7 @@ def prepare(bundle: Bundle, run: str, store: Store, given: Sequence[Path] = ()) 
     which would reproduce themselves, or another sweep of this name, and where a file is missing.
     """
     records = bundle.store
-    wanted = lineage(records, run)
+    wanted = records.lineage(run)
     for each in wanted:
         ours, theirs = store.outcome(each), records.outcome(each)
         if ours is not None and theirs is not None and ours.get("time") == theirs.get("time"):
@@ -71,7 +71,8 @@ def with_program(execution: Execution, bundle: Bundle, sources: Path, *, require
     if told is None:
         return execution
     try:
-        program = ProgramExecution.model_validate({**told, "folder": str(sources), "required": required})
+        folder = files.make_folder(sources)  # a bundle without code of one's own has none
+        program = ProgramExecution.model_validate({**told, "folder": str(folder), "required": required})
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         raise Damaged(bundle.folder / "manifest.json", f"program: {first['msg']}") from None

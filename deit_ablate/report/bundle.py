@@ -92,7 +92,8 @@ def _fill(wanted: Wanted, folder: Path) -> Made:
             expected="the version that trained them, or `deit-ablate keep`, which shares records alone",
         )
     chosen = rows if wanted.row is None else [wanted.row, plan["baseline"]]
-    runs = sorted({cell[3] for cell in plan["cells"] if cell[0] in chosen and store.result(cell[3]) is not None})
+    done = {cell[3] for cell in plan["cells"] if cell[0] in chosen and store.result(cell[3]) is not None}
+    runs = sorted({each for run in done for each in store.lineage(run) if store.result(each) is not None})
     made = Made(len(runs))
     keep(store, wanted.sweep, files.make_folder(folder / "records"), runs)
     recipes = {}

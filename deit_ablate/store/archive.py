@@ -4,16 +4,18 @@
 <folder>/records.jsonl   a line a run: id, recipe, parents, sources, outcome (null: paused), the attempt that made it
 <folder>/curves.jsonl    a line a run and epoch
 <folder>/arrays.zip      <run>.npz: test predictions per head and token similarities, as recorded
-<folder>/plan.json, seeds/, trials/, table.*, paper.*, search.*, figures/
+<folder>/plan.json, seeds/, trials/, accepted/, table.*, paper.*, search.*, figures/
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import itertools
 import json
 import os
 import re
+import tempfile
 import zipfile
 import zlib
 from collections import Counter
@@ -21,11 +23,11 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from deit_ablate import files
 from deit_ablate.errors import Damaged, InputError
-from deit_ablate.store import Attempt, Store, owner, schema
+from deit_ablate.store import Attempt, Refused, Store, cleanup, owner, schema
 from deit_ablate.sweep.fields import is_sweep_name
 
 _ABSOLUTE = re.compile(r"(?<![^\s='\"])/[^\s'\"]*/(?=[^\s/])")
@@ -38,6 +40,8 @@ _REQUESTS: dict[str, type[schema.File]] = {
 }
 """What belongs to a sweep's plan: planned seeds, the trials that a search has requested, and which runs of earlier code
 a user has accepted."""
+_BESIDE = ("table.*", "paper.*", "search.*", "figures/*.png", *(f"{kind}/[0-9]*.json" for kind in _REQUESTS))
+"""Files of a sweep's folder that ``keep`` copies."""
 MOST_TEXT, MOST_LINE, MOST_RUNS = 1 << 30, 1 << 24, 100_000
 """Bytes of records.jsonl or curves.jsonl, bytes of one line of them, and runs that one import may bring."""
 OF_PROGRAMS = ("output", "checkpoint")
@@ -49,22 +53,27 @@ MOST_FILES = 10_000
 def keep(store: Store, sweep: str, folder: Path, only: Collection[str] | None = None) -> int:
     """Write the finished runs of a sweep (and those that they depend on) to ``folder``; returns their number.
 
-    ``only``: these of them; the plan stays whole. The files are a pure function of the records. Raises InputError where
-    the sweep has no plan.
+    ``only``: these of them; the plan stays whole. The files are a pure function of the records: of an older archive
+    there none is left. Raises InputError where the sweep has no plan, or the folder would be taken for a sweep's.
     """
     plan = store.sweeps.plan(sweep)
     if plan is None:
         raise InputError(f"no sweep {sweep!r} in {store.root}", expected="one of " + ", ".join(store.sweeps.names()))
-    runs = sorted(run for run in {run for *_, run in plan["cells"]} if only is None or run in only)
+    if store.root.resolve() in (folder.resolve(), folder.resolve().parent):
+        problem = "a folder of the store itself" if folder.resolve() == store.root.resolve() else "a sweep's place"
+        raise InputError(problem, where=str(folder), key="--to", expected="a folder elsewhere, or deeper in the store")
+    wanted = {run for *_, run in plan["cells"] if only is None or run in only}
+    runs = sorted({each for run in wanted for each in store.lineage(run)})
     records, curves = [], []
-    files.make_folder(folder)
+    older = os.path.lexists(files.make_folder(folder) / "records.jsonl")
     (folder / "manifest.json").unlink(missing_ok=True)  # what is cut off here is no archive
     with files.temporary_beside(folder / "arrays.zip") as temporary:
         with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
             for run in runs:
-                outcome, stored, attempt = store.outcome(run), store.recipe(run), _settled(store, run)
-                if attempt is None or stored is None:
+                stored, settled = store.recipe(run), _settled(store, run)
+                if stored is None or settled is None:
                     continue
+                attempt, outcome = settled
                 own = {key: attempt.owner.get(key) for key in ("schema", "time", "execution", "retry")}
                 record = {"run": run, "recipe": stored, "owner": own, "outcome": None, "attempt": attempt.number}
                 if outcome is not None:
@@ -80,12 +89,22 @@ def keep(store: Store, sweep: str, folder: Path, only: Collection[str] | None = 
     for name, lines in (("records.jsonl", records), ("curves.jsonl", curves)):
         files.replace(folder / name, b"".join(json.dumps(line).encode() + b"\n" for line in lines))
     files.replace(folder / "plan.json", files.to_json(kept))
-    for pattern in ("table.*", "paper.*", "search.*", "figures/*.png", "seeds/[0-9]*.json", "trials/[0-9]*.json"):
-        for path in store.sweeps.folder(sweep).glob(pattern):
-            target = folder / path.relative_to(store.sweeps.folder(sweep))
-            files.replace(files.make_folder(target.parent) / target.name, _content(path))
+    for path in (path for pattern in _BESIDE if older for path in folder.glob(pattern)):
+        path.unlink()
+    for path in (path for pattern in _BESIDE for path in store.sweeps.folder(sweep).glob(pattern)):
+        target = folder / path.relative_to(store.sweeps.folder(sweep))
+        content = _accepted(path) if path.parent.name == "accepted" else _content(path)
+        files.replace(files.make_folder(target.parent) / target.name, content)
     write_manifest(folder)
     return len(records)
+
+
+def _accepted(path: Path) -> bytes:
+    """What a user has accepted, less the login name: what is kept is shown to others."""
+    content = schema.read(path, schema.Accepted) or {"runs": {}}
+    for used in content["runs"].values():
+        used.pop("user", None)
+    return files.to_json(content)
 
 
 def _content(path: Path, most: int = files.MOST_BYTES) -> bytes:
@@ -125,13 +144,14 @@ def _requests(folder: Path, kind: str) -> list[Path]:
     return [files.must_be_file(path) for path in paths]
 
 
-def _settled(store: Store, run: str) -> Attempt | None:
-    """The attempt by which a run has ended, or was paused; None for one that is still to go on."""
+def _settled(store: Store, run: str) -> tuple[Attempt, dict[str, Any] | None] | None:
+    """The attempt by which a run has ended, with its outcome, or was paused; None for one that is still to go on. Of a
+    run that ends meanwhile, whatever is read later holds more than this, never less."""
     outcome, attempts = store.outcome(run), store.attempts(run)
     if outcome is not None:
-        return store.attempt(run, outcome["attempt"])
+        return store.attempt(run, outcome["attempt"]), outcome
     paused = bool(attempts) and (attempts[-1].exit or {}).get("class") == "paused"
-    return attempts[-1] if paused else None
+    return (attempts[-1], None) if paused else None
 
 
 # -- import ------------------------------------------------------------------------------------------------------------
@@ -139,17 +159,28 @@ def _settled(store: Store, run: str) -> Attempt | None:
 
 @dataclass
 class _Incoming:
-    """What is to be brought, all of it checked: what writes a run into an empty folder, and the files of sweeps."""
+    """What is to be brought, all of it checked: what writes a run into an empty folder, which of the runs are over, and
+    the files of sweeps."""
 
     runs: dict[str, Callable[[Path], object]] = field(default_factory=dict)
+    finished: set[str] = field(default_factory=set)
     sweeps: dict[str, dict[str, bytes]] = field(default_factory=dict)
 
 
-def import_records(folder: Path, store: Store) -> tuple[int, int]:
-    """Merge a folder of kept records, or another store, into this one: (runs brought, runs that it had already).
+class Brought(NamedTuple):
+    """How many runs an import has brought, this store had already, and may still be trained here."""
 
-    What stands is never changed. Everything is checked before anything is written. Raises InputError where the folder
-    is neither, or where anything in it is damaged, a link, or not what its manifest, its name or its id says.
+    new: int
+    known: int
+    busy: int
+
+
+def import_records(folder: Path, store: Store) -> Brought:
+    """Merge a folder of kept records, or another store, into this one.
+
+    A result that stands is never changed; one that is brought takes the place of a run without one, which goes to the
+    trash, unless somebody may be training it. Everything is checked before anything is written. Raises InputError where
+    the folder is neither, or anything in it is damaged, a link, or not what its manifest, its name or its id says.
     """
     if os.path.lexists(folder / "records.jsonl"):
         incoming = _kept(folder)
@@ -163,13 +194,50 @@ def import_records(folder: Path, store: Store) -> tuple[int, int]:
         if known.setdefault(sweep.lower(), sweep) != sweep:
             why = f"the sweep {sweep!r} differs from {known[sweep.lower()]!r} in capitals alone"
             raise InputError(why, where=str(folder), expected="names that are two folders on every system")
-    brought = store.adopt(incoming.runs)
+    new, busy = _adopt(store, incoming)
     for sweep, content in incoming.sweeps.items():
         if not os.path.lexists(store.sweeps.folder(sweep) / "plan.json"):
             for name, written in sorted(content.items(), key=lambda item: item[0] == "plan.json"):
                 path = store.sweeps.folder(sweep) / name
                 files.publish(files.make_folder(path.parent) / path.name, written)
-    return len(brought), len(incoming.runs) - len(brought)
+    return Brought(new, len(incoming.runs) - new - busy, busy)
+
+
+def _adopt(store: Store, incoming: _Incoming) -> tuple[int, int]:
+    """Write the runs that this store lacks, each whole, and none before all have been written: (how many, how many more
+    may be trained here)."""
+    wanted = [run for run in incoming.runs if _lacks(store, run, run in incoming.finished)]
+    idle = [run for run in wanted if cleanup.proven_over(store, run)]
+    new = 0
+    if idle:
+        runs = files.make_folder(store.root / "runs")
+        with tempfile.TemporaryDirectory(dir=runs, prefix=files.TEMPORARY, ignore_cleanup_errors=True) as made:
+            for run in idle:
+                incoming.runs[run](files.make_folder(Path(made) / run))
+            new = sum(_appear(store, Path(made) / run, run in incoming.finished) for run in idle)
+    return new, len(wanted) - len(idle)
+
+
+def _lacks(store: Store, run: str, finished: bool) -> bool:
+    """Whether a run from elsewhere says more than what is here; one that is not over does so only of one that nobody
+    has started or cancelled here."""
+    return store.result(run) is None if finished else store.state(run, {}).name == "missing"
+
+
+def _appear(store: Store, folder: Path, finished: bool) -> bool:
+    """Put a run that was made in its place; False where another process was first."""
+    run = folder.name
+    try:
+        if os.path.lexists(store.run(run)) and _lacks(store, run, finished):
+            cleanup.forget(store, run)
+        os.rename(folder, store.run(run))
+    except Refused:
+        return False
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        return False
+    return True
 
 
 def _kept(folder: Path) -> _Incoming:
@@ -186,11 +254,13 @@ def _kept(folder: Path) -> _Incoming:
         run, attempt, content, outcome = _record(records, number, line)
         if run in contents:
             raise Damaged(records, f"the run {run} is there twice", number)
-        if run not in planned:
-            raise Damaged(records, f"the run {run} is not one of its plan", number)
         contents[run] = content
+        planned |= {parent["run"] for parent in line["recipe"]["parents"].values()}  # which another sweep may have
         known[run] = (f"{run}.npz", outcome.get("arrays_sha256")) if outcome is not None else None
+        incoming.finished |= {run} if outcome is not None else set()
         incoming.runs[run] = partial(_write_run, content, f"a{attempt:04d}", here["arrays.zip"], known[run])
+    if odd := next((place for place in enumerate(contents, start=1) if place[1] not in planned), None):
+        raise Damaged(records, f"the run {odd[1]} is not one of its plan", odd[0])
     _read_curves(folder / "curves.jsonl", contents)
     _check_arrays(here["arrays.zip"], dict(filter(None, known.values())))
     _check_manifest(folder / "manifest.json", here, len(contents))  # last: the checks before it name lines
@@ -329,16 +399,20 @@ def _stored(folder: Path) -> _Incoming:
     other, incoming = Store(folder), _Incoming()
     files.listed(folder / "runs", MOST_RUNS)
     for run in sorted(other.runs()):
-        found = _files_of(other.run(run))
-        if not found or other.recipe(run) is None or (attempt := _settled(other, run)) is None:
+        if not files.listed(other.run(run), MOST_FILES) or other.recipe(run) is None:
             continue
+        if (settled := _settled(other, run)) is None:
+            continue
+        attempt, outcome = settled
+        found = _files_of(other.run(run))  # of one that has settled: its outcome is among them
         for each in other.attempts(run):
             each.check()
         other.history(run)
-        sha256 = (other.outcome(run) or {}).get("arrays_sha256")
+        sha256 = (outcome or {}).get("arrays_sha256")
         if sha256 is not None and (not attempt.arrays.exists() or files.sha256(attempt.arrays) != sha256):
             raise Damaged(attempt.arrays, "not what the run wrote")
         incoming.runs[run] = partial(_copy_run, found, other.run(run))
+        incoming.finished |= {run} if outcome is not None else set()
     for name in other.sweeps.names():
         files.listed(other.sweeps.folder(name), MOST_FILES)
         plan, requests = _plan(other.sweeps.folder(name))

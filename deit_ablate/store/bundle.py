@@ -234,18 +234,10 @@ def _no_bundle(path: Path) -> InputError:
 # -- its runs ----------------------------------------------------------------------------------------------------------
 
 
-def lineage(store: Store, run: str) -> list[str]:
-    """A run with all that it depends on, parents first."""
-    found: dict[str, None] = {}
-    for parent in (store.recipe(run) or {"parents": {}})["parents"].values():
-        found |= dict.fromkeys(lineage(store, parent["run"]))
-    return [*found, run]
-
-
 def seconds(store: Store, run: str) -> float | None:
     """What a run and those that it depends on took, as recorded; None where one of them has no record."""
     total = 0.0
-    for each in lineage(store, run):
+    for each in store.lineage(run):
         outcome = store.result(each)
         if outcome is None:
             return None

@@ -6,6 +6,7 @@ import contextlib
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,9 @@ from deit_ablate.errors import Damaged
 from deit_ablate.store import owner
 from deit_ablate.store.attempt import Attempt, Refused
 from deit_ablate.store.store import Store
+
+ABANDONED_SECONDS = 24 * 3600.0
+"""Age from which what an import has left is taken for cut off: one that is under way adds runs to its folder."""
 
 
 def proven_over(store: Store, run: str) -> bool:
@@ -76,8 +80,16 @@ def disposable(store: Store, run: str, keep: str) -> Iterator[Path]:
 
 
 def trash(store: Store) -> list[Path]:
-    """The files of forgotten runs."""
-    return list(files.below(store.root / "trash"))
+    """The files of forgotten runs, and of imports that were cut off."""
+    return [path for folder in (store.root / "trash", *_cut_off(store)) for path in files.below(folder)]
+
+
+def _cut_off(store: Store) -> Iterator[Path]:
+    """Folders in which imports made runs, and to which none has been added for a day."""
+    for path in (store.root / "runs").glob(f"{files.TEMPORARY}*"):
+        with contextlib.suppress(FileNotFoundError):  # an import has ended
+            if time.time() - path.lstat().st_mtime > ABANDONED_SECONDS:
+                yield path
 
 
 def cache(store: Store) -> list[Path]:
@@ -88,7 +100,7 @@ def cache(store: Store) -> list[Path]:
 
 def empty_trash(store: Store) -> None:
     """Raises Damaged where the trash is a link."""
-    for path in store.trash().iterdir():
+    for path in (*store.trash().iterdir(), *_cut_off(store)):
         if path.is_symlink() or not path.is_dir():
             path.unlink(missing_ok=True)
         else:

@@ -7,11 +7,9 @@ import errno
 import functools
 import os
 import re
-import secrets
-import shutil
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,36 +73,11 @@ class Store:
             files.publish(path, files.to_json({"schema": SCHEMA, "run": run, "semantics": semantics, **content}))
 
     def trash(self) -> Path:
-        """Where forgotten runs go, and runs from elsewhere are made. Raises Damaged where it is a link."""
+        """Where forgotten runs go. Raises Damaged where it is a link."""
         folder = self.root / "trash"
         if folder.is_symlink():
             raise Damaged(folder, "a link, which is not followed", expected="a folder of the store")
         return files.make_folder(folder)
-
-    def adopt(self, runs: Mapping[str, Callable[[Path], object]]) -> list[str]:
-        """Take in finished runs from elsewhere, each written into an empty folder: whole, and none before all have been
-        written. Returns those that were not here."""
-        made = {run: self.root / "trash" / f"{run}-{secrets.token_hex(4)}" for run in runs}
-        made = {run: folder for run, folder in made.items() if not os.path.lexists(self.run(run))}
-        try:
-            for run, folder in made.items():
-                self.trash()
-                runs[run](files.make_folder(folder))
-        except BaseException:
-            for folder in made.values():
-                shutil.rmtree(folder, ignore_errors=True)
-            raise
-        return [run for run, folder in made.items() if self._appear(folder, self.run(run))]
-
-    def _appear(self, folder: Path, run: Path) -> bool:
-        files.make_folder(run.parent)
-        try:
-            os.rename(folder, run)
-        except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                raise
-            return False  # another process was first; gc empties the trash
-        return True
 
     def recipe(self, run: str) -> dict[str, Any] | None:
         """What recipe.json holds, or None where the run was never started. Raises Damaged, also where it is another
@@ -120,6 +93,13 @@ class Store:
             return self.recipe(run)
         except Damaged:
             return None
+
+    def lineage(self, run: str) -> list[str]:
+        """A run with all that it depends on, parents first. Raises Damaged."""
+        found: dict[str, None] = {}
+        for parent in (self.recipe(run) or {"parents": {}})["parents"].values():
+            found |= dict.fromkeys(self.lineage(parent["run"]))
+        return [*found, run]
 
     def outcome(self, run: str) -> dict[str, Any] | None:
         """What outcome.json holds, or None where the run has not finished. Raises Damaged, also where it is another

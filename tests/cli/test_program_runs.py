@@ -102,6 +102,16 @@ def test_a_study_is_bundled_trained_anew_kept_and_brought(study: Command, tmp_pa
     assert "it has changed since the runs were trained" in study("bundle", "s", code=2).stderr
 
 
+def test_a_command_without_code_beside_its_sweep_is_trained_anew(study: Command, tmp_path: Path) -> None:
+    text = SWEEP.replace(f"{sys.executable} train.py {{lr}} {{seed}}", '[sh, -c, "echo top1=$0", "{lr}", "{seed}"]')
+    text = text.replace("{run}/m.jsonl", "{log}").replace("primary", "pattern: 'top1=(?P<top1>.*)', primary")
+    (study.folder / "s.yaml").write_text(text)
+    study("run", "s.yaml")
+    study("bundle", "s", "--output", tmp_path / "b")
+    anew = study("reproduce", tmp_path / "b", "--run", "b:1", "--results", tmp_path / "anew").stdout
+    assert "reproduced: same bits" in anew
+
+
 def test_what_a_bundle_says_of_its_program_is_checked(study: Command, tmp_path: Path) -> None:
     study("run", "s.yaml", "--only", "a")
     study("bundle", "s", "--output", tmp_path / "b")

@@ -111,6 +111,11 @@ def test_runs_of_earlier_code_are_used_where_a_user_accepts_its_change(lab: Comm
         lab("show", "p:a:1").stdout,
     )
     assert {p: p.read_bytes() for p in store.root.glob("runs/*/*.json")} == records
+    lab("keep", "p", "--to", "kept")
+    assert '"user"' not in (lab.folder / "kept" / "accepted" / "1.json").read_text()
+    lab("import", "kept", "--results", "brought")
+    assert lab("plan", "p.yaml", "--results", "brought").stdout == before
+    assert "accepted in p, 20" in lab("show", "p:a:1", "--results", "brought").stdout
     (lab.folder / "p.yaml").write_text(SWEEP % 0.7 + stages)
     refused = lab("accept", "p", "--yes", code=2).stderr
     assert "no finished run of it differs in its code alone" in refused

@@ -126,6 +126,21 @@ def test_other_bits_are_judged_by_the_rows_interval(trained: Path, bundle: Path,
     assert re.search(r"made with: torch \S+ -> 0\.1", command(*arguments, code=1).stdout)
 
 
+def test_a_row_that_starts_from_another_sweeps_run_is_trained_anew_with_it(
+    command: Command, sweep: Callable[..., Path]
+) -> None:
+    stages = "stages: {teacher: {seeds: [0], recipe: {augment: {mixup: 0}}}, student: {teacher: teacher}}\n"
+    sweep(f"seeds: 1\n{stages}variants: {{c: {{distill.type: soft}}}}\n", name="first")
+    sweep('seeds: 1\nbaseline: a\nvariants: {a: {}, b: {model: {init: "first:c:0"}}}\n')
+    command("run", "first.yaml")
+    command("run", "tiny.yaml")
+    assert "4 runs" in command("keep", "tiny", "--to", "kept").stdout
+    assert "4 runs imported" in command("import", "kept", "--results", "brought").stdout
+    assert "4 runs" in command("bundle", "tiny:b", "-o", "b.zip").stdout
+    said = command("reproduce", "b.zip", "--run", "b:0").stdout
+    assert last(said) == "reproduced: same bits (weights, metrics, predictions)"
+
+
 def test_a_record_does_not_reproduce_itself(shared: Path, bundle: Path, command: Command) -> None:
     shutil.copytree(shared / "results", command.folder / "results")
     assert "it holds the record of" in command("reproduce", "bundle", "--results", "results", code=2).stderr

@@ -345,13 +345,13 @@ def test_a_kept_search_comes_back_whole_and_goes_on(
     (last.path / "exit.json").write_text(json.dumps({"class": "paused"}))
     assert keep(store, "tiny", tmp_path / "kept") == 4
     other = Store(tmp_path / "other")
-    assert import_records(tmp_path / "kept", other) == (4, 0)
+    assert import_records(tmp_path / "kept", other) == (4, 0, 0)
     for each in (store, other):
         trials = read_trials(each, each.sweeps.plan("tiny") or {})
         assert [trial.outcome for trial in trials] == ["pruned", "complete", "complete", "complete"]
     assert other.sweeps.trial_requests("tiny") == asks(store)
     copied = Store(tmp_path / "copied")
-    assert import_records(store.root, copied) == (4, 0)
+    assert import_records(store.root, copied) == (4, 0, 0)
     assert copied.attempts(paused)[-1].checkpoint.exists()
 
 

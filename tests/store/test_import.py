@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import shutil
 import stat
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support import Command
+from support import Ask, Command
 
 from deit_ablate import files
 from deit_ablate.errors import Damaged, InputError
-from deit_ablate.store import Store, cleanup
+from deit_ablate.store import Store, archive, cleanup
 from deit_ablate.store.archive import import_records, write_manifest
 from deit_ablate.sweep.fields import is_sweep_name
 
@@ -327,9 +329,29 @@ def test_a_disk_that_fails_half_way_leaves_no_run(kept: Path, store: Store, monk
         with pytest.raises(OSError, match="No space"):
             import_records(kept, store)
     assert not store.runs()
-    assert cleanup.trash(store) == []
+    assert list((store.root / "runs").iterdir()) == []
     assert not store.sweeps.names()
-    assert import_records(kept, store)[1] == 0
+    assert import_records(kept, store).known == 0
+
+
+def test_gc_leaves_an_import_alone_and_clears_what_one_of_yesterday_has_left(kept: Path, ask: Ask) -> None:
+    store, seen = Store("results"), list[Path]()
+
+    def meanwhile(folder: Path) -> None:
+        seen.append(folder)
+        assert "freed" in ask("gc").out
+
+    unharmed = archive._kept(kept)
+    write = {run: lambda folder, own=own: (own(folder), meanwhile(folder)) for run, own in unharmed.runs.items()}
+    assert archive._adopt(store, replace(unharmed, runs=dict(itertools.islice(write.items(), 2)))) == (2, 0)
+    assert len(seen) == 2
+    assert all(store.result(folder.name) for folder in seen)
+    left = files.make_folder(store.root / "runs" / f"{files.TEMPORARY}x" / "a")
+    (left / "file").write_text("x" * 100)
+    assert "freed 0 B in 0 files" in ask("gc").out
+    os.utime(left.parent, (0, 0))
+    assert "freed 100 B in 1 files" in ask("gc").out
+    assert not left.parent.exists()
 
 
 def test_the_trash_is_never_a_link(kept: Path, store: Store, command: Command) -> None:
@@ -337,7 +359,6 @@ def test_the_trash_is_never_a_link(kept: Path, store: Store, command: Command) -
     precious = store.root.parent / "precious"
     precious.mkdir()
     (precious / "file").write_text("mine")
-    shutil.rmtree(store.root / "trash")
     (store.root / "trash").symlink_to(precious)
     for arguments in (("gc",), ("forget", RUN, "--yes"), ("import", KEPT, "--results", store.root)):
         code = 0 if arguments[0] == "import" else 2
@@ -354,7 +375,7 @@ def test_what_is_thrown_away_is_the_stores(kept: Path, store: Store) -> None:
         files.replace(files.make_folder(outside) / name, b"mine")
     (store.run(RUN) / "a0002").symlink_to(outside)
     files.publish(outside / "owner.json", files.to_json({"nonce": "kept"}))
-    (store.root / "trash" / "x").symlink_to(outside)
+    (store.trash() / "x").symlink_to(outside)
     assert not list(cleanup.disposable(store, RUN, "none"))
     assert cleanup.trash(store) == [store.root / "trash" / "x"]
     cleanup.empty_trash(store)
