@@ -253,7 +253,8 @@ def search(
 
     A sweep file beside it then says `profile: tuned`, with the stages that the search had; `deit-ablate train` takes
     the file as it is, except for a student's, whose teacher is a stage. The winner is the confirmed one; of a search
-    that is not confirmed the best trial, whose value is optimistic (selection bias).
+    that is not confirmed the best trial, whose value is optimistic (selection bias). Of a program's search it is the
+    `parameters:` block, to be pasted into the sweep file.
     """
     name, _, row = by_name(sweep, store).partition(":")
     plan = store.sweeps.plan(known_sweep(store, name)) or {}

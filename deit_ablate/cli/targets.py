@@ -104,7 +104,6 @@ class Study:
         source = os.path.relpath(self.file.resolve(), store.root.resolve())
         return {**plan.document(source), "asked": self.asked, "content": files.sha256(self.file)}
 
-
     def take_over(self, plan: Plan, store: Store, states: Mapping[str, State]) -> None:
         """Let a plan be the one that tables are made by, and record what it declares, where that is new, with how many
         of its runs (``states`` has all of them) had finished by then."""
@@ -130,6 +129,7 @@ def study(sweep: str, store: Store, **asked: Any) -> Study:
             problem = f"its sweep file {known['source']} (seen from the results folder) is gone"
             expected = f"its path, and where that has another name by now `deit-ablate run PATH --name {sweep}`"
             raise InputError(problem, where=sweep, expected=expected)
+        _refuse_replacing(sweep, before, asked)
         file = Path(os.path.relpath(file)) if not os.path.relpath(file).startswith("../../..") else file
         return Study(file, **before | {key: value for key, value in asked.items() if value})
     built_in = files.shipped("sweeps") / f"{sweep}.yaml"
@@ -138,6 +138,21 @@ def study(sweep: str, store: Store, **asked: Any) -> Study:
     names = [*store.sweeps.names(), *(path.stem for path in files.shipped("sweeps").glob("*.yaml"))]
     expected = "a sweep file, or a name under the results folder"
     raise InputError(f"no sweep {sweep!r}{did_you_mean(sweep, names)}", expected=expected)
+
+
+def _refuse_replacing(sweep: str, before: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
+    """Raises InputError for options that would make another study of a stored one, in its folder or without all that
+    it was made with."""
+    for key, option in (("profile", "--profile"), ("sets", "--set")):
+        new, old = asked.get(key), before.get(key)
+        if not new or list(new) == list(old or ()):
+            continue
+        if before.get("name") and not asked.get("name"):
+            problem = f"{sweep} was made with --name, and another study would take its folder"
+            raise InputError(problem, where=option, expected="--name and another name beside it")
+        if key == "sets" and old:
+            problem = f"{sweep} was made with {' '.join(f'--set {each}' for each in old)}, which this would replace"
+            raise InputError(problem, where=option, expected="the sweep file in place of the name, and all --set")
 
 
 def execution_for(study: Study | None, base: Execution, given: Execution) -> Execution:

@@ -1,4 +1,5 @@
-"""What a search has found, as a profile: the winner of a row, its recipe, and where it comes from."""
+"""What a search has found: the winner of a row, its recipe, and where it comes from. It is a profile; of a program,
+which has none, its parameters, to be pasted into the sweep file."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from typing import Any
 import yaml
 
 from deit_ablate.errors import InputError, unknown_name
+from deit_ablate.program import is_program
 from deit_ablate.search.trials import TRIAL, Trial, best, read_trials
 from deit_ablate.store import Store
 from deit_ablate.sweep.confounds import value_words
@@ -16,7 +18,8 @@ from deit_ablate.sweep.confounds import value_words
 
 @dataclass(frozen=True)
 class Export:
-    """A profile that holds a winner's recipe. ``comments`` tell of the search, a line each."""
+    """A profile that holds a winner's recipe, or the ``parameters:`` of a program's. ``comments`` tell of the search,
+    a line each."""
 
     comments: list[str]
     profile: dict[str, Any]
@@ -32,22 +35,29 @@ def export(store: Store, plan: Mapping[str, Any], row: str = "") -> Export:
     # Of a trial with stages, what was searched holds from the first one that it trains.
     first = next(run for _, number, stage, run in plan["cells"] if number == trial.number and stage.startswith(TRIAL))
     stored = store.recipe(first) or {}
-    recipe = {key: value for key, value in stored["recipe"].items() if key != "seed"}
-    recipe["data"] = {key: value for key, value in recipe["data"].items() if key != "test"}
     name = plan["sweep"]
+    found = _found(stored["recipe"], f"Found by the search {name} ({trial.row})")
     how = "confirmed" if confirmed else "not confirmed: `deit-ablate run SWEEP --confirm` measures its optimism"
     comments = [
         f"Trial {trial.number} of {name} ({trial.row}), run {trial.run}; {how}",
         *(f"  {key}: {value_words(value)}" for key, value in trial.params.items()),
-        *(
-            f"It depends on another run ({role}): a sweep of this profile needs that stage."
-            for role in stored["parents"]
-        ),
+        *(f"It depends on another run ({role}): a sweep of it needs that stage." for role in stored["parents"]),
     ]
     if first != trial.run:
         comments.append("It is the first of several stages; the later ones are in the sweep file.")
+    if "recipe" not in found:
+        comments.append("For the sweep file, over its own `parameters:`; a program has no profiles.")
     comments = [" ".join(line.splitlines()) for line in comments]  # a value may have line breaks
-    return Export(comments, {"title": f"Found by the search {name} ({trial.row})", "recipe": recipe}, confirmed)
+    return Export(comments, found, confirmed)
+
+
+def _found(recipe: Mapping[str, Any], title: str) -> dict[str, Any]:
+    """What another sweep takes of a winner's recipe."""
+    if is_program(recipe):
+        return {"parameters": recipe["parameters"]}
+    own = {key: value for key, value in recipe.items() if key != "seed"}
+    own["data"] = {key: value for key, value in own["data"].items() if key != "test"}
+    return {"title": title, "recipe": own}
 
 
 def find_winner(store: Store, plan: Mapping[str, Any], row: str = "") -> tuple[Trial, bool]:

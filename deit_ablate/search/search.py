@@ -167,6 +167,12 @@ class Search:
     def of_row(self, row: str) -> list[Request]:
         return [request for request in self.requests.values() if request.row == row]
 
+    def _asked(self, row: str, *, sound: bool) -> list[Mapping[str, Any]]:
+        """The points that a row has had: by their values, for two of them may be one training."""
+        if sound:
+            return [request.params for request in self.of_row(row)]
+        return [content["params"] for content in self.invalid.values() if content["row"] == row]
+
     def _left(self, row: str) -> int:
         """Trials of a row that are still to be asked for."""
         invalid = sum(content["row"] == row for content in self.invalid.values())
@@ -283,7 +289,7 @@ class Search:
                 request = Request(number, row.name, params, self._configurations.trial(row, params), sampler)
             except InputError:  # each value is valid by itself, but not together
                 request = None
-            if self.settings.sampler == "grid" and request and request.run in {r.run for r in self.of_row(row.name)}:
+            if self.settings.sampler == "grid" and params in self._asked(row.name, sound=request is not None):
                 self._studies.drop(number)  # a point that an earlier version of the file had, too
                 continue
             run = request and request.run

@@ -154,9 +154,14 @@ class Enumeration:
         added = tuple(range(last + 1, last + 1 + more))
         for variant in sweep.variants if added else ():
             if variant.name in same:
-                stages = (replace(s, seeds=s.seeds + added) if s.seeds == final else s for s in sweep.stages)
-                self.add(variant, tuple(stages))
+                self.add(variant, tuple(self._with_seeds(stage, added) for stage in sweep.stages))
         return comparison
+
+    def _with_seeds(self, stage: Stage, added: tuple[int, ...]) -> Stage:
+        """A stage with the baseline's further seeds, but for one whose one run all seeds share."""
+        final = self._sweep.final
+        each = stage is final or len(stage.seeds) > 1 or (stage.seeds == final.seeds and not stage.own_seeds)
+        return replace(stage, seeds=tuple(dict.fromkeys(stage.seeds + added))) if each else stage
 
     def cells(self) -> list[Cell]:
         """The places of all runs that a row's last stage needs, row by row."""

@@ -11,7 +11,7 @@ import hashlib
 import itertools
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -33,10 +33,12 @@ from deit_ablate.sweep.space import read_search
 from deit_ablate.sweep.stages import Stage, end_with, read_stages, seed_list
 from deit_ablate.sweep.sweep import Sweep, Variant
 from deit_ablate.sweep.trainers import OURS, Trainer
-from deit_ablate.sweep.yaml import Node, assignment, expand_dotted, load, merge
+from deit_ablate.sweep.yaml import Node, assignment, assignments, expand_dotted, load
 
 CONFIRMED_SEEDS = 5
 """Seeds on which a search's winners are trained, where the file does not say."""
+Layer = Callable[[Node, Node | None], Node]
+"""Puts one layer of overrides over another, both over the sweep's base."""
 AUTOMATIC_SEEDS = {"factorial": 1}
 """Of the baseline: each effect of a factorial takes all rows alike, and more seeds of one would buy little."""
 
@@ -74,26 +76,26 @@ def load_sweep(
     looks, all_seeds = _looks_and_seeds(node, over, parsed, seeds, until_decided)
     every_stage = read_stages(node, parsed.stages, all_seeds, over.value, trainer)
     stages = {of: end_with(every_stage, part, of) for of, part in by_profile.items()}.get(chosen or "", every_stage)
-    given_sets = tuple(map(assignment, sets))
     names = [stage.name for stage in every_stage if stage.name]
-    for given_set in given_sets:
-        base, stages = _set(base, stages, given_set, trainer, names)
+    base, stages = _set(base, stages, given := assignments(sets), trainer, names)
 
     metric = program.metric if program else read_metric(node)
-    every_change = _variants(node, kind, names, over, trainer)
+    lay = partial(trainer.layer, base=base)
+    every_change = _variants(node, kind, names, over, trainer, lay)
     check_by_profile(by_profile, [change.name for change in every_change], names, parsed.search is not None)
     changes = _of_stages(every_change, [stage.name for stage in stages])
-    design = _design(node, kind, changes, parsed, until_decided, trainer)
-    variants = changes if design is None else _combined(changes, design, node.keys[kind], trainer)
+    design = _design(node, kind, changes, parsed, until_decided, lay)
+    variants = changes if design is None else _combined(changes, design, node.keys[kind], lay)
     _must_fit(metric, variants, kind)
     rows = [variant.name for variant in variants]
     baseline = _baseline(node, parsed, kind, rows)
     for other in by_profile.values():
         read_search(node, other.get("search"), rows, (), trainer)
+    _must_have_seeds(node, stages[-1], seeds)
     if until_decided:
         _must_have_looks(node, baseline, stages[-1], all_seeds)
     sweep = Sweep(
-        name=name or _folder(stem, profile if profile != parsed.profile else None, sets),
+        name=name or _folder(stem, profile if profile != parsed.profile else None, given),
         file=path,
         base=base,
         stages=stages,
@@ -114,7 +116,7 @@ def load_sweep(
         execution=layered(execution, parsed.execution),
         resources=parsed.resources,
         search=read_search(node, over.get("search"), rows, stages[-1].seeds, trainer),
-        sets=given_sets,
+        sets=tuple(map(assignment, sets)),
     )
     kept = {*(stage.name for stage in stages), *(change.name for change in changes)}
     left_out = {*names, *(change.name for change in every_change)} - kept
@@ -194,6 +196,13 @@ def _must_have_looks(node: Node, baseline: str | None, final: Stage, seeds: tupl
         raise node.error(("stages", final.name, "seeds"), problem, "no `seeds` in this stage")
 
 
+def _must_have_seeds(node: Node, final: Stage, seeds: int | None) -> None:
+    """Raises InputError where the last stage has fewer seeds of its own than ``--seeds`` asks for."""
+    if not set(range(seeds or 0)) <= set(final.seeds):
+        problem = f"the last stage has seeds of its own, and --seeds {seeds} asks for others"
+        raise node.error(("stages", final.name, "seeds"), problem, "no `seeds` in this stage, or no --seeds")
+
+
 def _population(node: Node, parsed: SweepFile, baseline: str | None, metric: Metric, until_decided: bool) -> bool:
     """Whether rows are judged for new images. Raises InputError where they cannot be."""
     problem = expected = ""
@@ -221,31 +230,30 @@ def _stem(path: Path, name: str | None) -> str:
     return stem
 
 
-def _folder(stem: str, other_profile: str | None, sets: Sequence[str]) -> str:
+def _folder(stem: str, other_profile: str | None, given: Node) -> str:
     """``<stem>[@profile][+hash of --set]``: another study, another folder."""
     folder = f"{stem}@{other_profile}" if other_profile else stem
-    if sets:
-        merged = functools.reduce(merge, map(assignment, sets)).plain()
-        folder += "+" + hashlib.sha256(json.dumps(merged, sort_keys=True).encode()).hexdigest()[:6]
+    if given.value:
+        folder += "+" + hashlib.sha256(json.dumps(given.plain(), sort_keys=True).encode()).hexdigest()[:6]
     return folder
 
 
 def _set(
     base: Node, stages: tuple[Stage, ...], given: Node, trainer: Trainer, names: Sequence[str]
 ) -> tuple[Node, tuple[Stage, ...]]:
-    """One ``--set`` over the recipe of all rows, or over that of the stage with whose name its key begins; ``names``:
-    of the stages at every profile."""
-    stage = next((stage for stage in stages if stage.name in given.value), None)
-    if stage is None:
-        for name in (name for name in names if name in given.value):
+    """What ``--set`` gives: over the recipe of all rows, and over that of each stage with whose name a key begins;
+    ``names``: of the stages at every profile."""
+    of_all, by_stage = split_stages(given, names)
+    trainer.check(of_all)
+    base = trainer.layer(base, of_all)
+    for name, part in by_stage.items():
+        if name not in [stage.name for stage in stages]:
             problem = f"under this profile the sweep ends with {stages[-1].name!r}, before {name!r}"
             raise given.error(name, problem, "a key of the recipe, or of a stage that is run", at_key=True)
-        trainer.check(given)
-        return trainer.layer(base, given), stages
-    part = given.value[stage.name]
-    trainer.check(part, prefix=f"{stage.name}.")
-    changed = replace(stage, overrides=trainer.layer(stage.overrides, part))
-    return base, tuple(changed if other is stage else other for other in stages)
+        trainer.check(part, prefix=f"{name}.")
+    lay = partial(trainer.layer, base=base)
+    changed = (replace(stage, overrides=lay(stage.overrides, by_stage.get(stage.name))) for stage in stages)
+    return base, tuple(changed)
 
 
 # -- rows ----------------------------------------------------------------------------------------------------------
@@ -265,7 +273,9 @@ def _kind(node: Node) -> str:
     return given[0]
 
 
-def _variants(node: Node, kind: str, stages: Sequence[str], over: Node, trainer: Trainer) -> tuple[Variant, ...]:
+def _variants(
+    node: Node, kind: str, stages: Sequence[str], over: Node, trainer: Trainer, lay: Layer
+) -> tuple[Variant, ...]:
     """The rows of the file, with what the profile changes about them (``over``)."""
     place = node.keys[kind]
     variants: dict[str, Variant] = {}
@@ -283,7 +293,7 @@ def _variants(node: Node, kind: str, stages: Sequence[str], over: Node, trainer:
             problem, expected = f"two rows are called {name!r}", "different names"
         if problem:
             raise InputError(problem, where=where, key=kind, expected=expected)
-        variants[name] = _variant(kind, row, stages, over.get(name), trainer)
+        variants[name] = _variant(kind, row, stages, over.get(name), trainer, lay)
     if not variants:
         raise InputError("an empty sweep", where=place, key=kind, expected="at least one row")
     return tuple(variants.values())
@@ -296,7 +306,7 @@ def _rows(kind: str, node: Node) -> Iterator[Row]:
         raise error.under(f"{kind}." if error.key else kind) from None
 
 
-def _variant(kind: str, row: Row, stages: Sequence[str], over: Node | None, trainer: Trainer) -> Variant:
+def _variant(kind: str, row: Row, stages: Sequence[str], over: Node | None, trainer: Trainer, lay: Layer) -> Variant:
     name, overrides, where = row
     key = f"{kind}.{name}"
     if not isinstance(overrides.value, dict):
@@ -310,7 +320,7 @@ def _variant(kind: str, row: Row, stages: Sequence[str], over: Node | None, trai
         whole = whole.without("shows")
     if over is not None:
         over, above = split_stages(over, stages)
-        by_stage = _over_stages(by_stage, above, trainer)
+        by_stage = _over_stages(by_stage, above, lay)
     return Variant(name, where, whole, over, by_stage, shows.value if shows else None)
 
 
@@ -319,21 +329,18 @@ def _of_stages(variants: tuple[Variant, ...], stages: Sequence[str]) -> tuple[Va
     kept = []
     for variant in variants:
         by_stage = {name: part for name, part in variant.by_stage.items() if name in stages}
-        own = variant.overrides.value or variant.by_profile or variant.shows
+        own = variant.overrides.value or (variant.by_profile and variant.by_profile.value) or variant.shows
         if own or by_stage or not variant.by_stage:
             kept.append(replace(variant, by_stage=by_stage))
     return tuple(kept)
 
 
-def _over_stages(lower: Mapping[str, Node], upper: Mapping[str, Node], trainer: Trainer) -> dict[str, Node]:
-    return {
-        **lower,
-        **{stage: trainer.layer(lower.get(stage, Node({}, part.where)), part) for stage, part in upper.items()},
-    }
+def _over_stages(lower: Mapping[str, Node], upper: Mapping[str, Node], lay: Layer) -> dict[str, Node]:
+    return {**lower, **{stage: lay(lower.get(stage, Node({}, part.where)), part) for stage, part in upper.items()}}
 
 
 def _design(
-    node: Node, kind: str, changes: Sequence[Variant], parsed: SweepFile, until_decided: bool, trainer: Trainer
+    node: Node, kind: str, changes: Sequence[Variant], parsed: SweepFile, until_decided: bool, lay: Layer
 ) -> Design | None:
     """Which rows combine which changes (all but the baseline, the first). Raises InputError for what goes with none."""
     combines = KINDS[kind].combines if kind in KINDS else None
@@ -354,7 +361,7 @@ def _design(
             expected = "no looks (--until-decided, --budget): what is told of a change takes many rows"
             raise node.error("looks" if parsed.looks else key, problem, expected, at_key=True)
         for one, other in itertools.combinations(changes[1:], 2):
-            keys = {key for key, _ in _given(_over(one, other, trainer)) ^ _given(_over(other, one, trainer))}
+            keys = {key for key, _ in _given(_over(one, other, lay)) ^ _given(_over(other, one, lay))}
             if keys:
                 problem = f"{one.name!r} and {other.name!r} both change {min(keys)}, and differently"
                 raise InputError(problem, where=other.where, key=kind, expected="changes that combine in any order")
@@ -368,19 +375,19 @@ def _given(variant: Variant) -> set[tuple[str, str]]:
     return given | {("shows", repr(variant.shows))}
 
 
-def _over(lower: Variant, upper: Variant, trainer: Trainer) -> Variant:
+def _over(lower: Variant, upper: Variant, lay: Layer) -> Variant:
     """A change on top of another, each with what the profile makes of it."""
-    below, above = (trainer.layer(change.overrides, change.by_profile) for change in (lower, upper))
-    by_stage = _over_stages(lower.by_stage, upper.by_stage, trainer)
+    below, above = (lay(change.overrides, change.by_profile) for change in (lower, upper))
+    by_stage = _over_stages(lower.by_stage, upper.by_stage, lay)
     shows = upper.shows or lower.shows
-    return replace(upper, overrides=trainer.layer(below, above), by_profile=None, by_stage=by_stage, shows=shows)
+    return replace(upper, overrides=lay(below, above), by_profile=None, by_stage=by_stage, shows=shows)
 
 
-def _combined(changes: Sequence[Variant], design: Design, where: Position, trainer: Trainer) -> tuple[Variant, ...]:
+def _combined(changes: Sequence[Variant], design: Design, where: Position, lay: Layer) -> tuple[Variant, ...]:
     made = []
     for name, numbers in design.rows.items():
         if not re.fullmatch(NAME, name):
             raise InputError(f"a row would be called {name!r}", where=where, expected="names that are 200 together")
-        row = functools.reduce(partial(_over, trainer=trainer), (changes[1 + number] for number in numbers), changes[0])
+        row = functools.reduce(partial(_over, lay=lay), (changes[1 + number] for number in numbers), changes[0])
         made.append(replace(row, name=name))
     return tuple(made)

@@ -293,8 +293,11 @@ def unknown_key(node: Node, path: Sequence[str | int], known: Sequence[str], und
     return node.error(path, problem, error.expected, under=under, at_key=True)
 
 
-def layer(lower: Node, upper: Node | None) -> Node:
-    """One layer of overrides over another; a block whose ``name`` changes loses what belonged to the old name."""
+def layer(lower: Node, upper: Node | None, base: Node | None = None) -> Node:
+    """One layer of overrides over another; a block whose ``name`` changes loses what belonged to the old name.
+
+    ``base``: what both lie over, where they are no whole recipe: it has the old name where ``lower`` has none.
+    """
     if upper is None or not upper.value:
         return lower
     for block, resets in RESETS.items():
@@ -302,7 +305,7 @@ def layer(lower: Node, upper: Node | None) -> Node:
         if name is None or below is None:
             continue
         default = _DEFAULTS[block].model_dump()["name"]
-        before = below.get("name")
+        before = below.get("name") or (base and base.part(block).get("name"))
         if name.value != (before.value if before else default):
             lower = Node({**lower.value, block: below.without(*resets)}, lower.where, lower.keys)
     return merge(lower, upper)

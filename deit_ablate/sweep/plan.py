@@ -37,7 +37,7 @@ from deit_ablate.sweep.resources import Executions, needs_of
 from deit_ablate.sweep.stages import Stage
 from deit_ablate.sweep.sweep import Sweep, Variant, no_store
 from deit_ablate.sweep.trainers import AnyRecipe
-from deit_ablate.sweep.yaml import Node, assignment, expand_dotted, load, placed
+from deit_ablate.sweep.yaml import Node, assignments, expand_dotted, load, placed
 
 SCHEMA = 1
 
@@ -378,7 +378,7 @@ def single_run(
     if recipe is not None and run is None:  # a profile, such as `search export` writes
         execution = layered(execution, validate(ProfileFile, blocks).execution)
         blocks = blocks.part("recipe")
-    for upper in (expand_dotted(blocks), *map(assignment, sets)):
+    for upper in (expand_dotted(blocks), assignments(sets)):
         check_layer(upper, extra=("seed",))
         base = layer(base, upper)
     seeds = (to_recipe(base).seed,)

@@ -13,7 +13,7 @@ from deit_ablate.recipe import Recipe
 from deit_ablate.sweep.fields import OfProfile, ProfileFile, SweepFile
 from deit_ablate.sweep.names import check_layer_names
 from deit_ablate.sweep.overrides import PROFILES, check_layer, layer, to_recipe, validate
-from deit_ablate.sweep.yaml import Node, assignment, expand_dotted, load
+from deit_ablate.sweep.yaml import Node, assignments, expand_dotted, load
 
 DECLARED = ("seeds", "margin")
 """What a profile changes of any sweep, beside its recipes."""
@@ -41,10 +41,9 @@ def profile(name: str, *sets: str) -> Recipe:
     """A profile's recipe, with what ``sets`` changes, each as ``--set`` has it: ``profile("digits",
     "schedule.epochs=5")``. Raises InputError for a profile, a key or a value that there is not."""
     base, _ = load_profile(name, Path(), ("profile", 0, 0))
-    for given in map(assignment, sets):
-        check_layer(given)
-        base = layer(base, given)
-    return to_recipe(base)
+    given = assignments(sets)
+    check_layer(given)
+    return to_recipe(layer(base, given))
 
 
 def read_by_profile(node: Node, beside: Path) -> ByProfile:

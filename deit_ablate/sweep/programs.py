@@ -94,6 +94,11 @@ def read_program(node: Node, parsed: SweepFile, path: Path) -> ProgramFile | Non
     for key in ALONE if not given else ():
         if key in node.value:
             raise node.error(key, f"{key} beside no program", "command, or trainer, beside it", at_key=True)
+    for name, stage in (parsed.stages or {}).items():
+        if stage.command is not None and "command" not in given:
+            problem = f"a command beside {'trainer' if given else 'no command of the sweep'}"
+            expected = "none" if given else "`command:` of the sweep beside it, or none: our trainer trains"
+            raise node.error(("stages", name, "command"), problem, expected)
     if not given:
         return None
     if len(given) == 2:
@@ -107,10 +112,8 @@ def read_program(node: Node, parsed: SweepFile, path: Path) -> ProgramFile | Non
     parameters = read_parameters(node)
     programs = {"": _program(node, given, parsed.command, parsed.trainer)}
     for name, stage in (parsed.stages or {}).items():
-        path_of_stage = ("stages", name, "command")
-        if stage.command is not None and parsed.command is None:
-            raise node.error(path_of_stage, "a command beside trainer", "none")
-        programs[name] = _program(node, path_of_stage, stage.command, None) if stage.command else programs[""]
+        own = stage.command is not None
+        programs[name] = _program(node, ("stages", name, "command"), stage.command, None) if own else programs[""]
     lock = _lock(node, parsed.lock, folder)
     programs = {name: program.model_copy(update={"lock": lock}) for name, program in programs.items()}
     used = programs if not parsed.stages else {name: program for name, program in programs.items() if name}
@@ -272,6 +275,9 @@ def _metrics(node: Node, parsed: SweepFile) -> tuple[MetricsFile, Metric, tuple[
     predicted = given.predictions is not None and given.unit == "%"
     where = block.locate("primary")
     metric = of_program(given.primary, given.better, given.unit, given.digits, where, predicted)
+    for at, other in enumerate(given.columns):
+        if other in given.columns[:at]:
+            raise block.error(("columns", at), f"{other!r} twice", "each once", under="metrics.")
     others = [
         of_program(other, None, None, None, block.locate(("columns", at)))
         for at, other in enumerate(given.columns)

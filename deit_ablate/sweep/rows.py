@@ -74,6 +74,8 @@ def _label(value: Any) -> str:
         others = [f"{path.rsplit('.', 1)[-1]}={_label(leaf)}" for path, leaf in flatten(value) if path != "name"]
         return " ".join([*([_label(value["name"])] if "name" in value else []), *others]) or "-"
     text = f"{value:g}" if isinstance(value, float) else "off" if value is None else str(value)
+    if isinstance(value, (int, float)):  # whose sign is no hyphen
+        return text
     return re.sub(r"[^A-Za-z0-9._+-]+", "-", text).strip("-")[:40] or "-"
 
 

@@ -25,6 +25,8 @@ class Stage:
     """The stage whose weights it starts from."""
     weights: str = "last"
     seeds: tuple[int, ...] = ()
+    own_seeds: bool = False
+    """Whether the file says them of this stage, and not of the sweep."""
 
     @property
     def parents(self) -> list[str]:
@@ -62,7 +64,8 @@ def read_stages(
                 raise node.error(("stages", name, key), f"got {key}", trainer.of_stage, at_key=True)
         overrides = expand_dotted(given.get(trainer.of_stage) or Node({}, whole.keys[name]))
         of_stage = seeds if part.seeds is None else seed_list(part.seeds)
-        found[name] = Stage(name, overrides, by_profile.get(name), part.teacher, part.from_, part.weights, of_stage)
+        parents, own_seeds = (part.teacher, part.from_, part.weights), part.seeds is not None
+        found[name] = Stage(name, overrides, by_profile.get(name), *parents, of_stage, own_seeds)
     ordered = _in_order(found, node)
     for stage in ordered:
         for parent in stage.parents:

@@ -31,9 +31,9 @@ class Trainer:
         """Refuse keys that there are not, and values that they cannot have, in one layer by itself (InputError)."""
         overrides.check_layer(layer, prefix=prefix)
 
-    def layer(self, lower: Node, upper: Node | None) -> Node:
-        """One layer of overrides over another."""
-        return overrides.layer(lower, upper)
+    def layer(self, lower: Node, upper: Node | None, base: Node | None = None) -> Node:
+        """One layer of overrides over another; ``base``: what both lie over, where they are no whole recipe."""
+        return overrides.layer(lower, upper, base)
 
     def recipe(self, node: Node, stage: str) -> AnyRecipe:
         """Merged layers as the recipe of a stage. Raises InputError."""
@@ -91,7 +91,7 @@ class OfProgram(Trainer):
                 problems.add(layer.error(path, problem, expected, under=prefix))
         problems.refuse()
 
-    def layer(self, lower: Node, upper: Node | None) -> Node:
+    def layer(self, lower: Node, upper: Node | None, base: Node | None = None) -> Node:
         return lower if upper is None or not upper.value else merge(lower, upper)
 
     def recipe(self, node: Node, stage: str) -> ProgramRecipe:

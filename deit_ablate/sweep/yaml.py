@@ -8,6 +8,7 @@ used) are bounded, so that a hostile file costs no more than a long one.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -288,3 +289,8 @@ def assignment(text: str, option: str = "--set") -> Node:
         raise InputError("not an assignment", where=origin, expected=expected)
     plain = parse(value, origin[0]).plain() if value.strip() else None
     return expand_dotted(placed({key: plain}, origin))
+
+
+def assignments(texts: Sequence[str]) -> Node:
+    """All that ``--set`` gives, as one layer: the order of options counts only where two give one key."""
+    return functools.reduce(merge, map(assignment, texts), Node({}, ("--set", 0, 0)))

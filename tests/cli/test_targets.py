@@ -127,6 +127,24 @@ def test_a_sweep_whose_file_is_gone_says_how_to_go_on(command: Command, sweep: C
     assert f"`deit-ablate run {path}`" not in command("retry", path, code=2).stderr
 
 
+def test_another_set_of_a_study_takes_no_other_studys_folder(
+    command: Command, sweep: Callable[..., Path], store: Store
+) -> None:
+    sweep("seeds: 1\nvariants: {a: {}}\n")
+    command("plan", "tiny.yaml", "--name", "mine", "--commands", "json")
+    before = store.sweeps.plan("mine")
+    for option in (("--set", "augment.mixup=0"), ("--profile", "glyphs")):
+        refused = command("plan", "mine", *option, "--commands", "json", code=2).stderr
+        assert f"{option[0]}: mine was made with --name, and another study would take its folder" in refused
+    assert store.sweeps.plan("mine") == before
+    assert "yours: " in command("plan", "mine", "--set", "augment.mixup=0", "--name", "yours").stdout
+    command("plan", "tiny.yaml", "--set", "augment.mixup=0", "--commands", "json")
+    (changed,) = {*store.sweeps.names()} - {"mine"}
+    refused = command("plan", changed, "--set", "augment.cutmix=0", code=2).stderr
+    assert f"{changed} was made with --set augment.mixup=0, which this would replace" in refused
+    assert f"{changed}: " in command("plan", changed, "--set", "augment.mixup=0").stdout
+
+
 def test_a_run_of_another_sweep_is_the_start_of_a_row(
     command: Command, sweep: Callable[..., Path], store: Store
 ) -> None:

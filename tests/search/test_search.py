@@ -262,6 +262,16 @@ def test_a_search_whose_trials_are_all_done_already_asks_for_every_one_of_them(
     assert len(asks(store, "other")) == 4, "and one launch has asked for the whole grid"
 
 
+def test_a_grid_with_two_points_that_are_one_training_comes_to_its_end(
+    sweep: Callable[..., Path], store: Store, run_search: Any
+) -> None:
+    space = "space: {regularize.label_smoothing: [0, 0.1], regularize.smoothing_over: [all, others]}"
+    path = sweep(f"search: {{trials: 20, sampler: grid, pruner: none, {space}}}\n")
+    search, report = run_search(path)
+    assert not search.to_ask
+    assert (len(asks(store)), len(report.started)) == (4, 3), "without smoothing it is over nothing"
+
+
 def test_two_launchers_share_one_search(sweep: Callable[..., Path], command: Command, store: Store) -> None:
     sweep("  precision: fp32\n" + SHORT.replace("trials: 4", "trials: 8"))
     launchers = [command.start("run", "tiny.yaml", "--parallel", "1", to_kill=False) for _ in range(2)]
@@ -387,6 +397,10 @@ def test_values_that_do_not_go_together_are_skipped_and_remembered(
     assert len(search.requests) == 3
     assert len(search.invalid) == 1
     assert (store.sweeps.plan("tiny") or {})["search"]["winners"], "the grid has come to its end"
+
+    path.write_text(path.read_text().replace("[2, 4]", "[2, 4, 6]"))
+    search, _ = run_search(path, confirm=True)
+    assert (len(search.requests), len(search.invalid)) == (5, 1), "a point that is invalid still counts once"
 
     other = "search: {trials: 5, sampler: random, pruner: none, " + space
     os.rename(store.root, tmp_path / "grid")

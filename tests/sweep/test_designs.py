@@ -205,3 +205,11 @@ def test_what_many_rows_tell_is_not_looked_at(command: Command, of: str) -> None
             "expected no looks (--until-decided, --budget): what is told of a change takes many rows" in refused.stderr
         )
     assert not (command.folder / "results").exists()
+
+
+def test_a_step_that_repeats_the_name_of_its_base_keeps_the_steps_before(tmp_path: Path) -> None:
+    changes = "{shallow: {model.options.depth: 3}, wider: {model: {name: deit, options: {embed_dim: 96}}}}"
+    for kind, last in (("cumulative", "+wider"), ("factorial", "no shallow + no wider")):
+        rows = {row.name: row for row in planned(write(tmp_path, f"profile: digits\n{kind}: {changes}\n")).rows}
+        options = rows[last].recipe.model.options
+        assert (options["depth"], options["embed_dim"]) == (3, 96)

@@ -9,6 +9,8 @@ from support import Command, planned
 
 from deit_ablate.errors import InputError
 from deit_ablate.sweep.load import load_sweep
+from deit_ablate.sweep.plan import single_run
+from deit_ablate.sweep.profiles import profile
 
 HEAD = "title: t\nprofile: digits\n"
 
@@ -338,6 +340,18 @@ def test_a_name_for_the_folder_is_checked(tmp_path: Path) -> None:
     changed = load_sweep(path, sets=["augment.mixup=0.3"]).name
     assert changed.startswith("opt+")
     assert len(changed) == len("opt+") + 6
+
+
+def test_the_order_of_sets_counts_only_where_two_give_one_key(tmp_path: Path) -> None:
+    path = tmp_path / "s.yaml"
+    path.write_text(HEAD + "seeds: 1\nvariants: {a: {}}\n")
+    (tmp_path / "alone.yaml").write_text("profile: digits\n")
+    sets = ["optimizer.base_lr=0.03", "optimizer.name=sgd"]
+    first, second = (planned(path, sets=each) for each in (sets, sets[::-1]))
+    assert (first.sweep.name, first.runs.keys()) == (second.sweep.name, second.runs.keys())
+    assert first.rows[0].recipe.optimizer.base_lr == 0.03
+    assert single_run(tmp_path / "alone.yaml", sets)[0].id in first.runs
+    assert profile("digits", *sets).optimizer.base_lr == 0.03
 
 
 def test_set_reaches_a_stages_own_values_by_its_name(tmp_path: Path) -> None:

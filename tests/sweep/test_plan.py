@@ -103,6 +103,26 @@ variants:
     assert cells["sgd-fine-tuned", "pretrain", 0].id == cells["a", "pretrain", 0].id
 
 
+def test_further_seeds_of_the_baseline_have_parents_of_their_own_or_the_one_that_all_share(tmp_path: Path) -> None:
+    rows = "baseline: a\nvariants: {a: {}, b: {augment.mixup: 0}, c: {augment.cutmix: 0}, d: {augment.erasing: 0}}\n"
+
+    def parents(seeds: str, stages: str, role: str) -> list[str]:
+        plan = planned(write(tmp_path, f"profile: digits\n{seeds}\nstages: {stages}\n{rows}"))
+        own = [cell.run for cell in plan.cells if cell.variant == "a" and cell.stage == plan.sweep.final.name]
+        return [plan.runs[run].parents[role]["run"] for run in own]
+
+    fewer = parents("seeds: 5", "{pretrain: {}, finetune: {from: pretrain, seeds: 3}}", "from")
+    assert len(fewer) == len(set(fewer)) == 6
+    each = parents("seeds: 1\nbaseline_seeds: 3", "{pretrain: {}, finetune: {from: pretrain}}", "from")
+    assert len(each) == len(set(each)) == 3
+    for stages in (
+        "{pretrain: {seeds: [0]}, finetune: {from: pretrain}}",
+        "{pretrain: {}, finetune: {from: pretrain, seeds: 3}}",
+    ):
+        shared = parents("seeds: 1\nbaseline_seeds: 4", stages, "from")
+        assert (len(shared), len(set(shared))) == (4, 1)
+
+
 def test_two_figures_of_one_run_are_two_rows(tmp_path: Path) -> None:
     plan = planned(write(tmp_path, "profile: digits\nseeds: 1\nvariants: {a: {}, ema: {shows: ema}}"))
     assert len(plan.runs) == 1

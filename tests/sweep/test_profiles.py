@@ -60,14 +60,16 @@ groups: {tuned: [tuned by sgd, both]}
 variants:
   a: {}
   tuned by sgd: {finetune: {optimizer: {name: sgd, base_lr: 0.5}}}
+  shorter: {finetune: {schedule.epochs: 8}}
   both: {augment.mixup: 0, finetune.data.resolution: 12}
 by_profile:
-  glyphs: {last_stage: pretrain}
+  glyphs: {last_stage: pretrain, shorter: {finetune: {schedule.epochs: 7}}}
 """
     path = written(tmp_path, text)
     assert [(row.name, row.recipe.data.resolution) for row in planned(path).rows] == [
         ("a", 24),
         ("tuned by sgd", 24),
+        ("shorter", 24),
         ("both", 12),
     ]
     ended = planned(path, profile="glyphs")
@@ -80,7 +82,7 @@ by_profile:
     with pytest.raises(
         InputError, match=r"by_profile\.glyphs\.last_stage: no stage 'pretrian'; did you mean 'pretrain'"
     ):
-        planned(written(tmp_path, text.replace("stage: pretrain}", "stage: pretrian}")))
+        planned(written(tmp_path, text.replace("stage: pretrain,", "stage: pretrian,")))
 
 
 def test_seeds_and_margin_are_those_of_the_profile(tmp_path: Path) -> None:

@@ -185,6 +185,12 @@ BAD: dict[str, tuple[dict[str, Any], str, str]] = {
     ),
     "no seed": ({"command": "x {lr} {opt} {mixup} {flags}"}, "command", "not told the seed"),
     "a parent where there is none": ({"command": "x {seed} {lr} {opt} {mixup} {flags} {parent}"}, "command", "parent"),
+    "an empty command of a stage": ({"stages": {"s": {"command": ""}}}, "stages.s.command", "an empty command"),
+    "a column twice": (
+        {"metrics": {**METRICS, "columns": ["loss", "loss"]}},
+        "metrics.columns.1",
+        "'loss' twice; expected each once",
+    ),
     "an open quote": ({"command": "x 'y {seed}"}, "command", "No closing quotation"),
     "an open brace": ({"command": "x {seed} {lr"}, "command", "template"),
     "nothing to run": ({"command": "' '"}, "command", "is no"),
@@ -266,6 +272,9 @@ def test_keys_of_programs_are_refused_beside_none(tmp_path: Path) -> None:
     path = tmp_path / "x.yaml"
     path.write_text("profile: digits\nparameters: {a: 1}\nvariants: {a: {}}\n")
     with pytest.raises(InputError, match=r"x.yaml:2:1: parameters: .*beside no program"):
+        load_sweep(path)
+    path.write_text("profile: digits\nstages: {pre: {command: x}}\nvariants: {a: {}}\n")
+    with pytest.raises(InputError, match=r"x.yaml:2:25: stages.pre.command: a command beside no command of the sweep"):
         load_sweep(path)
 
 

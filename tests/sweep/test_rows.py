@@ -34,6 +34,9 @@ def test_each_kind_names_its_rows(tmp_path: Path) -> None:
         "optimizer=lamb base_lr=1",
         "optimizer=lamb base_lr=2",
     ]
+    assert names("grid: {model.options.init_values: [-2, -1, 1, 1.0e-5, null]}", tmp_path) == [
+        f"init_values={value}" for value in ("-2", "-1", "1", "1e-05", "off")
+    ]
     assert names("leave_one_out: [augment.erasing, regularize.drop_path]", tmp_path) == [
         "baseline",
         "no erasing",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,10 +12,10 @@ from deit_ablate.sweep.load import load_sweep
 from deit_ablate.sweep.sweep import Sweep
 
 
-def read(folder: Path, stages: str, **options: str) -> Sweep:
+def read(folder: Path, stages: str, **options: Any) -> Sweep:
     path = folder / "x.yaml"
     path.write_text(f"profile: digits\nseeds: 2\nstages: {stages}\nvariants: {{a: {{}}}}\n")
-    return load_sweep(path, **options)  # type: ignore[arg-type]
+    return load_sweep(path, **options)
 
 
 def test_stages_come_in_order_of_dependence_and_keep_their_teacher(tmp_path: Path) -> None:
@@ -46,6 +47,15 @@ def test_stages_come_in_order_of_dependence_and_keep_their_teacher(tmp_path: Pat
 def test_a_sweep_without_stages_has_one_without_a_name(tmp_path: Path) -> None:
     (stage,) = read(tmp_path, "null").stages
     assert (stage.name, stage.seeds, stage.parents) == ("", (0, 1), [])
+
+
+def test_more_seeds_than_the_last_stage_has_of_its_own_are_refused(tmp_path: Path) -> None:
+    stages = "{pre: {}, last: {from: pre, seeds: 2}}"
+    assert [stage.seeds for stage in read(tmp_path, stages, seeds=2).stages] == [(0, 1), (0, 1)]
+    with pytest.raises(
+        InputError, match=r"x.yaml:3:\d+: stages.last.seeds: the last stage has seeds of its own, and --s"
+    ):
+        read(tmp_path, stages, seeds=5)
 
 
 @pytest.mark.parametrize(
