@@ -214,6 +214,8 @@ def policy(found: Any, side: int) -> Together | None:
     choices = found.policy if auto else [[operation] * found.num_layers for operation in found.ops]
     layers = list(itertools.zip_longest(*choices))
     every = [operation for choice in choices for operation in choice]
+    if not every:
+        return lambda images, draws: images
     kinds = _kinds(every[0], side)
     if any(operation.name not in kinds for operation in every):
         return None

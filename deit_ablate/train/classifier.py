@@ -20,6 +20,7 @@ from deit_ablate.errors import TrainError
 from deit_ablate.files import temporary_beside
 from deit_ablate.recipe import Recipe
 from deit_ablate.train.augment import Normalise, evaluation, to_pixels
+from deit_ablate.train.data.images import upright
 from deit_ablate.train.data.sets import Dataset
 from deit_ablate.train.distill import distillation_of, recipe_model
 from deit_ablate.train.evaluate import classifiers
@@ -37,10 +38,13 @@ class Transform:
         self.resize, self.mode = evaluation(recipe), "L" if dataset.channels == 1 else "RGB"
         self.normalise = Normalise(dataset)
         self.resolution, self.crop = recipe.data.resolution, recipe.data.eval_crop
-        self.mean, self.std = dataset.mean, dataset.std
+        self.mean, self.std, self.resized = dataset.mean, dataset.std, dataset.resized
 
     def __call__(self, picture: Image.Image) -> Tensor:
-        return self.normalise(to_pixels([np.asarray(self.resize(picture.convert(self.mode)))]))[0]
+        picture = upright(picture).convert(self.mode)
+        if self.resized:
+            picture = picture.resize((self.resolution, self.resolution), Image.Resampling.BILINEAR)
+        return self.normalise(to_pixels([np.asarray(self.resize(picture))]))[0]
 
 
 class Classifier(nn.Module):
@@ -140,7 +144,7 @@ def config(recipe: Recipe, classifier: Classifier) -> dict[str, Any]:
             "std": list(of.std),
             "crop_pct": of.crop,
             "crop_mode": "center",
-            "interpolation": "bicubic",
+            "interpolation": "bilinear" if of.resized else "bicubic",
             "fixed_input_size": "img_size" in arguments,
         },
         "deit_ablate": {

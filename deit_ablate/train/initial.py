@@ -57,13 +57,13 @@ TOKEN = ("dist_token", "head_dist.weight", "head_dist.bias")
 """What a DeiT with the distillation token has beside a plain one; and one more position."""
 
 
-def fit(model: nn.Module, weights: dict[str, Tensor], source: str, antialias: bool = True) -> None:
+def fit(model: nn.Module, weights: dict[str, Tensor], source: str, antialias: bool = True, afresh: bool = True) -> None:
     """Start from weights of timm, of the DeiT authors or of this trainer; ``source`` is what an error calls them.
 
     By timm's own functions: patch and position embeddings are resampled (bicubically, ``antialias``), the first layer's
     weights are summed or repeated for other channels. A head of other classes starts afresh, as do a second token and
-    its head that the weights have not; those that the model has not are left out. Raises TrainError where anything else
-    does not fit.
+    its head that the weights have not (not if ``afresh`` is False: of a teacher that would be noise); those that the
+    model has not are left out. Raises TrainError where anything else does not fit.
     """
     with torch.device("cpu"), torch.no_grad(), quiet_timm(), contextlib.redirect_stdout(io.StringIO()):
         own = {key: _on_cpu(value) for key, value in model.state_dict().items()}
@@ -71,7 +71,10 @@ def fit(model: nn.Module, weights: dict[str, Tensor], source: str, antialias: bo
             fitted = _fitted(model, weights, own, antialias)
         except (RuntimeError, AssertionError, ValueError, KeyError, AttributeError, NotImplementedError) as error:
             raise TrainError(f"{source} does not fit this model: {error}") from error
-        fresh = {key for key in (*TOKEN, *_heads(model)) if key in own and key not in fitted}
+        fresh = {key for key in (*_heads(model), *TOKEN) if afresh and key in own}
+        for key in fresh & fitted.keys():
+            if fitted[key].shape != own[key].shape:
+                del fitted[key]
         strangers = [*sorted(fitted.keys() - own.keys()), *sorted(own.keys() - fitted.keys() - fresh)]
         if strangers:
             raise TrainError(
@@ -113,9 +116,6 @@ def _fitted(model: nn.Module, weights: dict[str, Tensor], own: dict[str, Tensor]
             size = list(model.patch_embed.grid_size)
             tokens = model.num_prefix_tokens
             fitted["pos_embed"] = resample_abs_pos_embed(place, size, num_prefix_tokens=tokens, antialias=antialias)
-    for key in (*_heads(model), *TOKEN):
-        if key in fitted and key in own and fitted[key].shape != own[key].shape:
-            del fitted[key]
     return fitted
 
 

@@ -114,7 +114,7 @@ def train(
     torch.compile. ``group``: the ranks that train together.
     Raises TrainError for what the user can put right.
     """
-    group, where = group or Group(), torch.device(device)
+    group, where = group or Group(), precision.numbered(device)
     journal = (journal or Journal()) if group.first else Quiet()
     parents, share = parents or {}, Share(group, accumulation)
     precision.set_up(where, deterministic, recipe.precision)

@@ -135,6 +135,7 @@ class SmallConvnet(nn.Sequential):
             nn.Dropout(shape.dropout),
             nn.Linear(2 * width, shape.classes),
         )
+        self.pretrained_cfg = {"first_conv": "0", "classifier": "11"}  # as timm's models say which layers these are
 
 
 def small_convnet(shape: Shape, *, width: int = 36) -> nn.Module:

@@ -12,10 +12,22 @@ from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
+from deit_ablate.errors import TrainError
 from deit_ablate.recipe import Recipe
 from deit_ablate.train.model import Heads, heads
 
 HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def numbered(device: str) -> torch.device:
+    """The device, a GPU with its number: "cuda" is the one that this process is on. Raises TrainError where there is
+    none."""
+    where = torch.device(device)
+    if where.type != "cuda":
+        return where
+    if not torch.cuda.is_available():
+        raise TrainError(f"there is no GPU that can be used here ({device}): device 'cpu' trains without")
+    return torch.device("cuda", torch.cuda.current_device() if where.index is None else where.index)
 
 
 def choose(device: str | torch.device) -> None:

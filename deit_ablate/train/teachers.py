@@ -148,20 +148,12 @@ def _run_as_teacher(parent: Parent, dataset: Dataset, resolution: int | None, de
         if resolution == recipe.data.resolution:
             model.load_state_dict(weights)
         else:
-            _same_classes(model, weights)
-            fit(model, weights, str(parent.weights), antialias=False)
+            fit(model, weights, str(parent.weights), antialias=False, afresh=False)
     except (RuntimeError, TrainError) as error:
         raise TrainError(
             f"the teacher's weights ({parent.weights}) do not fit its recipe or this data: {error}"
         ) from error
     return Teacher(model, resolution, device)
-
-
-def _same_classes(model: nn.Module, weights: dict[str, Tensor]) -> None:
-    """``fit`` lets a head of other classes start afresh: of a teacher that would be noise."""
-    for name, ours in model.state_dict().items():
-        if name.startswith("head") and name in weights and weights[name].shape != ours.shape:
-            raise TrainError(f"{name} has shape {tuple(weights[name].shape)}, not {tuple(ours.shape)}")
 
 
 def _between(

@@ -16,9 +16,9 @@ from tiny import tiny
 from torchvision import transforms
 
 from deit_ablate.train import batched
-from deit_ablate.train.augment import AUGMENTATIONS, Normalise, policy, to_pictures, to_pixels
+from deit_ablate.train.augment import AUGMENTATIONS, Augmenter, Normalise, policy, to_pictures, to_pixels
 from deit_ablate.train.data.images import ArrayImages
-from deit_ablate.train.data.sets import Dataset
+from deit_ablate.train.data.sets import Dataset, load_data
 from deit_ablate.train.streams import Draws, seed_generators
 
 MANY = 20_000
@@ -106,6 +106,20 @@ def test_autoaugment_chooses_pairs_as_often_as_timms(text: str) -> None:
 
 def test_a_policy_with_blurs_is_done_one_by_one() -> None:
     assert AUGMENTATIONS["policy"].together("3a", tiny(), dataset(1)) is None
+
+
+def test_with_an_operation_that_has_no_batched_form_pictures_in_memory_stay_on_the_cpu() -> None:
+    data = load_data(tiny(), None)
+    for text, together in (("3a", False), ("rand-m9-mstd0.5-inc1", True)):
+        augment = Augmenter(tiny(augment={"auto_augment": text}), data.dataset)
+        assert augment.all_together(in_memory=True) == together
+
+
+def test_a_policy_of_no_operations_does_nothing() -> None:
+    recipe = tiny(augment={"auto_augment": "rand-m9-n0", "crop": "none", "hflip": 0.0})
+    augment = Augmenter(recipe, load_data(recipe, None).dataset)
+    pixels = torch.randint(0, 256, (3, 1, 16, 16), dtype=torch.uint8)
+    assert torch.equal(augment.pixels(pixels, torch.zeros(3, 3, dtype=torch.long)), pixels)
 
 
 def test_boxes_of_the_inception_crop_are_distributed_as_timms() -> None:

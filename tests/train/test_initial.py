@@ -18,6 +18,7 @@ from deit_ablate.errors import TrainError
 from deit_ablate.store.weights import TeacherWeights
 from deit_ablate.train.data.sets import load_data
 from deit_ablate.train.loop import Journal, Parent, initial_model, train
+from deit_ablate.train.model import Shape, build_model
 from deit_ablate.train.teachers import fetch, with_start
 
 SMALL = {"patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2}
@@ -72,6 +73,17 @@ def test_a_convnet_and_its_first_layer(tmp_path: Path) -> None:
     first = next(name for name in theirs if theirs[name].ndim == 4)
     assert torch.allclose(ours[first], theirs[first].sum(1, keepdim=True))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs if name != first and "fc" not in name)
+
+
+@pytest.mark.parametrize("classes", [10, 5])
+def test_the_small_convnet_of_other_classes_and_channels(tmp_path: Path, classes: int) -> None:
+    convnet = {"model": {"name": "small_convnet", "options": {"width": 8}}}
+    theirs = build_model("small_convnet", {"width": 8}, Shape(16, 3, classes, 1, 0.0, 0.0)).state_dict()
+    torch.save(theirs, tmp_path / "w.pth")
+    ours, fresh = started(tmp_path / "w.pth", **convnet), initial_model(tiny(**convnet), DATA, None).state_dict()
+    assert torch.allclose(ours["0.weight"], theirs["0.weight"].sum(1, keepdim=True))
+    assert torch.equal(ours["11.weight"], (theirs if classes == 10 else fresh)["11.weight"])
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs if name.partition(".")[0] not in ("0", "11"))
 
 
 def test_what_does_not_fit_is_refused_on_the_meta_device_too(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from tiny import STEPS, Recording, Stopping, tiny
 
 from deit_ablate.errors import TrainError
@@ -79,6 +80,13 @@ def test_it_learns() -> None:
     outcome = train(recipe)
     assert outcome.status == "done"
     assert outcome.metrics["validation"]["top1"] > 70
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize("device", ["cuda", "cuda:0"])
+def test_without_a_gpu_one_is_not_found(device: str) -> None:
+    with pytest.raises(TrainError, match=f"there is no GPU that can be used here .{device}.: device 'cpu' trains"):
+        train(tiny(), device=device)
 
 
 def test_without_validation_nothing_is_scored_before_the_end() -> None:

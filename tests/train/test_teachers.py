@@ -321,12 +321,16 @@ def model_at(parent: Parent, data: Splits, resolution: int) -> nn.Module:
     return model.eval()
 
 
-@pytest.mark.parametrize("kind", ["convnet", "transformer"])
+@pytest.mark.parametrize("kind", ["convnet", "transformer", "resnet"])
 def test_a_run_teaches_at_its_resolution_or_at_the_one_that_is_asked_for(
     kind: str, images: Tensor, digits: Splits, tmp_path: Path
 ) -> None:
-    convnet = {"model": {"name": "small_convnet", "options": {"width": 8}}}
-    parent = trained(tiny(**ONE, **(convnet if kind == "convnet" else {})), tmp_path / "parent.pt")
+    models: dict[str, dict[str, Any]] = {
+        "convnet": {"model": {"name": "small_convnet", "options": {"width": 8}}},
+        "transformer": {},
+        "resnet": {"model": {"name": "test_resnet", "options": {}}, "regularize": {"dropout": 0.0}},
+    }
+    parent = trained(tiny(**ONE, **models[kind]), tmp_path / "parent.pt")
     at_16, at_24 = model_at(parent, digits, 16), model_at(parent, digits, 24)
     larger = F.interpolate(images, size=(24, 24), mode="bicubic", align_corners=False, antialias=True)
     with torch.no_grad():

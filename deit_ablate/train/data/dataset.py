@@ -51,6 +51,8 @@ class Dataset:
     """Indices into ``train``, ascending, of the validation part where the data come with one of their own."""
     sources: dict[str, str] = field(default_factory=dict)
     """train, validation, test -> in words where these pictures are from, as ``val/``."""
+    resized: bool = False
+    """Whether the pictures were resized to the resolution when they were loaded, bilinearly."""
 
     def has(self, fingerprint: str) -> bool:
         """Whether these are the data that were once given this fingerprint."""
@@ -142,6 +144,7 @@ def in_memory(
         train=ArrayImages(pixels, targets.astype(np.int64)),
         test=ArrayImages(test_pixels, test_targets.astype(np.int64)),
         fingerprint=arrays_sha256(*arrays),
+        resized=len(mean) == 1,
     )
 
 

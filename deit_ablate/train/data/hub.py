@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from deit_ablate import files
 from deit_ablate.errors import DataError, TrainError, few
 from deit_ablate.recipe import Data
 from deit_ablate.train.data.check import content_sha256
@@ -50,6 +52,7 @@ def huggingface(data: Data, folder: Path | None) -> Dataset:
     """What ``save_to_disk`` has written into a folder. Raises DataError for what the user can mend."""
     if folder is None:
         raise DataError(f"{data.name} needs the folder that save_to_disk has written (--data-dir, DEIT_ABLATE_DATA)")
+    _must_be_of(data.options, folder)
     found, splits = _parts(data, folder)
     first = found["train"]
     image = _column(first, data.options.get("image"), "image", "Image")
@@ -76,8 +79,9 @@ def huggingface(data: Data, folder: Path | None) -> Dataset:
 
 def fetch(options: Mapping[str, Any], folder: Path) -> list[str]:
     """Bring a data set from the hub into a folder; its splits, none where the folder has it already. Raises TrainError
-    where the hub does not give it."""
+    where the hub does not give it, and where the folder has another."""
     if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
+        _must_be_of(options, folder)
         return []
     repo, library = options["repo"], _library()
     try:
@@ -87,8 +91,27 @@ def fetch(options: Mapping[str, Any], folder: Path) -> list[str]:
         raise TrainError(
             f"{repo} could not be fetched ({why}): save_to_disk it into {folder} by other means"
         ) from error
+    files.make_folder(folder)
+    files.replace(folder / FETCHED, json.dumps(_source(options)).encode())  # first: what is cut short is not the user's
     given.save_to_disk(str(folder))
     return [f"{repo} ({split})" for split in given]
+
+
+FETCHED = ".fetched.json"
+"""In a folder that ``fetch`` has filled: from which repository, configuration and revision."""
+
+
+def _source(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: options.get(name) for name in ("repo", "config", "revision")}
+
+
+def _must_be_of(options: Mapping[str, Any], folder: Path) -> None:
+    """Raises DataError where another data set was fetched into the folder than the options name. What the user has
+    saved there is taken as it is."""
+    found, wanted = files.read_json(folder / FETCHED), _source(options)
+    if found and wanted["repo"] and found != wanted:
+        shown = (" ".join(f"{name} {value}" for name, value in each.items() if value) for each in (found, wanted))
+        raise DataError("{} holds {}, and the recipe asks for {}: fetch it into another folder".format(folder, *shown))
 
 
 def _library() -> Any:
@@ -143,7 +166,15 @@ def _classes(tables: Mapping[str, Any], label: str) -> tuple[list[str], list[Arr
     for split, values in columns.items():
         if any(value is None or value == -1 for value in values):
             raise DataError(f"the split {split} has pictures without a class: leave it out of the folder")
-    names: Sequence[str] | None = getattr(next(iter(tables.values())).features[label], "names", None)
+    names_of = {split: getattr(table.features[label], "names", None) for split, table in tables.items()}
+    first, names = next(iter(names_of.items()))
+    for split, others in names_of.items():
+        if others != names:  # the same number would be two classes
+            kinds = sorted({*(names or ())} ^ {*(others or ())})
+            raise DataError(
+                f"the column {label!r} has other classes in the split {split} than in {first} "
+                f"({few(kinds) or 'in another order'}): cast both to one ClassLabel"
+            )
     if names is not None:
         classes, number = list(names), None
     else:

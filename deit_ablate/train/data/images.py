@@ -184,15 +184,22 @@ ORIENTATIONS = {
 
 
 def decode(content: bytes, *, coarse: bool = False) -> Image.Image:
-    """An encoded picture of any mode as RGB, upright. Raises whatever Pillow does.
+    """An encoded picture as RGB (see ``upright``). Raises whatever Pillow does.
 
-    16 bits are scaled to 8 (65535 is 255), where Pillow would cut off above 255. Transparency is dropped, as
-    torchvision does. 32-bit numbers are refused: what is white among them, no file says. ``coarse`` reads a JPEG whole
-    but makes a small picture of it: faster, where only damage is looked for.
+    ``coarse`` reads a JPEG whole but makes a small picture of it: faster, where only damage is looked for.
     """
     image: Image.Image = Image.open(io.BytesIO(content), formats=FORMATS)
     if coarse:
         image.draft(None, (1, 1))
+    return upright(image)
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """A picture of any mode as RGB, turned as its EXIF block says. Raises whatever Pillow does.
+
+    16 bits are scaled to 8 (65535 is 255), where Pillow would cut off above 255. Transparency is dropped, as
+    torchvision does. 32-bit numbers are refused: what is white among them, no file says.
+    """
     image.load()
     orientation = _orientation(image)
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
@@ -202,7 +209,10 @@ def decode(content: bytes, *, coarse: bool = False) -> Image.Image:
     elif image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")  # Pillow warns of the direct way, which ends at the same colours
     image = image.convert("RGB")
-    return image.transpose(ORIENTATIONS[orientation]) if orientation in ORIENTATIONS else image
+    if orientation in ORIENTATIONS:
+        image = image.transpose(ORIENTATIONS[orientation])
+        image.info = {}  # Pillow keeps the EXIF block: whoever reads it would turn the picture again
+    return image
 
 
 def _orientation(image: Image.Image) -> int | None:

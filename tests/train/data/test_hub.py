@@ -105,6 +105,10 @@ def test_what_is_wrong_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     datasets.DatasetDict({"train": table(range(8)), "test": hidden}).save_to_disk(tmp_path / "hidden")
     with pytest.raises(DataError, match="the split test has pictures without a class"):
         load(tmp_path / "hidden")
+    swapped = table(range(4)).cast_column("label", datasets.ClassLabel(names=["dog", "cat"]))
+    datasets.DatasetDict({"train": table(range(8)), "test": swapped}).save_to_disk(tmp_path / "swapped")
+    with pytest.raises(DataError, match="'label' has other classes in the split test than in train .in another order."):
+        load(tmp_path / "swapped")
     monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: (_ for _ in ()).throw(ConnectionError("no route")))
     with pytest.raises(TrainError, match=r"some/pets could not be fetched \(no route\): save_to_disk it into"):
         download("huggingface", tmp_path / "new", {"repo": "some/pets"})
@@ -123,3 +127,12 @@ def test_a_fetch_writes_what_a_run_reads_and_is_asked_once(tmp_path: Path, monke
     assert download("huggingface", tmp_path / "hub", options) == []
     assert asked == [("some/pets", None, "v1")]
     assert len(load(tmp_path / "hub", options=options).dataset.test) == 4
+    assert len(load(tmp_path / "hub").dataset.test) == 4, "a recipe that names no repository takes what is there"
+    other = r"holds repo some/pets revision v1, and the recipe asks for repo some/pets revision v2"
+    with pytest.raises(TrainError, match=other):
+        download("huggingface", tmp_path / "hub", {**options, "revision": "v2"})
+    with pytest.raises(DataError, match=other):
+        load(tmp_path / "hub", options={**options, "revision": "v2"})
+    table(range(8)).save_to_disk(tmp_path / "own")
+    assert download("huggingface", tmp_path / "own", options) == [], "the user's own"
+    assert len(load(tmp_path / "own", options=options).dataset.classes) == 2
