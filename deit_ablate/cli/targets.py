@@ -104,7 +104,6 @@ class Study:
         source = os.path.relpath(self.file.resolve(), store.root.resolve())
         return {**plan.document(source), "asked": self.asked, "content": files.sha256(self.file)}
 
-
     def take_over(self, plan: Plan, store: Store, states: Mapping[str, State]) -> None:
         """Let a plan be the one that tables are made by, and record what it declares, where that is new, with how many
         of its runs (``states`` has all of them) had finished by then."""
