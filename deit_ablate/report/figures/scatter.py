@@ -58,7 +58,7 @@ def lines_figure(panels: Mapping[str, Mapping[str, Sequence[Point]]], x: str, y:
             for name, points in lines.items():
                 number = names.index(name)
                 x_values, y_values, _ = zip(*sorted(points), strict=True)
-                axes.plot(x_values, y_values, "-", color=OKABE_ITO[number], linewidth=1.0, zorder=2)
+                axes.plot(x_values, y_values, "-", color=OKABE_ITO[number % len(OKABE_ITO)], linewidth=1.0, zorder=2)
                 _points(axes, sorted(points), number, name)
             axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
             axes.set_xlabel(x)

@@ -20,8 +20,9 @@ from studies import Shipped, Study
 from support import SWEEPS, Command
 
 from deit_ablate import files
+from deit_ablate.report import write
 from deit_ablate.report.frame import NoSweep
-from deit_ablate.report.html import content, index, page, write_index, write_page
+from deit_ablate.report.html import index, page, write_index, write_page
 from deit_ablate.report.redaction import NAME, PATH, Redactor, user_names
 from deit_ablate.report.summary import summarize
 from deit_ablate.report.write import parts
@@ -184,7 +185,7 @@ def test_sweeps_in_every_state(study: Make, rows: dict[str, Any], redact: bool) 
 def test_every_shipped_sweep_has_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sweep: str) -> None:
     """Of the plan as it is written, where what a sweep does not have is no key. Without figures, which take seconds."""
     monkeypatch.setitem(page.__globals__, "figures", lambda made: [])
-    monkeypatch.setattr(content, "parts", lambda summary: without_figures(parts(summary)))
+    monkeypatch.setattr(write, "parts", lambda summary: without_figures(parts(summary)))
     made = Shipped(tmp_path, sweep, lambda cell: 80.0 + 0.1 * cell.seed, seeds=1)
     said = text_of(page(made.summary()))
     assert "What was found" in said
@@ -192,11 +193,7 @@ def test_every_shipped_sweep_has_a_page(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def without_figures(modules: dict[str, ModuleType]) -> dict[str, Any]:
-    return {
-        name: SimpleNamespace(table=module.table, figures=lambda summary: {})
-        for name, module in modules.items()
-        if name != "paper"
-    }
+    return {name: SimpleNamespace(table=module.table, figures=lambda summary: {}) for name, module in modules.items()}
 
 
 def test_no_sweep(tmp_path: Path) -> None:
