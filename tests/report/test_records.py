@@ -129,3 +129,11 @@ def test_a_store_that_takes_no_index_is_read_all_the_same(optimizers: Study, mon
     loaded: Any = deit_ablate.load(optimizers.root, "optimizers")
     assert list(loaded["top1"].dropna()) == [97, 98, 99, 95, 97, 98, 99.5]
     assert not list(optimizers.root.glob(".tmp-*"))
+
+
+def test_a_number_too_large_to_reckon_with_is_none(study: Callable[..., Study]) -> None:
+    """It is finite, and its square is not."""
+    made = study({"a": {0: 90.0, 1: {"status": "done", "top1": 1e200}, 2: 91.0}, "b": {0: 80.0}}, baseline="b")
+    table = sweep_table(made.summary())
+    assert made.summary().rows[0]["top1_mean"] == 90.5
+    assert table.rows()[0][-1] == "2 of 3"
