@@ -133,7 +133,10 @@ def test_a_store_that_takes_no_index_is_read_all_the_same(optimizers: Study, mon
 
 def test_a_number_too_large_to_reckon_with_is_none(study: Callable[..., Study]) -> None:
     """It is finite, and its square is not."""
-    made = study({"a": {0: 90.0, 1: {"status": "done", "top1": 1e200}, 2: 91.0}, "b": {0: 80.0}}, baseline="b")
+    metric = {"name": "metrics.cost", "better": "lower", "program": True, "place": [0, 0]}
+    fates = {seed: {"program": {"cost": cost}} for seed, cost in enumerate((3.0, 1e200, 4.0))}
+    made = study({"a": fates, "b": fates}, baseline="b", metric=metric)
     table = sweep_table(made.summary())
-    assert made.summary().rows[0]["top1_mean"] == 90.5
     assert table.rows()[0][-1] == "2 of 3"
+    assert "3.500 ± 6.353" in table.rows()[0]
+    assert "Done without this figure: a seed 1; b seed 1." in table.footnotes
