@@ -3,7 +3,7 @@ ours. Sweep: figure3."""
 
 import math
 
-from deit_ablate.report.tables.paper import Beside, paper_table, read_published
+from deit_ablate.report.tables.paper import Beside, paper_table, published, read_published
 from deit_ablate.report.tables.table import NOTHING, Column
 from deit_ablate.report.write import run_as_script
 
@@ -14,7 +14,7 @@ def table(summary):
     ours, paper = summary.recipes("student"), read_published("figure3")
     first = [
         Column("row", lambda row: row["label"], math=True),
-        Column("epochs paper", lambda row: paper[row["row"], "epochs"].text, right=True),
+        Column("epochs paper", published(paper, "epochs"), right=True),
         Column("epochs ours", lambda row: str(ours.get(row["row"], {}).get("schedule.epochs", NOTHING)), right=True),
     ]
     beside = [Beside("224", "top-1", None), Beside("384", "fine-tuned", None, ours=False)]

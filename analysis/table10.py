@@ -1,6 +1,6 @@
 """DeiT's Table 10, the resolution of fine-tuning, the paper's numbers beside ours. Sweep: table10."""
 
-from deit_ablate.report.tables.paper import Beside, paper_table, read_published
+from deit_ablate.report.tables.paper import Beside, paper_table, published, read_published
 from deit_ablate.report.tables.table import NOTHING, Column
 from deit_ablate.report.write import run_as_script
 
@@ -16,9 +16,9 @@ def table(summary):
 
     first = [
         Column("row", lambda row: row["label"], math=True),
-        Column("pixels paper", lambda row: paper[row["row"], "image size"].text, right=True),
+        Column("pixels paper", published(paper, "image size"), right=True),
         Column("pixels ours", lambda row: str(ours.get(row["row"], {}).get("data.resolution", NOTHING)), right=True),
-        Column("images/s paper", lambda row: paper[row["row"], "images/s"].text, right=True),
+        Column("images/s paper", published(paper, "images/s"), right=True),
         Column("images/s ours", lambda row: whole(speed[row["row"]]), right=True),
     ]
     elsewhere = [Beside(name, name, None, ours=False) for name in ("ReaL", "V2")]

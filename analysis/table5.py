@@ -2,7 +2,7 @@
 
 import math
 
-from deit_ablate.report.tables.paper import Beside, paper_table, read_published
+from deit_ablate.report.tables.paper import Beside, paper_table, published, read_published
 from deit_ablate.report.tables.table import NOTHING, Column
 from deit_ablate.report.write import run_as_script
 
@@ -19,9 +19,6 @@ def _ours(summary):
 def table(summary):
     ours, paper = _ours(summary), read_published("table5")
 
-    def published(column):
-        return lambda row: paper[row["row"], column].text if (row["row"], column) in paper else NOTHING
-
     def measured(column, scale, digits):
         def text(row):
             value = ours.loc[row["row"], column]
@@ -31,9 +28,9 @@ def table(summary):
 
     first = [
         Column("model", lambda row: row["label"], math=True),
-        Column("million parameters paper", published("#param"), right=True),
+        Column("million parameters paper", published(paper, "#param"), right=True),
         Column("ours", measured("parameters", 1e6, 3), right=True),
-        Column("images/s paper", published("images/s"), right=True),
+        Column("images/s paper", published(paper, "images/s"), right=True),
         Column("ours", measured(SPEED, 1, 0), right=True),
     ]
     elsewhere = [Beside(name, name, None, ours=False) for name in ("ReaL", "V2")]

@@ -13,7 +13,8 @@ import typer
 from deit_ablate.cli import console
 from deit_ablate.cli.targets import DEFAULT_RESULTS, Results, by_name, known_sweep
 from deit_ablate.errors import InputError
-from deit_ablate.report.numbers import FORMS, LARGEST, SUFFIXES
+from deit_ablate.report.numbers import FORMS, SUFFIXES
+from deit_ablate.report.records import LARGEST
 from deit_ablate.store import Store
 
 if TYPE_CHECKING:
@@ -96,9 +97,9 @@ def _group(text: str, column: str | None, store: Store) -> Group:
 def _lines(found: Mapping[str, Any]) -> list[str]:
     """The answer for people."""
     unit, paired = f" {found['unit']}" if found["unit"] else "", ", by pairs" if found["paired"] else ""
-    sides = [(found["candidate"], f"{found['runs']} runs", _number(found["mean"]))]
+    sides = [(found["candidate"], _runs(found["runs"]), _number(found["mean"]))]
     if found["baseline"] is not None:
-        sides += [(found["baseline"], f"{found['baseline_runs']} runs", _number(found["baseline_mean"]))]
+        sides += [(found["baseline"], _runs(found["baseline_runs"]), _number(found["baseline_mean"]))]
     else:
         sides += [("target", "", _number(found["target"]))]
     lines = [found["words"], "", *console.columns(sides, indent="  ")]
@@ -114,6 +115,10 @@ def _lines(found: Mapping[str, Any]) -> list[str]:
             f"{made['kept']} of {made['candidates']} kept so far{again}"
         ]
     return [*lines, f"assumed: {found['assumed']}", *(f"note: {note}" for note in found["notes"])]
+
+
+def _runs(number: int) -> str:
+    return f"{number} run{'s' * (number != 1)}"
 
 
 def _number(number: float | None) -> str:

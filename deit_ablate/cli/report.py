@@ -86,7 +86,7 @@ def table(
     if module is None:
         raise InputError(f"{name} is no table of the paper", where="--paper", expected="a sweep that is one")
     hint_of_edits(store, name)
-    printed = Printed(tuple((columns or "").split(",")) if columns else (), notes, caption, label, wide)
+    printed = Printed(tuple(map(str.strip, columns.split(","))) if columns else (), notes, caption, label, wide)
     own = not paper and alone == "sweep_table"
     if digits is not None and not own:
         raise InputError("this table has digits of its own", where="--digits", expected="a sweep's own table")
@@ -114,7 +114,7 @@ def figure(
 ) -> None:
     """Draw a sweep's figures from its records, and print where they are."""
     name = known_sweep(store, sweep)
-    formats = list(dict.fromkeys(format_.split(",")))
+    formats = list(dict.fromkeys(map(str.strip, format_.split(","))))
     if unknown := [form for form in formats if form not in ("png", "pdf", "svg")]:
         raise InputError(f"got {unknown[0]!r}", where="--format", expected="png, pdf or svg")
     from deit_ablate.report.figures import style

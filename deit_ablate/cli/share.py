@@ -51,7 +51,7 @@ def bundle(
     made = write_bundle(wanted, folder)
     for warning in made.warnings:
         console.say(f"warning: {warning}", out=sys.stderr)
-    console.say(f"{folder}: {made.runs} runs; `make reproduce` in it trains one of them anew")
+    console.say(f"{folder}: {made.runs} run{'s' * (made.runs != 1)}; `make reproduce` in it trains one of them anew")
 
 
 def reproduce(

@@ -11,10 +11,9 @@ from typing import Any, TypeAlias
 
 from deit_ablate import files
 from deit_ablate.errors import InputError, unknown_name
+from deit_ablate.report.records import LARGEST
 
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", re.ASCII)
-LARGEST = 1e50
-"""Of a number whose variance's square is still one."""
 Read: TypeAlias = Iterator[tuple[int, Any]]
 """Line (0: not known) and what stands there."""
 SUFFIXES = (".txt", ".dat", ".csv", ".tsv", ".json", ".jsonl")

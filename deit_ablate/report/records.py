@@ -13,6 +13,9 @@ from deit_ablate.store import State, Store, index
 if TYPE_CHECKING:
     import numpy as np
 
+LARGEST = 1e50
+"""Of a number whose variance's square is still one."""
+
 
 def arrays(store: Store, run: str, outcome: Mapping[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
     """The arrays of the attempt that a run's outcome names. Raises InputError where they are gone, Damaged where they
@@ -29,8 +32,9 @@ def arrays(store: Store, run: str, outcome: Mapping[str, Any]) -> dict[str, np.n
 
 
 def number(value: Any) -> float:
-    """A recorded number, or NaN where there is none."""
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
+    """A recorded number, or NaN where there is none, or none that can be reckoned with."""
+    known = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= LARGEST
+    return float(value) if known else math.nan
 
 
 def record(store: Store, run: str, state: State) -> tuple[dict[str, Any], dict[str, Any]]:

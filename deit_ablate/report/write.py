@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import itertools
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING, TypeVar
 
 from deit_ablate import files
-from deit_ablate.errors import print_anything
+from deit_ablate.errors import InputError, print_anything
 from deit_ablate.report.summary import Summary, summarize
 from deit_ablate.report.tables.pivot import is_grid
 from deit_ablate.report.tables.render import RENDERERS
@@ -17,6 +20,17 @@ from deit_ablate.report.tables.search import has_rows, is_search
 from deit_ablate.report.tables.table import Table
 from deit_ablate.store import Store
 from deit_ablate.sweep.metrics import TOP1
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+PARTS = frozenset({"table", "search", "interactions", "pivot", "paper"})
+FIGURES = frozenset({"effects", "top1", "values", "curves", "interactions", "pivot"})
+"""What our figures are called, beside those of a search and the paper's."""
+PAGE = "-page"
+"""Ends the name of a figure that is as wide as a page."""
+Made = TypeVar("Made")
 
 
 def analysis(name: str = "sweep_table") -> ModuleType:
@@ -74,15 +88,37 @@ def write_report(summary: Summary) -> list[Path]:
     return write_tables(summary) + write_figures(summary)
 
 
+def each(summary: Summary, make: Callable[[str, ModuleType], Made]) -> tuple[dict[str, Made], list[str]]:
+    """What ``make(name, module)`` makes of each of a sweep's ``parts``, by name, and notes for its own table.
+
+    The paper's part is left out, with a note, where it needs what is not there (a student that is done, what runs
+    predicted): the sweep's own table needs none of that.
+    """
+    made, notes = {}, []
+    for name, module in parts(summary).items():
+        try:
+            made[name] = make(name, module)
+        except InputError as error:
+            if name != "paper":
+                raise
+            notes.append(f"There is no table beside the paper's: {error.problem}.")
+    return made, notes
+
+
 def write_tables(summary: Summary) -> list[Path]:
-    """Write <name>.md, .csv, .tex and .html of each of a sweep's ``parts``, table.md last; returns their paths."""
+    """Write <name>.md, .csv, .tex and .html of each of a sweep's ``parts``, table.md last, and remove those of parts
+    that it has no longer; returns their paths."""
     paths: list[Path] = []
-    made = {name: module.table(summary) for name, module in parts(summary).items()}
+    folder = summary.store.sweeps.folder(summary.sweep)
+    made, notes = each(summary, lambda _, module: module.table(summary))
+    made["table"] = replace(made["table"], footnotes=(*made["table"].footnotes, *notes))
     for name in reversed(made):
         for suffix in reversed(RENDERERS):
-            paths.append(summary.store.sweeps.folder(summary.sweep) / f"{name}.{suffix}")
+            paths.append(folder / f"{name}.{suffix}")
             text = markdown(summary, made) if paths[-1].name == "table.md" else RENDERERS[suffix](made[name])
             files.replace(paths[-1], text.encode())
+    for name, suffix in itertools.product(PARTS - made.keys(), RENDERERS):
+        (folder / f"{name}.{suffix}").unlink(missing_ok=True)
     return paths[::-1]
 
 
@@ -95,16 +131,28 @@ def markdown(summary: Summary, made: Mapping[str, Table] = {}) -> str:
 
 
 def write_figures(summary: Summary, formats: Sequence[str] = ("png",)) -> list[Path]:
-    """Write figures/<name>.<format> of a sweep's ``parts``; returns their paths. Imports matplotlib, and Optuna for a
-    search, which has none of its table before something is confirmed."""
+    """Write figures/<name>.<format> of a sweep's ``parts``, and remove those that it has no longer, of any format;
+    returns their paths. Imports matplotlib, and Optuna for a search, which has none of its table before something is
+    confirmed."""
     from deit_ablate.report.figures.style import PAGE_WIDTH, save
 
-    paths = []
-    for part, module in parts(summary).items():
-        for name, figure in module.figures(summary).items() if part != "table" or has_rows(summary.plan) else ():
-            whole = f"{'paper_' * (part == 'paper')}{name}{'-page' if figure.get_figwidth() == PAGE_WIDTH else ''}"
-            folder = files.make_folder(summary.store.sweeps.folder(summary.sweep) / "figures")
-            for form in formats:
-                paths.append(folder / f"{whole}.{form}")
-                save(figure, paths[-1])
+    def drawn(part: str, module: ModuleType) -> Mapping[str, Figure]:
+        return module.figures(summary) if part != "table" or has_rows(summary.plan) else {}
+
+    paths, folder = [], summary.store.sweeps.folder(summary.sweep) / "figures"
+    made = {
+        f"{'paper_' * (part == 'paper')}{name}": figure
+        for part, own in each(summary, drawn)[0].items()
+        for name, figure in own.items()
+    }
+    for name, figure in made.items():
+        for form in formats:
+            paths.append(
+                files.make_folder(folder) / f"{name}{PAGE if figure.get_figwidth() == PAGE_WIDTH else ''}.{form}"
+            )
+            save(figure, paths[-1])
+    for path in folder.glob("*.*"):
+        name = path.stem.removesuffix(PAGE)
+        if (name in FIGURES or name.startswith(("paper_", "search-"))) and name not in made:
+            path.unlink()
     return paths

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -57,9 +57,14 @@ def axis_values(node: Node) -> Iterator[Node]:
     return (nested(path, value, place) for path, values, place in _axes(node) for value in values)
 
 
+def short_keys(keys: Sequence[str]) -> list[str]:
+    """Each key's last part; the whole key where another one ends so too."""
+    short = [key.rpartition(".")[2] for key in keys]
+    return [key if short.count(last) > 1 else last for key, last in zip(keys, short, strict=True)]
+
+
 def _axis_rows(axes: list[tuple[str, list[Node], Position]], combinations: Iterator[tuple[Node, ...]]) -> Iterator[Row]:
-    short = [path.rsplit(".", 1)[-1] for path, _, _ in axes]
-    labels = [path if short.count(last) > 1 else last for (path, _, _), last in zip(axes, short, strict=True)]
+    labels = short_keys([path for path, _, _ in axes])
     for values in combinations:
         overrides = Node({}, axes[0][2])
         for (path, _, place), value in zip(axes, values, strict=True):

@@ -46,6 +46,13 @@ def test_the_object_has_the_documented_keys(inputs: Path, ask: Ask) -> None:
         assert f"`{key}`" in page, f"docs/guide/judge.md says nothing of {key}"
 
 
+def test_one_run_is_no_runs(tmp_path: Path, ask: Ask) -> None:
+    Study(tmp_path / "results", {"a": {0: 97.0}, "b": {0: 95.0, 1: 96.0}})
+    said = ask("judge", "study:a", "study:b").out
+    assert " 1 run " in said
+    assert " 2 runs " in said
+
+
 @pytest.mark.parametrize(
     ("arguments", "verdict"),
     [

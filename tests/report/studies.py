@@ -171,7 +171,12 @@ def outcome(told: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "status": told["status"],
         "reason": told.get("reason"),
-        "metrics": {"test": test, "validation": dict(test, images=119) if test else None, "train_loss": 0.5},
+        "metrics": {
+            "test": test,
+            "validation": dict(test, images=119) if test else None,
+            "train_loss": 0.5,
+            **({"program": told["program"]} if "program" in told else {}),
+        },
         "cost": {
             "train_seconds": told.get("seconds", 30.0),
             "wall_seconds": 40.0,

@@ -192,13 +192,15 @@ def test_a_table_as_html(study: Callable[..., Study], ask: Ask) -> None:
     assert "<td>&lt;script&gt;alert(1)&lt;/script&gt;</td>" in said.out
     assert "<td>a &amp; &quot;b&quot;</td>" in said.out
     assert "<script" not in said.out
+    chosen = ask("table", "study", "--columns", "row, seeds", "--format", "csv")
+    assert chosen.code == 0, chosen.err
     refused = ask("table", "study", "--format", "docx")
     assert refused.code == 2
     assert refused.err == "error: --format: 'docx' is not one of 'md', 'csv', 'tex', 'html'\n"
 
 
 def test_figures_in_several_formats(optimizers: Study, ask: Ask) -> None:
-    said = ask("figure", "optimizers", "--format", "pdf,svg")
+    said = ask("figure", "optimizers", "--format", "pdf, svg")
     names = [Path(line).name for line in said.out.splitlines()]
     assert names == [f"{name}.{form}" for name in ("effects", "top1", "curves") for form in ("pdf", "svg")]
     folder = optimizers.root / "optimizers" / "figures"

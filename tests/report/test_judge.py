@@ -116,6 +116,14 @@ def test_a_target_is_a_t_test_of_one_group() -> None:
     assert asked([3.2, 3.3], target=3.28, better="lower")["words"] == "2 runs: too few for a verdict"
 
 
+def test_a_target_is_not_rounded_as_a_run_is(study: Callable[..., Study]) -> None:
+    """Four equal shares of 599 images: all that is unknown is what one image's step hides, s²/12 of each run."""
+    made = study({"a": dict.fromkeys(range(4), 79.9666)})
+    error = 100 / 599 / math.sqrt(12) / 2
+    found = answer(Question.of(of_row(made.store, "study", "a"), target=80.06))
+    assert found["half_width"] == pytest.approx(stats.t.ppf(0.975, 3) * error)
+
+
 def test_what_undecided_needs_is_given_in_numbers_and_words() -> None:
     found = asked([97.5, 98.9, 98.3], BASE, margin=1.0)
     row = effects({"b": {0: 97.5, 1: 98.9, 2: 98.3}}, dict(enumerate(BASE)), margin=1.0)["b"]

@@ -129,3 +129,14 @@ def test_a_store_that_takes_no_index_is_read_all_the_same(optimizers: Study, mon
     loaded: Any = deit_ablate.load(optimizers.root, "optimizers")
     assert list(loaded["top1"].dropna()) == [97, 98, 99, 95, 97, 98, 99.5]
     assert not list(optimizers.root.glob(".tmp-*"))
+
+
+def test_a_number_too_large_to_reckon_with_is_none(study: Callable[..., Study]) -> None:
+    """It is finite, and its square is not."""
+    metric = {"name": "metrics.cost", "better": "lower", "program": True, "place": [0, 0]}
+    fates = {seed: {"program": {"cost": cost}} for seed, cost in enumerate((3.0, 1e200, 4.0))}
+    made = study({"a": fates, "b": fates}, baseline="b", metric=metric)
+    table = sweep_table(made.summary())
+    assert table.rows()[0][-1] == "2 of 3"
+    assert "3.500 ± 6.353" in table.rows()[0]
+    assert "Done without this figure: a seed 1; b seed 1." in table.footnotes

@@ -7,6 +7,7 @@ import pytest
 
 from deit_ablate import files
 from deit_ablate.report import write
+from deit_ablate.report.figures import style
 from deit_ablate.report.frame import NoSweep
 from deit_ablate.report.summary import summarize
 from deit_ablate.store import Store
@@ -35,6 +36,23 @@ def test_the_file_in_analysis_decides(optimizers, tmp_path, monkeypatch):
     monkeypatch.setattr(files, "shipped", lambda name: tmp_path)
     drawn = write.write_figures(optimizers.summary())
     assert [path.name for path in drawn] == ["effects.png", "top1.png", "learning.png"]
+
+
+def test_what_a_sweep_has_no_longer_is_removed(study):
+    """A grid of two axes that is edited to one; what others left there stays."""
+    rows = {f"a={a},b={b}": {0: 80.0 + a + b} for a in (1, 2) for b in (1, 2)}
+    made = study(rows, kind="grid", axes=[("a", ["1", "2"]), ("b", ["1", "2"])])
+    folder = made.root / "study"
+    with style.width("page"):
+        write.write_figures(made.summary(), ("png", "svg"))
+    write.write_report(made.summary())
+    (folder / "figures" / "token_similarity.png").write_bytes(b"of `tokens`")
+    (folder / "disagreement.csv").write_bytes(b"of `disagree`")
+    made.store.sweeps.save_plan("study", made.store.sweeps.plan("study") | {"axes": []})
+    before = {path.name for path in folder.rglob("*.*")}
+    write.write_report(made.summary())
+    gone = {f"pivot.{suffix}" for suffix in write.RENDERERS} | {"pivot.png", "pivot-page.png", "pivot-page.svg"}
+    assert before - {path.name for path in folder.rglob("*.*")} == gone
 
 
 def test_errors(tmp_path):

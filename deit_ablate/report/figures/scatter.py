@@ -35,7 +35,7 @@ def scatter_figure(panels: Mapping[str, Mapping[str, Point]], group: Callable[[s
                 chosen = {name: point for name, point in points.items() if group(name) == own}
                 _points(axes, list(chosen.values()), number, own)
             axes.margins(x=0.2, y=0.12)
-            _room(axes, [py for _, py, _ in points.values()])
+            _room(axes, [py for _, py, _ in points.values()], share=y.endswith("(%)"))
             axes.set_xlabel(x)
             axes.set_ylabel(y)
             _plain_log_axis(axes)
@@ -58,7 +58,7 @@ def lines_figure(panels: Mapping[str, Mapping[str, Sequence[Point]]], x: str, y:
             for name, points in lines.items():
                 number = names.index(name)
                 x_values, y_values, _ = zip(*sorted(points), strict=True)
-                axes.plot(x_values, y_values, "-", color=OKABE_ITO[number], linewidth=1.0, zorder=2)
+                axes.plot(x_values, y_values, "-", color=OKABE_ITO[number % len(OKABE_ITO)], linewidth=1.0, zorder=2)
                 _points(axes, sorted(points), number, name)
             axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
             axes.set_xlabel(x)
@@ -125,12 +125,13 @@ def _boxes(axes: Axes, point: Point) -> list[Bbox]:
     return boxes
 
 
-def _room(axes: Axes, values: Sequence[float]) -> None:
-    """Don't let one long interval squeeze the points."""
+def _room(axes: Axes, values: Sequence[float], share: bool) -> None:
+    """Don't let one long interval squeeze the points; a ``share`` in percent has no tick above 100."""
     if values:
         low, high = axes.get_ylim()
         room = 0.4 * max(max(values) - min(values), 1.0)
-        axes.set_ylim(max(low, min(values) - room), min(high, max(values) + room))
+        low, high = max(low, min(values) - room), min(high, max(values) + room)
+        axes.set_ylim(low, min(high, 100 + 0.03 * (100 - low)) if share else high)
 
 
 def _plain_log_axis(axes: Axes) -> None:

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from types import ModuleType
 from typing import Any
 
 from deit_ablate import files
@@ -18,7 +19,7 @@ from deit_ablate.report.html.markup import Say
 from deit_ablate.report.redaction import Redactor, user_names
 from deit_ablate.report.summary import Summary
 from deit_ablate.report.tables.table import Table
-from deit_ablate.report.write import analysis, parts
+from deit_ablate.report.write import each
 from deit_ablate.store import Store
 
 LOG_LINES, LOG_BYTES = 30, 16_384
@@ -92,19 +93,23 @@ def read(summary: Summary, *, redact: bool = False) -> Content:
     lost = [run for run, state in states.items() if state in ("failed", "diverged", "damaged")]
     ended = {run: _ended(store, run, shown=i < LOGS) for i, run in enumerate(lost)}
     say = Say(_redactor(store, summary.plan, cells, ended) if redact else None)
-    shown = {}
-    for name, module in parts(summary).items():
-        if name != "table":
-            from deit_ablate.report.html.svg import data_address
 
-            # The names in the paper's figures are not the page's to redact.
-            drawn = {} if redact and name == "paper" else module.figures(summary.saying(say))
-            shown[name] = Shown(module.table(summary), {figure: data_address(drawn[figure]) for figure in drawn})
-    table = analysis().table(summary)
+    def shown(name: str, module: ModuleType) -> Shown:
+        if name == "table":
+            return Shown(module.table(summary), {})
+        from deit_ablate.report.html.svg import data_address
+
+        # The names in the paper's figures are not the page's to redact.
+        drawn = {} if redact and name == "paper" else module.figures(summary.saying(say))
+        return Shown(module.table(summary), {figure: data_address(drawn[figure]) for figure in drawn})
+
+    made, notes = each(summary, shown)
+    table = made.pop("table").table
     # Difference and verdict beside the row's name: what stands further right is off a phone's screen.
     first, *others = table.columns
     others.sort(key=lambda column: column.header not in ("difference", "verdict"))
-    return Content(summary, replace(table, columns=(first, *others)), cells, outcomes, ended, say, shown)
+    table = replace(table, columns=(first, *others), footnotes=(*table.footnotes, *notes))
+    return Content(summary, table, cells, outcomes, ended, say, made)
 
 
 def _ended(store: Store, run: str, shown: bool) -> Ended:

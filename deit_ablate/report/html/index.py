@@ -33,8 +33,9 @@ class Written:
 
 def write_index(store: Store, *, redact: bool = False) -> Written:
     """Write results/index.html, and report.html of every sweep where it is missing, made from other records than there
-    are now, by another version, or with other things left out."""
-    lines, pages, unreadable = [], [], {}
+    are now, by another version, or with other things left out. An error of this program is raised once the index is
+    there, with the other sweeps' pages."""
+    lines, pages, unreadable, bugs = [], [], {}, []
     say = Say(Redactor() if redact else None)
     for sweep in store.sweeps.names():
         try:
@@ -44,12 +45,15 @@ def write_index(store: Store, *, redact: bool = False) -> Written:
             if not (_same_stamp(path, redact) and is_current(store, sweep, NAME, now)):
                 pages.append(_write(made, now))
             lines.append(_line(made))
-        except (NoSweep, InputError, OSError) as error:
-            # One damaged sweep must not hide all others; the caller says it aloud.
+        except Exception as error:
+            # One sweep must not hide all others; the caller says it aloud.
+            bugs += [error] * (not isinstance(error, (NoSweep, InputError, OSError)))
             unreadable[sweep] = str(error)
             lines.append({"sweep": sweep, "unreadable": unreadable[sweep]})
     path = store.root / "index.html"
     files.replace(path, render("index", say, sweeps=lines, page_name=NAME).encode())
+    for bug in bugs:
+        raise bug
     return Written(path, tuple(pages), unreadable)
 
 

@@ -125,7 +125,7 @@ def judge(
     rules: Rules = BY_DEFAULT,
     *,
     paired: Collection[str] = (),
-    test_images: int | None = None,
+    test_images: float | None = None,
 ) -> Judged:
     """Judge each row of a table against the baseline. Both map a seed to a figure, such as top-1 in percent; NaN is a
     missing value.
@@ -144,7 +144,7 @@ def judge(
 
 
 def steps(
-    rows: Mapping[str, Mapping[int, float]], *, paired: Collection[str] = (), test_images: int | None = None
+    rows: Mapping[str, Mapping[int, float]], *, paired: Collection[str] = (), test_images: float | None = None
 ) -> dict[str, Effect]:
     """Judge each row, from the second on, against the one before it; arguments as of ``judge``."""
     names = tuple(rows)[1:]
@@ -158,7 +158,7 @@ def _compared(
     pairs: Sequence[tuple[int, int]],
     rules: Rules,
     paired: Collection[str],
-    test_images: int | None,
+    test_images: float | None,
 ) -> Judged:
     """``pairs``: of each name the numbers of its two groups."""
     comparisons = Comparisons.of(pairs, [i for i, name in enumerate(names) if name in paired])
@@ -370,7 +370,7 @@ def _verdict(fewest: int, gain: float, differs: bool, same: bool, k: int, ended:
     return "equivalent" if same else "undecided"
 
 
-def resolution(test_images: int | None) -> float:
+def resolution(test_images: float | None) -> float:
     """One test image in points of top-1; 0 where their number is unknown. Raises ValueError for a number under 1."""
     if test_images is None:
         return 0.0

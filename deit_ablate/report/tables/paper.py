@@ -7,7 +7,7 @@ numbers themselves cannot match: then it is the study that is compared, by the s
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,6 +52,11 @@ def read_published(name: str) -> dict[tuple[str, str], Cell]:
     read["text"] = read["published"] + read["note"].str.startswith("*").map({True: REMARKED, False: ""})
     cells = map(Cell, read["value"], read["text"], read["unit"], read["note"], read["source"])
     return dict(zip(zip(read["row"], read["column"], strict=True), cells, strict=True))
+
+
+def published(cells: Mapping[tuple[str, str], Cell], column: str) -> Callable[[Mapping[str, Any]], str]:
+    """What the paper has in that column for a row of a table; nothing for a row of one's own."""
+    return lambda row: cells.get((row["row"], column), NO_CELL).text or NOTHING
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,9 @@ import pandas as pd
 from deit_ablate.errors import InputError
 from deit_ablate.report.summary import Summary
 from deit_ablate.report.tables.footnotes import short_notes
-from deit_ablate.report.tables.table import Column, Table, measure, study_title
+from deit_ablate.report.tables.table import Column, Table, measure, study_title, unique
 from deit_ablate.sweep.labels import labels_of, words
+from deit_ablate.sweep.rows import short_keys
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Grid:
     """A grid's rows by the values of its axes: ``down`` (a line each) and ``across`` (a column each)."""
 
     axes: tuple[str, ...]
-    """What each axis is called: its label, or its key's last part."""
+    """What each axis is called: its label, or its key's last part where no other axis ends so too."""
     down: tuple[tuple[str, ...], ...]
     across: tuple[str, ...]
     cells: Mapping[tuple[tuple[str, ...], str], Mapping[str, Any]]
@@ -42,9 +43,9 @@ class Grid:
             raise InputError(f"{summary.sweep} has no axes", where=("--pivot", 0, 0), expected=expected)
         labels, rows = labels_of(summary.plan), {row["variant"]: row for row in summary.rows}
         values = list(itertools.product(*(axis["values"] for axis in axes)))
-        names = [row["name"] for row in summary.plan["variants"]]
+        names, keys = [row["name"] for row in summary.plan["variants"]], [axis["key"] for axis in axes]
         return cls(
-            tuple(labels.get(axis["key"], axis["key"].rpartition(".")[2]) for axis in axes),
+            tuple(labels.get(key, short) for key, short in zip(keys, short_keys(keys), strict=True)),
             tuple(dict.fromkeys(value[:-1] for value in values)),
             tuple(axes[-1]["values"]),
             {(value[:-1], value[-1]): rows[name] for value, name in zip(values, names, strict=True)},
@@ -68,34 +69,30 @@ def pivot_table(summary: Summary) -> Table:
     """A grid's means with their intervals, and the main effect of each axis as the means along it."""
     grid, metric = Grid.of(summary), summary.metric
     number = partial(measure, digits=metric.digits)
-    heads = [f"{name}_" if name in grid.across else name for name in grid.axes[:-1]]
+    heads, across = grid.axes[:-1], grid.across
+    place, mean, *others = unique(["line", "mean", *across, *heads])  # an axis, or a value, may be called "mean"
+    named = others[: len(across)], others[len(across) :]
 
-    def line(down: tuple[str, ...] | None) -> dict[str, Any]:
-        names = dict(zip(heads, down if down is not None else ("mean", *[""] * len(heads)), strict=False))
+    def line(number: int, down: tuple[str, ...] | None) -> list[Any]:
         if down is None:
-            return names | {value: grid.mean(across=value) for value in grid.across} | {"mean": grid.mean()}
-        means = {value: grid.cells[down, value][metric.mean] for value in grid.across}
-        return names | means | {"mean": grid.mean(down)}
+            said = ["mean", *[""] * len(heads)][: len(heads)]
+            return [number, *said, *(grid.mean(across=value) for value in across), grid.mean()]
+        return [number, *down, *(grid.cells[down, value][metric.mean] for value in across), grid.mean(down)]
 
     lines = [*grid.down, None] if heads else [()]
-    frame = pd.DataFrame([line(down) for down in lines])
-    half_widths = {
-        (place, value): grid.cells[down, value][metric.half_width]
-        for place, down in enumerate(lines)
-        if down is not None
-        for value in grid.across
-    }
-    frame.insert(0, "line", range(len(frame)))
+    names = [place, *named[1], *named[0], mean]
+    frame = pd.DataFrame([line(*numbered) for numbered in enumerate(lines)], columns=names)
 
-    def cell(value: str, row: Mapping[str, Any]) -> str:
-        return number(row[value], half_widths.get((row["line"], value), math.nan))
+    def cell(name: str, value: str, row: Mapping[str, Any]) -> str:
+        down = lines[row[place]]
+        return number(row[name], math.nan if down is None else grid.cells[down, value][metric.half_width])
 
-    across = grid.axes[-1]
-    columns = [Column(head, itemgetter(head), math=True) for head in heads]
+    columns = [Column(head, itemgetter(name), math=True) for head, name in zip(heads, named[1], strict=True)]
     columns += [
-        Column(f"{across} = {value}", partial(cell, value), right=True, name=value, math=True) for value in grid.across
+        Column(f"{grid.axes[-1]} = {value}", partial(cell, name, value), right=True, name=name, math=True)
+        for value, name in zip(across, named[0], strict=True)
     ]
-    columns.append(Column("mean", lambda row: number(row["mean"]), right=True))
+    columns.append(Column("mean", lambda row: number(row[mean]), right=True))
     notes = [
         f"{metric.words[0].upper()}{metric.words[1:]}; along each axis the mean of the rows' means.",
         *_effects(grid, number),

@@ -20,7 +20,7 @@ from deit_ablate.report.frame import final_stage
 from deit_ablate.report.stats.exact import Interval, mean_interval
 from deit_ablate.report.stats.power import confirmed_words, optimism
 from deit_ablate.report.summary import Summary
-from deit_ablate.report.tables.table import NOTHING, Column, Table, measure, study_title
+from deit_ablate.report.tables.table import NOTHING, Column, Table, measure, study_title, unique
 from deit_ablate.search.trials import Trial, best, measured, read_trials
 from deit_ablate.store import Store
 from deit_ablate.sweep.confounds import value_words
@@ -209,20 +209,23 @@ def search_table(summary: Summary) -> Table:
         columns.append(number(searched.tested.header, partial(_mean, "test_top1", searched.tested.digits)))
     what = "the Pareto front" if len(objectives) > 1 else "the best trials"
     title = f"{study_title(plan)}: {what} of the search"
-    lines = [_line(searched, found, trial, keys) for found in searched.rows for trial in found.shown]
-    names = ["row", "trial", "run", *keys, *(f"search_{name}" for name in objectives)]
-    names += [f"{part}_{what}" for part in ("fresh", "confirmed", "test_top1") for what in ("mean", "half_width", "n")]
+    first, last = ["row", "trial", "run"], [f"search_{name}" for name in objectives]
+    last += [f"{part}_{what}" for part in ("fresh", "confirmed", "test_top1") for what in ("mean", "half_width", "n")]
+    called = unique([*first, *last, *keys])[len(first) + len(last) :]
+    names = [*first, *called, *last]
+    named = dict(zip(keys, called, strict=True))
+    lines = [_line(searched, found, trial, named) for found in searched.rows for trial in found.shown]
     frame = pd.DataFrame(lines, columns=names, dtype=object)
     return Table(f"{plan['sweep']}-search", title, frame, tuple(columns), tuple(footnotes(searched)))
 
 
-def _line(searched: Searched, found: Found, trial: Trial, keys: Sequence[str]) -> dict[str, Any]:
+def _line(searched: Searched, found: Found, trial: Trial, named: Mapping[str, str]) -> dict[str, Any]:
     none = mean_interval(())
     line = {"row": found.row, "trial": trial.number, "run": trial.run}
-    for key in keys:
+    for key, name in named.items():
         value = trial.params.get(key, math.nan)
         text = value is None or isinstance(value, (list, dict, bool))
-        line[key] = canonical_json(value) if text else value
+        line[name] = canonical_json(value) if text else value
     objectives = searched.plan["search"]["objectives"]
     line |= {f"search_{name}": value for name, value in zip(objectives, trial.values or (), strict=False)}
     for part, own in (

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -21,7 +21,7 @@ from deit_ablate.report.pairs import best_row
 from deit_ablate.report.summary import Summary
 from deit_ablate.report.tables.footnotes import footnotes, short_notes
 from deit_ablate.sweep.labels import words
-from deit_ablate.sweep.metrics import Metric
+from deit_ablate.sweep.metrics import OF_PROGRAMS, Metric
 
 NOTHING = "–"
 LONG_NAME = 22
@@ -103,10 +103,12 @@ class Printed:
         """The table so printed. Raises InputError for a column that there is not."""
         known = {column.name or column.header: column for column in table.columns}
         statistics = {str(name): _statistic(table.frame, str(name)) for name in table.frame if str(name) not in known}
+        bare = {name.removeprefix(OF_PROGRAMS): column for name, column in known.items()}
+        found = {**bare, **statistics, **known}
         for name in self.columns:
-            if name not in known and name not in statistics:
+            if name not in found:
                 raise unknown_name("no column", name, [*known, *statistics], where=("--columns", 0, 0))
-        chosen = [replace(known.get(name) or statistics[name], extra=False) for name in self.columns]
+        chosen = [replace(found[name], extra=False) for name in self.columns]
         notes = {"full": table.footnotes, "short": table.short or table.footnotes, "none": ()}[self.notes]
         shown = replace(table, columns=tuple(chosen) or table.columns, footnotes=notes, short=notes)
         return replace(shown, caption=self.caption, label=self.label, wide=self.wide)
@@ -167,6 +169,16 @@ def sweep_table(summary: Summary, digits: int | None = None) -> Table:
 
 def _label(row: Mapping[str, Any]) -> str:
     return f"{row['label']} (baseline)" if row["baseline"] else str(row["label"])
+
+
+def unique(names: Sequence[str]) -> list[str]:
+    """The names, a ``_`` added to each until none before it has it: users' keys stand beside our columns."""
+    found: list[str] = []
+    for name in names:
+        while name in found:
+            name += "_"
+        found.append(name)
+    return found
 
 
 def study_title(plan: Mapping[str, Any]) -> str:

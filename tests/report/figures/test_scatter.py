@@ -72,3 +72,11 @@ def test_the_legend_of_lines_has_those_of_every_panel() -> None:
     figure = lines_figure({"paper": {"usual": [(1, 2, 0)]}, "ours": {"token": [(1, 2, 0.5)]}}, "epochs", "top-1")
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == ["usual", "token"]
+
+
+def test_a_share_has_no_tick_above_100() -> None:
+    points = {"a": {"x": (10.0, 99.9, 3.0), "y": (20.0, 92.0, 0.0)}}
+    (percent,), (plain,) = (scatter_figure(points, str, "images/s", y).axes for y in ("top-1 (%)", "score"))
+    assert 99.9 < percent.get_ylim()[1] < 101
+    assert not [tick for tick in percent.get_yticks() if 100 < tick <= percent.get_ylim()[1]]
+    assert plain.get_ylim()[1] > 102

@@ -11,18 +11,21 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 from browser import Browser
-from studies import Study
-from support import Command
+from studies import Shipped, Study
+from support import SWEEPS, Command
 
 from deit_ablate import files
+from deit_ablate.report import write
 from deit_ablate.report.frame import NoSweep
-from deit_ablate.report.html import page, write_index, write_page
+from deit_ablate.report.html import index, page, write_index, write_page
 from deit_ablate.report.redaction import NAME, PATH, Redactor, user_names
 from deit_ablate.report.summary import summarize
+from deit_ablate.report.write import parts
 from deit_ablate.store import Store
 
 HOSTILE = '<script>document.title="run by a name"</script>"\'><img src=x onerror=\'document.title="run"\'>\u202eevil\x1b[31m\x00&amp;'
@@ -178,6 +181,21 @@ def test_sweeps_in_every_state(study: Make, rows: dict[str, Any], redact: bool) 
     )
 
 
+@pytest.mark.parametrize("sweep", [name.removesuffix(".yaml") for name in SWEEPS])
+def test_every_shipped_sweep_has_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sweep: str) -> None:
+    """Of the plan as it is written, where what a sweep does not have is no key. Without figures, which take seconds."""
+    monkeypatch.setitem(page.__globals__, "figures", lambda made: [])
+    monkeypatch.setattr(write, "parts", lambda summary: without_figures(parts(summary)))
+    made = Shipped(tmp_path, sweep, lambda cell: 80.0 + 0.1 * cell.seed, seeds=1)
+    said = text_of(page(made.summary()))
+    assert "What was found" in said
+    assert ("this step alone" in said) == (made.plan.sweep.kind == "cumulative")
+
+
+def without_figures(modules: dict[str, ModuleType]) -> dict[str, Any]:
+    return {name: SimpleNamespace(table=module.table, figures=lambda summary: {}) for name, module in modules.items()}
+
+
 def test_no_sweep(tmp_path: Path) -> None:
     with pytest.raises(NoSweep):
         page(summarize(Store(tmp_path), "nowhere"))
@@ -298,6 +316,17 @@ def test_the_index_writes_what_is_missing_or_older(optimizers: Any) -> None:
     written = write_index(optimizers.store, redact=True)
     assert set(written.unreadable) == {"broken"}
     assert "Another title" in text_of(written.index.read_text())
+
+
+def test_an_error_of_ours_leaves_the_index_its_other_sweeps(study: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = [study({"a": {0: 90.0}}, name=name, title=f"Title {name}") for name in ("first", "second")]
+    real = index._write
+    monkeypatch.setattr(index, "_write", lambda of, now: 1 // (of.summary.sweep != "first") and real(of, now))
+    with pytest.raises(ZeroDivisionError):
+        write_index(made[0].store)
+    said = text_of((made[0].root / "index.html").read_text())
+    assert "Title second" in said
+    assert (made[0].root / "second" / "report.html").exists()
 
 
 def test_the_command(optimizers: Any, tmp_path: Path, command: Command) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,10 +16,12 @@ import pytest
 from studies import Shipped, arrays_of, record
 
 from deit_ablate import files
+from deit_ablate.errors import InputError
 from deit_ablate.report import write
+from deit_ablate.report.html import page
 from deit_ablate.report.tables.paper import read_published
 from deit_ablate.report.tables.render import RENDERERS, to_markdown
-from deit_ablate.report.tables.table import Table, sweep_table
+from deit_ablate.report.tables.table import NOTHING, Table, sweep_table
 from deit_ablate.sweep.plan import Cell
 
 ANALYSES = sorted(path.stem for path in files.shipped("analysis").glob("*.py"))
@@ -169,6 +173,44 @@ def test_a_study_of_which_nothing_is_done_has_the_papers_numbers(
     made = shipped_sweep(sweep, lambda cell: "missing")
     assert len(shown(made).rows()) == len(made.plan.rows)
     assert "paper" not in write.parts(made.summary())
+
+
+def diverged_teacher(cell: Cell) -> Any:
+    return "diverged" if cell.stage == "teacher" else "missing"
+
+
+@pytest.mark.parametrize("fate", [diverged_teacher, lambda cell: 80.0], ids=["nothing done", "arrays gone"])
+def test_the_sweeps_own_table_needs_nothing_of_the_papers(
+    shipped_sweep: Callable[..., Shipped], fate: Callable[[Cell], Any]
+) -> None:
+    """Table 4 is of predictions of students that are done."""
+    summary = shipped_sweep("distillation", fate, seeds=1).summary()
+    with pytest.raises(InputError):
+        write.paper_analysis(summary).table(summary)  # type: ignore[union-attr]
+    said = "There is no table beside the paper's: "
+    folder = summary.store.sweeps.folder(summary.sweep)
+    (folder / "paper.md").write_text("of before")
+    assert {path.stem for path in write.write_tables(summary)} == {"table"}
+    assert said in (folder / "table.md").read_text()
+    assert not (folder / "paper.md").exists()
+    assert not [path for path in write.write_figures(summary) if path.name.startswith("paper")]
+    assert said in html.unescape(page(summary))
+
+
+@pytest.mark.parametrize(
+    ("sweep", "row"),
+    [("figure3", "{student: {schedule: {epochs: 31}}}"), ("table10", "{finetune: {data: {resolution: 20}}}")],
+)
+def test_a_row_of_ones_own_stands_in_the_papers_table(
+    shipped_sweep: Callable[..., Shipped], tmp_path: Path, sweep: str, row: str
+) -> None:
+    shutil.copytree(files.shipped("sweeps"), tmp_path / "sweeps")
+    path = tmp_path / "sweeps" / f"{sweep}.yaml"
+    path.write_text(path.read_text().replace("\nvariants:\n", f"\nvariants:\n  my own: {row}\n"))
+    made = shipped_sweep(path, lambda cell: 80.0, seeds=1, profile="digits")
+    own = body(shown(made))["my own"]
+    assert {told for header, told in own.items() if header.endswith(" paper")} == {NOTHING}
+    assert paper_figures(made) is not None
 
 
 def test_table8_may_end_before_fine_tuning(shipped_sweep: Callable[..., Shipped], tmp_path: Path) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import itertools
 from collections.abc import Callable
 
 import pytest
@@ -11,7 +14,7 @@ from deit_ablate.errors import InputError
 from deit_ablate.report.figures.pivot import pivot_figure
 from deit_ablate.report.html import page
 from deit_ablate.report.tables.pivot import pivot_table
-from deit_ablate.report.tables.render import to_latex, to_markdown
+from deit_ablate.report.tables.render import to_csv, to_latex, to_markdown
 
 TOP1 = {("0.01", "0"): 80.0, ("0.01", "1"): 82.0, ("0.02", "0"): 90.0, ("0.02", "1"): 96.0}
 
@@ -53,6 +56,41 @@ def test_of_three_axes_each_has_its_means(study: Callable[..., Study]) -> None:
     text = page(made.summary())
     assert 'id="pivot"' in text
     assert "darker is better" in text
+
+
+@pytest.mark.parametrize(
+    ("axes", "heads"),
+    [
+        ({"lr": ["1", "2"], "pool": ["cls", "mean"]}, ["lr", "pool = cls", "pool = mean", "mean"]),
+        ({"mean": ["1", "2"], "pool": ["cls", "avg"]}, ["mean", "pool = cls", "pool = avg", "mean"]),
+        ({"line": ["1", "2"], "pool": ["line", "avg"]}, ["line", "pool = line", "pool = avg", "mean"]),
+        ({"pool": ["1", "2"], "x": ["pool", "pool_"]}, ["pool", "x = pool", "x = pool_", "mean"]),
+    ],
+)
+def test_axes_and_values_may_be_called_as_our_columns_are(
+    study: Callable[..., Study], axes: dict[str, list[str]], heads: list[str]
+) -> None:
+    cells = list(itertools.product(*axes.values()))
+    made = study({f"{a},{b}": {0: 80.0 + 3 * i} for i, (a, b) in enumerate(cells)}, kind="grid", axes=axes.items())
+    table = pivot_table(made.summary())
+    assert [column.header for column in table.columns] == heads
+    assert table.rows() == [
+        ["1", "80.00", "83.00", "81.50"],
+        ["2", "86.00", "89.00", "87.50"],
+        ["mean", "83.00", "86.00", "84.50"],
+    ]
+    lines = list(csv.reader(io.StringIO(to_csv(table))))
+    assert len(set(lines[0])) == len(lines[0]) == 5
+    assert [float(cell) for cell in lines[1][2:]] == [80.0, 83.0, 81.5]
+
+
+def test_axes_whose_last_parts_are_alike_have_their_whole_keys(study: Callable[..., Study]) -> None:
+    cells = itertools.product(("deit", "convnet"), ("digits", "glyphs"), ("0", "1"))
+    axes = [("model.name", ["deit", "convnet"]), ("data.name", ["digits", "glyphs"]), ("augment.mixup", ["0", "1"])]
+    made = study({",".join(cell): {0: 80.0 + i} for i, cell in enumerate(cells)}, kind="grid", axes=axes)
+    table = pivot_table(made.summary())
+    assert [column.header for column in table.columns][:3] == ["model.name", "data.name", "mixup = 0"]
+    assert table.rows()[1][:3] == ["deit", "glyphs", "82.00"]
 
 
 def test_what_is_no_grid_is_refused(study: Callable[..., Study]) -> None:

@@ -95,6 +95,13 @@ def test_columns_are_chosen_by_name(optimizers):
         Printed(columns=("row", "tpo1")).of(table)
 
 
+def test_a_programs_metric_is_a_column_by_its_own_name(study):
+    metric = {"name": "metrics.accuracy", "better": "higher", "program": True, "place": [0, 0]}
+    table = sweep_table(study({"a": {0: 90.0}}, metric=metric).summary())
+    named = Printed(columns=("row", "metrics.accuracy")).of(table)
+    assert Printed(columns=("row", "accuracy")).of(table).columns == named.columns
+
+
 def test_a_label_is_shown_by_every_format_and_escaped_by_each(study):
     labels = {"b": r"LAMB$_2$ ($\beta_2 = 0.99$) † 50% & <ours>", "a": "w/o mixup"}
     made = study({"a": {0: 90.0}, "b": {0: 91.0}}, labels=labels, groups={"Ours, $\\eta$": ["b"]})

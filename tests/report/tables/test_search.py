@@ -143,6 +143,24 @@ def test_the_table_is_of_the_records(made: Made) -> None:
     assert [row["trial"] for row in found if row["confirmed_n"]] == [str(winner)]
 
 
+def test_parameters_may_be_called_as_our_columns_are(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    summary, found = made.summary(), tables_of.read_search(made.summary())
+    before, called = tables_of.search_table(summary), {"optimizer.base_lr": "trial", "regularize.drop_path": "row"}
+
+    def renamed(given: Any) -> Any:
+        return {called.get(key, key): value for key, value in given.items()}
+
+    search = {**found.plan["search"], "spaces": {k: renamed(v) for k, v in found.plan["search"]["spaces"].items()}}
+    rows = [
+        replace(own, shown=[replace(trial, params=renamed(trial.params)) for trial in own.shown]) for own in found.rows
+    ]
+    other = replace(found, plan={**found.plan, "search": search}, rows=rows)
+    monkeypatch.setattr(tables_of, "read_search", lambda summary: other)
+    table = tables_of.search_table(summary)
+    assert table.rows() == before.rows()
+    assert list(table.frame)[3:5] == ["trial_", "row_"]
+
+
 def test_the_table_says_what_to_mind(made: Made) -> None:
     text = (made.root / "one" / "search.md").read_text()
     plan = made.plan()
