@@ -82,6 +82,8 @@ def _any(words: Iterable[str]) -> str:
 
 
 def _path(path: str) -> str:
+    if re.fullmatch(r"/[\w-]+\.\w+", path):
+        return path  # as in output + "/summary.csv": no file of anyone's lies straight below the root
     file = re.search(r"[/\\]([\w-]+\.py)\Z", path)
     return f"{PATH}/{file[1]}" if file else PATH
 

@@ -285,9 +285,11 @@ def test_redaction_leaves_the_rest_alone() -> None:
         "a / b",
         "torch 2.14.1",
         "12:30:45",
+        'open(a.output + "/summary.csv")',
     ):
         assert redactor(kept) == kept
     assert redactor("at C:\\Users\\bob\\x and ../../bob/y") == f"at {PATH} and {PATH}"
+    assert redactor("'/scratch' and \"/scratch/summary.csv\"") == f"'{PATH}' and \"{PATH}\""
     assert redactor("bob's vm.lab.edu") == f"{NAME}'s [host]"
     assert redactor("see https://wiki.lab.edu/x?y") == "see [url]"
     assert user_names(["/home/bob/x", "~eve/y", "C:\\Users\\carol\\z"]) == {"bob", "eve", "carol"}
