@@ -104,6 +104,11 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {near!r}?" if near else ""
 
 
+def counted(number: int, noun: str) -> str:
+    """A number of things in words: 1 run, 2 runs."""
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
 def few(names: Sequence[str], most: int = 5, more: str = "more", separator: str = ", ") -> str:
     """The first names, and how many there are besides: ``a, b and 3 more``."""
     left = len(names) - most

@@ -12,7 +12,7 @@ import typer
 
 from deit_ablate.cli import console
 from deit_ablate.cli.targets import DEFAULT_RESULTS, Results, by_name, known_sweep
-from deit_ablate.errors import InputError
+from deit_ablate.errors import InputError, counted
 from deit_ablate.report.numbers import FORMS, SUFFIXES
 from deit_ablate.report.records import LARGEST
 from deit_ablate.store import Store
@@ -97,9 +97,9 @@ def _group(text: str, column: str | None, store: Store) -> Group:
 def _lines(found: Mapping[str, Any]) -> list[str]:
     """The answer for people."""
     unit, paired = f" {found['unit']}" if found["unit"] else "", ", by pairs" if found["paired"] else ""
-    sides = [(found["candidate"], _runs(found["runs"]), _number(found["mean"]))]
+    sides = [(found["candidate"], counted(found["runs"], "run"), _number(found["mean"]))]
     if found["baseline"] is not None:
-        sides += [(found["baseline"], _runs(found["baseline_runs"]), _number(found["baseline_mean"]))]
+        sides += [(found["baseline"], counted(found["baseline_runs"], "run"), _number(found["baseline_mean"]))]
     else:
         sides += [("target", "", _number(found["target"]))]
     lines = [found["words"], "", *console.columns(sides, indent="  ")]
@@ -115,10 +115,6 @@ def _lines(found: Mapping[str, Any]) -> list[str]:
             f"{made['kept']} of {made['candidates']} kept so far{again}"
         ]
     return [*lines, f"assumed: {found['assumed']}", *(f"note: {note}" for note in found["notes"])]
-
-
-def _runs(number: int) -> str:
-    return f"{number} run{'s' * (number != 1)}"
 
 
 def _number(number: float | None) -> str:

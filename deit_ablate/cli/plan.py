@@ -12,7 +12,7 @@ import typer
 
 from deit_ablate.cli import console, options
 from deit_ablate.cli.targets import DEFAULT_RESULTS, Results, Study, execution_for, refuse_other_file, remember, study
-from deit_ablate.errors import InputError, few
+from deit_ablate.errors import InputError, counted, few
 from deit_ablate.execution import Execution
 from deit_ablate.launch import status
 from deit_ablate.launch.commands import FORMS
@@ -192,7 +192,7 @@ def _proposal_lines(
         fits = "" if each.fits(budget) else "unknown" if each.seconds is None else "too much"
         time, runs = console.duration(each.seconds), str(each.runs)
         table.append((str(each.seeds), str(each.baseline), runs, time, _finds(each, sd, metric), fits))
-    rows = f"{found[0].rows} row{'s' * (found[0].rows != 1)}"
+    rows = counted(found[0].rows, "row")
     lines = [f"{rows} beside the baseline, budget {console.duration(budget)} of machine time", ""]
     lines += console.columns(table)
     source = f"1 sd is {_amount(sd, metric)} here" if sd else "sd: of one row from seed to seed"
@@ -223,8 +223,7 @@ def _plan_lines(made: Plan, runs: Mapping[str, Run], states: Mapping[str, State]
     sweep = made.sweep
     lines = [
         f"{sweep.name}: {sweep.title}",
-        ("" if sweep.program else f"profile {sweep.profile or 'none'}, ")
-        + f"{len(made.rows)} row{'s' * (len(made.rows) != 1)}, "
+        ("" if sweep.program else f"profile {sweep.profile or 'none'}, ") + f"{counted(len(made.rows), 'row')}, "
         f"{len(runs)} runs: {console.counts(states)}",
         "",
         *_row_lines(made, None if search else runs),
@@ -309,8 +308,7 @@ def _left_lines(
     since = {reason: few([labels[run] for run in runs], 3, "more runs") for reason, runs in why.items()}
     needs = needs_words([how for how, _ in groups])
     of_groups = [
-        f"{need or 'as all the others'}: {len(runs)} run{'s' * (len(runs) != 1)} "
-        f"({few([labels[run.id] for run in runs], 3)})"
+        f"{need or 'as all the others'}: {counted(len(runs), 'run')} ({few([labels[run.id] for run in runs], 3)})"
         for (_, runs), need in zip(groups, needs, strict=True)
     ]
     time, disk = console.duration(cost.seconds), console.size(cost.bytes)

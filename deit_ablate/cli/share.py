@@ -15,7 +15,7 @@ from deit_ablate import __version__
 from deit_ablate.cli import console
 from deit_ablate.cli.options import DataDir, Device, ExecutionSets, Json, Loaders, command_line, given_execution
 from deit_ablate.cli.targets import DEFAULT_RESULTS, Results, by_name, known_sweep, runs_of, source_file
-from deit_ablate.errors import InputError, few
+from deit_ablate.errors import InputError, counted, few
 from deit_ablate.execution import SAVED, layered
 from deit_ablate.launch import reproduce as anew
 from deit_ablate.launch import status
@@ -51,7 +51,7 @@ def bundle(
     made = write_bundle(wanted, folder)
     for warning in made.warnings:
         console.say(f"warning: {warning}", out=sys.stderr)
-    console.say(f"{folder}: {made.runs} run{'s' * (made.runs != 1)}; `make reproduce` in it trains one of them anew")
+    console.say(f"{folder}: {counted(made.runs, 'run')}; `make reproduce` in it trains one of them anew")
 
 
 def reproduce(

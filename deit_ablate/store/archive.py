@@ -89,14 +89,18 @@ def keep(store: Store, sweep: str, folder: Path, only: Collection[str] | None = 
     for name, lines in (("records.jsonl", records), ("curves.jsonl", curves)):
         files.replace(folder / name, b"".join(json.dumps(line).encode() + b"\n" for line in lines))
     files.replace(folder / "plan.json", files.to_json(kept))
-    for path in (path for pattern in _BESIDE if older for path in folder.glob(pattern)):
+    for path in _beside(folder) if older else ():
         path.unlink()
-    for path in (path for pattern in _BESIDE for path in store.sweeps.folder(sweep).glob(pattern)):
+    for path in _beside(store.sweeps.folder(sweep)):
         target = folder / path.relative_to(store.sweeps.folder(sweep))
         content = _accepted(path) if path.parent.name == "accepted" else _content(path)
         files.replace(files.make_folder(target.parent) / target.name, content)
     write_manifest(folder)
     return len(records)
+
+
+def _beside(folder: Path) -> list[Path]:
+    return [path for pattern in _BESIDE for path in folder.glob(pattern)]
 
 
 def _accepted(path: Path) -> bytes:

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from deit_ablate.errors import InputError
+from deit_ablate.errors import InputError, counted
 
 MOST_FACTORS = 7
 GENERATORS: dict[tuple[int, int], tuple[str, ...]] = {
@@ -139,7 +139,7 @@ def factorial(changes: Sequence[str], fraction: str | None) -> Design:
     """All combinations of changes, or a fraction of them with the recipe as it is. Raises InputError, of no place."""
     k, part = len(changes), int((fraction or "1/1").partition("/")[2])
     if not 2 <= k <= MOST_FACTORS:
-        raise InputError(f"{k} factor{'s' * (k != 1)}", expected=f"2 to {MOST_FACTORS}")
+        raise InputError(counted(k, "factor"), expected=f"2 to {MOST_FACTORS}")
     possible = [of for factors, of in GENERATORS if factors == k]
     if part != 1 and part not in possible:
         fractions = ", ".join(f"1/{of}" for of in possible)

@@ -52,8 +52,8 @@ def write_index(store: Store, *, redact: bool = False) -> Written:
             lines.append({"sweep": sweep, "unreadable": unreadable[sweep]})
     path = store.root / "index.html"
     files.replace(path, render("index", say, sweeps=lines, page_name=NAME).encode())
-    for bug in bugs:
-        raise bug
+    if bugs:
+        raise bugs[0]
     return Written(path, tuple(pages), unreadable)
 
 

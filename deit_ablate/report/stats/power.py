@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
 
+from deit_ablate.errors import counted
 from deit_ablate.sweep.comparisons import FEWEST
 
 ALPHA = 0.05
@@ -85,15 +86,15 @@ def plan_words(rows: int, seeds: int, baseline: int | None = None) -> str:
     if rows == 0:
         return "no rows are compared"
     baseline = seeds if baseline is None else baseline
-    counted = f"{seeds} seed{'s' * (seeds != 1)}, {rows} row{'s' * (rows != 1)}"
-    counted += f", {baseline} seeds of the baseline" if baseline != seeds else ""
+    size = f"{counted(seeds, 'seed')}, {counted(rows, 'row')}"
+    size += f", {baseline} seeds of the baseline" if baseline != seeds else ""
     if seeds < 2:
-        return f"{counted}: cannot tell rows apart"
+        return f"{size}: cannot tell rows apart"
     if seeds < FEWEST:
-        return f"{counted}: too few for a verdict, which takes {FEWEST}"
+        return f"{size}: too few for a verdict, which takes {FEWEST}"
     real = "0.7" if seeds < 5 else "0.8"
     return (
-        f"{counted}: finds differences of about {detectable(rows, seeds, baseline):.1f} sd (power {real}), shows "
+        f"{size}: finds differences of about {detectable(rows, seeds, baseline):.1f} sd (power {real}), shows "
         f"equivalence within about ±{provable_margin(rows, seeds, baseline):.1f} sd (sd: of one row from seed to seed)"
     )
 
@@ -175,7 +176,7 @@ def confirmed_words(searched: float, confirmed: float, seeds: int, digits: int =
     """A search's winner: its value in the search, its mean over new seeds, and the difference; all in one unit."""
     return (
         f"search value {searched:.{digits}f}, confirmed {confirmed:.{digits}f} "
-        f"({seeds} new seed{'s' * (seeds != 1)}), difference {confirmed - searched:+.{digits}f}"
+        f"({counted(seeds, 'new seed')}), difference {confirmed - searched:+.{digits}f}"
     )
 
 
