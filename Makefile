@@ -35,8 +35,8 @@ test-datasets: $(VENV)/ready  ## data sets in the format of Hugging Face, whose 
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,datasets]'
 	$(BIN)/python -m pytest tests/train/data/test_hub.py tests/worker/test_hashes.py
 
-test-slurm: $(VENV)/ready  ## the suite on a real SLURM cluster, which it installs (Debian), starts and stops; needs root
-	$(BIN)/python -m pytest tests/slurm
+test-slurm: $(VENV)/ready  ## the suite on two real SLURM clusters, which it installs (Debian), starts and stops; needs root
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal tests/slurm
 
 test-slurm-full: $(VENV)/ready  ## the same, minutes of random failures, and a cluster with accounting
 	$(BIN)/python -m pytest tests/slurm -m 'storm or not storm'

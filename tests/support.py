@@ -68,6 +68,7 @@ NAMED = "variants: {none: {}, hard: {distill: {type: hard, teacher: test_vit, te
 
 CUSTOM_MODELS = '''
 import os
+import time
 from torch import nn
 
 
@@ -93,8 +94,36 @@ def broken_until(shape, *, file):
     return Linear(shape, happens)
 
 
+def losing_a_rank(shape, *, file):
+    there, rank = os.path.exists(file), os.environ.get("RANK")
+
+    def happens():
+        if there and rank == "1":
+            os.remove(file)
+            os._exit(3)
+        if there and rank == "0":
+            time.sleep(3600)  # as a GPU's collective does, which nobody tells that the other has gone
+        return 1
+
+    return Linear(shape, happens)
+
+
 def exploding(shape):
     return Linear(shape, lambda: float("nan"))
+
+
+def slow(shape, *, file):
+    """What is slow while there is a file: 3 s an epoch of ten steps, to be caught in the middle on any machine."""
+    from timm.models.vision_transformer import VisionTransformer
+
+    class Slow(VisionTransformer):
+        def forward(self, x):
+            if x.device.type != "meta" and os.path.exists(file):
+                time.sleep(0.3)
+            return super().forward(x)
+
+    size = {"img_size": shape.resolution, "in_chans": shape.channels, "num_classes": shape.classes}
+    return Slow(patch_size=8, embed_dim=16, depth=1, num_heads=2, proj_drop_rate=0.1, drop_path_rate=0.1, **size)
 
 
 def crops(image, rng):
@@ -187,8 +216,8 @@ class Said:
 Ask = Callable[..., Said]
 
 
-def wait_for(what: Callable[[], Any], *, seconds: float = 60, step: float = 0.02) -> Any:
-    """Poll until ``what()`` is true; fails the test after ``seconds``."""
+def wait_for(what: Callable[[], Any], *, seconds: float = 300, step: float = 0.02) -> Any:
+    """Poll until ``what()`` is true; fails the test after ``seconds``, which are far more than a slow machine needs."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if found := what():

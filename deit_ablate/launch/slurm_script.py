@@ -32,6 +32,8 @@ CPUS_BESIDE_GPU = 8
 """Where loaders are not said: what nodes of 4 to 8 GPUs have for each."""
 TO_SAVE = (SAVED, -signal.SIGTERM)
 """How a worker ends that was told to save: by itself, or before it could be told."""
+GRACE = 20.0
+"""Seconds that rank 0 has to see that another is lost, and to record so."""
 REQUEUES = 10**6
 """Of a job on its time limit; a run that gets nowhere is ended by its own rule (no progress)."""
 
@@ -84,6 +86,7 @@ def script(
         stderr_to_stdout=True,
         setup=setup,
         additional_parameters={"requeue": True, **reservation, **slurm.extra},
+        srun_args=["--kill-on-bad-exit=1"] if execution.ranks > 1 else None,
     )
     return str(text)
 
@@ -146,7 +149,8 @@ class Element:
         return {name: value for name, value in vars(self).items() if not name.startswith("_")}
 
     def __call__(self) -> int:
-        """The exit code of the first of its workers that ended with another than 0."""
+        """The exit code of the first of its workers that ended with another than 0. A rank that failed exits with 1, so
+        that SLURM ends the others."""
         path = Path(self.results) / "submissions" / f"{self.submission}.json"
         content = schema.read(path, schema.Submission)
         if content is None:
@@ -169,7 +173,20 @@ class Element:
         if any(code in TO_SAVE for code in ended) and not self._saving and leads and _runs_still():
             # Told to save by SIGTERM, which submitit passes over; where SLURM itself requeues, the job runs no more.
             subprocess.run(["scontrol", "requeue", _job()], timeout=60, check=False)
-        return next((code for code in ended if code), 0)
+        failed = next((code for code in ended if code), 0)
+        if failed not in (0, *TO_SAVE) and os.environ.get("SLURM_NTASKS", "1") != "1":
+            self._await_word(self._workers[0][0])
+            raise SystemExit(1)
+        return failed
+
+    def _await_word(self, run: str) -> None:
+        """Until rank 0 has recorded that the run failed. Where it cannot see so, it would wait for the lost rank,
+        on a GPU for hours."""
+        end = time.monotonic() + GRACE
+        while time.monotonic() < end and any(
+            attempt.exit is None for attempt in Store(self.results).attempts(run)[-1:]
+        ):
+            time.sleep(0.2)
 
     def _due(self, entries: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, bool]]:
         """The runs to be started, and whether a failure is tried again: of a requeued job those that are not over."""

@@ -11,6 +11,7 @@ folder changes (packages apart), so several clusters can exist side by side.
 from __future__ import annotations
 
 import argparse
+import fcntl
 import functools
 import json
 import os
@@ -21,6 +22,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -41,7 +43,8 @@ class ClusterError(RuntimeError):
 
 
 def install(accounting: bool = False) -> None:
-    """Install the packages whose programs are missing; a ClusterError says why they cannot be had."""
+    """Install the packages whose programs are missing; a ClusterError says why they cannot be had. Sessions side by
+    side do so one after the other."""
     programs = PACKAGES | ACCOUNTING_PACKAGES if accounting else PACKAGES
 
     def missing() -> list[str]:
@@ -51,6 +54,14 @@ def install(accounting: bool = False) -> None:
         return
     if os.geteuid() != 0 or not shutil.which("apt-get"):
         raise ClusterError(f"SLURM is not installed ({' '.join(missing())}): it needs root and Debian's apt-get")
+    with (Path(tempfile.gettempdir()) / "deit-ablate-install.lock").open("w") as one_at_a_time:
+        fcntl.flock(one_at_a_time, fcntl.LOCK_EX)
+        _apt_get(missing)
+
+
+def _apt_get(missing: Callable[[], list[str]]) -> None:
+    if not missing():
+        return
     apt = ["apt-get", "-qq", "-o", "DPkg::Lock::Timeout=120"]
     add = [*apt, "install", "--yes", "--no-install-recommends"]
     done = subprocess.CompletedProcess[str]([], 0, "", "")
@@ -249,7 +260,7 @@ class Cluster:
         shown = self.command("scontrol", "--oneliner", "show", "job", str(number))
         return dict(part.split("=", 1) for part in shown.split() if "=" in part)
 
-    def await_job(self, number: int | str, *states: str, seconds: float = 60) -> dict[str, str]:
+    def await_job(self, number: int | str, *states: str, seconds: float = 300) -> dict[str, str]:
         """Wait until a job is in one of these states (``RUNNING``, ``COMPLETED``, ...); what is then known of it."""
         until(
             lambda: self.job(number)["JobState"] in states,

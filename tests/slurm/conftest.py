@@ -56,7 +56,7 @@ def accounted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 @pytest.fixture
-def lab(cluster: Cluster, tmp_path: Path) -> Iterator[Lab]:
-    yield Lab(tmp_path, cluster)
+def lab(cluster: Cluster, tmp_path: Path, warm_python: list[str]) -> Iterator[Lab]:
+    yield Lab(tmp_path, cluster, warm_python)
     cluster.command("scancel", "--user=root")
-    wait_for(lambda: not cluster.command("squeue", "--noheader").strip(), seconds=60, step=0.5)
+    wait_for(lambda: not cluster.command("squeue", "--noheader").strip(), step=0.5)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
-import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from cluster import Cluster
-from support import CUSTOM_MODELS, TINY, planned, result, wait_for
+from support import COLD, CUSTOM_MODELS, TINY, planned, result, wait_for
 
 from deit_ablate.store import Store
 
@@ -22,8 +24,11 @@ LONG = TINY.replace("train_images: 192", "train_images: 320").replace("epochs: 2
 class Lab:
     """A user on a login node of the cluster."""
 
-    def __init__(self, folder: Path, cluster: Cluster) -> None:
+    def __init__(self, folder: Path, cluster: Cluster, warm_python: Sequence[str]) -> None:
+        """``warm_python`` stands for ``python -m`` in commands, which so leave the cores to jobs: a job starts as on
+        any cluster."""
         self.folder, self.cluster, self.store = folder, cluster, Store(folder / "results")
+        self.warm_python = warm_python
         (folder / "mylab.py").write_text(CUSTOM_MODELS)
         self.environment = {
             **os.environ,
@@ -31,25 +36,43 @@ class Lab:
             "PYTHONPATH": str(folder),
             "DEIT_ABLATE_LOOK_SECONDS": "1",
         }
+        self.brake = folder / "slow"
+        self.local = {"DEIT_ABLATE_WORKER": self.environment.pop("DEIT_ABLATE_WORKER", "")}
 
-    def sweep(self, text: str, *, epochs: int = 3, slurm: str = "array_parallelism: 4", name: str = "s") -> Path:
+    def sweep(
+        self, text: str, *, epochs: int = 3, slurm: str = "array_parallelism: 4", name: str = "s", slow: bool = False
+    ) -> Path:
+        """Write a sweep file. Where it is ``slow``, its runs take 3 s an epoch until ``hurry``."""
         path = self.folder / f"{name}.yaml"
         path.write_text(LONG.replace("EPOCHS", str(epochs)).replace("SLURM", slurm) + text)
+        if slow:
+            self.brake.touch()
+            model = f'model: {{name: "mylab:slow", options: {{file: {self.brake}}}}}'
+            path.write_text(re.sub(r"model: \{options: \{.*\}\}", model, path.read_text()))
         return path
 
-    def start(self, *arguments: str, path: str = "") -> subprocess.Popen[str]:
-        environment = {**self.environment, "PATH": path + self.environment["PATH"]}
+    def hurry(self) -> None:
+        self.brake.unlink()
+
+    def start(
+        self,
+        *arguments: str,
+        path: str = "",
+        python_m: Sequence[str] = COLD,
+        environment: Mapping[str, str] = MappingProxyType({}),
+    ) -> subprocess.Popen[str]:
+        """Begin a command, to be signalled or killed; the folder ``path`` comes before others on its PATH."""
         return subprocess.Popen(
-            [sys.executable, "-m", "deit_ablate", *arguments],
+            [*python_m, "deit_ablate", *arguments],
             cwd=self.folder,
-            env=environment,
+            env={**self.environment, **environment, "PATH": path + self.environment["PATH"]},
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )
 
-    def __call__(self, *arguments: str, code: int | None = 0, path: str = "", timeout: float = 600) -> str:
-        process = self.start(*arguments, path=path)
+    def __call__(self, *arguments: str, code: int | None = 0, path: str = "", timeout: float = 600, **more: str) -> str:
+        process = self.start(*arguments, path=path, python_m=self.warm_python, environment=more)
         try:
             out, _ = process.communicate(timeout=timeout)
         except subprocess.TimeoutExpired:
@@ -65,12 +88,12 @@ class Lab:
     def all_over(self, sweep: str = "s") -> bool:
         return set(self.states(sweep).values()) <= {"done", "diverged", "failed", "blocked", "cancelled", "held"}
 
-    def await_end(self, sweep: str = "s", seconds: float = 180) -> dict[str, str]:
-        wait_for(lambda: self.all_over(sweep), seconds=seconds, step=1)
+    def await_end(self, sweep: str = "s") -> dict[str, str]:
+        wait_for(lambda: self.all_over(sweep), step=1)
         return self.states(sweep)
 
     def element(self, run: str) -> str:
-        owner = wait_for(lambda: [attempt.owner for attempt in self.store.attempts(run)][-1:], seconds=60)[0]
+        owner = wait_for(lambda: [attempt.owner for attempt in self.store.attempts(run)][-1:])[0]
         return str(owner["job"]["element"])
 
     def trained(self, run: str) -> list[str]:
@@ -80,6 +103,6 @@ class Lab:
 
     def undisturbed(self, path: Path) -> dict[str, dict[str, Any]]:
         """The results of the same sweep on this machine, left alone."""
-        self("run", str(path), "--executor", "local", "--results", "alone", code=None)
+        self("run", str(path), "--executor", "local", "--results", "alone", code=None, **self.local)
         alone = Store(self.folder / "alone")
         return {run: result(alone, run) for run in planned(path).runs}

@@ -26,10 +26,10 @@ def patient(shape, *, file):
 
 @pytest.mark.storm
 def test_accounting_tells_how_forgotten_jobs_have_ended(
-    accounted: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    accounted: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, warm_python: list[str]
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))  # this process plans the sweep too
-    lab, flag = Lab(tmp_path, accounted), tmp_path / "hang"
+    lab, flag = Lab(tmp_path, accounted, warm_python), tmp_path / "hang"
     with (lab.folder / "mylab.py").open("a") as models:
         models.write(PATIENT)
     path = lab.sweep(
@@ -45,7 +45,7 @@ variants:
     runs = killed, lost, hung = list(planned(path).runs)
     lab("run", "s.yaml")
     for run in runs:
-        wait_for(lambda run=run: lab.store.history(run), seconds=60)
+        wait_for(lambda run=run: lab.store.history(run))
     flag.touch()
     owners = {run: lab.store.attempts(run)[0].owner for run in runs}
     accounted.kill(owners[killed]["host"], owners[killed]["pid"], signal.SIGKILL)
@@ -55,7 +55,7 @@ variants:
     accounted.declare_down(owners[lost]["host"])
     # What hangs does not save at its signal, and is killed at its time limit.
     accounted.command("scontrol", "update", f"jobid={lab.element(hung)}", "endtime=now+15")
-    wait_for(lambda: not accounted.command("squeue", "--noheader", "--states=all").strip(), seconds=240, step=1)
+    wait_for(lambda: not accounted.command("squeue", "--noheader", "--states=all").strip(), step=1)
     assert [lab.trained(run) for run in runs] == [["open"]] * 3, "nobody was left to say how they ended"
     accounted.start(owners[lost]["host"])
     flag.unlink()

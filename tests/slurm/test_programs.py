@@ -44,15 +44,15 @@ def test_a_command_that_is_requeued_and_preempted_goes_on_from_what_it_saved(lab
     runs = list(planned(lab.folder / "s.yaml").runs)
     lab("run", "s.yaml")
     for run in runs[:2]:  # each stops at its tenth epoch until it is told to save
-        wait_for(lambda run=run: len(lab.store.history(run)) == 10, seconds=120)
+        wait_for(lambda run=run: len(lab.store.history(run)) == 10)
     lab.cluster.command("scontrol", "requeue", lab.element(runs[0]))
-    wait_for(lambda: lab.store.attempts(runs[0])[0].exit, seconds=60)
+    wait_for(lambda: lab.store.attempts(runs[0])[0].exit)
     everything = lab.cluster.submit(
         "--partition=high", "--exclusive", f"--nodes={len(lab.cluster.nodes)}", "--wrap=sleep 3"
     )
-    lab.cluster.await_job(everything, "COMPLETED", seconds=90)
+    lab.cluster.await_job(everything, "COMPLETED")
     (lab.folder / "wait").unlink()
-    lab.await_end(seconds=240)
+    lab.await_end()
     for number, run in enumerate(runs):
         assert (lab.store.outcome(run) or {})["metrics"]["program"]["top1"] == 69 + number // 2 + number % 2
         assert [line["epoch"] for line in lab.store.history(run)] == list(range(20))

@@ -9,11 +9,11 @@ from support import planned, wait_for
 
 
 def test_two_runs_of_an_element_run_at_once_and_each_is_cancelled_alone(lab: Lab) -> None:
-    path = lab.sweep("seeds: 4\nvariants: {a: {}}\n", epochs=80, slurm="array_parallelism: 2")
+    path = lab.sweep("seeds: 4\nvariants: {a: {}}\n", epochs=30, slurm="array_parallelism: 2", slow=True)
     zero, one, two, three = planned(path).runs
     assert "submitted job" in lab("run", "s.yaml", "-x", "runs_per_gpu=2")
     for run in (zero, one):
-        wait_for(lambda run=run: lab.store.history(run), seconds=120)
+        wait_for(lambda run=run: lab.store.history(run))
     element = lab.element(zero)
     assert lab.element(one) == element
     assert lab.cluster.job(element)["NumCPUs"] == "2"
@@ -25,6 +25,7 @@ def test_two_runs_of_an_element_run_at_once_and_each_is_cancelled_alone(lab: Lab
     lab("cancel", zero)
     states = lab.states()
     assert [states[run] for run in (zero, two, three)] == ["cancelled"] * 3
+    lab.hurry()
     lab.await_end()
     assert lab.trained(zero) == ["cancelled"]
     assert lab.trained(one) == ["done"]
@@ -42,16 +43,18 @@ variants:
   broken: {model: {name: "mylab:broken_until", options: {file: /nowhere/at/all}}}
   long: {}
 """,
-        epochs=160,
+        epochs=30,
         slurm="signal_delay: 10, partition: low",
+        slow=True,
     )
     lab("run", "s.yaml", "-x", "runs_per_gpu=3")
     short, broken, long = (run for *_, run in (lab.store.sweeps.plan("s") or {})["cells"])
-    wait_for(lambda: lab.trained(short) == ["done"] and lab.trained(broken) == ["bad-recipe"], seconds=120)
-    wait_for(lambda: lab.store.history(long), seconds=60)
+    wait_for(lambda: lab.trained(short) == ["done"] and lab.trained(broken) == ["bad-recipe"])
+    wait_for(lambda: lab.store.history(long))
     # The signal that submitit has asked for, as SLURM sends it before the time limit.
     lab.cluster.command("scancel", "--signal=USR2", lab.element(long))
-    wait_for(lambda: lab.store.attempts(long)[0].exit, seconds=60)
+    wait_for(lambda: lab.store.attempts(long)[0].exit)
+    lab.hurry()
     assert lab.states()[broken] == "failed", "which its job does not try again"
     lab.await_end()
     assert [lab.trained(run) for run in (short, broken)] == [["done"], ["bad-recipe"]]

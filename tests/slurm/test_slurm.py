@@ -77,21 +77,22 @@ def test_rows_that_need_something_of_their_own_are_arrays_of_their_own(lab: Lab)
 
 
 def test_requeued_preempted_and_out_of_time_it_goes_on_where_it_was(lab: Lab) -> None:
-    path = lab.sweep("seeds: 3\nvariants: {a: {}}\n", epochs=60, slurm="partition: low, signal_delay: 10")
+    path = lab.sweep("seeds: 3\nvariants: {a: {}}\n", epochs=30, slurm="partition: low, signal_delay: 10", slow=True)
     runs = list(planned(path).runs)
     lab("run", "s.yaml")
     for run in runs:
-        wait_for(lambda run=run: lab.store.history(run), seconds=60)
+        wait_for(lambda run=run: lab.store.history(run))
     lab.cluster.command("scontrol", "requeue", lab.element(runs[0]))
     # Out of time: the signal that submitit has asked for, as SLURM sends it before the limit.
     lab.cluster.command("scancel", "--signal=USR2", lab.element(runs[1]))
-    wait_for(lambda: lab.store.attempts(runs[1])[0].exit, seconds=60)
-    wait_for(lambda: len(lab.store.attempts(runs[2])) == 1, seconds=60)
+    wait_for(lambda: lab.store.attempts(runs[1])[0].exit)
+    wait_for(lambda: len(lab.store.attempts(runs[2])) == 1)
     everything = lab.cluster.submit(
         "--partition=high", "--exclusive", f"--nodes={len(lab.cluster.nodes)}", "--wrap=sleep 3"
     )
-    lab.cluster.await_job(everything, "COMPLETED", seconds=90)
-    lab.await_end(seconds=240)
+    lab.cluster.await_job(everything, "COMPLETED")
+    lab.hurry()
+    lab.await_end()
     assert {run: result(lab.store, run) for run in runs} == lab.undisturbed(path)
     for run in runs:
         how = lab.trained(run)
@@ -101,10 +102,10 @@ def test_requeued_preempted_and_out_of_time_it_goes_on_where_it_was(lab: Lab) ->
 
 
 def test_a_node_lost_with_its_job_and_a_controller_that_is_away(lab: Lab) -> None:
-    path = lab.sweep(ONE, epochs=60)
+    path = lab.sweep(ONE, epochs=30, slow=True)
     run = next(iter(planned(path).runs))
     lab("run", "s.yaml")
-    wait_for(lambda: lab.store.history(run), seconds=60)
+    wait_for(lambda: lab.store.history(run))
     owner = lab.store.attempts(run)[0].owner
     node = owner["host"]
     lab.cluster.kill(node, owner["pid"], signal.SIGSTOP)  # so that it cannot end before its node does
@@ -113,9 +114,10 @@ def test_a_node_lost_with_its_job_and_a_controller_that_is_away(lab: Lab) -> Non
     lab.cluster.start_controller()
     lab.cluster.crash(node)
     lab.cluster.declare_down(node)
+    lab.hurry()
     lab("run", "s.yaml")
     lab.cluster.start(node)
-    lab.await_end(seconds=240)
+    lab.await_end()
     assert result(lab.store, run) == lab.undisturbed(path)[run]
     assert lab.trained(run)[-1] == "done"
     assert len(lab.trained(run)) == 2
@@ -123,17 +125,18 @@ def test_a_node_lost_with_its_job_and_a_controller_that_is_away(lab: Lab) -> Non
 
 @pytest.mark.storm  # over a minute
 def test_a_node_that_loses_attempts_again_and_again_is_left_out(lab: Lab) -> None:
-    path = lab.sweep(ONE, epochs=40)
+    path = lab.sweep(ONE, epochs=30, slow=True)
     run, attempts = next(iter(planned(path).runs)), lab.store.attempts
     for number in (1, 2):
         lab("run", "s.yaml")
-        wait_for(lambda number=number: len(attempts(run)) == number and lab.store.history(run), seconds=90)
+        wait_for(lambda number=number: len(attempts(run)) == number and lab.store.history(run))
         # Not requeued, so that the next `run` sees how it ended; and on the same node again.
         lab.cluster.command("scontrol", "update", f"jobid={lab.element(run)}", "requeue=0")
         bad = attempts(run)[-1].owner["host"]
         lab.cluster.crash(bad)
         lab.cluster.declare_down(bad)
         lab.cluster.start(bad)
+    lab.hurry()
     lab("run", "s.yaml", "--wait")
     assert [(attempt.exit or {})["class"] for attempt in attempts(run)] == ["node", "node", "done"]
     assert {attempt.owner["host"] for attempt in attempts(run)[:2]} == {bad}
@@ -233,14 +236,15 @@ def test_a_sweep_whose_runs_all_die_of_one_error_is_held(lab: Lab) -> None:
 
 
 def test_a_cancelled_element_saves_stops_and_comes_back(lab: Lab) -> None:
-    path = lab.sweep("seeds: 3\nvariants: {a: {}}\n", epochs=80, slurm="array_parallelism: 1")
+    path = lab.sweep("seeds: 3\nvariants: {a: {}}\n", epochs=30, slurm="array_parallelism: 1", slow=True)
     runs = list(planned(path).runs)
     lab("run", "s.yaml")
-    wait_for(lambda: lab.store.history(runs[0]), seconds=60)
+    wait_for(lambda: lab.store.history(runs[0]))
     lab("cancel", "s:a:0")
     lab("cancel", "s:a:2")
-    wait_for(lambda: lab.trained(runs[0]) == ["cancelled"], seconds=60)
+    wait_for(lambda: lab.trained(runs[0]) == ["cancelled"])
     assert lab.states()[runs[2]] == "cancelled"
+    lab.hurry()
     lab.await_end()
     assert lab.trained(runs[1]) == ["done"]
     assert not lab.store.attempts(runs[2])
@@ -257,6 +261,15 @@ def test_two_nodes_train_one_run_together(lab: Lab) -> None:
     run = next(iter(planned(path).runs))
     assert (lab.store.outcome(run) or {})["execution"]["ranks"] == 2
     assert lab.trained(run) == ["done"]
+
+
+def test_a_rank_that_is_lost_takes_the_others_with_it(lab: Lab) -> None:
+    flag = lab.folder / "lose"
+    flag.touch()
+    model = f'{{name: "mylab:losing_a_rank", options: {{file: {flag}}}}}'
+    path = lab.sweep(f"seeds: 1\nvariants: {{a: {{model: {model}}}}}\n", slurm="nodes: 2")
+    lab("run", "s.yaml", "-x", "ranks=2", "--wait")
+    assert lab.trained(next(iter(planned(path).runs))) == ["killed", "done"]
 
 
 def test_bad_settings_are_refused_before_anything_is_written(lab: Lab) -> None:
@@ -287,7 +300,7 @@ def test_the_code_that_runs_is_the_code_that_was_submitted(lab: Lab) -> None:
     (checkout / "__init__.py").write_text("raise SystemExit('edited after it was submitted')")
     lab.cluster.command("scancel", str(blocker))
     run = next(iter(planned(path).runs))
-    wait_for(lambda: lab.store.outcome(run), seconds=120, step=0.5)
+    wait_for(lambda: lab.store.outcome(run), step=0.5)
 
 
 def test_a_job_that_dies_before_its_run_begins_is_said(lab: Lab) -> None:
@@ -322,7 +335,7 @@ variants: {hard: {distill: {type: hard}}}
     )
     teacher = next(iter(planned(path).runs))
     local = lab.start("run", "s.yaml", "--executor", "local", "--parallel", "1")
-    wait_for(lambda: lab.store.history(teacher), seconds=60)
+    wait_for(lambda: lab.store.history(teacher))
     local.send_signal(signal.SIGTERM)
     local.communicate(timeout=60)
     lab("run", "s.yaml", "--wait", path=f"{folder}:")
@@ -368,7 +381,7 @@ def test_a_search_asks_for_jobs_and_goes_on_with_another_launcher(lab: Lab) -> N
     assert said.count("submitted job") >= 1, said
     assert len(lab.store.sweeps.trial_requests("s")) == 2, "as many as it may have at once"
     waiting = lab.start("run", "s.yaml", "--wait", "--confirm")
-    wait_for(lambda: len(lab.store.sweeps.trial_requests("s")) > 2, seconds=120)
+    wait_for(lambda: len(lab.store.sweeps.trial_requests("s")) > 2)
     waiting.kill()
     waiting.wait()
     lab("run", "s.yaml", "--wait", "--confirm", code=None)
@@ -387,7 +400,7 @@ def test_a_search_asks_for_jobs_and_goes_on_with_another_launcher(lab: Lab) -> N
 def test_seeds_are_added_look_by_look_and_by_another_launcher(lab: Lab) -> None:
     lab.sweep("looks: [3, 4]\nbaseline: a\nvariants: {a: {}, b: {augment: {erasing: 0}}}\n", epochs=2)
     first = lab.start("run", "s.yaml", "--until-decided")
-    wait_for(lambda: any(lab.store.result(run) for run in lab.store.runs()), seconds=120)
+    wait_for(lambda: any(lab.store.result(run) for run in lab.store.runs()))
     first.kill()
     first.communicate()
     said = lab("run", "s.yaml", "--until-decided")
