@@ -94,15 +94,19 @@ def broken_until(shape, *, file):
     return Linear(shape, happens)
 
 
-def losing_a_rank(shape, *, file):
-    there, rank = os.path.exists(file), os.environ.get("RANK")
+def losing_a_rank(shape, *, folder):
+    lose, asleep, rank = folder + "/lose", folder + "/asleep", os.environ.get("RANK")
+    there = os.path.exists(lose)
 
     def happens():
-        if there and rank == "1":
-            os.remove(file)
-            os._exit(3)
         if there and rank == "0":
-            time.sleep(3600)  # as a GPU's collective does, which nobody tells that the other has gone
+            open(asleep, "w").close()
+            time.sleep(3600)  # as in a GPU's collective, which nobody tells that the other has gone
+        if there and rank == "1":
+            while not os.path.exists(asleep):
+                time.sleep(0.1)
+            os.remove(lose)
+            os._exit(3)
         return 1
 
     return Linear(shape, happens)
@@ -112,13 +116,14 @@ def exploding(shape):
     return Linear(shape, lambda: float("nan"))
 
 
-def slow(shape, *, file):
-    """What is slow while there is a file: 3 s an epoch of ten steps, to be caught in the middle on any machine."""
+def slow(shape, *, folder):
+    """What is slow while a folder has a file: 3 s an epoch of ten steps, to be caught in the middle on any machine. (A
+    file that an option names would be part of the run's identity.)"""
     from timm.models.vision_transformer import VisionTransformer
 
     class Slow(VisionTransformer):
         def forward(self, x):
-            if x.device.type != "meta" and os.path.exists(file):
+            if x.device.type != "meta" and os.path.exists(folder + "/slow"):
                 time.sleep(0.3)
             return super().forward(x)
 

@@ -73,9 +73,17 @@ def execute(task: Task) -> int:
     except Exception as error:
         print(f"crash: {task.run}: {type(error).__name__}: {error}", file=sys.stderr)
         return 1
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in HELD:
         signal.signal(number, (lambda *_: task.stop.set()) if task.first else signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD)
+    try:
+        return _execute(task)
+    finally:  # Python ends with handlers of its own removed: a signal would hide how the run ended
+        for number in HELD:
+            signal.signal(number, signal.SIG_IGN)
+
+
+def _execute(task: Task) -> int:
     claimed = _claim(task) if task.first else None
     attempt = _agree(task, claimed)
     if attempt is None:

@@ -47,7 +47,7 @@ class Lab:
         path.write_text(LONG.replace("EPOCHS", str(epochs)).replace("SLURM", slurm) + text)
         if slow:
             self.brake.touch()
-            model = f'model: {{name: "mylab:slow", options: {{file: {self.brake}}}}}'
+            model = f'model: {{name: "mylab:slow", options: {{folder: {self.folder}}}}}'
             path.write_text(re.sub(r"model: \{options: \{.*\}\}", model, path.read_text()))
         return path
 

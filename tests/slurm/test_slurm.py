@@ -264,9 +264,8 @@ def test_two_nodes_train_one_run_together(lab: Lab) -> None:
 
 
 def test_a_rank_that_is_lost_takes_the_others_with_it(lab: Lab) -> None:
-    flag = lab.folder / "lose"
-    flag.touch()
-    model = f'{{name: "mylab:losing_a_rank", options: {{file: {flag}}}}}'
+    (lab.folder / "lose").touch()
+    model = f'{{name: "mylab:losing_a_rank", options: {{folder: {lab.folder}}}}}'
     path = lab.sweep(f"seeds: 1\nvariants: {{a: {{model: {model}}}}}\n", slurm="nodes: 2")
     lab("run", "s.yaml", "-x", "ranks=2", "--wait")
     assert lab.trained(next(iter(planned(path).runs))) == ["killed", "done"]

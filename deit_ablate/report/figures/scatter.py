@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from itertools import product
+from itertools import pairwise, product
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, Locator, LogLocator, MaxNLocator
 from matplotlib.transforms import Bbox
 
 from deit_ablate.report.figures.style import DPI, GREY, LIGHT, OKABE_ITO, key, new_figure, nothing, shortened, style
@@ -60,11 +60,18 @@ def lines_figure(panels: Mapping[str, Mapping[str, Sequence[Point]]], x: str, y:
                 x_values, y_values, _ = zip(*sorted(points), strict=True)
                 axes.plot(x_values, y_values, "-", color=OKABE_ITO[number % len(OKABE_ITO)], linewidth=1.0, zorder=2)
                 _points(axes, sorted(points), number, name)
-            axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+            axes.xaxis.set_major_locator(_ticks(sorted({px for points in lines.values() for px, _, _ in points})))
             axes.set_xlabel(x)
             axes.set_ylabel(y)
         _legend(figure, every)
         return figure
+
+
+def _ticks(values: Sequence[float]) -> Locator:
+    """At the points themselves, where their labels have room."""
+    room = 0.08 * (values[-1] - values[0]) if values else 0.0
+    apart = all(after - before > room for before, after in pairwise(values))
+    return FixedLocator(values) if 1 < len(values) <= 8 and apart else MaxNLocator(nbins=6, integer=True)
 
 
 def _points(axes: Axes, points: Sequence[Point], number: int, label: str) -> None:

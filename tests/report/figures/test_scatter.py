@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import combinations
 
 import pytest
@@ -72,6 +73,17 @@ def test_the_legend_of_lines_has_those_of_every_panel() -> None:
     figure = lines_figure({"paper": {"usual": [(1, 2, 0)]}, "ours": {"token": [(1, 2, 0.5)]}}, "epochs", "top-1")
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == ["usual", "token"]
+
+
+@pytest.mark.parametrize(
+    ("epochs", "at_points"), [([9, 18, 36, 72], True), ([9, 10, 72], False), (range(1, 40), False)]
+)
+def test_ticks_of_lines_are_at_their_points_where_there_is_room(epochs: Sequence[int], at_points: bool) -> None:
+    (axes,) = lines_figure({"ours": {"none": [(epoch, 90.0, 0.5) for epoch in epochs]}}, "epochs", "top-1").axes
+    low, high = axes.get_xlim()
+    shown = [tick for tick in axes.get_xticks() if low <= tick <= high]
+    assert (shown == list(epochs)) == at_points
+    assert all(tick == round(tick) for tick in shown)
 
 
 def test_a_share_has_no_tick_above_100() -> None:
