@@ -266,10 +266,8 @@ class SlurmLaunch(Launch):
         earlier = [ticket for ticket in known.tickets.get(run, ()) if ticket.job and ticket.after == number]
         if len(earlier) < FRUITLESS_STARTS:
             return None
-        output = self.submissions.output(earlier[-1])
-        printed = output.read_text(errors="replace").strip().splitlines()[-1:] if output.exists() else []
         return (
-            f"its job ended {len(earlier)} times before an attempt began ({printed[0] if printed else output});"
+            f"its job ended {len(earlier)} times before an attempt began ({self.submissions.last_words(earlier[-1])});"
             " `deit-ablate retry` tries it again"
         )
 

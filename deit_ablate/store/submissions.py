@@ -115,6 +115,13 @@ class Submissions:
         """What the job printed that is not in an attempt's log."""
         return self.root / str(ticket.submission) / f"{ticket.element}_0_log.out"
 
+    def last_words(self, ticket: Ticket) -> str:
+        """The last line there, one of SLURM or submitit only where there is no other; the path where there is none."""
+        path = self.output(ticket)
+        printed = path.read_text(errors="replace").strip().splitlines() if path.exists() else []
+        own = [line for line in printed if not line.startswith(("srun: ", "slurmstepd", "submitit "))]
+        return (own or printed or [str(path)])[-1]
+
     def snapshot(self, package: Path, about: Mapping[str, Any]) -> tuple[str, Path]:
         """Copy the package, once for each content: (its hash, the folder to put on PYTHONPATH)."""
         sources = sorted(path for path in package.rglob("*") if path.is_file() and "__pycache__" not in path.parts)

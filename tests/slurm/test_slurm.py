@@ -303,9 +303,18 @@ def test_the_code_that_runs_is_the_code_that_was_submitted(lab: Lab) -> None:
 
 
 def test_a_job_that_dies_before_its_run_begins_is_said(lab: Lab) -> None:
-    lab.sweep(ONE, slurm='setup: ["echo no such module: cuda; exit 1"]')
+    """In the words of what has failed: its set-up, or its worker, after which submitit and SLURM have their say."""
+    worker = lab.folder / "worker"
+    worker.write_text("#!/bin/sh\necho no such image: train.sif\nexit 1\n")
+    worker.chmod(0o755)
+    own = f"resources: {{b: {{slurm: {{setup: ['export DEIT_ABLATE_WORKER={worker}']}}}}}}\n"
+    lab.sweep(
+        f"seeds: 1\n{own}variants: {{a: {{}}, b: {{augment.mixup: 0}}}}\n",
+        slurm='setup: ["echo no such module: cuda; exit 1"]',
+    )
     out = lab("run", "s.yaml", "--wait", code=1)
     assert "its job ended 3 times before an attempt began (no such module: cuda)" in out
+    assert "its job ended 3 times before an attempt began (no such image: train.sif)" in out
     out = lab("run", "s.yaml", code=1)
     assert "submitted job" not in out
 
