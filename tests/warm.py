@@ -8,6 +8,7 @@ started it: it passes signals on, ends as the child ends, and takes the child wi
 
     python -I -S warm_client.py FOLDER MODULE [ARGUMENT ...]       FOLDER has both sockets
     python warm.py LIBRARIES PACKAGE                               the warm processes, on two listening sockets
+    python warm.py FOLDER                                          the same, on sockets in a folder, until it is killed
 """
 
 from __future__ import annotations
@@ -32,14 +33,23 @@ ENVIRONMENT |= {"JE_ARROW_MALLOC_CONF": "background_thread:false"}
 @contextmanager
 def warm_python() -> Iterator[list[str]]:
     """Start the warm processes for a while; gives what stands for ``python -m`` in a command."""
-    import subprocess
     import tempfile
 
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        socket.socket(socket.AF_UNIX) as libraries,
-        socket.socket(socket.AF_UNIX) as package,
-    ):
+    with tempfile.TemporaryDirectory() as folder, warm_processes(folder):
+        yield client_of(folder)
+
+
+def client_of(folder: str) -> list[str]:
+    """What stands for ``python -m`` where warm processes listen in that folder."""
+    return [sys.executable, "-I", "-S", os.path.join(os.path.dirname(__file__), "warm_client.py"), folder]
+
+
+@contextmanager
+def warm_processes(folder: str) -> Iterator[None]:
+    """Start the warm processes for a while, listening in that folder."""
+    import subprocess
+
+    with socket.socket(socket.AF_UNIX) as libraries, socket.socket(socket.AF_UNIX) as package:
         for listener, name in ((libraries, "libraries"), (package, "package")):
             listener.bind(os.path.join(folder, name))
             listener.listen(128)  # clients may come while the process still imports
@@ -55,7 +65,7 @@ def warm_python() -> Iterator[list[str]]:
         )
         libraries.close()  # the warm processes' alone: where one cannot start, its clients fail instead of waiting
         package.close()
-        yield [sys.executable, "-I", "-S", os.path.join(os.path.dirname(__file__), "warm_client.py"), folder]
+        yield
         server.communicate()
 
 
@@ -164,5 +174,8 @@ def _run(module: str) -> int:
     return code if isinstance(code, int) else 1
 
 
-if __name__ == "__main__":
+if __name__ == "__main__" and len(sys.argv) == 2:
+    with warm_processes(sys.argv[1]):
+        signal.pause()
+elif __name__ == "__main__":
     os._exit(_run(serve(*(socket.socket(fileno=int(number)) for number in sys.argv[1:]))))

@@ -168,6 +168,8 @@ class Cluster:
         self.grace = grace
         self.preempt_send_user_signal = preempt_send_user_signal
         self.min_job_age = min_job_age
+        self.at_boot = ":"
+        """A shell command that each node runs before it takes jobs, with its name as ``$0``."""
         self.nodes = [f"node{number}" for number in range(1, nodes + 1)]
         self.settings = self.root / "cluster.json"
         self.etc, self.log, self.run = self.root / "etc", self.root / "log", self.root / "run"
@@ -346,9 +348,10 @@ class Cluster:
             raise ClusterError(f"{node} is none of {', '.join(self.nodes)}")
         # The node's own /etc/hosts makes all nodes resolve (MASTER_ADDR) and leaves the machine's file alone.
         # The loop is the namespace's init, which also reaps: slurmd and its steps leave orphans.
-        boot = 'hostname "$0" && mount --bind "$1" /etc/hosts && slurmd -N "$0" || exit; while :; do sleep 86400; done'
+        boot = 'hostname "$0" && mount --bind "$1" /etc/hosts && sh -c "$2" "$0" && slurmd -N "$0" || exit; '
+        boot += "while :; do sleep 86400; done"
         namespace = ["unshare", "--fork", "--pid", "--mount-proc", "--uts", "--kill-child=KILL"]
-        command = [*namespace, "bash", "-c", boot, node, str(self.etc / "hosts")]
+        command = [*namespace, "bash", "-c", boot, node, str(self.etc / "hosts"), self.at_boot]
         self._node(node).start(command, self._bare(), self.log / f"{node}.out")
 
     def _cut(self, node: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from cluster import Cluster
-from lab import Lab
+from lab import Lab, warm_node
 from support import wait_for
 
 
@@ -31,6 +31,7 @@ def _cluster(folders: pytest.TempPathFactory, **settings: Any) -> Iterator[Clust
     # Under xdist each worker has a folder, and so a cluster, of its own.
     _end_abandoned(base.parent.parent if base.name.startswith("popen-gw") else base.parent)
     made = Cluster(folders.mktemp("slurm"), **settings)
+    made.at_boot = warm_node(made)
     with (made.root / "owner").open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         try:

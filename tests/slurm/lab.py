@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
+import warm
 from cluster import Cluster
 from support import COLD, CUSTOM_MODELS, TINY, planned, result, wait_for
 
@@ -21,12 +23,23 @@ LONG = TINY.replace("train_images: 192", "train_images: 320").replace("epochs: 2
 )
 
 
+def _warm_folder(cluster: Cluster) -> str:
+    return f"{cluster.run}/warm"
+
+
+def warm_node(cluster: Cluster) -> str:
+    """What a node does before it takes jobs: start warm processes of its own, which end with it."""
+    python, script = shlex.quote(sys.executable), shlex.quote(warm.__file__)
+    begin = f'folder={_warm_folder(cluster)}/"$0"; rm -rf "$folder"; mkdir -p "$folder"; {python} {script} "$folder" & '
+    return begin + 'until [ -S "$folder/package" ]; do sleep 0.1; done'
+
+
 class Lab:
     """A user on a login node of the cluster."""
 
     def __init__(self, folder: Path, cluster: Cluster, warm_python: Sequence[str]) -> None:
-        """``warm_python`` stands for ``python -m`` in commands, which so leave the cores to jobs: a job starts as on
-        any cluster."""
+        """``warm_python`` stands for ``python -m`` in commands. Jobs start as on any cluster, but their workers are
+        children of a warm process of their node (until ``cold``)."""
         self.folder, self.cluster, self.store = folder, cluster, Store(folder / "results")
         self.warm_python = warm_python
         (folder / "mylab.py").write_text(CUSTOM_MODELS)
@@ -37,7 +50,12 @@ class Lab:
             "DEIT_ABLATE_LOOK_SECONDS": "1",
         }
         self.brake = folder / "slow"
-        self.local = {"DEIT_ABLATE_WORKER": self.environment.pop("DEIT_ABLATE_WORKER", "")}
+        here = Path(_warm_folder(cluster), os.uname().nodename)
+        if not here.exists():
+            here.symlink_to(warm_python[-1])
+        client = shlex.join(warm.client_of("FOLDER")).replace("FOLDER", '"$0/$(uname -n)"')
+        worker = ["sh", "-c", f'exec {client} deit_ablate.worker "$@"', _warm_folder(cluster)]
+        self.environment["DEIT_ABLATE_WORKER"] = shlex.join(worker)
 
     def sweep(
         self, text: str, *, epochs: int = 3, slurm: str = "array_parallelism: 4", name: str = "s", slow: bool = False
@@ -54,25 +72,23 @@ class Lab:
     def hurry(self) -> None:
         self.brake.unlink()
 
-    def start(
-        self,
-        *arguments: str,
-        path: str = "",
-        python_m: Sequence[str] = COLD,
-        environment: Mapping[str, str] = MappingProxyType({}),
-    ) -> subprocess.Popen[str]:
+    def cold(self) -> None:
+        """From now on a job's worker is a Python that has imported nothing, as on any cluster."""
+        del self.environment["DEIT_ABLATE_WORKER"]
+
+    def start(self, *arguments: str, path: str = "", python_m: Sequence[str] = COLD) -> subprocess.Popen[str]:
         """Begin a command, to be signalled or killed; the folder ``path`` comes before others on its PATH."""
         return subprocess.Popen(
             [*python_m, "deit_ablate", *arguments],
             cwd=self.folder,
-            env={**self.environment, **environment, "PATH": path + self.environment["PATH"]},
+            env={**self.environment, "PATH": path + self.environment["PATH"]},
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )
 
-    def __call__(self, *arguments: str, code: int | None = 0, path: str = "", timeout: float = 600, **more: str) -> str:
-        process = self.start(*arguments, path=path, python_m=self.warm_python, environment=more)
+    def __call__(self, *arguments: str, code: int | None = 0, path: str = "", timeout: float = 600) -> str:
+        process = self.start(*arguments, path=path, python_m=self.warm_python)
         try:
             out, _ = process.communicate(timeout=timeout)
         except subprocess.TimeoutExpired:
@@ -103,6 +119,6 @@ class Lab:
 
     def undisturbed(self, path: Path) -> dict[str, dict[str, Any]]:
         """The results of the same sweep on this machine, left alone."""
-        self("run", str(path), "--executor", "local", "--results", "alone", code=None, **self.local)
+        self("run", str(path), "--executor", "local", "--results", "alone", code=None)
         alone = Store(self.folder / "alone")
         return {run: result(alone, run) for run in planned(path).runs}

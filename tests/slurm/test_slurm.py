@@ -18,6 +18,7 @@ ONE = "seeds: 1\nvariants: {a: {}}\n"
 
 
 def test_a_sweep_of_nine_is_submitted_and_ends_as_on_one_machine(lab: Lab) -> None:
+    lab.cold()
     path = lab.sweep(
         "seeds: 3\nvariants: {a: {}, b: {augment.mixup: 0}, c: {augment.erasing: 0}}\n", slurm="array_parallelism: 3"
     )
@@ -161,7 +162,9 @@ def wrapper(lab: Lab, when: str) -> str:
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_launcher_killed_around_sbatch_leaves_nothing_twice_and_nothing_undone(lab: Lab, when: str) -> None:
     path = lab.sweep("seeds: 2\nvariants: {a: {}}\n")
-    lab("run", "s.yaml", path=wrapper(lab, when), code=-signal.SIGKILL)
+    killed = lab.start("run", "s.yaml", path=wrapper(lab, when))
+    said, _ = killed.communicate(timeout=300)
+    assert killed.returncode == -signal.SIGKILL, said
     assert len(list((lab.store.root / "submissions").glob("*.job"))) == 0
     out = lab("run", "s.yaml")
     assert ("ended before it could record" in out) == (when == "after")
@@ -254,6 +257,7 @@ def test_a_cancelled_element_saves_stops_and_comes_back(lab: Lab) -> None:
 
 
 def test_two_nodes_train_one_run_together(lab: Lab) -> None:
+    lab.cold()
     path = lab.sweep(ONE, epochs=60, slurm="nodes: 2")  # long enough to be seen as it runs
     out = lab("run", "s.yaml", "-x", "ranks=2", "--wait")
     assert "a:0: started" in out
@@ -287,6 +291,7 @@ def test_bad_settings_are_refused_before_anything_is_written(lab: Lab) -> None:
 
 def test_the_code_that_runs_is_the_code_that_was_submitted(lab: Lab) -> None:
     """Also where it is submitted from a checkout, whose folder Python would look into first."""
+    lab.cold()
     path = lab.sweep("seeds: 1\nvariants: {a: {}}\n")
     package, checkout = Path(deit_ablate.__file__).parent, lab.folder / "deit_ablate"
     for name in ("deit_ablate", "sweeps", "analysis"):
