@@ -18,7 +18,6 @@ ONE = "seeds: 1\nvariants: {a: {}}\n"
 
 
 def test_a_sweep_of_nine_is_submitted_and_ends_as_on_one_machine(lab: Lab) -> None:
-    lab.cold()
     path = lab.sweep(
         "seeds: 3\nvariants: {a: {}, b: {augment.mixup: 0}, c: {augment.erasing: 0}}\n", slurm="array_parallelism: 3"
     )
