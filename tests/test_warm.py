@@ -56,13 +56,16 @@ def test_it_gets_and_gives_what_a_process_does(start: Callable[..., subprocess.P
     assert warm_err.splitlines()[-1:] == cold_err.splitlines()[-1:]
 
 
+@pytest.mark.parametrize("killed", ["client", "child"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_it_dies_with_whom_one_takes_for_it(start: Callable[..., subprocess.Popen[str]], number: int) -> None:
+def test_it_dies_with_whom_one_takes_for_it(
+    start: Callable[..., subprocess.Popen[str]], number: int, killed: str
+) -> None:
     process = start("wait")
     assert process.stdout
     pid = int(process.stdout.readline().rstrip("]\n").rpartition(",")[2])
     assert pid != process.pid
-    process.send_signal(number)
+    os.kill(process.pid if killed == "client" else pid, number)
     process.communicate()
     assert process.returncode == -number
     wait_for(lambda: not Path(f"/proc/{pid}").exists())

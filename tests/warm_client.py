@@ -5,7 +5,7 @@ import array
 import marshal
 import os
 import sys
-from _signal import SIG_DFL, SIGINT, SIGTERM, signal
+from _signal import SIG_DFL, SIGINT, SIGKILL, SIGTERM, signal
 from _socket import AF_UNIX, SCM_RIGHTS, SOL_SOCKET, socket
 
 
@@ -24,7 +24,8 @@ def client(folder: str, module: str, *arguments: str) -> int:
         signal(number, lambda number, _: os.kill(child, number))
     code = int.from_bytes(link.recv(8) or b"\1", "big", signed=True)
     if code < 0:
-        signal(-code, SIG_DFL)
+        if -code != SIGKILL:  # whose action cannot be set
+            signal(-code, SIG_DFL)
         os.kill(os.getpid(), -code)
     return code
 
