@@ -29,6 +29,9 @@ ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive", "PYTHONPATH
 ENVIRONMENT |= {"JE_ARROW_MALLOC_CONF": "background_thread:false"}
 """What libraries read when they are imported; no child asks timm's hub."""
 
+CLIENT = (sys.executable, "-I", "-S", os.path.join(os.path.dirname(__file__), "warm_client.py"))
+"""With the folder in which warm processes listen, this stands for ``python -m``."""
+
 
 @contextmanager
 def warm_python() -> Iterator[list[str]]:
@@ -36,12 +39,7 @@ def warm_python() -> Iterator[list[str]]:
     import tempfile
 
     with tempfile.TemporaryDirectory() as folder, warm_processes(folder):
-        yield client_of(folder)
-
-
-def client_of(folder: str) -> list[str]:
-    """What stands for ``python -m`` where warm processes listen in that folder."""
-    return [sys.executable, "-I", "-S", os.path.join(os.path.dirname(__file__), "warm_client.py"), folder]
+        yield [*CLIENT, folder]
 
 
 @contextmanager

@@ -158,7 +158,8 @@ class Element:
         together = content.get("runs_per_element", 1)
         first = int(os.environ["SLURM_ARRAY_TASK_ID"]) * together
         deadline = time.monotonic() + self.seconds - 2 * self.signal_delay
-        environment = {**os.environ, **self._meeting(), "DEIT_ABLATE_DEADLINE": str(deadline)}
+        meeting = self._meeting()
+        environment = {**os.environ, **meeting, "DEIT_ABLATE_DEADLINE": str(deadline)}
         if cpus := os.environ.get("SLURM_CPUS_PER_TASK"):
             environment["DEIT_ABLATE_CORES"] = str(max(1, int(cpus) // together))
         # SLURM signals every process of a step: submitit's signal is for this one, which passes it on as SIGTERM.
@@ -174,7 +175,7 @@ class Element:
             # Told to save by SIGTERM, which submitit passes over; where SLURM itself requeues, the job runs no more.
             subprocess.run(["scontrol", "requeue", _job()], timeout=60, check=False)
         failed = next((code for code in ended if code), 0)
-        if failed not in (0, *TO_SAVE) and os.environ.get("SLURM_NTASKS", "1") != "1":
+        if meeting and failed not in (0, *TO_SAVE):
             self._await_word(self._workers[0][0])
             raise SystemExit(1)
         return failed
@@ -182,10 +183,8 @@ class Element:
     def _await_word(self, run: str) -> None:
         """Until rank 0 has recorded that the run failed. Where it cannot see so, it would wait for the lost rank,
         on a GPU for hours."""
-        end = time.monotonic() + GRACE
-        while time.monotonic() < end and any(
-            attempt.exit is None for attempt in Store(self.results).attempts(run)[-1:]
-        ):
+        store, end = Store(self.results), time.monotonic() + GRACE
+        while time.monotonic() < end and any(attempt.exit is None for attempt in store.attempts(run)[-1:]):
             time.sleep(0.2)
 
     def _due(self, entries: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, bool]]:

@@ -53,8 +53,8 @@ class Lab:
         here = Path(_warm_folder(cluster), os.uname().nodename)
         if not here.exists():
             here.symlink_to(warm_python[-1])
-        client = shlex.join(warm.client_of("FOLDER")).replace("FOLDER", '"$0/$(uname -n)"')
-        worker = ["sh", "-c", f'exec {client} deit_ablate.worker "$@"', _warm_folder(cluster)]
+        begin = f'exec {shlex.join(warm.CLIENT)} "$0/$(uname -n)" deit_ablate.worker "$@"'
+        worker = ["sh", "-c", begin, _warm_folder(cluster)]
         self.environment["DEIT_ABLATE_WORKER"] = shlex.join(worker)
 
     def sweep(

@@ -18,6 +18,7 @@ SECONDS = 150.0
 @pytest.mark.storm
 @pytest.mark.parametrize("seed", [0, 1])
 def test_a_storm_changes_nothing(lab: Lab, cluster: Cluster, tmp_path: Path, seed: int) -> None:
+    lab.cold()  # its blows fall on starts too
     path = lab.sweep("seeds: 3\nvariants: {a: {}, b: {augment.mixup: 0}}\n", epochs=60, slurm="partition: low")
     draw, runs = random.Random(seed), list(planned(path).runs)
     alone = lab.undisturbed(path)

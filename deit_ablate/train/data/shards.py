@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from deit_ablate import files
-from deit_ablate.errors import DataError, few
+from deit_ablate.errors import DataError, counted, few
 from deit_ablate.names import cache_folder
 from deit_ablate.recipe import Data
 from deit_ablate.train.data.check import content_sha256
@@ -88,7 +88,7 @@ def webdataset(data: Data, folder: Path | None) -> Dataset:
     count = {part: part_of.count(part) for part in PARTS if part in parts}
     if "train" not in count:
         raise DataError(f"{folder} has no tar files of the part train, but of {few([*count])}")
-    words = {part: f"{many} tar file{'s' * (many != 1)} of {part}" for part, many in count.items()}
+    words = {part: f"{counted(many, 'tar file')} of {part}" for part, many in count.items()}
     use = roles(targets, parts, data, words)
     named = FileImages.of(folder, index.names, targets)
     pictures = TarImages(
