@@ -14,7 +14,7 @@ $(VENV)/ready: pyproject.toml constraints.txt
 demo: $(VENV)/ready  ## the main job: three optimizers on scikit-learn's digits, a table and two figures
 	$(BIN)/deit-ablate run sweeps/optimizers.yaml
 
-gallery: $(VENV)/ready  ## every shipped study (six to ten hours of two cores, half of them Table 8), and docs/gallery.md from them
+gallery: $(VENV)/ready  ## every shipped study (11 hours of two slow cores, 4 to 5 of them Table 8), and docs/gallery.md from them
 	$(BIN)/python docs/make_gallery.py --commands | while read -r line; do $(BIN)/$$line --yes </dev/null || exit 1; done
 	$(BIN)/python docs/make_gallery.py
 

@@ -8,13 +8,14 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from deit_ablate.errors import Damaged
+from deit_ablate.errors import Damaged, few
 from deit_ablate.identity import CONTENT, canonical_json, difference, semantics_here, semantics_of, without_later
 from deit_ablate.launch import slurm_commands
 from deit_ablate.launch.jobs import is_due
 from deit_ablate.launch.slurm_commands import Answer
 from deit_ablate.store import Attempt, State, Store, owner
 from deit_ablate.store.submissions import Submissions, Ticket, tickets_by_run
+from deit_ablate.sweep.confounds import value_words
 from deit_ablate.sweep.plan import Plan, Run
 
 STALE_AFTER = 300.0
@@ -193,9 +194,9 @@ def _earlier(store: Store, plan: Plan, missing: Collection[str]) -> Iterator[tup
 
 
 def why_missing(store: Store, plan: Plan, missing: Collection[str]) -> dict[str, list[str]]:
-    """Reason -> missing runs, for those whose place in this sweep had a run of the same recipe that has finished, or
-    failed, when the sweep was last run: what differs is code, the content of a file, or SEMANTICS, in the run or in
-    those above it."""
+    """Reason -> missing runs, for those whose place in this sweep had a run that has finished, or failed, when the
+    sweep was last run: what differs is the recipe, code, the content of a file, or SEMANTICS, in the run or in those
+    above it."""
     found: dict[str, list[str]] = {}
     for run, earlier in _earlier(store, plan, missing):
         state = store.state(earlier, {})
@@ -244,13 +245,14 @@ def _but_code(recipe: Mapping[str, Any], parents: Mapping[str, Any]) -> str:
 
 
 def _reasons(store: Store, runs: Mapping[str, Run], run: str, earlier: str) -> list[str]:
-    """Empty where the recipes differ in anything else, which the sweep file says."""
     now, stored = runs[run], store.sound_recipe(earlier)
     if stored is None or stored["parents"].keys() != now.parents.keys():
         return []
     changed = difference(now.recipe, stored["recipe"])
-    if not all(all(isinstance(each, str) and CONTENT.match(each) for each in pair) for pair in changed.values()):
-        return []
+    files = [
+        key for key, pair in changed.items() if all(isinstance(each, str) and CONTENT.match(each) for each in pair)
+    ]
+    fields = [f"{key} {value_words(a)} → {value_words(b)}" for key, (a, b) in changed.items() if key not in files]
     semantics = semantics_of(earlier, stored)
     reasons = (
         [] if semantics == semantics_here(now.recipe) else [f"recipes meant another training (SEMANTICS {semantics})"]
@@ -260,7 +262,8 @@ def _reasons(store: Store, runs: Mapping[str, Run], run: str, earlier: str) -> l
     reasons += [
         f"the source of {name} changed" for name in sorted(code) if stored["sources"].get(name) != now.sources.get(name)
     ]
-    reasons += [f"the content of {key} changed" for key in changed]
+    reasons += [f"the content of {key} changed" for key in files]
+    reasons += [f"the recipe changed ({few(fields, 3)})"] if fields else []
     for role, parent in now.parents.items():
         if (above := stored["parents"][role]["run"]) != parent["run"]:
             reasons += _reasons(store, runs, parent["run"], above)

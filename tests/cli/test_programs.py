@@ -53,6 +53,12 @@ def test_a_run_is_shown_with_its_command_and_the_commit_of_its_code(lab: Command
     (lab.folder / "train.py").write_text(TRAIN + "print(1)\n")
     why = [line for line in lab("plan", "p.yaml").stdout.splitlines() if line.startswith("missing since")]
     assert why == ["missing since the source of ./train.py changed: a:0, a:1"]
+    (lab.folder / "train.py").write_text(TRAIN)
+    (lab.folder / "p.yaml").write_text(SWEEP % 0.25)
+    why = [line for line in lab("plan", "p.yaml").stdout.splitlines() if line.startswith("missing since")]
+    assert why == ["missing since the recipe changed (parameters.gain 0.5 → 0.25): a:0, a:1"]
+    (lab.folder / "p.yaml").write_text(SWEEP % 0.5)
+    (lab.folder / "train.py").write_text(TRAIN + "print(1)\n")
     assert "a program" in lab("verify", "p:a:0", code=2).stderr
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from support import planned
 from timm.data.mixup import rand_bbox
 from torch import nn
 
@@ -46,6 +47,13 @@ def test_the_small_studys_images_and_parameters(page: str) -> None:
     shape = Shape(28, 1, 10, 1, 0, 0)
     parameters = cost.parameters(build_model(recipe.model.name, recipe.model.options, shape))
     assert number(r"small DeiT \(([\d,]+) parameters\)", text) == round(parameters, -3)
+
+
+def test_the_folder_of_a_study_with_an_override() -> None:
+    page = (ROOT / "docs/guide/first-study.md").read_text()
+    named = re.search(r"`--set (\S+)` \| an override .* \(`(\S+?)`\)", page)
+    assert named
+    assert planned(ROOT / "sweeps/optimizers.yaml", sets=[named[1]]).sweep.name == named[2]
 
 
 def test_the_area_of_a_cutmix_box(monkeypatch: pytest.MonkeyPatch) -> None:
