@@ -30,7 +30,7 @@ def open_attempt(store: Store, run: str) -> Attempt | None:
     """The attempt that `release` would close; None where only submissions wait. Raises InputError where it is alive."""
     last = next(reversed(store.attempts(run)), None)
     try:
-        if last is None or last.exit is not None:
+        if last is None or last.exit is not None or store.result(run) is not None:
             return None
         alive = _alive_here(last)
     except Damaged:  # nobody can tell: the user's word is all that there is
