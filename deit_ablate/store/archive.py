@@ -63,7 +63,7 @@ def keep(store: Store, sweep: str, folder: Path, only: Collection[str] | None = 
     older = os.path.lexists(files.make_folder(folder) / "records.jsonl")
     (folder / "manifest.json").unlink(missing_ok=True)  # what is cut off here is no archive
     with files.temporary_beside(folder / "arrays.zip") as temporary:
-        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
+        with files.naming(folder / "arrays.zip"), zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
             for run in runs:
                 stored, settled = store.recipe(run), _settled(store, run)
                 if stored is None or settled is None:
