@@ -93,8 +93,20 @@ def temporary_beside(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def _write(path: Path, content: bytes) -> None:
-    with open(path, "wb") as handle:
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Let an error name the file: that of a write or an fsync, as where the disk is full, has no name by itself."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+def _write(temporary: Path, content: bytes, path: Path) -> None:
+    """Write what is to become ``path``."""
+    with naming(path), open(temporary, "wb") as handle:
         handle.write(content)
         handle.flush()
         os.fsync(handle.fileno())
@@ -106,7 +118,7 @@ def publish(path: Path, content: bytes) -> bool:
     Raises OSError, with a word on hard links where the file system has none.
     """
     with temporary_beside(path) as temporary:
-        _write(temporary, content)
+        _write(temporary, content, path)
         try:
             os.link(temporary, path)
         except FileExistsError:
@@ -126,7 +138,7 @@ def publish(path: Path, content: bytes) -> bool:
 def replace(path: Path, content: bytes) -> None:
     """Write ``path`` anew; a reader sees the old content or the new, never a part."""
     with temporary_beside(path) as temporary:
-        _write(temporary, content)
+        _write(temporary, content, path)
         os.replace(temporary, path)
     sync_folder(path.parent)
 
@@ -161,9 +173,10 @@ def append_line(path: Path, line: str) -> None:
     handle = open_to_append(path)
     try:
         content = line.encode() + b"\n"
-        if os.write(handle, content) < len(content):  # what came after it would be one line with it
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-        os.fsync(handle)
+        with naming(path):
+            if os.write(handle, content) < len(content):  # what came after it would be one line with it
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(handle)
     finally:
         os.close(handle)
 
@@ -207,7 +220,7 @@ def below(folder: Path) -> Iterator[Path]:
 def copy_file(path: Path, target: Path) -> None:
     """Copy a regular file's content. Raises OSError for what has become a link meanwhile."""
     handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(handle, "rb") as source, open(target, "xb") as copy:
+    with open(handle, "rb") as source, naming(target), open(target, "xb") as copy:
         must_be_file(path)
         shutil.copyfileobj(source, copy, 1 << 20)
         copy.flush()

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import resource
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+import pytest
+from support import Ask
 
 from deit_ablate import files
 
@@ -38,3 +43,32 @@ def test_a_torn_last_line_is_left_out(tmp_path: Path) -> None:
     with open(path, "ab") as handle:
         handle.write(b'{"epoch": 2, "top')
     assert files.read_lines(path) == [{"epoch": 0}, {"epoch": 1}]
+
+
+@pytest.fixture
+def full() -> Iterator[None]:
+    """No file grows beyond 10 bytes: such a write fails as on a disk that is full, without the name of the file."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize(
+    "write", [files.publish, files.replace, lambda path, content: files.append_line(path, content.decode())]
+)
+def test_a_write_that_fails_names_its_file(tmp_path: Path, full: None, write: Callable[[Path, bytes], object]) -> None:
+    path = tmp_path / "x.json"
+    with pytest.raises(OSError, match="large|space") as error:
+        write(path, b"x" * 11)
+    assert error.value.filename == str(path)
+
+
+def test_an_error_without_a_name_is_said_without(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("deit_ablate.cli.manage.cleanup.size", fails)
+    Path("results/runs/0123456789abcdef").mkdir(parents=True)
+    said = ask("du")
+    assert (said.code, said.err) == (1, "error: No space left on device\n")

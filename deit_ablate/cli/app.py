@@ -136,7 +136,7 @@ class App(typer.Typer):
         except BrokenPipeError:
             raise SystemExit(141) from None
         except OSError as error:
-            _say("error", f"{error.filename or ''}: {error.strerror or error}")
+            _say("error", f"{error.filename}: " * bool(error.filename) + f"{error.strerror or error}")
             raise SystemExit(1 if error.errno in (errno.ENOSPC, errno.EDQUOT) else 2) from None
 
 

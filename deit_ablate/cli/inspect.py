@@ -186,11 +186,7 @@ def show(
     lines += [f"source of {name}: {sha256[:16]}" for name, sha256 in stored["sources"].items()]
     lines += _accepted(store, found, names)
     lines += ["", "attempts:"] if attempts else []
-    for attempt in attempts:
-        owner, ended = attempt["owner"], attempt["exit"] or {}
-        place = owner.get("message") or f"on {owner.get('host')}, pid {owner.get('pid')}"
-        how = f"{ended.get('class', 'under way')} {ended.get('message', '')}".rstrip()
-        lines.append(f"  {attempt['number']}: {place}: {how}")
+    lines += [_attempt(attempt, outcome) for attempt in attempts]
     for part in ("metrics", "data", "cost", "provenance"):
         if outcome.get(part):  # imported records may have no data's facts
             lines += ["", f"{part}:"]
@@ -198,6 +194,15 @@ def show(
             lines += [f"  {line}" for line in (data_lines(outcome[part]) if part == "data" else ())]
             lines += [f"  {key}: {console.show_value(value)}" for key, value in flatten(told) if key != "git.diff"]
     console.say(*lines)
+
+
+def _attempt(attempt: dict[str, Any], outcome: dict[str, Any]) -> str:
+    """An attempt in a line: where it was made, and how it ended."""
+    own, ended = attempt["owner"], attempt["exit"] or {}
+    place = "elsewhere" if own.get("nonce") == owner.KEPT else f"on {own.get('host')}, pid {own.get('pid')}"
+    still = outcome["status"] if attempt["number"] == outcome.get("attempt") else "under way"
+    how = f"{ended.get('class', still)} {ended.get('message', '')}".rstrip()
+    return f"  {attempt['number']}: {own.get('message') or place}: {how}"
 
 
 def _accepted(store: Store, run: str, names: list[str]) -> Iterator[str]:

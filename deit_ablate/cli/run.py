@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import signal
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,29 +13,29 @@ import typer
 
 from deit_ablate import __version__, files
 from deit_ablate.cli import console, options, targets
+from deit_ablate.cli.foreground import train_one
 from deit_ablate.cli.options import command_line, given_execution
 from deit_ablate.cli.targets import DEFAULT_RESULTS, Results, execution_for
 from deit_ablate.errors import InputError
-from deit_ablate.execution import SAVED, Execution, Needs, layered
+from deit_ablate.execution import Execution, Needs, layered
 from deit_ablate.launch import status
 from deit_ablate.launch.commands import train_command
 from deit_ablate.launch.cost import Costs
 from deit_ablate.launch.executors import Executor as RunExecutor
 from deit_ablate.launch.executors import executor_for
-from deit_ablate.launch.jobs import RETRYABLE, Job, Report, Work
+from deit_ablate.launch.jobs import RETRYABLE, Report, Work
 from deit_ablate.launch.notify import notify
 from deit_ablate.launch.policy import must_be_there, refuse_lost_weights
-from deit_ablate.launch.pool import foreground
 from deit_ablate.launch.preflight import beside_table, hashed_data, keep_weights
 from deit_ablate.report.declared import refuse_other_looks
 from deit_ablate.report.fresh import current_table
 from deit_ablate.report.trackers.exporters import must_be_installed
 from deit_ablate.report.trackers.live import Live
-from deit_ablate.store import State, Store
+from deit_ablate.store import Store
 from deit_ablate.sweep.effects import pairs
 from deit_ablate.sweep.enumeration import with_parents
 from deit_ablate.sweep.fork_server import let_go, preparing_jobs
-from deit_ablate.sweep.plan import Run, make_plan, single_run
+from deit_ablate.sweep.plan import make_plan, single_run
 from deit_ablate.sweep.resources import Executions
 from deit_ablate.sweep.sweep import Sweep
 from deit_ablate.sweep.yaml import Node
@@ -237,47 +236,16 @@ def train(
     else:
         runs = targets.known_runs(run_id := targets.any_run(recipe, store), store)
         alone, base = runs[run_id], Execution()
-    states = status.states(store, {run.id: run.above for run in runs.values()})
-    refuse_lost_weights(runs, {}, states, store)
     if (before := store.outcome(alone.id)) is not None:
         print(f"run {alone.id} is {before['status']} already; `deit-ablate forget {alone.id}` would train it again")
         code = 0
-    elif (code := _not_now(alone, states, store)) == 0:
-        keep_weights([alone], store)
-        store.register(alone.id, alone.recipe, alone.parents, alone.sources)
-        status.close_if_gone(store, alone.id)
+    else:
         how = layered(targets.execution_alone(alone, store), base)
         how = layered(how, given_execution(execution, device=device, data_dir=data_dir, loaders=loaders))
-        how = beside_table(how, [alone])
-        print(f"run {alone.id}", flush=True)
-        code = foreground(Job(str(store.root), alone.id, how, retry=True, command=command_line()))
-    outcome = store.outcome(alone.id)
-    if outcome:
+        code = train_one(alone, runs, store, beside_table(how, [alone]))
+    if outcome := store.outcome(alone.id):
         print(json.dumps({"run": alone.id, "status": outcome["status"], **outcome["metrics"]}, indent=1))
-    elif code == 0:  # the worker has left it to another, or a user has cancelled it meanwhile
-        code = 1 if store.cancelled(alone.id) else SAVED
-    elif code < 0:
-        print(f"the worker was killed by signal {-code}", file=sys.stderr)
-        code = SAVED if -code in (signal.SIGINT, signal.SIGTERM) else 1  # before it could answer: nothing was begun
     raise typer.Exit(code)
-
-
-def _not_now(alone: Run, states: Mapping[str, State], store: Store) -> int:
-    """The exit code where a run cannot start as things stand, with a word on it; 0 where it can."""
-    problem, code = "", SAVED
-    for parent in alone.above:
-        if states[parent].stops_children:
-            problem, code = f"its parent {parent} is {states[parent]}", 1
-        elif not states[parent].finished:
-            problem = f"its parent {parent} has not finished"
-    if states[alone.id].name == "cancelled":
-        problem, code = f"cancelled; `deit-ablate retry {alone.id}` lifts that", 1
-    elif states[alone.id].name == "running":
-        last = store.attempts(alone.id)[-1]
-        problem, code = f"attempt {last.number} on {last.owner.get('host')} has not ended", SAVED
-    if problem:
-        console.say(f"{alone.id}: {problem}", out=sys.stderr)
-    return code if problem else 0
 
 
 # -- shared ----------------------------------------------------------------------------------------------------------

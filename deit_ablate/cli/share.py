@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,14 +12,12 @@ import typer
 
 from deit_ablate import __version__
 from deit_ablate.cli import console
-from deit_ablate.cli.options import DataDir, Device, ExecutionSets, Json, Loaders, command_line, given_execution
-from deit_ablate.cli.targets import DEFAULT_RESULTS, Results, by_name, known_sweep, runs_of, source_file
+from deit_ablate.cli.foreground import train_one
+from deit_ablate.cli.options import DataDir, Device, ExecutionSets, Json, Loaders, given_execution
+from deit_ablate.cli.targets import DEFAULT_RESULTS, Results, by_name, known_sweep, runs_of, source_file, stored_runs
 from deit_ablate.errors import InputError, counted, few
-from deit_ablate.execution import SAVED, layered
+from deit_ablate.execution import SAVED, Execution, layered
 from deit_ablate.launch import reproduce as anew
-from deit_ablate.launch import status
-from deit_ablate.launch.jobs import Job
-from deit_ablate.launch.pool import foreground
 from deit_ablate.store import Store
 from deit_ablate.store import bundle as bundles
 from deit_ablate.sweep.enumeration import cell_name
@@ -88,7 +85,7 @@ def reproduce(
             base = anew.recorded_execution(given.store.outcome(each) or {})
             base = anew.with_program(base, given, given.folder / "sources", required=each == chosen)
             how = layered(base, given_execution(execution, device=device, data_dir=data_dir, loaders=loaders))
-            _train(Job(str(store.root), each, how, retry=True, command=command_line()), store, each, out)
+            _train(each, store, how, out)
         from deit_ablate.report.reproduced import compare, differences
 
         sys.path.insert(0, str(given.folder / "sources"))  # a metric of one's own
@@ -121,17 +118,16 @@ def _chosen(given: bundles.Bundle, path: Path, name: str | None) -> str:
     return chosen
 
 
-def _train(job: Any, store: Store, run: str, out: Any) -> None:
+def _train(run: str, store: Store, how: Execution, out: Any) -> None:
     """Train a run to its end, unless it was; leaves with the exit code where it does not get there."""
-    if store.outcome(run) is None:
-        status.close_if_gone(store, run)
-        print(f"run {run}", file=out, flush=True)
-        code = foreground(job, out)
-        if store.outcome(run) is None:
-            if code in (0, SAVED, -signal.SIGINT, -signal.SIGTERM):
-                print(f"{run} is saved, or in another process's hands: the same command goes on", file=sys.stderr)
-                raise typer.Exit(SAVED)
-            console.say(f"not reproduced: {run} could not be trained (exit code {code})")
-            raise typer.Exit(1)
-    else:
+    if store.outcome(run) is not None:
         print(f"run {run} was trained already", file=out)
+        return
+    runs = stored_runs([run], store)
+    code = train_one(runs[run], runs, store, how, out)
+    if code == SAVED:
+        print(f"{run} is saved, or in another process's hands: the same command goes on", file=sys.stderr)
+        raise typer.Exit(SAVED)
+    if code:
+        console.say(f"not reproduced: {run} could not be trained (exit code {code})")
+        raise typer.Exit(1)

@@ -101,7 +101,7 @@ class Study:
 
     def document(self, plan: Plan, store: Store) -> dict[str, Any]:
         """plan.json: the plan, and how to make it again. The path is relative: a store may move with its sweeps."""
-        source = os.path.relpath(self.file.resolve(), store.root.resolve())
+        source = os.path.relpath(placed(self.file), store.root.resolve())
         return {**plan.document(source), "asked": self.asked, "content": files.sha256(self.file)}
 
     def take_over(self, plan: Plan, store: Store, states: Mapping[str, State]) -> None:
@@ -110,6 +110,11 @@ class Study:
         store.sweeps.save_plan(plan.sweep.name, self.document(plan, store))
         finished = sum(states[run].finished for run in plan.runs)
         store.sweeps.declare(plan.sweep.name, plan.declared(), finished)
+
+
+def placed(file: Path) -> Path:
+    """Where a sweep's file lies. A link to one stays itself: the study has its name, and what is beside it."""
+    return file.parent.resolve() / file.name
 
 
 def study(sweep: str, store: Store, **asked: Any) -> Study:
@@ -249,7 +254,7 @@ def names_of(run: str, store: Store) -> list[str]:
 
 def remember(chosen: Study, store: Store, runs: Iterable[str]) -> None:
     """Note in the user's cache which runs `plan` has shown, so that `train` and `show` know their ids."""
-    about = {**chosen.asked, "file": str(chosen.file.resolve()), "store": str(store.root.resolve())}
+    about = {**chosen.asked, "file": str(placed(chosen.file)), "store": str(store.root.resolve())}
     name = hashlib.sha256(canonical_json(about).encode()).hexdigest()[:16]
     keep_in_cache(cache_folder() / "plans" / f"{name}.json", {**about, "runs": list(runs)}, MOST_PLANS)
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from deit_ablate.errors import Damaged, InputError
 from deit_ablate.launch.slurm import cancel_jobs, release_submissions
 from deit_ablate.store import Attempt, Refused, Store, cleanup, owner
+from deit_ablate.store.submissions import Submissions
 
 
 def cancel(store: Store, runs: Sequence[str]) -> Iterator[tuple[str, bool]]:
@@ -30,7 +31,7 @@ def open_attempt(store: Store, run: str) -> Attempt | None:
     """The attempt that `release` would close; None where only submissions wait. Raises InputError where it is alive."""
     last = next(reversed(store.attempts(run)), None)
     try:
-        if last is None or last.exit is not None:
+        if last is None or last.exit is not None or store.result(run) is not None:
             return None
         alive = _alive_here(last)
     except Damaged:  # nobody can tell: the user's word is all that there is
@@ -62,6 +63,8 @@ def forget(store: Store, runs: Sequence[str]) -> None:
                 if store.damage(run) is not None:
                     expected = f"`deit-ablate release {run}` first, once you know that no process works at it"
                 raise InputError(f"{run}: {refusal}", expected=expected) from None
+    # Attempts are numbered from 1 again: what was submitted before would count as jobs that never began one.
+    Submissions(store).close_runs(runs, "the run was forgotten")
 
 
 def _alive_here(attempt: Attempt) -> bool:

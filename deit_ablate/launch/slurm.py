@@ -426,8 +426,7 @@ def release_submissions(store: Store, run: str) -> bool:
                 where=run,
                 expected="`deit-ablate cancel`",
             )
-    for ticket in known.tickets[run]:
-        Submissions(store).close(ticket.submission, "released by a user", ticket.index)
+    Submissions(store).close_runs([run], "released by a user")
     return True
 
 

@@ -25,7 +25,7 @@ from deit_ablate.report.summary import summarize
 from deit_ablate.report.write import markdown
 from deit_ablate.store import Store
 from deit_ablate.store.archive import keep
-from deit_ablate.store.bundle import cheapest, pack, seconds, write_manifest
+from deit_ablate.store.bundle import MANIFEST, cheapest, pack, seconds, write_manifest
 from deit_ablate.store.wheel import requirements, write_wheel
 from deit_ablate.sweep.load import load_sweep
 from deit_ablate.sweep.metrics import planned_metrics
@@ -65,11 +65,16 @@ def write_bundle(wanted: Wanted, target: Path) -> Made:
         raise InputError("exists already", where=(str(target), 0, 0), expected="a new or empty folder, or a new .zip")
     if not target.absolute().parent.is_dir():
         raise InputError("no such folder", where=(str(target.parent), 0, 0), expected="a folder to write into")
-    with tempfile.TemporaryDirectory(dir=target.absolute().parent, prefix=files.TEMPORARY) as temporary:
+    there = target.is_dir()
+    within = target if there else target.absolute().parent
+    with tempfile.TemporaryDirectory(dir=within.resolve(), prefix=files.TEMPORARY) as temporary:
         folder = files.make_folder(Path(temporary) / "bundle")
         made = _fill(wanted, folder)
         if target.suffix == ".zip":
             pack(folder, target)
+        elif there:  # and stays, as it may be a link, a mount or the folder of this process; what it is comes last
+            for path in sorted(folder.iterdir(), key=lambda path: path.name == MANIFEST):
+                os.rename(path, target / path.name)
         else:
             os.rename(folder, target)
     return made

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import itertools
 import json
 import os
 import re
@@ -19,7 +18,7 @@ import tempfile
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -27,7 +26,7 @@ from typing import Any, NamedTuple
 
 from deit_ablate import files
 from deit_ablate.errors import Damaged, InputError
-from deit_ablate.store import Attempt, Refused, Store, cleanup, owner, schema
+from deit_ablate.store import Attempt, Refused, Store, cleanup, copies, owner, pins, schema
 from deit_ablate.sweep.fields import is_sweep_name
 
 _ABSOLUTE = re.compile(r"(?<![^\s='\"])/[^\s'\"]*/(?=[^\s/])")
@@ -44,10 +43,6 @@ _BESIDE = ("table.*", "paper.*", "search.*", "figures/*.png", *(f"{kind}/[0-9]*.
 """Files of a sweep's folder that ``keep`` copies."""
 MOST_TEXT, MOST_LINE, MOST_RUNS = 1 << 30, 1 << 24, 100_000
 """Bytes of records.jsonl or curves.jsonl, bytes of one line of them, and runs that one import may bring."""
-OF_PROGRAMS = ("output", "checkpoint")
-"""Folders of an attempt that a program has written."""
-MOST_FILES = 10_000
-"""Files of one run of another store."""
 
 
 def keep(store: Store, sweep: str, folder: Path, only: Collection[str] | None = None) -> int:
@@ -68,7 +63,7 @@ def keep(store: Store, sweep: str, folder: Path, only: Collection[str] | None = 
     older = os.path.lexists(files.make_folder(folder) / "records.jsonl")
     (folder / "manifest.json").unlink(missing_ok=True)  # what is cut off here is no archive
     with files.temporary_beside(folder / "arrays.zip") as temporary:
-        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
+        with files.naming(folder / "arrays.zip"), zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
             for run in runs:
                 stored, settled = store.recipe(run), _settled(store, run)
                 if stored is None or settled is None:
@@ -141,7 +136,7 @@ def _read(folder: Path) -> Iterator[tuple[str, Path]]:
 def _requests(folder: Path, kind: str) -> list[Path]:
     if not os.path.lexists(folder / kind):
         return []
-    paths = [path for path in sorted(files.listed(folder / kind, MOST_FILES)) if path.suffix == ".json"]
+    paths = [path for path in sorted(files.listed(folder / kind, copies.MOST_FILES)) if path.suffix == ".json"]
     for path in paths:
         if not _NUMBERED.fullmatch(path.name):
             raise Damaged(path, "not named by a number", expected="1.json and so on")
@@ -163,12 +158,19 @@ def _settled(store: Store, run: str) -> tuple[Attempt, dict[str, Any] | None] | 
 
 @dataclass
 class _Incoming:
-    """What is to be brought, all of it checked: what writes a run into an empty folder, which of the runs are over, and
-    the files of sweeps."""
+    """What is to be brought, all of it checked: what writes a run into an empty folder, which of the runs are over, the
+    files of sweeps, and what the runs say of their data, by its id."""
 
     runs: dict[str, Callable[[Path], object]] = field(default_factory=dict)
     finished: set[str] = field(default_factory=set)
     sweeps: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    data: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def add(self, path: Path, run: str, stored: Mapping[str, Any], outcome: Mapping[str, Any] | None) -> None:
+        """Note a run that is over, and its data. Raises Damaged, and OtherData where others have other data."""
+        if outcome is not None:
+            self.finished.add(run)
+            pins.collect(path, stored["recipe"], outcome, self.data)
 
 
 class Brought(NamedTuple):
@@ -184,8 +186,17 @@ def import_records(folder: Path, store: Store) -> Brought:
 
     A result that stands is never changed; one that is brought takes the place of a run without one, which goes to the
     trash, unless somebody may be training it. Everything is checked before anything is written. Raises InputError where
-    the folder is neither, or anything in it is damaged, a link, or not what its manifest, its name or its id says.
+    the folder is neither, or anything in it is damaged, a link, or not what its manifest, its name or its id says; and
+    where its data are not those that finished runs of the same data.id have used.
     """
+    try:
+        return _import(folder, store)
+    except pins.OtherData as other:
+        expected = "another data.id for other data, or to `deit-ablate forget` the runs on one of them"
+        raise InputError(str(other), where=str(folder), expected=expected) from None
+
+
+def _import(folder: Path, store: Store) -> Brought:
     if os.path.lexists(folder / "records.jsonl"):
         incoming = _kept(folder)
     elif os.path.lexists(folder / "runs"):
@@ -198,6 +209,7 @@ def import_records(folder: Path, store: Store) -> Brought:
         if known.setdefault(sweep.lower(), sweep) != sweep:
             why = f"the sweep {sweep!r} differs from {known[sweep.lower()]!r} in capitals alone"
             raise InputError(why, where=str(folder), expected="names that are two folders on every system")
+    pins.pin_all(store, incoming.data)
     new, busy = _adopt(store, incoming)
     for sweep, content in incoming.sweeps.items():
         if not os.path.lexists(store.sweeps.folder(sweep) / "plan.json"):
@@ -261,7 +273,7 @@ def _kept(folder: Path) -> _Incoming:
         contents[run] = content
         planned |= {parent["run"] for parent in line["recipe"]["parents"].values()}  # which another sweep may have
         known[run] = (f"{run}.npz", outcome.get("arrays_sha256")) if outcome is not None else None
-        incoming.finished |= {run} if outcome is not None else set()
+        incoming.add(records, run, line["recipe"], outcome)
         incoming.runs[run] = partial(_write_run, content, f"a{attempt:04d}", here["arrays.zip"], known[run])
     if odd := next((place for place in enumerate(contents, start=1) if place[1] not in planned), None):
         raise Damaged(records, f"the run {odd[1]} is not one of its plan", odd[0])
@@ -339,6 +351,7 @@ def _record(path: Path, number: int, line: Any) -> tuple[str, int, dict[str, byt
     if record.get("attempt") not in (None, outcome["attempt"]):
         raise Damaged(path, f"attempt {record['attempt']} has the outcome of attempt {outcome['attempt']}", number)
     content["outcome.json"] = files.to_json(outcome)
+    content["exit.json"] = files.to_json({"class": "done"})
     return run, outcome["attempt"], content, outcome
 
 
@@ -403,46 +416,24 @@ def _stored(folder: Path) -> _Incoming:
     other, incoming = Store(folder), _Incoming()
     files.listed(folder / "runs", MOST_RUNS)
     for run in sorted(other.runs()):
-        if not files.listed(other.run(run), MOST_FILES) or other.recipe(run) is None:
+        if not files.listed(other.run(run), copies.MOST_FILES) or (stored := other.recipe(run)) is None:
             continue
         if (settled := _settled(other, run)) is None:
             continue
         attempt, outcome = settled
-        found = _files_of(other.run(run))  # of one that has settled: its outcome is among them
+        found = copies.files_of(other.run(run))  # of one that has settled: its outcome is among them
         for each in other.attempts(run):
             each.check()
         other.history(run)
         sha256 = (outcome or {}).get("arrays_sha256")
         if sha256 is not None and (not attempt.arrays.exists() or files.sha256(attempt.arrays) != sha256):
             raise Damaged(attempt.arrays, "not what the run wrote")
-        incoming.runs[run] = partial(_copy_run, found, other.run(run))
-        incoming.finished |= {run} if outcome is not None else set()
+        incoming.runs[run] = partial(copies.copy_run, found)
+        incoming.add(other.run(run) / "outcome.json", run, stored, outcome)
     for name in other.sweeps.names():
-        files.listed(other.sweeps.folder(name), MOST_FILES)
+        files.listed(other.sweeps.folder(name), copies.MOST_FILES)
         plan, requests = _plan(other.sweeps.folder(name))
         if plan["sweep"] != name:
             raise Damaged(other.sweeps.folder(name) / "plan.json", f"sweep: {plan['sweep']!r}", expected=repr(name))
         incoming.sweeps[name] = {**requests, "plan.json": files.to_json(plan)}
     return incoming
-
-
-def _files_of(run: Path) -> list[Path]:
-    """All of a run's files, and those of its attempts. Raises Damaged for what a store has not made: links, and folders
-    in folders, but for what a program has written: of that, regular files."""
-    found: list[Path] = []
-    for path in files.listed(run, MOST_FILES):
-        inside = files.listed(path, MOST_FILES) if path.is_dir() and not path.is_symlink() else [path]
-        inside = [each for each in inside if not each.name.startswith((files.TEMPORARY, "beat"))]
-        for each in inside:
-            if each.name in OF_PROGRAMS and each.is_dir() and not each.is_symlink():
-                written = (inner for inner in files.below(each) if inner.is_file() and not inner.is_symlink())
-                found += itertools.islice(written, MOST_FILES)
-            else:
-                found.append(files.must_be_file(each))
-    return found
-
-
-def _copy_run(found: list[Path], source: Path, folder: Path) -> None:
-    for path in found:
-        target = folder / path.relative_to(source)
-        files.copy_file(path, files.make_folder(target.parent) / target.name)

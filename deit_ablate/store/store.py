@@ -345,16 +345,6 @@ class Store:
         files.publish(path, files.to_json({"schema": SCHEMA, **facts}))
         return self.data_facts(data_id) or {}
 
-    def has_used_data(self, data_id: str, fingerprint: str) -> bool:
-        """Whether a finished run has used these data: a pin that none has used may be replaced."""
-        for run in self.runs():
-            data = (self.sound_recipe(run) or {"recipe": {}})["recipe"].get("data") or {}
-            if data_id == (data.get("id") or data.get("name")) and (outcome := self.result(run)):
-                used = outcome.get("data")
-                if used is None or used["fingerprint"] == fingerprint:
-                    return True
-        return False
-
     def unpin_data(self, data_id: str) -> None:
         (self.root / "data" / f"{data_id}.json").unlink(missing_ok=True)
 

@@ -16,7 +16,7 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,6 +107,12 @@ class Submissions:
     def close(self, number: int, why: str, index: int | None = None) -> None:
         name = f"{number}.over" if index is None else f"{number}.{index}.over"
         files.publish(self.root / name, files.to_json({"why": why, "time": time.time()}))
+
+    def close_runs(self, runs: Collection[str], why: str) -> None:
+        """Let no job that was submitted for these runs count any more."""
+        tickets = tickets_by_run(self.read()[0])
+        for ticket in (ticket for run in runs for ticket in tickets.get(run, ())):
+            self.close(ticket.submission, why, ticket.index)
 
     def folder(self, number: int) -> Path:
         return files.make_folder(self.root / str(number))

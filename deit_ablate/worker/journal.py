@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from deit_ablate import files
 from deit_ablate.errors import DataError
 from deit_ablate.recipe import Recipe
-from deit_ablate.store import Attempt, Overtaken
+from deit_ablate.store import Attempt, Overtaken, pins
 from deit_ablate.store.datafacts import data_lines
 from deit_ablate.train import checkpoint as checkpoints
 from deit_ablate.train.loop import Journal
@@ -54,26 +54,23 @@ class FileJournal(Journal):
         self.facts = facts
         self._check_pin()
 
-    def _check_pin(self) -> bool:
-        """Whether these data are pinned. Raises DataError where others are, which a finished run has used."""
-        pinned = (self._store.data_facts(self._data_id) or {}).get("fingerprint")
-        if pinned is None or pinned == self.facts["fingerprint"]:
-            return pinned is not None
-        if pinned == self.facts.get("listing"):  # an earlier version's: all runs of this store keep to that kind
-            self.facts = {**self.facts, "fingerprint": pinned, "fingerprint_of": "listing"}
-            return True
-        if self._store.has_used_data(self._data_id, pinned):
+    def _check_pin(self) -> None:
+        """Raises DataError where other data are pinned, which a finished run has used."""
+        try:
+            pinned = pins.find(self._store, self._data_id, self.facts)
+        except pins.OtherData as other:
             raise DataError(
-                f"the data called {self._data_id!r} are not those of the finished runs in this store: give other data "
-                "another data.id, restore the files, or `deit-ablate forget` those runs, to train them on these"
-            )
-        return False
+                f"{other}: give other data another data.id, restore the files, or `deit-ablate forget` those runs, to "
+                "train them on these"
+            ) from None
+        if pinned and pinned["fingerprint"] == self.facts.get("listing"):
+            # An earlier version's: all runs of this store keep to that kind.
+            self.facts = {**self.facts, "fingerprint": pinned["fingerprint"], "fingerprint_of": "listing"}
 
     def finished(self) -> None:
         """Pin the data, of which there is a result now. Raises DataError where another run has pinned others."""
-        if not self._check_pin():
-            self._store.unpin_data(self._data_id)
-            self._store.pin_data(self._data_id, self.facts)
+        self._check_pin()
+        pins.pin(self._store, self._data_id, self.facts)
 
     def resume(self) -> dict[str, Any] | None:
         found = checkpoints.newest(self._store.checkpoints(self._run))

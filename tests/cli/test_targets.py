@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from support import DISTILL, TINY, Command
 
-from deit_ablate.store import Store
+from deit_ablate.cli import targets
+from deit_ablate.store import State, Store
 from deit_ablate.store.named import runs_of
 
 NAMED = [
@@ -164,3 +165,26 @@ def test_a_run_of_another_sweep_is_the_start_of_a_row(
     shutil.rmtree(store.run(runs_of("tiny:b:0", store)[0]))
     sweep(text % "tiny:b:0")
     assert "model.init: tiny:b:0 starts from itself" in command("plan", "tiny.yaml", code=2).stderr
+
+
+def test_a_link_to_a_sweep_file_stays_itself(tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "common.yaml").write_text(
+        'command: [python, train.py, "{seed}"]\nseeds: 1\nvariants: {a: {}}\n'
+        'metrics: {file: "{run}/m.json", primary: top1, better: higher}\n'
+    )
+    (tmp_path / "studies").mkdir()
+    (tmp_path / "studies" / "train.py").touch()
+    (tmp_path / "studies" / "mine.yaml").symlink_to("../common.yaml")
+    given = targets.study("studies/mine.yaml", store)
+    first = given.plan(store)
+    targets.refuse_other_file(store, first, given.file)
+    given.take_over(first, store, {run: State("missing") for run in first.runs})
+    again = targets.study("mine", store).plan(store)
+    assert again.sweep.name == "mine"
+    assert again.runs.keys() == first.runs.keys()
+    assert again.sweep.execution.program == first.sweep.execution.program
+    assert targets.known_sweep(store, "studies/mine.yaml") == "mine"
+    targets.remember(given, Store("another"), first.runs)
+    assert targets.known_runs(min(first.runs), Store("another")).keys() == {min(first.runs)}

@@ -47,12 +47,17 @@ def test_small_weights_go_along_and_large_ones_where_asked_for(
 ) -> None:
     (sha256,) = files_of(taught.plan)
     row = Wanted(taught.store, taught.name, "hard")
+    (tmp_path / "small").symlink_to(files.make_folder(tmp_path / "elsewhere" / "empty"))
     assert write_bundle(row, tmp_path / "small").warnings == []
     assert [path.stem for path in (tmp_path / "small" / "weights").iterdir()] == [sha256.removeprefix("sha256:")]
     monkeypatch.setattr(bundle, "SMALL", 3)
     (warning,) = write_bundle(row, tmp_path / "large.zip").warnings
     assert "weights files of 7 bytes are left out" in warning
-    write_bundle(Wanted(taught.store, taught.name, "hard", weights=True), tmp_path / "asked")
+    with monkeypatch.context() as patch:
+        patch.chdir(files.make_folder(tmp_path / "asked"))
+        write_bundle(Wanted(taught.store, taught.name, "hard", weights=True), Path())
+    with opened(tmp_path / "asked") as found:
+        assert {path.name for path in (tmp_path / "asked").iterdir()} == {path.name for path in found.folder.iterdir()}
     assert (tmp_path / "asked" / "weights").is_dir()
     with opened(tmp_path / "large.zip") as found:
         assert f"`{sha256}`, which is not in this bundle" in (found.folder / "README.md").read_text()

@@ -196,3 +196,14 @@ def test_nothing_is_kept_where_a_sweep_would_be(ask: Ask, to: str) -> None:
     assert store.sweeps.names() == [sweep]
     assert (store.sweeps.folder(sweep) / "plan.json").read_bytes() == before
     assert not (store.root / "records.jsonl").exists()
+
+
+def test_an_imported_result_is_over(store: Store, ask: Ask) -> None:
+    import_records(REFERENCE / "optimizers@fashion-mnist-small", store)
+    run = min(store.runs())
+    for _ in range(2):
+        assert re.search(r"^attempts:\n  1: elsewhere: done$", ask("show", run).out, re.MULTILINE)
+        refused = ask("release", run, "--yes")
+        assert refused.code == 2
+        assert f"no attempt at {run} is open" in refused.err
+        (store.attempts(run)[-1].path / "exit.json").unlink(missing_ok=True)  # as earlier versions imported it

@@ -12,11 +12,13 @@ from PIL import Image
 from support import INTERRUPTED, Command, result
 from tiny import tiny
 
+from deit_ablate.errors import DataError
 from deit_ablate.execution import Execution
 from deit_ablate.identity import run_id
 from deit_ablate.launch.jobs import Report
 from deit_ablate.recipe import Recipe
 from deit_ablate.store import Store
+from deit_ablate.store.archive import import_records
 from deit_ablate.train import checkpoint as checkpoints
 from deit_ablate.train.loop import train
 from deit_ablate.worker.journal import FileJournal
@@ -134,3 +136,20 @@ def test_a_retry_starts_anew_where_the_checkpoint_is_of_other_data(store: Store,
         assert (journal.resume() or {}).get("step") == step, "unasked, the trainer refuses it"
         attempt.close("bad-data")
     assert "passed over: the checkpoint is of other data than these" in capsys.readouterr().out
+
+
+def test_data_other_than_those_of_imported_results_are_refused(store: Store, tmp_path: Path) -> None:
+    other, runs = Store(tmp_path / "other"), list[str]()
+    recipes = [Recipe.model_validate({"data": {"name": "imagefolder", "id": "pets"}, "seed": seed}) for seed in (0, 1)]
+    for recipe in recipes:
+        values = recipe.model_dump(mode="json")
+        runs.append(run_id(values, {}))
+        other.register(runs[-1], values, {}, {})
+    attempt = other.claim(runs[0])
+    data = {"fingerprint": "old"}
+    other.finish(runs[0], attempt, {"status": "done", "reason": None, "metrics": {}, "cost": {}, "data": data})
+    import_records(other.root, store)
+    journal = FileJournal(Task(store, runs[1], Execution()), recipes[1], other.claim(runs[1]))
+    journal.data({"fingerprint": "old"})
+    with pytest.raises(DataError, match="the data called 'pets' are not those of the finished runs in this store: "):
+        journal.data({"fingerprint": "new"})
