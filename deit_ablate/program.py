@@ -208,9 +208,9 @@ def undefined(function: str) -> str:
 
 def source_files(patterns: Sequence[str], folder: Path) -> dict[str, str]:
     """ "./" and the path below the folder -> the hash of its content, of Python without what has no effect, for each
-    file that the patterns (as ``mylab/**/*.py``) name. A ``*`` takes nothing of hidden folders (.venv, .git), nor of the
-    runs of a store of results: what a program copies there would make all runs others. Raises TrainError for a pattern
-    that names none, a file that does not parse, or one outside the folder."""
+    file that the patterns (as ``mylab/**/*.py``) name. A ``*`` takes nothing of hidden folders (.venv, .git), nor of
+    the runs of a store of results: what a program copies there would make all runs others. Raises TrainError for a
+    pattern that names none, a file that does not parse, or one outside the folder."""
     found: dict[str, str] = {}
     for pattern in patterns:
         if Path(pattern).is_absolute() or ".." in Path(pattern).parts:
