@@ -113,10 +113,10 @@ class _Started:
 class ProcessPool(Pool):
     """Runs on this machine, each a process (or one a rank), forked from a server that has imported torch and timm.
 
-    A job starts where what it needs is free: of each GPU its share (``runs_per_gpu``), of as many as it has
-    (``gpus``); where there are none, or the device is the CPU, ``threads`` cores a rank. ``execution.parallel`` bounds the number of jobs
-    instead, for which there is then always room where they need no more than ``execution`` says. A job that needs more
-    than there is runs alone. Where the launcher dies, running processes finish what they do.
+    A job starts where what it needs is free: of each of its ``gpus`` its share (``runs_per_gpu``); where there are
+    none, or the device is the CPU, ``threads`` cores a rank. ``execution.parallel`` bounds the number of jobs instead,
+    for which there is then always room where they need no more than ``execution`` says. A job that needs more than
+    there is runs alone. Where the launcher dies, running processes finish what they do.
     """
 
     def __init__(self, execution: Execution) -> None:

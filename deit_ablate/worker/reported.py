@@ -47,7 +47,7 @@ def before_epoch(history: Sequence[dict[str, Any]], epoch: float | None) -> list
     """What a program that goes on at this epoch leaves of an earlier history: all to the last line of an epoch before
     it. Nothing where no epoch is said: then it has begun anew."""
     epochs = [own_epoch(line.get("metrics") or {}) for line in history]
-    kept = (at for at, own in enumerate(epochs, start=1) if None not in (own, epoch) and own < epoch)
+    kept = (at for at, own in enumerate(epochs, start=1) if own is not None and epoch is not None and own < epoch)
     return [*history[: max(kept, default=0)]]
 
 
