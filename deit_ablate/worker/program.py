@@ -376,7 +376,8 @@ class Training:
             self.note(self.reported.end())
         if self._kept_history is not None:
             return
-        self._take_output()
+        if self._before or self.told.required:  # a stage that need not report anything may have begun anew
+            self._take_output()
         if self._before:
             before = [*self._join(self._before), *self._waited(self._before)]
             files.append_line(self.attempt.metrics, "\n".join(before))
