@@ -345,6 +345,12 @@ class Needs(Part):
     program: SkipJsonSchema[Annotated[ProgramExecution | None, BeforeValidator(_not_by_hand)]] = None
     """Of runs by a program: a command or a function of one's own."""
 
+    @property
+    def gpus(self) -> int:
+        """GPUs of a run on a machine that has some: one a rank. A program starts its processes itself, and has as many
+        as it asks for of a cluster."""
+        return self.ranks if self.program is None else self.slurm.gpus or 1
+
 
 class Execution(Needs):
     """How runs are executed; none of it is part of a run's identity, all of it is recorded."""

@@ -208,17 +208,26 @@ def undefined(function: str) -> str:
 
 def source_files(patterns: Sequence[str], folder: Path) -> dict[str, str]:
     """ "./" and the path below the folder -> the hash of its content, of Python without what has no effect, for each
-    file that the patterns (as ``mylab/**/*.py``) name. Raises TrainError for one that names none, a file that does not
-    parse, or one outside the folder."""
+    file that the patterns (as ``mylab/**/*.py``) name. A ``*`` takes nothing of hidden folders (.venv, .git), nor of
+    the runs of a store of results: what a program copies there would make all runs others. Raises TrainError for a
+    pattern that names none, a file that does not parse, or one outside the folder."""
     found: dict[str, str] = {}
     for pattern in patterns:
         if Path(pattern).is_absolute() or ".." in Path(pattern).parts:
             raise TrainError(f"{pattern!r} is not below the folder of the sweep file")
-        if not (paths := [path for path in sorted(folder.glob(pattern)) if path.is_file()]):
+        paths = [path.relative_to(folder) for path in sorted(folder.glob(pattern)) if path.is_file()]
+        if not (paths := [path for path in paths if not _is_passed_over(path, pattern)]):
             raise TrainError(f"{pattern!r} names no file in {folder}")
-        names = (f"./{path.relative_to(folder).as_posix()}" for path in paths if "__pycache__" not in path.parts)
+        names = (f"./{path.as_posix()}" for path in paths if "__pycache__" not in path.parts)
         found |= {name: source_sha256(name, folder) for name in names}
     return found
+
+
+def _is_passed_over(path: Path, pattern: str) -> bool:
+    above = path.parts[:-1]
+    hidden = any(part.startswith(".") for part in above) and not any(each[0] == "." for each in Path(pattern).parts)
+    of_run = re.search("(^|/)(runs|trash)/[0-9a-f]{16}", "/".join(above))
+    return bool(re.search(r"[*?\[]", pattern) and (hidden or of_run))
 
 
 def source_sha256(name: str, folder: Path | None = None) -> str:

@@ -113,10 +113,10 @@ class _Started:
 class ProcessPool(Pool):
     """Runs on this machine, each a process (or one a rank), forked from a server that has imported torch and timm.
 
-    A job starts where what it needs is free: of each GPU its share (``runs_per_gpu``), for each of its ``ranks``; where
-    there are none, or the device is the CPU, ``threads`` cores a rank. ``execution.parallel`` bounds the number of jobs
-    instead, for which there is then always room where they need no more than ``execution`` says. A job that needs more
-    than there is runs alone. Where the launcher dies, running processes finish what they do.
+    A job starts where what it needs is free: of each of its ``gpus`` its share (``runs_per_gpu``); where there are
+    none, or the device is the CPU, ``threads`` cores a rank. ``execution.parallel`` bounds the number of jobs instead,
+    for which there is then always room where they need no more than ``execution`` says. A job that needs more than
+    there is runs alone. Where the launcher dies, running processes finish what they do.
     """
 
     def __init__(self, execution: Execution) -> None:
@@ -139,12 +139,12 @@ class ProcessPool(Pool):
     @property
     def _shares(self) -> int:
         """Whole GPUs' work that each GPU may take: 1, or more where ``parallel`` says so."""
-        wanted = Fraction(self._base.ranks, self._base.runs_per_gpu) * (self.parallel or 0)
+        wanted = Fraction(self._base.gpus, self._base.runs_per_gpu) * (self.parallel or 0)
         return max(1, ceil(wanted / len(self._gpus))) if self._gpus else 1
 
     def at_once(self, execution: Execution) -> int:
         if self._on_gpu(execution):
-            most = len(self._gpus) * self._shares * execution.runs_per_gpu // execution.ranks
+            most = len(self._gpus) * self._shares * execution.runs_per_gpu // execution.gpus
         else:
             most = self._cores // _cores(execution)
         return max(1, min(most, self.parallel or most))
@@ -157,10 +157,10 @@ class ProcessPool(Pool):
         if not self._on_gpu(execution):
             return len(alike) == 1 or sum(map(_cores, alike)) <= self._cores
         shares, share = self._shares, Fraction(1, execution.runs_per_gpu)
-        taken = sum(Fraction(each.ranks, each.runs_per_gpu) for each in alike)
+        taken = sum(Fraction(each.gpus, each.runs_per_gpu) for each in alike)
         free = [gpu for gpu, load in self._loads().items() if load + share <= shares]
         return len(alike) == 1 or (
-            taken <= shares * len(self._gpus) and len(free) >= min(execution.ranks, len(self._gpus))
+            taken <= shares * len(self._gpus) and len(free) >= min(execution.gpus, len(self._gpus))
         )
 
     def _loads(self) -> dict[str, Fraction]:
@@ -185,8 +185,7 @@ class ProcessPool(Pool):
         server = self._serve()
         number = next(self._numbers)
         loads = self._loads() if self._on_gpu(job.execution) else {}
-        by_use = sorted(loads, key=lambda gpu: loads[gpu])
-        gpus = [by_use[rank % len(by_use)] for rank in range(job.execution.ranks)] if by_use else []
+        gpus = _given(job.execution, sorted(loads, key=lambda gpu: loads[gpu]))
         self._running[number] = _Started(job, gpus)
         environments = enumerate(_environments(job, gpus, self.at_once(job.execution)))
         try:
@@ -276,9 +275,15 @@ def _meeting_place(ranks: int) -> dict[str, str]:
     }
 
 
+def _given(execution: Execution, gpus: Sequence[str]) -> list[str]:
+    """Those that a job gets, of the GPUs in the order in which they are to be taken; some twice where it needs more
+    than there are."""
+    return [gpus[number % len(gpus)] for number in range(execution.gpus)] if gpus else []
+
+
 def _environments(job: Job, gpus: Sequence[str], at_once: int = 1) -> list[dict[str, str]]:
     """The environment of each rank's process: where to meet the others, its share of the cores of a machine that runs
-    ``at_once`` jobs, and its GPU where some are given."""
+    ``at_once`` jobs, and its GPUs where some are given."""
     meeting, made = _meeting_place(job.execution.ranks), []
     cores = max(1, usable_cores() // (at_once * job.execution.ranks))
     for rank in range(job.execution.ranks):
@@ -286,7 +291,7 @@ def _environments(job: Job, gpus: Sequence[str], at_once: int = 1) -> list[dict[
         if meeting:
             environment |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
         if gpus:
-            environment["CUDA_VISIBLE_DEVICES"] = gpus[rank % len(gpus)]
+            environment["CUDA_VISIBLE_DEVICES"] = ",".join(dict.fromkeys(gpus[rank :: job.execution.ranks]))
         made.append(environment)
     return made
 
@@ -296,7 +301,9 @@ def foreground(job: Job, output: IO[str] | None = None) -> int:
     worker, or minus the signal that killed it. A signal to this process is passed on, so that the run is saved wherever
     a queue sends it."""
     command = worker_command(*job.arguments(), "--foreground")
-    gpus = visible_gpus() if job.execution.ranks > 1 else []
+    execution = job.execution
+    several = execution.ranks > 1 or (execution.program is not None and execution.device in ("auto", "cuda"))
+    gpus = _given(execution, visible_gpus()) if several else []
     workers = [subprocess.Popen(command, env={**os.environ, **own}, stdout=output) for own in _environments(job, gpus)]
     # To the first rank, which decides for all. In a terminal the workers get Ctrl-C too: twice is as good as once.
     before = {

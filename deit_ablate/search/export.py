@@ -3,7 +3,7 @@ which has none, its parameters, to be pasted into the sweep file."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,7 +36,7 @@ def export(store: Store, plan: Mapping[str, Any], row: str = "") -> Export:
     first = next(run for _, number, stage, run in plan["cells"] if number == trial.number and stage.startswith(TRIAL))
     stored = store.recipe(first) or {}
     name = plan["sweep"]
-    found = _found(stored["recipe"], f"Found by the search {name} ({trial.row})")
+    found = _found(stored["recipe"], plan, f"Found by the search {name} ({trial.row})")
     how = "confirmed" if confirmed else "not confirmed: `deit-ablate run SWEEP --confirm` measures its optimism"
     comments = [
         f"Trial {trial.number} of {name} ({trial.row}), run {trial.run}; {how}",
@@ -51,13 +51,25 @@ def export(store: Store, plan: Mapping[str, Any], row: str = "") -> Export:
     return Export(comments, found, confirmed)
 
 
-def _found(recipe: Mapping[str, Any], title: str) -> dict[str, Any]:
-    """What another sweep takes of a winner's recipe."""
+def _found(recipe: Mapping[str, Any], plan: Mapping[str, Any], title: str) -> dict[str, Any]:
+    """What another sweep takes of a winner's recipe. A recipe spells 1.0 as 1; a default that does is a whole number,
+    and would refuse 0.5 in a row."""
     if is_program(recipe):
-        return {"parameters": recipe["parameters"]}
+        return {"parameters": _declared(recipe["parameters"], (plan.get("program") or {}).get("numbers", ()))}
     own = {key: value for key, value in recipe.items() if key != "seed"}
     own["data"] = {key: value for key, value in own["data"].items() if key != "test"}
     return {"title": title, "recipe": own}
+
+
+def _declared(values: Mapping[str, Any], numbers: Collection[str], above: str = "") -> dict[str, Any]:
+    """Parameters, those of these (dotted) names as floating-point numbers."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            found[key] = _declared(value, numbers, f"{above}{key}.")
+        else:
+            found[key] = float(value) if above + key in numbers and value is not None else value
+    return found
 
 
 def find_winner(store: Store, plan: Mapping[str, Any], row: str = "") -> tuple[Trial, bool]:

@@ -248,12 +248,14 @@ class Metric(File):
 
 
 class OfProgram(File):
-    """What a plan says of a program: which it is, its data's name, and facts -> the parameters that declare them."""
+    """What a plan says of a program: which it is, its data's name, facts -> the parameters that declare them, and the
+    parameters whose default is a floating-point number."""
 
     kind: Literal["command", "function"]
     data: str | None = None
     validation: str | None = None
     facts: dict[str, list[str]] = {}
+    numbers: list[str] = []
 
 
 class Group(File):

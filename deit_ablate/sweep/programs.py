@@ -37,7 +37,7 @@ ALONE = ("parameters", "sources", "data", "lock", "derived", "grace")
 """Keys of a sweep file that mean something beside ``command`` or ``trainer`` alone."""
 NOT_BESIDE = ("profile", "by_profile", "recipe", "metric")
 """Keys that are of recipes of our trainer."""
-ONE_RANK = ("a program starts its processes itself", "1, and a command such as `torchrun --nproc-per-node 2 train.py`")
+ONE_RANK = ("a program starts its processes itself", "1, slurm.gpus, and `torchrun --nproc-per-node 2 train.py`")
 """What is wrong with several ranks of a program, and what was expected."""
 
 

@@ -121,7 +121,8 @@ class OfProgram(Trainer):
         """What plan.json holds of it."""
         kind = "command" if any(program.command for program in self.programs.values()) else "function"
         facts = {fact: list(keys) for fact, keys in self.facts.items()}
-        return {"kind": kind, "data": self.data.id, "validation": self.validation, "facts": facts}
+        numbers = [key for key, default in flatten(self.defaults.plain()) if isinstance(default, float)]
+        return {"kind": kind, "data": self.data.id, "validation": self.validation, "facts": facts, "numbers": numbers}
 
 
 OURS = Trainer()

@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -29,7 +30,17 @@ from deit_ablate.recipe import flatten
 from deit_ablate.store import Attempt, Overtaken, owner, schema
 from deit_ablate.worker.heartbeat import beating
 from deit_ablate.worker.process import CommandProcess
-from deit_ablate.worker.reported import COMMAND_SHOWN, BadMetrics, Line, NoFile, Reported, predictions
+from deit_ablate.worker.reported import (
+    COMMAND_SHOWN,
+    BadMetrics,
+    Line,
+    NoFile,
+    Reported,
+    before_epoch,
+    first_epoch,
+    own_epoch,
+    predictions,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -67,12 +78,6 @@ class Outcome:
     weights_sha256: str | None = None
 
 
-def own_epoch(line: Line) -> int | None:
-    """The epoch of a line by the program's own count, where it has one."""
-    own = line.get("epoch")
-    return int(own) if own is not None and 0 <= own < 2**53 and float(own).is_integer() else None
-
-
 class Training:
     """One attempt at a run of a program."""
 
@@ -92,7 +97,8 @@ class Training:
         self._seconds_before = 0.0
         """Of attempts whose training this one goes on with."""
         self._before = self._history_before()
-        self._joined, self._history_bytes, self._looked, self._kept_due = False, 0, 0.0, 0.0
+        self._looked, self._kept_due = 0.0, 0.0
+        self._begin_history()
         must_be_planned(stored["sources"], Path(self.told.folder))
         self._make_folders()
 
@@ -121,25 +127,30 @@ class Training:
         return found
 
     def _history_before(self) -> list[dict[str, Any]]:
-        """What the attempts before have reported, as far as it can be read; with what a command had written, by the
-        epochs of its own, when its worker was killed."""
+        """What the attempts before have reported, as far as it can be read: as a command has written it, for its worker
+        may have been killed before it had read all; else as the worker noted it."""
         history: list[dict[str, Any]] = []
         for attempt in self.task.store.attempts(self.task.run)[:-1]:
-            noted: list[dict[str, Any]] = []
+            if written := Reported(self.told.metrics, attempt.output.absolute(), attempt.log).new():
+                if self._says_where(written, history):
+                    kept = before_epoch(history, first_epoch(written))
+                    history = kept + [self._history_line(*each, kept) for each in enumerate(written)]
+                continue
             with contextlib.suppress(Damaged):
-                noted = schema.read_lines(attempt.metrics, schema.Epoch)
-            history = noted or history
-            seen = max((line["epoch"] for line in noted), default=-1)
-            reported = Reported(self.told.metrics, attempt.output.absolute(), attempt.log).new()
-            more = [self._history_line(line, -1) for line in reported]
-            if more := [line for line in more if line["epoch"] > seen]:
-                history = [line for line in history if line["epoch"] < more[0]["epoch"]] + more
+                history = schema.read_lines(attempt.metrics, schema.Epoch) or history
         return history
 
-    def _history_line(self, line: Line, number: int) -> dict[str, Any]:
+    def _says_where(self, lines: Sequence[Line], history: Sequence[Mapping[str, Any]]) -> bool:
+        """Whether these lines tell at which epoch a history is gone on with. A program that has said epochs before, and
+        says none yet (in a header), is about to."""
+        return first_epoch(lines) is not None or first_epoch(line.get("metrics") or {} for line in history) is None
+
+    def _history_line(self, number: int, line: Line, kept: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """A line as the history has it, after what is ``kept``: at the epoch that is going on, or at its number."""
         own, validation = own_epoch(line), self.told.metrics.validation
         scored = {"validation": {"metric": line[validation]}} if validation in line else {}
-        return {"epoch": number if own is None else own, **scored, "metrics": line}
+        epoch = max([number, *(before["epoch"] for before in kept[-1:])]) if own is None else ceil(own)
+        return {"epoch": epoch, **scored, "metrics": line}
 
     # -- its life ------------------------------------------------------------------------------------------------------
 
@@ -177,34 +188,49 @@ class Training:
         if not self.attempt.saved.exists() and self._kept().items() - self._kept_before.items():
             files.replace(self.attempt.saved, b"")
 
+    def _begin_history(self) -> None:
+        self._kept_history: list[dict[str, Any]] | None = None
+        """What was reported before and still holds; None until this attempt says at which epoch it goes on."""
+        self._waiting: list[tuple[int, Line]] = []
+        self._history_bytes = 0
+
     def note(self, lines: Sequence[Line]) -> None:
         """Add what was reported to the run's history. Where the program goes on at a later epoch, by its own count, its
-        history begins with the epochs before that one, as an attempt before has them."""
+        history begins with the epochs before that one, as an attempt before has them; until it says which one, it is
+        not known what its lines follow, and they wait."""
         made: list[str] = []
         anew, self.reported.anew = self.reported.anew, False
         if anew:
-            self._joined, self._history_bytes = False, 0
-        if lines and not self._joined:
-            made += self._join(own_epoch(lines[0]) or 0)
-        first = self.reported.lines - len(lines)
-        for number, line in enumerate(lines, start=first):
-            made.append(json.dumps(self._history_line(line, number)))
-            self.task.progress |= {"epoch": own_epoch(line) or number}
+            self._begin_history()
+        self._waiting += enumerate(lines, start=self.reported.lines - len(lines))
+        if lines and self._kept_history is None and self._says_where(lines, self._before):
+            made += self._join(before_epoch(self._before, first_epoch(lines)))
+        if self._kept_history is not None:
+            made += self._waited(self._kept_history)
         made = [line for line in made if self._has_room(line)]
         if anew:
             files.replace(self.attempt.metrics, "".join(f"{line}\n" for line in made).encode())
         elif made:
             files.append_line(self.attempt.metrics, "\n".join(made))
 
-    def _join(self, epoch: float) -> list[str]:
-        """Take over the history before this epoch; returns its lines."""
-        kept = [line for line in self._before if line["epoch"] < epoch]
+    def _join(self, kept: list[dict[str, Any]]) -> list[str]:
+        """Take over what holds of the earlier history; returns its lines."""
         for line in kept:
             self.reported.before |= line.get("metrics") or {}
         if kept:
-            self._seconds_before = sum(before.seconds for before in self.task.store.attempts(self.task.run)[:-1])
-        self._joined = True
+            self._count_earlier()
+        self._kept_history = kept
         return [json.dumps(line) for line in kept]
+
+    def _waited(self, kept: Sequence[Mapping[str, Any]]) -> list[str]:
+        """The lines that waited, for what is ``kept`` before them."""
+        lines, self._waiting = [self._history_line(*each, kept) for each in self._waiting], []
+        for line in lines[-1:]:
+            self.task.progress |= {"epoch": line["epoch"]}
+        return [json.dumps(line) for line in lines]
+
+    def _count_earlier(self) -> None:
+        self._seconds_before = sum(before.seconds for before in self.task.store.attempts(self.task.run)[:-1])
 
     def _has_room(self, line: str) -> bool:
         full = self._history_bytes > MOST_HISTORY
@@ -345,14 +371,29 @@ class Training:
 
     def _note_end(self) -> None:
         """The last lines. An attempt that has ended well without reporting anything has found all done: what was
-        reported before is the run's."""
-        try:
+        reported before is the run's, and what was written."""
+        with contextlib.suppress(NoFile):
             self.note(self.reported.end())
-        except NoFile:
-            if not self._before:
-                raise
-        if not self._joined and (before := self._join(float("inf"))):
+        if self._kept_history is not None:
+            return
+        if self._before or self.told.required:  # a stage that need not report anything may have begun anew
+            self._take_output()
+        if self._before:
+            before = [*self._join(self._before), *self._waited(self._before)]
             files.append_line(self.attempt.metrics, "\n".join(before))
+        else:  # a file that is read at the end alone may have been taken
+            self.note(self.reported.end())
+
+    def _take_output(self) -> None:
+        """Move here what the attempts before have written, the newest of each, for theirs was the training: a later
+        stage is given this attempt's folder alone, and `gc` removes theirs."""
+        for before in reversed(self.task.store.attempts(self.task.run)[:-1]):
+            for path in [*files.below(before.output)]:
+                target = self.attempt.output / path.relative_to(before.output)
+                if not os.path.lexists(target):
+                    files.make_folder(target.parent)
+                    os.rename(path, target)
+        self._count_earlier()
 
 
 def train(task: Task, attempt: Attempt, stored: Mapping[str, Any]) -> Outcome:

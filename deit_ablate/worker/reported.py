@@ -9,7 +9,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,25 @@ ARRAYS = ("targets", "predictions", "confidence")
 """What is read of a program's predictions."""
 
 Line = dict[str, float | int | None]
+
+
+def own_epoch(line: Line) -> float | None:
+    """The epoch of a line by the program's own count, where it has one: 2.5 is half way through the third."""
+    own = line.get("epoch")
+    return own if own is not None and 0 <= own < 2**53 else None
+
+
+def first_epoch(lines: Iterable[Line]) -> float | None:
+    """The first epoch that lines say; None where they say none."""
+    return next((own for line in lines if (own := own_epoch(line)) is not None), None)
+
+
+def before_epoch(history: Sequence[dict[str, Any]], epoch: float | None) -> list[dict[str, Any]]:
+    """What a program that goes on at this epoch leaves of an earlier history: all to the last line of an epoch before
+    it. Nothing where no epoch is said: then it has begun anew."""
+    epochs = [own_epoch(line.get("metrics") or {}) for line in history]
+    kept = (at for at, own in enumerate(epochs, start=1) if own is not None and epoch is not None and own < epoch)
+    return [*history[: max(kept, default=0)]]
 
 
 class BadMetrics(Exception):

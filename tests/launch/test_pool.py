@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from deit_ablate.execution import Execution
+from deit_ablate.execution import Execution, MetricsFile, ProgramExecution, Slurm
 from deit_ablate.launch import pool as pool_module
 from deit_ablate.launch.jobs import Job
 from deit_ablate.launch.pool import ProcessPool
@@ -98,6 +100,31 @@ def test_gpus_are_given_by_the_share_that_each_job_takes(monkeypatch: pytest.Mon
     assert not machine.fits(half, [half, whole, half])
     assert machine.fits(Execution(device="cpu"), [half, whole, half]), "that needs cores alone"
     assert not machine.fits(half, [half, both]), "what another launcher runs counts, too"
+
+
+def test_a_program_has_as_many_gpus_as_it_asks_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
+    program = ProgramExecution(folder="/lab", metrics=MetricsFile(primary="top1"))
+    one, three, five = (
+        Execution(slurm=Slurm(gpus=count)).model_copy(update={"program": program}) for count in (None, 3, 5)
+    )
+    machine = ProcessPool(one)
+    assert [machine.at_once(each) for each in (one, three, five)] == [4, 1, 1]
+    sent: list[str] = []
+    monkeypatch.setattr(machine, "_serve", lambda: Server(lambda each: sent.append(_gpu(each))))
+    machine.submit(Job("results", "a", three))
+    assert machine.fits(one, [three])
+    assert not machine.fits(three, [three])
+    machine.submit(Job("results", "b", one))
+    assert not machine.fits(one, [three, one])
+    machine.submit(Job("results", "c", five))
+    assert sent == ["4,5,6", "7", "4,5,6,7"]
+    shown = [sys.executable, "-c", "import os; print(os.environ['CUDA_VISIBLE_DEVICES'])"]
+    monkeypatch.setattr(pool_module, "worker_command", lambda *arguments: shown)
+    with (tmp_path / "out").open("w") as output:
+        for execution in (three, one):
+            assert pool_module.foreground(Job("results", "a", execution), output) == 0
+    assert (tmp_path / "out").read_text() == "4,5,6\n4\n"
 
 
 def _gpu(request: dict[str, dict[str, str]]) -> str:

@@ -72,17 +72,18 @@ def test_an_unconfirmed_search_exports_its_best_trial(
 
 def test_the_winner_of_a_programs_search_is_pasted_into_its_file(command: Command) -> None:
     text = (
-        "command: [python, -c, \"print('top1=1', 'held=1{lr}')\", '{seed}', '{lr}', '{opt}']\nseeds: 1\n"
+        "command: [python, -c, \"print('top1=1', 'held=1{lr}')\", '{seed}', '{lr}', '{opt}', '{o.wd}']\nseeds: 1\n"
         "metrics: {file: '{log}', pattern: 'top1=(?P<top1>.*) held=(?P<held>.*)', primary: top1, better: higher, "
         "validation: held}\nPARAMETERS\n"
     )
-    own = "parameters: {lr: 1, opt: sgd}"
+    own = "parameters: {lr: 1, opt: sgd, o: {wd: 0.0}}"
     search = "search: {trials: 2, sampler: grid, pruner: none, space: {lr: [2, 3]}}\n"
     path = command.folder / "p.yaml"
     path.write_text(text.replace("PARAMETERS", own) + search)
     command("run", "p.yaml")
     found = command("search", "export", "p").stdout
     assert "# For the sweep file, over its own `parameters:`" in found
-    path.write_text(text.replace("PARAMETERS", found) + "variants: {a: {}}\n")
-    (run,) = make_plan(load_sweep(path)).runs.values()
-    assert run.recipe["parameters"] == {"lr": 3, "opt": "sgd"}
+    path.write_text(text.replace("PARAMETERS", found) + "variants: {a: {}, b: {o.wd: 0.5}}\n")
+    run, other = make_plan(load_sweep(path)).runs.values()
+    assert run.recipe["parameters"] == {"lr": 3, "opt": "sgd", "o": {"wd": 0}}
+    assert other.recipe["parameters"]["o"] == {"wd": 0.5}, "its default is still no whole number"

@@ -106,6 +106,16 @@ def test_a_run_is_known_by_what_is_run_and_by_no_path_label_or_metric(lab: Path,
     assert set(ids(planned(lab, lock="requirements.txt")).values()).isdisjoint(locked.values())
 
 
+def test_a_pattern_takes_nothing_of_results_and_of_hidden_folders(lab: Path) -> None:
+    before = planned(lab, sources=["**/*.py"])
+    for folder in (".venv/lib", ".git", "results/runs/0123456789abcdef/attempts/1/output", "mylab/__pycache__"):
+        (lab / folder).mkdir(parents=True)
+        (lab / folder / "train.py").write_text("print(2)\n")
+    assert ids(planned(lab, sources=["**/*.py"])) == ids(before)
+    (run, *_) = planned(lab, sources=[".git/*.py", "mylab/*.py"]).runs.values()
+    assert set(run.sources) == {"./train.py", "./mylab/nets.py", "./.git/train.py"}, "but where it is named"
+
+
 def test_stages_give_their_output_to_others_and_share_what_their_command_is_not_told(lab: Path) -> None:
     plan = planned(
         lab,

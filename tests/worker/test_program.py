@@ -297,6 +297,93 @@ def test_an_interrupted_run_goes_on_where_it_saved(programs: Programs) -> None:
     assert programs.outcome(run)["metrics"]["program"] == {"epoch": 9, "total": total()}
 
 
+RESUMES = """
+import json, os, sys
+out, kept = os.environ["DEIT_ABLATE_RUN_DIR"], os.environ["DEIT_ABLATE_CHECKPOINT_DIR"]
+start = int(open(kept + "/at").read()) if os.path.exists(kept + "/at") else 0
+with open(out + "/log.jsonl", "a", buffering=1) as log:
+    say = lambda **values: log.write(json.dumps(values) + "\\n")
+    if sys.argv[1] == "header":
+        say(weights=1000)
+    for epoch in range(start, 4):
+        if sys.argv[1] == "halves":
+            say(epoch=epoch + 0.5, loss=1 / (epoch + 1))
+        say(epoch=epoch + 1, total=epoch, **({"best": 5} if epoch == 0 else {}))
+        open(kept + "/at", "w").write(str(epoch + 1))
+        if epoch == 1 and start == 0:
+            if sys.argv[2] == "kill":
+                os.kill(os.getppid(), 9)
+            sys.exit(75)
+"""
+
+
+@pytest.mark.parametrize("end", ["save", "kill"])
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [("plain", [1, 2, 3, 4]), ("header", [0, 1, 2, 2, 3, 4]), ("halves", [1, 1, 2, 2, 3, 3, 4, 4])],
+)
+def test_attempts_are_joined_by_the_epochs_that_they_say(
+    programs: Programs, lines: str, expected: list[int], end: str
+) -> None:
+    programs.script(RESUMES)
+    run = programs.registered(["python", "train.py", "{lines}", "{end}"], parameters={"lines": lines, "end": end})
+    programs.train(run)
+    first = programs.last(run)
+    if end == "kill":
+        wait_for(lambda: not processes_of(programs))
+    assert programs.train(run) == 0
+    assert [line["epoch"] for line in programs.store.history(run)] == expected
+    outcome = programs.outcome(run)
+    assert outcome["metrics"]["program"]["best"] == 5, "the first attempt's last value is the run's"
+    assert outcome["cost"]["train_seconds"] > first.seconds > 0, "of both attempts"
+
+
+def test_an_attempt_that_begins_anew_has_nothing_of_the_one_before(programs: Programs) -> None:
+    programs.script(RESUMES)
+    run = programs.registered(["python", "train.py", "header", "save"])
+    assert programs.train(run) == SAVED
+    first = programs.last(run)
+    (first.kept / "at").unlink()
+    (first.output / "log.jsonl").write_text('{"weights": 9}\n{"epoch": 1, "total": 9, "old": 1}\n')
+    assert programs.train(run) == SAVED
+    assert programs.train(run) == 0
+    assert [line["epoch"] for line in programs.store.history(run)] == [0, 1, 2, 2, 3, 4]
+    assert "old" not in programs.outcome(run)["metrics"]["program"]
+
+
+DONE = """
+import os, sys
+import numpy as np
+out, done = os.environ["DEIT_ABLATE_RUN_DIR"], os.environ["DEIT_ABLATE_CHECKPOINT_DIR"] + "/done"
+if os.path.exists(done):
+    open(out + "/args.txt", "w").write("new")
+    sys.exit(0)
+os.mkdir(out + "/weights")
+for name in ("args.txt", "weights/last.pt"):
+    open(out + "/" + name, "w").write("old")
+np.savez(out + "/p.npz", targets=np.array([0, 1]), predictions=np.array([0, 1]))
+open(out + "/" + sys.argv[1], "w").write('{"total": 1, "epoch": 1}\\n')
+open(done, "w").write("")
+sys.exit(75)
+"""
+
+
+@pytest.mark.parametrize("name", ["log.jsonl", "log.json"])
+def test_an_attempt_that_finds_all_done_has_what_the_one_before_has_written(programs: Programs, name: str) -> None:
+    programs.script(DONE)
+    run, told = programs.registered(["python", "train.py", name]), {"file": f"{{run}}/{name}"}
+    assert programs.train(run, predictions="{run}/p.npz", **told) == SAVED
+    first = programs.last(run)
+    assert programs.train(run, predictions="{run}/p.npz", **told) == 0
+    outcome, weights = programs.outcome(run), programs.store.weights(run)
+    assert outcome["metrics"]["program"] == {"total": 1, "epoch": 1}
+    assert outcome["arrays_sha256"]
+    assert outcome["cost"]["train_seconds"] > first.seconds
+    assert weights is not None
+    assert (weights / "weights" / "last.pt").read_text() == "old", "what a later stage starts from"
+    assert (weights / "args.txt").read_text() == "new"
+
+
 def test_exit_75_means_more_to_do_and_three_times_without_progress_a_failure(programs: Programs) -> None:
     programs.script("import sys\nsys.exit(75)\n")
     run = programs.registered()
