@@ -229,12 +229,14 @@ def _of_variant(sweep: Sweep, variant: Variant, shared: dict[str, Node]) -> dict
     """By stage: the layers of its recipe, merged."""
     lineage, layer = sweep.lineage(), sweep.trainer.layer
     result: dict[str, Node] = {}
+    varied = {*lineage, *variant.by_stage}
     for stage in sweep.stages:
-        varied = stage.name in lineage or stage.name in variant.by_stage
-        if not varied and stage.name in shared:
+        if stage.start in varied:  # what a stage continues from is what its recipe lies over
+            varied.add(stage.name)
+        if stage.name not in varied and stage.name in shared:
             result[stage.name] = shared[stage.name]
             continue
-        node = result[stage.start or ""] if stage.name in lineage[1:] else sweep.base
+        node = result[stage.start] if stage.start else sweep.base
         if stage.name not in lineage and not stage.teacher and sweep.program is None:
             # A stage that has no teacher does not distill, whatever the rows do.
             node = layer(node, placed({"distill": {"type": "none"}}, stage.overrides.where))
@@ -242,7 +244,7 @@ def _of_variant(sweep: Sweep, variant: Variant, shared: dict[str, Node]) -> dict
         if stage.name == lineage[0]:
             node = layer(layer(node, variant.overrides), variant.by_profile)
         result[stage.name] = layer(node, variant.by_stage.get(stage.name))
-        if not varied:
+        if stage.name not in varied:
             shared[stage.name] = result[stage.name]
     return result
 

@@ -103,6 +103,26 @@ variants:
     assert cells["sgd-fine-tuned", "pretrain", 0].id == cells["a", "pretrain", 0].id
 
 
+def test_a_teacher_that_continues_from_a_stage_takes_over_its_recipe(tmp_path: Path) -> None:
+    text = """
+profile: digits
+seeds: 1
+stages:
+  pre: {recipe: {augment: {mixup: 0}, optimizer.base_lr: 0.001}}
+  teacher: {from: pre, recipe: {schedule.epochs: 10}}
+  student: {teacher: teacher, recipe: {distill.type: hard-token}}
+variants: {a: {}, b: {augment.erasing: 0}, c: {pre: {optimizer.base_lr: 0.002}}}
+"""
+    plan = planned(write(tmp_path, text))
+    cells = {(cell.variant, cell.stage): plan.runs[cell.run] for cell in plan.cells}
+    teacher = cells["a", "teacher"]
+    assert teacher.recipe["augment"]["mixup"] == 0
+    assert (teacher.recipe["optimizer"]["base_lr"], teacher.recipe["schedule"]["epochs"]) == (0.001, 10)
+    assert cells["b", "teacher"].id == teacher.id, "rows vary what the table shows, and no teacher"
+    assert cells["c", "teacher"].recipe["optimizer"]["base_lr"] == 0.002
+    assert cells["c", "teacher"].parents["from"]["run"] == cells["c", "pre"].id
+
+
 def test_further_seeds_of_the_baseline_have_parents_of_their_own_or_the_one_that_all_share(tmp_path: Path) -> None:
     rows = "baseline: a\nvariants: {a: {}, b: {augment.mixup: 0}, c: {augment.cutmix: 0}, d: {augment.erasing: 0}}\n"
 

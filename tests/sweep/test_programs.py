@@ -135,6 +135,19 @@ def test_stages_give_their_output_to_others_and_share_what_their_command_is_not_
     }
 
 
+def test_a_teacher_that_continues_from_a_stage_takes_over_its_parameters(lab: Path) -> None:
+    given = "python train.py --lr {lr} --seed {seed} --output {run} {flags} {opt} {mixup}"
+    stages = {
+        "pre": {"parameters": {"lr": 0.5}},
+        "big": {"from": "pre", "command": f"{given} --from {{parent}}", "parameters": {"mixup": 0.2}},
+        "last": {"teacher": "big", "command": f"{given} --by {{teacher}}"},
+    }
+    plan = planned(lab, command=given, stages=stages)
+    (big,) = {cell.run for cell in plan.cells if (cell.seed, cell.stage) == (0, "big")}
+    parameters = plan.runs[big].recipe["parameters"]
+    assert (parameters["lr"], parameters["mixup"]) == (0.5, 0.2)
+
+
 @pytest.mark.parametrize(
     ("kind", "rows"),
     [
