@@ -132,15 +132,12 @@ class Plan:
         for name in variants:
             if name not in known:
                 raise unknown_name("no row", name, known, where=("--only", 0, 0))
-        most = dict.fromkeys(self.comparison.with_baseline, self.comparison.seeds(seeds or 0))
-        final = [
-            cell.run
-            for cell in self.cells
-            if cell.stage == self.sweep.final.name
-            and (cell.variant in variants or not variants)
-            and (seeds is None or cell.seed < most.get(cell.variant, seeds))
-        ]
-        wanted = with_parents(self.runs, final)
+        most = {} if seeds is None else dict.fromkeys(self.comparison.with_baseline, self.comparison.seeds(seeds))
+        final: dict[str, list[str]] = {}
+        for cell in sorted(self.cells, key=lambda cell: cell.seed):
+            if cell.stage == self.sweep.final.name and (cell.variant in variants or not variants):
+                final.setdefault(cell.variant, []).append(cell.run)
+        wanted = with_parents(self.runs, (run for row, runs in final.items() for run in runs[: most.get(row, seeds)]))
         return {id_: run for id_, run in self.runs.items() if id_ in wanted}
 
     def refuse_undeclared(self) -> None:
@@ -375,8 +372,8 @@ def single_run(
         return Run(run_id(resolved, parents, sources), resolved, parents, sources), Execution()
     base, execution, profile = empty, Execution(), node.get("profile")
     blocks = node.without("profile")
-    if profile is not None:
-        base, execution = load_profile(str(profile.value), path.parent, profile.where)
+    if profile is not None and profile.value is not None:
+        base, execution = load_profile(str(profile.plain()), path.parent, profile.where)
     if recipe is not None and run is None:  # a profile, such as `search export` writes
         execution = layered(execution, validate(ProfileFile, blocks).execution)
         blocks = blocks.part("recipe")

@@ -167,6 +167,24 @@ def test_only_some_rows_with_what_they_depend_on(tmp_path: Path) -> None:
         plan.only(["tokn"])
 
 
+@pytest.mark.parametrize(
+    ("listed", "first", "rows_seeds", "baselines"),
+    [
+        ("[10, 11, 12]", 5, [0, 1, 2, 3, 4], [0, 1, 2, 3, 4, 10, 11, 12, 13]),
+        ("[1, 2, 3]", 3, [0, 1, 2], [0, 1, 2, 3, 4, 5]),
+    ],
+)
+def test_the_first_seeds_of_listed_ones_go_with_as_many_of_the_baseline_as_they_take(
+    tmp_path: Path, listed: str, first: int, rows_seeds: list[int], baselines: list[int]
+) -> None:
+    rows = "{a: {}, b: {augment.mixup: 0}, c: {augment.cutmix: 0}, d: {augment.erasing: 0}}"
+    path = write(tmp_path, f"profile: digits\nseeds: {listed}\nbaseline: a\nvariants: {rows}")
+    plan = planned(path, seeds=first)
+    runs = plan.only([], first)
+    seeds = {row: sorted(c.seed for c in plan.cells if c.variant == row and c.run in runs) for row in "abcd"}
+    assert seeds == {"a": baselines, "b": rows_seeds, "c": rows_seeds, "d": rows_seeds}
+
+
 def test_a_row_that_two_sweeps_share_is_one_run(tmp_path: Path) -> None:
     one = planned(write(tmp_path, "profile: digits\nvariants: {a: {}, b: {augment.mixup: 0}}"))
     two = planned(write(tmp_path, "profile: digits\nseeds: 2\nvariants: {other: {augment: {mixup: 0.0}}}", "y"))
@@ -212,6 +230,10 @@ def test_a_recipe_file_makes_one_run(tmp_path: Path) -> None:
     assert run.recipe["data"]["name"] == "digits"
     with pytest.raises(InputError, match="did you mean 'augment'"):
         single_run(write(tmp_path, "augmen: {}", "bad"), [])
+    with pytest.raises(InputError, match=r"no profile \"\['digits'\]\"; did you mean 'digits'"):
+        single_run(write(tmp_path, "profile: [digits]", "bad"), [])
+    none, given = (single_run(write(tmp_path, f"{text}augment.mixup: 0", "own"), [])[0] for text in ("", "profile:\n"))
+    assert none.id == given.id
 
 
 def test_a_profile_makes_one_run_too(tmp_path: Path) -> None:
