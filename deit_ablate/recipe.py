@@ -13,18 +13,26 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, create_model, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, ValidationError, create_model, model_validator
 from pydantic.fields import FieldInfo
+from pydantic_core import InitErrorDetails
 
 from deit_ablate.execution import Part, Positive, Whole
 from deit_ablate.names import fact, names
 
 
+def not_finite(value: Any, at: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], float]]:
+    """The numbers in a value, however deep, that are none, which no hash could hold: (place, number)."""
+    if isinstance(value, (dict, list, tuple)):
+        for key, child in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from not_finite(child, (*at, key))
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield at, value
+
+
 def _plain_options(value: dict[str, Any]) -> dict[str, Any]:
-    for path, leaf in flatten(value):
-        for item in leaf if isinstance(leaf, list) else [leaf]:
-            if isinstance(item, float) and not math.isfinite(item):
-                raise ValueError(f"{path} should be a finite number")
+    if wrong := [InitErrorDetails(type="finite_number", loc=at, input=leaf) for at, leaf in not_finite(value)]:
+        raise ValidationError.from_exception_data("options", wrong)
     return value
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -239,8 +240,9 @@ def _plan_lines(made: Plan, runs: Mapping[str, Run], states: Mapping[str, State]
     if sweep.baseline and len(made.rows) <= MOST_JUDGED:
         from deit_ablate.report.stats.power import effects_words, plan_words
 
-        seeds, comparison = len(sweep.stages[-1].seeds), made.comparison
-        lines += ["", plan_words(len(made.rows) - 1, seeds, comparison.seeds(seeds))]
+        confirmed = len(sweep.final.seeds)  # on which a search trains its winners, which it has yet to find
+        rows, seeds, of_baseline = (len(made.rows) - 1, confirmed, confirmed) if search else _compared(made, runs)
+        lines += ["", plan_words(rows, seeds, of_baseline)]
         if sweep.kind == "factorial" and sweep.design:
             lines.append(effects_words(len(sweep.design.effects()), len(made.rows), seeds))
         if sweep.metric.name != TOP1.name:
@@ -248,10 +250,20 @@ def _plan_lines(made: Plan, runs: Mapping[str, Run], states: Mapping[str, State]
             lines.append(f"of {sweep.metric.words}, {sweep.metric.better} is better; {margin}")
         if sweep.population:
             lines.append(POPULATION)
-        if comparison.paired:
+        if paired := made.comparison.paired:
             shared = "share a run or a parent with the baseline at each seed, and are compared with it by pairs"
-            lines.append(f"{', '.join(comparison.paired)}: {shared}")
+            lines.append(f"{', '.join(paired)}: {shared}")
     return lines
+
+
+def _compared(made: Plan, runs: Mapping[str, Run]) -> tuple[int, int, int]:
+    """What these runs compare: how many rows with the baseline, the fewest seeds of one, and the baseline's seeds (as
+    many as go with those, where none of these runs is its own)."""
+    final = made.sweep.final.name
+    seeds = Counter(cell.variant for cell in made.cells if cell.stage == final and cell.run in runs)
+    of_baseline = seeds.pop(str(made.sweep.baseline), 0)
+    fewest = min(seeds.values(), default=0)
+    return len(seeds), fewest, of_baseline or made.comparison.seeds(fewest)
 
 
 def _row_lines(made: Plan, runs: Mapping[str, Run] | None) -> list[str]:

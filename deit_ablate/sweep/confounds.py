@@ -33,10 +33,13 @@ FOLLOWS: dict[str, tuple[tuple[str, ...], str]] = {
 }
 """What follows from a recipe (``identity.derived``) -> the keys that declare it, and its name in messages."""
 
+_DATA = ("data.name", "data.id", "data.file", "data.options")
+"""What says which data these are."""
+
 RECORDED: dict[str, tuple[tuple[str, ...], str]] = {
-    "parameters": (("model", "distill.type", "data.resolution", "data.name", "data.id"), "parameters"),
-    "flops": (("model", "distill.type", "data.resolution", "data.name", "data.id"), "operations of a forward pass"),
-    "data_fingerprint": (("data.name", "data.id"), "data"),
+    "parameters": (("model", "distill.type", "data.resolution", *_DATA), "parameters"),
+    "flops": (("model", "distill.type", "data.resolution", *_DATA), "operations of a forward pass"),
+    "data_fingerprint": (_DATA, "data"),
     "version": ((), "version of deit-ablate"),
     "commit": ((), "git commit"),
     "packages": ((), "package versions"),
@@ -51,8 +54,9 @@ RECORDED: dict[str, tuple[tuple[str, ...], str]] = {
 }
 """The same of what runs record."""
 
-PART_OF: dict[str, set[str]] = {}
-"""Key -> keys that declare it too: those that may switch it off or on (each distillation type has its own weight of the
+PART_OF: dict[str, set[str]] = {"data.id": {"data.name", "data.file"}, "data.file": {"data.name"}}
+"""Key -> keys that declare it too: those from which it follows where it is not written (data without an id are called
+by their name and file), and those that may switch it off or on (each distillation type has its own weight of the
 teacher). So do the names of a model and an optimizer for their options."""
 for _rule in UNREAD:
     PART_OF.setdefault(_rule.key, set()).update(f"{_rule.block}.{name}" for name in _rule.by)
@@ -147,7 +151,10 @@ def refuse_idle_sets(
     """
     stages = [stage.name for stage in sweep.stages]
 
-    def reasons(key: str) -> Iterator[str]:
+    def reasons(key: str, value: Any) -> Iterator[str]:
+        if value == {}:  # layers are merged, so that it leaves what there is
+            yield "an empty mapping changes nothing"
+            return
         stage, _, inner = key.partition(".")
         for row in (variant.name for variant in sweep.variants):
             for name, path in [(stage, inner)] if stage in stages else [(name, key) for name in stages]:
@@ -155,12 +162,12 @@ def refuse_idle_sets(
                 yield "the search varies it" if searched else _idle(recipes[row, name], nodes[row][name], path, row)
 
     for given in sweep.sets:
-        keys = [key for key, _ in flatten(given.plain())]
-        found = list(dict.fromkeys(reason for key in keys for reason in reasons(key)))
+        leaves = list(flatten(given.plain()))
+        found = list(dict.fromkeys(reason for leaf in leaves for reason in reasons(*leaf)))
         if "" not in found:
             shown = "; ".join(found[:3]) + "; ..." * (len(found) > 3)
             expected = "a key that some row takes from here"
-            raise InputError(f"without effect: {shown}", where=given.where, key=keys[0], expected=expected)
+            raise InputError(f"without effect: {shown}", where=given.where, key=leaves[0][0], expected=expected)
 
 
 def _idle(recipe: Recipe | ProgramRecipe, node: Node, key: str, row: str) -> str:
@@ -195,5 +202,5 @@ def value_words(value: Any) -> str:
     if isinstance(value, dict) and "name" in value:  # a custom augmentation
         options = ", ".join(f"{key} {value_words(each)}" for key, each in value.get("options", {}).items())
         return f"{value['name']} ({options})" if options else str(value["name"])
-    text = str(value)
+    text = str(value) or '""'
     return f"{text[:14]}…" if text.startswith("sha256:") else text  # its first digits tell which file it is

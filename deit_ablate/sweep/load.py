@@ -214,6 +214,8 @@ def _population(node: Node, parsed: SweepFile, baseline: str | None, metric: Met
     elif metric.lacks_images:
         problem = metric.lacks_images
         expected = "`metric: top1`, a head, or a function of your own that returns a number for each image"
+        if metric.program:
+            expected = '`predictions:`, a file of its predictions, and `unit: "%"`, in `metrics`'
     if parsed.population and problem:
         raise node.error("population", f"population: true, but {problem}", expected)
     return parsed.population
@@ -316,7 +318,7 @@ def _variant(kind: str, row: Row, stages: Sequence[str], over: Node | None, trai
     shows = whole.get("shows") if trainer is OURS else None
     if shows is not None:
         if shows.value not in ("class", "distillation", "ema"):
-            raise whole.error("shows", f"got {shows.value!r}", "class, distillation or ema", under=f"{key}.")
+            raise whole.error("shows", f"got {shows.plain()!r}", "class, distillation or ema", under=f"{key}.")
         whole = whole.without("shows")
     if over is not None:
         over, above = split_stages(over, stages)

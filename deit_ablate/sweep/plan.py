@@ -132,15 +132,12 @@ class Plan:
         for name in variants:
             if name not in known:
                 raise unknown_name("no row", name, known, where=("--only", 0, 0))
-        most = dict.fromkeys(self.comparison.with_baseline, self.comparison.seeds(seeds or 0))
-        final = [
-            cell.run
-            for cell in self.cells
-            if cell.stage == self.sweep.final.name
-            and (cell.variant in variants or not variants)
-            and (seeds is None or cell.seed < most.get(cell.variant, seeds))
-        ]
-        wanted = with_parents(self.runs, final)
+        most = {} if seeds is None else dict.fromkeys(self.comparison.with_baseline, self.comparison.seeds(seeds))
+        final: dict[str, list[str]] = {}
+        for cell in sorted(self.cells, key=lambda cell: cell.seed):
+            if cell.stage == self.sweep.final.name and (cell.variant in variants or not variants):
+                final.setdefault(cell.variant, []).append(cell.run)
+        wanted = with_parents(self.runs, (run for row, runs in final.items() for run in runs[: most.get(row, seeds)]))
         return {id_: run for id_, run in self.runs.items() if id_ in wanted}
 
     def refuse_undeclared(self) -> None:
@@ -229,12 +226,14 @@ def _of_variant(sweep: Sweep, variant: Variant, shared: dict[str, Node]) -> dict
     """By stage: the layers of its recipe, merged."""
     lineage, layer = sweep.lineage(), sweep.trainer.layer
     result: dict[str, Node] = {}
+    varied = {*lineage, *variant.by_stage}
     for stage in sweep.stages:
-        varied = stage.name in lineage or stage.name in variant.by_stage
-        if not varied and stage.name in shared:
+        if stage.start in varied:  # what a stage continues from is what its recipe lies over
+            varied.add(stage.name)
+        if stage.name not in varied and stage.name in shared:
             result[stage.name] = shared[stage.name]
             continue
-        node = result[stage.start or ""] if stage.name in lineage[1:] else sweep.base
+        node = result[stage.start] if stage.start else sweep.base
         if stage.name not in lineage and not stage.teacher and sweep.program is None:
             # A stage that has no teacher does not distill, whatever the rows do.
             node = layer(node, placed({"distill": {"type": "none"}}, stage.overrides.where))
@@ -242,7 +241,7 @@ def _of_variant(sweep: Sweep, variant: Variant, shared: dict[str, Node]) -> dict
         if stage.name == lineage[0]:
             node = layer(layer(node, variant.overrides), variant.by_profile)
         result[stage.name] = layer(node, variant.by_stage.get(stage.name))
-        if not varied:
+        if stage.name not in varied:
             shared[stage.name] = result[stage.name]
     return result
 
@@ -373,8 +372,8 @@ def single_run(
         return Run(run_id(resolved, parents, sources), resolved, parents, sources), Execution()
     base, execution, profile = empty, Execution(), node.get("profile")
     blocks = node.without("profile")
-    if profile is not None:
-        base, execution = load_profile(str(profile.value), path.parent, profile.where)
+    if profile is not None and profile.value is not None:
+        base, execution = load_profile(str(profile.plain()), path.parent, profile.where)
     if recipe is not None and run is None:  # a profile, such as `search export` writes
         execution = layered(execution, validate(ProfileFile, blocks).execution)
         blocks = blocks.part("recipe")

@@ -30,7 +30,7 @@ from deit_ablate.sweep.metrics import Metric, of_program
 from deit_ablate.sweep.overrides import validate
 from deit_ablate.sweep.space import SearchSettings
 from deit_ablate.sweep.sweep import Sweep
-from deit_ablate.sweep.trainers import OfProgram, is_finite
+from deit_ablate.sweep.trainers import OfProgram, no_parameter
 from deit_ablate.sweep.yaml import Node, expand_dotted
 
 ALONE = ("parameters", "sources", "data", "lock", "derived", "grace")
@@ -153,15 +153,11 @@ def read_parameters(node: Node) -> Node:
     if not isinstance(given.value, dict):
         raise node.error("parameters", "no mapping", "parameters with their defaults")
     for key, value in flatten(given.plain()):
-        problem = ""
+        problem, expected = no_parameter(value)
         if not NAME.fullmatch(key):
             problem, expected = f"{key!r} cannot name a parameter", "letters, digits, _ and -, the first no digit"
         elif key.partition(".")[0] in PLACES:
             problem, expected = f"{key!r} is what a command is told beside its parameters", "another name"
-        elif isinstance(value, list) and any(isinstance(each, (dict, list)) for each in value):
-            problem, expected = "a list of lists or mappings", "a list of plain values, each an argument"
-        elif not is_finite(value):
-            problem, expected = f"got {value!r}", "a finite number"
         if problem:
             problems.add(given.error(key.split("."), problem, expected, under="parameters.", at_key=True))
     problems.refuse()

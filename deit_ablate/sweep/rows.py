@@ -132,7 +132,8 @@ def _add_one(node: Node) -> Iterator[Row]:
 
     def on(key: str, where: Position) -> Any:
         if key not in off_values or table9.get(key, off_values[key]) == off_values[key]:
-            problem = f"{key!r} is no switch that Table 9 has on{did_you_mean(key, off_values)}"
+            hint = "" if key in off_values else did_you_mean(key, off_values)
+            problem = f"{key!r} is no switch that Table 9 has on{hint}"
             raise InputError(problem, where=where, expected="`name: {overrides}`")
         return table9[key]
 

@@ -133,7 +133,8 @@ def read_space(node: Node, prefix: str, trainer: Trainer) -> dict[str, Parameter
             raise refused("a range for a key that takes no numbers", "a list of values", at_key=True)
         else:
             found[key] = Parameter(key, place, validate(Range, child, f"{prefix}.{key}."))
-        trainer.check(found[key].override(found[key].values()[0]), prefix=f"{prefix}.")
+        for value in found[key].values():
+            trainer.check(found[key].override(value), prefix=f"{prefix}.")
     return found
 
 

@@ -6,7 +6,6 @@ To vary a program is to vary its parameters: a row's keys are theirs, without a 
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 from deit_ablate.errors import Problems
 from deit_ablate.identity import canonical, derived, difference
 from deit_ablate.program import Program, ProgramData, ProgramRecipe, misplaced, placeholders
-from deit_ablate.recipe import BLOCKS, Recipe, fields_of, flatten
+from deit_ablate.recipe import BLOCKS, Recipe, fields_of, flatten, not_finite
 from deit_ablate.sweep import overrides
 from deit_ablate.sweep.yaml import Node, merge
 
@@ -80,14 +79,16 @@ class OfProgram(Trainer):
         if not isinstance(layer.value, dict):
             raise layer.error((), f"got {layer.plain()!r}", "a mapping with some of " + ", ".join(known), under=prefix)
         for key, given in flatten(layer.plain()):
-            path, problem, expected = key.split("."), f"got {given!r}", ""
+            path, (problem, expected) = key.split("."), no_parameter(given)
             if key not in known:
                 problems.add(layer.unknown(path, "unknown parameter", key, list(known), under=prefix))
-            elif not is_finite(given):
-                expected = "a finite number"
-            elif not _fits(given, default := known[key]):
-                expected = f"{_KINDS.get(type(default), 'a value')}, as its default {default!r} is"
-            if expected:
+                continue
+            if not problem and not _fits(given, default := known[key]):
+                problem, expected = (
+                    f"got {given!r}",
+                    f"{_KINDS.get(type(default), 'a value')}, as its default {default!r} is",
+                )
+            if problem:
                 problems.add(layer.error(path, problem, expected, under=prefix))
         problems.refuse()
 
@@ -129,10 +130,11 @@ OURS = Trainer()
 _KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", list: "a list"}
 
 
-def is_finite(value: Any) -> bool:
-    """Whether a value has no number that is none, which no hash could hold."""
-    each = value if isinstance(value, list) else [value]
-    return all(math.isfinite(number) for number in each if isinstance(number, float))
+def no_parameter(value: Any) -> tuple[str, str]:
+    """Why no parameter of a program can have this value, and what was expected; two empty texts of one that may."""
+    if isinstance(value, list) and any(isinstance(each, (dict, list)) for each in value):
+        return "a list of lists or mappings", "a list of plain values, each an argument"
+    return (f"got {value!r}", "a finite number") if any(not_finite(value)) else ("", "")
 
 
 def _fits(value: Any, default: Any) -> bool:

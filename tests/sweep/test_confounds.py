@@ -91,6 +91,19 @@ variants:
     assert found["adamw, tuned"] == [], "options belong to their optimizer"
 
 
+def test_a_table_declares_the_data_that_it_is(
+    undeclared: Callable[[str], dict[str, list[str]]], tmp_path: Path
+) -> None:
+    for name in ("clean", "noisy"):
+        (tmp_path / f"{name}.csv").write_text(f"path,label\n{name}.png,0\n")
+    rows = "{base: {}, noisy: {data.file: noisy.csv}, folder: {data.name: imagefolder, data.id: x}}"
+    found = undeclared(f"recipe: {{data: {{name: csv, file: clean.csv}}}}\nvariants: {rows}\n")
+    assert found == {"base": [], "noisy": [], "folder": []}
+    for key in ("data_fingerprint", "parameters", "flops"):
+        for declared in ("data.file", "data.options.test_share"):
+            assert recorded_undeclared("a", [declared], {key: ["x"]}, {key: ["y"]}) == []
+
+
 @pytest.mark.parametrize("sweep", sorted(path.stem for path in files.shipped("sweeps").glob("*.yaml")))
 def test_shipped_sweeps_are_isolated_at_every_profile(sweep: str) -> None:
     path = files.shipped("sweeps") / f"{sweep}.yaml"
@@ -139,6 +152,7 @@ def test_undeclared_changes_of_records() -> None:
         ({}, "none"),
         (True, "on"),
         (False, "off"),
+        ("", '""'),
         (0.1 + 0.2, "0.3"),
         (3, "3"),
         ([0.08, 1], "[0.08, 1]"),

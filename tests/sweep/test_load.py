@@ -21,7 +21,7 @@ BAD = {
     "unknown key of the execution": ("execution: {paralel: 3}\nvariants: {a: {}}", ":3:13", "did you mean 'parallel'?"),
     "unknown key of a stage": ("stages: {t: {techer: x}}\nvariants: {a: {}}", ":3:14", "did you mean 'teacher'?"),
     "NaN": ("variants:\n  a: {optimizer.base_lr: .nan}", ":4:26", "finite number"),
-    "NaN in a list of options": ("variants: {a: {optimizer.options: {betas: [.nan, 0.9]}}}", ":3:35", "finite number"),
+    "NaN in a list of options": ("variants: {a: {optimizer.options: {betas: [.nan, 0.9]}}}", ":3:44", "finite number"),
     "a batch larger than the data": ("variants: {a: {schedule.batch_size: 4096}}", ":3:37", "training images"),
     "patches that do not fit": (
         "variants: {a: {model.options: {patch_size: 5}}}",
@@ -75,7 +75,7 @@ BAD = {
         "data.train_images: a batch of 32 is more than the 20 training images (beside schedule.batch_size in ",
     ),
     "heads that do not fit": ("variants: {a: {model.options: {num_heads: 5}}}", ":3:43", "not divided by 5 heads"),
-    "infinity in options": ("variants: {a: {model.options: {depth: .inf}}}", ":3:31", "finite number"),
+    "infinity in options": ("variants: {a: {model.options: {depth: .inf}}}", ":3:39", "finite number"),
     "negative learning rate": ("variants:\n  a: {optimizer.base_lr: -1}", ":4:26", "greater than 0"),
     "negative mixup": ("variants:\n  a: {augment.mixup: -2}", ":4:22", "greater than or equal to 0"),
     "a probability above 1": ("variants: {a: {augment.erasing: 1.5}}", ":3:33", "less than or equal to 1"),
@@ -275,6 +275,7 @@ BAD = {
     "a line break in a name": ('variants: {"a\\n": {}}', ":3:12", "cannot name a row"),
     "half a surrogate pair": ('description: "\\ud800"\nvariants: {a: {}}', ":3:17", "not valid YAML"),
     "what it shows": ("variants: {a: {shows: best}}", ":3:23", "class, distillation or ema"),
+    "a list of what it shows": ("variants: {a: {shows: [ema]}}", ":3:23", "shows: got ['ema']; expected class, "),
 }
 
 
@@ -383,6 +384,8 @@ def test_set_reaches_a_stages_own_values_by_its_name(tmp_path: Path) -> None:
             "optimizer.base_lr=6",
             "the row 'a' has its own ({file}:4)",
         ),
+        ("a: {}", "optimizer.options={}", "optimizer.options: without effect: an empty mapping changes nothing"),
+        ("a: {}", "optimizer={}", "optimizer: without effect: an empty mapping changes nothing"),
         ("a: {}", "augment.color_jitter=0.2", "has no effect where augment.auto_augment is rand"),
         ("a: {schedule.epochs: 8}\n  b: {}", "schedule.epochs=6", None),
         ("a: {optimizer.base_lr: 0.1}", "optimizer={name: lion, base_lr: 0.2}", None),

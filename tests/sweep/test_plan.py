@@ -103,6 +103,26 @@ variants:
     assert cells["sgd-fine-tuned", "pretrain", 0].id == cells["a", "pretrain", 0].id
 
 
+def test_a_teacher_that_continues_from_a_stage_takes_over_its_recipe(tmp_path: Path) -> None:
+    text = """
+profile: digits
+seeds: 1
+stages:
+  pre: {recipe: {augment: {mixup: 0}, optimizer.base_lr: 0.001}}
+  teacher: {from: pre, recipe: {schedule.epochs: 10}}
+  student: {teacher: teacher, recipe: {distill.type: hard-token}}
+variants: {a: {}, b: {augment.erasing: 0}, c: {pre: {optimizer.base_lr: 0.002}}}
+"""
+    plan = planned(write(tmp_path, text))
+    cells = {(cell.variant, cell.stage): plan.runs[cell.run] for cell in plan.cells}
+    teacher = cells["a", "teacher"]
+    assert teacher.recipe["augment"]["mixup"] == 0
+    assert (teacher.recipe["optimizer"]["base_lr"], teacher.recipe["schedule"]["epochs"]) == (0.001, 10)
+    assert cells["b", "teacher"].id == teacher.id, "rows vary what the table shows, and no teacher"
+    assert cells["c", "teacher"].recipe["optimizer"]["base_lr"] == 0.002
+    assert cells["c", "teacher"].parents["from"]["run"] == cells["c", "pre"].id
+
+
 def test_further_seeds_of_the_baseline_have_parents_of_their_own_or_the_one_that_all_share(tmp_path: Path) -> None:
     rows = "baseline: a\nvariants: {a: {}, b: {augment.mixup: 0}, c: {augment.cutmix: 0}, d: {augment.erasing: 0}}\n"
 
@@ -145,6 +165,24 @@ def test_only_some_rows_with_what_they_depend_on(tmp_path: Path) -> None:
     assert len(planned(write(tmp_path, DISTILLATION), seeds=6).only(["hard"], seeds=6)) == 1 + 6
     with pytest.raises(InputError, match="did you mean 'token'"):
         plan.only(["tokn"])
+
+
+@pytest.mark.parametrize(
+    ("listed", "first", "rows_seeds", "baselines"),
+    [
+        ("[10, 11, 12]", 5, [0, 1, 2, 3, 4], [0, 1, 2, 3, 4, 10, 11, 12, 13]),
+        ("[1, 2, 3]", 3, [0, 1, 2], [0, 1, 2, 3, 4, 5]),
+    ],
+)
+def test_the_first_seeds_of_listed_ones_go_with_as_many_of_the_baseline_as_they_take(
+    tmp_path: Path, listed: str, first: int, rows_seeds: list[int], baselines: list[int]
+) -> None:
+    rows = "{a: {}, b: {augment.mixup: 0}, c: {augment.cutmix: 0}, d: {augment.erasing: 0}}"
+    path = write(tmp_path, f"profile: digits\nseeds: {listed}\nbaseline: a\nvariants: {rows}")
+    plan = planned(path, seeds=first)
+    runs = plan.only([], first)
+    seeds = {row: sorted(c.seed for c in plan.cells if c.variant == row and c.run in runs) for row in "abcd"}
+    assert seeds == {"a": baselines, "b": rows_seeds, "c": rows_seeds, "d": rows_seeds}
 
 
 def test_a_row_that_two_sweeps_share_is_one_run(tmp_path: Path) -> None:
@@ -192,6 +230,10 @@ def test_a_recipe_file_makes_one_run(tmp_path: Path) -> None:
     assert run.recipe["data"]["name"] == "digits"
     with pytest.raises(InputError, match="did you mean 'augment'"):
         single_run(write(tmp_path, "augmen: {}", "bad"), [])
+    with pytest.raises(InputError, match=r"no profile \"\['digits'\]\"; did you mean 'digits'"):
+        single_run(write(tmp_path, "profile: [digits]", "bad"), [])
+    none, given = (single_run(write(tmp_path, f"{text}augment.mixup: 0", "own"), [])[0] for text in ("", "profile:\n"))
+    assert none.id == given.id
 
 
 def test_a_profile_makes_one_run_too(tmp_path: Path) -> None:

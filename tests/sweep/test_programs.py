@@ -145,6 +145,19 @@ def test_stages_give_their_output_to_others_and_share_what_their_command_is_not_
     }
 
 
+def test_a_teacher_that_continues_from_a_stage_takes_over_its_parameters(lab: Path) -> None:
+    given = "python train.py --lr {lr} --seed {seed} --output {run} {flags} {opt} {mixup}"
+    stages = {
+        "pre": {"parameters": {"lr": 0.5}},
+        "big": {"from": "pre", "command": f"{given} --from {{parent}}", "parameters": {"mixup": 0.2}},
+        "last": {"teacher": "big", "command": f"{given} --by {{teacher}}"},
+    }
+    plan = planned(lab, command=given, stages=stages)
+    (big,) = {cell.run for cell in plan.cells if (cell.seed, cell.stage) == (0, "big")}
+    parameters = plan.runs[big].recipe["parameters"]
+    assert (parameters["lr"], parameters["mixup"]) == (0.5, 0.2)
+
+
 @pytest.mark.parametrize(
     ("kind", "rows"),
     [
@@ -211,6 +224,21 @@ BAD: dict[str, tuple[dict[str, Any], str, str]] = {
     "true for a number": ({"variants": {"base": {}, "b": {"mixup": True}}}, "variants.b.mixup", "a number"),
     "a mapping for a value": ({"variants": {"base": {}, "b": {"opt": {"a": 1}}}}, "variants.b.opt.a", "unknown"),
     "not a number": ({"variants": {"base": {}, "b": {"lr": float("nan")}}}, "variants.b.lr", "finite"),
+    "a list in a list": (
+        {"variants": {"base": {}, "b": {"flags": [["--amp"]]}}},
+        "variants.b.flags",
+        "a list of plain",
+    ),
+    "not a number in a list": (
+        {"variants": {"base": {}, "b": {"flags": [float("nan")]}}},
+        "variants.b.flags",
+        "finite",
+    ),
+    "a list in a list to choose": (
+        {"metrics": {**METRICS, "validation": "val"}, "search": {"space": {"flags": [["--amp"], [["--amp"]]]}}},
+        "search.space.flags",
+        "a list of plain",
+    ),
     "the same training twice": ({"variants": {"base": {}, "b": {"mixup": 0.8}}}, "variants", "same training"),
     "shows": ({"variants": {"base": {}, "b": {"shows": "ema"}}}, "variants.b.shows", "unknown parameter"),
     "switches by name": (
@@ -259,7 +287,7 @@ BAD: dict[str, tuple[dict[str, Any], str, str]] = {
     ),
     "a fact of no parameter": ({"derived": {"f": ["lrr"]}}, "derived.f", "'lr'"),
     "a search without validation": ({"search": {"space": {"lr": [0.1, 1]}}}, "metrics", "metrics.validation"),
-    "population without predictions": ({"population": True}, "population", "image by image"),
+    "population without predictions": ({"population": True}, "population", "in `metrics`"),
     "ranks": ({"execution": {"ranks": 2}}, "execution.ranks", "starts its processes itself"),
     "ranks of a row": ({"resources": {"sgd": {"ranks": 4}}}, "resources.sgd.ranks", "starts its processes itself"),
     "execution by hand": ({"execution": {"program": {"folder": "/"}}}, "execution.program", "command"),

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
+import pytest
 from support import planned
+
+from deit_ablate.errors import InputError
 
 HEAD = "title: t\nprofile: digits\n"
 
@@ -54,6 +58,10 @@ def test_switches_go_to_their_off_value_and_to_table_9s(tmp_path: Path) -> None:
     assert rows["no repeats"].recipe.augment.repeats == 1
     path.write_text(HEAD + "recipe: {augment.mixup: 0}\nadd_one: [augment.mixup]")
     assert {row.name: row.recipe.augment.mixup for row in planned(path).rows} == {"baseline": 0, "+mixup": 0.8}
+    for key, says in (("dropout", "has on; expected"), ("dropot", "has on; did you mean 'regularize.dropout'?")):
+        path.write_text(HEAD + f"add_one: [regularize.{key}]")
+        with pytest.raises(InputError, match=re.escape(f"'regularize.{key}' is no switch that Table 9 {says}")):
+            planned(path)
 
 
 def test_a_cumulative_sweep_adds_one_change_after_another(tmp_path: Path) -> None:

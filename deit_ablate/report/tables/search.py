@@ -323,7 +323,7 @@ def _row_notes(searched: Searched, found: Found) -> list[str]:
         if (fresh := mean_interval(found.fresh.get(number, ()))).n:
             words += f" (on the {fresh.n} fresh seeds by which it was chosen: {searched.say(fresh.mean)})"
         lost = planned - confirmed.n
-        missing = f"; {lost} of its {planned} seeds have no value" if lost > 0 else ""
+        missing = f"; {lost} of its {planned} seeds {'has' if lost == 1 else 'have'} no value" if lost > 0 else ""
         notes.append(f"{which}: {words}, in {UNITS[searched.objective]}{missing}.")
     if (expected := expected_optimism(searched, found)) is not None:
         size = searched.say(expected) + " points" * (searched.objective == "top1")

@@ -194,6 +194,13 @@ def test_expected_optimism_by_hand(made: Made) -> None:
     assert tables_of.expected_optimism(read, replace(own, fresh={2: [5.0]})) is None
 
 
+def test_seeds_without_a_value_are_counted(made: Made) -> None:
+    read = tables_of.read_search(made.summary())
+    for more, says in ((1, "1 of its 3 seeds has no value"), (2, "2 of its 4 seeds have no value")):
+        plan = {**read.plan, "stages": [{**read.plan["stages"][-1], "seeds": [*range(2 + more)]}]}
+        assert any(says in note for note in tables_of.footnotes(replace(read, plan=plan)))
+
+
 def test_before_anything_is_confirmed(made: Made) -> None:
     folder = made.before / "one"
     text = (folder / "table.md").read_text()
