@@ -26,7 +26,14 @@ from deit_ablate.sweep.labels import read_groups, read_labels
 from deit_ablate.sweep.metrics import Metric, read_metric, read_metrics
 from deit_ablate.sweep.overrides import validate
 from deit_ablate.sweep.problems import check_layers
-from deit_ablate.sweep.profiles import check_by_profile, load_profile, read_by_profile, split_stages, with_profile
+from deit_ablate.sweep.profiles import (
+    check_by_profile,
+    load_profile,
+    of_by_profile,
+    read_by_profile,
+    split_stages,
+    with_profile,
+)
 from deit_ablate.sweep.programs import ProgramFile, read_program
 from deit_ablate.sweep.rows import KINDS, Row, grid_axes
 from deit_ablate.sweep.space import read_search
@@ -282,13 +289,14 @@ def _variants(
     if trainer is not OURS and isinstance(node.part(kind).value, list):
         expected = "names with overrides, as `no mixup: {mixup: 0}`"
         raise node.error(kind, "a parameter of a program has no off value that is known", expected)
+    taken = (*stages, "recipe", *of_by_profile(node))
     for row in [("tuned", Node({}, place), place)] if kind == "search" else _rows(kind, node.value[kind]):
         name, _, where = row
         problem, expected = "", ""
         if not re.fullmatch(NAME, name):
             problem, expected = f"{name!r} cannot name a row", "letters, digits, spaces and . _ + = , -"
-        elif name in (*stages, "recipe"):
-            problem, expected = f"{name!r} is the name of a stage or a block", "another name"
+        elif name in taken:
+            problem, expected = f"{name!r} is the name of a stage or a block, or a key of by_profile", "another name"
         elif name in variants:
             problem, expected = f"two rows are called {name!r}", "different names"
         if problem:

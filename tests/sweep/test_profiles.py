@@ -130,6 +130,16 @@ def test_what_no_longer_is_a_sweep_with_a_last_stage_is_refused(tmp_path: Path, 
     assert says in str(refusal.value)
 
 
+@pytest.mark.parametrize("name", ["seeds", "margin", "search", "last_stage"])
+def test_no_row_is_called_as_what_a_profile_changes(tmp_path: Path, name: str) -> None:
+    text = f"profile: digits\nvariants: {{{name}: {{}}, b: {{augment.mixup: 0}}}}\n"
+    assert [row.name for row in planned(written(tmp_path, text)).rows] == [name, "b"]
+    with pytest.raises(
+        InputError, match=f"x.yaml:2:12: variants: '{name}' is the name of a stage or a block, or a key"
+    ):
+        planned(written(tmp_path, text + "by_profile: {digits: {b: {augment.cutmix: 0}}}"))
+
+
 def test_seeds_and_margin_are_those_of_the_profile(tmp_path: Path) -> None:
     text = """
 profile: digits
