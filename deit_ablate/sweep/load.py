@@ -21,7 +21,7 @@ from deit_ablate.execution import Execution, layered
 from deit_ablate.recipe import flatten
 from deit_ablate.sweep.comparisons import LOOKS
 from deit_ablate.sweep.designs import Design, cumulative, factorial
-from deit_ablate.sweep.fields import NAME, RESERVED, SweepFile, is_stem
+from deit_ablate.sweep.fields import NAME, RESERVED, SweepFile, is_stem, is_sweep_name
 from deit_ablate.sweep.labels import read_groups, read_labels
 from deit_ablate.sweep.metrics import Metric, read_metric, read_metrics
 from deit_ablate.sweep.overrides import validate
@@ -231,7 +231,7 @@ def _stem(path: Path, name: str | None) -> str:
     where = ("--name", 0, 0) if name else (str(path), 0, 0)
     if stem.lower() in RESERVED:
         raise InputError(f"{stem!r} is a folder of the store itself", where=where, expected="another name (--name)")
-    if not is_stem(stem):
+    if not (is_sweep_name(stem) if name else is_stem(stem)):  # a study's folder goes by its whole name, too
         problem = f"{stem!r} cannot name a folder of results"
         raise InputError(problem, where=where, expected="letters, digits, '.', '_' and '-'")
     return stem
