@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from deit_ablate.cli import console, options
-from deit_ablate.cli.targets import DEFAULT_RESULTS, Results, Study, execution_for, refuse_other_file, remember, study
+from deit_ablate.cli.targets import DEFAULT_RESULTS, Results, Study, execution_for, refuse_other_study, remember, study
 from deit_ablate.errors import InputError, counted, few
 from deit_ablate.execution import Execution
 from deit_ablate.launch import status
@@ -111,7 +111,7 @@ def _commands(chosen: Study, store: Store, given: Execution, form: str, only: Se
         expected = "a sweep that is no search, which requests its trials as results come in: `deit-ablate run`"
         raise InputError("a search has no list of runs", where="--commands", expected=expected)
     made = make_plan(file)
-    refuse_other_file(store, made, chosen.file)
+    refuse_other_study(store, made, chosen)
     refuse_other_looks(made, store)
     how = beside_table(execution_for(chosen, file.execution, given), made.runs.values())
     own = made.executions(how, given)

@@ -84,7 +84,7 @@ def run(
     if search:
         search.begin()
     plan = search.plan() if search else make_plan(file)
-    targets.refuse_other_file(store, plan, chosen.file)
+    targets.refuse_other_study(store, plan, chosen)
     refuse_other_looks(plan, store)
     added = chosen.added(plan, store, only=only or (), budget=limit) if file.until_decided else None
     source = search or added

@@ -7,6 +7,7 @@ import functools
 import hashlib
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -25,9 +26,9 @@ from deit_ablate.names import cache_folder, keep_in_cache
 from deit_ablate.program import is_program
 from deit_ablate.report.trackers.exporters import must_be_known
 from deit_ablate.store import State, Store
+from deit_ablate.store.named import asked_options, planned_runs, same_content, source_of
 from deit_ablate.store.named import by_name as by_name
 from deit_ablate.store.named import one_run as one_run
-from deit_ablate.store.named import planned_runs, same_content, source_of
 from deit_ablate.store.named import runs_of as runs_of
 from deit_ablate.sweep.enumeration import cell_name, with_parents
 from deit_ablate.sweep.load import load_sweep
@@ -35,7 +36,7 @@ from deit_ablate.sweep.metrics import planned_metrics
 from deit_ablate.sweep.plan import Plan, Run, make_plan
 from deit_ablate.sweep.programs import ONE_RANK
 from deit_ablate.sweep.sweep import Sweep
-from deit_ablate.sweep.yaml import load
+from deit_ablate.sweep.yaml import assignments, load
 
 if TYPE_CHECKING:
     from deit_ablate.report.adding import AddedSeeds
@@ -132,11 +133,13 @@ def study(sweep: str, store: Store, **asked: Any) -> Study:
         file = source_of(store, known)
         if not file.exists():
             problem = f"its sweep file {known['source']} (seen from the results folder) is gone"
-            expected = f"its path, and where that has another name by now `deit-ablate run PATH --name {sweep}`"
+            command = shlex.join(["deit-ablate", "run", "PATH", *asked_options({**before, "name": sweep})])
+            expected = f"its path, and where that has another name by now `{command}`"
             raise InputError(problem, where=sweep, expected=expected)
-        _refuse_replacing(sweep, before, asked)
+        now = before | {key: value for key, value in asked.items() if value}
+        _refuse_replacing(sweep, before, now, takes=bool(now.get("name")) and now["name"] == before.get("name"))
         file = Path(os.path.relpath(file)) if not os.path.relpath(file).startswith("../../..") else file
-        return Study(file, **before | {key: value for key, value in asked.items() if value})
+        return Study(file, **now)
     built_in = files.shipped("sweeps") / f"{sweep}.yaml"
     if "/" not in sweep and built_in.exists():
         return Study(built_in, **asked)
@@ -145,15 +148,16 @@ def study(sweep: str, store: Store, **asked: Any) -> Study:
     raise InputError(f"no sweep {sweep!r}{did_you_mean(sweep, names)}", expected=expected)
 
 
-def _refuse_replacing(sweep: str, before: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
-    """Raises InputError for options that would make another study of a stored one, in its folder or without all that
-    it was made with."""
+def _refuse_replacing(sweep: str, before: Mapping[str, Any], now: Mapping[str, Any], takes: bool) -> None:
+    """Raises InputError where what is asked for ``now`` makes another study of a stored one, in whose folder it would
+    be (``takes``), or without all that that was made with."""
     for key, option in (("profile", "--profile"), ("sets", "--set")):
-        new, old = asked.get(key), before.get(key)
-        if not new or list(new) == list(old or ()):
+        new, old = now.get(key) or (), before.get(key) or ()
+        if new == old or (key == "sets" and assignments(new).plain() == assignments(old).plain()):
             continue
-        if before.get("name") and not asked.get("name"):
-            problem = f"{sweep} was made with --name, and another study would take its folder"
+        if takes:
+            given = shlex.join(asked_options({key: before.get(key)})) or f"no {option}"
+            problem = f"{sweep} was made with {given}, and another study would take its folder"
             raise InputError(problem, where=option, expected="--name and another name beside it")
         if key == "sets" and old:
             problem = f"{sweep} was made with {' '.join(f'--set {each}' for each in old)}, which this would replace"
@@ -229,8 +233,10 @@ def hint_of_edits(store: Store, name: str) -> None:
         print(f"note: {file.name} has changed ({changed}); `deit-ablate run {name}` takes that over", file=sys.stderr)
 
 
-def refuse_other_file(store: Store, plan: Plan, file: Path) -> None:
-    """Raise InputError where the sweep's folder belongs to another file of the same name that still exists."""
+def refuse_other_study(store: Store, plan: Plan, chosen: Study) -> None:
+    """Raise InputError where the sweep's folder belongs to another file of the same name that still exists, or to
+    another study of this one."""
+    file = chosen.file
     try:
         before = store.sweeps.plan(plan.sweep.name)
     except Damaged as damage:
@@ -242,6 +248,10 @@ def refuse_other_file(store: Store, plan: Plan, file: Path) -> None:
     if other.exists() and not os.path.samefile(other, file) and not same_content(file, other, store, plan.sweep.name):
         problem = f"{store.sweeps.folder(plan.sweep.name)} holds the sweep of {os.path.relpath(other)}"
         raise InputError(problem, where=str(file), expected="another file name, or --name")
+    then, now = before.get("asked", chosen.asked), chosen.asked
+    if then["profile"] or now["profile"]:  # that of the file, where it is not asked for
+        then, now = then | {"profile": before["profile"]}, now | {"profile": plan.sweep.profile}
+    _refuse_replacing(plan.sweep.name, then, now, takes=True)
 
 
 def names_of(run: str, store: Store) -> list[str]:

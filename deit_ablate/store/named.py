@@ -45,6 +45,13 @@ def same_content(path: Path, source: Path, store: Store, sweep: str) -> bool:
     return not source.exists() and content is not None and content == files.sha256(path)
 
 
+def asked_options(asked: Mapping[str, Any]) -> list[str]:
+    """The options of a command line that asks for a study as plan.json says that it was ``asked`` for."""
+    options = [("--profile", asked.get("profile")), *(("--set", value) for value in asked.get("sets") or ())]
+    options += [("--seeds", asked.get("seeds")), ("--name", asked.get("name"))]
+    return [word for option, value in options if value for word in (option, str(value))]
+
+
 def source_of(store: Store, plan: Mapping[str, Any]) -> Path:
     """The file of which a plan.json is."""
     return Path(os.path.normpath(store.root.resolve() / (plan.get("source") or "")))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -135,8 +135,9 @@ class Estimate:
         return self.aliases[0][1]
 
 
-def factorial(changes: Sequence[str], fraction: str | None) -> Design:
-    """All combinations of changes, or a fraction of them with the recipe as it is. Raises InputError, of no place."""
+def factorial(changes: Sequence[str], fraction: str | None, left_out: Set[str] = frozenset()) -> Design:
+    """All combinations of changes, or a fraction of them with the recipe as it is; rows that differ in changes that are
+    ``left_out`` alone are one. Raises InputError, of no place."""
     k, part = len(changes), int((fraction or "1/1").partition("/")[2])
     if not 2 <= k <= MOST_FACTORS:
         raise InputError(counted(k, "factor"), expected=f"2 to {MOST_FACTORS}")
@@ -147,12 +148,19 @@ def factorial(changes: Sequence[str], fraction: str | None) -> Design:
         raise InputError(f"a fraction of {fraction} of {k} factors tells nothing apart", expected=expected)
     generators = GENERATORS.get((k, part), ())
     free = k - len(generators)
-    rows: dict[str, Numbers] = {}
+    kept = [i for i, change in enumerate(changes) if change not in left_out]
+    names = [changes[i] for i in kept]
+    if len(names) < 2:
+        problem = f"{counted(len(names), 'factor')} that changes a stage up to the profile's last_stage"
+        raise InputError(problem, expected="2 or more, or no last_stage")
+    found = set()
     for levels in itertools.product((0, 1), repeat=free):
         whole = [*levels, *(sum(levels[ord(letter) - ord("A")] for letter in word) % 2 for word in generators)]
-        own = tuple(i for i, level in enumerate(whole) if level)
-        _add(rows, combined([changes[i] for i in own]), own)
-    return Design(tuple(changes), dict(sorted(rows.items(), key=lambda row: (len(row[1]), row[1]))))
+        found.add(tuple(number for number, i in enumerate(kept) if whole[i]))
+    rows: dict[str, Numbers] = {}
+    for own in sorted(found, key=lambda own: (len(own), own)):
+        _add(rows, combined([names[i] for i in own]), own)
+    return Design(tuple(names), rows)
 
 
 def combined(changes: Sequence[str]) -> str:
@@ -161,8 +169,11 @@ def combined(changes: Sequence[str]) -> str:
     return name.removeprefix(" ").removeprefix("+ ") or "baseline"
 
 
-def cumulative(changes: Sequence[str], orders: int | Sequence[Sequence[str]] | None) -> Design:
-    """Each change on top of those before; in several orders the rows that two orders share are one."""
+def cumulative(
+    changes: Sequence[str], orders: int | Sequence[Sequence[str]] | None, left_out: Set[str] = frozenset()
+) -> Design:
+    """Each change on top of those before, but for those that are ``left_out``; in several orders the rows that two
+    orders share are one. Raises InputError, of no place."""
     steps, given = [change.removeprefix("+") for change in changes], tuple(range(len(changes)))
     chosen: list[Numbers]
     if orders is None or isinstance(orders, int):
@@ -171,7 +182,10 @@ def cumulative(changes: Sequence[str], orders: int | Sequence[Sequence[str]] | N
         for named in orders:
             if sorted(named) != sorted(steps):
                 raise InputError(f"got {list(named)}", expected=f"all of {', '.join(steps)}, in some order")
-        chosen = list(dict.fromkeys([given, *(tuple(map(steps.index, named)) for named in orders)]))
+        chosen = [given, *(tuple(map(steps.index, named)) for named in orders)]
+    kept = [i for i in given if changes[i] not in left_out]
+    chosen = list(dict.fromkeys(tuple(kept.index(i) for i in order if i in kept) for order in chosen))
+    changes, given = [changes[i] for i in kept], chosen[0]
     rows: dict[str, Numbers] = {"baseline": (), **{changes[i]: given[: i + 1] for i in given}}
     known = set(map(frozenset, rows.values()))
     for order in chosen[1:]:

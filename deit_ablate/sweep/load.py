@@ -21,12 +21,19 @@ from deit_ablate.execution import Execution, layered
 from deit_ablate.recipe import flatten
 from deit_ablate.sweep.comparisons import LOOKS
 from deit_ablate.sweep.designs import Design, cumulative, factorial
-from deit_ablate.sweep.fields import NAME, RESERVED, SweepFile, is_stem
+from deit_ablate.sweep.fields import NAME, RESERVED, SweepFile, is_stem, is_sweep_name
 from deit_ablate.sweep.labels import read_groups, read_labels
 from deit_ablate.sweep.metrics import Metric, read_metric, read_metrics
 from deit_ablate.sweep.overrides import validate
 from deit_ablate.sweep.problems import check_layers
-from deit_ablate.sweep.profiles import check_by_profile, load_profile, read_by_profile, split_stages, with_profile
+from deit_ablate.sweep.profiles import (
+    check_by_profile,
+    load_profile,
+    of_by_profile,
+    read_by_profile,
+    split_stages,
+    with_profile,
+)
 from deit_ablate.sweep.programs import ProgramFile, read_program
 from deit_ablate.sweep.rows import KINDS, Row, grid_axes
 from deit_ablate.sweep.space import read_search
@@ -83,14 +90,16 @@ def load_sweep(
     lay = partial(trainer.layer, base=base)
     every_change = _variants(node, kind, names, over, trainer, lay)
     check_by_profile(by_profile, [change.name for change in every_change], names, parsed.search is not None)
-    changes = _of_stages(every_change, [stage.name for stage in stages])
-    design = _design(node, kind, changes, parsed, until_decided, lay)
+    first = every_change[0].name if kind in KINDS and KINDS[kind].from_baseline else None
+    changes = _of_stages(every_change, [stage.name for stage in stages], {first, parsed.baseline})
+    whole, design = _designs(node, kind, every_change, changes, parsed, until_decided, lay)
     variants = changes if design is None else _combined(changes, design, node.keys[kind], lay)
     _must_fit(metric, variants, kind)
     rows = [variant.name for variant in variants]
-    baseline = _baseline(node, parsed, kind, rows)
+    left_out = {*names, *_named(every_change, whole)} - {*(stage.name for stage in stages), *_named(changes, design)}
+    baseline = _baseline(node, parsed.baseline or first, rows, left_out)
     for other in by_profile.values():
-        read_search(node, other.get("search"), rows, (), trainer)
+        read_search(node, other.get("search"), rows, (), trainer, left_out)
     _must_have_seeds(node, stages[-1], seeds)
     if until_decided:
         _must_have_looks(node, baseline, stages[-1], all_seeds)
@@ -115,11 +124,9 @@ def load_sweep(
         design=design if kind == "factorial" or (design and design.orders) else None,
         execution=layered(execution, parsed.execution),
         resources=parsed.resources,
-        search=read_search(node, over.get("search"), rows, stages[-1].seeds, trainer),
+        search=read_search(node, over.get("search"), rows, stages[-1].seeds, trainer, left_out),
         sets=tuple(map(assignment, sets)),
     )
-    kept = {*(stage.name for stage in stages), *(change.name for change in changes)}
-    left_out = {*names, *(change.name for change in every_change)} - kept
     sweep = _shown(sweep, node, parsed, left_out)
     return program.over(sweep, node) if program else sweep
 
@@ -179,10 +186,10 @@ def _must_fit(metric: Metric, variants: Sequence[Variant], kind: str) -> None:
             raise InputError(problem, where=variant.where, key=f"{kind}.{variant.name}.shows", expected=expected)
 
 
-def _baseline(node: Node, parsed: SweepFile, kind: str, rows: Sequence[str]) -> str | None:
-    baseline = parsed.baseline or ("baseline" if kind in KINDS and KINDS[kind].from_baseline else None)
+def _baseline(node: Node, baseline: str | None, rows: Sequence[str], left_out: Set[str]) -> str | None:
     if baseline is not None and baseline not in rows:
-        raise node.unknown("baseline", "no row", baseline, rows)
+        problem = "the profile's last_stage leaves out the row" if baseline in left_out else "no row"
+        raise node.unknown("baseline", problem, baseline, rows)
     return baseline
 
 
@@ -226,7 +233,7 @@ def _stem(path: Path, name: str | None) -> str:
     where = ("--name", 0, 0) if name else (str(path), 0, 0)
     if stem.lower() in RESERVED:
         raise InputError(f"{stem!r} is a folder of the store itself", where=where, expected="another name (--name)")
-    if not is_stem(stem):
+    if not (is_sweep_name(stem) if name else is_stem(stem)):  # a study's folder goes by its whole name, too
         problem = f"{stem!r} cannot name a folder of results"
         raise InputError(problem, where=where, expected="letters, digits, '.', '_' and '-'")
     return stem
@@ -284,13 +291,14 @@ def _variants(
     if trainer is not OURS and isinstance(node.part(kind).value, list):
         expected = "names with overrides, as `no mixup: {mixup: 0}`"
         raise node.error(kind, "a parameter of a program has no off value that is known", expected)
+    taken = (*stages, "recipe", *of_by_profile(node))
     for row in [("tuned", Node({}, place), place)] if kind == "search" else _rows(kind, node.value[kind]):
         name, _, where = row
         problem, expected = "", ""
         if not re.fullmatch(NAME, name):
             problem, expected = f"{name!r} cannot name a row", "letters, digits, spaces and . _ + = , -"
-        elif name in (*stages, "recipe"):
-            problem, expected = f"{name!r} is the name of a stage or a block", "another name"
+        elif name in taken:
+            problem, expected = f"{name!r} is the name of a stage or a block, or a key of by_profile", "another name"
         elif name in variants:
             problem, expected = f"two rows are called {name!r}", "different names"
         if problem:
@@ -326,14 +334,18 @@ def _variant(kind: str, row: Row, stages: Sequence[str], over: Node | None, trai
     return Variant(name, where, whole, over, by_stage, shows.value if shows else None)
 
 
-def _of_stages(variants: tuple[Variant, ...], stages: Sequence[str]) -> tuple[Variant, ...]:
-    """Without what rows change in stages that the profile leaves out, and without the rows that change nothing else."""
+def _of_stages(variants: tuple[Variant, ...], stages: Sequence[str], needed: Set[str | None]) -> tuple[Variant, ...]:
+    """Without what rows change in stages that the profile leaves out, and without the rows that change nothing else,
+    but for those that are ``needed``, as others are compared with them."""
     kept = []
     for variant in variants:
         by_stage = {name: part for name, part in variant.by_stage.items() if name in stages}
         own = variant.overrides.value or (variant.by_profile and variant.by_profile.value) or variant.shows
-        if own or by_stage or not variant.by_stage:
+        if own or by_stage or not variant.by_stage or variant.name in needed:
             kept.append(replace(variant, by_stage=by_stage))
+    if not kept:
+        expected = "a row that changes a stage up to the profile's last_stage"
+        raise InputError("no row is left", where=variants[0].where, expected=expected)
     return tuple(kept)
 
 
@@ -341,20 +353,36 @@ def _over_stages(lower: Mapping[str, Node], upper: Mapping[str, Node], lay: Laye
     return {**lower, **{stage: lay(lower.get(stage, Node({}, part.where)), part) for stage, part in upper.items()}}
 
 
-def _design(
-    node: Node, kind: str, changes: Sequence[Variant], parsed: SweepFile, until_decided: bool, lay: Layer
-) -> Design | None:
-    """Which rows combine which changes (all but the baseline, the first). Raises InputError for what goes with none."""
+def _named(changes: Sequence[Variant], design: Design | None) -> set[str]:
+    """What a file may call these rows, and those that combine them, with the factors."""
+    return {*(change.name for change in changes), *((*design.rows, *design.factors) if design else ())}
+
+
+def _designs(
+    node: Node,
+    kind: str,
+    every_change: Sequence[Variant],
+    changes: Sequence[Variant],
+    parsed: SweepFile,
+    until_decided: bool,
+    lay: Layer,
+) -> tuple[Design, Design] | tuple[None, None]:
+    """Which rows combine which changes (all but the baseline, the first): of every one, and of those that are left
+    under the profile. Raises InputError for what goes with none."""
     combines = KINDS[kind].combines if kind in KINDS else None
     for key, of in (("fraction", "factorial"), ("orders", "cumulative")):
         if key != combines and node.get(key) is not None and node.value[key].value is not None:
             raise node.error(key, f"got {key} beside {kind}", f"{of}, or no {key}", at_key=True)
     if combines is None:
-        return None
-    names = [change.name for change in changes[1:]]
+        return None, None
+    names = [change.name for change in every_change[1:]]
+    left_out = {*names} - {change.name for change in changes}
     key = combines if node.get(combines) is not None else kind
     try:
-        design = cumulative(names, parsed.orders) if combines == "orders" else factorial(names, parsed.fraction)
+        whole, design = (
+            cumulative(names, parsed.orders, left) if combines == "orders" else factorial(names, parsed.fraction, left)
+            for left in (frozenset[str](), left_out)
+        )
     except InputError as error:
         raise node.error(key, error.problem, error.expected, at_key=True) from None
     if design.orders or combines == "fraction":
@@ -367,7 +395,7 @@ def _design(
             if keys:
                 problem = f"{one.name!r} and {other.name!r} both change {min(keys)}, and differently"
                 raise InputError(problem, where=other.where, key=kind, expected="changes that combine in any order")
-    return design
+    return whole, design
 
 
 def _given(variant: Variant) -> set[tuple[str, str]]:

@@ -9,6 +9,7 @@ from deit_ablate.sweep.names import check_layer_names
 from deit_ablate.sweep.profiles import split_stages
 from deit_ablate.sweep.programs import read_parameters, trained_by
 from deit_ablate.sweep.rows import KINDS, axis_values
+from deit_ablate.sweep.stages import check_names
 from deit_ablate.sweep.trainers import OURS, OfProgram, Trainer
 from deit_ablate.sweep.yaml import Node, expand_dotted
 
@@ -24,6 +25,11 @@ def check_layers(node: Node, problems: Problems) -> None:
             trainer = OfProgram({}, read_parameters(node))
         if trainer is OURS:
             return
+    already = len(problems.found)
+    with problems.at():
+        check_names(node, trainer)
+    if len(problems.found) > already:  # rows may mean either
+        return
     layers = list(_layers(node, trainer, problems))
     for layer, prefix in layers:
         with problems.at():

@@ -56,6 +56,11 @@ def read_by_profile(node: Node, beside: Path) -> ByProfile:
     return found
 
 
+def of_by_profile(node: Node) -> Sequence[str]:
+    """The keys of a sweep file's ``by_profile`` that no row or stage may be called after; none where it has none."""
+    return tuple(OfProfile.model_fields) if node.part("by_profile").value else ()
+
+
 def with_profile(sweep: SweepFile, over: Node, profile: str | None) -> SweepFile:
     """A sweep file with what is declared of it anew under a profile (``over``). Raises InputError."""
     declared = over.without(*(name for name in over.value if name not in DECLARED))

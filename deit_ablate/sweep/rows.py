@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -63,35 +63,59 @@ def short_keys(keys: Sequence[str]) -> list[str]:
     return [key if short.count(last) > 1 else last for key, last in zip(keys, short, strict=True)]
 
 
-def _axis_rows(axes: list[tuple[str, list[Node], Position]], combinations: Iterator[tuple[Node, ...]]) -> Iterator[Row]:
-    labels = short_keys([path for path, _, _ in axes])
-    for values in combinations:
+def _axis_rows(
+    axes: list[tuple[str, list[Node], Position]], combinations: Iterable[tuple[Node, ...]], names: Iterable[str]
+) -> Iterator[Row]:
+    for values, name in zip(combinations, names, strict=True):
         overrides = Node({}, axes[0][2])
         for (path, _, place), value in zip(axes, values, strict=True):
             overrides = merge(overrides, nested(path, value, place))
-        parts = (f"{label}={_label(value.plain())}" for label, value in zip(labels, values, strict=True))
-        yield ",".join(parts), overrides, values[0].where
+        yield name, overrides, values[0].where
 
 
-def _label(value: Any) -> str:
-    """A value in a row's name; of a mapping its ``name`` and then its other leaves."""
+def _label(value: Any, whole: bool = False) -> str:
+    """A value in a row's name; of a mapping its ``name`` and then its other leaves. ``whole``: with all digits of a
+    number, all characters of a text and the signs in a list."""
     if isinstance(value, dict):
-        others = [f"{path.rsplit('.', 1)[-1]}={_label(leaf)}" for path, leaf in flatten(value) if path != "name"]
-        return " ".join([*([_label(value["name"])] if "name" in value else []), *others]) or "-"
-    text = f"{value:g}" if isinstance(value, float) else "off" if value is None else str(value)
+        others = [f"{path.rsplit('.', 1)[-1]}={_label(leaf, whole)}" for path, leaf in flatten(value) if path != "name"]
+        return " ".join([*([_label(value["name"], whole)] if "name" in value else []), *others]) or "-"
+    if whole and isinstance(value, list):
+        return " ".join(_label(each, whole) for each in value) or "-"
+    short = isinstance(value, float) and not whole
+    text = f"{value:g}" if short else "off" if value is None else str(value)
     if isinstance(value, (int, float)):  # whose sign is no hyphen
         return text
-    return re.sub(r"[^A-Za-z0-9._+-]+", "-", text).strip("-")[:40] or "-"
+    return re.sub(r"[^A-Za-z0-9._+-]+", "-", text).strip("-")[: None if whole else 40] or "-"
+
+
+def _told_apart(values: Sequence[Any], label: Callable[[Any, bool], str]) -> list[str]:
+    """The short label of each value, and the whole one where different values have one short label. Equal values stay
+    called the same, which is refused."""
+    short = [label(value, False) for value in values]
+    alike: dict[str, list[Any]] = {}
+    for text, value in zip(short, values, strict=True):
+        alike.setdefault(text, []).append(value)
+    return [
+        label(value, True) if any(other != value for other in alike[text]) else text
+        for text, value in zip(short, values, strict=True)
+    ]
 
 
 def grid_axes(node: Node) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """A grid's axes, the first one varying slowest: dotted key, and the values as names of rows have them."""
-    return tuple((path, tuple(_label(value.plain()) for value in values)) for path, values, _ in _axes(node))
+    plain = ((path, [value.plain() for value in values]) for path, values, _ in _axes(node))
+    return tuple((path, tuple(_told_apart(values, _label))) for path, values in plain)
+
+
+def _name(keys: Sequence[str], labels: Iterable[str]) -> str:
+    return ",".join(f"{key}={label}" for key, label in zip(keys, labels, strict=True))
 
 
 def _grid(node: Node) -> Iterator[Row]:
     axes = _axes(node)
-    return _axis_rows(axes, itertools.product(*(values for _, values, _ in axes)))
+    keys = short_keys([path for path, _, _ in axes])
+    names = (_name(keys, labels) for labels in itertools.product(*(labels for _, labels in grid_axes(node))))
+    return _axis_rows(axes, itertools.product(*(values for _, values, _ in axes)), names)
 
 
 def _zip(node: Node) -> Iterator[Row]:
@@ -100,7 +124,11 @@ def _zip(node: Node) -> Iterator[Row]:
         if len(values) != len(axes[0][1]):
             problem = f"{len(values)} values, and {axes[0][0]} has {len(axes[0][1])}"
             raise InputError(problem, where=place, key=path, expected="lists of equal length")
-    return _axis_rows(axes, zip(*(values for _, values, _ in axes), strict=True))
+    keys = short_keys([path for path, _, _ in axes])
+    combinations = list(zip(*(values for _, values, _ in axes), strict=True))
+    plain = [[value.plain() for value in values] for values in combinations]
+    names = _told_apart(plain, lambda values, whole: _name(keys, (_label(value, whole) for value in values)))
+    return _axis_rows(axes, combinations, names)
 
 
 def _switches(node: Node, values: Callable[[str, Position], Any], prefix: str) -> Iterator[Row]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -167,9 +167,15 @@ class SearchSettings:
 
 
 def read_search(
-    node: Node, over: Node | None, rows: Sequence[str], seeds: Sequence[int], trainer: Trainer
+    node: Node,
+    over: Node | None,
+    rows: Sequence[str],
+    seeds: Sequence[int],
+    trainer: Trainer,
+    left_out: Set[str] = frozenset(),
 ) -> SearchSettings | None:
-    """The search of a sweep file with these rows and final seeds, ``over`` it what the profile changes about it.
+    """The search of a sweep file with these rows and final seeds, ``over`` it what the profile changes about it, and
+    ``left_out`` the rows that it leaves out.
 
     None where the file has no search. Raises InputError.
     """
@@ -182,7 +188,7 @@ def read_search(
     if over is not None:
         block = merge(block, _nested_keys(over))
     by_row = block.part("spaces")
-    for name in (name for name, _ in by_row.items() if name not in rows):
+    for name in (name for name, _ in by_row.items() if name not in (*rows, *left_out)):
         raise by_row.unknown(name, "no row", name, rows, under="search.spaces.")
     shared = read_space(block.part("space"), "search.space", trainer)
     spaces = {name: shared | read_space(by_row.part(name), f"search.spaces.{name}", trainer) for name in rows}

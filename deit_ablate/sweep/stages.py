@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from deit_ablate.recipe import BLOCKS
 from deit_ablate.sweep.fields import StageFile
+from deit_ablate.sweep.profiles import of_by_profile
 from deit_ablate.sweep.trainers import Trainer
 from deit_ablate.sweep.yaml import Node, expand_dotted
 
@@ -37,6 +38,15 @@ def seed_list(given: int | Sequence[int]) -> tuple[int, ...]:
     return tuple(range(given)) if isinstance(given, int) else tuple(given)
 
 
+def check_names(node: Node, trainer: Trainer) -> None:
+    """Raises InputError for a stage whose name would be read as something else."""
+    taken = (*BLOCKS, "precision", "recipe", "shows", *trainer.parameters, *of_by_profile(node))
+    for name, _ in node.part("stages").items():
+        if not re.fullmatch(r"[a-z][a-z0-9_-]{0,39}", name) or name in taken:
+            expected = "lower-case letters, digits, - and _; not a recipe's block, a parameter or a key of by_profile"
+            raise node.error(("stages", name), f"{name!r} cannot name a stage", expected, at_key=True)
+
+
 def read_stages(
     node: Node,
     stages: Mapping[str, StageFile] | None,
@@ -52,9 +62,6 @@ def read_stages(
     if not stages:
         return (Stage("", Node({}, node.where), seeds=seeds),)
     for name, part in stages.items():
-        if not re.fullmatch(r"[a-z][a-z0-9_-]{0,39}", name) or name in (*BLOCKS, "precision", "recipe", "shows"):
-            expected = "lower-case letters, digits, - and _; not a recipe's block"
-            raise node.error(("stages", name), f"{name!r} cannot name a stage", expected, at_key=True)
         for role, parent in (("teacher", part.teacher), ("from", part.from_)):
             if parent is not None and parent not in stages:
                 raise node.unknown(("stages", name, role), "no stage", parent, list(stages))

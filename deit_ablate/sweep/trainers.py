@@ -26,6 +26,11 @@ class Trainer:
     of_stage = "recipe"
     """The key of a stage under which its overrides stand."""
 
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """The first parts of a program's parameters, which rows set without a block before them."""
+        return ()
+
     def check(self, layer: Node, prefix: str = "") -> None:
         """Refuse keys that there are not, and values that they cannot have, in one layer by itself (InputError)."""
         overrides.check_layer(layer, prefix=prefix)
@@ -73,6 +78,10 @@ class OfProgram(Trainer):
     validation: str | None = None
     """The metric by which a search chooses."""
     of_stage = "parameters"
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        return tuple(self.defaults.value)
 
     def check(self, layer: Node, prefix: str = "") -> None:
         known, problems = dict(flatten(self.defaults.plain())), Problems()

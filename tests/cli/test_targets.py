@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 from support import DISTILL, TINY, Command
 
+from deit_ablate import files
 from deit_ablate.cli import targets
 from deit_ablate.store import State, Store
 from deit_ablate.store.named import runs_of
@@ -117,7 +119,15 @@ def test_ids_that_a_plan_prints_are_known_before_anything_is_run(command: Comman
     assert "state: done" in command("show", run).stdout
 
 
-def test_a_sweep_whose_file_is_gone_says_how_to_go_on(command: Command, sweep: Callable[..., Path]) -> None:
+def another_profile(command: Command) -> None:
+    folder = command.folder / "profiles"
+    folder.mkdir()
+    shutil.copy(files.shipped("sweeps") / "profiles" / "digits.yaml", folder / "other.yaml")
+
+
+def test_a_sweep_whose_file_is_gone_says_how_to_go_on(
+    command: Command, sweep: Callable[..., Path], store: Store
+) -> None:
     path = sweep("seeds: 1\nvariants: {a: {}}\n")
     command("plan", path, "--commands", "json")
     moved = path.rename(path.with_name("renamed.yaml"))
@@ -126,17 +136,34 @@ def test_a_sweep_whose_file_is_gone_says_how_to_go_on(command: Command, sweep: C
     assert f"`deit-ablate run PATH --name {name}`" in refused
     assert f"{name}: " in command("plan", moved, "--name", name).stdout
     assert f"`deit-ablate run {path}`" not in command("retry", path, code=2).stderr
+    another_profile(command)
+    command("plan", moved, "--profile", "other", "--set", "augment={mixup: 0}", "--seeds", "2", "--commands", "json")
+    (name,) = {*store.sweeps.names()} - {name}
+    moved = moved.rename(moved.with_name("again.yaml"))
+    (said,) = re.findall(r"`deit-ablate run (.+)`", command("plan", name, code=2).stderr)
+    assert said == f"PATH --profile other --set 'augment={{mixup: 0}}' --seeds 2 --name {name}"
+    before = store.sweeps.plan(name)
+    command("plan", moved, *shlex.split(said)[1:], "--commands", "json")
+    after = store.sweeps.plan(name)
+    assert before is not None
+    assert after is not None
+    assert (after["cells"], after["source"]) == (before["cells"], "../again.yaml")
 
 
 def test_another_set_of_a_study_takes_no_other_studys_folder(
     command: Command, sweep: Callable[..., Path], store: Store
 ) -> None:
     sweep("seeds: 1\nvariants: {a: {}}\n")
+    another_profile(command)
     command("plan", "tiny.yaml", "--name", "mine", "--commands", "json")
     before = store.sweeps.plan("mine")
-    for option in (("--set", "augment.mixup=0"), ("--profile", "glyphs")):
-        refused = command("plan", "mine", *option, "--commands", "json", code=2).stderr
-        assert f"{option[0]}: mine was made with --name, and another study would take its folder" in refused
+    for given in (["mine"], ["tiny.yaml", "--name", "mine"]):
+        for option in (("--set", "augment.mixup=0"), ("--profile", "other")):
+            refused = command("plan", *given, *option, "--commands", "json", code=2).stderr
+            assert refused.startswith(f"error: {option[0]}: mine was made with ")
+            assert "and another study would take its folder; expected --name and another name" in refused
+    command("plan", "tiny.yaml", "--name", "mine", "--profile", "digits", "--seeds", "2", "--commands", "json")
+    command("plan", "tiny.yaml", "--name", "mine", "--commands", "json")
     assert store.sweeps.plan("mine") == before
     assert "yours: " in command("plan", "mine", "--set", "augment.mixup=0", "--name", "yours").stdout
     command("plan", "tiny.yaml", "--set", "augment.mixup=0", "--commands", "json")

@@ -332,6 +332,7 @@ def test_a_name_for_the_folder_is_checked(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot name a folder"):
         load_sweep(path, name="../x")
     assert load_sweep(path, name="study").name == "study"
+    assert load_sweep(path, name="study@glyphs+0123ab").name == "study@glyphs+0123ab", "a study's folder"
     path = path.rename(tmp_path / "opt.yaml")
     assert load_sweep(path).name == "opt"
     assert load_sweep(path, profile="digits").name == "opt", "its own profile renames nothing"

@@ -85,6 +85,61 @@ by_profile:
         planned(written(tmp_path, text.replace("stage: pretrain,", "stage: pretrian,")))
 
 
+TWO_OF_THREE = "{a: {augment.mixup: 0}, b: {augment.cutmix: 0}, c: {last: {augment.erasing: 0}}}"
+
+
+@pytest.mark.parametrize(
+    ("text", "rows"),
+    [
+        ("baseline: a\nvariants: {a: {last: {augment.mixup: 0}}, b: {augment.cutmix: 0}}", ["a", "b"]),
+        (f"cumulative: {TWO_OF_THREE}\norders: [[c, b, a]]", ["baseline", "+a", "+b", "baseline +b"]),
+        (f"cumulative: {TWO_OF_THREE}\norders: 3\nlabels: {{c: X}}", ["baseline", "+a", "+b", "baseline +b"]),
+        (f"cumulative: {TWO_OF_THREE}\nlabels: {{c: X, +c: Y}}\ngroups: {{G: [+b, +c]}}", ["baseline", "+a", "+b"]),
+        (f"factorial: {TWO_OF_THREE}\nfraction: 1/2", ["baseline", "no a", "no b", "no a + no b"]),
+        (
+            f"factorial: {TWO_OF_THREE}\nlabels: {{c: X, no a + no c: Y}}\nresources: {{no a + no c: {{threads: 1}}}}",
+            ["baseline", "no a", "no b", "no a + no b"],
+        ),
+        (
+            "variants: {a: {}, c: {last: {augment.erasing: 0}}}\n"
+            "search: {space: {augment.mixup: [0, 1]}, spaces: {c: {augment.cutmix: [0, 1]}}}",
+            ["a"],
+        ),
+    ],
+)
+def test_what_a_last_stage_leaves_out_leaves_the_rest_of_the_file_as_it_is(
+    tmp_path: Path, text: str, rows: list[str]
+) -> None:
+    head = "profile: digits\nstages: {first: {}, last: {from: first}}\nby_profile: {digits: {last_stage: first}}\n"
+    assert [row.name for row in planned(written(tmp_path, head + text)).rows] == rows
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (f"factorial: {TWO_OF_THREE}\nbaseline: no a + no c", "baseline: the profile's last_stage leaves out the row"),
+        (f"factorial: {TWO_OF_THREE}\nlabels: {{d: X}}", "labels.d: no row 'd'"),
+        ("factorial: {a: {augment.mixup: 0}, c: {last: {augment.mixup: 0}}}", "factorial: 1 factor that changes a sta"),
+        ("variants: {c: {last: {augment.erasing: 0}}}", "no row is left; expected a row that changes a stage up to"),
+    ],
+)
+def test_what_no_longer_is_a_sweep_with_a_last_stage_is_refused(tmp_path: Path, text: str, says: str) -> None:
+    head = "profile: digits\nstages: {first: {}, last: {from: first}}\nby_profile: {digits: {last_stage: first}}\n"
+    with pytest.raises(InputError) as refusal:
+        planned(written(tmp_path, head + text))
+    assert says in str(refusal.value)
+
+
+@pytest.mark.parametrize("name", ["seeds", "margin", "search", "last_stage"])
+def test_no_row_is_called_as_what_a_profile_changes(tmp_path: Path, name: str) -> None:
+    text = f"profile: digits\nvariants: {{{name}: {{}}, b: {{augment.mixup: 0}}}}\n"
+    assert [row.name for row in planned(written(tmp_path, text)).rows] == [name, "b"]
+    with pytest.raises(
+        InputError, match=f"x.yaml:2:12: variants: '{name}' is the name of a stage or a block, or a key"
+    ):
+        planned(written(tmp_path, text + "by_profile: {digits: {b: {augment.cutmix: 0}}}"))
+
+
 def test_seeds_and_margin_are_those_of_the_profile(tmp_path: Path) -> None:
     text = """
 profile: digits

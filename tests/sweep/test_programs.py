@@ -208,6 +208,7 @@ BAD: dict[str, tuple[dict[str, Any], str, str]] = {
     ),
     "no seed": ({"command": "x {lr} {opt} {mixup} {flags}"}, "command", "not told the seed"),
     "a parent where there is none": ({"command": "x {seed} {lr} {opt} {mixup} {flags} {parent}"}, "command", "parent"),
+    "a stage called like a parameter": ({"stages": {"lr": {}}}, "stages.lr", "'lr' cannot name a stage"),
     "an empty command of a stage": ({"stages": {"s": {"command": ""}}}, "stages.s.command", "an empty command"),
     "a column twice": (
         {"metrics": {**METRICS, "columns": ["loss", "loss"]}},

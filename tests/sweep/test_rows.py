@@ -9,6 +9,8 @@ import pytest
 from support import planned
 
 from deit_ablate.errors import InputError
+from deit_ablate.sweep.rows import grid_axes
+from deit_ablate.sweep.yaml import placed
 
 HEAD = "title: t\nprofile: digits\n"
 
@@ -48,6 +50,25 @@ def test_each_kind_names_its_rows(tmp_path: Path) -> None:
     ]
     assert names("leave_one_out: {warm-up: {schedule.warmup_epochs: 0}}", tmp_path) == ["baseline", "no warm-up"]
     assert names("recipe: {augment.erasing: 0}\nadd_one: [augment.erasing]", tmp_path) == ["baseline", "+erasing"]
+
+
+def test_values_whose_short_names_are_one_have_their_whole_ones(tmp_path: Path) -> None:
+    policies = [f"rand-m9-mstd0.5-inc1-n2-p0.5-w1-mmax10-{end}" for end in ("bb0", "bb1")]
+    assert names(f"grid: {{augment.auto_augment: [{', '.join(policies)}, null]}}", tmp_path) == [
+        *(f"auto_augment={policy}" for policy in policies),
+        "auto_augment=off",
+    ]
+    assert names("grid: {optimizer.base_lr: [0.1234561, 0.1234562, 0.1], augment.mixup: [0.1]}", tmp_path) == [
+        f"base_lr={value},mixup=0.1" for value in ("0.1234561", "0.1234562", "0.1")
+    ]
+    assert names("zip: {optimizer.base_lr: [0.1234561, 0.1234562], augment.mixup: [0, 0.5]}", tmp_path) == [
+        "base_lr=0.123456,mixup=0",
+        "base_lr=0.123456,mixup=0.5",
+    ]
+    signs = grid_axes(placed({"optimizer": {"options": [{"foo": [-1]}, {"foo": [1]}]}}, ("", 0, 0)))
+    assert signs == (("optimizer.options", ("foo=-1", "foo=1")),)
+    with pytest.raises(InputError, match="two rows are called 'base_lr=0.1234561'"):
+        names("grid: {optimizer.base_lr: [0.1234561, 0.1234562, 0.1234561]}", tmp_path)
 
 
 def test_switches_go_to_their_off_value_and_to_table_9s(tmp_path: Path) -> None:

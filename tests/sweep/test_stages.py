@@ -67,6 +67,7 @@ def test_more_seeds_than_the_last_stage_has_of_its_own_are_refused(tmp_path: Pat
             "{t: {}, s: {teacher: tt}}",
             "x.yaml:3:30: stages.s.teacher: no stage 'tt'; did you mean 't'?; expected one of",
         ),
+        ("{seeds: {}}\nby_profile: {digits: {seeds: 2}}", "x.yaml:3:10: stages.seeds: 'seeds' cannot name a stage"),
         ("{a: {from: a}}", "x.yaml:3:1: stages: the stages depend on one another in a circle: a -> a"),
     ],
 )

@@ -4,7 +4,6 @@ make them again, and what failed."""
 from __future__ import annotations
 
 import hashlib
-import itertools
 import posixpath
 import shlex
 from collections import Counter
@@ -14,6 +13,7 @@ from typing import Any
 from deit_ablate.report.html.content import Content, Ended
 from deit_ablate.report.tables.search import has_rows, is_search, of_search, place, searched_row
 from deit_ablate.store.datafacts import data_lines
+from deit_ablate.store.named import asked_options
 
 MADE_WITH = (
     "version",
@@ -42,11 +42,7 @@ def command(plan: Mapping[str, Any], row: str | None = None) -> str:
         source = stem.rpartition(".")[0] or stem
     elif not source.startswith("/"):
         source = posixpath.normpath(posixpath.join("results", source))
-    asked = plan.get("asked") or {}
-    options = [("--profile", asked.get("profile")), *(("--set", value) for value in asked.get("sets") or ())]
-    options += [("--seeds", asked.get("seeds")), ("--name", asked.get("name"))]
-    given = [(option, str(value)) for option, value in options if value]
-    parts = ["deit-ablate", "run", source, *itertools.chain(*given)]
+    parts = ["deit-ablate", "run", source, *asked_options(plan.get("asked") or {})]
     if is_search(plan):
         parts += ["--confirm"] if plan["search"]["confirm"] else []
         row = searched_row(plan, row)
