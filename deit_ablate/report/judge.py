@@ -167,15 +167,16 @@ class Question:
         """As the one row of a table; with a target as pairs, each run's other one being the target."""
         images = frozenset[int]().union(*(side.images for side in self.sides))
         against = dict.fromkeys(self.candidate.values, self.target or 0.0)
-        number: float | None = next(iter(images)) if len(images) == 1 else None
-        if number is not None and self.baseline is None:
-            number *= math.sqrt(2)  # of a pair both figures are rounded, but a target is exact: half of the variance
+        resolution = 100 / min(images) if len(images) == 1 else 0.0
+        if self.baseline is None:
+            # Of a pair both figures are rounded, but a target is exact: half of the variance.
+            resolution /= math.sqrt(2)
         return judge(
             {"": self.candidate.values},
             self.baseline.values if self.baseline else against,
             Rules(self.margin, better=self.metric.better or "higher"),
             paired=[""] if self.paired or self.baseline is None else [],
-            test_images=number,
+            resolution=resolution,
         )
 
     @property

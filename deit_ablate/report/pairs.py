@@ -10,7 +10,7 @@ import numpy as np
 
 from deit_ablate.report.stats.moderated import Comparisons, holm, moderate
 from deit_ablate.report.stats.power import ALPHA
-from deit_ablate.report.stats.verdicts import resolution, side_by_side
+from deit_ablate.report.stats.verdicts import side_by_side
 from deit_ablate.report.summary import Summary
 
 MOST_COMPARED = 12
@@ -28,7 +28,7 @@ def any_two(summary: Summary) -> list[dict[str, Any]]:
         return []
     names, couples = list(values), list(itertools.combinations(range(len(values)), 2))
     paired = [k for k, (i, j) in enumerate(couples) if summary.lineages.paired(names[i], names[j])]
-    now = moderate(side_by_side(list(values.values())), Comparisons.of(couples, paired), resolution(summary.images))
+    now = moderate(side_by_side(list(values.values())), Comparisons.of(couples, paired), summary.resolution)
     adjusted, half_width = holm(np.where(now.enough, now.p, np.nan)), now.half_width()
     found: list[dict[str, Any]] = []
     for k, (i, j) in enumerate(couples):

@@ -65,7 +65,7 @@ def compare(records: Store, anew: Store, sweep: str, run: str) -> Answer:
     row, seed, stage = next(tuple(cell[:3]) for cell in plan["cells"] if cell[3] == run)
     recorded, now = (summarize(store, sweep, stage=stage) for store in (records, anew))
     values = recorded.values[row]
-    interval = prediction_interval(values.values(), 100 / recorded.images if recorded.images else 0.0)
+    interval = prediction_interval(values.values(), recorded.resolution)
     value = now.values[row].get(seed, math.nan)
     figures = (values.get(seed, math.nan), value, interval, len(values))
     prints = [(outcome.get("data") or {}).get("fingerprint") for outcome in (before, after)]

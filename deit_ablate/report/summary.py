@@ -217,6 +217,11 @@ class Summary:
         return found.pop() if len(found) == 1 else None
 
     @property
+    def resolution(self) -> float:
+        """The smallest step of the figures, in points: one test image; 0 where their number is None."""
+        return 100 / self.images if self.images else 0.0
+
+    @property
     def has_results(self) -> bool:
         """Whether any run of any stage has ended, well or not."""
         return not {"done", "diverged"}.isdisjoint(self.states.values())
@@ -290,7 +295,7 @@ class Summary:
         if not baseline:
             return {name: untested("none") for name in values}, None
         compared = {name: own for name, own in values.items() if name != baseline}
-        how: dict[str, Any] = {"rules": self.rules, "test_images": self.images, "paired": self.paired(baseline)}
+        how: dict[str, Any] = {"rules": self.rules, "resolution": self.resolution, "paired": self.paired(baseline)}
         step = None
         if looks:
             # What has diverged has ended without a figure; what has not ended is not there.
@@ -354,7 +359,7 @@ class Summary:
         names = list(self.runs)
         names = names[: len(self.design.changes) + 1] if self.design else names  # other orders' rows come after
         paired = [name for before, name in itertools.pairwise(names) if self.lineages.paired(name, before)]
-        return verdicts.steps({name: self.values[name] for name in names}, paired=paired, test_images=self.images)
+        return verdicts.steps({name: self.values[name] for name in names}, paired=paired, resolution=self.resolution)
 
     @cached_property
     def undeclared(self) -> tuple[Undeclared, ...]:

@@ -79,14 +79,15 @@ def evaluate(
     ``group``: the ranks that each have some of the ``batches``, dealt out in turn. Every one of them gets the scores
     over all, added up batch by batch as one process does: the same bits.
     """
-    parts: list[_Part] = []
+    mine: list[_Part | None] = []  # None keeps the place of a batch none of whose pictures can be decoded
     with at_rest(model), token_similarity(model, keep) as similarity:
         for images, targets in batches:
-            parts.append(_scored(model, average, half, images.to(device), targets.to(device), similarity))
-    parts = group.gathered(parts)
-    count = sum(len(part.targets) for part in parts)
-    if not count:
+            inputs = images.to(device), targets.to(device)
+            mine.append(_scored(model, average, half, *inputs, similarity) if len(targets) else None)
+    parts = [part for part in group.gathered(mine) if part is not None]
+    if not parts:
         raise TrainError("none of the images to evaluate on can be decoded")
+    count = sum(len(part.targets) for part in parts)
     labels = torch.cat([part.targets for part in parts])
     decided = {name: torch.cat([part.decided[name] for part in parts]) for name in parts[0].decided}
     confident = {name: torch.cat([part.confident[name] for part in parts]) for name in parts[0].confident}

@@ -8,7 +8,7 @@ import contextlib
 import io
 import pickle
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MethodType
 from typing import Any
@@ -57,13 +57,36 @@ TOKEN = ("dist_token", "head_dist.weight", "head_dist.bias")
 """What a DeiT with the distillation token has beside a plain one; and one more position."""
 
 
+def lone_head(weights: Mapping[str, Any]) -> str | None:
+    """Which of two, "head" or "head_dist", weights are of alone, as ``classifier.timm_weights`` writes them: its layer
+    is doubled and the other one's is zero, for timm averages their logits. None for other weights."""
+    if not {"head.weight", "head_dist.weight"} <= weights.keys():
+        return None
+    used = [head for head in ("head", "head_dist") if any(weights[key].any() for key in _layer(weights, head))]
+    return used[0] if len(used) == 1 else None
+
+
+def _layer(weights: Mapping[str, Any], name: str) -> list[str]:
+    return [key for key in weights if key.startswith(f"{name}.")]
+
+
+def _undoubled(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A lone head as it was trained, to the bit, and no other one."""
+    if (head := lone_head(weights)) is None:
+        return weights
+    left = _layer(weights, "head" if head == "head_dist" else "head_dist")
+    halved = {key: weights[key] / 2 for key in _layer(weights, head)}
+    return {key: value for key, value in (weights | halved).items() if key not in left}
+
+
 def fit(model: nn.Module, weights: dict[str, Tensor], source: str, antialias: bool = True, afresh: bool = True) -> None:
     """Start from weights of timm, of the DeiT authors or of this trainer; ``source`` is what an error calls them.
 
     By timm's own functions: patch and position embeddings are resampled (bicubically, ``antialias``), the first layer's
-    weights are summed or repeated for other channels. A head of other classes starts afresh, as do a second token and
-    its head that the weights have not (not if ``afresh`` is False: of a teacher that would be noise); those that the
-    model has not are left out. Raises TrainError where anything else does not fit.
+    weights are summed or repeated for other channels. A lone head (see ``lone_head``) is taken as it was trained. A
+    head of other classes starts afresh, as do one that the weights have not, and a second token that they have not (not
+    if ``afresh`` is False: of a teacher that would be noise); those that the model has not are left out. Raises
+    TrainError where anything else does not fit.
     """
     with torch.device("cpu"), torch.no_grad(), quiet_timm(), contextlib.redirect_stdout(io.StringIO()):
         own = {key: _on_cpu(value) for key, value in model.state_dict().items()}
@@ -104,7 +127,7 @@ def _heads(model: nn.Module) -> list[str]:
 
 
 def _fitted(model: nn.Module, weights: dict[str, Tensor], own: dict[str, Tensor], antialias: bool) -> dict[str, Tensor]:
-    fitted = {key: value for key, value in weights.items() if isinstance(value, Tensor)}
+    fitted = _undoubled({key: value for key, value in weights.items() if isinstance(value, Tensor)})
     first = _first_layer(model, own)
     if first in fitted and first in own and fitted[first].ndim == 4 and fitted[first].shape[1] != own[first].shape[1]:
         fitted[first] = _other_channels(fitted[first], own[first].shape[1])
@@ -125,6 +148,11 @@ def _tokens(weights: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Ten
     if place is None or ("dist_token" in weights) == ("dist_token" in own):
         return weights
     if "dist_token" in weights:
+        if "head_dist.weight" in weights and "head.weight" not in weights:
+            raise ValueError(
+                "it is of the distillation head alone, which this model has not: `deit-ablate weights RUN` without "
+                "`--head distillation` has the other one too"
+            )
         left = {key: value for key, value in weights.items() if key not in TOKEN}
         return {**left, "pos_embed": torch.cat([place[:, :1], place[:, 2:]], dim=1)}
     return {**weights, "pos_embed": torch.cat([place[:, :1], own["pos_embed"][:, 1:2], place[:, 1:]], dim=1)}

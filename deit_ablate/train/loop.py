@@ -150,7 +150,7 @@ def train(
     losses = Losses(where, group)
     keep = precision.keeps_gradients(model, compile, accumulation)
 
-    for epoch in range(len(at.history), recipe.schedule.epochs):
+    for epoch in draws.during(range(len(at.history), recipe.schedule.epochs)):
         model.train()
         clock = time.perf_counter() - at.seconds
         while at.step < (epoch + 1) * steps:

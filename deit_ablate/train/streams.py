@@ -12,7 +12,7 @@ import hashlib
 import math
 import random
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from deit_ablate.errors import TrainError
 
@@ -125,10 +126,20 @@ class ModelDraws:
         self.calls: Counter[str] = Counter()
         self.backward = False
         self.outside: list[Tensor] = []
+        self.hooks: list[RemovableHandle] = []
         for name, module in model.named_modules():
             if apart and _drops(module):
-                module.register_forward_pre_hook(partial(self._begin, name))
-                module.register_forward_hook(self._end)
+                self.hooks.append(module.register_forward_pre_hook(partial(self._begin, name)))
+                self.hooks.append(module.register_forward_hook(self._end))
+
+    def during(self, epochs: Iterable[int]) -> Iterator[int]:
+        """The epochs of a training; when they end, or a ``return`` leaves them, the model is again as any other, for
+        whoever trains it on: without positions its layers would drop the same at every step."""
+        try:
+            yield from epochs
+        finally:
+            for hook in self.hooks:
+                hook.remove()
 
     @contextmanager
     def at(self, position: tuple[int, ...]) -> Iterator[None]:

@@ -28,7 +28,7 @@ from deit_ablate.train import checkpoint
 from deit_ablate.train.data.sets import Dataset, Splits
 from deit_ablate.train.distill import distillation_of, recipe_model
 from deit_ablate.train.evaluate import classifiers
-from deit_ablate.train.initial import first_line, fit, read_weights
+from deit_ablate.train.initial import first_line, fit, lone_head, read_weights
 from deit_ablate.train.model import Heads, heads, quiet_timm, try_out
 from deit_ablate.train.precision import HeadsOf, compiled
 
@@ -67,7 +67,8 @@ class Teacher:
     (B, C, H, W), which come in the data set's normalisation.
 
     They are resized (bicubic, antialiased) where the teacher's resolution is another, and brought into the teacher's
-    own normalisation where that is another. A teacher of two heads answers with their fused softmaxes.
+    own normalisation where that is another. A teacher of two heads answers with their fused softmaxes; where
+    one of them is zero (``initial.lone_head``), with the mean of their logits, which is the other's own.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Teacher:
         """``into``: factor and summand per channel, (C, 1, 1), from the data set's normalisation to the teacher's."""
         self.model = model.to(device).eval().requires_grad_(False)
         self.forward: Callable[[Tensor], Heads] = partial(heads, self.model)
+        self.decides = "fused_logits" if lone_head(self.model.state_dict()) else "fused_softmax"
         self.resolution = resolution
         self.into = None if into is None else tuple(part.to(device) for part in into)
 
@@ -98,7 +100,7 @@ class Teacher:
         if self.into is not None:
             images = images * self.into[0] + self.into[1]
         outputs = self.forward(images)
-        return (outputs[0] if outputs[1] is None else classifiers(outputs)["fused_softmax"]).float()
+        return (outputs[0] if outputs[1] is None else classifiers(outputs)[self.decides]).float()
 
 
 def build_teacher(

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from deit_ablate.errors import TrainError
 from deit_ablate.train.evaluate import classifiers, evaluate
 from deit_ablate.train.model import Shape, build_model
 
@@ -46,6 +47,16 @@ def test_scores_by_hand() -> None:
     assert "top5" not in scores.metrics
     assert scores.arrays["pred_class"].tolist() == [0, 1, 2]
     assert scores.arrays["confidence_class"].tolist() == pytest.approx([0.5, 0.5, 0.6], abs=1e-3)
+
+
+def test_no_model_is_given_a_batch_of_which_no_picture_can_be_decoded() -> None:
+    model, cpu = build_model("deit", SMALL, TWO), torch.device("cpu")
+    full, empty = ((torch.rand(count, 1, 16, 16), torch.zeros(count, dtype=torch.long)) for count in (5, 0))
+    scores, expected = (evaluate(model, some, cpu, True, model) for some in ([empty, full, empty], [full]))
+    assert scores.metrics == expected.metrics
+    assert all((scores.arrays[name] == array).all() for name, array in expected.arrays.items())
+    with pytest.raises(TrainError, match="^none of the images to evaluate on can be decoded$"):
+        evaluate(model, [empty], cpu)
 
 
 def test_token_similarity_by_hand() -> None:

@@ -16,6 +16,7 @@ from tiny import TINY, tiny
 
 from deit_ablate.errors import TrainError
 from deit_ablate.store.weights import TeacherWeights
+from deit_ablate.train.classifier import Classifier, Head, Transform, timm_weights
 from deit_ablate.train.data.sets import load_data
 from deit_ablate.train.loop import Journal, Parent, initial_model, train
 from deit_ablate.train.model import Shape, build_model
@@ -64,6 +65,26 @@ def test_the_distillation_token_comes_and_goes(tmp_path: Path, token: bool) -> N
     assert torch.equal(ours["pos_embed"][:, :1], theirs["pos_embed"][:, :1])
     assert torch.equal(ours["pos_embed"][:, -4:], theirs["pos_embed"][:, -4:])
     assert ("head_dist.weight" in ours) == (not token)
+
+
+@pytest.mark.parametrize(
+    ("head", "kept", "left"), [("class", "head", "head_dist"), ("distillation", "head_dist", "head")]
+)
+def test_a_file_of_one_head_alone_gives_it_as_it_was_trained(tmp_path: Path, head: Head, kept: str, left: str) -> None:
+    """The layer is doubled in the file, and the other one's zero, for timm's average."""
+    two = {"distill": {"type": "two-class-tokens"}}
+    theirs, fresh = initial_model(tiny(seed=1, **two), DATA, None), initial_model(tiny(**two), DATA, None).state_dict()
+    classifier = Classifier(theirs, Transform(tiny(**two), DATA.dataset), DATA.dataset.classes, head)
+    safetensors.torch.save_file(timm_weights(classifier), tmp_path / "w.safetensors")
+    ours = started(tmp_path / "w.safetensors", **two)
+    assert torch.equal(ours["dist_token"], theirs.state_dict()["dist_token"])
+    assert torch.equal(ours[f"{kept}.weight"], theirs.state_dict()[f"{kept}.weight"])
+    assert torch.equal(ours[f"{left}.weight"], fresh[f"{left}.weight"]), "afresh"
+    if head == "class":
+        assert torch.equal(started(tmp_path / "w.safetensors")["head.weight"], theirs.state_dict()["head.weight"])
+    else:
+        with pytest.raises(TrainError, match="it is of the distillation head alone, which this model has not"):
+            started(tmp_path / "w.safetensors")
 
 
 def test_a_convnet_and_its_first_layer(tmp_path: Path) -> None:

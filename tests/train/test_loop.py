@@ -100,6 +100,16 @@ def test_without_validation_nothing_is_scored_before_the_end() -> None:
 # -- how it ends ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("journal", "status"), [(Journal(), "done"), (Stopping(1), "stopped")])
+def test_the_model_that_is_handed_out_draws_anew_at_every_step(journal: Journal, status: str) -> None:
+    small = {"train_images": 32, "validation": 0.0, "test": False}
+    outcome = train(tiny(**ONE, data=small, regularize={"dropout": 0.5}), journal=journal)
+    assert outcome.status == status
+    assert outcome.model
+    model, images = outcome.model.model.train(), torch.ones(4, 1, 16, 16)
+    assert not torch.equal(model(images), model(images)), "as any other that is trained on"
+
+
 def test_a_non_finite_loss_ends_it_at_once_and_the_numbers_are_kept() -> None:
     journal = Recording()
     recipe = tiny(

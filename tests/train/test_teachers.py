@@ -24,8 +24,10 @@ from deit_ablate import files
 from deit_ablate.errors import TrainError
 from deit_ablate.recipe import Recipe
 from deit_ablate.train import checkpoint, teachers
+from deit_ablate.train.classifier import HEADS, Classifier, Head, Transform, timm_weights
 from deit_ablate.train.data.images import ArrayImages
 from deit_ablate.train.data.sets import Dataset, Splits, load_data
+from deit_ablate.train.distill import recipe_model
 from deit_ablate.train.evaluate import classifiers
 from deit_ablate.train.initial import fit, read_weights
 from deit_ablate.train.loop import Journal, train
@@ -201,6 +203,18 @@ def test_a_teacher_of_two_heads_answers_with_their_fused_softmaxes(
     teacher = built(digits, tmp_path, path, teacher=DISTILLED)
     assert torch.equal(teacher(images), classifiers(heads(written, images))["fused_softmax"])
     assert teacher(images).exp().sum(1).allclose(torch.ones(4))
+
+
+@pytest.mark.parametrize("head", HEADS[1:])
+def test_a_teacher_whose_weights_are_of_one_head_alone_answers_with_that_one(
+    images: Tensor, digits: Splits, head: Head
+) -> None:
+    """As `deit-ablate weights` writes it: doubled beside a head of zeros, for timm's average."""
+    recipe = tiny(distill={"type": "two-class-tokens"})
+    model, loaded = (recipe_model(recipe, digits.dataset) for _ in range(2))
+    transform, classes = Transform(recipe, digits.dataset), digits.dataset.classes
+    loaded.load_state_dict(timm_weights(Classifier(model, transform, classes, head)))
+    assert torch.equal(Teacher(loaded, 16, CPU)(images), classifiers(heads(model.eval(), images))[head])
 
 
 def test_what_does_not_fit_is_said(vit: Any, tmp_path: Path) -> None:

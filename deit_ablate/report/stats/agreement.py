@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from deit_ablate.report.stats.moderated import Array, Comparisons, holds, moderate
-from deit_ablate.report.stats.verdicts import DIFFERENT, Effect, resolution, side_by_side
+from deit_ablate.report.stats.verdicts import DIFFERENT, Effect, side_by_side
 
 RESAMPLES = 2000
 NOT_AN_INTERVAL = "spread over seeds, not a confidence interval"
@@ -70,7 +70,7 @@ def agreement(
     judged: Mapping[str, Effect],
     *,
     paired: Callable[[str, str], bool] = lambda one, two: False,
-    test_images: int | None = None,
+    resolution: float = 0.0,
 ) -> Agreement:
     """Compare with ``published``, row -> its difference from the baseline in points (those without one: left out).
 
@@ -93,7 +93,7 @@ def agreement(
     theirs = np.array([published[name] for name in names], dtype=np.float64)
     couples = list(itertools.combinations(range(len(names)), 2))
     together = [k for k, (i, j) in enumerate(couples) if paired(names[i], names[j])]
-    resolved, in_order = _pairs(values[1:], theirs, Comparisons.of(couples, together), resolution(test_images))
+    resolved, in_order = _pairs(values[1:], theirs, Comparisons.of(couples, together), resolution)
     tau, low, high = _tau_over_seeds(values, theirs)
     with_both = int((~np.isnan(values[1:])).any(axis=1).sum()) if (~np.isnan(values[0])).any() else 0
     return Agreement(

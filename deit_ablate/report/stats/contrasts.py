@@ -14,7 +14,7 @@ import numpy as np
 
 from deit_ablate.report.stats.moderated import ROUNDING, Array, Moderated
 from deit_ablate.report.stats.population import Population
-from deit_ablate.report.stats.verdicts import BY_DEFAULT, Effect, Judged, Rules, resolution, side_by_side
+from deit_ablate.report.stats.verdicts import BY_DEFAULT, Effect, Judged, Rules, side_by_side
 
 
 def estimate(values: Array, coefficients: Array, rounding: float | Array = 0.0, *, by_seed: bool = False) -> Moderated:
@@ -62,14 +62,14 @@ def effects(
     rules: Rules = BY_DEFAULT,
     *,
     by_seed: bool = False,
-    test_images: int | None = None,
+    resolution: float = 0.0,
 ) -> dict[str, Effect]:
     """Judge each contrast (its rows' coefficients), adjusted over all of them. The other arguments are those of
     ``verdicts.judge``, what is returned is what its ``effects`` do; ``by_seed``: whether rows share runs or parents at
     each seed. What ``rules`` have of the finite test set is of rows, and counts for no contrast."""
     rules = replace(rules, population=Population())
     coefficients = np.array([[own.get(row, 0.0) for row in rows] for own in contrasts.values()], dtype=np.float64)
-    now = estimate(side_by_side(list(rows.values())), coefficients, resolution(test_images) ** 2 / 12, by_seed=by_seed)
+    now = estimate(side_by_side(list(rows.values())), coefficients, resolution**2 / 12, by_seed=by_seed)
     borrowed = np.maximum(0.0, now.df - (now.runs - 1))
     paired = np.full(len(contrasts), by_seed)
     return Judged.of(tuple(contrasts), rules, now, paired, borrowed=borrowed).effects({})

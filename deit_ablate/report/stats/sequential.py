@@ -31,7 +31,6 @@ from deit_ablate.report.stats.verdicts import (
     Effect,
     Judged,
     Rules,
-    resolution,
     side_by_side,
 )
 from deit_ablate.sweep.comparisons import FEWEST
@@ -106,7 +105,7 @@ def sequential(
     *,
     paired: Collection[str] = (),
     schedule: Schedule = Schedule(),
-    test_images: int | None = None,
+    resolution: float = 0.0,
 ) -> Sequential:
     """Judge rows by all the looks that the runs so far allow. Rows and baseline map a seed to a figure.
 
@@ -121,7 +120,7 @@ def sequential(
     if rules.population.judged:
         raise ValueError("looks are at the noise of training alone")
     planned = tuple(range(max(looks[-1], schedule.baseline[-1])))
-    values, step = side_by_side([baseline, *rows.values()], planned), resolution(test_images)
+    values = side_by_side([baseline, *rows.values()], planned)
     comparisons = Comparisons.with_baseline(len(rows), [i for i, name in enumerate(rows) if name in paired])
     ended = np.array([seed in own for own in rows.values() for seed in planned], dtype=bool)
     ended = ended.reshape(len(rows), len(planned))
@@ -130,7 +129,7 @@ def sequential(
 
     def by(look: int) -> tuple[Looks, Counts, list[int]]:
         only = None if schedule.together else ready[:look]
-        result = look_by_look(values, comparisons, both[:look], weights[:look], margin, step, strict, only)
+        result = look_by_look(values, comparisons, both[:look], weights[:look], margin, resolution, strict, only)
         taken = np.full(len(rows), look) if only is None or not look else _taken(result, ready)
         return result, taken, _waited_for(result, ended, diverged, np.array([0, *looks])[taken])
 
@@ -143,7 +142,7 @@ def sequential(
 
     last_look = np.minimum(result.last, max(look - 1, 0))
     shown = seen(values, both, last_look, max(look - 1, 0))
-    now = moderate(shown, comparisons, step)
+    now = moderate(shown, comparisons, resolution)
     alpha = ALPHA * np.array(weights)[last_look]
     judged = Judged.of(tuple(rows), rules, now, comparisons.paired, alpha, looks=result)
     within = np.arange(len(planned)) < np.array(looks)[last_look][:, None]

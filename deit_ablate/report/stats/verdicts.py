@@ -125,31 +125,30 @@ def judge(
     rules: Rules = BY_DEFAULT,
     *,
     paired: Collection[str] = (),
-    test_images: float | None = None,
+    resolution: float = 0.0,
 ) -> Judged:
     """Judge each row of a table against the baseline. Both map a seed to a figure, such as top-1 in percent; NaN is a
     missing value.
 
     ``paired``: the rows that share a run or a parent with the baseline at each seed, known from the plan; the others
-    are compared by all runs of both. ``test_images``: their number, where the figures are shares of them in percent, so
-    that seeds that agree by the coarseness of the figure aren't taken for exact. By Holm (1979) over each kind of
+    are compared by all runs of both. ``resolution``: a figure's smallest step, in points (one test image), so that
+    seeds that agree by its coarseness aren't taken for exact; 0 where it isn't known. By Holm (1979) over each kind of
     verdict, or by Bonferroni where ``rules`` are strict (``p_holm`` stays Holm's).
 
     Every row counts in the correction, also one that has no verdict for want of 3 runs: it was asked about. Variance
-    is borrowed only from rows that have one. Raises ValueError for an infinite value, or a number of images that is not
-    above 0.
+    is borrowed only from rows that have one. Raises ValueError for an infinite value.
     """
     pairs = [(row + 1, 0) for row in range(len(rows))]
-    return _compared(tuple(rows), [baseline, *rows.values()], pairs, rules, paired, test_images)
+    return _compared(tuple(rows), [baseline, *rows.values()], pairs, rules, paired, resolution)
 
 
 def steps(
-    rows: Mapping[str, Mapping[int, float]], *, paired: Collection[str] = (), test_images: float | None = None
+    rows: Mapping[str, Mapping[int, float]], *, paired: Collection[str] = (), resolution: float = 0.0
 ) -> dict[str, Effect]:
     """Judge each row, from the second on, against the one before it; arguments as of ``judge``."""
     names = tuple(rows)[1:]
     pairs = [(i + 1, i) for i in range(len(names))]
-    return _compared(names, list(rows.values()), pairs, BY_DEFAULT, paired, test_images).effects({})
+    return _compared(names, list(rows.values()), pairs, BY_DEFAULT, paired, resolution).effects({})
 
 
 def _compared(
@@ -158,11 +157,11 @@ def _compared(
     pairs: Sequence[tuple[int, int]],
     rules: Rules,
     paired: Collection[str],
-    test_images: float | None,
+    resolution: float,
 ) -> Judged:
     """``pairs``: of each name the numbers of its two groups."""
     comparisons = Comparisons.of(pairs, [i for i, name in enumerate(names) if name in paired])
-    now = moderate(side_by_side(groups), comparisons, resolution(test_images))
+    now = moderate(side_by_side(groups), comparisons, resolution)
     if rules.population.judged:
         now = rules.population.noise(names).widen(now)
     return Judged.of(names, rules, now, comparisons.paired)
@@ -368,12 +367,3 @@ def _verdict(fewest: int, gain: float, differs: bool, same: bool, k: int, ended:
     if differs:
         return "better" if gain > 0 else "worse"
     return "equivalent" if same else "undecided"
-
-
-def resolution(test_images: float | None) -> float:
-    """One test image in points of top-1; 0 where their number is unknown. Raises ValueError for a number under 1."""
-    if test_images is None:
-        return 0.0
-    if test_images < 1:
-        raise ValueError(f"the number of test images is at least 1, not {test_images}")
-    return 100 / test_images

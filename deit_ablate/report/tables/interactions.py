@@ -87,7 +87,7 @@ class Factorial:
 def _judged(summary: Summary, contrasts: Mapping[Key, Coefficients]) -> dict[Key, Effect]:
     if not contrasts:
         return {}
-    how: Any = {"by_seed": summary.any_paired, "test_images": summary.images}
+    how: Any = {"by_seed": summary.any_paired, "resolution": summary.resolution}
     found = effects(summary.values, {str(key): own for key, own in contrasts.items()}, summary.rules, **how)
     return {key: found[str(key)] for key in contrasts}
 

@@ -181,7 +181,7 @@ def _agreements(
         if not part.ours or not summaries[part.stage].plan["baseline"]:
             continue
         summary = summaries[part.stage]
-        values, images = summary.values_of(TOP1), summary.images
+        values, resolution = summary.values_of(TOP1), summary.resolution
         column = {row: cell.value for (row, name), cell in published.items() if name == part.column}
         for own in dict.fromkeys((baselines or {}).values()) or [summary.plan["baseline"]]:
             compared = [name for name in values if name != own and (not baselines or baselines.get(name) == own)]
@@ -197,9 +197,9 @@ def _agreements(
             judged = (
                 summary.effects
                 if said_there
-                else judge(ours, values[own], rules, paired=paired, test_images=images).effects({})
+                else judge(ours, values[own], rules, paired=paired, resolution=resolution).effects({})
             )
-            said = agreement(ours, values[own], theirs, judged, paired=alike, test_images=images)
+            said = agreement(ours, values[own], theirs, judged, paired=alike, resolution=resolution)
             label = f"{part.header}, against {summary.label(own)}" if baselines else part.header
             label += ", by training noise alone" if summary.population.judged else ""
             notes.append(f"Agreement with the paper's study, {label}: {'; '.join(said.words)}.")

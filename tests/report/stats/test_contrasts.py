@@ -70,7 +70,7 @@ def test_equal_figures_are_no_certainty() -> None:
     rows = {"a": dict.fromkeys(range(3), 90.0), "b": dict.fromkeys(range(3), 90.1)}
     weights = {"x": {"a": 1.0, "b": -1.0}}
     assert effects(rows, weights)["x"].words == "undecided: no spread to test with"
-    rounded = effects(rows, weights, test_images=100)["x"]
+    rounded = effects(rows, weights, resolution=1.0)["x"]
     assert rounded.standard_error == pytest.approx(math.sqrt(2 / 12 / 3))
     assert rounded.verdict == "undecided"
     assert "its seeds agree within one test image" in rounded.notes[0]
