@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from deit_ablate.report.figures.accuracy import sweep_figure
-from deit_ablate.report.figures.curves import _apart, curves_figure
+from deit_ablate.report.figures.curves import _apart, curves_figure, readings
 from deit_ablate.report.figures.forest import forest_figure
 from deit_ablate.report.figures.style import DPI, WIDTH, save, shortened
 
@@ -119,6 +119,23 @@ def test_curves_are_means_of_finished_runs(study):
         "training loss",
         "epoch",
     )
+
+
+@pytest.mark.parametrize(
+    ("own", "drawn"), [((1, 2, 3), [1, 2, 3]), ((0, 5, 10), [0, 5, 10]), ((None, None, None), [1, 2, 3])]
+)
+def test_a_programs_own_epochs_are_drawn_as_it_counts_them(study, own, drawn):
+    metric = {"name": "metrics.acc", "better": "higher", "program": True, "place": [0, 0]}
+    lines = [
+        {"epoch": number if epoch is None else epoch, "metrics": {"acc": 70.0 + number, "epoch": epoch}}
+        for number, epoch in enumerate(own)
+    ]
+    summary = study({"a": {0: {"program": {"acc": 72.0}, "history": lines}}}, metric=metric).summary()
+    figure = curves_figure(summary)
+    assert [list(line.get_xdata()) for line in figure.axes[0].lines] == [drawn]
+    (reading,) = readings(summary, figure)
+    assert list(reading.values) == drawn
+    assert reading.limits[:2] == (drawn[0], drawn[-1])
 
 
 def test_without_a_validation_part(study):
