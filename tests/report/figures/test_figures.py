@@ -9,7 +9,7 @@ from PIL import Image
 from deit_ablate.report.figures.accuracy import sweep_figure
 from deit_ablate.report.figures.curves import _apart, curves_figure, readings
 from deit_ablate.report.figures.forest import forest_figure
-from deit_ablate.report.figures.style import DPI, WIDTH, save, shortened
+from deit_ablate.report.figures.style import DPI, WIDTH, save, shortened, text_of
 
 FIGURES = (sweep_figure, curves_figure)
 
@@ -172,6 +172,31 @@ def test_long_names_are_cut_in_their_middle():
     assert shortened(["augment.mixup=0.8,augment.cutmix=1", "a.b"], width=22) == ["mixup=0.8,cutmix=1", "b"]
     assert shortened(["x" * 50], width=11) == ["xxxxx…xxxxx"]
     assert shortened(["without something quite long"], width=18, lines=2) == ["without something\nquite long"]
+
+
+LONG = r"w/o mixup ($\alpha = 0$), w/o CutMix, w/o erasing 漢"
+
+
+@pytest.mark.parametrize(
+    ("label", "width", "lines", "drawn"),
+    [
+        (LONG, 24, 2, "w/o mixup ($\\alpha = 0$), w/o\nCutMix, w/o erasing 漢"),
+        (LONG, 24, 1, "w/o mixup (α… erasing 漢"),
+        (r"$\beta_2$ of something at length", 20, 1, "$\\beta_2$ of some…at length"),
+        (r"at \$5 $\beta_{2} = 0.999$", 8, 2, "at \\$5\n$\\beta_{2} = 0.999$"),
+        ("own \ue000 $\\alpha$", 40, 1, "own \ufffd $\\alpha$"),
+    ],
+)
+def test_lines_of_a_label_are_broken_around_its_formulas(label, width, lines, drawn):
+    assert text_of(label, width, lines) == drawn
+
+
+def test_a_long_label_with_a_formula_leaves_the_axes_their_room(study, tmp_path, caplog):
+    made = study({"a": {0: 90.0, 1: 91.0}, "b": {0: 92.0, 1: 93.5}}, baseline="a", labels={"b": LONG})
+    figure = forest_figure(made.summary())
+    save(figure, tmp_path / "x.png")
+    assert figure.axes[0].get_position().width > 0.25
+    assert not caplog.records, "that the font lacks a sign is no news"
 
 
 LABELS = {"adamw": "AdamW", "sgd": r"SGD, $\beta_2 = 0.99$ †", "lamb": "LAMB $5 (ours)"}
