@@ -181,7 +181,7 @@ LONG = r"w/o mixup ($\alpha = 0$), w/o CutMix, w/o erasing 漢"
     ("label", "width", "lines", "drawn"),
     [
         (LONG, 24, 2, "w/o mixup ($\\alpha = 0$), w/o\nCutMix, w/o erasing 漢"),
-        (LONG, 24, 1, "w/o mixup (α… erasing 漢"),
+        (LONG, 24, 1, "w/o mixup (α…o erasing 漢"),
         (r"$\beta_2$ of something at length", 20, 1, "$\\beta_2$ of some…at length"),
         (r"at \$5 $\beta_{2} = 0.999$", 8, 2, "at \\$5\n$\\beta_{2} = 0.999$"),
         ("own \ue000 $\\alpha$", 40, 1, "own \ufffd $\\alpha$"),
