@@ -45,7 +45,10 @@ def any_two(summary: Summary) -> list[dict[str, Any]]:
 
 def best_row(summary: Summary) -> str | None:
     """The row that is best, where that is decided: better than the baseline by the verdicts (or the baseline, where all
-    others are worse), and than each other row by ``any_two``. None where anything is open."""
+    others are worse), and than each other row by ``any_two``. None where anything is open, and where verdicts are by
+    looks or for new images, which ``any_two`` knows nothing of."""
+    if any(summary.plan.get(key) for key in ("looks", "population")):
+        return None
     metric, rows = summary.metric, [row for row in summary.rows if row["seeds"]]
     ranked = sorted(rows, key=lambda row: row[metric.mean] * metric.sign)
     if len(ranked) < 2:

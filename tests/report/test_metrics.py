@@ -80,6 +80,7 @@ def test_looks_and_steps_follow_the_direction_too(study: Callable[..., Study]) -
     assert made.looks.stopped == {"bad": 3, "good": 3}
     assert [row["verdict"] for row in made.rows] == ["baseline", "worse", "better"]
     assert body(made)["good"]["step"].startswith("−0.400 ± ")
+    assert "They know nothing of looks." in page(made)
 
 
 def test_figures_and_page_speak_of_the_metric(lower: Study) -> None:

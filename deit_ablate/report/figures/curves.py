@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,6 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from deit_ablate.report.figures.style import GREY, OKABE_ITO, PALE, new_figure, nothing, row_names, style
 from deit_ablate.report.summary import Summary
 from deit_ablate.report.tables.render import plain
+from deit_ablate.sweep.metrics import OF_PROGRAMS
 
 PANELS = (("validation_top1", "validation top-1 (%)"), ("train_loss", "training loss"))
 OF_LOSS = (("validation_loss", "validation loss (nats)"), PANELS[1])
@@ -92,7 +94,7 @@ def curves_figure(summary: Summary) -> Figure:
             axes.set_ylim(*_interesting(curves, metric))
             _name_lines(axes, curves, metric, colours)
         beyond = max(_beyond(axes, curves, metric) for axes, (metric, _) in zip(panels, metrics, strict=True))
-        words = f"epoch (up to epoch {beyond} some values lie beyond the axes)" if beyond else "epoch"
+        words = f"epoch (up to epoch {beyond} some values lie beyond the axes)" if beyond >= 0 else "epoch"
         for axes in panels if len({axes.get_position().x0 for axes in panels}) > 1 else panels[-1:]:
             axes.set_xlabel(words)
         panels[-1].xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10], integer=True))
@@ -151,11 +153,17 @@ def _curves(summary: Summary) -> list[Curve]:
 
 
 def _by_run(lines: pd.DataFrame, metric: str) -> dict[tuple[str, bool], pd.DataFrame]:
-    """By variant and whether runs are finished: epochs (from 1) down, seeds across; empty where none was recorded."""
+    """By variant and whether runs are finished: epochs down, seeds across; empty where none was recorded.
+
+    Our trainer's epochs, and the lines of a program that counts none, are recorded from 0 and drawn from 1; where a
+    program has a count of its own, its lines are drawn by it.
+    """
     if metric not in lines:  # one that a program would have reported
         return {}
-    known = lines.dropna(subset=[metric]).astype({"epoch": int, "seed": int})
-    known = known.assign(epoch=known["epoch"] + 1, finished=known["state"] == "done")
+    own = lines.get(f"{OF_PROGRAMS}epoch", pd.Series(math.nan, lines.index)).notna()
+    counted = own.groupby(lines["run"]).transform("any")
+    known = lines.assign(epoch=lines["epoch"] + ~counted).dropna(subset=[metric]).astype({"epoch": int, "seed": int})
+    known = known.assign(finished=known["state"] == "done")
     by = ["variant", "finished", "seed"]
     # One table of all runs, then its parts: making a table for each variant took most of a page of many.
     wide = known.drop_duplicates(["epoch", *by], keep="last").pivot(index="epoch", columns=by, values=metric)
@@ -211,11 +219,11 @@ def _interesting(curves: Sequence[Curve], metric: str) -> tuple[float, float]:
 
 
 def _beyond(axes: Axes, curves: Sequence[Curve], metric: str) -> int:
-    """The last epoch of which a finished run's value lies outside the axes, 0 for none."""
+    """The last epoch of which a finished run's value lies outside the axes, -1 for none."""
     low, high = axes.get_ylim()
     tables = [curve.finished[metric] for curve in curves if len(curve.finished[metric])]
     outside = [table.index[((table < low) | (table > high)).any(axis=1)] for table in tables]
-    return max((int(epochs.max()) for epochs in outside if len(epochs)), default=0)
+    return max((int(epochs.max()) for epochs in outside if len(epochs)), default=-1)
 
 
 def _name_lines(axes: Axes, curves: Sequence[Curve], metric: str, colours: dict[str, str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import math
 import re
 import warnings
@@ -36,6 +37,8 @@ OKABE_ITO = ("#0072B2", "#C24E00", "#00805D", "#B0508A", "#9A6A00", "#2A8FC7", "
 """Okabe and Ito's colours, which colour-blind readers can tell apart, as dark as lines and letters on white need; their
 yellow is left out."""
 GREY, PALE, LIGHT, BAND = "#555555", "#999999", "#DDDDDD", "#E8EEF4"
+PRIVATE_USE = 0xE000
+"""The first character that Unicode leaves to its users; ``plain`` leaves none of them."""
 TIPS = "tips:"
 """A group of marks whose gid begins so lists what each mark stands for, with ``|`` between: pages show that."""
 STYLE: Any = {
@@ -68,12 +71,18 @@ METADATA: dict[str, dict[str, None]] = {
 @contextlib.contextmanager
 def style() -> Iterator[None]:
     """matplotlib's own defaults and ours, whatever the user's matplotlibrc says; undone at the end."""
+    mathtext = logging.getLogger("matplotlib.mathtext")
+    level = mathtext.level
     with matplotlib.rc_context(), warnings.catch_warnings():
         # A name in a script that the font lacks is drawn as boxes: that is no news for whoever runs a sweep.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        mathtext.setLevel(logging.ERROR)
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(STYLE)
-        yield
+        try:
+            yield
+        finally:
+            mathtext.setLevel(level)
 
 
 @contextlib.contextmanager
@@ -222,13 +231,24 @@ def _literal(text: str) -> str:
 
 
 def text_of(label: str, width: int = 40, lines: int = 1) -> str:
-    """A label as text that matplotlib is to parse, on few lines of ``width`` characters unless it has a formula."""
-    formulas = [text for text, shown in parts(label) if shown is not None]
+    """A label as text that matplotlib is to parse, on few lines of ``width`` characters; in plain text where a formula
+    would be cut."""
+    formulas: dict[str, str] = {}
+    held = ""
+    for text, shown in parts(label):
+        if shown is None:
+            held += plain(text)
+        else:  # while lines are broken, characters that plain text has none of hold its place
+            own = chr(PRIVATE_USE + len(formulas)) * max(1, len(shown))
+            formulas[own] = f"${text}$"
+            held += own
+    drawn = _literal(_wrapped(held.strip(), width, lines))
     with contextlib.suppress(ValueError):  # TeX knows more than mathtext does
-        for formula in formulas:
-            MathTextParser("path").parse(f"${formula}$")
-        if formulas:
-            return "".join(_literal(plain(text)) if shown is None else f"${text}$" for text, shown in parts(label))
+        for own, formula in formulas.items():
+            MathTextParser("path").parse(formula)
+            drawn = drawn.replace(own, formula) if own in drawn else ""
+        if drawn:
+            return drawn
     return _literal(_wrapped(plain(words(label)).strip(), width, lines))
 
 

@@ -180,7 +180,8 @@ def _test_set(summary: Summary) -> str:
     elif known:
         note = "Intervals and verdicts cover training noise only: the"
     else:
-        return "Intervals and verdicts cover training noise only, not the finite test set that all rows share."
+        what = "Intervals and verdicts" if any(map(_compared, summary.rows)) else "Intervals"
+        return f"{what} cover training noise only, not the finite test set that all rows share."
     note += f" {summary.images:,} test images, which all rows share," if summary.images else " test images"
     if known:
         low, high = (f"{value:.{summary.metric.digits}f}" for value in (min(known), max(known)))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
+import numpy as np
 import pandas as pd
 
 from deit_ablate.report.stats.contrasts import effects
@@ -260,9 +261,10 @@ def _steps(summary: Summary, design: Design) -> tuple[list[dict[str, Any]], list
     names = design.called(labels_of(summary.plan))
     called = dict(zip(design.factors, names, strict=True))
     for i, name in enumerate(design.factors):
-        values, p = [step[i] for step in made.each], min((own.p_holm for own in made.between[i]), default=math.nan)
+        values, known = [step[i] for step in made.each], (own.p_holm for own in made.between[i])
+        p = min((p for p in known if not math.isnan(p)), default=math.nan)
         row = {"step": name, "mean": made.mean[i].difference, "half_width": made.mean[i].half_width}
-        row |= {"lowest": min(values), "highest": max(values)}
+        row |= {"lowest": float(np.min(values)), "highest": float(np.max(values))}  # unlike min, NaN where any is
         row |= {"verdict_words": _dependence(made.between[i], p, margin), "p_holm": p}
         for k, (order, value) in enumerate(zip(design.orders, values, strict=True), start=1):
             row |= {f"order_{k}": value, f"place_{k}": order.index(i) + 1}

@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from deit_ablate.report.figures.accuracy import sweep_figure
-from deit_ablate.report.figures.curves import _apart, curves_figure
+from deit_ablate.report.figures.curves import _apart, curves_figure, readings
 from deit_ablate.report.figures.forest import forest_figure
-from deit_ablate.report.figures.style import DPI, WIDTH, save, shortened
+from deit_ablate.report.figures.style import DPI, WIDTH, save, shortened, text_of
 
 FIGURES = (sweep_figure, curves_figure)
 
@@ -121,6 +121,30 @@ def test_curves_are_means_of_finished_runs(study):
     )
 
 
+@pytest.mark.parametrize(
+    ("own", "drawn"),
+    [
+        ((1, 2, 3), [1, 2, 3]),
+        ((0, 5, 10), [0, 5, 10]),
+        ((1, 1.5, 2.5), [1, 2, 3]),
+        ((1, None, 3), [1, 1, 3]),
+        ((None, None, None), [1, 2, 3]),
+    ],
+)
+def test_a_programs_own_epochs_are_drawn_as_it_counts_them(study, own, drawn):
+    metric = {"name": "metrics.acc", "better": "higher", "program": True, "place": [0, 0]}
+    lines = [
+        {"epoch": number if epoch is None else math.ceil(epoch), "metrics": {"acc": 70.0 + number, "epoch": epoch}}
+        for number, epoch in enumerate(own)
+    ]
+    summary = study({"a": {0: {"program": {"acc": 72.0}, "history": lines}}}, metric=metric).summary()
+    figure = curves_figure(summary)
+    assert [list(line.get_xdata()) for line in figure.axes[0].lines] == [sorted({*drawn})]
+    (reading,) = readings(summary, figure)
+    assert list(reading.values) == sorted({*drawn})
+    assert reading.limits[:2] == (drawn[0], drawn[-1])
+
+
 def test_without_a_validation_part(study):
     history = [{"epoch": e, "train_loss": 1.0 / e, "validation": None} for e in (1, 2, 3)]
     figure = curves_figure(study({"a": {0: {"top1": 30.0, "history": history}}}).summary())
@@ -155,6 +179,31 @@ def test_long_names_are_cut_in_their_middle():
     assert shortened(["augment.mixup=0.8,augment.cutmix=1", "a.b"], width=22) == ["mixup=0.8,cutmix=1", "b"]
     assert shortened(["x" * 50], width=11) == ["xxxxx…xxxxx"]
     assert shortened(["without something quite long"], width=18, lines=2) == ["without something\nquite long"]
+
+
+LONG = r"w/o mixup ($\alpha = 0$), w/o CutMix, w/o erasing 漢"
+
+
+@pytest.mark.parametrize(
+    ("label", "width", "lines", "drawn"),
+    [
+        (LONG, 24, 2, "w/o mixup ($\\alpha = 0$), w/o\nCutMix, w/o erasing 漢"),
+        (LONG, 24, 1, "w/o mixup (α…o erasing 漢"),
+        (r"$\beta_2$ of something at length", 20, 1, "$\\beta_2$ of some…at length"),
+        (r"at \$5 $\beta_{2} = 0.999$", 8, 2, "at \\$5\n$\\beta_{2} = 0.999$"),
+        ("own \ue000 $\\alpha$", 40, 1, "own \ufffd $\\alpha$"),
+    ],
+)
+def test_lines_of_a_label_are_broken_around_its_formulas(label, width, lines, drawn):
+    assert text_of(label, width, lines) == drawn
+
+
+def test_a_long_label_with_a_formula_leaves_the_axes_their_room(study, tmp_path, caplog):
+    made = study({"a": {0: 90.0, 1: 91.0}, "b": {0: 92.0, 1: 93.5}}, baseline="a", labels={"b": LONG})
+    figure = forest_figure(made.summary())
+    save(figure, tmp_path / "x.png")
+    assert figure.axes[0].get_position().width > 0.25
+    assert not caplog.records, "that the font lacks a sign is no news"
 
 
 LABELS = {"adamw": "AdamW", "sgd": r"SGD, $\beta_2 = 0.99$ †", "lamb": "LAMB $5 (ours)"}

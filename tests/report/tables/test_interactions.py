@@ -12,7 +12,7 @@ import pytest
 from report.studies import Fate, Shipped
 
 from deit_ablate.report.html import page
-from deit_ablate.report.tables.interactions import interactions_table
+from deit_ablate.report.tables.interactions import interactions_table, steps_by_order
 from deit_ablate.report.tables.render import RENDERERS
 from deit_ablate.report.write import markdown, write_report
 from deit_ablate.sweep.plan import Cell
@@ -179,6 +179,18 @@ def test_steps_by_their_orders(tmp_path: Path) -> None:
     steps = dict(zip(study.summary().frame["variant"], study.summary().frame["step"], strict=True))
     assert steps["+mixup"] == pytest.approx(0)
     assert all(step != step for row, step in steps.items() if row.startswith("baseline"))
+
+
+@pytest.mark.parametrize(("order", "said"), [(0, "undecided"), (1, "yes (p < 0.0001)"), (2, "yes (p < 0.0001)")])
+def test_whether_a_step_depends_on_its_place_is_known_of_the_orders_that_have_runs(
+    tmp_path: Path, order: int, said: str
+) -> None:
+    """Repeats take 3 away after mixup, in the orders 2 and 3, and nothing before it."""
+    design = made(tmp_path / "whole", ROAD, road).summary().design
+    assert design is not None
+    _, lacks = steps_by_order(design)[order][design.factors.index("repeats")]
+    row = body(made(tmp_path, ROAD, lambda cell: "missing" if cell.variant == lacks else road(cell)))["repeats"]
+    assert (row["range"], row["depends on its place?"]) == ("–", said)
 
 
 @pytest.mark.parametrize(("text", "fate"), [(FACTORS, planted), (ROAD, road)])

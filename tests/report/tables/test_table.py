@@ -129,6 +129,8 @@ def test_one_seed_has_no_interval(study):
 
 def test_without_a_baseline_there_are_no_differences(study):
     table = sweep_table(study({"a": {0: 90.0, 1: 91.0}}).summary())
+    assert not any("erdict" in note for note in table.footnotes)
+    assert "Intervals cover training noise only, not the finite test set that all rows share." in table.footnotes
     assert [column.header for column in table.columns] == [
         "variant",
         "test top-1 (%)",
