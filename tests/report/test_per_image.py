@@ -16,6 +16,7 @@ from deit_ablate import files
 from deit_ablate.report import per_image
 from deit_ablate.report.html import page
 from deit_ablate.report.summary import summarize
+from deit_ablate.report.tables.render import to_latex
 from deit_ablate.report.tables.table import sweep_table
 from deit_ablate.store import archive
 from deit_ablate.store.store import Store
@@ -31,8 +32,10 @@ def predicted(row: int, seed: int, wrong: int) -> Any:
     return np.where(np.isin(np.arange(IMAGES), at), (TRUTH + 1) % 10, TRUTH)
 
 
-def made(study: Callable[..., Study], population: bool = False, **more: Any) -> Study:
-    wrong = {"base": 20, "a": 18, "b": 24}
+WRONG = {"base": 20, "a": 18, "b": 24}
+
+
+def made(study: Callable[..., Study], population: bool = False, wrong: Mapping[str, int] = WRONG, **more: Any) -> Study:
     top1 = {name: dict.fromkeys(range(3), 100 * (1 - count / IMAGES)) for name, count in wrong.items()}
     for name, gain in (("base", 0), ("a", 1), ("b", 0)):  # so that seeds differ
         top1[name][2] -= 0.5 * (gain + 1)
@@ -157,6 +160,15 @@ def test_what_many_runs_kept_is_read_once(study: Callable[..., Study], monkeypat
     for content in (b"", b"[]", b'{"key": "x", "rows": 3}'):
         kept.write_bytes(content)
         assert last(one) == first
+
+
+def test_nothing_is_bold_where_rows_are_judged_for_new_images(study: Callable[..., Study]) -> None:
+    """Any two other rows are compared by training noise alone."""
+    wrong = {"base": 90, "a": 20, "b": 88}
+    for population in (False, True):
+        one = made(study, population, wrong, name=f"judged {population}")
+        assert one.summary().rows[1]["verdict"] == "better"
+        assert ("In bold" in to_latex(sweep_table(one.summary()))) is not population
 
 
 def test_heads_of_one_run_are_compared_by_pairs(study: Callable[..., Study]) -> None:
