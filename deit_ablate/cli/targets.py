@@ -248,8 +248,9 @@ def refuse_other_study(store: Store, plan: Plan, chosen: Study) -> None:
     if other.exists() and not os.path.samefile(other, file) and not same_content(file, other, store, plan.sweep.name):
         problem = f"{store.sweeps.folder(plan.sweep.name)} holds the sweep of {os.path.relpath(other)}"
         raise InputError(problem, where=str(file), expected="another file name, or --name")
-    then, now = before.get("asked", chosen.asked), chosen.asked
-    if then["profile"] or now["profile"]:  # that of the file, where it is not asked for
+    now = chosen.asked
+    then = before.get("asked") or now  # what is brought from another store doesn't say
+    if then.get("profile") or now["profile"]:  # that of the file, where it is not asked for
         then, now = then | {"profile": before["profile"]}, now | {"profile": plan.sweep.profile}
     _refuse_replacing(plan.sweep.name, then, now, takes=True)
 

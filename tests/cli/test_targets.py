@@ -206,7 +206,7 @@ def test_a_link_to_a_sweep_file_stays_itself(tmp_path: Path, store: Store, monke
     (tmp_path / "studies" / "mine.yaml").symlink_to("../common.yaml")
     given = targets.study("studies/mine.yaml", store)
     first = given.plan(store)
-    targets.refuse_other_file(store, first, given.file)
+    targets.refuse_other_study(store, first, given)
     given.take_over(first, store, {run: State("missing") for run in first.runs})
     again = targets.study("mine", store).plan(store)
     assert again.sweep.name == "mine"
