@@ -87,8 +87,7 @@ def test_gpus_are_given_by_the_share_that_each_job_takes(monkeypatch: pytest.Mon
     half, whole, both = Execution(runs_per_gpu=2), Execution(), Execution(ranks=2)
     machine = ProcessPool(half)
     assert [machine.at_once(each) for each in (half, whole, both)] == [4, 2, 1]
-    sent: list[str] = []
-    monkeypatch.setattr(machine, "_serve", lambda: Server(lambda each: sent.append(_gpu(each))))
+    sent = _gpus_sent(machine, monkeypatch)
     machine.submit(Job("results", "a", half))
     assert machine.fits(whole, [half])
     assert not machine.fits(both, [half]), "each of its ranks needs a whole one"
@@ -110,8 +109,7 @@ def test_a_program_has_as_many_gpus_as_it_asks_for(monkeypatch: pytest.MonkeyPat
     )
     machine = ProcessPool(one)
     assert [machine.at_once(each) for each in (one, three, five)] == [4, 1, 1]
-    sent: list[str] = []
-    monkeypatch.setattr(machine, "_serve", lambda: Server(lambda each: sent.append(_gpu(each))))
+    sent = _gpus_sent(machine, monkeypatch)
     machine.submit(Job("results", "a", three))
     assert machine.fits(one, [three])
     assert not machine.fits(three, [three])
@@ -127,5 +125,9 @@ def test_a_program_has_as_many_gpus_as_it_asks_for(monkeypatch: pytest.MonkeyPat
     assert (tmp_path / "out").read_text() == "4,5,6\n4\n"
 
 
-def _gpu(request: dict[str, dict[str, str]]) -> str:
-    return request["environment"]["CUDA_VISIBLE_DEVICES"]
+def _gpus_sent(machine: ProcessPool, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What jobs are given to see, of those that are submitted from now on."""
+    sent: list[str] = []
+    ask = Server(lambda each: sent.append(each["environment"]["CUDA_VISIBLE_DEVICES"]))
+    monkeypatch.setattr(machine, "_serve", lambda: ask)
+    return sent

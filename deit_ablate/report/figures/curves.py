@@ -137,7 +137,7 @@ def readings(summary: Summary, figure: Figure) -> list[Reading]:
 @lru_cache(maxsize=1)  # the figure and what a page reads off it are made one after the other
 def _curves(summary: Summary) -> list[Curve]:
     lines = summary.curves
-    lines = lines[lines["stage"] == summary.stage]
+    lines = _as_drawn(lines[lines["stage"] == summary.stage])
     tables = {metric: _by_run(lines, metric) for metric, _ in _panels(summary)}
     none = pd.DataFrame()
     found = []
@@ -152,17 +152,18 @@ def _curves(summary: Summary) -> list[Curve]:
     return found
 
 
-def _by_run(lines: pd.DataFrame, metric: str) -> dict[tuple[str, bool], pd.DataFrame]:
-    """By variant and whether runs are finished: epochs down, seeds across; empty where none was recorded.
+def _as_drawn(lines: pd.DataFrame) -> pd.DataFrame:
+    """Lines at the epochs at which they are drawn. Our trainer's epochs, and the lines of a program that counts none,
+    are recorded from 0 and drawn from 1; where a program has a count of its own, its lines are drawn by it."""
+    own = lines.get(f"{OF_PROGRAMS}epoch", pd.Series(math.nan, lines.index)).notna()
+    return lines.assign(epoch=lines["epoch"] + ~own.groupby(lines["run"]).transform("any"))
 
-    Our trainer's epochs, and the lines of a program that counts none, are recorded from 0 and drawn from 1; where a
-    program has a count of its own, its lines are drawn by it.
-    """
+
+def _by_run(lines: pd.DataFrame, metric: str) -> dict[tuple[str, bool], pd.DataFrame]:
+    """By variant and whether runs are finished: epochs down, seeds across; empty where none was recorded."""
     if metric not in lines:  # one that a program would have reported
         return {}
-    own = lines.get(f"{OF_PROGRAMS}epoch", pd.Series(math.nan, lines.index)).notna()
-    counted = own.groupby(lines["run"]).transform("any")
-    known = lines.assign(epoch=lines["epoch"] + ~counted).dropna(subset=[metric]).astype({"epoch": int, "seed": int})
+    known = lines.dropna(subset=[metric]).astype({"epoch": int, "seed": int})
     known = known.assign(finished=known["state"] == "done")
     by = ["variant", "finished", "seed"]
     # One table of all runs, then its parts: making a table for each variant took most of a page of many.
