@@ -1,7 +1,8 @@
 """How fast is a training on a GPU, and what holds it back? Images a second, beside two loops that it is judged by.
 
-    python benchmarks/gpu.py           DeiT-Ti, -S and -B in bf16, then packed runs; half an hour on one GPU
-    python benchmarks/gpu.py --tiny    a model of a moment, on whatever there is: whether all of this runs; a test does
+    python benchmarks/gpu.py                     DeiT-Ti, -S and -B in bf16, then packed runs
+    python benchmarks/gpu.py deit_small packed   some of it
+    python benchmarks/gpu.py --tiny              a model of a moment, on whatever there is: whether it runs; a test does
 
 Of each model, with the whole default recipe at 224 pixels (RandAugment, erasing, mixup and CutMix, three repeats, EMA):
 
@@ -31,7 +32,8 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +67,8 @@ PEAKS = {
 }
 """Part of a GPU's name -> operations a second in bf16, dense, by NVIDIA's data sheets."""
 FLOORS = {"deit_small": 8000, "deit_base": 2100}
-"""Images a second that the whole recipe must reach on an H100."""
+"""Images a second that the whole recipe must reach on an H100, or an H200, which computes as fast."""
+PACKED = "packed"
 RATIO = 2.0
 """Of the reference loop's rate, which the whole recipe on files must reach."""
 
@@ -113,22 +116,32 @@ TINY = Size({"deit_tiny": {"depth": 1}}, 32, (50, 38), 32, 4, 16, 1, 2, False, 1
 def draw(folder: Path, size: Size) -> None:
     """Smooth noise, which compresses about as photographs do: ``size.images`` to train on, one a class to test on."""
     width, height = size.picture
-    draws = np.random.RandomState(0)
-    for part, count in (("train", size.images), ("val", size.classes)):
-        for number in range(count):
-            path = folder / part / f"class{number % size.classes:04}" / f"{number}.jpg"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            coarse = draws.randint(0, 256, (height // 8, width // 8, 3), dtype=np.uint8)
-            smooth = np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC), np.int16)
-            grain = draws.randint(-12, 13, smooth.shape, dtype=np.int16)
-            Image.fromarray((smooth + grain).clip(0, 255).astype(np.uint8)).save(path, quality=90)
+
+    def drawn(place: tuple[str, int]) -> None:
+        part, number = place
+        draws = np.random.RandomState(number)
+        path = folder / part / f"class{number % size.classes:04}" / f"{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        coarse = draws.randint(0, 256, (height // 8, width // 8, 3), dtype=np.uint8)
+        smooth = np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC), np.int16)
+        grain = draws.randint(-12, 13, smooth.shape, dtype=np.int16)
+        Image.fromarray((smooth + grain).clip(0, 255).astype(np.uint8)).save(path, quality=90)
+
+    places = [
+        (part, number) for part, count in (("train", size.images), ("val", size.classes)) for number in range(count)
+    ]
+    with ThreadPoolExecutor(cores()) as pool:
+        list(pool.map(drawn, places))
 
 
 @functools.cache
 def _in_memory(folder: Path, side: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     paths = sorted((folder / "train").rglob("*.jpg"))
     classes = sorted({path.parent.name for path in paths})
-    pixels = np.stack([np.asarray(decode(path.read_bytes()).resize((side, side))) for path in paths])
+    with ThreadPoolExecutor(cores()) as pool:
+        pixels = np.stack(
+            list(pool.map(lambda path: np.asarray(decode(path.read_bytes()).resize((side, side))), paths))
+        )
     return pixels, np.array([classes.index(path.parent.name) for path in paths])
 
 
@@ -377,9 +390,19 @@ def measure(bench: Bench, peak: float, floors: bool) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Images a second on a GPU, beside a reference loop.")
     parser.add_argument("--tiny", action="store_true", help="only whether it runs, on a CPU too")
-    size = TINY if parser.parse_args().tiny else WHOLE
+    parser.add_argument(
+        "--batch", type=int, help=f"images of a step ({WHOLE.batch}; the recipe has 1,024, over its GPUs)"
+    )
+    parser.add_argument("what", nargs="*", help=f"of {', '.join([*WHOLE.models, PACKED])} (all of them)")
+    asked = parser.parse_args()
+    size = TINY if asked.tiny else WHOLE
+    size = replace(size, batch=asked.batch or size.batch)
+    wanted = asked.what or [*size.models, PACKED]
+    if unknown := set(wanted) - {*size.models, PACKED}:
+        parser.error(f"{', '.join(sorted(unknown))}: expected some of {', '.join([*size.models, PACKED])}")
+    torch.set_num_threads(1)  # as a worker's run has by default
     cuda = torch.cuda.is_available()
-    if not cuda and size is WHOLE:
+    if not cuda and not asked.tiny:
         print("no CUDA device can be used here; --tiny tries the script on a CPU", file=sys.stderr)
         return 2
     device = torch.device("cuda:0" if cuda else "cpu")
@@ -393,11 +416,13 @@ def main() -> int:
     peak = next((peak for part, peak in PEAKS.items() if part in name), found)
     print(f"bf16: {found / 1e12:.2f} TFLOP/s in a matrix product; MFU is of {peak / 1e12:.2f} TFLOP/s")
     with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as folder:
-        draw(Path(folder), size)
-        for model in size.models:
-            measure(Bench(size, Path(folder), device, model), peak, floors="H100" in name)
+        models = [model for model in size.models if model in wanted]
+        if models:
+            draw(Path(folder), size)
+        for model in models:
+            measure(Bench(size, Path(folder), device, model), peak, floors="H100" in name or "H200" in name)
     rates: dict[int, float] = {}
-    for at_once in size.packed:
+    for at_once in size.packed if PACKED in wanted else ():
         with measuring(f"digits, {at_once} at once"):
             rates[at_once] = runs_an_hour(size, cuda, at_once)
             packed = rates[at_once] / rates[1] if 1 in rates else float("nan")

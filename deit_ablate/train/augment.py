@@ -34,6 +34,7 @@ from deit_ablate.train import batched
 from deit_ablate.train.batched import Together
 from deit_ablate.train.data.images import Array, ArrayImages
 from deit_ablate.train.data.sets import Dataset
+from deit_ablate.train.pixels import fused, sent
 from deit_ablate.train.registry import check_options, load, option_kinds
 from deit_ablate.train.streams import Draws, generator, seed_generators, stream
 
@@ -213,8 +214,9 @@ def custom_operations(recipe: Recipe) -> dict[str, Custom]:
 class Augmenter:
     """Training images out of pictures: a function of (seed, epoch, index, repeat), whoever calls it and when."""
 
-    def __init__(self, recipe: Recipe, dataset: Dataset) -> None:
-        self.seed = recipe.seed
+    def __init__(self, recipe: Recipe, dataset: Dataset, fused: bool = False) -> None:
+        """``fused``: as ``pixels.fused`` says, the same images sooner on a GPU."""
+        self.seed, self.fused = recipe.seed, fused
         self.normalise = Normalise(dataset)
         custom = custom_operations(recipe)
         self.operations = operations(AUGMENTATIONS, recipe, dataset)
@@ -237,7 +239,8 @@ class Augmenter:
         """What is done to pictures: uint8 (B, C, H, W)."""
         for name, (operation, together) in self.operations.items():
             if together and isinstance(pictures, Tensor):
-                pictures = together(pictures, self._draws(name, views))
+                with fused(self.fused):
+                    pictures = together(pictures, self._draws(name, views))
             else:
                 pictures = [operation(picture) for picture in self._seeded(name, to_pictures(pictures), views)]
         if self.custom:  # they may draw on it, and the repeats of an image share one picture
@@ -266,7 +269,7 @@ class Augmenter:
             yield picture
 
     def _draws(self, name: str, views: Tensor) -> Draws:
-        return Draws(self.seed, f"augment/{name}", views)
+        return Draws(self.seed, f"augment/{name}", views.cpu())
 
     def _seed(self, name: str, view: Sequence[int]) -> int:
         seed = stream(self.seed, f"augment/{name}", *view)
@@ -297,7 +300,7 @@ class Normalise:
 
     def __call__(self, pixels: Tensor) -> Tensor:
         images = pixels.contiguous().to(torch.float32)  # bytes are put in order before there are four times as many
-        return images.sub_(self.mean.to(images.device)).mul_(self.factor.to(images.device))
+        return images.sub_(sent(self.mean, images.device)).mul_(sent(self.factor, images.device))
 
 
 def evaluation(recipe: Recipe) -> Operation:

@@ -3,6 +3,9 @@
 What timm and torchvision do with one picture after the other, with the same distributions and, for the same draws, the
 same bytes (``tests/train/test_batched.py``). ``augment.AUGMENTATIONS`` names these beside the operations that files go
 through, one by one.
+
+What is done with each picture is drawn and decided on the CPU, wherever the pictures are: a GPU that had decided would
+have to be waited for at each operation.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,10 +21,12 @@ from timm.data.auto_augment import AutoAugment
 from torch import Tensor
 
 from deit_ablate.train import pixels
+from deit_ablate.train.pixels import sent
 from deit_ablate.train.streams import Draws
 
 Together = Callable[[Tensor, Draws], Tensor]
-"""Pictures, and what draws for each of them, to pictures: uint8 (B, C, H, W), or normalised ones (float32)."""
+"""Pictures, on any device, and what draws for each of them on the CPU, to pictures: uint8 (B, C, H, W), or normalised
+ones (float32)."""
 ATTEMPTS = 10
 """Boxes that timm draws for one that fits, for a crop and for erasing."""
 
@@ -32,7 +38,7 @@ def resize(side: int) -> Together:
         height, width = images.shape[2:]
         if (height, width) == (side, side):
             return images
-        whole = torch.tensor([[0, 0, height, width]], device=images.device).expand(len(images), 4)
+        whole = torch.tensor([[0, 0, height, width]]).expand(len(images), 4)
         return pixels.resampled(images, whole, side)
 
     return resized
@@ -45,7 +51,7 @@ def crop_padded(side: int, padding: int, reflected: bool = False) -> Together:
     def cropped(images: Tensor, draws: Draws) -> Tensor:
         images = whole(images, draws)
         images = images if reflected else torch.nn.functional.pad(images, [padding] * 4)
-        top, left = (draws.uniform(2) * (2 * padding + 1)).long().unbind(1)
+        top, left = sent((draws.uniform(2) * (2 * padding + 1)).long(), images.device).unbind(1)
         along = torch.arange(side, device=images.device)
         rows, columns = (start[:, None] + along for start in (top, left))
         if reflected:
@@ -64,7 +70,7 @@ def crop_resized(side: int, scale: tuple[float, float], ratio: tuple[float, floa
     def cropped(images: Tensor, draws: Draws) -> Tensor:
         height, width = images.shape[2:]
         boxes, found = drawn_boxes(draws, (height, width), scale, ratio)
-        central = torch.tensor(_central(height, width, ratio), device=boxes.device)
+        central = torch.tensor(_central(height, width, ratio))
         return pixels.resampled(images, torch.where(found[:, None], boxes, central), side)
 
     return cropped
@@ -84,7 +90,7 @@ def drawn_boxes(
     fits = (across <= width - within) & (down <= height - within)
     boxes = torch.stack((top * (height - down + 1), left * (width - across + 1), down, across), dim=2).floor().long()
     first = fits.int().argmax(1)
-    return boxes[torch.arange(len(boxes), device=boxes.device), first], fits.any(1)
+    return boxes[torch.arange(len(boxes)), first], fits.any(1)
 
 
 def _central(height: int, width: int, ratio: tuple[float, float]) -> tuple[int, int, int, int]:
@@ -101,7 +107,8 @@ def flip(probability: float) -> Together:
     """Left becomes right with this probability."""
 
     def flipped(images: Tensor, draws: Draws) -> Tensor:
-        return torch.where(draws.uniform(1).view(-1, 1, 1, 1) < probability, images.flip(3), images)
+        chosen = sent(draws.uniform(1)[:, 0] < probability, images.device)
+        return torch.where(chosen.view(-1, 1, 1, 1), images.flip(3), images)
 
     return flipped
 
@@ -133,6 +140,17 @@ Make = Callable[[Tensor, Tensor], Tensor]
 """Pictures and an argument for each (B,) to pictures."""
 
 
+@dataclass(frozen=True)
+class Kind:
+    """``argument``, of a level in [0, 1] and a uniform number for the sign (B,) each, is what an operation is done by:
+    by ``make``, or, of those that take pixels from elsewhere, by the matrices (B, 6) that ``matrix`` has for it."""
+
+    argument: Callable[[Tensor, Tensor], Tensor]
+    make: Make | None = None
+    matrix: Callable[[Tensor, int, int], Tensor] | None = None
+    """Of the argument, a picture's height and its width."""
+
+
 def _levels(tables: Callable[[Tensor, Tensor], Tensor]) -> Make:
     """What changes each level alone: ``tables`` of the levels (1, 1, 256) and arguments (B, 1, 1)."""
 
@@ -143,16 +161,15 @@ def _levels(tables: Callable[[Tensor, Tensor], Tensor]) -> Make:
     return made
 
 
-def _moved(place: int, fill: Tensor) -> Make:
-    """Pixels taken from elsewhere: by the identity with the argument at one place of its matrix."""
+def _moved(place: int) -> Callable[[Tensor, int, int], Tensor]:
+    """The identity with the argument at one place of its matrix."""
 
-    def made(images: Tensor, argument: Tensor) -> Tensor:
-        matrices = torch.tensor([[1.0, 0, 0, 0, 1, 0]], dtype=torch.float64, device=images.device)
-        matrices = matrices.repeat(len(images), 1)
-        matrices[:, place] = argument
-        return pixels.affine(images, matrices, fill)
+    def matrices(argument: Tensor, height: int, width: int) -> Tensor:
+        made = torch.tensor([[1.0, 0, 0, 0, 1, 0]], dtype=torch.float64).repeat(len(argument), 1)
+        made[:, place] = argument
+        return made
 
-    return made
+    return matrices
 
 
 def _posterized(levels: Tensor, bits: Tensor) -> Tensor:
@@ -164,11 +181,9 @@ BRIGHTNESS: Make = lambda images, factor: pixels.look_up(images, pixels.brightne
 CONTRAST: Make = lambda images, factor: pixels.look_up(images, pixels.contrast_tables(images, factor))  # noqa: E731
 
 
-def _kinds(operation: Any, side: int) -> dict[str, tuple[Make, Callable[[Tensor, Tensor], Tensor]]]:
-    """Timm's names of operations -> what they do, and the argument that they do it by, a function of a level in [0, 1]
-    and of a uniform number for the sign: the constants are those of timm's ``LEVEL_TO_ARG``."""
-    settings, color = operation.hparams, operation.kwargs["fillcolor"]
-    fill = torch.tensor(color if isinstance(color, tuple) else (color,), dtype=torch.uint8)
+def _kinds(operation: Any, side: int) -> dict[str, Kind]:
+    """Timm's names of operations -> what they do; the constants are those of timm's ``LEVEL_TO_ARG``."""
+    settings = operation.hparams
     far, part = float(settings.get("translate_const", 0)), settings.get("translate_pct", 0.45)
 
     def scaled(by: float) -> Callable[[Tensor, Tensor], Tensor]:
@@ -176,34 +191,29 @@ def _kinds(operation: Any, side: int) -> dict[str, tuple[Make, Callable[[Tensor,
 
     posterize = _levels(_posterized)
     solarize = _levels(lambda levels, limit: torch.where(levels < limit, levels, 255 - levels))
+    add = _levels(lambda levels, add: torch.where(levels < 128, (levels + add).clamp(max=255), levels))
     kinds = {
-        "AutoContrast": (lambda images, _: pixels.look_up(images, pixels.autocontrast_tables(images)), _signed),
-        "Equalize": (lambda images, _: pixels.look_up(images, pixels.equalize_tables(images)), _signed),
-        "Invert": (lambda images, _: 255 - images, _signed),
-        "Posterize": (posterize, _bits),
-        "PosterizeIncreasing": (posterize, lambda level, sign: 4 - _bits(level, sign)),
-        "PosterizeOriginal": (posterize, lambda level, sign: 4 + _bits(level, sign)),
-        "Solarize": (solarize, _threshold),
-        "SolarizeIncreasing": (solarize, lambda level, sign: 256 - _threshold(level, sign)),
-        "SolarizeAdd": (
-            _levels(lambda levels, add: torch.where(levels < 128, (levels + add).clamp(max=255), levels)),
-            lambda level, sign: (level * 110).trunc().clamp(max=128),
-        ),
-        "Desaturate": (pixels.colored, lambda level, sign: 0.5 - 0.5 * level),
-        "Rotate": (
-            lambda images, degrees: pixels.affine(images, pixels.rotation(degrees, *images.shape[2:]), fill),
-            scaled(30),
-        ),
-        "ShearX": (_moved(1, fill), scaled(0.3)),
-        "ShearY": (_moved(3, fill), scaled(0.3)),
-        "TranslateX": (_moved(2, fill), scaled(far)),
-        "TranslateY": (_moved(5, fill), scaled(far)),
-        "TranslateXRel": (_moved(2, fill), scaled(part * side)),
-        "TranslateYRel": (_moved(5, fill), scaled(part * side)),
+        "AutoContrast": Kind(_signed, lambda images, _: pixels.look_up(images, pixels.autocontrast_tables(images))),
+        "Equalize": Kind(_signed, lambda images, _: pixels.look_up(images, pixels.equalize_tables(images))),
+        "Invert": Kind(_signed, lambda images, _: 255 - images),
+        "Posterize": Kind(_bits, posterize),
+        "PosterizeIncreasing": Kind(lambda level, sign: 4 - _bits(level, sign), posterize),
+        "PosterizeOriginal": Kind(lambda level, sign: 4 + _bits(level, sign), posterize),
+        "Solarize": Kind(_threshold, solarize),
+        "SolarizeIncreasing": Kind(lambda level, sign: 256 - _threshold(level, sign), solarize),
+        "SolarizeAdd": Kind(lambda level, sign: (level * 110).trunc().clamp(max=128), add),
+        "Desaturate": Kind(lambda level, sign: 0.5 - 0.5 * level, pixels.colored),
+        "Rotate": Kind(scaled(30), matrix=pixels.rotation),
+        "ShearX": Kind(scaled(0.3), matrix=_moved(1)),
+        "ShearY": Kind(scaled(0.3), matrix=_moved(3)),
+        "TranslateX": Kind(scaled(far), matrix=_moved(2)),
+        "TranslateY": Kind(scaled(far), matrix=_moved(5)),
+        "TranslateXRel": Kind(scaled(part * side), matrix=_moved(2)),
+        "TranslateYRel": Kind(scaled(part * side), matrix=_moved(5)),
     }
     enhanced = {"Color": pixels.colored, "Contrast": CONTRAST, "Brightness": BRIGHTNESS, "Sharpness": pixels.sharpened}
     for name, make in enhanced.items():
-        kinds |= {name: (make, _factor), f"{name}Increasing": (make, _factor_increasing)}
+        kinds |= {name: Kind(_factor, make), f"{name}Increasing": Kind(_factor_increasing, make)}
     return kinds
 
 
@@ -234,7 +244,7 @@ def policy(found: Any, side: int) -> Together | None:
 class _Layer:
     """One of timm's operations for each view, by chance, applied by chance with a magnitude drawn at random."""
 
-    def __init__(self, operations: Sequence[Any], kinds: Mapping[str, Any]) -> None:
+    def __init__(self, operations: Sequence[Any], kinds: Mapping[str, Kind]) -> None:
         """``operations``: timm's, None where a choice has fewer than others."""
         given = [operation for operation in operations if operation is not None]
         names = sorted({operation.name for operation in given})
@@ -243,21 +253,28 @@ class _Layer:
         self.probability = torch.tensor([each.prob if each else -1.0 for each in operations], dtype=torch.float64)
         self.magnitude = torch.tensor([each.magnitude if each else 0.0 for each in operations], dtype=torch.float64)
         self.deviation, self.limit = given[0].magnitude_std, given[0].magnitude_max or 10.0
+        color = given[0].kwargs["fillcolor"]
+        self.fill = torch.tensor(color if isinstance(color, tuple) else (color,), dtype=torch.uint8)
 
     def __call__(self, images: Tensor, choice: Tensor, drawn: Tensor) -> Tensor:
         """``choice`` (B,) and ``drawn`` (B, 4) are uniform numbers."""
-        kind_of, probability, magnitude = (
-            each.to(images.device) for each in (self.kind_of, self.probability, self.magnitude)
-        )
-        chosen = (choice * len(kind_of)).long()
-        level = self._magnitude(magnitude[chosen], drawn[:, 1], drawn[:, 2]).clamp(0, self.limit)
-        level = level / level.new_full((), 10)  # not by a plain number, of which a GPU takes the reciprocal
-        kind = torch.where(drawn[:, 0] <= probability[chosen], kind_of[chosen], -1)
-        images = images.clone()
-        for number, (make, argument) in enumerate(self.kinds):
-            rows = (kind == number).nonzero()[:, 0]
-            if len(rows):
-                images[rows] = make(images[rows], argument(level[rows], drawn[rows, 3]))
+        chosen = (choice * len(self.kind_of)).long()
+        level = self._magnitude(self.magnitude[chosen], drawn[:, 1], drawn[:, 2]).clamp(0, self.limit) / 10
+        number_of = torch.where(drawn[:, 0] <= self.probability[chosen], self.kind_of[chosen], -1)
+        images, (height, width) = images.clone(), images.shape[2:]
+        moved, matrices = [], []
+        for number, kind in enumerate(self.kinds):
+            rows = (number_of == number).nonzero()[:, 0]
+            argument = kind.argument(level[rows], drawn[rows, 3])
+            if kind.matrix:  # all of these at once
+                moved.append(rows)
+                matrices.append(kind.matrix(argument, height, width))
+            elif kind.make and len(rows):
+                at = sent(rows, images.device)
+                images[at] = kind.make(images[at], sent(argument, images.device))
+        if len(rows := torch.cat([number_of.new_empty(0), *moved])):
+            at = sent(rows, images.device)
+            images[at] = pixels.affine(images[at], torch.cat(matrices), self.fill)
         return images
 
     def _magnitude(self, magnitude: Tensor, first: Tensor, second: Tensor) -> Tensor:
@@ -281,7 +298,8 @@ def jitter(strength: float) -> Together:
         for turn, (number, make) in itertools.product(range(3), enumerate(kinds)):
             rows = (order[:, turn] == number).nonzero()[:, 0]
             if len(rows):
-                images[rows] = make(images[rows], factors[rows, number])
+                at = sent(rows, images.device)
+                images[at] = make(images[at], sent(factors[rows, number], images.device))
         return images
 
     return jittered
@@ -297,18 +315,20 @@ def erase(probability: float, area: tuple[float, float] = (0.02, 1 / 3), aspect:
     """
 
     def erased(images: Tensor, draws: Draws) -> Tensor:
-        channels, height, width = images.shape[1:]
+        device, (channels, height, width) = images.device, images.shape[1:]
         rows = (draws.uniform(1)[:, 0] < probability).nonzero()[:, 0]
         some = draws.of(rows)
         boxes, found = drawn_boxes(some.apart("box"), (height, width), area, (aspect, 1 / aspect), within=1)
+        rows, boxes, found = (sent(each, device) for each in (rows, boxes, found))
         top, left, down, across = boxes[:, :, None].unbind(1)
-        y, x = (torch.arange(length, device=images.device) for length in (height, width))
+        y, x = (torch.arange(length, device=device) for length in (height, width))
         inside = ((y >= top) & (y < top + down))[:, :, None] & ((x >= left) & (x < left + across))[:, None]
         inside = inside & found[:, None, None]
         # Noise is drawn only for where it goes: a box is a sixth of its picture.
         view, row, column = inside.nonzero().unbind(1)
-        places = (row * width + column)[:, None] * channels + torch.arange(channels, device=images.device)
-        images[rows[view], :, row, column] = some.apart("noise").normal_at(view, places).to(images.dtype)
+        places = (row * width + column)[:, None] * channels + torch.arange(channels, device=device)
+        noise = some.apart("noise").on(device).normal_at(view, places)
+        images[rows[view], :, row, column] = noise.to(images.dtype)
         return images
 
     return erased

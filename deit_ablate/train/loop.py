@@ -146,7 +146,7 @@ def train(
     usual = where.type == "cpu" and share.chunks == 1 and not (compile or channels_last)
     kept_in, parent = cache if usual else None, parents.get("teacher")
     answers_of = keep_answers(teacher, parent, kept_in, recipe, data, steps * recipe.schedule.epochs)
-    batches = training_batches(recipe, data, at.step, loaders, where, share)
+    batches = training_batches(recipe, data, at.step, loaders, where, share, fused=bool(compile))
     losses = Losses(where, group)
     keep = precision.keeps_gradients(model, compile, accumulation)
 

@@ -2,24 +2,59 @@
 
 Each gives the bytes that Pillow gives for each picture alone (``tests/train/test_pixels.py`` compares them). None
 depends on which other pictures are in the batch: sums are of whole numbers, which are exact in any order.
+
+Boxes, matrices and whatever else says what is to be done with each picture may lie on the CPU, where it was drawn: to a
+GPU it is sent without waiting.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 from torch import Tensor
 
 LEVELS = 256
+_fusing = ContextVar("fusing", default=False)
+
+
+@contextmanager
+def fused(on: bool) -> Iterator[None]:
+    """Within it, where ``on``, what takes dozens of passes over the pixels on a GPU takes one, by torch.compile, after
+    half a minute of compiling: the same bytes but for one in ten million, where a product and a sum are rounded once.
+    """
+    token = _fusing.set(on)
+    try:
+        yield
+    finally:
+        _fusing.reset(token)
+
+
+def _fusible(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A function of tensors on one device, whose number of pictures may differ at each call."""
+    compiled = functools.cache(lambda: torch.compile(function, dynamic=True))
+
+    @functools.wraps(function)
+    def called(images: Tensor, *arguments: object) -> Tensor:
+        return (compiled() if _fusing.get() and images.is_cuda else function)(images, *arguments)
+
+    return called
+
+
+def sent(given: Tensor, device: torch.device) -> Tensor:
+    """On the device; to a GPU without waiting for it: what is copied from is read before this returns."""
+    return given.to(device, non_blocking=True)
 
 
 def grey(images: Tensor) -> Tensor:
     """Luma (B, 1, H, W) as Pillow's convert("L") has it (ITU-R 601-2, in 16 bits); of one channel, itself."""
     if images.shape[1] == 1:
         return images
-    weights = torch.tensor([19595, 38470, 7471], device=images.device).view(1, 3, 1, 1)
-    return ((images * weights).sum(1, keepdim=True) + 0x8000).bitwise_right_shift(16).to(torch.uint8)
+    red, green, blue = images.int().split(1, 1)
+    return (red * 19595 + green * 38470 + blue * 7471 + 0x8000).bitwise_right_shift(16).to(torch.uint8)
 
 
 def look_up(images: Tensor, tables: Tensor) -> Tensor:
@@ -109,6 +144,25 @@ def cubic(before: Tensor, at: Tensor, after: Tensor, second: Tensor, share: Tens
 def affine(images: Tensor, matrices: Tensor, fill: Tensor) -> Tensor:
     """Image.transform(AFFINE, BICUBIC): pixel (x, y) is taken from a x + b y + c, d x + e y + f of ``matrices`` (B, 6)
     float64; what comes from outside is ``fill`` (C,) uint8."""
+    fill = sent(fill, images.device)
+    if _fusing.get() and images.is_cuda:
+        return _taken(images, sent(matrices, images.device), fill, True, True)
+    # Where all rows or all columns lie on pixels, these alone are the same for a quarter of the work.
+    a, b, c, d, e, f = matrices.unbind(1)
+    across, down = (a != 1) | (b != 0) | (c != c.round()), (d != 0) | (e != 1) | (f != f.round())
+    made = torch.empty_like(images)
+    for between_columns, between_rows in ((True, True), (True, False), (False, True), (False, False)):
+        chosen = ((across == between_columns) & (down == between_rows)).nonzero()[:, 0]
+        if len(chosen) == len(images):
+            return _taken(images, sent(matrices, images.device), fill, between_columns, between_rows)
+        if len(chosen):
+            rows, some = sent(chosen, images.device), sent(matrices[chosen], images.device)
+            made[rows] = _taken(images[rows], some, fill, between_columns, between_rows)
+    return made
+
+
+@_fusible
+def _taken(images: Tensor, matrices: Tensor, fill: Tensor, between_columns: bool, between_rows: bool) -> Tensor:
     count, channels, height, width = images.shape
     x = torch.arange(width, dtype=torch.float64, device=images.device).add(0.5).view(1, 1, width)
     y = torch.arange(height, dtype=torch.float64, device=images.device).add(0.5).view(1, height, 1)
@@ -125,15 +179,12 @@ def affine(images: Tensor, matrices: Tensor, fill: Tensor) -> Tensor:
     def at(row: int, column: int) -> Tensor:
         return pixels.gather(2, (rows[row] + columns[column]).expand(-1, channels, -1)).double()
 
-    made = _between(lambda row: _between(lambda column: at(row, column), share_x), share_y)
+    def at_row(row: int) -> Tensor:
+        return cubic(*(at(row, step) for step in range(-1, 3)), share_x) if between_columns else at(row, 0)
+
+    made = cubic(*map(at_row, range(-1, 3)), share_y) if between_rows else at_row(0)
     made = made.clamp(0, 255).to(torch.uint8).view_as(images)
-    return torch.where(inside.unsqueeze(1), made, fill.to(images.device).view(1, -1, 1, 1))
-
-
-def _between(at: Callable[[int], Tensor], share: Tensor) -> Tensor:
-    """``cubic`` of the four neighbours ``at(-1)`` to ``at(2)``; where all lie on pixels, these alone, which is the same
-    for a fifth of the work."""
-    return cubic(at(-1), at(0), at(1), at(2), share) if share.any() else at(0)
+    return torch.where(inside.unsqueeze(1), made, fill.view(1, -1, 1, 1))
 
 
 def _weights(start: Tensor, length: Tensor, size: int, side: int) -> Tensor:
@@ -157,6 +208,11 @@ def _weights(start: Tensor, length: Tensor, size: int, side: int) -> Tensor:
 
 def resampled(images: Tensor, boxes: Tensor, side: int) -> Tensor:
     """Image.crop and resize (BICUBIC): the boxes (B, 4), each (top, left, height, width), at ``side`` x ``side``."""
+    return _resampled(images, sent(boxes, images.device), side)
+
+
+@_fusible
+def _resampled(images: Tensor, boxes: Tensor, side: int) -> Tensor:
     top, left, height, width = boxes.unbind(1)
     across = _weights(left, width, images.shape[3], side).unsqueeze(1)
     down = _weights(top, height, images.shape[2], side).unsqueeze(1)

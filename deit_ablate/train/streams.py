@@ -104,6 +104,12 @@ class Draws:
         some.state = self.state[rows]
         return some
 
+    def on(self, device: torch.device) -> Draws:
+        """The same draws, made on this device."""
+        there = copy.copy(self)
+        there.state = self.state.to(device, non_blocking=True)
+        return there
+
     def apart(self, purpose: str) -> Draws:
         """Other draws for the same views."""
         other = copy.copy(self)

@@ -51,7 +51,6 @@ def test_every_operation_of_timm_at_any_magnitude_and_sign(name: str, channels: 
     operation = type(op)(name, prob=1.0, hparams={**op.hparams, "interpolation": op.kwargs["resample"]})
     if "Posterize" in name:
         operation.aug_fn = timms("rand-m9-inc1", channels).ops[4].aug_fn
-    make, argument = batched._kinds(op, SIDE)[name]
     for magnitude in (0, 0.7, 3.3, 5, 8.9, 10):
         for seed in (0, 1):  # of Python's generator: the first number is above a half, and below
             operation.magnitude = magnitude
@@ -59,8 +58,8 @@ def test_every_operation_of_timm_at_any_magnitude_and_sign(name: str, channels: 
             for picture in to_pictures(images):
                 random.seed(seed)
                 theirs.append(np.asarray(operation(picture)))
-            sign = torch.full((6,), random.Random(seed).random(), dtype=torch.float64)
-            ours = make(images, argument(torch.full((6,), magnitude / 10, dtype=torch.float64), sign))
+            drawn = torch.full((6, 4), random.Random(seed).random(), dtype=torch.float64)
+            ours = batched._Layer([operation], batched._kinds(op, SIDE))(images, torch.zeros(6), drawn)
             assert torch.equal(ours, to_pixels(theirs)), (magnitude, seed)
     assert random.Random(0).random() > 0.5 > random.Random(1).random()
 

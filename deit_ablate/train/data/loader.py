@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,7 @@ from deit_ablate.train.augment import Augmenter, Normalise, evaluation, to_pixel
 from deit_ablate.train.data.images import Array, ArrayImages, Images, Undecodable, tell_skipped
 from deit_ablate.train.data.sets import Dataset, Splits
 from deit_ablate.train.distributed import ALONE, Group, Share
+from deit_ablate.train.pixels import sent
 from deit_ablate.train.streams import generator, stream
 
 Views = npt.NDArray[np.int64]
@@ -31,8 +32,10 @@ EVALUATION_BATCH = 128
 BLOCK_PIXELS = 2**19
 """Pictures in memory are augmented by blocks of batches with about so many pixels: an operation on a few pictures takes
 hardly less time than on many, while these still fit a processor's cache."""
-BLOCK_PIXELS_OF_GPU = 2**22
-"""The same on a GPU: hundreds of launches a block, whatever its size."""
+BLOCK_PIXELS_OF_GPU = 2**24
+"""The same on a GPU: hundreds of launches a block, whatever its size; and 100 bytes of memory a pixel meanwhile."""
+PART_OF_GPU = 8
+"""Pictures in memory that take at most this part of a GPU's lie there from the start, instead of being sent."""
 MOST_LOADERS = 16
 
 
@@ -60,12 +63,14 @@ def training_batches(
     loaders: int,
     device: torch.device = CPU,
     share: Share | None = None,
+    fused: bool = False,
 ) -> Iterator[Batch]:
     """The batches of steps ``start``, start + 1, ... to the end of the training, whatever fetches them, on ``device``;
     of each, the chunks that are this rank's, one after the other.
 
     ``loaders`` processes work ahead, also across epochs; with 0 the caller's own does. To a GPU pixels are sent, a
-    quarter of the bytes of images, and what can be done there is done there, a block ahead of the training.
+    quarter of the bytes of images, and what can be done there is done there, a block ahead of the training, ``fused``
+    where that is wanted.
     """
     steps, share, images = steps_per_epoch(recipe, data), share or Share(), data.dataset.train
     mine = share.of(range(recipe.schedule.batch_size))
@@ -79,12 +84,13 @@ def training_batches(
                 yield np.concatenate([batch[mine] for batch in views[first : first + together]])
 
     may_stand_in = data.train if recipe.data.corrupt == "skip" else None
-    source = TrainingImages(images, Augmenter(recipe, data.dataset), may_stand_in, device.type)
+    source = TrainingImages(images, Augmenter(recipe, data.dataset, fused), may_stand_in, device.type)
+    there = source.lying_on(device)
+    given = there(blocks()) if there else _loader(source, blocks(), loaders, pin=device.type == "cuda")
 
     def fetched() -> Iterator[Batch]:
-        for pixels, views, targets in _loader(source, blocks(), loaders, pin=device.type == "cuda"):
-            pixels, views = (part.to(device, non_blocking=True) for part in (pixels, views))
-            yield source.finished(pixels, views), targets.to(device, non_blocking=True)
+        for pixels, views, targets in given:
+            yield source.finished(sent(pixels, device), views), sent(targets, device)
 
     for block in ahead(fetched(), device):
         yield from zip(*(part.split(len(mine)) for part in block), strict=True)
@@ -196,6 +202,25 @@ class TrainingImages:
     @property
     def _here(self) -> bool:
         return self.device == "cpu" or not self.augment.all_together(isinstance(self.images, ArrayImages))
+
+    def lying_on(
+        self, device: torch.device
+    ) -> Callable[[Iterator[Views]], Iterator[tuple[Tensor, Tensor, Tensor]]] | None:
+        """What ``__getitems__`` returns of each of many views, from a copy of all pictures on a GPU that has room for
+        them; None where it has not, or they are not finished there."""
+        images = self.images
+        if self._here or not isinstance(images, ArrayImages) or device.type != "cuda":
+            return None
+        if images.pixels.nbytes > torch.cuda.get_device_properties(device).total_memory / PART_OF_GPU:
+            return None
+        pixels, targets = to_pixels(images.pixels).to(device).contiguous(), torch.from_numpy(images.targets).to(device)
+
+        def of(many: Iterator[Views]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+            for views in many:
+                at = sent(torch.from_numpy(views[:, 1]), device)
+                yield pixels[at], torch.from_numpy(views), targets[at]
+
+        return of
 
     def __getitems__(self, views: Views | Sequence[tuple[int, int, int]]) -> tuple[Tensor, Tensor, Tensor]:
         """Images, or pixels that are still to be finished, with their views (B, 3) and their classes."""
