@@ -25,6 +25,7 @@ ADDED_LATER: dict[str, Any] = {
     "data.test": True,
     "data.file": None,
     "data.options": {},
+    "data.decoder": "pillow",
     "augment.custom": [],
     "model.init": None,
     "model.train_only": [],
@@ -66,6 +67,7 @@ _FIELDS = {block: type(Recipe.model_fields[block].default).model_fields for bloc
 
 UNREAD = (
     Unread("data.corrupt", ("name",), lambda data: not fact("datasets", data["name"], "files", True)),
+    Unread("data.decoder", ("name",), lambda data: not fact("datasets", data["name"], "files", True)),
     Unread("data.train_images", ("name", "validation"), lambda data: _takes_all_images(data)),
     Unread("augment.crop_scale", ("crop",), lambda augment: augment["crop"] != "random-resized"),
     Unread("augment.crop_ratio", ("crop",), lambda augment: augment["crop"] != "random-resized"),

@@ -82,6 +82,9 @@ class Data(Block):
     """Keyword arguments of the data set, such as test_share (of the pictures, where there is no test split; 0.2)."""
     corrupt: Literal["fail", "skip"] = "fail"
     """A file that cannot be decoded ends the run, or its place is taken by the next one (when testing: left out)."""
+    decoder: Literal["pillow", "device"] = "pillow"
+    """What decodes training images from files: Pillow, in the processes that prepare batches; or the device that trains
+    (a GPU by nvJPEG), which then crops and augments them too, by the batch. Pixels differ by a few levels."""
     test: bool = True
     """Score the test split once, at the end. Off in the trials of a search, which chooses by the validation part."""
 

@@ -32,9 +32,9 @@ from deit_ablate.identity import in_place_of_jitter
 from deit_ablate.recipe import AddedField, Recipe, switches
 from deit_ablate.train import batched
 from deit_ablate.train.batched import Together
-from deit_ablate.train.data.images import Array, ArrayImages
+from deit_ablate.train.data.images import Array, ArrayImages, Encoded
 from deit_ablate.train.data.sets import Dataset
-from deit_ablate.train.pixels import fused, sent
+from deit_ablate.train.pixels import Pictures, fused, sent
 from deit_ablate.train.registry import check_options, load, option_kinds
 from deit_ablate.train.streams import Draws, generator, seed_generators, stream
 
@@ -66,7 +66,7 @@ def crop_together(kind: str, recipe: Recipe, dataset: Dataset) -> Together | Non
         return batched.crop_resized(side, augment.crop_scale, augment.crop_ratio)
     if kind == "simple-random":
         shape = dataset.train.pixels.shape if isinstance(dataset.train, ArrayImages) else ()
-        square = len(shape) > 2 and shape[1] == shape[2]
+        square = len(shape) > 2 and shape[1] == shape[2]  # files are of any shape
         return batched.crop_padded(side, _reflected(side), reflected=True) if square else None
     return batched.resize(side) if kind == "none" else batched.crop_padded(side, _padding(side))
 
@@ -223,22 +223,41 @@ class Augmenter:
         self.custom = {name: each for name, each in custom.items() if each.takes == "image"}
         self.tensor_operations = operations(TENSOR_AUGMENTATIONS, recipe, dataset)
         self.custom_on_tensors = {name: each for name, each in custom.items() if each.takes == "tensor"}
+        files = not isinstance(dataset.train, ArrayImages)
+        self.decodes = files and recipe.data.decoder == "device"
+        if self.decodes and not isinstance(dataset.train, Encoded):
+            raise TrainError(
+                f"data.decoder: torchvision reads files, and {dataset.name} gives pictures: set it to pillow"
+            )
+        if self.decodes and (alone := self._alone()):
+            raise TrainError(
+                f"data.decoder: device is for what can be done to many pictures at once, and {alone} cannot: "
+                "set data.decoder to pillow"
+            )
 
-    def __call__(self, pictures: Sequence[Image.Image] | Tensor, views: Tensor) -> Tensor:
-        """Pictures (decoded files, or uint8 (B, C, H, W) of pictures in memory), each with its (epoch, index, repeat)
-        of ``views`` (B, 3), to normalised images: (B, C, H, W) float32. The two kinds of pictures have draws of their
-        own."""
+    def __call__(self, pictures: Sequence[Image.Image] | Tensor | Pictures, views: Tensor) -> Tensor:
+        """Pictures (decoded files; uint8 (B, C, H, W) of pictures in memory; or ``pixels.Pictures``), each with its
+        (epoch, index, repeat) of ``views`` (B, 3), to normalised images: (B, C, H, W) float32. What is decoded by
+        Pillow has other draws than the rest."""
         return self.finish(self.pixels(pictures, views), views)
 
     def all_together(self, in_memory: bool) -> bool:
         """Whether all that is to be done, for files after ``pixels``, can be done to many at once, on any device."""
-        alone = self.custom or any(together is None for _, together in self.operations.values())
-        return not (self.custom_on_tensors or (in_memory and alone))
+        return not (self.custom_on_tensors or (in_memory and self._alone()))
 
-    def pixels(self, pictures: Sequence[Image.Image] | Tensor, views: Tensor) -> Tensor:
+    def _alone(self) -> str:
+        """The first of the operations on pictures that has no form for many at once, as recipes call it, or ""."""
+        known = {name: entry.field for name, entry in AUGMENTATIONS.items()}
+        without = (name for name, (_, together) in self.operations.items() if together is None)
+        fields = (field if isinstance(field := known[name], str) else name for name in without)
+        custom = "augment.custom" if self.custom or self.custom_on_tensors else ""
+        return next((f"augment.{field}" for field in fields), custom)
+
+    def pixels(self, given: Sequence[Image.Image] | Tensor | Pictures, views: Tensor) -> Tensor:
         """What is done to pictures: uint8 (B, C, H, W)."""
+        pictures: Any = given
         for name, (operation, together) in self.operations.items():
-            if together and isinstance(pictures, Tensor):
+            if together and isinstance(pictures, Tensor | Pictures):
                 with fused(self.fused):
                     pictures = together(pictures, self._draws(name, views))
             else:

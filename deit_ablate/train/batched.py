@@ -21,12 +21,12 @@ from timm.data.auto_augment import AutoAugment
 from torch import Tensor
 
 from deit_ablate.train import pixels
-from deit_ablate.train.pixels import sent
+from deit_ablate.train.pixels import Pictures, sent
 from deit_ablate.train.streams import Draws
 
-Together = Callable[[Tensor, Draws], Tensor]
+Together = Callable[[Any, Draws], Tensor]
 """Pictures, on any device, and what draws for each of them on the CPU, to pictures: uint8 (B, C, H, W), or normalised
-ones (float32)."""
+ones (float32). A crop, which comes first, is given ``pixels.Pictures`` too."""
 ATTEMPTS = 10
 """Boxes that timm draws for one that fits, for a crop and for erasing."""
 
@@ -34,12 +34,12 @@ ATTEMPTS = 10
 def resize(side: int) -> Together:
     """All of each picture at ``side`` x ``side``, bicubic."""
 
-    def resized(images: Tensor, draws: Draws) -> Tensor:
-        height, width = images.shape[2:]
-        if (height, width) == (side, side):
+    def resized(images: Tensor | Pictures, draws: Draws) -> Tensor:
+        if isinstance(images, Tensor) and images.shape[2:] == (side, side):
             return images
-        whole = torch.tensor([[0, 0, height, width]]).expand(len(images), 4)
-        return pixels.resampled(images, whole, side)
+        height, width = pixels.sizes(images)
+        zero = torch.zeros_like(height)
+        return pixels.resampled(images, torch.cat((zero, zero, height, width), dim=1), side)
 
     return resized
 
@@ -48,7 +48,7 @@ def crop_padded(side: int, padding: int, reflected: bool = False) -> Together:
     """``side`` x ``side`` of a picture of that size with ``padding`` around it, black or its mirror image."""
     whole = resize(side)
 
-    def cropped(images: Tensor, draws: Draws) -> Tensor:
+    def cropped(images: Tensor | Pictures, draws: Draws) -> Tensor:
         images = whole(images, draws)
         images = images if reflected else torch.nn.functional.pad(images, [padding] * 4)
         top, left = sent((draws.uniform(2) * (2 * padding + 1)).long(), images.device).unbind(1)
@@ -67,20 +67,19 @@ def crop_padded(side: int, padding: int, reflected: bool = False) -> Together:
 def crop_resized(side: int, scale: tuple[float, float], ratio: tuple[float, float]) -> Together:
     """The Inception crop, as timm draws it: a share of the area, and a ratio of the sides uniform in its logarithm."""
 
-    def cropped(images: Tensor, draws: Draws) -> Tensor:
-        height, width = images.shape[2:]
-        boxes, found = drawn_boxes(draws, (height, width), scale, ratio)
-        central = torch.tensor(_central(height, width, ratio))
-        return pixels.resampled(images, torch.where(found[:, None], boxes, central), side)
+    def cropped(images: Tensor | Pictures, draws: Draws) -> Tensor:
+        size = pixels.sizes(images)
+        boxes, found = drawn_boxes(draws, size, scale, ratio)
+        return pixels.resampled(images, torch.where(found[:, None], boxes, _central(*size, ratio)), side)
 
     return cropped
 
 
 def drawn_boxes(
-    draws: Draws, size: tuple[int, int], scale: tuple[float, float], ratio: tuple[float, float], within: int = 0
+    draws: Draws, size: tuple[Any, Any], scale: tuple[float, float], ratio: tuple[float, float], within: int = 0
 ) -> tuple[Tensor, Tensor]:
-    """For each view the first of ten boxes (top, left, height, width) that fits in ``size`` less ``within``, and
-    whether one does: (B, 4) int64, (B,) bool."""
+    """For each view the first of ten boxes (top, left, height, width) that fits in ``size`` (height and width, or
+    (B, 1) of each) less ``within``, and whether one does: (B, 4) int64, (B,) bool."""
     height, width = size
     share, shape, top, left = draws.uniform(ATTEMPTS, 4).unbind(2)
     area = (scale[0] + (scale[1] - scale[0]) * share) * (height * width)
@@ -93,14 +92,12 @@ def drawn_boxes(
     return boxes[torch.arange(len(boxes)), first], fits.any(1)
 
 
-def _central(height: int, width: int, ratio: tuple[float, float]) -> tuple[int, int, int, int]:
-    """Timm's crop where none of the drawn ones fits."""
-    across, down = width, height
-    if width / height < min(ratio):
-        down = round(width / min(ratio))
-    elif width / height > max(ratio):
-        across = round(height * max(ratio))
-    return (height - down) // 2, (width - across) // 2, down, across
+def _central(height: Tensor, width: Tensor, ratio: tuple[float, float]) -> Tensor:
+    """Timm's crop where none of the drawn ones fits: (B, 4), of heights and widths (B, 1)."""
+    shape = width.double() / height
+    down = torch.where(shape < min(ratio), (width.double() / min(ratio)).round().long(), height)
+    across = torch.where(shape > max(ratio), (height.double() * max(ratio)).round().long(), width)
+    return torch.cat(((height - down) // 2, (width - across) // 2, down, across), dim=1)
 
 
 def flip(probability: float) -> Together:

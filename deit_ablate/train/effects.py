@@ -77,7 +77,7 @@ def images(recipe: Recipe, splits: Splits) -> Iterator[Any]:
     some = splits.train[:VIEWS].tolist()
     views = [(number // min(100, len(some)), some[number % len(some)], 0) for number in range(VIEWS)]  # all different
     for start in range(0, VIEWS, 20):
-        yield made.__getitems__(views[start : start + 20])[0]
+        yield made.finished(*made.__getitems__(views[start : start + 20]))[0]
         for step in range(start, start + 20):
             yield mix(torch.arange(4.0).view(4, 1, 1, 1).repeat(1, 1, 16, 16), torch.arange(4) % 2, step)
 
@@ -190,6 +190,7 @@ READ_BY: dict[str, tuple[Part, ...]] = {
     "data.name": (data, images, model),
     "data.id": (data,),
     "data.resolution": (data, images, model),
+    "data.decoder": (images,),
     "data.eval_crop": (data,),
     "data.validation": (data,),
     "data.train_images": (data,),

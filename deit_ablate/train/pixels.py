@@ -10,14 +10,17 @@ GPU it is sent without waiting.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 LEVELS = 256
+ALIKE = 64
+"""Boxes of several sizes that are resampled together: more of them would be of more different sizes."""
 _fusing = ContextVar("fusing", default=False)
 
 
@@ -34,12 +37,13 @@ def fused(on: bool) -> Iterator[None]:
 
 
 def _fusible(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """A function of tensors on one device, whose number of pictures may differ at each call."""
+    """A function of pictures and of what is done with each, whose number may differ at each call."""
     compiled = functools.cache(lambda: torch.compile(function, dynamic=True))
 
     @functools.wraps(function)
-    def called(images: Tensor, *arguments: object) -> Tensor:
-        return (compiled() if _fusing.get() and images.is_cuda else function)(images, *arguments)
+    def called(images: Tensor, each: Tensor, *arguments: object) -> Tensor:
+        fuse = _fusing.get() and images.is_cuda and len(each) > 1  # for 1, torch would compile anew
+        return (compiled() if fuse else function)(images, each, *arguments)
 
     return called
 
@@ -47,6 +51,23 @@ def _fusible(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 def sent(given: Tensor, device: torch.device) -> Tensor:
     """On the device; to a GPU without waiting for it: what is copied from is read before this returns."""
     return given.to(device, non_blocking=True)
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Pictures of several sizes on one device, uint8 (3, H, W) each, and which of them each of B views is of: (B,)."""
+
+    pictures: Sequence[Tensor]
+    of: Tensor
+
+
+def sizes(images: Tensor | Pictures) -> tuple[Tensor, Tensor]:
+    """Height and width of each view's picture, on the CPU: (B, 1) int64 each."""
+    if isinstance(images, Tensor):
+        height, width = (torch.full((len(images), 1), size) for size in images.shape[2:])
+        return height, width
+    found = torch.tensor([picture.shape[1:] for picture in images.pictures])[images.of]
+    return found[:, :1], found[:, 1:]
 
 
 def grey(images: Tensor) -> Tensor:
@@ -134,10 +155,11 @@ def sharpened(images: Tensor, factor: Tensor) -> Tensor:
     return blended(smooth, images, factor.view(-1, 1, 1, 1))
 
 
-def cubic(before: Tensor, at: Tensor, after: Tensor, second: Tensor, share: Tensor) -> Tensor:
-    """Pillow's cubic convolution (a = -1) between ``at`` and ``after``."""
-    return at + share * (
-        (after - before) + share * (2 * (before - at) + after - second + share * (at - before + second - after))
+def cubic(at: Callable[[int], Tensor], share: Tensor) -> Tensor:
+    """Pillow's cubic convolution (a = -1) between ``at(0)`` and ``at(1)``."""
+    before, here, after, second = map(at, range(-1, 3))
+    return here + share * (
+        (after - before) + share * (2 * (before - here) + after - second + share * (here - before + second - after))
     )
 
 
@@ -180,9 +202,9 @@ def _taken(images: Tensor, matrices: Tensor, fill: Tensor, between_columns: bool
         return pixels.gather(2, (rows[row] + columns[column]).expand(-1, channels, -1)).double()
 
     def at_row(row: int) -> Tensor:
-        return cubic(*(at(row, step) for step in range(-1, 3)), share_x) if between_columns else at(row, 0)
+        return cubic(lambda column: at(row, column), share_x) if between_columns else at(row, 0)
 
-    made = cubic(*map(at_row, range(-1, 3)), share_y) if between_rows else at_row(0)
+    made = cubic(at_row, share_y) if between_rows else at_row(0)
     made = made.clamp(0, 255).to(torch.uint8).view_as(images)
     return torch.where(inside.unsqueeze(1), made, fill.view(1, -1, 1, 1))
 
@@ -206,19 +228,45 @@ def _weights(start: Tensor, length: Tensor, size: int, side: int) -> Tensor:
     return (weights / weights.sum(2, keepdim=True) * 2**22).round()
 
 
-def resampled(images: Tensor, boxes: Tensor, side: int) -> Tensor:
+def resampled(images: Tensor | Pictures, boxes: Tensor, side: int) -> Tensor:
     """Image.crop and resize (BICUBIC): the boxes (B, 4), each (top, left, height, width), at ``side`` x ``side``."""
-    return _resampled(images, sent(boxes, images.device), side)
+    if isinstance(images, Tensor):
+        return _resampled(images, sent(boxes, images.device), side)
+    flat = torch.cat([picture.flatten() for picture in images.pictures])
+    areas = torch.tensor([picture[0].numel() for picture in images.pictures])
+    starts, widths = 3 * (areas.cumsum(0) - areas)[images.of], sizes(images)[1][:, 0]
+    top, left, height, width = boxes.unbind(1)
+    places = torch.stack((starts + top * widths + left, areas[images.of], widths, height, width), dim=1)
+    made = flat.new_empty(len(boxes), 3, side, side)
+    for rows in (height * width).argsort().split(ALIKE):
+        down, across = boxes[rows, 2:].amax(0).tolist()
+        made[sent(rows, flat.device)] = _cut(flat, sent(places[rows], flat.device), down, across, side)
+    return made
 
 
 @_fusible
-def _resampled(images: Tensor, boxes: Tensor, side: int) -> Tensor:
+def _cut(flat: Tensor, places: Tensor, down: int, across: int, side: int) -> Tensor:
+    """Boxes of at most ``down`` x ``across``, resampled. ``places`` (B, 5): where in the pictures ``flat`` a box
+    begins, how far apart there are channels and rows, its height and its width."""
+    first, channel, row, height, width = (each.view(-1, 1, 1, 1) for each in places.unbind(1))
+    channels, y, x = (torch.arange(length, device=flat.device) for length in (3, down, across))
+    y, x = y.view(1, 1, -1, 1), x.view(1, 1, 1, -1)
+    inside = (y < height) & (x < width)
+    at = torch.where(inside, first + channels.view(1, 3, 1, 1) * channel + y * row + x, 0)
+    boxes = torch.stack((torch.zeros_like(places[:, 3]), torch.zeros_like(places[:, 3]), *places[:, 3:].unbind(1)), 1)
+    return _weighed(torch.where(inside, flat[at], 0), boxes, side)
+
+
+def _weighed(images: Tensor, boxes: Tensor, side: int) -> Tensor:
     top, left, height, width = boxes.unbind(1)
     across = _weights(left, width, images.shape[3], side).unsqueeze(1)
     down = _weights(top, height, images.shape[2], side).unsqueeze(1)
     # Products and sums of whole numbers below 2**53: exact in any order, whatever the batch.
     rows = _to_bytes(images.double() @ across.transpose(2, 3))
     return _to_bytes(down @ rows.double())
+
+
+_resampled = _fusible(_weighed)
 
 
 def _to_bytes(sums: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from support import planned
-from tiny import STEPS, Stopping, tiny, write_tree
+from tiny import STEPS, Stopping, tiny, write_pictures, write_tree
 from torch import Tensor
 
 from deit_ablate.execution import Execution
@@ -76,6 +76,37 @@ def test_pictures_in_memory_are_augmented_to_the_same_bytes(policy: str | None, 
     differing = int((here != there.cpu()).sum())
     assert differing == 0, f"{differing} of {here.numel()} bytes differ"
     assert torch.equal(augment.finish(here, views), augment.finish(there, views.to(GPU)).cpu())
+
+
+def test_fused_operations_give_the_same_bytes_but_for_one_in_a_million() -> None:
+    recipe = tiny(augment={"auto_augment": "rand-m9-mstd0.5-inc1", "crop": "random-resized", "erasing": 0.0})
+    data = in_colour(load_data(recipe, None))
+    pixels = torch.from_numpy(data.dataset.train.pixels[:512]).permute(0, 3, 1, 2).to(GPU)
+    views = torch.tensor([(3, index, index % 3) for index in range(len(pixels))])
+    plain, fused = (Augmenter(recipe, data.dataset, how).pixels(pixels, views) for how in (False, True))
+    assert (plain != fused).double().mean() <= 1e-6
+    assert (plain.int() - fused.int()).abs().max() <= 1
+
+
+@pytest.mark.parametrize("loaders", [0, 2])
+def test_files_that_the_gpu_decodes_are_about_those_that_a_cpu_does(loaders: int, tmp_path: Path) -> None:
+    """nvJPEG is another decoder than libjpeg: pixels differ most where colours change from one to the next."""
+    write_pictures(tmp_path)
+    recipe = tiny(
+        data={"name": "imagefolder", "id": "mine", "train_images": None, "validation": 0, "decoder": "device"},
+        augment={"crop": "random-resized", "auto_augment": None, "erasing": 0.0},
+        schedule={"batch_size": 8, "epochs": 2, "warmup_epochs": 0},
+    )
+    data = load_data(recipe, tmp_path)
+    expected = on("cpu", training_batches(recipe, data, 1, 0))
+    found = on(GPU, training_batches(recipe, data, 1, loaders, torch.device(GPU)))
+    assert torch.equal(torch.cat([each[1] for each in found]), torch.cat([each[1] for each in expected]))
+    ours, theirs = (torch.cat([each[0] for each in batches]) for batches in (found, expected))
+    levels = (ours - theirs).abs() * 255 * data.dataset.std[0]
+    assert levels.mean() < 4
+    assert (levels < 16).double().mean() > 0.9
+    again = on(GPU, training_batches(recipe, data, 1, loaders, torch.device(GPU)))
+    assert all(torch.equal(one[0], other[0]) for one, other in zip(found, again, strict=True))
 
 
 @pytest.mark.parametrize("data_name", ["digits", "imagefolder"])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import io
+import itertools
 import random
 from pathlib import Path
 from typing import Any
@@ -79,6 +81,38 @@ def write_tree(folder: Path, counts: dict[str, int], mode: str = "RGB") -> None:
             (folder / part / label).mkdir(parents=True)
             for number in range(count):
                 Image.new(mode, (20 + number, 24), number).save(folder / part / label / f"{number}.png")
+
+
+def picture(number: int, mode: str = "RGB") -> Image.Image:
+    random = np.random.RandomState(number)
+    width, height = random.randint(20, 60, 2).tolist()
+    coarse = random.randint(0, 256, (height // 4, width // 4, 3), dtype=np.uint8)
+    return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC).convert(mode)
+
+
+def encoded(image: Image.Image, kind: str = "JPEG", **how: Any) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, kind, **how)
+    return stream.getvalue()
+
+
+def turned() -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return encoded(picture(0), exif=exif)
+
+
+def write_pictures(folder: Path) -> list[bytes]:
+    """JPEG files in colour and in grey, one turned, and PNG files, of many sizes: 24 a class."""
+    contents = []
+    for part, label in itertools.product(("train", "val"), ("cat", "dog")):
+        (folder / part / label).mkdir(parents=True)
+        for number in range(24):
+            kind = "PNG" if number % 5 == 0 else "JPEG"
+            content = turned() if number == 7 else encoded(picture(number, "L" if number == 3 else "RGB"), kind)
+            (folder / part / label / f"{number:02}.{kind.lower()}").write_bytes(content)
+            contents += [content] if part == "train" else []
+    return contents
 
 
 def write_table(folder: Path) -> None:

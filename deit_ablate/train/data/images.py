@@ -201,7 +201,7 @@ def upright(image: Image.Image) -> Image.Image:
     torchvision does. 32-bit numbers are refused: what is white among them, no file says.
     """
     image.load()
-    orientation = _orientation(image)
+    turned = orientation(image)
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
         image = Image.fromarray(((np.asarray(image).astype(np.uint32) + 128) // 257).astype(np.uint8))
     elif image.mode in ("I", "F"):
@@ -209,13 +209,14 @@ def upright(image: Image.Image) -> Image.Image:
     elif image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")  # Pillow warns of the direct way, which ends at the same colours
     image = image.convert("RGB")
-    if orientation in ORIENTATIONS:
-        image = image.transpose(ORIENTATIONS[orientation])
+    if turned in ORIENTATIONS:
+        image = image.transpose(ORIENTATIONS[turned])
         image.info = {}  # Pillow keeps the EXIF block: whoever reads it would turn the picture again
     return image
 
 
-def _orientation(image: Image.Image) -> int | None:
+def orientation(image: Image.Image) -> int | None:
+    """By its EXIF block; None where that has none, or is damaged."""
     # Not exif_transpose, which writes the EXIF block anew, and fails at many that cameras have written.
     try:
         value = image.getexif().get(ExifTags.Base.Orientation)

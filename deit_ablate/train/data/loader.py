@@ -16,7 +16,8 @@ from torch.utils.data import DataLoader
 
 from deit_ablate.recipe import Recipe
 from deit_ablate.train.augment import Augmenter, Normalise, evaluation, to_pixels
-from deit_ablate.train.data.images import Array, ArrayImages, Images, Undecodable, tell_skipped
+from deit_ablate.train.data.images import Array, ArrayImages, Encoded, Images, Undecodable, tell_skipped
+from deit_ablate.train.data.read import Read
 from deit_ablate.train.data.sets import Dataset, Splits
 from deit_ablate.train.distributed import ALONE, Group, Share
 from deit_ablate.train.pixels import sent
@@ -32,11 +33,13 @@ EVALUATION_BATCH = 128
 BLOCK_PIXELS = 2**19
 """Pictures in memory are augmented by blocks of batches with about so many pixels: an operation on a few pictures takes
 hardly less time than on many, while these still fit a processor's cache."""
-BLOCK_PIXELS_OF_GPU = 2**24
-"""The same on a GPU: hundreds of launches a block, whatever its size; and 100 bytes of memory a pixel meanwhile."""
+BLOCK_OF_GPU, BYTES_OF_PIXEL = 16, 128
+"""On a GPU, where a block is hundreds of launches whatever its size, it may take this part of the memory; so much of it
+is taken for each pixel."""
 PART_OF_GPU = 8
 """Pictures in memory that take at most this part of a GPU's lie there from the start, instead of being sent."""
-MOST_LOADERS = 16
+MOST_LOADERS, MOST_READERS = 16, 4
+"""Processes that prepare batches, and that only read files."""
 
 
 def epoch_order(indices: Array, seed: int, epoch: int, repeats: int = 1) -> tuple[Array, Array]:
@@ -69,13 +72,15 @@ def training_batches(
     of each, the chunks that are this rank's, one after the other.
 
     ``loaders`` processes work ahead, also across epochs; with 0 the caller's own does. To a GPU pixels are sent, a
-    quarter of the bytes of images, and what can be done there is done there, a block ahead of the training, ``fused``
-    where that is wanted.
+    quarter of the bytes of images, or files, and what can be done there is done there, a block ahead of the training,
+    ``fused`` where that is wanted.
     """
     steps, share, images = steps_per_epoch(recipe, data), share or Share(), data.dataset.train
     mine = share.of(range(recipe.schedule.batch_size))
-    most = BLOCK_PIXELS if device.type == "cpu" else BLOCK_PIXELS_OF_GPU
-    together = max(1, most // (len(mine) * recipe.data.resolution**2)) if isinstance(images, ArrayImages) else 1
+    may_stand_in = data.train if recipe.data.corrupt == "skip" else None
+    source = TrainingImages(images, Augmenter(recipe, data.dataset, fused), may_stand_in, device.type)
+    by_block = isinstance(images, ArrayImages) or source.augment.decodes
+    together = max(1, block_pixels(device) // (len(mine) * recipe.data.resolution**2)) if by_block else 1
 
     def blocks() -> Iterator[Views]:
         for epoch in range(start // steps, recipe.schedule.epochs):
@@ -83,17 +88,22 @@ def training_batches(
             for first in range(max(0, start - epoch * steps), len(views), together):
                 yield np.concatenate([batch[mine] for batch in views[first : first + together]])
 
-    may_stand_in = data.train if recipe.data.corrupt == "skip" else None
-    source = TrainingImages(images, Augmenter(recipe, data.dataset, fused), may_stand_in, device.type)
     there = source.lying_on(device)
-    given = there(blocks()) if there else _loader(source, blocks(), loaders, pin=device.type == "cuda")
 
     def fetched() -> Iterator[Batch]:
+        given = there(blocks()) if there else _loader(source, blocks(), loaders, pin=device.type == "cuda")
         for pixels, views, targets in given:
-            yield source.finished(sent(pixels, device), views), sent(targets, device)
+            yield source.finished(pixels, views, targets, device)
 
     for block in ahead(fetched(), device):
         yield from zip(*(part.split(len(mine)) for part in block), strict=True)
+
+
+def block_pixels(device: torch.device) -> int:
+    """Pixels of the pictures that are augmented together."""
+    if device.type != "cuda":
+        return BLOCK_PIXELS
+    return int(torch.cuda.get_device_properties(device).total_memory // BLOCK_OF_GPU // BYTES_OF_PIXEL)
 
 
 def ahead(blocks: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
@@ -128,7 +138,7 @@ def loaders_of(wanted: int | None, recipe: Recipe, data: Splits, device: torch.d
         return 0
     said = os.environ.get("DEIT_ABLATE_CORES") or os.environ.get("SLURM_CPUS_PER_TASK")
     cores = int(said) if said else len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(1, min(MOST_LOADERS, (cores or 1) - 1))
+    return max(1, min(MOST_READERS if recipe.data.decoder == "device" else MOST_LOADERS, (cores or 1) - 1))
 
 
 def steps_per_epoch(recipe: Recipe, data: Splits) -> int:
@@ -192,16 +202,22 @@ class TrainingImages:
     """Where images are finished: on a GPU, unless an operation is for one picture alone, which a CPU has."""
     undecodable: set[int] = field(default_factory=set)
 
-    def finished(self, pixels: Tensor, views: Tensor) -> Tensor:
-        """What ``__getitems__`` returned of images, on their device."""
+    def finished(self, given: Tensor | Read, views: Tensor, targets: Tensor, device: torch.device = CPU) -> Batch:
+        """The batch on the device, of what ``__getitems__`` returned."""
+        if isinstance(given, Read):
+            pictures, indices = given.decoded(device, self._found)
+            return self.augment(pictures, views), sent(torch.from_numpy(self.images.targets[indices]), device)
+        images, targets = sent(given, device), sent(targets, device)
         if self._here:
-            return pixels
-        in_memory = isinstance(self.images, ArrayImages)
-        return self.augment(pixels, views) if in_memory else self.augment.finish(pixels, views)
+            return images, targets
+        finish = self.augment if isinstance(self.images, ArrayImages) else self.augment.finish
+        return finish(images, views), targets
 
     @property
     def _here(self) -> bool:
-        return self.device == "cpu" or not self.augment.all_together(isinstance(self.images, ArrayImages))
+        """Whether ``__getitems__`` does all."""
+        in_memory = isinstance(self.images, ArrayImages)
+        return not self.augment.decodes and (self.device == "cpu" or not self.augment.all_together(in_memory))
 
     def lying_on(
         self, device: torch.device
@@ -222,8 +238,8 @@ class TrainingImages:
 
         return of
 
-    def __getitems__(self, views: Views | Sequence[tuple[int, int, int]]) -> tuple[Tensor, Tensor, Tensor]:
-        """Images, or pixels that are still to be finished, with their views (B, 3) and their classes."""
+    def __getitems__(self, views: Views | Sequence[tuple[int, int, int]]) -> tuple[Tensor | Read, Tensor, Tensor]:
+        """Images, or pixels or files that are still to be finished, with their views (B, 3) and their classes."""
         views = np.asarray(views)
         positions = torch.from_numpy(views)
         if isinstance(self.images, ArrayImages):
@@ -232,6 +248,8 @@ class TrainingImages:
             return self.augment(made, positions) if self._here else made, positions, torch.from_numpy(targets)
         # The repeats of an image are in one batch: decoded once. No operation changes its picture in place.
         chosen = views[:, 1].tolist()
+        if self.augment.decodes and isinstance(self.images, Encoded):
+            return Read.of_views(self.images, chosen, self._found), positions, torch.empty(0)
         found = {index: self._found(index) for index in dict.fromkeys(chosen)}
         pictures = [found[index][0] for index in chosen]
         targets = self.images.targets[[found[index][1] for index in chosen]]

@@ -97,7 +97,7 @@ def test_images_are_the_same_whether_they_are_finished_by_a_loader_or_on_the_dev
     for device in ("cpu", "cuda"):
         source = TrainingImages(images or data.dataset.train, Augmenter(recipe, data.dataset), None, device)
         given, positions, targets = source.__getitems__(views)
-        made[device] = source.finished(given, positions), targets
+        made[device] = source.finished(given, positions, targets)
         assert given.dtype == (torch.float32 if device == "cpu" else torch.uint8)
     for one, other in zip(*made.values(), strict=True):
         assert torch.equal(one, other)
@@ -108,7 +108,7 @@ def test_what_only_a_cpu_can_do_is_done_before_a_gpu_gets_it() -> None:
     data = load_data(recipe, None)
     source = TrainingImages(data.dataset.train, Augmenter(recipe, data.dataset), None, "cuda")
     images, positions, _ = source.__getitems__([(0, 1, 0)])
-    assert (images.dtype, source.finished(images, positions) is images) == (torch.float32, True)
+    assert (images.dtype, source.finished(images, positions, torch.zeros(1))[0] is images) == (torch.float32, True)
 
 
 def test_loaders_by_default_follow_the_device_the_data_and_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
