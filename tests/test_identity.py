@@ -89,6 +89,7 @@ SWITCHES: dict[str, st.SearchStrategy[Any]] = {
 }
 OTHERS: dict[str, list[Any]] = {
     "data.corrupt": ["fail", "skip"],
+    "data.decoder": ["pillow", "device"],
     "data.train_images": [50_000, 60_000],
     "augment.crop_scale": [(0.08, 1.0), (0.5, 1.0)],
     "augment.crop_ratio": [(0.75, 4 / 3), (1.0, 1.0)],

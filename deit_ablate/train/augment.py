@@ -231,7 +231,7 @@ class Augmenter:
             )
         if self.decodes and (alone := self._alone()):
             raise TrainError(
-                f"data.decoder: device is for what can be done to many pictures at once, and {alone} cannot: "
+                f"the decoder device is for what can be done to many pictures at once, and {alone} cannot: "
                 "set data.decoder to pillow"
             )
 

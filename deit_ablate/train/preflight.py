@@ -111,6 +111,7 @@ def _without_teacher(recipe: Recipe, run: Mapping[str, Any], splits_of: Callable
 
     yield ("augment.custom",), lambda: custom_operations(recipe)
     yield ("augment.auto_augment",), lambda: operations(AUGMENTATIONS, recipe, splits_of(recipe).dataset)
+    yield ("data.decoder",), lambda: Augmenter(recipe, splits_of(recipe).dataset)
     yield ("augment.custom",), augmented
     yield (
         ("augment.mixup", "regularize.label_smoothing"),

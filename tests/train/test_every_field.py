@@ -295,6 +295,7 @@ ROWS = [
 ]
 ELSEWHERE = {
     "data.corrupt": "test_a_file_that_is_no_picture",
+    "data.decoder": "test_what_decodes_files_also_augments_them",
     "data.file": "test_a_table_of_pictures_and_the_share_that_is_for_testing",
     "data.options": "test_a_table_of_pictures_and_the_share_that_is_for_testing",
     "model.init": "test_a_training_starts_from_a_file",
@@ -372,6 +373,19 @@ def test_a_file_that_is_no_picture(tmp_path: Path) -> None:
     with pytest.raises(TrainError, match=broken.name):
         batches("fail")
     assert [len(targets) for _, targets in batches("skip")] == [8, 8]
+
+
+def test_what_decodes_files_also_augments_them(tmp_path: Path) -> None:
+    """By draws of its own, in the same order."""
+    write_tree(tmp_path, {"cat": 8, "dog": 8})
+    data = {"name": "imagefolder", "id": "pets", "train_images": None, "validation": 0.0}
+    batches = {}
+    for decoder in ("pillow", "device"):
+        recipe = tiny(data={**data, "decoder": decoder}, schedule={"batch_size": 8, "epochs": 1})
+        batches[decoder] = list(training_batches(recipe, load_data(recipe, tmp_path), 0, loaders=0))
+    for (images, targets), (others, labels) in zip(*batches.values(), strict=True):
+        assert torch.equal(targets, labels)
+        assert not torch.equal(images, others)
 
 
 def test_a_table_of_pictures_and_the_share_that_is_for_testing(tmp_path: Path) -> None:

@@ -38,8 +38,7 @@ BLOCK_OF_GPU, BYTES_OF_PIXEL = 16, 128
 is taken for each pixel."""
 PART_OF_GPU = 8
 """Pictures in memory that take at most this part of a GPU's lie there from the start, instead of being sent."""
-MOST_LOADERS, MOST_READERS = 16, 4
-"""Processes that prepare batches, and that only read files."""
+MOST_LOADERS = 16
 
 
 def epoch_order(indices: Array, seed: int, epoch: int, repeats: int = 1) -> tuple[Array, Array]:
@@ -138,7 +137,7 @@ def loaders_of(wanted: int | None, recipe: Recipe, data: Splits, device: torch.d
         return 0
     said = os.environ.get("DEIT_ABLATE_CORES") or os.environ.get("SLURM_CPUS_PER_TASK")
     cores = int(said) if said else len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(1, min(MOST_READERS if recipe.data.decoder == "device" else MOST_LOADERS, (cores or 1) - 1))
+    return max(1, min(MOST_LOADERS, (cores or 1) - 1))
 
 
 def steps_per_epoch(recipe: Recipe, data: Splits) -> int:

@@ -139,5 +139,5 @@ def test_a_file_that_is_damaged_inside_stops_the_run_or_is_replaced(tmp_path: Pa
 def test_what_is_done_to_one_picture_alone_is_refused(tmp_path: Path, augment: dict[str, Any], named: str) -> None:
     write_pictures(tmp_path)
     recipe = by_batch(augment=augment)
-    with pytest.raises(TrainError, match=f"data.decoder: device .* {named} cannot"):
+    with pytest.raises(TrainError, match=f"the decoder device .* {named} cannot"):
         Augmenter(recipe, load_data(recipe, tmp_path).dataset)
