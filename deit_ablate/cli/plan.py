@@ -323,8 +323,8 @@ def _left_lines(
         f"{need or 'as all the others'}: {counted(len(runs), 'run')} ({few([labels[run.id] for run in runs], 3)})"
         for (_, runs), need in zip(groups, needs, strict=True)
     ]
-    time, disk = console.duration(cost.seconds), console.size(cost.bytes)
-    to_do = f"to do: {cost.runs} runs, machine time {time}, disk {disk}, files {cost.files or 'unknown'}"
+    kept = [f"disk {console.size(cost.bytes)}"] * bool(cost.bytes) + [f"files {cost.files}"] * bool(cost.files)
+    to_do = ", ".join((f"to do: {cost.runs} runs", f"machine time {console.duration(cost.seconds)}", *kept))
     parts = ([f"missing since {reason}: {names}" for reason, names in since.items()], of_groups if any(needs) else [])
     return [line for part in (*parts, [to_do] if cost.runs else []) if part for line in ("", *part)]
 
