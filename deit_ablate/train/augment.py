@@ -227,7 +227,7 @@ class Augmenter:
         self.decodes = files and recipe.data.decoder == "device"
         if self.decodes and not isinstance(dataset.train, Encoded):
             raise TrainError(
-                f"data.decoder: torchvision reads files, and {dataset.name} gives pictures: set it to pillow"
+                f"the decoder device reads files, and {dataset.name} gives pictures: set data.decoder to pillow"
             )
         if self.decodes and (alone := self._alone()):
             raise TrainError(

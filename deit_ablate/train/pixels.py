@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 
 LEVELS = 256
-ALIKE = 64
-"""Boxes of several sizes that are resampled together: more of them would be of more different sizes."""
+ALIKE, TOGETHER = 64, 2**24
+"""Boxes of several sizes that are resampled together at most (more would be of more different sizes), and their pixels,
+each of which takes a hundred bytes meanwhile."""
 _fusing = ContextVar("fusing", default=False)
 
 
@@ -238,10 +239,21 @@ def resampled(images: Tensor | Pictures, boxes: Tensor, side: int) -> Tensor:
     top, left, height, width = boxes.unbind(1)
     places = torch.stack((starts + top * widths + left, areas[images.of], widths, height, width), dim=1)
     made = flat.new_empty(len(boxes), 3, side, side)
-    for rows in (height * width).argsort().split(ALIKE):
+    for rows in _alike(boxes[:, 2:]):
         down, across = boxes[rows, 2:].amax(0).tolist()
         made[sent(rows, flat.device)] = _cut(flat, sent(places[rows], flat.device), down, across, side)
     return made
+
+
+def _alike(sizes: Tensor) -> Iterator[Tensor]:
+    """Numbers of boxes of these heights and widths (B, 2) that are resampled together, the smallest first."""
+    left = sizes.prod(1).argsort()
+    while len(left):
+        some = left[:ALIKE]
+        while len(some) > 1 and len(some) * int(sizes[some].amax(0).prod()) > TOGETHER:
+            some = some[: len(some) // 2]
+        yield some
+        left = left[len(some) :]
 
 
 @_fusible

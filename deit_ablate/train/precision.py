@@ -44,6 +44,12 @@ def share_gpu(device: str, runs: int) -> None:
         torch.cuda.set_per_process_memory_fraction(0.95 / runs, device)
 
 
+def memory_of_gpu(device: torch.device) -> int:
+    """Bytes of a GPU's memory that this process may take."""
+    total: int = torch.cuda.get_device_properties(device).total_memory
+    return int(total * torch.cuda.get_per_process_memory_fraction(device))
+
+
 def set_up(device: torch.device, deterministic: bool, precision: str = "fp32") -> None:
     """This process computes on ``device``; fp32 means fp32, and TF32 is another precision; on request only algorithms
     that give the same bits each time."""

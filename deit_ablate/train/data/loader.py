@@ -17,10 +17,11 @@ from torch.utils.data import DataLoader
 from deit_ablate.recipe import Recipe
 from deit_ablate.train.augment import Augmenter, Normalise, evaluation, to_pixels
 from deit_ablate.train.data.images import Array, ArrayImages, Encoded, Images, Undecodable, tell_skipped
-from deit_ablate.train.data.read import Read
+from deit_ablate.train.data.read import Read, mean_pixels
 from deit_ablate.train.data.sets import Dataset, Splits
 from deit_ablate.train.distributed import ALONE, Group, Share
 from deit_ablate.train.pixels import sent
+from deit_ablate.train.precision import memory_of_gpu
 from deit_ablate.train.streams import generator, stream
 
 Views = npt.NDArray[np.int64]
@@ -78,8 +79,11 @@ def training_batches(
     mine = share.of(range(recipe.schedule.batch_size))
     may_stand_in = data.train if recipe.data.corrupt == "skip" else None
     source = TrainingImages(images, Augmenter(recipe, data.dataset, fused), may_stand_in, device.type)
+    pixels = recipe.data.resolution**2
+    if isinstance(images, Encoded) and source.augment.decodes:
+        pixels += int(6 * mean_pixels(images) / recipe.augment.repeats / BYTES_OF_PIXEL)  # twice 3 bytes of each
     by_block = isinstance(images, ArrayImages) or source.augment.decodes
-    together = max(1, block_pixels(device) // (len(mine) * recipe.data.resolution**2)) if by_block else 1
+    together = max(1, block_pixels(device) // (len(mine) * pixels)) if by_block else 1
 
     def blocks() -> Iterator[Views]:
         for epoch in range(start // steps, recipe.schedule.epochs):
@@ -102,7 +106,7 @@ def block_pixels(device: torch.device) -> int:
     """Pixels of the pictures that are augmented together."""
     if device.type != "cuda":
         return BLOCK_PIXELS
-    return int(torch.cuda.get_device_properties(device).total_memory // BLOCK_OF_GPU // BYTES_OF_PIXEL)
+    return memory_of_gpu(device) // BLOCK_OF_GPU // BYTES_OF_PIXEL
 
 
 def ahead(blocks: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
@@ -111,6 +115,7 @@ def ahead(blocks: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
         yield from blocks
         return
     beside, done = torch.cuda.Stream(device, priority=-1), object()  # first, where both wait: a step waits for it
+    beside.wait_stream(torch.cuda.current_stream(device))  # which may still be copying the pictures that lie there
 
     def made() -> tuple[Any, Any]:
         with torch.cuda.stream(beside):
@@ -226,7 +231,7 @@ class TrainingImages:
         images = self.images
         if self._here or not isinstance(images, ArrayImages) or device.type != "cuda":
             return None
-        if images.pixels.nbytes > torch.cuda.get_device_properties(device).total_memory / PART_OF_GPU:
+        if images.pixels.nbytes > memory_of_gpu(device) // PART_OF_GPU:
             return None
         pixels, targets = to_pixels(images.pixels).to(device).contiguous(), torch.from_numpy(images.targets).to(device)
 

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from deit_ablate.train.data.images import ORIENTATIONS, Encoded, orientation
+from deit_ablate.train.data.images import FORMATS, ORIENTATIONS, Encoded, orientation
 from deit_ablate.train.pixels import Pictures
 
 Found = Callable[[int], tuple[Image.Image, int]]
@@ -82,6 +82,18 @@ def _jpegs(files: list[Tensor], device: torch.device) -> list[Tensor]:
 def _as_tensor(pixels: Tensor, device: torch.device) -> Tensor:
     """(3, H, W) on the device, of (H, W, 3)."""
     return pixels.to(device).permute(2, 0, 1)
+
+
+def mean_pixels(images: Encoded, count: int = 32) -> float:
+    """Pixels of a picture, the mean of some of them; 0 where none of these can be read."""
+    found = []
+    for index in np.linspace(0, len(images) - 1, min(count, len(images))).astype(int).tolist():
+        try:
+            width, height = Image.open(io.BytesIO(images.content(index)), formats=FORMATS).size
+        except Exception:  # whatever Pillow makes of a damaged file: others tell of it
+            continue
+        found.append(width * height)
+    return float(np.mean(found)) if found else 0.0
 
 
 def decodes_alike(content: bytes) -> bool:

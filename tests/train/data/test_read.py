@@ -18,7 +18,7 @@ from deit_ablate.train import pixels
 from deit_ablate.train.augment import Augmenter, to_pixels
 from deit_ablate.train.data.images import Undecodable, decode
 from deit_ablate.train.data.loader import training_batches
-from deit_ablate.train.data.read import Read, decodes_alike
+from deit_ablate.train.data.read import Read, decodes_alike, mean_pixels
 from deit_ablate.train.data.sets import load_data
 
 CPU = torch.device("cpu")
@@ -82,6 +82,26 @@ def test_crops_of_pictures_of_many_sizes_are_pillows(tmp_path: Path) -> None:
         expected.append(np.asarray(crop.resize((17, 17), Image.Resampling.BICUBIC)))
     ours = pixels.resampled(pixels.Pictures(tensors, of), torch.tensor(boxes), 17)
     assert torch.equal(ours, to_pixels(expected))
+
+
+def test_boxes_that_are_resampled_together_are_bounded_in_number_and_in_pixels() -> None:
+    random = np.random.RandomState(0)
+    sizes = torch.from_numpy(random.randint(1, 3000, (300, 2)))
+    sizes[:200] = torch.from_numpy(random.randint(1, 60, (200, 2)))
+    sizes[7] = torch.tensor([9000, 9000])
+    groups = list(pixels._alike(sizes))
+    assert sorted(torch.cat(groups).tolist()) == list(range(300))
+    assert max(map(len, groups)) == pixels.ALIKE
+    assert all(len(some) == 1 or len(some) * sizes[some].amax(0).prod() <= pixels.TOGETHER for some in groups)
+
+
+def test_large_pictures_make_small_blocks(tmp_path: Path) -> None:
+    write_pictures(tmp_path)
+    images: Any = load_data(by_batch(), tmp_path).dataset.train
+    sizes = [np.prod(image.size) for image in images]
+    assert 0.5 < mean_pixels(images) / np.mean(sizes) < 2
+    (tmp_path / "train" / "cat" / "00.png").write_bytes(b"")
+    assert mean_pixels(images) > 0
 
 
 def batches(recipe: Recipe, folder: Path, start: int = 0, loaders: int = 0) -> list[tuple[Tensor, Tensor]]:
