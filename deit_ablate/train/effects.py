@@ -190,7 +190,6 @@ READ_BY: dict[str, tuple[Part, ...]] = {
     "data.name": (data, images, model),
     "data.id": (data,),
     "data.resolution": (data, images, model),
-    "data.decoder": (images,),
     "data.eval_crop": (data,),
     "data.validation": (data,),
     "data.train_images": (data,),

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from deit_ablate.recipe import Recipe
 from deit_ablate.train.augment import Augmenter, Normalise, evaluation, to_pixels
 from deit_ablate.train.data.images import Array, ArrayImages, Encoded, Images, Undecodable, tell_skipped
-from deit_ablate.train.data.read import Read, mean_pixels
+from deit_ablate.train.data.read import Read, check_decoder, mean_sizes
 from deit_ablate.train.data.sets import Dataset, Splits
 from deit_ablate.train.distributed import ALONE, Group, Share
 from deit_ablate.train.pixels import sent
@@ -37,6 +37,8 @@ hardly less time than on many, while these still fit a processor's cache."""
 BLOCK_OF_GPU, BYTES_OF_PIXEL = 16, 128
 """On a GPU, where a block is hundreds of launches whatever its size, it may take this part of the memory; so much of it
 is taken for each pixel."""
+BLOCK_BYTES = 2**26
+"""Of files in a block: loaders hold dozens of them in shared memory."""
 PART_OF_GPU = 8
 """Pictures in memory that take at most this part of a GPU's lie there from the start, instead of being sent."""
 MOST_LOADERS = 16
@@ -79,11 +81,7 @@ def training_batches(
     mine = share.of(range(recipe.schedule.batch_size))
     may_stand_in = data.train if recipe.data.corrupt == "skip" else None
     source = TrainingImages(images, Augmenter(recipe, data.dataset, fused), may_stand_in, device.type)
-    pixels = recipe.data.resolution**2
-    if isinstance(images, Encoded) and source.augment.decodes:
-        pixels += int(6 * mean_pixels(images) / recipe.augment.repeats / BYTES_OF_PIXEL)  # twice 3 bytes of each
-    by_block = isinstance(images, ArrayImages) or source.augment.decodes
-    together = max(1, block_pixels(device) // (len(mine) * pixels)) if by_block else 1
+    together = max(1, views_of_block(recipe, source, device) // len(mine))
 
     def blocks() -> Iterator[Views]:
         for epoch in range(start // steps, recipe.schedule.epochs):
@@ -102,11 +100,19 @@ def training_batches(
         yield from zip(*(part.split(len(mine)) for part in block), strict=True)
 
 
-def block_pixels(device: torch.device) -> int:
-    """Pixels of the pictures that are augmented together."""
-    if device.type != "cuda":
-        return BLOCK_PIXELS
-    return memory_of_gpu(device) // BLOCK_OF_GPU // BYTES_OF_PIXEL
+def views_of_block(recipe: Recipe, source: TrainingImages, device: torch.device) -> int:
+    """Views that are augmented together; 0 where each batch is by itself."""
+    gpu, images, pixels = device.type == "cuda", source.images, recipe.data.resolution**2
+    most = memory_of_gpu(device) // BLOCK_OF_GPU // BYTES_OF_PIXEL if gpu else BLOCK_PIXELS
+    if isinstance(images, ArrayImages):
+        return most // max(pixels, int(np.prod(images.pixels.shape[1:3])))
+    if not (source.augment.decodes and isinstance(images, Encoded)):
+        return 0
+    check_decoder(device)
+    each, size = (mean / recipe.augment.repeats for mean in mean_sizes(images))
+    return min(
+        most // (pixels + int(6 * each) // BYTES_OF_PIXEL), int(BLOCK_BYTES / max(size, 1))
+    )  # twice 3 bytes each
 
 
 def ahead(blocks: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
@@ -233,7 +239,9 @@ class TrainingImages:
             return None
         if images.pixels.nbytes > memory_of_gpu(device) // PART_OF_GPU:
             return None
-        pixels, targets = to_pixels(images.pixels).to(device).contiguous(), torch.from_numpy(images.targets).to(device)
+        # Contiguous copies: a data set of one's own may be a view that torch has no word for.
+        pixels = to_pixels(np.ascontiguousarray(images.pixels)).contiguous().to(device)
+        targets = torch.from_numpy(np.ascontiguousarray(images.targets)).to(device)
 
         def of(many: Iterator[Views]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
             for views in many:

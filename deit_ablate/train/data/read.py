@@ -4,7 +4,7 @@ trains makes of that."""
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from deit_ablate.errors import TrainError
 from deit_ablate.train.data.images import FORMATS, ORIENTATIONS, Encoded, orientation
 from deit_ablate.train.pixels import Pictures
 
@@ -55,45 +56,70 @@ class Read:
         damaged, and the recipe skips it. Raises Undecodable."""
         sizes = [int(np.prod(shape)) for shape in self.shapes]
         parts, images = list(self.content.split(sizes)), list(self.images)
-        files = [number for number, shape in enumerate(self.shapes) if len(shape) == 1]
-        made: dict[int, Tensor] = {}
-        try:
-            made.update(zip(files, _jpegs([parts[number] for number in files], device), strict=True))
-        except RuntimeError:  # one of them is damaged: which, and what then, Pillow says
-            for number in files:
+        files = _jpegs([part for part, shape in zip(parts, self.shapes, strict=True) if len(shape) == 1], device)
+        made = []
+        for number, (part, shape) in enumerate(zip(parts, self.shapes, strict=True)):
+            pixels = next(files) if len(shape) == 1 else part.view(shape).to(device).permute(2, 0, 1)
+            if pixels is None:  # damaged, or of a kind that this decoder does not know: Pillow says which
                 picture, images[number] = found(images[number])
-                made[number] = _as_tensor(torch.from_numpy(np.array(picture)), device)
-        for number, shape in enumerate(self.shapes):
-            if number not in made:
-                made[number] = _as_tensor(parts[number].view(shape), device)
-        pictures = Pictures([made[number] for number in range(len(parts))], self.of)
-        return pictures, [images[number] for number in self.of.tolist()]
+                pixels = torch.from_numpy(np.array(picture)).to(device).permute(2, 0, 1)
+            made.append(pixels)
+        return Pictures(made, self.of), [images[number] for number in self.of.tolist()]
 
 
-def _jpegs(files: list[Tensor], device: torch.device) -> list[Tensor]:
-    """Each (3, H, W) on the device, of a file's bytes: by libjpeg-turbo on a CPU, by nvJPEG on a GPU. Raises
-    RuntimeError where one is damaged."""
+def check_decoder(device: torch.device) -> None:
+    """Raises TrainError where torchvision cannot decode on this device, and not this file or that alone."""
+    content = io.BytesIO()
+    Image.new("RGB", (16, 16)).save(content, "JPEG")
+    try:
+        _decode_jpeg([torch.frombuffer(bytearray(content.getvalue()), dtype=torch.uint8)], device)
+    except RuntimeError as error:
+        raise TrainError(f"torchvision cannot decode on {device}: set data.decoder to pillow ({error})") from error
+
+
+def _jpegs(files: list[Tensor], device: torch.device) -> Iterator[Tensor | None]:
+    """Each (3, H, W) on the device, of a file's bytes; None for one that is refused, whatever the others are."""
+    try:
+        yield from _decode_jpeg(files, device)
+    except RuntimeError as error:
+        if "out of memory" in str(error):  # which torchvision does not tell from damage
+            raise torch.OutOfMemoryError(str(error)) from error
+        if len(files) == 1:
+            yield None
+            return
+        for file in files:
+            yield from _jpegs([file], device)
+
+
+def _decode_jpeg(files: list[Tensor], device: torch.device) -> list[Tensor]:
+    """By libjpeg-turbo on a CPU, by nvJPEG on a GPU. Raises RuntimeError where one of them, or all, cannot be decoded."""
     # Not at the top: torchvision has announced that these move to another library (torchcodec), and only this needs it.
     from torchvision.io import ImageReadMode, decode_jpeg
 
-    return list(decode_jpeg(files, ImageReadMode.RGB, device=device)) if files else []
+    if not files:
+        return []
+    if device.type == "cuda":  # nvJPEG writes on a stream of its own, to memory that this one may not have done with
+        torch.cuda.current_stream(device).synchronize()
+    try:
+        return list(decode_jpeg(files, ImageReadMode.RGB, device=device))
+    except RuntimeError:
+        if device.type == "cuda":  # what it had begun
+            torch.cuda.synchronize(device)
+        raise
 
 
-def _as_tensor(pixels: Tensor, device: torch.device) -> Tensor:
-    """(3, H, W) on the device, of (H, W, 3)."""
-    return pixels.to(device).permute(2, 0, 1)
-
-
-def mean_pixels(images: Encoded, count: int = 32) -> float:
-    """Pixels of a picture, the mean of some of them; 0 where none of these can be read."""
+def mean_sizes(images: Encoded, count: int = 32) -> tuple[float, float]:
+    """Pixels of a picture, and bytes that a loader sends of it: the means of some; 0 where none of these can be read."""
     found = []
     for index in np.linspace(0, len(images) - 1, min(count, len(images))).astype(int).tolist():
+        content = images.content(index)
         try:
-            width, height = Image.open(io.BytesIO(images.content(index)), formats=FORMATS).size
+            width, height = Image.open(io.BytesIO(content), formats=FORMATS).size
         except Exception:  # whatever Pillow makes of a damaged file: others tell of it
             continue
-        found.append(width * height)
-    return float(np.mean(found)) if found else 0.0
+        found.append((width * height, len(content) if decodes_alike(content) else 3 * width * height))
+    pixels, size = np.mean(found, axis=0).tolist() if found else (0.0, 0.0)
+    return pixels, size
 
 
 def decodes_alike(content: bytes) -> bool:

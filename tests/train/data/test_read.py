@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,10 @@ from deit_ablate.errors import TrainError
 from deit_ablate.recipe import Recipe
 from deit_ablate.train import pixels
 from deit_ablate.train.augment import Augmenter, to_pixels
+from deit_ablate.train.data import read
 from deit_ablate.train.data.images import Undecodable, decode
-from deit_ablate.train.data.loader import training_batches
-from deit_ablate.train.data.read import Read, decodes_alike, mean_pixels
+from deit_ablate.train.data.loader import TrainingImages, training_batches, views_of_block
+from deit_ablate.train.data.read import Read, decodes_alike, mean_sizes
 from deit_ablate.train.data.sets import load_data
 
 CPU = torch.device("cpu")
@@ -59,9 +61,9 @@ def test_files_come_out_as_pillow_has_them(tmp_path: Path) -> None:
     data = load_data(by_batch(), tmp_path)
     images: Any = data.dataset.train
     order = [5, 3, 3, 7, 0, 12, 5]
-    read = Read.of_views(images, order, lambda index: (images[index], index))
-    assert len(read.shapes) == 5, "each is read once"
-    pictures, indices = read.decoded(CPU, lambda index: pytest.fail("decoded again"))
+    given = Read.of_views(images, order, lambda index: (images[index], index))
+    assert len(given.shapes) == 5, "each is read once"
+    pictures, indices = given.decoded(CPU, lambda index: pytest.fail("decoded again"))
     assert indices == order
     for view, index in enumerate(order):
         expected = to_pixels([np.asarray(decode(contents[index]))])[0]
@@ -96,12 +98,58 @@ def test_boxes_that_are_resampled_together_are_bounded_in_number_and_in_pixels()
 
 
 def test_large_pictures_make_small_blocks(tmp_path: Path) -> None:
-    write_pictures(tmp_path)
+    contents = write_pictures(tmp_path)
     images: Any = load_data(by_batch(), tmp_path).dataset.train
     sizes = [np.prod(image.size) for image in images]
-    assert 0.5 < mean_pixels(images) / np.mean(sizes) < 2
+    sent = [len(content) if decodes_alike(content) else 3 * size for content, size in zip(contents, sizes, strict=True)]
+    assert mean_sizes(images, count=1000) == (np.mean(sizes), np.mean(sent))
+    augment = Augmenter(by_batch(), load_data(by_batch(), tmp_path).dataset)
     (tmp_path / "train" / "cat" / "00.png").write_bytes(b"")
-    assert mean_pixels(images) > 0
+    assert min(mean_sizes(images)) > 0
+    source = TrainingImages(images, augment)
+    small = views_of_block(by_batch(), source, CPU)
+    for number in range(24):
+        picture(number).resize((2000, 1500)).save(tmp_path / "train" / "dog" / f"{number:02}.jpeg")
+    assert 0 < views_of_block(by_batch(), source, CPU) < small / 5
+
+
+def test_what_a_device_refuses_is_decoded_by_pillow_and_nothing_else_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another decoder gives other pixels: those of a picture may not depend on which others are in its block."""
+    contents = write_pictures(tmp_path)
+    images: Any = load_data(by_batch(), tmp_path).dataset.train
+    given = read._decode_jpeg
+    refused = len(contents[2])
+
+    def other(files: list[Tensor], device: torch.device) -> list[Tensor]:
+        if any(len(file) == refused for file in files):
+            raise RuntimeError("unsupported")
+        return [255 - each for each in given(files, device)]
+
+    monkeypatch.setattr(read, "_decode_jpeg", other)
+    made, _ = Read.of_views(images, [1, 2, 3], lambda index: (images[index], index)).decoded(
+        CPU, lambda index: (images[index], index)
+    )
+    for index, ours in zip((1, 2, 3), made.pictures, strict=True):
+        theirs = to_pixels([np.asarray(decode(contents[index]))])[0]
+        assert torch.equal(ours, theirs if index == 2 else 255 - theirs)
+
+
+@pytest.mark.parametrize(("said", "raised"), [("not compiled with nvJPEG", TrainError), ("CUDA out of memory", None)])
+def test_a_device_that_cannot_decode_is_told_from_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, raised: Any
+) -> None:
+    write_pictures(tmp_path)
+
+    def refuses(files: list[Tensor], device: torch.device) -> list[Tensor]:
+        if raised or len(files) > 1:
+            raise RuntimeError(said)
+        return []
+
+    monkeypatch.setattr(read, "_decode_jpeg", refuses)
+    with pytest.raises(raised or torch.OutOfMemoryError, match=said):
+        batches(by_batch(), tmp_path)
 
 
 def batches(recipe: Recipe, folder: Path, start: int = 0, loaders: int = 0) -> list[tuple[Tensor, Tensor]]:
@@ -146,6 +194,14 @@ def test_a_file_that_is_damaged_inside_stops_the_run_or_is_replaced(tmp_path: Pa
     failing = by_batch(augment={"repeats": 1})
     with pytest.raises(Undecodable, match=broken.name):
         list(training_batches(failing, data, 0, loaders))
+
+
+def test_pictures_that_a_data_set_makes_itself_are_refused(tmp_path: Path) -> None:
+    write_pictures(tmp_path)
+    data = load_data(by_batch(), tmp_path).dataset
+    made: Any = [(Image.new("RGB", (20, 20)), 0)] * 8
+    with pytest.raises(TrainError, match="the decoder device reads files, and imagefolder gives pictures"):
+        Augmenter(by_batch(), dataclasses.replace(data, train=made))
 
 
 @pytest.mark.parametrize(
