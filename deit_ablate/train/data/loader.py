@@ -110,9 +110,8 @@ def views_of_block(recipe: Recipe, source: TrainingImages, device: torch.device)
         return 0
     check_decoder(device)
     each, size = (mean / recipe.augment.repeats for mean in mean_sizes(images))
-    return min(
-        most // (pixels + int(6 * each) // BYTES_OF_PIXEL), int(BLOCK_BYTES / max(size, 1))
-    )  # twice 3 bytes each
+    pixels += int(6 * each) // BYTES_OF_PIXEL  # all are there twice for a moment, in 3 bytes a pixel
+    return min(most // pixels, int(BLOCK_BYTES / max(size, 1)))
 
 
 def ahead(blocks: Iterator[Batch], device: torch.device) -> Iterator[Batch]:

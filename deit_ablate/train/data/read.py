@@ -92,7 +92,7 @@ def _jpegs(files: list[Tensor], device: torch.device) -> Iterator[Tensor | None]
 
 
 def _decode_jpeg(files: list[Tensor], device: torch.device) -> list[Tensor]:
-    """By libjpeg-turbo on a CPU, by nvJPEG on a GPU. Raises RuntimeError where one of them, or all, cannot be decoded."""
+    """By libjpeg-turbo on a CPU, by nvJPEG on a GPU. Raises RuntimeError where one of them, or all, cannot be."""
     # Not at the top: torchvision has announced that these move to another library (torchcodec), and only this needs it.
     from torchvision.io import ImageReadMode, decode_jpeg
 
@@ -109,7 +109,7 @@ def _decode_jpeg(files: list[Tensor], device: torch.device) -> list[Tensor]:
 
 
 def mean_sizes(images: Encoded, count: int = 32) -> tuple[float, float]:
-    """Pixels of a picture, and bytes that a loader sends of it: the means of some; 0 where none of these can be read."""
+    """Pixels of a picture and bytes that a loader sends of it, the means of some; 0 where none of them can be read."""
     found = []
     for index in np.linspace(0, len(images) - 1, min(count, len(images))).astype(int).tolist():
         content = images.content(index)
