@@ -131,25 +131,26 @@ def _tau_over_seeds(values: Array, theirs: Array) -> tuple[float, float, float]:
         return math.nan, math.nan, math.nan
     generator = np.random.Generator(np.random.PCG64(0))
     counts = generator.multinomial(seeds, np.full(seeds, 1 / seeds), size=RESAMPLES)
-    # The same seeds are often drawn again: tau is computed once for each of the different draws.
-    counts, drawn = np.unique(np.vstack([np.ones_like(counts[:1]), counts]), axis=0, return_inverse=True)
-    weights = counts.astype(np.float64)
+    weights = np.vstack([np.ones_like(counts[:1]), counts]).astype(np.float64)
     total = weights @ (~np.isnan(values)).T.astype(np.float64)
     means = np.divide(weights @ np.nan_to_num(values).T, total, out=np.full(total.shape, np.nan), where=total > 0)
     differences = np.round(means[:, 1:] - means[:, :1], 9)  # rounded: ties are ties also after a mean
-    tau = np.array([kendall(difference, theirs) for difference in differences])
-    observed, *resampled = tau[drawn.ravel()]
+    observed, *resampled = kendall(differences, theirs)
     known = [value for value in resampled if not math.isnan(value)]
     low, high = np.quantile(known, [0.025, 0.975]) if known else (math.nan, math.nan)
     return float(observed), float(low), float(high)
 
 
-def kendall(ours: Array, theirs: Array) -> float:
-    """Kendall's tau-b (1945) of two (rows,), NaN left out; NaN where one side is all ties, or under 2 values."""
-    from scipy.stats import kendalltau
-
-    known = ~(np.isnan(ours) | np.isnan(theirs))
-    return float(kendalltau(ours[known], theirs[known]).statistic) if known.sum() > 1 else math.nan
+def kendall(ours: Array, theirs: Array) -> Array:
+    """Kendall's tau-b (1945) of each of ``ours`` (N, rows) with ``theirs`` (rows,), NaN left out: (N,), NaN where one
+    side is all ties, or under 2 values. All at once, for thousands of resamples; scipy.stats has it for one."""
+    first, second = np.triu_indices(len(theirs), 1)
+    one, other = np.sign(ours[:, first] - ours[:, second]), np.sign(theirs[first] - theirs[second])
+    known = ~(np.isnan(one) | np.isnan(other))
+    one, other = np.where(known, one, 0), np.where(known, other, 0)
+    with np.errstate(invalid="ignore"):
+        tau = (one * other).sum(1) / np.sqrt(np.abs(one).sum(1)) / np.sqrt(np.abs(other).sum(1))
+    return np.asarray(np.clip(tau, -1, 1))
 
 
 def tau_by_chance(rows: int, tau: float) -> float:

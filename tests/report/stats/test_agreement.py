@@ -96,11 +96,18 @@ def test_senseless_input_is_refused():
 
 def test_kendall_by_hand():
     # Of 6 pairs 5 are in order and 1 is not; with one pair tied in ours, (4 - 1) / sqrt(5 x 6).
-    assert kendall(np.array([1.0, 2, 3, 4]), np.array([1.0, 3, 2, 4])) == pytest.approx(4 / 6)
-    assert kendall(np.array([1.0, 1, 3, 4]), np.array([1.0, 3, 2, 4])) == pytest.approx(3 / math.sqrt(30))
-    assert kendall(np.array([1.0, np.nan, 3, 2]), np.array([1.0, 9, 3, 2])) == 1
-    assert np.isnan(kendall(np.ones(4), np.arange(4.0)))
-    assert np.isnan(kendall(np.array([1.0, np.nan]), np.array([1.0, 2.0])))
+    ours = np.array([[1.0, 2, 3, 4], [1.0, 1, 3, 4], [1.0, np.nan, 3, 4], [1.0, 1, 1, 1], [np.nan, 1, np.nan, np.nan]])
+    found = kendall(ours, np.array([1.0, 3, 2, 4]))
+    assert found == pytest.approx([4 / 6, 3 / math.sqrt(30), 1, math.nan, math.nan], nan_ok=True)
+
+
+def test_kendall_is_scipys_to_the_bit():
+    random = np.random.RandomState(0)
+    for rows in (2, 3, 7, 13):
+        ours, theirs = random.randint(0, 6, (200, rows)).astype(float), random.randint(0, 9, rows).astype(float)
+        ours[:50], ours[50:60] = random.normal(size=(50, rows)), theirs
+        expected = [stats.kendalltau(each, theirs).statistic for each in ours]
+        assert kendall(ours, theirs).tolist() == pytest.approx(expected, abs=0, rel=0, nan_ok=True)
 
 
 def test_what_chance_does():
