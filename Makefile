@@ -50,7 +50,7 @@ bench-statistics: $(VENV)/ready  ## simulated error rates, power and cost of ver
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/end_to_end.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/campaigns.py
 
-gpu: $(VENV)/ready  ## what needs a GPU: tests on the GPUs there are, then images a second (half an hour)
+gpu: $(VENV)/ready  ## what needs a GPU: tests on the GPUs there are, then images a second (a quarter of an hour)
 	$(BIN)/python -m pytest tests/gpu
 	$(BIN)/python benchmarks/gpu.py
 
