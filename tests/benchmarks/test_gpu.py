@@ -10,17 +10,28 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_benchmark_measures_all_that_it_names() -> None:
+def benchmark(*arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if name != "DEIT_ABLATE_WORKER"}
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "benchmarks" / "gpu.py"), "--tiny"],
+    return subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks" / "gpu.py"), *arguments],
         env={**environment, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,
         text=True,
     )
+
+
+def test_the_benchmark_measures_all_that_it_names() -> None:
+    done = benchmark("--tiny")
     assert done.returncode == 0, done.stdout + done.stderr
-    for kind in ("files", "arrays", "reference loop", "model alone"):
+    for kind in ("files", "files, decoded there", "arrays", "reference loop", "model alone"):
         assert f"deit_tiny, {kind} " in done.stdout, done.stdout
-    assert done.stdout.count(" images/s   MFU ") == 4
+    assert done.stdout.count(" images/s   MFU ") == 5
     assert done.stdout.count(" runs an hour ") == 2
     assert done.stdout.splitlines()[-1] == "all measured"
+
+
+def test_some_of_it_in_the_order_that_is_asked_for() -> None:
+    done = benchmark("--tiny", "packed")
+    assert (done.returncode, done.stdout.count(" runs an hour "), " images/s " in done.stdout) == (0, 2, False)
+    wrong = benchmark("--tiny", "deit_small")
+    assert (wrong.returncode, "expected some of deit_tiny, packed" in wrong.stderr) == (2, True), wrong.stderr
