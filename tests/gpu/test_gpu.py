@@ -107,6 +107,10 @@ def test_files_that_the_gpu_decodes_are_about_those_that_a_cpu_does(loaders: int
     assert (levels < 16).double().mean() > 0.9
     again = on(GPU, training_batches(recipe, data, 1, loaders, torch.device(GPU)))
     assert all(torch.equal(one[0], other[0]) for one, other in zip(found, again, strict=True))
+    fused = torch.cat(
+        [each[0] for each in on(GPU, training_batches(recipe, data, 1, 0, torch.device(GPU), fused=True))]
+    )
+    assert (fused != ours).double().mean() <= 1e-4
 
 
 @pytest.mark.parametrize("data_name", ["digits", "imagefolder"])
