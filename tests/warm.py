@@ -120,9 +120,12 @@ def _serve(listener: socket.socket) -> str:
 def _import(names: Iterable[str]) -> None:
     import gc
     import importlib
+    import weakref
 
     for name in names:
         importlib.import_module(name)
+    for ending in weakref.finalize._registry:  # type: ignore[attr-defined]
+        ending.atexit = False  # thousands of torch's: to run them takes a child 40 ms, half of what a command takes
     assert len(os.listdir("/proc/self/task")) == 1, "a fork copies one thread alone"
     gc.collect()
     gc.freeze()  # children share these pages instead of copying them at their first collection
