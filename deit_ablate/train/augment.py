@@ -247,11 +247,11 @@ class Augmenter:
 
     def _alone(self) -> str:
         """The first of the operations on pictures that has no form for many at once, as recipes call it, or ""."""
-        known = {name: entry.field for name, entry in AUGMENTATIONS.items()}
-        without = (name for name, (_, together) in self.operations.items() if together is None)
-        fields = (field if isinstance(field := known[name], str) else name for name in without)
-        custom = "augment.custom" if self.custom or self.custom_on_tensors else ""
-        return next((f"augment.{field}" for field in fields), custom)
+        for name, (_, together) in self.operations.items():
+            if together is None:
+                field = AUGMENTATIONS[name].field
+                return f"augment.{field if isinstance(field, str) else name}"
+        return "augment.custom" if self.custom or self.custom_on_tensors else ""
 
     def pixels(self, given: Sequence[Image.Image] | Tensor | Pictures, views: Tensor) -> Tensor:
         """What is done to pictures: uint8 (B, C, H, W)."""

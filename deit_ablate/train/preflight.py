@@ -101,9 +101,10 @@ def _without_teacher(recipe: Recipe, run: Mapping[str, Any], splits_of: Callable
     yield ("data.name",), lambda: splits_of(recipe)
     yield ("execution.ranks",), cut
 
+    augmenter = functools.cache(lambda: Augmenter(recipe, splits_of(recipe).dataset))
+
     def augmented() -> None:
-        dataset, side = splits_of(recipe).dataset, recipe.data.resolution
-        augment = Augmenter(recipe, dataset)
+        dataset, side, augment = splits_of(recipe).dataset, recipe.data.resolution, augmenter()
         if augment.custom or augment.custom_on_tensors:
             augment(
                 [Image.new("L" if dataset.channels == 1 else "RGB", (side, side))], torch.zeros(1, 3, dtype=torch.int64)
@@ -111,7 +112,7 @@ def _without_teacher(recipe: Recipe, run: Mapping[str, Any], splits_of: Callable
 
     yield ("augment.custom",), lambda: custom_operations(recipe)
     yield ("augment.auto_augment",), lambda: operations(AUGMENTATIONS, recipe, splits_of(recipe).dataset)
-    yield ("data.decoder",), lambda: Augmenter(recipe, splits_of(recipe).dataset)
+    yield ("data.decoder",), augmenter
     yield ("augment.custom",), augmented
     yield (
         ("augment.mixup", "regularize.label_smoothing"),

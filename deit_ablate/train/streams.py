@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from deit_ablate.errors import TrainError
+from deit_ablate.train.pixels import sent
 
 
 def stream(seed: int, purpose: str, *position: int) -> int:
@@ -107,7 +108,7 @@ class Draws:
     def on(self, device: torch.device) -> Draws:
         """The same draws, made on this device."""
         there = copy.copy(self)
-        there.state = self.state.to(device, non_blocking=True)
+        there.state = sent(self.state, device)
         return there
 
     def apart(self, purpose: str) -> Draws:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -81,6 +81,8 @@ def training_batches(
     mine = share.of(range(recipe.schedule.batch_size))
     may_stand_in = data.train if recipe.data.corrupt == "skip" else None
     source = TrainingImages(images, Augmenter(recipe, data.dataset, fused), may_stand_in, device.type)
+    if source.augment.decodes:
+        check_decoder(device)
     together = max(1, views_of_block(recipe, source, device) // len(mine))
 
     def blocks() -> Iterator[Views]:
@@ -89,10 +91,11 @@ def training_batches(
             for first in range(max(0, start - epoch * steps), len(views), together):
                 yield np.concatenate([batch[mine] for batch in views[first : first + together]])
 
-    there = source.lying_on(device)
-
     def fetched() -> Iterator[Batch]:
-        given = there(blocks()) if there else _loader(source, blocks(), loaders, pin=device.type == "cuda")
+        if isinstance(images, ArrayImages) and source.may_lie_on(device):
+            given = _lying_on(device, images, blocks())
+        else:
+            given = _loader(source, blocks(), loaders, pin=device.type == "cuda")
         for pixels, views, targets in given:
             yield source.finished(pixels, views, targets, device)
 
@@ -108,7 +111,6 @@ def views_of_block(recipe: Recipe, source: TrainingImages, device: torch.device)
         return most // max(pixels, int(np.prod(images.pixels.shape[1:3])))
     if not (source.augment.decodes and isinstance(images, Encoded)):
         return 0
-    check_decoder(device)
     each, size = (mean / recipe.augment.repeats for mean in mean_sizes(images))
     pixels += int(6 * each) // BYTES_OF_PIXEL  # all are there twice for a moment, in 3 bytes a pixel
     return min(most // pixels, int(BLOCK_BYTES / max(size, 1)))
@@ -120,7 +122,6 @@ def ahead(blocks: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
         yield from blocks
         return
     beside, done = torch.cuda.Stream(device, priority=-1), object()  # first, where both wait: a step waits for it
-    beside.wait_stream(torch.cuda.current_stream(device))  # which may still be copying the pictures that lie there
 
     def made() -> tuple[Any, Any]:
         with torch.cuda.stream(beside):
@@ -171,7 +172,7 @@ def evaluation_batches(
     source, normalise = _Evaluation(images, recipe, dataset), Normalise(dataset)
     loaders = 0 if _ready_made(images, recipe) else loaders
     for pixels, targets in _loader(source, group.dealt(parts), loaders, pin=device.type == "cuda"):
-        yield normalise(pixels.to(device, non_blocking=True)), targets.to(device, non_blocking=True)
+        yield normalise(sent(pixels, device)), sent(targets, device)
 
 
 def _ready_made(images: Images, recipe: Recipe) -> bool:
@@ -197,6 +198,16 @@ def _loader(source: Any, batches: Any, loaders: int, pin: bool) -> Iterator[Any]
         # ignore, and waited for: the process would never end.
         if loaders:
             iterator._shutdown_workers()
+
+
+def _lying_on(device: torch.device, images: ArrayImages, blocks: Iterator[Views]) -> Iterator[tuple[Tensor, ...]]:
+    """What a loader fetches of these pictures, of which the device has a copy."""
+    # Contiguous ones: a data set of one's own may be a view that torch has no word for.
+    pixels = to_pixels(np.ascontiguousarray(images.pixels)).contiguous().to(device)
+    targets = torch.from_numpy(np.ascontiguousarray(images.targets)).to(device)
+    for views in blocks:
+        at = sent(torch.from_numpy(views[:, 1]), device)
+        yield pixels[at], torch.from_numpy(views), targets[at]
 
 
 @dataclass(frozen=True)
@@ -228,26 +239,11 @@ class TrainingImages:
         in_memory = isinstance(self.images, ArrayImages)
         return not self.augment.decodes and (self.device == "cpu" or not self.augment.all_together(in_memory))
 
-    def lying_on(
-        self, device: torch.device
-    ) -> Callable[[Iterator[Views]], Iterator[tuple[Tensor, Tensor, Tensor]]] | None:
-        """What ``__getitems__`` returns of each of many views, from a copy of all pictures on a GPU that has room for
-        them; None where it has not, or they are not finished there."""
-        images = self.images
-        if self._here or not isinstance(images, ArrayImages) or device.type != "cuda":
-            return None
-        if images.pixels.nbytes > memory_of_gpu(device) // PART_OF_GPU:
-            return None
-        # Contiguous copies: a data set of one's own may be a view that torch has no word for.
-        pixels = to_pixels(np.ascontiguousarray(images.pixels)).contiguous().to(device)
-        targets = torch.from_numpy(np.ascontiguousarray(images.targets)).to(device)
-
-        def of(many: Iterator[Views]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-            for views in many:
-                at = sent(torch.from_numpy(views[:, 1]), device)
-                yield pixels[at], torch.from_numpy(views), targets[at]
-
-        return of
+    def may_lie_on(self, device: torch.device) -> bool:
+        """Whether all pictures can lie on a GPU from the start: they are finished there, and it has room for them."""
+        if self._here or not isinstance(self.images, ArrayImages) or device.type != "cuda":
+            return False
+        return self.images.pixels.nbytes <= memory_of_gpu(device) // PART_OF_GPU
 
     def __getitems__(self, views: Views | Sequence[tuple[int, int, int]]) -> tuple[Tensor | Read, Tensor, Tensor]:
         """Images, or pixels or files that are still to be finished, with their views (B, 3) and their classes."""

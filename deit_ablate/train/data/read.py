@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from deit_ablate.errors import TrainError
-from deit_ablate.train.data.images import FORMATS, ORIENTATIONS, Encoded, orientation
+from deit_ablate.train.data.images import FORMATS, ORIENTATIONS, Array, Encoded, orientation
 from deit_ablate.train.pixels import Pictures
 
 Found = Callable[[int], tuple[Image.Image, int]]
@@ -27,7 +27,7 @@ class Read:
     content: Tensor
     """uint8, one after the other: the bytes of a JPEG file, or the pixels of a picture that Pillow has decoded."""
     shapes: list[tuple[int, ...]]
-    """(bytes,) or (H, W, 3) of each."""
+    """(bytes,) or (3, H, W) of each."""
     images: list[int]
     """Which image each is."""
     of: Tensor
@@ -46,7 +46,7 @@ class Read:
                 stands_in.append(index)
             else:
                 picture, image = found(index)
-                parts.append(np.asarray(picture))
+                parts.append(_pixels(picture))
                 stands_in.append(image)
         flat = torch.from_numpy(np.concatenate([part.reshape(-1) for part in parts]))
         return cls(flat, [part.shape for part in parts], stands_in, torch.tensor([place[index] for index in indices]))
@@ -59,12 +59,17 @@ class Read:
         files = _jpegs([part for part, shape in zip(parts, self.shapes, strict=True) if len(shape) == 1], device)
         made = []
         for number, (part, shape) in enumerate(zip(parts, self.shapes, strict=True)):
-            pixels = next(files) if len(shape) == 1 else part.view(shape).to(device).permute(2, 0, 1)
+            pixels = next(files) if len(shape) == 1 else part.view(shape)
             if pixels is None:  # damaged, or of a kind that this decoder does not know: Pillow says which
                 picture, images[number] = found(images[number])
-                pixels = torch.from_numpy(np.array(picture)).to(device).permute(2, 0, 1)
-            made.append(pixels)
+                pixels = torch.from_numpy(_pixels(picture))
+            made.append(pixels.to(device))
         return Pictures(made, self.of), [images[number] for number in self.of.tolist()]
+
+
+def _pixels(picture: Image.Image) -> Array:
+    """(3, H, W)."""
+    return np.ascontiguousarray(np.asarray(picture).transpose(2, 0, 1))
 
 
 def check_decoder(device: torch.device) -> None:
